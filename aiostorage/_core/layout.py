@@ -1,0 +1,72 @@
+"""The collections that aiostorage keeps: Oríon's four, and the queue before the algorithm lock."""
+
+from __future__ import annotations
+
+from aiostorage.operations import Collection, Compare, Field, Index, Layout
+
+__all__ = ["ALGO", "BENCHMARKS", "EXPERIMENTS", "LAYOUT", "PENDING", "TRIALS", "WAITERS"]
+
+EXPERIMENTS = "experiments"
+TRIALS = "trials"
+ALGO = "algo"
+BENCHMARKS = "benchmarks"
+WAITERS = "lock_waiters"
+
+PENDING = Compare("status", "in", ("new", "suspended", "interrupted"))
+"""A trial that a worker may take."""
+
+LAYOUT = Layout(
+    version=1,
+    collections=(
+        Collection(
+            EXPERIMENTS,
+            fields=(Field("name", "key", required=True), Field("version", "key")),
+            indexes=(Index(("name", "version"), unique=True),),
+        ),
+        Collection(
+            TRIALS,
+            fields=(
+                Field("experiment", "key", required=True),
+                Field("id", "key", required=True),
+                Field("status", "key", required=True),
+                Field("worker", "key"),
+                Field("submit_time", "time"),
+                Field("start_time", "time"),
+                Field("end_time", "time"),
+                Field("heartbeat", "time"),
+            ),
+            indexes=(
+                Index(("experiment", "id"), unique=True),
+                Index(("experiment", "submit_time"), where=PENDING),
+                Index(("experiment", "status")),
+            ),
+        ),
+        Collection(
+            ALGO,
+            fields=(
+                Field("experiment", "key", required=True),
+                Field("locked", "key"),
+                Field("owner", "key"),
+                Field("since", "time"),
+                Field("expires", "time"),
+                Field("heartbeat", "time"),
+                Field("state", "bytes"),
+            ),
+            indexes=(Index(("experiment",), unique=True),),
+        ),
+        Collection(
+            BENCHMARKS,
+            fields=(Field("name", "key", required=True),),
+            indexes=(Index(("name",), unique=True),),
+        ),
+        Collection(
+            WAITERS,
+            fields=(
+                Field("experiment", "key", required=True),
+                Field("since", "time", required=True),
+                Field("expires", "time", required=True),
+            ),
+            indexes=(Index(("experiment", "since")),),
+        ),
+    ),
+)

@@ -1,0 +1,274 @@
+"""The errors of aiostorage, one tree.
+
+::
+
+    AioStorageError
+    ├── ConfigurationError            the storage was asked for in a way that cannot work
+    │   └── UnknownStorageType        no engine of that name or URL scheme is registered
+    ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
+    ├── MismatchedIds                 (AssertionError) an object and an id name different records
+    ├── EncodingError                 (ValueError) a value that no engine can hold, or bytes no codec can read
+    ├── UnsupportedQuery              (ValueError) a filter or selection outside the supported language
+    ├── InvalidResult                 (ValueError) results without a usable objective
+    ├── DuplicateKeyError             a record with that key exists
+    ├── FailedUpdate                  the record is not in the state that the update requires
+    │   └── TrialLost                 the reservation was given to somebody else
+    ├── LockError
+    │   ├── LockAcquisitionTimeout    (TimeoutError) the lock stayed busy for too long
+    │   └── LockLost                  the lease ran out and somebody else took the lock
+    ├── StorageClosedError            used after ``aclose``
+    └── BackendError                  the engine failed
+        ├── TemporaryBackendError     worth trying again; the retry policy does
+        │   └── OperationTimeout      (TimeoutError) one attempt took too long
+        ├── NotADatabaseError         the file or server holds something else
+        ├── PermissionDenied          the engine may not read or write there
+        └── SchemaVersionError        the store was laid out by another version of aiostorage
+
+Every class carries a default message, so that a bare ``raise X`` reads well; errors that know more
+carry it as attributes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+__all__ = [
+    "AioStorageError",
+    "BackendError",
+    "ConfigurationError",
+    "DuplicateKeyError",
+    "EncodingError",
+    "FailedUpdate",
+    "InvalidResult",
+    "LockAcquisitionTimeout",
+    "LockError",
+    "LockLost",
+    "MismatchedIds",
+    "MissingArguments",
+    "NotADatabaseError",
+    "OperationTimeout",
+    "PermissionDenied",
+    "SchemaVersionError",
+    "StorageClosedError",
+    "TemporaryBackendError",
+    "TrialLost",
+    "UndefinedCall",
+    "UnknownStorageType",
+    "UnsupportedQuery",
+]
+
+
+class AioStorageError(Exception):
+    """The storage failed."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").split("\n", 1)[0])
+
+
+class ConfigurationError(AioStorageError):
+    """The storage is not configured in a way that can work."""
+
+
+class UnknownStorageType(ConfigurationError):
+    """No engine of that name or URL scheme is registered.
+
+    Attributes
+    ----------
+    requested : str
+        What was asked for.
+    known : tuple of str
+        The names that would have worked.
+    """
+
+    def __init__(self, requested: str = "", known: tuple[str, ...] = ()) -> None:
+        self.requested = requested
+        self.known = known
+        super().__init__(
+            f"unknown storage type {requested!r}; known are: {', '.join(known)}"
+            if requested
+            else None
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.requested, self.known)
+
+
+class MissingArguments(AioStorageError):
+    """Too few arguments: pass either the object or its uid."""
+
+
+UndefinedCall = MissingArguments
+
+
+class MismatchedIds(AioStorageError, AssertionError):
+    """The object and the uid that were passed name different records."""
+
+
+class EncodingError(AioStorageError, ValueError):
+    """The value cannot be stored.
+
+    Attributes
+    ----------
+    path : str
+        Where in the document the value stands, such as ``params[2].value``; empty when unknown.
+    """
+
+    def __init__(self, message: str | None = None, *, path: str = "") -> None:
+        self.path = path
+        super().__init__(message)
+
+
+class UnsupportedQuery(AioStorageError, ValueError):
+    """The query uses something outside the supported language."""
+
+
+class InvalidResult(AioStorageError, ValueError):
+    """Results must contain an objective whose value is a number."""
+
+
+class DuplicateKeyError(AioStorageError):
+    """A record with the same key exists already.
+
+    Attributes
+    ----------
+    collection : str
+        Where the record was to be inserted.
+    fields : tuple of str
+        The fields that must be unique together.
+    values : tuple
+        The values that are taken.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        collection: str = "",
+        fields: tuple[str, ...] = (),
+        values: tuple[Any, ...] = (),
+    ) -> None:
+        self.collection = collection
+        self.fields = fields
+        self.values = values
+        if message is None and collection:
+            pairs = ", ".join(f"{f}={v!r}" for f, v in zip(fields, values, strict=False))
+            message = f"{collection} already has a record with {pairs or 'that key'}"
+        super().__init__(message)
+
+
+class FailedUpdate(AioStorageError):
+    """The record is not in the state that this update requires; nothing was written.
+
+    Attributes
+    ----------
+    uid : str or None
+        The trial that was to be written.
+    status : str or None
+        The status that the store has for it; None when it has no such trial.
+    holder : str or None
+        The reservation token that the store has for it.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        uid: str | None = None,
+        status: str | None = None,
+        holder: str | None = None,
+    ) -> None:
+        self.uid = uid
+        self.status = status
+        self.holder = holder
+        super().__init__(message)
+
+
+class TrialLost(FailedUpdate):
+    """The trial was declared lost and is no longer reserved by this worker."""
+
+
+class LockError(AioStorageError):
+    """The algorithm lock failed.
+
+    Attributes
+    ----------
+    holder : str or None
+        The owner that the store names; None when nobody held the lock.
+    since : datetime or None
+        When that owner got the lock, in UTC.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        holder: str | None = None,
+        since: datetime | None = None,
+    ) -> None:
+        self.holder = holder
+        self.since = since
+        super().__init__(message)
+
+
+class LockAcquisitionTimeout(LockError, TimeoutError):
+    """The algorithm lock could not be had in time.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds spent waiting.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        waited: float = 0.0,
+        holder: str | None = None,
+        since: datetime | None = None,
+    ) -> None:
+        self.waited = waited
+        super().__init__(message, holder=holder, since=since)
+
+
+class LockLost(LockError):
+    """The lease of the algorithm lock ran out and somebody else may have it; nothing was saved."""
+
+
+class StorageClosedError(AioStorageError):
+    """The storage is closed; open a new one."""
+
+
+class BackendError(AioStorageError):
+    """The storage engine failed."""
+
+
+class TemporaryBackendError(BackendError):
+    """The storage engine failed in a way that may pass.
+
+    Attributes
+    ----------
+    ambiguous : bool
+        True when the operation may have happened although it was not answered.
+    """
+
+    def __init__(self, message: str | None = None, *, ambiguous: bool = False) -> None:
+        self.ambiguous = ambiguous
+        super().__init__(message)
+
+
+class OperationTimeout(TemporaryBackendError, TimeoutError):
+    """The storage engine did not answer in time."""
+
+
+class NotADatabaseError(BackendError):
+    """What stands there is not a database of aiostorage."""
+
+
+class PermissionDenied(BackendError):
+    """The storage engine is not allowed to read or write there."""
+
+
+class SchemaVersionError(BackendError):
+    """The database was laid out by another version of aiostorage."""

@@ -1,0 +1,225 @@
+"""What an engine is asked to do: conditions on documents, and operations on collections.
+
+Everything here is a plain frozen record. The core builds them, drivers carry them out; neither
+knows more of the other. Queries written by people are parsed into conditions by
+``aiostorage._core.query.parse``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+__all__ = [
+    "EVERYTHING",
+    "And",
+    "Collection",
+    "Compare",
+    "Comparison",
+    "Condition",
+    "Count",
+    "Delete",
+    "Document",
+    "Field",
+    "Find",
+    "Index",
+    "Insert",
+    "Layout",
+    "Operation",
+    "Or",
+    "StoreTime",
+    "Take",
+    "Update",
+    "Write",
+]
+
+Document: TypeAlias = dict[str, Any]
+Comparison: TypeAlias = Literal["eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTime:
+    """The store's own clock at the moment the operation is carried out, plus `offset` seconds.
+
+    Stands for a datetime in the value of a `Compare` and in the top-level values of `changes` and
+    inserted documents.
+    """
+
+    offset: float = 0.0
+
+
+# ------------------------------------------------------------------------------- conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """One comparison of what stands at a dotted `path` with `value`, as MongoDB means it.
+
+    `value` is a storable value; a tuple of them for ``in`` and ``nin``; a bool for ``exists``.
+    """
+
+    path: str
+    op: Comparison
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """All of `conditions` hold; an empty one always does."""
+
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """At least one of `conditions` holds."""
+
+    conditions: tuple[Condition, ...]
+
+
+Condition: TypeAlias = Compare | And | Or
+
+EVERYTHING = And(())
+
+
+# ------------------------------------------------------------------------------- operations
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T_co]):
+    """One thing to do on one collection; the type parameter is what it answers."""
+
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Insert(Operation[None]):
+    """Add `documents`, all or none; each has its ``_id``. A taken key raises `DuplicateKeyError`.
+
+    The driver owns the documents it is handed: nobody else holds a reference to them.
+    """
+
+    documents: tuple[Document, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Find(Operation[list[Document]]):
+    """Answer the documents that match, in order, as fresh copies.
+
+    Attributes
+    ----------
+    selection
+        Field paths to keep (values true) or to leave out (values false); None keeps all.
+    order
+        Names of declared fields to sort by, ascending, None first; ties, and an empty `order`,
+        go by insertion.
+    limit
+        How many at most; None for all.
+    """
+
+    where: Condition = EVERYTHING
+    selection: Mapping[str, bool] | None = None
+    order: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Count(Operation[int]):
+    """Answer how many documents match."""
+
+    where: Condition = EVERYTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Update(Operation[int]):
+    """Set `changes` (dotted paths to values) in every match; answer how many matched.
+
+    `settled` matches when the update is in place already: after an attempt whose answer was lost,
+    the retry layer asks it before it believes that nothing matched.
+    """
+
+    where: Condition
+    changes: Mapping[str, Any]
+    settled: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Take(Operation[list[Document]]):
+    """Atomically set `changes` in the first `limit` matches by `order`; answer them as they are now.
+
+    `settled` matches the documents that this very operation changed (by its token).
+    """
+
+    where: Condition
+    changes: Mapping[str, Any]
+    order: tuple[str, ...] = ()
+    limit: int = 1
+    settled: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(Operation[int]):
+    """Remove every match; answer how many there were."""
+
+    where: Condition
+
+
+Write: TypeAlias = Insert | Update | Take | Delete
+
+
+# ----------------------------------------------------------------------------------- layout
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A top-level field that queries, indexes or sorts touch; an engine may give it a real column.
+
+    Attributes
+    ----------
+    kind
+        What it may hold beside None: ``key`` is a str or a 64-bit int, ``time`` a datetime,
+        ``bytes`` bytes.
+    required
+        Whether every document has it, not None.
+    """
+
+    name: str
+    kind: Literal["key", "time", "bytes"]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Fields that are looked up or sorted by together.
+
+    Attributes
+    ----------
+    unique
+        No two documents agree in all of these fields; a missing field counts as None.
+    where
+        Only documents that match are in the index.
+    """
+
+    fields: tuple[str, ...]
+    unique: bool = False
+    where: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A named set of documents. ``_id`` is implied: a required, unique ``key``."""
+
+    name: str
+    fields: tuple[Field, ...]
+    indexes: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All collections of a store, and the version of their shape."""
+
+    version: int
+    collections: tuple[Collection, ...]
