@@ -1,2 +1,85 @@
-"""x."""
+"""Storage for experiments that many async or distributed workers share.
+
+>>> async with open_storage("sqlite:///tune.db") as storage:
+...     experiment = await storage.create_experiment({"name": "tune"})
+...     async with storage.acquire_algorithm_lock(experiment) as algorithm:
+...         algorithm.set_state({"seed": 1})
+"""
+
+from aiostorage._core.identity import get_trial_uid_and_exp, get_uid
+from aiostorage._core.retry import RetryPolicy
+from aiostorage._core.storage import Storage
+from aiostorage.algorithm import LockedAlgorithmState
+from aiostorage.errors import (
+    AioStorageError,
+    BackendError,
+    ConfigurationError,
+    DuplicateKeyError,
+    EncodingError,
+    FailedUpdate,
+    InvalidResult,
+    LockAcquisitionTimeout,
+    LockError,
+    LockLost,
+    MismatchedIds,
+    MissingArguments,
+    NotADatabaseError,
+    OperationTimeout,
+    PermissionDenied,
+    SchemaVersionError,
+    StorageClosedError,
+    TemporaryBackendError,
+    TrialLost,
+    UndefinedCall,
+    UnknownStorageType,
+    UnsupportedQuery,
+)
+from aiostorage.experiment import Experiment
+from aiostorage.factory import StorageFactory, open_storage, setup_storage, storage_factory
+from aiostorage.protocols import AsyncStorageProtocol, Driver
+from aiostorage.readonly import ReadOnlyStorage
+from aiostorage.trial import Param, Result, Trial, TrialStatus
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AioStorageError",
+    "AsyncStorageProtocol",
+    "BackendError",
+    "ConfigurationError",
+    "Driver",
+    "DuplicateKeyError",
+    "EncodingError",
+    "Experiment",
+    "FailedUpdate",
+    "InvalidResult",
+    "LockAcquisitionTimeout",
+    "LockError",
+    "LockLost",
+    "LockedAlgorithmState",
+    "MismatchedIds",
+    "MissingArguments",
+    "NotADatabaseError",
+    "OperationTimeout",
+    "Param",
+    "PermissionDenied",
+    "ReadOnlyStorage",
+    "Result",
+    "RetryPolicy",
+    "SchemaVersionError",
+    "Storage",
+    "StorageClosedError",
+    "StorageFactory",
+    "TemporaryBackendError",
+    "Trial",
+    "TrialLost",
+    "TrialStatus",
+    "UndefinedCall",
+    "UnknownStorageType",
+    "UnsupportedQuery",
+    "get_trial_uid_and_exp",
+    "get_uid",
+    "open_storage",
+    "setup_storage",
+    "storage_factory",
+]

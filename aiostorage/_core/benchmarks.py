@@ -1,0 +1,34 @@
+"""Benchmarks in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiostorage._core.layout import BENCHMARKS
+from aiostorage._core.records import Records, document_of, query_of
+from aiostorage.operations import Delete, Document, Find, Insert
+
+__all__ = ["Benchmarks"]
+
+
+class Benchmarks:
+    """What `Storage` does with benchmarks; the contract is `AsyncStorageProtocol`."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def create(self, config: dict[str, Any]) -> int:
+        document = document_of(BENCHMARKS, config)
+        await self._records.execute(Insert(BENCHMARKS, (document,)))
+        config["_id"] = document["_id"]
+        return 1
+
+    async def fetch(
+        self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None
+    ) -> list[Document]:
+        condition, selected = query_of(query, selection)
+        return await self._records.execute(Find(BENCHMARKS, condition, selected))
+
+    async def delete(self, query: Mapping[str, Any]) -> int:
+        return await self._records.execute(Delete(BENCHMARKS, query_of(query)[0]))

@@ -1,0 +1,470 @@
+"""What documents may hold, and the exact JSON text that the SQL engines keep them as.
+
+Every document passes through `normalise` on its way in, so that all engines hold the same few
+types and nobody outside keeps a reference into a store. `dump_document` and `load_document` are
+plain JSON as far as JSON goes; what it cannot say is an object with a single key, a *tag*::
+
+    {"$date": "2024-02-29T12:00:00.000001+00:00"}     a datetime
+    {"$bytes": "AAEC"}                                bytes, in base64
+    {"$float": "nan"}                                 a float that is no number: nan, inf, -inf
+    {"$escape": {"$date": "today"}}                   a dict that only looks like a tag
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final, NoReturn
+
+from aiostorage.errors import EncodingError
+
+__all__ = [
+    "dump_document",
+    "error_at",
+    "join_path",
+    "load_document",
+    "normalise",
+    "to_utc",
+    "type_name",
+]
+
+MAX_DEPTH: Final = 100
+"""How many levels a document may nest; MongoDB has the same limit."""
+
+_INT_MIN: Final = -(2**63)
+_INT_MAX: Final = 2**63 - 1
+
+# ----------------------------------------------------------------------------------- places
+
+
+def join_path(path: str, step: object) -> str:
+    """Name a place inside of another: a key of a dict or an index of a list.
+
+    Parameters
+    ----------
+    path : str
+        The place of the container; empty for the outermost.
+    step : object
+        The key or index. A str that would read ambiguously, such as ``a.b``, is quoted.
+
+    Returns
+    -------
+    str
+        Such as ``params[2].value`` or ``metadata['a.b'].x``.
+    """
+    if not isinstance(step, str):
+        return f"{path}[{reprlib.repr(step)}]"
+    if step and step.isprintable() and not any(mark in step for mark in ".[]'\""):
+        return f"{path}.{step}" if path else step
+    return f"{path}[{step!r}]"
+
+
+def error_at(path: str, reason: str) -> EncodingError:
+    """Make the error that says what is wrong at a place, for the caller to raise.
+
+    Parameters
+    ----------
+    path : str
+        The place; empty for the outermost.
+    reason : str
+        What was found there, and what to do about it.
+
+    Returns
+    -------
+    EncodingError
+        Its message cuts short the path of a value that contains itself; its ``path`` does not.
+    """
+    shown = path if len(path) <= 200 else f"{path[:100]} ... {path[-60:]}"
+    return EncodingError(f"{shown}: {reason}" if shown else reason, path=path)
+
+
+def type_name(value: object) -> str:
+    """Name the type of a value, with its module unless it is built in."""
+    kind = type(value)
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
+class _Refused(Exception):  # noqa: N818 -- never leaves this module
+    """Something in a value cannot be stored; `steps` collects the way to it, innermost first."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.steps: list[object] = []
+
+
+# -------------------------------------------------------------------------------- normalise
+
+
+def normalise(value: Any, path: str = "") -> Any:
+    """Copy a value into the types that every engine can hold.
+
+    Parameters
+    ----------
+    value : Any
+        A tree of dicts (any mapping with str keys will do), lists, str, bytes, bool, int, float,
+        None and datetimes; numpy scalars and arrays stand for the numbers and lists they hold.
+    path : str, optional
+        Where the value stands, for the error.
+
+    Returns
+    -------
+    Any
+        A fresh tree of plain dict, list, str, bytes, bool, int of 64 bits, float, None and
+        datetime in UTC that shares no container with `value`.
+
+    Raises
+    ------
+    EncodingError
+        Something in the value cannot be stored without changing it; the error names its place.
+    """
+    try:
+        return _CONVERT.get(type(value), _other)(value, MAX_DEPTH)
+    except _Refused as refused:
+        for step in reversed(refused.steps):
+            path = join_path(path, step)
+        reason = refused.reason
+    raise error_at(path, reason)
+
+
+def to_utc(value: datetime) -> datetime:
+    """Express a datetime in UTC; a naive one is taken to be in UTC already.
+
+    Parameters
+    ----------
+    value : datetime
+        Any datetime.
+
+    Returns
+    -------
+    datetime
+        The same moment as a plain datetime whose ``tzinfo`` is `datetime.UTC`.
+
+    Raises
+    ------
+    EncodingError
+        In UTC, the moment is outside the years 1 to 9999.
+    """
+    try:
+        return _utc(value)
+    except _Refused as refused:
+        raise EncodingError(refused.reason) from None
+
+
+def _utc(value: datetime, _room: int = 0) -> datetime:
+    if value.tzinfo is UTC and type(value) is datetime:
+        return value
+    try:
+        if value.utcoffset() is None:
+            value = value.replace(tzinfo=UTC, fold=0)
+        else:
+            value = value.astimezone(UTC)
+        if type(value) is not datetime:  # pandas.Timestamp is one, and so is its NaT
+            value = datetime(
+                *(value.year, value.month, value.day, value.hour, value.minute, value.second),
+                microsecond=value.microsecond,
+                tzinfo=UTC,
+            )
+    except OverflowError:
+        raise _Refused(f"{value!r} is outside the years 1 to 9999 in UTC; use None") from None
+    except (TypeError, ValueError):
+        raise _Refused(f"{type_name(value)} {value!r} is no moment; use None") from None
+    return value
+
+
+# The next four functions are the hottest of the library. They dispatch on the exact type, leave
+# out the call for what needs no conversion, and find the path of an error only when there is one.
+
+
+def _dict(value: Mapping[Any, Any], room: int) -> dict[str, Any]:
+    if not room:
+        raise _Refused(_TOO_DEEP)
+    room -= 1
+    fresh: dict[str, Any] = {}
+    key: Any = None
+    try:
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii():
+                key = _key(key)  # noqa: PLW2901
+            kind = type(item)
+            if kind in _ATOMS or (kind is str and item.isascii()):
+                fresh[key] = item
+            else:
+                fresh[key] = _CONVERT.get(kind, _other)(item, room)
+    except _Refused as refused:
+        refused.steps.append(key)
+        raise
+    return fresh
+
+
+def _list(value: list[Any], room: int) -> list[Any]:
+    if not room:
+        raise _Refused(_TOO_DEEP)
+    room -= 1
+    fresh: list[Any] = []
+    append = fresh.append
+    try:
+        for item in value:
+            kind = type(item)
+            append(item if kind in _ATOMS else _CONVERT.get(kind, _other)(item, room))
+    except _Refused as refused:
+        refused.steps.append(len(fresh))
+        raise
+    return fresh
+
+
+def _int(value: int, _room: int) -> int:
+    if _INT_MIN <= value <= _INT_MAX:
+        return value
+    raise _Refused(
+        f"int of {value.bit_length()} bits does not fit into 64 with its sign; use a float or a str"
+    )
+
+
+def _str(value: str, _room: int) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            found = f"str with the lone surrogate {value[error.start]!r} at index {error.start}"
+            raise _Refused(f"{found} is no Unicode text; use bytes") from None
+    return value
+
+
+def _key(key: object) -> str:
+    if isinstance(key, str):
+        return _str(str.__str__(key), 0)
+    raise _Refused(f"{type_name(key)} as the key of a dict cannot be stored; use a str")
+
+
+def _other(value: Any, room: int) -> Any:
+    """Convert what has none of the exact types."""
+    for base, plain in _PLAIN:
+        if isinstance(value, base):
+            return _CONVERT[base](plain(value), room)
+    if isinstance(value, datetime):
+        return _utc(value)
+    if isinstance(value, list):
+        return _list(value, room)
+    if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "dtype"):
+        return _numpy(value, room)
+    if isinstance(value, Mapping):
+        return _dict(value, room)
+    hints = (_HINTS[base.__name__] for base in type(value).__mro__ if base.__name__ in _HINTS)
+    raise _Refused(f"{type_name(value)} cannot be stored; use {next(hints, _STORABLE)}")
+
+
+def _numpy(value: Any, room: int) -> Any:
+    """Convert numpy's scalars and arrays by their own methods: numpy need not be installed."""
+    dtype = value.dtype
+    kind = dtype.kind
+    if kind == "M":
+        return _list(list(value), room) if value.shape else _moment(value)
+    if kind == "O":
+        # A level of its own, or else an array without dimensions could hold itself for ever.
+        if not room:
+            raise _Refused(_TOO_DEEP)
+        room -= 1
+    elif kind not in "biufSUT" or (kind == "f" and dtype.itemsize > 8):
+        hint = _NUMPY_HINTS.get(kind, _STORABLE)
+        raise _Refused(f"{type_name(value)} of dtype {dtype} cannot be stored; use {hint}")
+    plain = value.tolist()
+    return _CONVERT.get(type(plain), _other)(plain, room)
+
+
+def _moment(value: Any) -> datetime | None:
+    """Convert one datetime64; what is finer than microseconds is cut off."""
+    plain = value.tolist()
+    if isinstance(plain, int) and value.dtype.str.endswith(("ns]", "ps]", "fs]", "as]")):
+        plain = value.astype("datetime64[us]").tolist()
+    if plain is None:
+        return None
+    if isinstance(plain, datetime):
+        return _utc(plain)
+    if isinstance(plain, date):
+        return datetime(plain.year, plain.month, plain.day, tzinfo=UTC)
+    raise _Refused(f"{value!r} is outside the years 1 to 9999; use None")
+
+
+_ATOMS: Final = frozenset({type(None), bool, float, bytes})
+_CONVERT: Final[dict[type, Callable[[Any, int], Any]]] = {
+    **dict.fromkeys(_ATOMS, lambda value, _room: value),
+    dict: _dict,
+    list: _list,
+    str: _str,
+    int: _int,
+    datetime: _utc,
+}
+_PLAIN: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (float, float.__float__),
+    (str, str.__str__),  # str() would ask the __str__ of an Enum
+    (int, int.__int__),
+    (bytes, bytes.__bytes__),
+)
+_TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels, or in itself; flatten it"
+_STORABLE: Final = "dict, list, str, bytes, bool, int, float, None or datetime"
+_HINTS: Final = {  # by the name of a base class, to import none of them
+    **dict.fromkeys(("tuple", "range"), "a list"),
+    **dict.fromkeys(("set", "frozenset"), "a sorted list"),
+    **dict.fromkeys(("bytearray", "memoryview"), "bytes"),
+    **dict.fromkeys(("time", "PurePath", "UUID"), "a str"),
+    **dict.fromkeys(("Decimal", "Fraction"), "a float, or a str if it must stay exact"),
+    "complex": "a list of two floats",
+    "date": "a datetime or a str",
+    "timedelta": "its total_seconds()",
+    "Enum": "its value",
+}
+_NUMPY_HINTS: Final = {
+    "c": "a list of two floats",
+    "f": "numpy.float64",
+    "m": "seconds as a float",
+    "V": "a dict of its fields",
+}
+
+# ------------------------------------------------------------------------------------- JSON
+
+
+def dump_document(document: dict[str, Any]) -> str:
+    """Write a document as JSON text that `load_document` reads back exactly.
+
+    Parameters
+    ----------
+    document : dict
+        A normalised document.
+
+    Returns
+    -------
+    str
+        Valid JSON without needless whitespace, not restricted to ASCII; the keys keep their order.
+    """
+    tags = 0
+
+    def tag(value: Any) -> dict[str, str]:
+        nonlocal tags
+        tags += 1
+        return _tag(value)
+
+    encoder = json.JSONEncoder(**_STYLE, default=tag)
+    try:
+        text = encoder.encode(document)
+    except ValueError:  # nan or inf
+        pass
+    else:
+        # Within a JSON string, a quote follows a backslash. So this is exactly the start of a
+        # dict whose first key has a dollar, and all of them should be our own.
+        if text.count('{"$') == tags:
+            return text
+    return _ENCODER.encode(_spell(document))
+
+
+def load_document(text: str) -> dict[str, Any]:
+    """Read a document from the text that `dump_document` wrote.
+
+    Parameters
+    ----------
+    text : str
+        JSON text.
+
+    Returns
+    -------
+    dict
+        The document.
+
+    Raises
+    ------
+    EncodingError
+        The text is no JSON object, or has a tag that makes no sense.
+    """
+    try:
+        # Somebody may have edited the text, so there may be a space after the brace.
+        if '"$escape"' in text:
+            document = _unspell(_READER.decode(text))
+        elif '"$' in text:
+            document = _TAG_READER.decode(text)
+        else:
+            document = _READER.decode(text)
+    except EncodingError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise EncodingError(f"the text of a document is no JSON: {error}") from error
+    if type(document) is not dict:
+        raise EncodingError(
+            f"the text of a document is a JSON {type_name(document)}, not an object"
+        )
+    return document
+
+
+def _tag(value: Any) -> dict[str, str]:
+    if isinstance(value, datetime):
+        return {"$date": value.isoformat(timespec="microseconds")}
+    if isinstance(value, bytes):
+        return {"$bytes": binascii.b2a_base64(value, newline=False).decode("ascii")}
+    raise TypeError(f"{type_name(value)} in a document that is not normalised")
+
+
+def _spell(value: Any) -> Any:
+    """Say in plain JSON what the encoder alone cannot."""
+    if isinstance(value, dict):
+        spelled = {key: _spell(item) for key, item in value.items()}
+        if len(spelled) == 1 and not _UNTAG.keys().isdisjoint(spelled):
+            return {"$escape": spelled}
+        return spelled
+    if isinstance(value, list):
+        return [_spell(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(value)}
+    if isinstance(value, (datetime, bytes)):
+        return _tag(value)
+    return value
+
+
+def _unspell(value: Any) -> Any:
+    """Take plain JSON back; from the outside in, for what ``$escape`` wraps is no tag."""
+    if isinstance(value, list):
+        return [_unspell(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        if isinstance(escaped := value.get("$escape"), dict):
+            return {key: _unspell(item) for key, item in escaped.items()}
+        if (plain := _untag(value)) is not value:
+            return plain
+    return {key: _unspell(item) for key, item in value.items()}
+
+
+def _untag(value: dict[str, Any]) -> Any:
+    """Answer what a tag stands for, and any other dict as it is."""
+    if len(value) == 1:
+        for key, text in value.items():
+            if key in _UNTAG:
+                try:
+                    return _UNTAG[key](text)
+                except (KeyError, TypeError, ValueError):
+                    raise EncodingError(f"{{{key!r}: {reprlib.repr(text)}}} is no tag") from None
+    return value
+
+
+def _refuse(found: object) -> NoReturn:
+    raise ValueError(f"{found!r} does not belong there")
+
+
+_UNTAG: Final[dict[str, Callable[[Any], Any]]] = {
+    "$date": lambda text: to_utc(datetime.fromisoformat(text)),
+    "$bytes": lambda text: binascii.a2b_base64(text, strict_mode=True),
+    "$float": {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.__getitem__,
+    "$escape": _refuse,  # no dict within
+}
+_STYLE: Final[dict[str, Any]] = {
+    "ensure_ascii": False,
+    "check_circular": False,
+    "allow_nan": False,
+    "separators": (",", ":"),
+}
+_ENCODER: Final = json.JSONEncoder(**_STYLE)
+_READER: Final = json.JSONDecoder(parse_constant=_refuse)
+_TAG_READER: Final = json.JSONDecoder(parse_constant=_refuse, object_hook=_untag)

@@ -1,0 +1,65 @@
+"""Experiments in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from aiostorage._core.identity import get_uid
+from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
+from aiostorage._core.locks import Locks
+from aiostorage._core.records import Records, both, changes_of, document_of, equal, query_of
+from aiostorage.experiment import Experiment
+from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Update
+
+__all__ = ["Experiments"]
+
+
+class Experiments:
+    """What `Storage` does with experiments; the contract is `AsyncStorageProtocol`."""
+
+    def __init__(self, records: Records, locks: Locks) -> None:
+        self._records = records
+        self._locks = locks
+
+    async def create(
+        self,
+        config: dict[str, Any],
+        algo_locked: int | None,
+        algo_state: Any,
+        algo_heartbeat: datetime | None,
+    ) -> Experiment:
+        document = document_of(EXPERIMENTS, config)
+        experiment = Experiment.from_config(document)
+        lock = await self._locks.record(
+            experiment.id, experiment.algorithm, algo_locked or 0, algo_state, algo_heartbeat
+        )
+        await self._records.transact((Insert(EXPERIMENTS, (document,)), Insert(ALGO, (lock,))))
+        config["_id"] = experiment.id
+        return experiment
+
+    async def delete(self, experiment: Any, uid: Any, cascade: bool) -> int:
+        uid = get_uid(experiment, uid)
+        operations: list[Operation[Any]] = [Delete(EXPERIMENTS, equal(_id=uid))]
+        if cascade:
+            operations += [Delete(name, equal(experiment=uid)) for name in (TRIALS, ALGO, WAITERS)]
+        results = await self._records.transact(operations)
+        return int(results[0])
+
+    async def update(
+        self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
+    ) -> bool:
+        condition = both(equal(_id=get_uid(experiment, uid)), query_of(where)[0])
+        return bool(await self._records.execute(
+            Update(EXPERIMENTS, condition, changes_of(EXPERIMENTS, changes))
+        ))
+
+    async def fetch(
+        self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None
+    ) -> list[Document]:
+        condition, selected = query_of(query, selection)
+        return await self._records.execute(Find(EXPERIMENTS, condition, selected))
+
+    async def exists(self, uid: Any) -> bool:
+        return await self._records.execute(Count(EXPERIMENTS, equal(_id=uid))) > 0

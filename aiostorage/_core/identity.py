@@ -1,0 +1,110 @@
+"""What names a record: ids taken from objects, ids and tokens made anew."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+from aiostorage.errors import MismatchedIds, MissingArguments
+
+__all__ = ["experiment_uid", "get_trial_uid_and_exp", "get_uid", "new_id", "new_token"]
+
+_counter = count(secrets.randbits(24))
+
+
+def new_id() -> str:
+    """Make a document's ``_id``: 24 hex digits that sort by the second they were made in.
+
+    Made as MongoDB makes its ObjectIds (seconds, a random part, a counter), but afresh for every
+    id: a forked process shares no state that two ids could be made from.
+    """
+    return f"{int(time.time()):08x}{secrets.token_hex(5)}{next(_counter) & 0xFFFFFF:06x}"
+
+
+def new_token() -> str:
+    """Make the token of one reservation or one holding of the lock: who, where, and a random part."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+
+
+def _id_of(item: Any) -> Any:
+    if isinstance(item, Mapping):
+        uid = item.get("_id")
+    else:
+        uid = getattr(item, "id", None)
+        if uid is None:
+            uid = getattr(item, "_id", None)
+    return uid
+
+
+def get_uid(item: Any = None, uid: Any = None, force_uid: bool = True) -> Any:
+    """Return the uid of `item`, or `uid` itself.
+
+    Parameters
+    ----------
+    item
+        Anything with ``.id`` or ``._id``, or a mapping with ``_id``.
+    uid
+        The id itself.
+    force_uid
+        Whether one of them must be passed.
+
+    Raises
+    ------
+    MissingArguments
+        Neither was passed and `force_uid` is true, or `item` has no id.
+    MismatchedIds
+        Both were passed and do not agree.
+    """
+    if item is None:
+        if uid is None and force_uid:
+            raise MissingArguments("pass either the object or its uid")
+        return uid
+    found = _id_of(item)
+    if found is None:
+        raise MissingArguments(
+            f"{type(item).__name__} {item!r:.80} has neither `.id` nor `._id` (nor, as a mapping, "
+            "an `_id`); store it first or pass its uid"
+        )
+    if uid is not None and found != uid:
+        raise MismatchedIds(f"the object has the id {found!r}, but uid={uid!r} was passed")
+    return found
+
+
+def experiment_uid(experiment: Any) -> Any:
+    """Return the uid of an experiment that has to be given.
+
+    Raises
+    ------
+    MissingArguments
+        It is None or has no id.
+    """
+    return get_uid(experiment, None)
+
+
+def get_trial_uid_and_exp(
+    trial: Any = None, uid: str | None = None, experiment_uid: Any = None
+) -> tuple[Any, Any]:
+    """Return the uid of a trial and of its experiment, from the trial or from the uids.
+
+    Raises
+    ------
+    MissingArguments
+        Neither `trial` nor both uids were passed.
+    MismatchedIds
+        `trial` and a uid were passed and do not agree.
+    """
+    if trial is None:
+        if experiment_uid is None or uid is None:
+            raise MissingArguments("pass either the trial or both its uid and its experiment_uid")
+        return uid, experiment_uid
+    if experiment_uid is not None and trial.experiment != experiment_uid:
+        raise MismatchedIds(
+            f"the trial belongs to experiment {trial.experiment!r}, "
+            f"but experiment_uid={experiment_uid!r} was passed"
+        )
+    return get_uid(trial, uid), trial.experiment

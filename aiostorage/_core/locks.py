@@ -1,0 +1,357 @@
+"""The algorithm lock: an owner token, a lease, a queue, and a state that is saved or left alone.
+
+The lock is a field of the algorithm's record, so whoever may write the record may write the state,
+in one atomic step. A holder renews its lease at a third of its length; when it dies, the lease runs
+out and the lock is free. Safety rests on the token alone: nothing is written unless the record
+still names us. Fairness rests on a queue of tickets in the store: only the oldest live one may try.
+Tickets lapse soon unless their process refreshes them, so a dead waiter holds nobody up for long.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import anyio
+
+from aiostorage._core.background import repeating
+from aiostorage._core.codec import to_utc
+from aiostorage._core.identity import experiment_uid, get_uid, new_token
+from aiostorage._core.layout import ALGO, WAITERS
+from aiostorage._core.records import Records, document_of, equal
+from aiostorage._core.state import StateCodec
+from aiostorage._core.timeouts import tidy_up
+from aiostorage.algorithm import LockedAlgorithmState
+from aiostorage.errors import LockAcquisitionTimeout, LockError, LockLost
+from aiostorage.operations import (
+    And,
+    Compare,
+    Delete,
+    Document,
+    Find,
+    Insert,
+    Or,
+    StoreTime,
+    Take,
+    Update,
+)
+
+__all__ = ["Locks"]
+
+NOW: Final = StoreTime()
+
+TICKET: Final = 5.0
+"""Seconds that a ticket is good for without being refreshed, at most; else a third of a lease."""
+
+INLINE: Final = 64 * 1024
+"""Bytes of state that are encoded and decoded in the event loop; what is larger goes to a thread."""
+
+
+class Locks:
+    """What `Storage` does with algorithm locks; the contract is `AsyncStorageProtocol`.
+
+    Parameters
+    ----------
+    lease
+        Seconds after which the lock of a holder that does not renew it is free.
+    """
+
+    def __init__(self, records: Records, codec: StateCodec, lease: float) -> None:
+        self._records = records
+        self._codec = codec
+        self._lease = lease
+        self._ticket = min(TICKET, lease / 3)
+        self._turns: dict[tuple[int, Any], _Turn] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"records": self._records, "codec": self._codec, "lease": self._lease}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    # ----------------------------------------------------------------------------- records
+
+    async def record(
+        self,
+        uid: Any,
+        configuration: Mapping[str, Any],
+        locked: int = 0,
+        state: Any = None,
+        heartbeat: datetime | None = None,
+    ) -> Document:
+        """Make the record of a lock."""
+        document = document_of(
+            ALGO,
+            {
+                "experiment": uid,
+                "configuration": configuration,
+                "locked": int(bool(locked)),
+                "state": await self._encoded(state, None),
+                "owner": None,
+                "since": None,
+            },
+        )
+        document["heartbeat"] = NOW if heartbeat is None else to_utc(heartbeat)
+        # nobody renews it, so it must not stay locked for ever
+        document["expires"] = StoreTime(self._lease) if locked else None
+        return document
+
+    async def write(self, *record: Any) -> int:
+        await self._records.execute(Insert(ALGO, (await self.record(*record),)))
+        return 1
+
+    async def info(self, experiment: Any, uid: Any) -> LockedAlgorithmState | None:
+        found = await self._find(get_uid(experiment, uid))
+        return None if found is None else await self._opened(found)
+
+    async def delete(self, experiment: Any, uid: Any) -> int:
+        return await self._records.execute(Delete(ALGO, equal(experiment=get_uid(experiment, uid))))
+
+    async def override(self, experiment: Any, uid: Any, new_state: Any) -> int:
+        uid = get_uid(experiment, uid)
+        changes = {"locked": 0, "owner": None, "since": None, "expires": None, "heartbeat": NOW}
+        if new_state is not None:
+            changes["state"] = await self._encoded(new_state, None)
+        return await self._records.execute(Update(ALGO, equal(experiment=uid, locked=1), changes))
+
+    # ---------------------------------------------------------------------------- the lock
+
+    @asynccontextmanager
+    async def hold(
+        self,
+        experiment: Any,
+        timeout: float,  # noqa: ASYNC109  waiting is the point, and it has an error of its own
+        retry_interval: float,
+    ) -> AsyncIterator[LockedAlgorithmState]:
+        uid, token = experiment_uid(experiment), new_token()
+        if retry_interval <= 0:
+            raise ValueError(f"retry_interval must be a positive number of seconds, not {retry_interval!r}")
+        start = anyio.current_time()
+        turn = self._turns.setdefault((os.getpid(), uid), _Turn())
+        turn.users += 1
+        try:
+            async with self._in_turn(turn, uid, start, timeout):
+                record = await self._acquire(uid, token, start, timeout, retry_interval)
+                async with self._released(uid, token, record) as state:
+                    yield state
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                self._turns.pop((os.getpid(), uid), None)
+
+    @asynccontextmanager
+    async def _in_turn(
+        self, turn: _Turn, uid: Any, start: float, timeout: float  # noqa: ASYNC109
+    ) -> AsyncIterator[None]:
+        """Wait for those of this process who came before."""
+        try:
+            turn.gate.acquire_nowait()
+        except anyio.WouldBlock:
+            with anyio.move_on_after(timeout) as scope:
+                await turn.gate.acquire()
+            if scope.cancelled_caught:
+                raise await self._timed_out(uid, start) from None
+        try:
+            yield
+        finally:
+            turn.gate.release()
+
+    async def _acquire(
+        self, uid: Any, token: str, start: float, timeout: float, retry_interval: float  # noqa: ASYNC109
+    ) -> Document:
+        """Get the lock: at once if nobody waits for it, else by a ticket."""
+        mark: object | None = None
+        refresh = 0.0  # when the ticket has to be refreshed; 0 without one
+        try:
+            while True:
+                if await self._is_next(uid, token):
+                    record = await self._take(uid, token)
+                    if record is not None:
+                        return record
+                now = anyio.current_time()
+                left = start + timeout - now
+                if left <= 0:
+                    raise await self._timed_out(uid, start)
+                if now >= refresh:
+                    await self._queue_up(uid, token, renew=refresh > 0)
+                    refresh = now + self._ticket / 3
+                # without a mark this answers at once: what came before it is looked at once more
+                mark = await self._records.wait_for_change(
+                    ALGO, mark, min(left, refresh - now, retry_interval)
+                )
+        except BaseException:
+            # the lock may be ours by now, if its answer did not reach us
+            give_up = (self._leave(token), Update(ALGO, _owned(uid, token), _open()))
+            await tidy_up(
+                self._lease, lambda: self._records.transact(give_up), "leaving the lock's queue"
+            )
+            raise
+
+    async def _is_next(self, uid: Any, token: str) -> bool:
+        """Tell whether nobody alive came before."""
+        alive = And((Compare("experiment", "eq", uid), Compare("expires", "gt", NOW)))
+        first = await self._records.execute(Find(WAITERS, alive, {"_id": True}, ("since",), 1))
+        return not first or first[0]["_id"] == token
+
+    async def _take(self, uid: Any, token: str) -> Document | None:
+        free = Or((Compare("locked", "eq", 0), Compare("expires", "lte", NOW)))
+        changes = {
+            "locked": 1,
+            "owner": token,
+            "since": NOW,
+            "heartbeat": NOW,
+            "expires": StoreTime(self._lease),
+        }
+        where = And((Compare("experiment", "eq", uid), free))
+        taken = await self._records.execute(Take(ALGO, where, changes, settled=_owned(uid, token)))
+        if taken:
+            return taken[0]
+        if await self._find(uid, {"locked": True}) is None:
+            raise LockError(
+                f"experiment {uid!r} has no algorithm record; create_experiment makes one, and so "
+                "does initialize_algorithm_lock"
+            )
+        return None
+
+    async def _queue_up(self, uid: Any, token: str, *, renew: bool) -> None:
+        good = StoreTime(self._ticket)
+        if renew and await self._records.execute(Update(WAITERS, equal(_id=token), {"expires": good})):
+            return
+        ticket = {"_id": token, "experiment": uid, "since": NOW, "expires": good}
+        await self._records.execute(Insert(WAITERS, (ticket,)))
+
+    def _leave(self, token: str) -> Delete:
+        """Take our ticket out of the queue, and those that lapsed."""
+        return Delete(
+            WAITERS, Or((Compare("_id", "eq", token), Compare("expires", "lte", NOW)))
+        )
+
+    @asynccontextmanager
+    async def _released(
+        self, uid: Any, token: str, record: Document
+    ) -> AsyncIterator[LockedAlgorithmState]:
+        """Hand the state to the body; save it afterwards, or leave the old one."""
+        state: LockedAlgorithmState | None = None
+        try:
+            state = await self._opened(record)
+
+            async def renew() -> None:
+                changes = {"heartbeat": NOW, "expires": StoreTime(self._lease)}
+                if not await self._records.execute(Update(ALGO, _owned(uid, token), changes)):
+                    raise await self._lost(uid, token)
+
+            async with repeating(renew, self._lease / 3):
+                yield state
+            data = await self._encoded(state.state, record["state"])
+        except BaseException:
+            if state is not None:
+                state.reset()
+            await tidy_up(
+                self._lease,
+                lambda: self._release(uid, token, _open()),
+                "releasing the algorithm lock",
+            )
+            raise
+        changes = _open()
+        if data is not None and data != record["state"]:
+            changes["state"] = data
+        with anyio.move_on_after(self._lease, shield=True) as scope:
+            if not await self._release(uid, token, changes):
+                raise await self._lost(uid, token)
+        if scope.cancelled_caught:
+            raise LockLost("the lock could not be released within its lease", holder=token)
+
+    async def _release(self, uid: Any, token: str, changes: Mapping[str, Any]) -> bool:
+        settled = equal(experiment=uid, owner=token, locked=0)
+        update = Update(ALGO, _owned(uid, token), changes, settled)
+        results = await self._records.transact((update, self._leave(token)))
+        return bool(results[0])
+
+    # ------------------------------------------------------------------------------ errors
+
+    async def _timed_out(self, uid: Any, start: float) -> LockAcquisitionTimeout:
+        waited = anyio.current_time() - start
+        record = await self._find(uid, {"state": False})
+        owner = record and record.get("owner")
+        since = record and record.get("since")
+        if record is None or not record.get("locked"):
+            whose = "others were before us in the queue"
+        else:
+            whose = f"{owner or 'somebody unknown'} holds it since {since or 'an unknown time'}"
+        return LockAcquisitionTimeout(
+            f"the algorithm lock of experiment {uid!r} was not to be had in {waited:.3g} s: {whose}",
+            waited=waited,
+            holder=owner,
+            since=since,
+        )
+
+    async def _lost(self, uid: Any, token: str) -> LockLost:
+        record = await self._find(uid, {"state": False}) or {}
+        owner, since = record.get("owner"), record.get("since")
+        if record.get("locked") and owner != token:
+            whose = f"{owner or 'somebody unknown'} holds it since {since}"
+        elif record:
+            whose = "it was released by somebody else"
+        else:
+            whose = "its record was deleted"
+        return LockLost(
+            f"the algorithm lock of experiment {uid!r} is no longer held by {token}: {whose}; "
+            "the state was not saved",
+            holder=owner,
+            since=since,
+        )
+
+    # ------------------------------------------------------------------------------- state
+
+    async def _find(self, uid: Any, selection: Mapping[str, bool] | None = None) -> Document | None:
+        found = await self._records.execute(Find(ALGO, equal(experiment=uid), selection, limit=1))
+        return found[0] if found else None
+
+    async def _opened(self, record: Document) -> LockedAlgorithmState:
+        data = record.get("state")
+        return LockedAlgorithmState(
+            await self._decoded(data),
+            record.get("configuration"),
+            bool(record.get("locked")),
+            heartbeat=record.get("heartbeat"),
+            owner=record.get("owner"),
+            since=record.get("since"),
+            restore=lambda: None if data is None else self._codec.decode(data),
+        )
+
+    async def _decoded(self, data: bytes | None) -> Any:
+        if data is None:
+            return None
+        if len(data) <= INLINE:
+            return self._codec.decode(data)
+        return await anyio.to_thread.run_sync(self._codec.decode, data)
+
+    async def _encoded(self, state: Any, before: bytes | None) -> bytes | None:
+        """Encode a state that is probably about as large as it was before."""
+        if state is None:
+            return None
+        if before is not None and len(before) <= INLINE:
+            return self._codec.encode(state)
+        return await anyio.to_thread.run_sync(self._codec.encode, state)
+
+
+class _Turn:
+    """Where the waiters of one process stand, for one experiment."""
+
+    __slots__ = ("gate", "users")
+
+    def __init__(self) -> None:
+        self.gate = anyio.Semaphore(1)
+        self.users = 0
+
+
+def _owned(uid: Any, token: str) -> And:
+    return equal(experiment=uid, owner=token, locked=1)
+
+
+def _open() -> dict[str, Any]:
+    """Changes that open the lock; `owner` stays, to tell afterwards who had it."""
+    return {"locked": 0, "heartbeat": NOW}

@@ -1,0 +1,253 @@
+"""The gateway to the engine: opens it when needed, retries it, refuses after the end.
+
+Everything above talks to `Records`, and only `Records` talks to a driver.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+import anyio
+
+from aiostorage._core.codec import normalise
+from aiostorage._core.identity import new_id
+from aiostorage._core.layout import LAYOUT
+from aiostorage._core.projection import check_changes, check_selection
+from aiostorage._core.query import parse
+from aiostorage._core.retry import RetryPolicy, retrying
+from aiostorage.errors import DuplicateKeyError, EncodingError, StorageClosedError, UnsupportedQuery
+from aiostorage.operations import (
+    And,
+    Collection,
+    Compare,
+    Condition,
+    Count,
+    Document,
+    Find,
+    Insert,
+    Operation,
+    Take,
+    Update,
+)
+from aiostorage.protocols import Driver
+
+__all__ = ["Records", "both", "changes_of", "document_of", "equal", "query_of"]
+
+T = TypeVar("T")
+
+_COLLECTIONS: dict[str, Collection] = {c.name: c for c in LAYOUT.collections}
+
+
+class Records:
+    """A driver under a retry policy.
+
+    Parameters
+    ----------
+    driver
+        The engine.
+    policy
+        How often and how long to try.
+    """
+
+    def __init__(self, driver: Driver, policy: RetryPolicy) -> None:
+        self.driver = driver
+        self.policy = policy
+        self._closed = False
+        self._opened_in = 0
+        self._opening = (0, anyio.Lock())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"driver": self.driver, "policy": self.policy}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
+
+    async def open(self) -> None:
+        """Open the driver unless it is open in this process.
+
+        Raises
+        ------
+        StorageClosedError
+            After `aclose`.
+        """
+        pid = os.getpid()
+        if self._opening[0] != pid:  # a lock that a parent process held would never open
+            self._opening = (pid, anyio.Lock())
+        async with self._opening[1]:
+            if self._closed:
+                raise StorageClosedError
+            if self._opened_in != pid:
+                await retrying(self.policy, lambda _: self.driver.open(LAYOUT))
+                self._opened_in = pid
+
+    async def aclose(self) -> None:
+        """Close the driver for good."""
+        if not self._closed:
+            self._closed = True
+            if self._opened_in:
+                await self.driver.aclose()
+
+    async def _ready(self) -> None:
+        if self._closed:
+            raise StorageClosedError
+        if self._opened_in != os.getpid():
+            await self.open()
+
+    async def execute(self, operation: Operation[T]) -> T:
+        """Carry out one operation, safely more than once."""
+        await self._ready()
+
+        async def attempt(uncertain: bool) -> T:
+            if uncertain:
+                return cast(T, await self._again(operation))
+            return await self.driver.execute(operation)
+
+        return await retrying(self.policy, attempt)
+
+    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Carry out operations, all or none, safely more than once.
+
+        If the first one is in place already, all of them are.
+        """
+        await self._ready()
+
+        async def attempt(uncertain: bool) -> list[Any]:
+            if uncertain:
+                found = await self._settled(operations[0])
+                if found is not None:
+                    return [found, *[0] * (len(operations) - 1)]
+            return await self.driver.transact(operations)
+
+        return await retrying(self.policy, attempt)
+
+    async def _again(self, operation: Operation[Any]) -> Any:
+        """Carry out an operation that may have happened already."""
+        found = await self._settled(operation)
+        if found is not None:
+            return found
+        try:
+            return await self.driver.execute(operation)
+        except DuplicateKeyError:
+            # the earlier attempt was under way still, and has come in between
+            if await self._settled(operation) is None:
+                raise
+
+    async def _settled(self, operation: Operation[Any]) -> Any:
+        """Answer the result of an operation that is in place already, else None."""
+        match operation:
+            case Insert(collection, documents):
+                ids = tuple(document["_id"] for document in documents)
+                there = Count(collection, Compare("_id", "in", ids))
+                return 0 if await self.driver.execute(there) == len(ids) else None
+            case Update(collection, settled=settled) if settled is not None:
+                return await self.driver.execute(Count(collection, settled)) or None
+            case Take(collection, order=order, settled=settled) if settled is not None:
+                return await self.driver.execute(Find(collection, settled, order=order)) or None
+            case _:
+                return None
+
+    async def pages(self, find: Find, size: int) -> AsyncIterator[list[Document]]:
+        """Answer matches page by page, by insertion."""
+        await self._ready()
+        mark: object | None = None
+        while True:
+            documents, mark = await retrying(
+                self.policy,
+                lambda _, after=mark: self.driver.page(find, after, size),  # type: ignore[misc]
+            )
+            if documents:
+                yield documents
+            if mark is None:
+                return
+
+    async def now(self) -> datetime:
+        """Answer the store's clock."""
+        await self._ready()
+        return await retrying(self.policy, lambda _: self.driver.now())
+
+    async def wait_for_change(self, collection: str, since: object | None, timeout: float) -> object:  # noqa: ASYNC109
+        """See `aiostorage.protocols.Driver.wait_for_change`."""
+        await self._ready()
+        return await self.driver.wait_for_change(collection, since, timeout)
+
+
+# ------------------------------------------------------------------ what goes to an engine
+
+
+def equal(**fields: Any) -> And:
+    """Require fields to equal values."""
+    return And(tuple(Compare(name, "eq", value) for name, value in fields.items()))
+
+
+def both(first: And, second: Condition) -> And:
+    """Require two conditions, flat, so that engines see the equalities in it."""
+    more = second.conditions if isinstance(second, And) else (second,)
+    return And((*first.conditions, *more)) if more else first
+
+
+def query_of(
+    query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None = None
+) -> tuple[Condition, dict[str, bool] | None]:
+    """Check what a caller asks for."""
+    return parse(query), check_selection(selection)
+
+
+def document_of(collection: str, value: Mapping[str, Any]) -> Document:
+    """Make the document to insert: a normalised copy that has an ``_id`` and fits the layout.
+
+    Raises
+    ------
+    EncodingError
+        Something in it cannot be stored.
+    """
+    document = cast(Document, normalise(value))
+    if document.get("_id") is None:
+        document["_id"] = new_id()
+    for field in _COLLECTIONS[collection].fields:
+        if field.required and document.get(field.name) is None:
+            raise EncodingError(f"a record of {collection} needs {field.name!r}", path=field.name)
+    _check_fields(collection, document)
+    return document
+
+
+def changes_of(collection: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the changes of an update: a normalised copy that fits the layout.
+
+    Raises
+    ------
+    EncodingError
+        Something in it cannot be stored.
+    """
+    normal = cast(dict[str, Any], normalise(changes))
+    for field in _COLLECTIONS[collection].fields:
+        if field.required and field.name in normal and normal[field.name] is None:
+            raise EncodingError(f"{collection}.{field.name} cannot be None", path=field.name)
+    _check_fields(collection, normal)
+    return normal
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "key": lambda v: type(v) in (str, int),
+    "time": lambda v: isinstance(v, datetime),
+    "bytes": lambda v: isinstance(v, bytes),
+}
+_NAMES = {"key": "a str or an int", "time": "a datetime", "bytes": "bytes"}
+
+
+def _check_fields(collection: str, values: Mapping[str, Any]) -> None:
+    if "_id" in values and not _KINDS["key"](values["_id"]):
+        raise EncodingError(f"an _id is a str or an int, not {values['_id']!r:.60}", path="_id")
+    for field in _COLLECTIONS[collection].fields:
+        value = values.get(field.name)
+        if value is not None and not _KINDS[field.kind](value):
+            raise EncodingError(
+                f"{collection}.{field.name} is {_NAMES[field.kind]}, not {value!r:.60}",
+                path=field.name,
+            )
+    for path in values:
+        root, dot, _ = path.partition(".")
+        if dot and any(field.name == root for field in _COLLECTIONS[collection].fields):
+            raise UnsupportedQuery(f"{collection}.{root} has no parts to set: {path!r}")

@@ -1,0 +1,114 @@
+"""How often and how long to try: the one module that knows tenacity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import anyio
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential_jitter,
+)
+
+from aiostorage.errors import ConfigurationError, OperationTimeout, TemporaryBackendError
+
+__all__ = ["RetryPolicy", "retrying"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """What happens when an engine fails in a way that may pass (`TemporaryBackendError`).
+
+    Attempts and total time are both bounded; every attempt is under a time limit of its own. The
+    pause before the next attempt doubles each time and has a random part, so that many workers do
+    not come back at the same moment.
+
+    Parameters
+    ----------
+    attempts
+        How many, the first one included.
+    total
+        Seconds after which no further attempt begins, and which the last one may not outlast.
+    attempt_timeout
+        Seconds that one attempt may take.
+    initial, maximum
+        Seconds of the first pause, and of the longest.
+    jitter
+        Seconds of the random part, at most.
+    """
+
+    attempts: int = 8
+    total: float = 60.0
+    attempt_timeout: float = 20.0
+    initial: float = 0.02
+    maximum: float = 2.0
+    jitter: float = 0.05
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low = 0.0 if field.name in ("initial", "maximum", "jitter") else 1e-9
+            if not isinstance(value, int | float) or not low <= value < math.inf:
+                raise ConfigurationError(f"RetryPolicy.{field.name} cannot be {value!r}")
+        if self.attempts != int(self.attempts) or self.attempts < 1:
+            raise ConfigurationError(f"RetryPolicy.attempts cannot be {self.attempts!r}")
+
+
+async def retrying(policy: RetryPolicy, attempt: Callable[[bool], Awaitable[T]]) -> T:
+    """Call `attempt` until it succeeds, fails for good, or the policy has run out.
+
+    Parameters
+    ----------
+    attempt
+        Is told whether an earlier attempt may have happened although it was not answered.
+
+    Raises
+    ------
+    TemporaryBackendError
+        The last attempt's, when the policy has run out.
+    """
+    end = anyio.current_time() + policy.total
+    try:
+        # nearly every call ends here; tenacity costs about 90 µs even when nothing fails
+        return await _limited(policy, end, attempt, False)
+    except TemporaryBackendError as error:
+        failed, uncertain = error, error.ambiguous
+
+    async def again() -> T:
+        nonlocal failed, uncertain
+        if failed is not None:
+            error, failed = failed, None
+            raise error  # the first attempt's, so that tenacity counts it and waits
+        try:
+            return await _limited(policy, end, attempt, uncertain)
+        except TemporaryBackendError as error:
+            uncertain = uncertain or error.ambiguous
+            raise
+
+    return await AsyncRetrying(
+        retry=retry_if_exception_type(TemporaryBackendError),
+        stop=stop_after_attempt(policy.attempts)
+        | stop_before_delay(max(end - anyio.current_time(), 0.0)),
+        wait=wait_exponential_jitter(policy.initial, policy.maximum, jitter=policy.jitter),
+        sleep=anyio.sleep,
+        reraise=True,
+    )(again)
+
+
+async def _limited(
+    policy: RetryPolicy, end: float, attempt: Callable[[bool], Awaitable[T]], uncertain: bool
+) -> T:
+    limit = min(policy.attempt_timeout, max(end - anyio.current_time(), 0.0))
+    with anyio.move_on_after(limit) as scope:
+        return await attempt(uncertain)
+    if scope.cancelled_caught:
+        raise OperationTimeout(f"no answer within {limit:.3g} s", ambiguous=True)
+    raise AssertionError("unreachable")  # pragma: no cover

@@ -1,0 +1,307 @@
+"""The storage: every method of the protocol, by the nouns that carry it out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from aiostorage._core.benchmarks import Benchmarks
+from aiostorage._core.experiments import Experiments
+from aiostorage._core.locks import Locks
+from aiostorage._core.records import Records
+from aiostorage._core.retry import RetryPolicy
+from aiostorage._core.state import state_codec as codec_named
+from aiostorage._core.trials import Trials
+from aiostorage._core.worker import reserved_trial
+from aiostorage.algorithm import LockedAlgorithmState
+from aiostorage.errors import ConfigurationError
+from aiostorage.experiment import Experiment
+from aiostorage.operations import Compare
+from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
+from aiostorage.trial import Trial, validate_status
+
+__all__ = ["Storage"]
+
+
+class Storage(AsyncStorageProtocol):
+    """Experiments, trials, benchmarks and the algorithm lock on one engine.
+
+    Made by `aiostorage.open_storage`; used with ``async with``, or opened by its first call. A
+    pickled or forked copy opens the engine anew.
+
+    Parameters
+    ----------
+    driver
+        The engine.
+    retry
+        How often and how long to try what fails in a way that may pass.
+    lost_after
+        Seconds without a heartbeat after which a reserved trial counts as lost.
+    lock_lease
+        Seconds after which the algorithm lock of a dead holder is free.
+    state_codec
+        How algorithm state is written: ``msgpack``, or ``pickle`` for a store that Oríon shares.
+        Unpickling runs code that the store contains, so choose it only where you trust every
+        writer.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        retry: RetryPolicy | None = None,
+        lost_after: float = 120.0,
+        lock_lease: float = 60.0,
+        state_codec: str = "msgpack",
+    ) -> None:
+        self._lost_after = _seconds("lost_after", lost_after)
+        self._records = Records(driver, RetryPolicy() if retry is None else retry)
+        self._locks = Locks(self._records, codec_named(state_codec), _seconds("lock_lease", lock_lease))
+        self._experiments = Experiments(self._records, self._locks)
+        self._trials = Trials(self._records, self._experiments, self._lost_after)
+        self._benchmarks = Benchmarks(self._records)
+
+    def __repr__(self) -> str:
+        driver = self._records.driver
+        return f"<{type(self).__name__} {driver.name} at {driver.location!r}>"
+
+    @property
+    def location(self) -> str:
+        """Where the data is, for people to read; without secrets."""
+        return self._records.driver.location
+
+    # --------------------------------------------------------------------------- lifetime
+
+    async def open(self) -> None:
+        """Connect to the engine now rather than at the first call."""
+        await self._records.open()
+
+    async def aclose(self) -> None:
+        await self._records.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # ------------------------------------------------------------------------- experiments
+
+    async def create_experiment(
+        self,
+        config: dict[str, Any],
+        algo_locked: int | None = None,
+        algo_state: Any = None,
+        algo_heartbeat: datetime | None = None,
+    ) -> Experiment:
+        return await self._experiments.create(config, algo_locked, algo_state, algo_heartbeat)
+
+    async def delete_experiment(
+        self,
+        experiment: ExperimentLike = None,
+        uid: Uid | None = None,
+        *,
+        cascade: bool = True,
+    ) -> int:
+        return await self._experiments.delete(experiment, uid, cascade)
+
+    async def update_experiment(
+        self,
+        experiment: ExperimentLike = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return await self._experiments.update(experiment, uid, where, kwargs)
+
+    async def fetch_experiments(
+        self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        return await self._experiments.fetch(query, selection)
+
+    # ------------------------------------------------------------------------------- trials
+
+    async def register_trial(self, trial: Trial) -> Trial:
+        return (await self._trials.register((trial,)))[0]
+
+    async def register_trials(self, trials: Sequence[Trial]) -> list[Trial]:
+        return await self._trials.register(trials)
+
+    async def reserve_trial(self, experiment: ExperimentLike) -> Trial | None:
+        reserved = await self._trials.reserve(experiment, 1)
+        return reserved[0] if reserved else None
+
+    async def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
+        return await self._trials.reserve(experiment, count)
+
+    async def fetch_trials(
+        self,
+        experiment: ExperimentLike = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> list[Trial] | None:
+        return await self._trials.fetch(experiment, uid, where)
+
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: Mapping[str, Any] | None = None,
+        batch_size: int = 200,
+    ) -> AsyncIterator[Any]:
+        return self._trials.iterate(experiment, where, selection, batch_size)
+
+    async def get_trial(
+        self,
+        trial: Trial | None = None,
+        uid: str | None = None,
+        experiment_uid: Uid | None = None,
+    ) -> Trial | None:
+        return await self._trials.get(trial, uid, experiment_uid)
+
+    async def update_trial(
+        self,
+        trial: Trial | None = None,
+        uid: str | None = None,
+        experiment_uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> int:
+        return await self._trials.update(trial, uid, experiment_uid, where, kwargs)
+
+    async def update_trials(
+        self,
+        experiment: ExperimentLike = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> int:
+        return await self._trials.update_all(experiment, uid, where, kwargs)
+
+    async def delete_trials(
+        self,
+        experiment: ExperimentLike = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> int:
+        return await self._trials.delete(experiment, uid, where)
+
+    async def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        return await self._trials.lost(experiment)
+
+    async def recover_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        return await self._trials.recover(experiment)
+
+    async def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:  # noqa: ARG002
+        return await self._trials.retrieve(trial)
+
+    async def push_trial_results(self, trial: Trial) -> int:
+        return await self._trials.push(trial)
+
+    async def complete_trial(self, trial: Trial, results: Any) -> None:
+        await self._trials.complete(trial, results)
+
+    async def set_trial_status(
+        self,
+        trial: Trial,
+        status: str,
+        heartbeat: datetime | None = None,
+        was: str | None = None,
+    ) -> None:
+        await self._trials.set_status(trial, status, heartbeat, was)
+
+    async def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        return await self._trials.pending(experiment)
+
+    async def fetch_noncompleted_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        return await self._trials.with_status(experiment, Compare("status", "ne", "completed"))
+
+    async def fetch_trials_by_status(self, experiment: ExperimentLike, status: str) -> list[Trial]:
+        return await self._trials.with_status(
+            experiment, Compare("status", "eq", validate_status(status))
+        )
+
+    async def count_completed_trials(self, experiment: ExperimentLike) -> int:
+        return await self._trials.count(experiment, "completed")
+
+    async def count_broken_trials(self, experiment: ExperimentLike) -> int:
+        return await self._trials.count(experiment, "broken")
+
+    async def update_heartbeat(self, trial: Trial) -> int:
+        return await self._trials.beat(trial)
+
+    def reserved_trial(
+        self, experiment: ExperimentLike, *, heartbeat: float | None = None
+    ) -> AbstractAsyncContextManager[Trial | None]:
+        every = self._lost_after / 5 if heartbeat is None else _seconds("heartbeat", heartbeat)
+        return reserved_trial(self._trials, experiment, every, self._records.policy.total)
+
+    # --------------------------------------------------------------------------- benchmarks
+
+    async def create_benchmark(self, config: dict[str, Any]) -> int:
+        return await self._benchmarks.create(config)
+
+    async def fetch_benchmark(
+        self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        return await self._benchmarks.fetch(query, selection)
+
+    async def delete_benchmark(self, query: Mapping[str, Any]) -> int:
+        return await self._benchmarks.delete(query)
+
+    # ---------------------------------------------------------------------- algorithm lock
+
+    async def initialize_algorithm_lock(
+        self, experiment_id: Uid, algorithm_config: Mapping[str, Any]
+    ) -> int:
+        return await self._locks.write(experiment_id, algorithm_config)
+
+    async def write_algorithm_lock(
+        self,
+        experiment_id: Uid,
+        algorithm_config: Mapping[str, Any],
+        locked: int = 0,
+        state: Any = None,
+        heartbeat: datetime | None = None,
+    ) -> int:
+        return await self._locks.write(experiment_id, algorithm_config, locked, state, heartbeat)
+
+    def acquire_algorithm_lock(
+        self, experiment: ExperimentLike, timeout: float = 600, retry_interval: float = 1
+    ) -> AbstractAsyncContextManager[LockedAlgorithmState]:
+        return self._locks.hold(experiment, timeout, retry_interval)
+
+    async def release_algorithm_lock(
+        self,
+        experiment: ExperimentLike = None,
+        uid: Uid | None = None,
+        new_state: Any = None,
+    ) -> int:
+        return await self._locks.override(experiment, uid, new_state)
+
+    async def get_algorithm_lock_info(
+        self, experiment: ExperimentLike = None, uid: Uid | None = None
+    ) -> LockedAlgorithmState | None:
+        return await self._locks.info(experiment, uid)
+
+    async def delete_algorithm_lock(
+        self, experiment: ExperimentLike = None, uid: Uid | None = None
+    ) -> int:
+        return await self._locks.delete(experiment, uid)
+
+
+def _seconds(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} is a positive number of seconds, not {value!r}")
+    return float(value)

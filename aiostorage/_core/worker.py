@@ -1,0 +1,68 @@
+"""A worker's turn with one trial: reserved, kept alive, and handed back whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiostorage._core.background import repeating
+from aiostorage._core.timeouts import tidy_up
+from aiostorage._core.trials import Trials
+from aiostorage.errors import FailedUpdate, TrialLost
+from aiostorage.trial import Trial
+
+__all__ = ["reserved_trial"]
+
+
+@asynccontextmanager
+async def reserved_trial(
+    trials: Trials, experiment: Any, heartbeat: float, patience: float
+) -> AsyncIterator[Trial | None]:
+    """Reserve a trial for the body; the contract is `AsyncStorageProtocol.reserved_trial`.
+
+    Parameters
+    ----------
+    heartbeat
+        Seconds between two beats.
+    patience
+        Seconds that handing the trial back may take.
+    """
+    reserved = await trials.reserve(experiment, 1)
+    if not reserved:
+        yield None
+        return
+    trial = reserved[0]
+
+    async def beat() -> None:
+        try:
+            await trials.beat(trial)
+        except TrialLost:
+            if trial.status == "reserved":  # it was not the body that gave it away
+                raise
+        except FailedUpdate as error:
+            # the body may have completed it through another copy of the trial
+            if trial.status == "reserved" and error.status not in ("completed", "broken"):
+                raise TrialLost(
+                    str(error), uid=error.uid, status=error.status, holder=error.holder
+                ) from error
+
+    async def hand_back(status: str) -> None:
+        if trial.status == "reserved":
+            await tidy_up(
+                patience, lambda: trials.hand_back(trial, status), f"marking a trial {status}"
+            )
+
+    try:
+        async with repeating(beat, heartbeat):
+            yield trial
+    except TrialLost:
+        await hand_back("interrupted")  # if it is ours after all: the body spoke of another trial
+        raise
+    except Exception:
+        await hand_back("broken")
+        raise
+    except BaseException:
+        await hand_back("interrupted")
+        raise
+    await hand_back("interrupted")

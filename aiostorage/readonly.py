@@ -1,0 +1,56 @@
+"""Views that cannot write."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiostorage.protocols import AsyncStorageProtocol
+
+__all__ = ["ReadOnlyStorage"]
+
+
+class ReadOnlyStorage:
+    """A view of a storage that has only the methods that read.
+
+    Any other attribute raises `AttributeError`.
+
+    Parameters
+    ----------
+    storage
+        The storage to look into; it is not closed with the view.
+    """
+
+    __slots__ = ("_storage",)
+
+    valid_attributes: Final = frozenset(
+        {
+            "count_broken_trials",
+            "count_completed_trials",
+            "fetch_experiments",
+            "fetch_lost_trials",
+            "fetch_noncompleted_trials",
+            "fetch_pending_trials",
+            "fetch_trials",
+            "fetch_trials_by_status",
+            "get_trial",
+            "iter_trials",
+        }
+    )
+    """What the view lets through."""
+
+    def __init__(self, storage: AsyncStorageProtocol) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.valid_attributes:
+            raise AttributeError(
+                f"{name!r} is not to be had from a {type(self).__name__}, which only reads: "
+                f"{', '.join(sorted(self.valid_attributes))}"
+            )
+        return getattr(self._storage, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted(self.valid_attributes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._storage!r})"

@@ -1,0 +1,559 @@
+"""One evaluation of an experiment: its parameters, its state and its results.
+
+A `Trial` here and a trial of Oríon 0.2.7 that hold the same have the same id and the same stored
+form, so that both libraries can work on one store.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import os
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Self, SupportsFloat, TypeAlias, TypeVar
+
+from aiostorage.errors import InvalidResult
+
+__all__ = ["Param", "Result", "Trial", "TrialStatus", "as_results", "validate_status"]
+
+_log = logging.getLogger(__name__)
+
+_ATOMS: Final = frozenset({str, int, float, bool, type(None)})
+"""Types whose values need neither conversion nor copying; most parameters are of these."""
+
+
+class TrialStatus(StrEnum):
+    """Where a trial stands."""
+
+    NEW = "new"
+    RESERVED = "reserved"
+    SUSPENDED = "suspended"
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    BROKEN = "broken"
+
+
+_STATUSES: Final = {status.value: status.value for status in TrialStatus}
+
+
+def validate_status(status: str) -> str:
+    """Answer `status` as a plain str; ValueError unless it is the value of a `TrialStatus`."""
+    try:
+        return _STATUSES[status]
+    except (KeyError, TypeError):
+        known = ", ".join(_STATUSES)
+        raise ValueError(f"unknown trial status {status!r}; allowed are: {known}") from None
+
+
+class _Value:
+    """A value with a name and a type; equal to another one with the same three.
+
+    Parameters
+    ----------
+    name : str
+        What this is the value of; in the name of a nested parameter dots stand between the levels.
+    type : str, optional
+        One of `allowed_types`; ValueError for any other.
+    value
+        Anything that can be stored. What has a ``tolist``, as numpy's values do, becomes Python's.
+    """
+
+    __slots__ = ("name", "type", "value")
+    __hash__ = None  # type: ignore[assignment]  # it can change
+    allowed_types: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, name: str, type: str | None = None, value: Any = None) -> None:  # noqa: A002 -- its stored name
+        if type is not None and type not in self.allowed_types:
+            known = ", ".join(self.allowed_types)
+            raise ValueError(f"unknown type {type!r} of {name!r}; allowed are: {known}")
+        self.name = name
+        self.type = type
+        not_python = value.__class__ not in _ATOMS and hasattr(value, "tolist")
+        self.value = value.tolist() if not_python else value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Answer the stored form; the value itself is not copied."""
+        return {"name": self.name, "type": self.type, "value": self.value}
+
+    def copy(self) -> Self:
+        """Answer a copy that shares nothing that can change with this one."""
+        atom = self.value.__class__ in _ATOMS
+        value = self.value if atom else copy.deepcopy(self.value)
+        return self.__class__(self.name, self.type, value)
+
+    def __eq__(self, other: object) -> bool:
+        return self.to_dict() == other.to_dict() if isinstance(other, _Value) else NotImplemented
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())
+        return f"{self.__class__.__name__}({fields})"
+
+
+class Param(_Value):
+    """The value of one parameter: an integer, real, categorical or fidelity."""
+
+    __slots__ = ()
+    allowed_types = ("integer", "real", "categorical", "fidelity")
+
+
+class Result(_Value):
+    """One outcome: an objective, constraint, gradient or statistic, or a lie (made-up)."""
+
+    __slots__ = ()
+    allowed_types = ("objective", "constraint", "gradient", "statistic", "lie")
+
+
+_V = TypeVar("_V", bound=_Value)
+
+
+def _make(kind: type[_V], items: Iterable[Any]) -> list[_V]:
+    """Make values of mappings; instances stay as they are, and Oríon's counterparts will do."""
+    values = []
+    for item in items:
+        if isinstance(item, kind):
+            values.append(item)
+        elif isinstance(item, Mapping):
+            values.append(kind(**item))
+        elif hasattr(item, "name") and hasattr(item, "type") and hasattr(item, "value"):
+            values.append(kind(item.name, item.type, item.value))
+        else:
+            raise TypeError(f"expected a mapping or a {kind.__name__}, not {reprlib.repr(item)}")
+    return values
+
+
+def _read(kind: type[_V], documents: Iterable[Mapping[str, Any]] | None) -> list[_V]:
+    """Make values of their stored forms; keys may be missing, and others are ignored."""
+    return [kind(d.get("name"), d.get("type"), d.get("value")) for d in documents or ()]  # type: ignore[arg-type]
+
+
+_Params: TypeAlias = Mapping[str, Any] | Iterable[Param | Mapping[str, Any]]
+_Results: TypeAlias = SupportsFloat | Mapping[str, Any] | Iterable[Result | Mapping[str, Any]]
+
+
+def as_results(value: _Results) -> list[Result]:
+    """Make a list of results with an objective of what a user calls the results of a trial.
+
+    Parameters
+    ----------
+    value
+        A number: the objective. A mapping of names to values: its entry ``objective``, or else its
+        first, is the objective, the others are statistics. Or `Result`s or their dicts as a list.
+        Numbers may be numpy's.
+
+    Raises
+    ------
+    InvalidResult
+        There is no objective, it is neither int nor float (NaN is), or `value` is something else.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    try:
+        if isinstance(value, (int, float)):
+            results = [Result("objective", "objective", value)]
+        elif isinstance(value, Mapping):
+            best = "objective" if "objective" in value else next(iter(value), None)
+            kinds = (("objective" if name == best else "statistic") for name in value)
+            results = list(map(Result, value, kinds, value.values()))
+        else:
+            results = _make(Result, value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        what = "a number, a mapping of names to values or a list of results"
+        raise InvalidResult(f"results must be {what}: {error}") from error
+    objectives = [result for result in results if result.type == "objective"]
+    if not objectives:
+        raise InvalidResult(f"no result is of type objective: {reprlib.repr(results)}")
+    if not isinstance(objectives[0].value, (int, float)):
+        raise InvalidResult(f"the objective must be an int or a float: {objectives[0]!r}")
+    if len(objectives) > 1:
+        _log.warning("only the first objective counts, of several: %r", objectives)
+    return results
+
+
+def _typed_params(params: Mapping[str, Any], prefix: str = "") -> Iterator[Param]:
+    """Make params of names and values, which may be nested; the values tell the types."""
+    for name, value in params.items():
+        if value and isinstance(value, Mapping):
+            yield from _typed_params(value, f"{prefix}{name}.")
+            continue
+        param = Param(f"{prefix}{name}", "categorical", value)
+        if isinstance(param.value, float):
+            param.type = "real"
+        elif isinstance(param.value, int) and not isinstance(param.value, bool):
+            param.type = "integer"
+        yield param
+
+
+_PLAIN: Final = (
+    *("experiment", "worker", "parent", "exp_working_dir"),
+    *("submit_time", "start_time", "end_time", "heartbeat"),
+)
+"""Attributes of a trial that are stored by their own names, just as they are."""
+
+
+class Trial:
+    """A set of parameters, and what became of it.
+
+    Two trials are equal when their ids are. Times are datetimes in UTC.
+
+    Parameters
+    ----------
+    experiment : str or int, optional
+        The ``_id`` of the experiment.
+    status : str
+        A `TrialStatus`; ValueError for any other.
+    params
+        `Param` objects or their dicts, in the order that the id depends on; or a mapping, maybe
+        nested, of names to values, whose Python types then tell the types of the parameters.
+    results
+        `Result` objects or their dicts; or what `as_results` takes otherwise.
+    worker : str, optional
+        The token of the reservation.
+    submit_time, start_time, end_time, heartbeat : datetime, optional
+        When it was suggested, reserved, completed, and last known to be alive.
+    parent : str, optional
+        The id of the trial that this one branched from.
+    exp_working_dir : str, optional
+        The directory of the experiment, where those of its trials stand.
+    _id : str or int, optional
+        The key in the database, also called `id_override`.
+    id, parents, id_override
+        Ignored: they stand in documents that Oríon wrote.
+    """
+
+    __slots__ = (*_PLAIN, "_params", "_results", "_status", "id_override")
+
+    _params: list[Param]
+    _results: list[Result]
+    _status: str
+    experiment: str | int | None
+    worker: str | None
+    submit_time: datetime | None
+    start_time: datetime | None
+    end_time: datetime | None
+    heartbeat: datetime | None
+    parent: str | None
+    exp_working_dir: str | None
+    id_override: str | int | None
+
+    def __init__(
+        self,
+        *,
+        experiment: str | int | None = None,
+        status: str = "new",
+        params: _Params | None = None,
+        results: _Results | None = None,
+        worker: str | None = None,
+        submit_time: datetime | None = None,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        heartbeat: datetime | None = None,
+        parent: str | None = None,
+        exp_working_dir: str | None = None,
+        _id: str | int | None = None,
+        id: object = None,  # noqa: A002, ARG002 -- see above
+        parents: object = None,  # noqa: ARG002
+        id_override: object = None,  # noqa: ARG002
+    ) -> None:
+        self.experiment = experiment
+        self._status = validate_status(status)
+        if isinstance(params, Mapping):
+            self._params = list(_typed_params(params))
+        else:
+            self._params = _make(Param, params or ())
+        if isinstance(results, Iterable) and not isinstance(results, Mapping):
+            # Unlike the setter's these need no objective: a lie may come alone.
+            self._results = _make(Result, results)
+        else:
+            self._results = [] if results is None else as_results(results)
+        self.worker = worker
+        self.submit_time = submit_time
+        self.start_time = start_time
+        self.end_time = end_time
+        self.heartbeat = heartbeat
+        self.parent = parent
+        self.exp_working_dir = exp_working_dir
+        self.id_override = _id
+
+    # ------------------------------------------------------------------------- stored form
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Make a trial of its stored form; keys that no trial has are ignored.
+
+        Values that are containers are not copied. ``__init__`` is not called, for speed.
+
+        Raises
+        ------
+        ValueError
+            The status, or the type of a param or result, is not an allowed one.
+        """
+        get = document.get
+        self = cls.__new__(cls)
+        for name in _PLAIN:
+            setattr(self, name, get(name))
+        self.id_override = get("_id")
+        self._status = validate_status(get("status", "new"))
+        self._params = _read(Param, get("params"))
+        self._results = _read(Result, get("results"))
+        return self
+
+    @classmethod
+    def build(cls, documents: Iterable[Mapping[str, Any]]) -> list[Self]:
+        """Make a list of trials of their stored forms."""
+        return [cls.from_dict(document) for document in documents]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Answer the stored form, whose values are not copied; ``_id`` is in it if there is one.
+
+        Raises
+        ------
+        ValueError
+            There is no id, as there are neither params nor an experiment.
+        """
+        document = {name: getattr(self, name) for name in _PLAIN}
+        document["id"] = self.id
+        document["status"] = self._status
+        document["params"] = [param.to_dict() for param in self._params]
+        document["results"] = [result.to_dict() for result in self._results]
+        if self.id_override:
+            document["_id"] = self.id_override
+        return document
+
+    def copy(self) -> Self:
+        """Answer a copy that shares nothing that can change with this trial."""
+        twin = copy.copy(self)
+        twin._params = [param.copy() for param in self._params]  # noqa: SLF001
+        twin._results = [result.copy() for result in self._results]  # noqa: SLF001
+        return twin
+
+    def branch(self, status: str = "new", params: Mapping[str, Any] | None = None) -> Self:
+        """Answer a new trial with this one as its parent, without results, worker and times.
+
+        Parameters
+        ----------
+        status
+            The status of the new trial.
+        params
+            Values that differ, by the full names of the params (``a.b`` for a nested one).
+
+        Raises
+        ------
+        ValueError
+            This trial has no param of such a name, or `status` is no `TrialStatus`.
+        """
+        changes = copy.deepcopy(dict(params or ()))
+        branched = [
+            Param(param.name, param.type, changes.pop(param.name))
+            if param.name in changes
+            else param.copy()
+            for param in self._params
+        ]
+        if changes:
+            raise ValueError(f"the trial has no params {', '.join(map(repr, changes))}")
+        return self.__class__(
+            experiment=self.experiment,
+            status=status,
+            params=branched,
+            parent=self.id,
+            exp_working_dir=self.exp_working_dir,
+        )
+
+    # -------------------------------------------------------------- params, results, status
+
+    @property
+    def param_list(self) -> list[Param]:
+        """The params, in the order that the id depends on; the list itself, not a copy."""
+        return self._params
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The values by name; names with dots become nested dicts.
+
+        It is a TypeError if one name leads into the value of another, as ``a.b`` and an int ``a``.
+        """
+        tree: dict[str, Any] = {}
+        for param in self._params:
+            *branches, leaf = param.name.split(".")
+            node = tree
+            for name in branches:
+                inner = node.get(name, {})
+                if not isinstance(inner, dict):
+                    raise TypeError(f"{param.name!r} leads into the value of another param")
+                # A copy, lest a param whose value is a dict grows when another's name leads in.
+                node[name] = node = dict(inner)
+            node[leaf] = param.value
+        return tree
+
+    @property
+    def results(self) -> list[Result]:
+        """The outcomes; setting them raises `InvalidResult` without a number as the objective."""
+        return self._results
+
+    @results.setter
+    def results(self, results: list[Result]) -> None:
+        self._results = as_results(results)
+
+    @property
+    def status(self) -> str:
+        """Where the trial stands: the value of a `TrialStatus`; setting another is a ValueError."""
+        return self._status
+
+    @status.setter
+    def status(self, status: str) -> None:
+        self._status = validate_status(status)
+
+    def _first(self, kind: str) -> Result | None:
+        return next((result for result in self._results if result.type == kind), None)
+
+    @property
+    def objective(self) -> Result | None:
+        """The first result of type objective, None before the evaluation."""
+        return self._first("objective")
+
+    @property
+    def lie(self) -> Result | None:
+        """The made-up objective of a trial that still runs, if it was given one."""
+        return self._first("lie")
+
+    @property
+    def gradient(self) -> Result | None:
+        """The first result of type gradient, if there is one."""
+        return self._first("gradient")
+
+    @property
+    def constraints(self) -> list[Result]:
+        """The results of type constraint."""
+        return [result for result in self._results if result.type == "constraint"]
+
+    @property
+    def statistics(self) -> list[Result]:
+        """The results of type statistic."""
+        return [result for result in self._results if result.type == "statistic"]
+
+    @property
+    def execution_interval(self) -> tuple[datetime, datetime] | None:
+        """The start, and the end or else the last heartbeat; None if either is missing."""
+        end = self.end_time or self.heartbeat
+        return (self.start_time, end) if self.start_time and end else None
+
+    @property
+    def duration(self) -> timedelta:
+        """The length of `execution_interval`; zero without one."""
+        interval = self.execution_interval
+        return interval[1] - interval[0] if interval else timedelta()
+
+    # ------------------------------------------------------------------------------- names
+
+    @property
+    def _id(self) -> str | int | None:
+        """The key in the database, by its stored name."""
+        return self.id_override
+
+    @property
+    def id(self) -> str:
+        """The md5 of the params, the lie and the parent, in hex; ValueError without any of them.
+
+        It is computed anew each time, since all of these may change.
+        """
+        return self.compute_trial_hash(self)
+
+    @property
+    def hash_name(self) -> str:
+        """The same as `id`."""
+        return self.id
+
+    @property
+    def hash_params(self) -> str:
+        """The md5 of the params that are no fidelities, in hex."""
+        return self.compute_trial_hash(
+            self, ignore_fidelity=True, ignore_lie=True, ignore_parent=True
+        )
+
+    @staticmethod
+    def compute_trial_hash(
+        trial: Trial,
+        *,
+        ignore_fidelity: bool = False,
+        ignore_lie: bool = False,
+        ignore_parent: bool = False,
+    ) -> str:
+        """Answer the md5, in hex, of the params, the lie and the parent of `trial`.
+
+        Raises
+        ------
+        ValueError
+            `trial` has neither params nor an experiment.
+        """
+        params = trial._params
+        if not params and not trial.experiment:
+            raise ValueError("a trial without params and experiment has no id")
+        text = Trial.format_params(params, ignore_fidelity=ignore_fidelity)
+        if not ignore_lie and (lie := trial.lie):
+            text += f"{lie.name}:{lie.value}"
+        if not ignore_parent and trial.parent is not None:
+            text += str(trial.parent)
+        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+    @staticmethod
+    def format_params(
+        params: Iterable[Param], sep: str = ",", ignore_fidelity: bool = False
+    ) -> str:
+        """Answer ``name:value`` of the params with `sep` between them."""
+        if ignore_fidelity:
+            params = [param for param in params if param.type != "fidelity"]
+        return sep.join([f"{param.name}:{param.value}" for param in params])
+
+    def params_repr(self, sep: str = ",", ignore_fidelity: bool = False) -> str:
+        """Answer ``name:value`` of this trial's params with `sep` between them."""
+        return self.format_params(self._params, sep, ignore_fidelity)
+
+    @property
+    def full_name(self) -> str:
+        """All params in one word without slashes; ValueError without params or experiment."""
+        if not self._params or not self.experiment:
+            raise ValueError("a trial without params or without an experiment has no full name")
+        return self.params_repr("-").replace("/", ".")
+
+    @property
+    def working_dir(self) -> str:
+        """The directory of this trial; RuntimeError without an `exp_working_dir`."""
+        return self.get_working_dir()
+
+    def get_working_dir(
+        self,
+        *,
+        ignore_fidelity: bool = False,
+        ignore_lie: bool = False,
+        ignore_parent: bool = False,
+    ) -> str:
+        """Answer a directory that is shared by trials which differ only in what is ignored.
+
+        Raises
+        ------
+        RuntimeError
+            The trial has no `exp_working_dir`.
+        """
+        if self.exp_working_dir is None:
+            raise RuntimeError("a trial without exp_working_dir has no working_dir")
+        name = self.compute_trial_hash(
+            self,
+            ignore_fidelity=ignore_fidelity,
+            ignore_lie=ignore_lie,
+            ignore_parent=ignore_parent,
+        )
+        return os.path.join(self.exp_working_dir, name)  # noqa: PTH118 -- a str, as Oríon's
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, Trial) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}(experiment={self.experiment!r}, status={self._status!r}, "
+            f"params={self.params_repr()})"
+        )

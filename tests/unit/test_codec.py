@@ -1,0 +1,458 @@
+from __future__ import annotations
+
+import enum
+import json
+import math
+import sqlite3
+import subprocess
+import sys
+import types
+import uuid
+from collections import ChainMap, OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from aiostorage._core.codec import (
+    MAX_DEPTH,
+    dump_document,
+    join_path,
+    load_document,
+    normalise,
+    to_utc,
+)
+from aiostorage.errors import EncodingError
+
+NOON = datetime(2024, 2, 29, 12, 0, 0, 1, tzinfo=UTC)
+
+# What looks like our tags, and what looks like what looks like them.
+texts = st.text(max_size=8) | st.sampled_from(
+    ["$date", "$bytes", "$float", "$escape", "$", "a.b", "", "\0", '"$', '{"$date":"', "nan", "\\"]
+)
+moments = st.datetimes(timezones=st.just(UTC))
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | texts
+    | st.binary(max_size=8)
+    | moments
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=20,
+)
+documents = st.dictionaries(texts, values, max_size=5)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal in every type, sign and order, with nan equal to nan."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, float):
+        return repr(left) == repr(right)
+    if isinstance(left, datetime):
+        return left == right and left.tzinfo is right.tzinfo is UTC
+    return bool(left == right)
+
+
+def containers(value: Any) -> set[int]:
+    if isinstance(value, dict):
+        return {id(value)}.union(*map(containers, value.values()))
+    if isinstance(value, list):
+        return {id(value)}.union(*map(containers, value))
+    return set()
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for number in range(levels - 1):
+        value = {"a": value} if number % 2 else [value]
+    return value
+
+
+def refusal(value: Any, path: str = "") -> EncodingError:
+    with pytest.raises(EncodingError) as caught:
+        normalise(value, path)
+    return caught.value
+
+
+# -------------------------------------------------------------------------------- normalise
+
+
+@given(values)
+def test_what_is_plain_stays_as_it_is(value: Any) -> None:
+    fresh = normalise(value)
+    assert same(fresh, value)
+    assert not containers(fresh) & containers(value)
+
+
+def test_one_container_in_two_places_becomes_two() -> None:
+    inner: list[int] = [1]
+    fresh = normalise({"a": inner, "b": inner})
+    assert fresh == {"a": [1], "b": [1]}
+    assert fresh["a"] is not fresh["b"]
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class OldColour(str, enum.Enum):  # noqa: UP042 -- its str() is another one
+    RED = "red"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Plain(enum.Enum):
+    THING = 1
+
+
+class Ratio(float):
+    pass
+
+
+class Blob(bytes):
+    pass
+
+
+class Row(list[Any]):
+    pass
+
+
+class Moment(datetime):
+    pass
+
+
+Point = namedtuple("Point", "x y")  # noqa: PYI024 -- any will do
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (OrderedDict(a=1), {"a": 1}),
+        (defaultdict(list, a=[]), {"a": []}),
+        (types.MappingProxyType({"a": {"b": 1}}), {"a": {"b": 1}}),
+        (ChainMap({"a": 1}), {"a": 1}),
+        (UserDict(a=1), {"a": 1}),
+        (Row([Row()]), [[]]),
+        (Colour.RED, "red"),
+        (OldColour.RED, "red"),
+        ({Colour.RED: 1, OldColour.RED: 2}, {"red": 2}),
+        (Number.ONE, 1),
+        (Ratio(0.5), 0.5),
+        (Blob(b"a"), b"a"),
+        ("žluť 🐎", "žluť 🐎"),
+        ({"žluť": "🐎"}, {"žluť": "🐎"}),
+        (datetime(2024, 2, 29, 12, 0, 0, 1), NOON),  # noqa: DTZ001
+        (datetime(2024, 2, 29, 12, 0, 0, 1, fold=1), NOON),  # noqa: DTZ001
+        (datetime(2024, 2, 29, 13, 30, 0, 1, timezone(timedelta(hours=1.5))), NOON),
+        (Moment(2024, 2, 29, 12, 0, 0, 1, UTC), NOON),
+        (Moment(2024, 2, 29, 12, 0, 0, 1), NOON),  # noqa: DTZ001
+    ],
+)
+def test_what_stands_for_something_plain_becomes_that(value: Any, plain: Any) -> None:
+    assert same(normalise(value), plain)
+    assert same(normalise({"x": [value]}), {"x": [plain]})
+
+
+NUMPY: list[tuple[Any, Any]] = [
+    *((np.dtype(code).type(1), 1) for code in "bBhHiIlLqQ"),
+    *((np.dtype(code).type(0.5), 0.5) for code in "efd"),
+    (np.float32(0.1), 0.10000000149011612),
+    (np.float64("nan"), math.nan),
+    (np.bool_(1), True),
+    (np.str_("a\0"), "a\0"),
+    (np.bytes_(b"a\0"), b"a\0"),
+    (np.datetime64("2024-02-29T12:00:00.000001"), NOON),
+    (np.datetime64("2024-02-29T12:00:00.000001999"), NOON),
+    (np.datetime64("2024-02-29"), NOON.replace(hour=0, microsecond=0)),
+    (np.datetime64("NaT"), None),
+    (np.datetime64("NaT", "ns"), None),
+    (np.array([[1, 2], [3, 4]], "u1"), [[1, 2], [3, 4]]),
+    (np.array([1.5], ">f4"), [1.5]),
+    (np.array([True]), [True]),
+    (np.array(["a", "bc"]), ["a", "bc"]),
+    (np.array([b"a"]), [b"a"]),
+    (np.array(["2024-02-29", "NaT"], "M8[ns]"), [NOON.replace(hour=0, microsecond=0), None]),
+    (np.array("2024-02-29T12:00:00.000001", "M8[us]"), NOON),
+    (np.array([1, "a", None, [0.5]], dtype=object), [1, "a", None, [0.5]]),
+    (np.array(7), 7),
+    (np.array([]), []),
+    (np.zeros((2, 0)), [[], []]),
+    (np.array([0.0, 1.0])[::-1], [1.0, 0.0]),
+    (np.ma.masked_array([1, 2], mask=[False, True]), [1, None]),
+]
+
+
+@pytest.mark.parametrize(("value", "plain"), NUMPY, ids=repr)
+def test_numpy_becomes_numbers_and_lists(value: Any, plain: Any) -> None:
+    assert same(normalise(value), plain)
+    assert same(normalise({"x": [value]}), {"x": [plain]})
+
+
+def test_a_numpy_str_may_be_a_key() -> None:
+    assert same(normalise({np.str_("a"): 1}), {"a": 1})
+
+
+def endless_array() -> Any:
+    array = np.array(None, dtype=object)
+    array[()] = array
+    return array
+
+
+REFUSED: list[tuple[Any, str, str]] = [
+    ((1, 2), "tuple", "use a list"),
+    (Point(1, 2), "Point", "use a list"),
+    (range(3), "range", "use a list"),
+    ({1}, "set", "use a sorted list"),
+    (frozenset({1}), "frozenset", "use a sorted list"),
+    (1j, "complex", "use a list of two floats"),
+    (Decimal(1), "decimal.Decimal", "use a float"),
+    (Fraction(1), "fractions.Fraction", "use a float"),
+    (2**63, "int of 64 bits", "use a float or a str"),
+    (-(2**63) - 1, "int of 64 bits", "use a float or a str"),
+    ("a\ud800", r"lone surrogate '\ud800' at index 1", "use bytes"),
+    (bytearray(b"a"), "bytearray", "use bytes"),
+    (memoryview(b"a"), "memoryview", "use bytes"),
+    (date(2024, 1, 1), "datetime.date", "use a datetime"),
+    (time(1), "datetime.time", "use a str"),
+    (timedelta(1), "datetime.timedelta", "use its total_seconds()"),
+    (Plain.THING, "Plain", "use its value"),
+    (PurePosixPath("a"), "PurePosixPath", "use a str"),
+    (uuid.UUID(int=1), "uuid.UUID", "use a str"),
+    (object(), "object", "use dict, list, str"),
+    (int, "type", "use dict, list, str"),
+    (datetime.min.replace(tzinfo=timezone(timedelta(hours=1))), "outside the years", "use None"),
+    (datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))), "outside the years", "use None"),
+    (np.complex64(1), "numpy.complex64", "use a list of two floats"),
+    (np.complex128(1), "numpy.complex128", "use a list of two floats"),
+    (np.longdouble(1), "numpy.longdouble", "use numpy.float64"),
+    (np.timedelta64(1, "ns"), "timedelta64", "use seconds"),
+    (np.zeros(1, [("a", "i4")]), "numpy.ndarray of dtype", "use a dict"),
+    (np.datetime64(10**6, "Y"), "outside the years", "use None"),
+    (np.random.default_rng(), "Generator", "use dict, list, str"),
+    (np.dtype("f8"), "Float64DType", "use dict, list, str"),
+]
+
+
+@pytest.mark.parametrize(("value", "found", "instead"), REFUSED, ids=lambda value: repr(value)[:40])
+def test_what_cannot_be_stored_is_refused_at_its_place(
+    value: Any, found: str, instead: str
+) -> None:
+    error = refusal(value)
+    assert error.path == ""
+    assert found in str(error)
+    assert instead in str(error)
+    error = refusal({"params": [{}, {}, {"name": "x", "value": value}]})
+    assert error.path == "params[2].value"
+    assert str(error).startswith("params[2].value: ")
+    assert found in str(error)
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"metadata": {"a.b": {"x": ()}}}, "metadata['a.b'].x"),
+        ({"a.b": ()}, "['a.b']"),
+        ({"/lr": ()}, "/lr"),
+        ({"": ()}, "['']"),
+        ({"a[0]": ()}, "['a[0]']"),
+        ({"it's": ()}, '["it\'s"]'),
+        ({"\n": ()}, r"['\n']"),
+        ([0, [()]], "[1][0]"),
+        ({"metadata": {1: "x"}}, "metadata[1]"),
+        ({"metadata": {None: "x"}}, "metadata[None]"),
+        ({"metadata": {("a", "b"): "x"}}, "metadata[('a', 'b')]"),
+        ({"metadata": {b"a": "x"}}, "metadata[b'a']"),
+        ({"metadata": {"\ud800": "x"}}, r"metadata['\ud800']"),
+        ({"x": UserDict(y=())}, "x.y"),
+        ({"x": Row([1, ()])}, "x[1]"),
+        ({"x": np.array([1, ()], dtype=object)}, "x[1]"),
+        ({"x": np.array([[1, 2**63]], "u8")}, "x[0][1]"),
+        ({"x": np.array([[0, 10**6]], "M8[Y]")}, "x[0][1]"),
+    ],
+)
+def test_paths(value: Any, path: str) -> None:
+    assert refusal(value).path == path
+
+
+def test_the_path_starts_where_the_caller_says() -> None:
+    assert refusal({"a": ()}, "changes['x.y']").path == "changes['x.y'].a"
+    assert refusal((), "results").path == "results"
+
+
+@pytest.mark.parametrize("key", [1, None, (), b"a", 0.5, True])
+def test_a_key_that_is_no_str_is_refused(key: Any) -> None:
+    assert "use a str" in str(refusal({"a": {key: 1}}))
+
+
+def test_depth_is_limited() -> None:
+    deepest = nested(MAX_DEPTH)
+    assert same(normalise(deepest), deepest)
+    assert same(load_document(dump_document({"a": deepest})), {"a": deepest})
+    error = refusal(nested(MAX_DEPTH + 1))
+    assert "nested deeper than 100 levels" in str(error)
+
+
+@pytest.mark.parametrize("make", [dict, list, UserDict, endless_array])
+def test_a_value_in_itself_is_refused(make: Callable[[], Any]) -> None:
+    value = make()
+    if isinstance(value, list):
+        value.append(value)
+    elif not isinstance(value, np.ndarray):
+        value["a" * 20] = value
+    error = refusal(value)
+    assert "in itself" in str(error)
+    assert len(str(error)) < 300
+
+
+def test_a_moment_that_is_none() -> None:
+    class Never(datetime):  # as pandas.NaT is
+        def utcoffset(self) -> None:
+            return None
+
+        def replace(self, *args: Any, **kwargs: Any) -> Any:
+            return self
+
+        @property
+        def year(self) -> Any:
+            return math.nan
+
+    assert "is no moment; use None" in str(refusal(Never(2024, 1, 1)))  # noqa: DTZ001
+
+
+def test_to_utc() -> None:
+    assert to_utc(NOON) is NOON
+    assert same(to_utc(datetime(2024, 2, 29, 12, 0, 0, 1)), NOON)  # noqa: DTZ001
+    with pytest.raises(EncodingError, match="outside the years"):
+        to_utc(datetime.min.replace(tzinfo=timezone(timedelta(hours=1))))
+
+
+def test_join_path() -> None:
+    assert join_path(join_path(join_path("", "params"), 2), "value") == "params[2].value"
+
+
+# ------------------------------------------------------------------------------------- JSON
+
+
+def no_constants(name: str) -> NoReturn:
+    raise AssertionError(name)
+
+
+@given(documents)
+@example({})
+@example({"$date": "2024-01-01"})
+@example({"a": {"$date": NOON}})
+@example({"a": {"$escape": {"$escape": {"$float": math.nan}}}})
+@example({"a": {"$escape": 1}, "b": NOON})
+@example({"a": {"$date": "2024-01-01", "x": NOON}, "b": NOON})
+@example({"a": {"$gt": 1}, "b": math.inf})
+@example({"a": -0.0, "b": 1.0, "c": 1, "d": 5e-324, "e": 1e22, "f": 2**63 - 1, "g": -(2**63)})
+@example({"a.b": {"": "\0", "\0": '{"$date":"x"}'}, "x": '"$escape"'})
+@example({"a": b"", "b": b"\0\xff", "c": datetime.min.replace(tzinfo=UTC)})
+def test_json_text_holds_documents_exactly(document: dict[str, Any]) -> None:
+    text = dump_document(document)
+    assert same(load_document(text), document)
+    assert isinstance(json.loads(text, parse_constant=no_constants), dict)
+
+
+@given(documents)
+def test_sqlite_can_read_the_text(document: dict[str, Any]) -> None:
+    connection = sqlite3.connect(":memory:")
+    try:
+        [[valid, again]] = connection.execute(
+            "SELECT json_valid(?1), json(?1)", [dump_document(document)]
+        )
+    finally:
+        connection.close()
+    assert valid == 1
+    assert same(load_document(again), document)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (NOON, '{"$date":"2024-02-29T12:00:00.000001+00:00"}'),
+        (NOON.replace(microsecond=0), '{"$date":"2024-02-29T12:00:00.000000+00:00"}'),
+        (b"\0\1\2", '{"$bytes":"AAEC"}'),
+        (math.nan, '{"$float":"nan"}'),
+        (-math.inf, '{"$float":"-inf"}'),
+        ({"$date": 1}, '{"$escape":{"$date":1}}'),
+        ({"$escape": {}}, '{"$escape":{"$escape":{}}}'),
+        ({"$date": 1, "x": 1}, '{"$date":1,"x":1}'),
+        ({"$gt": 1}, '{"$gt":1}'),
+        ([1, 1.0, -0.0, 1e22], "[1,1.0,-0.0,1e+22]"),
+        ("žluť 🐎\0", '"žluť 🐎\\u0000"'),
+        ([None, True, {}], "[null,true,{}]"),
+    ],
+)
+def test_the_text_is_what_is_documented(value: Any, text: str) -> None:
+    assert dump_document({"x": value}) == f'{{"x":{text}}}'
+    assert same(load_document(f'{{"x":{text}}}'), {"x": value})
+
+
+def test_a_person_may_edit_the_text() -> None:
+    text = '{ "at" : { "$date" : "2024-02-29T13:00:00.000001+01:00" }, "$escape": 1 }'
+    assert same(load_document(text), {"at": NOON, "$escape": 1})
+    text = '{ "x" : { "$escape" : { "$date" : 1 } }, "at": {"$date": "2024-02-29 12:00:00.000001"}}'
+    assert same(load_document(text), {"x": {"$date": 1}, "at": NOON})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "1", "null", '"a"', "{} {}", '{"a":NaN}', '{"a":-Infinity}', "nonsense"),
+        *('{"$date":1}', '{"a":{"$date":"yesterday"}}', '{"a":{"$date":null}}'),
+        '{"a":{"$date":"0001-01-01T00:00:00+01:00"}}',
+        *('{"a":{"$bytes":"A"}}', '{"a":{"$bytes":"é"}}', '{"a":{"$bytes":[]}}'),
+        *('{"a":{"$float":"1"}}', '{"a":{"$float":[]}}', '{"a":{"$escape":[]}}'),
+        '{"a":{"$escape":{"b":{"$float":0}}}}',
+        *('{"a":' + "[" * 100_000, '{"a":' + "1" * 5000 + "}"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_other_text_is_refused(text: str) -> None:
+    with pytest.raises(EncodingError):
+        load_document(text)
+
+
+@given(documents, st.data())
+def test_damaged_text_gives_one_error(document: dict[str, Any], data: st.DataObject) -> None:
+    text = dump_document(document)
+    cut = data.draw(st.integers(0, len(text)))
+    try:
+        load_document(text[:cut] + data.draw(st.text(max_size=3)) + text[cut + 1 :])
+    except EncodingError:
+        pass
+
+
+def test_only_normalised_documents_are_written() -> None:
+    with pytest.raises(TypeError, match="object in a document that is not normalised"):
+        dump_document({"a": object()})
+
+
+def test_numpy_is_not_imported() -> None:
+    code = (
+        "import sys, aiostorage._core.codec as codec, aiostorage._core.state as state;"
+        "codec.normalise({'a': [1, 0.5]}); state.MsgpackCodec().encode({'a': (1, 2**70)});"
+        "sys.exit('numpy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
