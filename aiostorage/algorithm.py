@@ -33,7 +33,16 @@ class LockedAlgorithmState:
         was passed, in-place changes included.
     """
 
-    __slots__ = ("_original", "_restore", "_state", "configuration", "heartbeat", "locked", "owner", "since")
+    __slots__ = (
+        "_original",
+        "_restore",
+        "_state",
+        "configuration",
+        "heartbeat",
+        "locked",
+        "owner",
+        "since",
+    )
 
     def __init__(
         self,
@@ -70,4 +79,5 @@ class LockedAlgorithmState:
         self._state = _RESET
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(locked={self.locked!r}, owner={self.owner!r}, since={self.since})"
+        name = type(self).__name__
+        return f"{name}(locked={self.locked!r}, owner={self.owner!r}, since={self.since})"

@@ -7,8 +7,8 @@
     │   └── UnknownStorageType        no engine of that name or URL scheme is registered
     ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
     ├── MismatchedIds                 (AssertionError) an object and an id name different records
-    ├── EncodingError                 (ValueError) a value that no engine can hold, or bytes no codec can read
-    ├── UnsupportedQuery              (ValueError) a filter or selection outside the supported language
+    ├── EncodingError                 (ValueError) a value no engine holds, or bytes no codec reads
+    ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
     ├── DuplicateKeyError             a record with that key exists
     ├── FailedUpdate                  the record is not in the state that the update requires

@@ -6,17 +6,17 @@ import inspect
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
-
-import platformdirs
 
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, UnknownStorageType
 from aiostorage.protocols import Driver
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 __all__ = ["ENTRY_POINTS", "StorageFactory", "open_storage", "setup_storage", "storage_factory"]
 
@@ -128,14 +128,20 @@ class StorageFactory:
 
     def known(self) -> tuple[str, ...]:
         """Return the names of all types, sorted."""
-        return tuple(sorted({*_BUILT_IN, *entry_points(group=ENTRY_POINTS).names}))
+        return tuple(sorted({*_BUILT_IN, *_entry_points().names}))
 
     @staticmethod
     def _installed(name: str) -> Callable[..., Driver] | None:
-        for entry_point in entry_points(group=ENTRY_POINTS, name=name):
+        for entry_point in _entry_points().select(name=name):
             made: Callable[..., Driver] = entry_point.load()
             return made
         return None
+
+
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # noqa: PLC0415  15 ms that most runs never need
+
+    return entry_points(group=ENTRY_POINTS)
 
 
 storage_factory = StorageFactory()
@@ -179,6 +185,8 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
 
 
 def _from_file() -> Mapping[str, Any]:
+    import platformdirs  # noqa: PLC0415  a URL needs no configuration directory
+
     file = platformdirs.user_config_path("aiostorage") / "aiostorage.toml"
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8")).get("storage")
@@ -192,6 +200,8 @@ def _from_file() -> Mapping[str, Any]:
 
 
 def _default_path() -> Path:
+    import platformdirs  # noqa: PLC0415  as above
+
     return platformdirs.user_data_path("aiostorage", ensure_exists=True) / "aiostorage.db"
 
 

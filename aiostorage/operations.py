@@ -148,7 +148,9 @@ class Update(Operation[int]):
 
 @dataclass(frozen=True, slots=True)
 class Take(Operation[list[Document]]):
-    """Atomically set `changes` in the first `limit` matches by `order`; answer them as they are now.
+    """Atomically set `changes` in the first `limit` matches by `order`; answer them.
+
+    They are answered as they are now. A `limit` of None takes all matches.
 
     `settled` matches the documents that this very operation changed (by its token).
     """
@@ -156,7 +158,7 @@ class Take(Operation[list[Document]]):
     where: Condition
     changes: Mapping[str, Any]
     order: tuple[str, ...] = ()
-    limit: int = 1
+    limit: int | None = 1
     settled: Condition | None = None
 
 

@@ -101,7 +101,9 @@ class Driver(Protocol):
         """Answer the store's clock, in UTC."""
         ...
 
-    async def wait_for_change(self, collection: str, since: object | None, timeout: float) -> object:  # noqa: ASYNC109
+    async def wait_for_change(
+        self, collection: str, since: object | None, timeout: float
+    ) -> object:
         """Wait until `collection` may have changed; answer a mark of its present state.
 
         Parameters
@@ -575,7 +577,9 @@ class AsyncStorageProtocol(Protocol):
         uid: Uid | None = None,
         new_state: Any = None,
     ) -> int:
-        """Open the lock whoever holds it: the operator's override. Answer 1 if it was locked, else 0.
+        """Open the lock whoever holds it: the operator's override.
+
+        Answers 1 if it was locked, else 0.
 
         The holder, if it lives, gets `LockLost`.
 

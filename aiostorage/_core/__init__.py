@@ -1,1 +1,1 @@
-
+"""What experiments, trials and locks mean, over any engine."""

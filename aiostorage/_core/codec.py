@@ -89,7 +89,7 @@ def type_name(value: object) -> str:
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
 
 
-class _Refused(Exception):  # noqa: N818 -- never leaves this module
+class _Refused(Exception):
     """Something in a value cannot be stored; `steps` collects the way to it, innermost first."""
 
     def __init__(self, reason: str) -> None:

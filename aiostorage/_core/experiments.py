@@ -51,9 +51,11 @@ class Experiments:
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> bool:
         condition = both(equal(_id=get_uid(experiment, uid)), query_of(where)[0])
-        return bool(await self._records.execute(
-            Update(EXPERIMENTS, condition, changes_of(EXPERIMENTS, changes))
-        ))
+        return bool(
+            await self._records.execute(
+                Update(EXPERIMENTS, condition, changes_of(EXPERIMENTS, changes))
+            )
+        )
 
     async def fetch(
         self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None

@@ -27,7 +27,7 @@ def new_id() -> str:
 
 
 def new_token() -> str:
-    """Make the token of one reservation or one holding of the lock: who, where, and a random part."""
+    """Make the token of a reservation or of a holding of the lock: where, who, a random part."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
 

@@ -47,7 +47,7 @@ TICKET: Final = 5.0
 """Seconds that a ticket is good for without being refreshed, at most; else a third of a lease."""
 
 INLINE: Final = 64 * 1024
-"""Bytes of state that are encoded and decoded in the event loop; what is larger goes to a thread."""
+"""Bytes of state that are coded in the event loop, at most; what is larger goes to a thread."""
 
 
 class Locks:
@@ -112,7 +112,13 @@ class Locks:
 
     async def override(self, experiment: Any, uid: Any, new_state: Any) -> int:
         uid = get_uid(experiment, uid)
-        changes = {"locked": 0, "owner": None, "since": None, "expires": None, "heartbeat": NOW}
+        changes: dict[str, Any] = {
+            "locked": 0,
+            "owner": None,
+            "since": None,
+            "expires": None,
+            "heartbeat": NOW,
+        }
         if new_state is not None:
             changes["state"] = await self._encoded(new_state, None)
         return await self._records.execute(Update(ALGO, equal(experiment=uid, locked=1), changes))
@@ -123,12 +129,14 @@ class Locks:
     async def hold(
         self,
         experiment: Any,
-        timeout: float,  # noqa: ASYNC109  waiting is the point, and it has an error of its own
+        timeout: float,
         retry_interval: float,
     ) -> AsyncIterator[LockedAlgorithmState]:
         uid, token = experiment_uid(experiment), new_token()
         if retry_interval <= 0:
-            raise ValueError(f"retry_interval must be a positive number of seconds, not {retry_interval!r}")
+            raise ValueError(
+                f"retry_interval is a positive number of seconds, not {retry_interval!r}"
+            )
         start = anyio.current_time()
         turn = self._turns.setdefault((os.getpid(), uid), _Turn())
         turn.users += 1
@@ -144,7 +152,11 @@ class Locks:
 
     @asynccontextmanager
     async def _in_turn(
-        self, turn: _Turn, uid: Any, start: float, timeout: float  # noqa: ASYNC109
+        self,
+        turn: _Turn,
+        uid: Any,
+        start: float,
+        timeout: float,
     ) -> AsyncIterator[None]:
         """Wait for those of this process who came before."""
         try:
@@ -160,7 +172,12 @@ class Locks:
             turn.gate.release()
 
     async def _acquire(
-        self, uid: Any, token: str, start: float, timeout: float, retry_interval: float  # noqa: ASYNC109
+        self,
+        uid: Any,
+        token: str,
+        start: float,
+        timeout: float,
+        retry_interval: float,
     ) -> Document:
         """Get the lock: at once if nobody waits for it, else by a ticket."""
         mark: object | None = None
@@ -174,7 +191,7 @@ class Locks:
                 now = anyio.current_time()
                 left = start + timeout - now
                 if left <= 0:
-                    raise await self._timed_out(uid, start)
+                    raise await self._timed_out(uid, start)  # noqa: TRY301  tidied up below
                 if now >= refresh:
                     await self._queue_up(uid, token, renew=refresh > 0)
                     refresh = now + self._ticket / 3
@@ -218,16 +235,16 @@ class Locks:
 
     async def _queue_up(self, uid: Any, token: str, *, renew: bool) -> None:
         good = StoreTime(self._ticket)
-        if renew and await self._records.execute(Update(WAITERS, equal(_id=token), {"expires": good})):
-            return
+        if renew:
+            renewal = Update(WAITERS, equal(_id=token), {"expires": good})
+            if await self._records.execute(renewal):
+                return
         ticket = {"_id": token, "experiment": uid, "since": NOW, "expires": good}
         await self._records.execute(Insert(WAITERS, (ticket,)))
 
     def _leave(self, token: str) -> Delete:
         """Take our ticket out of the queue, and those that lapsed."""
-        return Delete(
-            WAITERS, Or((Compare("_id", "eq", token), Compare("expires", "lte", NOW)))
-        )
+        return Delete(WAITERS, Or((Compare("_id", "eq", token), Compare("expires", "lte", NOW))))
 
     @asynccontextmanager
     async def _released(
@@ -241,7 +258,7 @@ class Locks:
             async def renew() -> None:
                 changes = {"heartbeat": NOW, "expires": StoreTime(self._lease)}
                 if not await self._records.execute(Update(ALGO, _owned(uid, token), changes)):
-                    raise await self._lost(uid, token)
+                    raise await self._lost(uid, token)  # noqa: TRY301  ends the body
 
             async with repeating(renew, self._lease / 3):
                 yield state
@@ -274,15 +291,13 @@ class Locks:
 
     async def _timed_out(self, uid: Any, start: float) -> LockAcquisitionTimeout:
         waited = anyio.current_time() - start
-        record = await self._find(uid, {"state": False})
-        owner = record and record.get("owner")
-        since = record and record.get("since")
-        if record is None or not record.get("locked"):
-            whose = "others were before us in the queue"
-        else:
+        record = await self._find(uid, {"state": False}) or {}
+        owner, since = record.get("owner"), record.get("since")
+        whose = "others were before us in the queue"
+        if record.get("locked"):
             whose = f"{owner or 'somebody unknown'} holds it since {since or 'an unknown time'}"
         return LockAcquisitionTimeout(
-            f"the algorithm lock of experiment {uid!r} was not to be had in {waited:.3g} s: {whose}",
+            f"no algorithm lock for experiment {uid!r} in {waited:.3g} s: {whose}",
             waited=waited,
             holder=owner,
             since=since,
@@ -353,5 +368,5 @@ def _owned(uid: Any, token: str) -> And:
 
 
 def _open() -> dict[str, Any]:
-    """Changes that open the lock; `owner` stays, to tell afterwards who had it."""
+    """Return the changes that open the lock; `owner` stays, to tell afterwards who had it."""
     return {"locked": 0, "heartbeat": NOW}

@@ -168,7 +168,9 @@ class Records:
         await self._ready()
         return await retrying(self.policy, lambda _: self.driver.now())
 
-    async def wait_for_change(self, collection: str, since: object | None, timeout: float) -> object:  # noqa: ASYNC109
+    async def wait_for_change(
+        self, collection: str, since: object | None, timeout: float
+    ) -> object:
         """See `aiostorage.protocols.Driver.wait_for_change`."""
         await self._ready()
         return await self.driver.wait_for_change(collection, since, timeout)
@@ -225,6 +227,7 @@ def changes_of(collection: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     for field in _COLLECTIONS[collection].fields:
         if field.required and field.name in normal and normal[field.name] is None:
             raise EncodingError(f"{collection}.{field.name} cannot be None", path=field.name)
+    check_changes(normal)
     _check_fields(collection, normal)
     return normal
 

@@ -80,7 +80,8 @@ async def retrying(policy: RetryPolicy, attempt: Callable[[bool], Awaitable[T]])
         # nearly every call ends here; tenacity costs about 90 µs even when nothing fails
         return await _limited(policy, end, attempt, False)
     except TemporaryBackendError as error:
-        failed, uncertain = error, error.ambiguous
+        failed: TemporaryBackendError | None = error
+        uncertain = error.ambiguous
 
     async def again() -> T:
         nonlocal failed, uncertain

@@ -60,7 +60,9 @@ class Storage(AsyncStorageProtocol):
     ) -> None:
         self._lost_after = _seconds("lost_after", lost_after)
         self._records = Records(driver, RetryPolicy() if retry is None else retry)
-        self._locks = Locks(self._records, codec_named(state_codec), _seconds("lock_lease", lock_lease))
+        self._locks = Locks(
+            self._records, codec_named(state_codec), _seconds("lock_lease", lock_lease)
+        )
         self._experiments = Experiments(self._records, self._locks)
         self._trials = Trials(self._records, self._experiments, self._lost_after)
         self._benchmarks = Benchmarks(self._records)
@@ -302,6 +304,6 @@ class Storage(AsyncStorageProtocol):
 
 
 def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
         raise ConfigurationError(f"{name} is a positive number of seconds, not {value!r}")
     return float(value)

@@ -122,7 +122,7 @@ class Trials:
         return matched
 
     async def push(self, trial: Trial) -> int:
-        changes = {"results": [result.to_dict() for result in trial.results]}
+        changes: dict[str, Any] = {"results": [result.to_dict() for result in trial.results]}
         if trial.end_time is not None:
             changes["end_time"] = trial.end_time
         await self._write(trial, "reserved", changes_of(TRIALS, changes))
@@ -221,7 +221,9 @@ class Trials:
         trials = await self._find(uid, query_of(where)[0])
         if trials or await self._experiments.exists(uid):
             return trials
-        left = await self._records.execute(Find(TRIALS, equal(experiment=uid), {"id": True}, limit=1))
+        left = await self._records.execute(
+            Find(TRIALS, equal(experiment=uid), {"id": True}, limit=1)
+        )
         return trials if left else None
 
     async def with_status(self, experiment: Any, *conditions: Condition) -> list[Trial]:

@@ -49,7 +49,7 @@ Sql = tuple[str, list[Any]]
 _OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 _MANY: Final = 16
-"""More values than this travel to SQLite as one JSON array, so that the statement stays the same."""
+"""More values than this travel as one JSON array, so that the statement stays the same."""
 
 
 def to_text(value: datetime) -> str:
@@ -91,7 +91,9 @@ class Table:
             f"INSERT INTO {self._table} ({self._columns}) "
             f"VALUES ({', '.join('?' * (len(self.kinds) + 1))})"
         )
-        self._partial = [(i.where, self._partial_where(i.where)) for i in collection.indexes if i.where]
+        self._partial = [
+            (i.where, self._partial_where(i.where)) for i in collection.indexes if i.where
+        ]
         self._indexes = (Index(("_id",), unique=True), *collection.indexes)
 
     # ------------------------------------------------------------------------------ schema
@@ -102,7 +104,8 @@ class Table:
             f"{_quoted(name)}{' NOT NULL' if name in self.required else ''}" for name in self.kinds
         ]
         return [
-            f"CREATE TABLE {self._table} (seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",
+            f"CREATE TABLE {self._table} "
+            f"(seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",
             *(self._create(index) for index in self._indexes),
         ]
 
@@ -115,7 +118,9 @@ class Table:
         for index in self._indexes:
             if index.unique and (
                 f"'{self.index_name(index)}'" in message
-                or message.endswith(": " + ", ".join(f"{self.name}.{name}" for name in index.fields))
+                or message.endswith(
+                    ": " + ", ".join(f"{self.name}.{name}" for name in index.fields)
+                )
             ):
                 return index.fields
         return ()
@@ -123,7 +128,9 @@ class Table:
     def _create(self, index: Index) -> str:
         columns = [
             # SQLite holds two NULLs for different, the contract holds two Nones for the same
-            f"ifnull({_quoted(name)}, x'')" if index.unique and name not in self.required else _quoted(name)
+            f"ifnull({_quoted(name)}, x'')"
+            if index.unique and name not in self.required
+            else _quoted(name)
             for name in index.fields
         ]
         where = f" WHERE {self._partial_where(index.where)}" if index.where else ""
@@ -133,7 +140,8 @@ class Table:
             f"ON {self._table} ({', '.join(columns)}){where}"
         )
 
-    def _partial_where(self, condition: Condition) -> str:
+    @staticmethod
+    def _partial_where(condition: Condition) -> str:
         """Write the condition of a partial index, with literals: SQLite compares the text."""
         if not (isinstance(condition, Compare) and condition.op == "in"):
             raise TypeError("a partial index needs one `in` comparison")
@@ -143,7 +151,7 @@ class Table:
 
     def row(self, document: Document, now: datetime) -> tuple[Any, ...]:
         """Take a document apart into the values of a row; uses the document up."""
-        values = []
+        values: list[Any] = []
         for name, kind in self.kinds.items():
             value = document.get(name)
             if value is None:
@@ -179,7 +187,8 @@ class Table:
     def find(self, find: Find, now: datetime, keep: Keep) -> Sql:
         """Compile a `Find`; its rows are for `document`."""
         where, params = self.where(find.where, now, keep)
-        sql = f"SELECT {self._columns} FROM {self._table} WHERE {where} ORDER BY {self._order(find.order)}"
+        order = self._order(find.order)
+        sql = f"SELECT {self._columns} FROM {self._table} WHERE {where} ORDER BY {order}"
         if find.limit is not None:
             sql += " LIMIT ?"
             params.append(find.limit)
@@ -189,7 +198,8 @@ class Table:
         """Compile one page of a stream: rows are ``seq`` and what `document` takes from 1 on."""
         sql, params = self.where(where, now, keep)
         return (
-            f"SELECT seq, {self._columns} FROM {self._table} WHERE {sql} AND seq > ? ORDER BY seq LIMIT ?",
+            f"SELECT seq, {self._columns} FROM {self._table} "
+            f"WHERE {sql} AND seq > ? ORDER BY seq LIMIT ?",
             [*params, after, size],
         )
 
@@ -216,14 +226,17 @@ class Table:
         order = self._order(take.order)
         chosen = f"SELECT seq FROM {self._table} WHERE {where} ORDER BY {order} LIMIT ?"
         return (
-            f"UPDATE {self._table} SET {sets} WHERE seq IN ({chosen}) RETURNING seq, {self._columns}",
+            f"UPDATE {self._table} SET {sets} WHERE seq IN ({chosen}) "
+            f"RETURNING seq, {self._columns}",
             [*values, *params, -1 if take.limit is None else take.limit],
         )
 
     def _order(self, names: tuple[str, ...]) -> str:
         for name in names:
             if name not in self.kinds:
-                raise UnsupportedQuery(f"{self.name} cannot be sorted by {name!r}: it is not declared")
+                raise UnsupportedQuery(
+                    f"{self.name} cannot be sorted by {name!r}: it is not declared"
+                )
         return ", ".join([*map(_quoted, names), "seq"])
 
     def _assignments(self, changes: Mapping[str, Any], now: datetime, keep: Keep) -> Sql:
@@ -235,7 +248,9 @@ class Table:
             if kind is None:
                 rest[path] = value
             elif root != path:
-                raise UnsupportedQuery(f"{self.name}.{root} holds a {kind} and has no parts: {path!r}")
+                raise UnsupportedQuery(
+                    f"{self.name}.{root} holds a {kind} and has no parts: {path!r}"
+                )
             elif value is None:
                 if root in self.required:
                     raise EncodingError(f"{self.name}.{root} cannot be None", path=root)
@@ -248,7 +263,7 @@ class Table:
             sets.append(f"doc = {SET}(?, doc)")
             params.append(keep(rest))
         # an update without changes still counts its matches
-        return ", ".join(sets) or "seq = seq", params
+        return (", ".join(sets) if sets else "seq = seq"), params
 
     # -------------------------------------------------------------------------- conditions
 
@@ -304,7 +319,9 @@ class Table:
                 if root in self.required:
                     return ("1" if value else "0"), []
                 there = f"({column} IS NOT NULL OR {MATCH}(?, doc))"
-                return there if value else f"NOT {there}", [keep(compile_condition(Compare(root, "exists", True)))]
+                return there if value else f"NOT {there}", [
+                    keep(compile_condition(Compare(root, "exists", True)))
+                ]
             case "gt" | "gte" | "lt" | "lte":
                 return self._ordered(column, kind, compare.op, value, now)
             case _:
@@ -332,17 +349,15 @@ class Table:
             return "0", []
         sign = _OPERATORS[op]
         if kind == "bytes":  # as BSON: the shorter one first
-            return (
-                f"(length({column}) {sign[0]} length(?) "
-                f"OR length({column}) = length(?) AND {column} {sign} ?)",
-                [bound, bound, bound],
-            )
+            longer = f"length({column}) {sign[0]} length(?)"
+            alike = f"length({column}) = length(?) AND {column} {sign} ?"
+            return f"({longer} OR {alike})", [bound, bound, bound]
         if isinstance(bound, str):  # in SQLite every number is less than any text
             return f"({column} {sign} ? AND {column} >= '')", [bound]
         return f"({column} {sign} ? AND {column} < '')", [bound]
 
     def _bind(self, kind: str, value: Any, now: datetime) -> Any:
-        """Answer what stands for a value in a column of this kind; None if it cannot stand there."""
+        """Answer what stands for a value in such a column; None if it cannot stand there."""
         match kind:
             case "key":
                 fits = isinstance(value, str | int | float) and not isinstance(value, bool)

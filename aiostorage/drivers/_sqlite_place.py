@@ -12,10 +12,11 @@ __all__ = ["check_place", "filesystem_of"]
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 
-NETWORK: Final = frozenset(
+_NAMES: Final = (
     "9p afs beegfs ceph cifs davfs fuse.ceph fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs "
-    "glusterfs gpfs lustre ncpfs nfs nfs4 orangefs pvfs2 smb3 smbfs virtiofs".split()
+    "glusterfs gpfs lustre ncpfs nfs nfs4 orangefs pvfs2 smb3 smbfs virtiofs"
 )
+NETWORK: Final = frozenset(_NAMES.split())
 """File systems whose clients do not share memory: the log's index lives in shared memory."""
 
 _MAGIC: Final = b"SQLite format 3\0"
@@ -59,12 +60,16 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
     try:
         parent = path.parent.resolve(strict=True)
     except FileNotFoundError:
-        raise ConfigurationError(f"the directory {path.parent} does not exist; create it first") from None
+        raise ConfigurationError(
+            f"the directory {path.parent} does not exist; create it first"
+        ) from None
     except PermissionError as error:
         raise PermissionDenied(f"cannot look into {path.parent}: {error.strerror}") from error
     if path.is_dir() or not parent.is_dir():
         wrong = path if path.is_dir() else path.parent
-        raise ConfigurationError(f"{wrong} is {'a' if path.is_dir() else 'no'} directory; name a file")
+        raise ConfigurationError(
+            f"{wrong} is {'a' if path.is_dir() else 'no'} directory; name a file"
+        )
     try:
         kind = filesystem_of(parent, mounts.read_text())
     except OSError:

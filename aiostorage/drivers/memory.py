@@ -130,7 +130,12 @@ class MemoryDriver:
         """See `aiostorage.protocols.Driver.now`: this machine's clock."""
         return self._clock()
 
-    async def wait_for_change(self, collection: str, since: object | None, timeout: float) -> object:  # noqa: ARG002, ASYNC109
+    async def wait_for_change(
+        self,
+        collection: str,  # noqa: ARG002  one mark for all
+        since: object | None,
+        timeout: float,
+    ) -> object:
         """See `aiostorage.protocols.Driver.wait_for_change`."""
         await anyio.lowlevel.checkpoint()
         if since == self._versions:
@@ -179,10 +184,10 @@ class MemoryDriver:
         table = self._table(operation)
         match operation:
             case Take(where=where, changes=changes):
-                found = list(islice(table.find(_resolved(where, now), operation.order), operation.limit))
-                return [
-                    copy_tree(table.replace(d["_id"], _at(changes, now), undo)) for d in found
-                ]
+                found = list(
+                    islice(table.find(_resolved(where, now), operation.order), operation.limit)
+                )
+                return [copy_tree(table.replace(d["_id"], _at(changes, now), undo)) for d in found]
             case Update(where=where, changes=changes):
                 found = list(table.find(_resolved(where, now)))
                 for document in found:
@@ -193,8 +198,9 @@ class MemoryDriver:
                     table.insert(copy_tree(_at(document, now)), undo)
                 return None
             case Find():
-                found = table.find(_resolved(operation.where, now), operation.order)
-                return [select(d, operation.selection) for d in islice(found, operation.limit)]
+                documents = table.find(_resolved(operation.where, now), operation.order)
+                first = islice(documents, operation.limit)
+                return [select(d, operation.selection) for d in first]
             case Count():
                 return sum(1 for _ in table.find(_resolved(operation.where, now)))
             case Delete():
@@ -214,7 +220,9 @@ class _Table:
         self.documents: dict[int, Document] = {}
         self.last = 0
         self._unique = [
-            _Unique(index) for index in (Index(("_id",), unique=True), *collection.indexes) if index.unique
+            _Unique(index)
+            for index in (Index(("_id",), unique=True), *collection.indexes)
+            if index.unique
         ]
         self._sorted = [_Sorted(index) for index in collection.indexes if not index.unique]
 
@@ -251,7 +259,7 @@ class _Table:
         """Put a changed copy in a document's stead; answer it."""
         seq = self._unique[0].by_key[_key({"_id": uid}, ("_id",))]
         old = self.documents[seq]
-        new = copy_tree(old)
+        new: Document = copy_tree(old)
         apply_changes(new, changes)
         self._check(new, seq)
         self._drop_from_indexes(seq)
@@ -340,7 +348,9 @@ class _Sorted:
     ) -> tuple[Iterable[int], tuple[str, ...]] | None:
         """Answer the candidates and the order still missing; None if the index does not apply."""
         fields = self.index.fields
-        if fields[0] not in bound or not (self.index.where is None or _implied(self.index.where, where)):
+        if fields[0] not in bound or not (
+            self.index.where is None or _implied(self.index.where, where)
+        ):
             return None
         prefix = 1
         while prefix < len(fields) and fields[prefix] in bound:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import math
@@ -164,7 +165,7 @@ Point = namedtuple("Point", "x y")  # noqa: PYI024 -- any will do
         (datetime(2024, 2, 29, 12, 0, 0, 1, fold=1), NOON),  # noqa: DTZ001
         (datetime(2024, 2, 29, 13, 30, 0, 1, timezone(timedelta(hours=1.5))), NOON),
         (Moment(2024, 2, 29, 12, 0, 0, 1, UTC), NOON),
-        (Moment(2024, 2, 29, 12, 0, 0, 1), NOON),  # noqa: DTZ001
+        (Moment(2024, 2, 29, 12, 0, 0, 1), NOON),
     ],
 )
 def test_what_stands_for_something_plain_becomes_that(value: Any, plain: Any) -> None:
@@ -336,7 +337,7 @@ def test_a_moment_that_is_none() -> None:
         def year(self) -> Any:
             return math.nan
 
-    assert "is no moment; use None" in str(refusal(Never(2024, 1, 1)))  # noqa: DTZ001
+    assert "is no moment; use None" in str(refusal(Never(2024, 1, 1)))
 
 
 def test_to_utc() -> None:
@@ -438,10 +439,8 @@ def test_other_text_is_refused(text: str) -> None:
 def test_damaged_text_gives_one_error(document: dict[str, Any], data: st.DataObject) -> None:
     text = dump_document(document)
     cut = data.draw(st.integers(0, len(text)))
-    try:
+    with contextlib.suppress(EncodingError):
         load_document(text[:cut] + data.draw(st.text(max_size=3)) + text[cut + 1 :])
-    except EncodingError:
-        pass
 
 
 def test_only_normalised_documents_are_written() -> None:

@@ -1,0 +1,247 @@
+"""Filters, selections and changes mean here what they mean to a MongoDB server.
+
+Random documents and random questions, small alphabets so that things collide. A failure names all
+there is to know; for more cases than CI runs, set AIOSTORAGE_TEST_SEED and AIOSTORAGE_TEST_ROUNDS.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import bson
+import pytest
+from bson.raw_bson import RawBSONDocument
+from pymongo import MongoClient, UpdateOne
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, OperationFailure
+
+from aiostorage._core.projection import apply_changes, check_selection, copy_tree, select
+from aiostorage._core.query import compile_condition, parse
+from aiostorage.errors import UnsupportedQuery
+
+Document = dict[str, Any]
+
+SEED = int(os.environ.get("AIOSTORAGE_TEST_SEED", "0"))
+ROUNDS = int(os.environ.get("AIOSTORAGE_TEST_ROUNDS", "12"))
+DOCUMENTS = 200
+QUERIES = 1000
+SELECTIONS = 100
+CHANGES = 10
+
+seeds = pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
+
+NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
+NUMBERS = [0, 1, 2, -1, 1.0, 1.5, -0.0, float("nan"), float("inf"), float("-inf")]
+LARGE = [2**53, 2**53 + 1, 2.0**53, 2**63 - 1, -(2**63), 2.0**63, 5e-324]
+STRINGS = ["", "a", "b", "ab", "A", "1", "\uffff", "\U0001f600"]
+BYTES = [b"", b"a", b"b", b"ab", b"\xff"]
+TIMES = [NOON, NOON + timedelta(milliseconds=1), datetime(1969, 1, 1, tzinfo=UTC)]
+SCALARS: list[list[Any]] = [[None], [False, True], NUMBERS, LARGE, STRINGS, BYTES, TIMES]
+
+# Names with dots and empty names may stand in documents; no path leads there.
+KEYS = ["a", "b", "c", "0", "1"] * 6 + ["01", "a.b", "", "é"]
+NAMES = ["a", "b", "c", "0", "1"] * 6 + ["2", "01", "10", "é", "_id"]
+
+
+class Maker:
+    """Makes things up, the same ones for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.seen: list[Any] = []
+
+    def documents(self) -> list[Document]:
+        documents = [
+            {"_id": number, **self.mapping(self.random.choice((1, 2, 3, 4)))}
+            for number in range(DOCUMENTS)
+        ]
+        self.seen = [part for document in documents for part in parts(document)]
+        return documents
+
+    def scalar(self) -> Any:
+        return self.random.choice(self.random.choice(SCALARS))
+
+    def value(self, depth: int) -> Any:
+        kind = self.random.random()
+        if depth <= 0 or kind < 0.4:
+            return self.scalar()
+        if kind < 0.7:
+            return self.mapping(depth - 1)
+        return [self.value(depth - 1) for _ in range(self.random.choice((0, 1, 1, 2, 2, 3)))]
+
+    def mapping(self, depth: int) -> Document:
+        names = [self.random.choice(KEYS) for _ in range(self.random.choice((0, 1, 2, 2, 3)))]
+        return {name: self.value(depth) for name in names}
+
+    def operand(self) -> Any:
+        """Make up a value, mostly one that stands in some document, perhaps slightly changed."""
+        kind = self.random.random()
+        if kind < 0.25:
+            return self.value(2)
+        value = copy_tree(self.random.choice(self.seen))
+        if kind < 0.35 and isinstance(value, list):
+            self.random.shuffle(value)
+        elif kind < 0.35 and isinstance(value, dict):
+            items = list(value.items())
+            self.random.shuffle(items)
+            value = dict(items)
+        elif kind < 0.45 and isinstance(value, (int, float)) and value in (0, 1):
+            value = self.random.choice((bool, int, float))(value)
+        elif kind < 0.5:
+            value = [value]
+        return value
+
+    def path(self) -> str:
+        length = self.random.choice((1, 1, 2, 2, 2, 3, 3, 4))
+        return ".".join(self.random.choice(NAMES) for _ in range(length))
+
+    def query(self, depth: int = 2) -> Document:
+        query: Document = {}
+        for _ in range(self.random.choice((0, 1, 1, 1, 1, 2, 3)) if depth < 2 else 1):
+            if depth and self.random.random() < 0.25:
+                operator = self.random.choice(("$and", "$or"))
+                count = self.random.choice((1, 2, 3))
+                query[operator] = [self.query(depth - 1) for _ in range(count)]
+            else:
+                query[self.path()] = self.comparison()
+        return query
+
+    def comparison(self) -> Any:
+        if self.random.random() < 0.2:
+            return self.operand()
+        comparison: Document = {}
+        for _ in range(self.random.choice((1, 1, 1, 2))):
+            operator = self.random.choice(
+                ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$exists")
+            )
+            if operator in ("$in", "$nin"):
+                count = self.random.choice((0, 1, 2, 4))
+                comparison[operator] = [self.operand() for _ in range(count)]
+            elif operator == "$exists":
+                comparison[operator] = self.random.choice((True, False, 0, 1, 0.0, 2.5))
+            else:
+                comparison[operator] = self.operand()
+        return comparison
+
+    def selection(self) -> dict[str, Any]:
+        keep = self.random.random() < 0.5
+        selection: dict[str, Any] = {}
+        for _ in range(self.random.choice((0, 1, 1, 2, 3))):
+            path = self.path()
+            if not path.startswith("_id."):  # the server would go into an _id that is a document
+                # Now and then a mixture, which both have to refuse.
+                selection[path] = keep if self.random.random() < 0.97 else not keep
+        if self.random.random() < 0.4:
+            selection["_id"] = self.random.choice((0, 1, False, True))
+        items = list(selection.items())
+        self.random.shuffle(items)
+        return dict(items)
+
+    def changes(self, number: int) -> Document:
+        changes: Document = {}
+        for _ in range(self.random.choice((0, 1, 1, 2, 3, 4))):
+            path = self.path()
+            # The server takes 01 for the first element; after {"a.1": 0, "a.01.x": 0} it is dead.
+            if not path.startswith("_id.") and "01" not in path.split("."):
+                changes[path] = self.value(2)
+        if "_id" in changes and self.random.random() < 0.9:
+            changes["_id"] = number
+        return changes
+
+
+def parts(value: Any) -> Iterator[Any]:
+    yield value
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from parts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from parts(item)
+
+
+@pytest.fixture
+def collection(mongodb_url: str) -> Iterator[Collection[RawBSONDocument]]:
+    with MongoClient(mongodb_url, document_class=RawBSONDocument) as client:
+        database = client[f"aiostorage_test_{uuid4().hex}"]
+        try:
+            yield database["documents"]
+        finally:
+            client.drop_database(database)
+
+
+@seeds
+def test_filters_find_what_the_server_finds(
+    collection: Collection[RawBSONDocument], seed: int
+) -> None:
+    make = Maker(seed)
+    documents = make.documents()
+    collection.insert_many(RawBSONDocument(bson.encode(document)) for document in documents)
+    for _ in range(QUERIES):
+        query = make.query()
+        theirs = {found["_id"] for found in collection.find(query, {"_id": 1})}
+        matcher = compile_condition(parse(query))
+        ours = {document["_id"] for document in documents if matcher(document)}
+        wrong = [documents[number] for number in sorted(ours ^ theirs)]
+        assert not wrong, f"{query} finds {len(theirs)}; we have another opinion of {wrong[:3]}"
+
+
+@seeds
+def test_selections_select_what_the_server_selects(
+    collection: Collection[RawBSONDocument], seed: int
+) -> None:
+    make = Maker(seed)
+    documents = make.documents()
+    collection.insert_many(RawBSONDocument(bson.encode(document)) for document in documents)
+    for _ in range(SELECTIONS):
+        selection = make.selection()
+        try:
+            checked = check_selection(selection)
+        except UnsupportedQuery:
+            with pytest.raises(OperationFailure):
+                collection.find_one({}, selection)
+            continue
+        # Bytes tell more than ==: the order of keys, 1 from 1.0, one NaN from another.
+        theirs = [found.raw for found in collection.find({}, selection)]
+        for document, found in zip(documents, theirs, strict=True):
+            ours = select(document, checked)
+            assert bson.encode(ours) == found, f"{selection} of {document}, not {ours}"
+
+
+@seeds
+def test_changes_change_what_the_server_changes(
+    collection: Collection[RawBSONDocument], seed: int
+) -> None:
+    make = Maker(seed)
+    documents = make.documents()
+    collection.insert_many(RawBSONDocument(bson.encode(document)) for document in documents)
+    for _ in range(CHANGES):
+        before = copy_tree(documents)
+        wanted = [make.changes(number) for number in range(DOCUMENTS)]
+        ours: set[int] = set()
+        for document, changes in zip(documents, wanted, strict=True):
+            try:
+                apply_changes(document, changes)
+            except UnsupportedQuery:
+                ours.add(document["_id"])
+        updates = [UpdateOne({"_id": number}, {"$set": c}) for number, c in enumerate(wanted)]
+        theirs = refused(collection, updates)
+        for number in sorted(ours ^ theirs):
+            pytest.fail(
+                f"only {theirs & {number} or 'we'} refused {wanted[number]} of {before[number]}"
+            )
+        for number, found in enumerate(collection.find()):
+            told = f"{wanted[number]} of {before[number]}, not {documents[number]}"
+            assert bson.encode(documents[number]) == found.raw, told
+
+
+def refused(collection: Collection[RawBSONDocument], updates: list[UpdateOne]) -> set[int]:
+    try:
+        collection.bulk_write(updates, ordered=False)
+    except BulkWriteError as error:
+        return {failed["index"] for failed in error.details["writeErrors"]}
+    return set()
