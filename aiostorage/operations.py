@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 __all__ = [
@@ -49,6 +50,10 @@ class StoreTime:
     """
 
     offset: float = 0.0
+
+    def at(self, now: datetime) -> datetime:
+        """Answer the moment that is meant when the store's clock shows `now`."""
+        return now + timedelta(seconds=self.offset) if self.offset else now
 
 
 # ------------------------------------------------------------------------------- conditions

@@ -14,6 +14,7 @@ from aiostorage.errors import MismatchedIds, MissingArguments
 
 __all__ = ["experiment_uid", "get_trial_uid_and_exp", "get_uid", "new_id", "new_token"]
 
+_HOST = socket.gethostname()
 _counter = count(secrets.randbits(24))
 
 
@@ -28,7 +29,7 @@ def new_id() -> str:
 
 def new_token() -> str:
     """Make the token of a reservation or of a holding of the lock: where, who, a random part."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+    return f"{_HOST}:{os.getpid()}:{secrets.token_hex(8)}"
 
 
 def _id_of(item: Any) -> Any:

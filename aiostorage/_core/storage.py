@@ -304,6 +304,6 @@ class Storage(AsyncStorageProtocol):
 
 
 def _seconds(name: str, value: float) -> float:
-    if not (isinstance(value, int | float) and 0 < value < math.inf):
+    if not 0 < value < math.inf:
         raise ConfigurationError(f"{name} is a positive number of seconds, not {value!r}")
     return float(value)

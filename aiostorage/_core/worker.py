@@ -34,19 +34,6 @@ async def reserved_trial(
         return
     trial = reserved[0]
 
-    async def beat() -> None:
-        try:
-            await trials.beat(trial)
-        except TrialLost:
-            if trial.status == "reserved":  # it was not the body that gave it away
-                raise
-        except FailedUpdate as error:
-            # the body may have completed it through another copy of the trial
-            if trial.status == "reserved" and error.status not in ("completed", "broken"):
-                raise TrialLost(
-                    str(error), uid=error.uid, status=error.status, holder=error.holder
-                ) from error
-
     async def hand_back(status: str) -> None:
         if trial.status == "reserved":
             await tidy_up(
@@ -54,7 +41,7 @@ async def reserved_trial(
             )
 
     try:
-        async with repeating(beat, heartbeat):
+        async with repeating(lambda: _beat(trials, trial), heartbeat):
             yield trial
     except TrialLost:
         await hand_back("interrupted")  # if it is ours after all: the body spoke of another trial
@@ -66,3 +53,18 @@ async def reserved_trial(
         await hand_back("interrupted")
         raise
     await hand_back("interrupted")
+
+
+async def _beat(trials: Trials, trial: Trial) -> None:
+    """Renew the reservation; raise `TrialLost` if it is gone, unless the body ended it itself."""
+    try:
+        await trials.beat(trial)
+    except FailedUpdate as error:
+        # the body may have completed it through another copy of the trial
+        if trial.status != "reserved" or error.status in ("completed", "broken"):
+            return
+        if isinstance(error, TrialLost):
+            raise
+        raise TrialLost(
+            str(error), uid=error.uid, status=error.status, holder=error.holder
+        ) from error

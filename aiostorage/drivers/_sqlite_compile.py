@@ -10,11 +10,13 @@ and that asks `aiostorage._core.query`, so that its meaning is written once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from aiostorage._core.codec import dump_document, load_document
+from aiostorage._core.projection import apply_changes
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
@@ -52,6 +54,7 @@ _MANY: Final = 16
 """More values than this travel as one JSON array, so that the statement stays the same."""
 
 
+@lru_cache(maxsize=64)  # one transaction has one time, which goes into many columns
 def to_text(value: datetime) -> str:
     """Write an aware UTC datetime so that text sorts as time does."""
     return value.isoformat("T", "microseconds")[:26] + "Z"
@@ -62,6 +65,7 @@ def from_text(text: str) -> datetime:
     return datetime.fromisoformat(text[:26]).replace(tzinfo=UTC)
 
 
+@lru_cache(maxsize=256)
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
@@ -103,9 +107,9 @@ class Table:
         columns = [
             f"{_quoted(name)}{' NOT NULL' if name in self.required else ''}" for name in self.kinds
         ]
+        names = ", ".join(columns)
         return [
-            f"CREATE TABLE {self._table} "
-            f"(seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",
+            f"CREATE TABLE {self._table} (seq INTEGER PRIMARY KEY, {names}, doc TEXT NOT NULL)",
             *(self._create(index) for index in self._indexes),
         ]
 
@@ -162,7 +166,7 @@ class Table:
         values.append(dump_document(document))
         return tuple(values)
 
-    def document(self, row: tuple[Any, ...], start: int = 0) -> Document:
+    def document(self, row: Sequence[Any], start: int = 0) -> Document:
         """Put a row together again."""
         document = load_document(row[-1])
         for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
@@ -196,12 +200,9 @@ class Table:
 
     def page(self, where: Condition, after: int, size: int, now: datetime, keep: Keep) -> Sql:
         """Compile one page of a stream: rows are ``seq`` and what `document` takes from 1 on."""
-        sql, params = self.where(where, now, keep)
-        return (
-            f"SELECT seq, {self._columns} FROM {self._table} "
-            f"WHERE {sql} AND seq > ? ORDER BY seq LIMIT ?",
-            [*params, after, size],
-        )
+        condition, params = self.where(where, now, keep)
+        rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE {condition}"
+        return f"{rows} AND seq > ? ORDER BY seq LIMIT ?", [*params, after, size]
 
     def count(self, count: Count, now: datetime, keep: Keep) -> Sql:
         """Compile a `Count`."""
@@ -219,17 +220,34 @@ class Table:
         where, params = self.where(update.where, now, keep)
         return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
 
-    def take(self, take: Take, now: datetime, keep: Keep) -> Sql:
-        """Compile a `Take`: rows are ``seq`` and what `document` takes from 1 on, in any order."""
-        sets, values = self._assignments(take.changes, now, keep)
+    def chosen(self, take: Take, now: datetime, keep: Keep) -> Sql:
+        """Compile the first half of a `Take`: rows are ``seq`` and what `document` takes from 1 on.
+
+        SQLite does this and `change` in half the time of one UPDATE with a subquery and RETURNING.
+        """
         where, params = self.where(take.where, now, keep)
-        order = self._order(take.order)
-        chosen = f"SELECT seq FROM {self._table} WHERE {where} ORDER BY {order} LIMIT ?"
         return (
-            f"UPDATE {self._table} SET {sets} WHERE seq IN ({chosen}) "
-            f"RETURNING seq, {self._columns}",
-            [*values, *params, -1 if take.limit is None else take.limit],
+            f"SELECT seq, {self._columns} FROM {self._table} "
+            f"WHERE {where} ORDER BY {self._order(take.order)} LIMIT ?"
+        ), [*params, -1 if take.limit is None else take.limit]
+
+    def change(
+        self, changes: Mapping[str, Any], now: datetime, keep: Keep
+    ) -> tuple[str, list[Any]]:
+        """Compile the other half: the parameters still lack the ``seq`` of the row."""
+        sets, values = self._assignments(changes, now, keep)
+        return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values
+
+    def changed(self, document: Document, changes: Mapping[str, Any], now: datetime) -> Document:
+        """Do to a document what `change` does to its row."""
+        apply_changes(
+            document,
+            {
+                name: value.at(now) if isinstance(value, StoreTime) else value
+                for name, value in changes.items()
+            },
         )
+        return document
 
     def _order(self, names: tuple[str, ...]) -> str:
         for name in names:
@@ -269,18 +287,17 @@ class Table:
 
     def where(self, condition: Condition, now: datetime, keep: Keep) -> Sql:
         """Compile a condition."""
-        match condition:
-            case Compare():
+        if isinstance(condition, Compare):
+            if condition.op == "in":
                 for partial, text in self._partial:
                     if condition == partial:
                         return text, []
-                return self._compare(condition, now, keep)
-            case And(conditions):
-                return self._joined(" AND ", conditions, "1", now, keep)
-            case Or(conditions):
-                return self._joined(" OR ", conditions, "0", now, keep)
-            case _:
-                assert_never(condition)
+            return self._compare(condition, now, keep)
+        if isinstance(condition, And):
+            return self._joined(" AND ", condition.conditions, "1", now, keep)
+        if isinstance(condition, Or):
+            return self._joined(" OR ", condition.conditions, "0", now, keep)
+        assert_never(condition)
 
     def _joined(
         self, word: str, conditions: tuple[Condition, ...], empty: str, now: datetime, keep: Keep
@@ -358,13 +375,13 @@ class Table:
 
     def _bind(self, kind: str, value: Any, now: datetime) -> Any:
         """Answer what stands for a value in such a column; None if it cannot stand there."""
-        match kind:
-            case "key":
-                fits = isinstance(value, str | int | float) and not isinstance(value, bool)
-                return value if fits and value == value else None  # noqa: PLR0124  NaN is not
-            case "time":
-                if isinstance(value, StoreTime):
-                    value = now + timedelta(seconds=value.offset)
-                return to_text(value) if isinstance(value, datetime) else None
-            case _:
-                return value if isinstance(value, bytes) else None
+        if kind == "key":
+            if value.__class__ is str or value.__class__ is int:
+                return value
+            # 1.0 is equal to 1; a NaN is equal to no key
+            return value if isinstance(value, float) and value == value else None  # noqa: PLR0124
+        if kind == "time":
+            if value.__class__ is StoreTime:
+                value = value.at(now)
+            return to_text(value) if isinstance(value, datetime) else None
+        return value if isinstance(value, bytes) else None

@@ -11,7 +11,7 @@ import asyncio
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, TypeVar, assert_never, cast
 
@@ -398,7 +398,7 @@ def _implied(condition: Condition, where: Condition) -> bool:
 
 def _at(changes: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     return {
-        name: now + timedelta(seconds=value.offset) if isinstance(value, StoreTime) else value
+        name: value.at(now) if isinstance(value, StoreTime) else value
         for name, value in changes.items()
     }
 
@@ -406,8 +406,8 @@ def _at(changes: Mapping[str, Any], now: datetime) -> dict[str, Any]:
 def _resolved(condition: Condition, now: datetime) -> Condition:
     """Put the time where a condition asks for the store's clock."""
     match condition:
-        case Compare(path, op, StoreTime(offset)):
-            return Compare(path, op, now + timedelta(seconds=offset))
+        case Compare(path, op, StoreTime() as moment):
+            return Compare(path, op, moment.at(now))
         case Compare():
             return condition
         case And(conditions):

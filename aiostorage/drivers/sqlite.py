@@ -206,18 +206,11 @@ class SQLiteDriver:
         try:
             match operation:
                 case Take():
-                    rows = connection.rows(table.take(operation, now, keep))
-                    documents = [(row[0], table.document(row, 1)) for row in rows]
-                    if len(documents) > 1:
-                        documents.sort(key=lambda d: (*_sort_key(d[1], operation.order), d[0]))
-                    return [document for _, document in documents]
+                    return self._take(connection, table, operation, now)
                 case Update():
                     return connection.run(table.update(operation, now, keep)).rowcount
                 case Insert():
-                    for document in operation.documents:
-                        # a retried transaction needs the document once more
-                        connection.run(table.insert(dict(document), now))
-                    return None
+                    return self._insert(connection, table, operation, now)
                 case Find():
                     rows = connection.rows(table.find(operation, now, keep))
                     return [select(table.document(row), operation.selection) for row in rows]
@@ -228,13 +221,25 @@ class SQLiteDriver:
                 case _:
                     raise TypeError(f"unknown operation {operation!r}")
         except sqlite3.IntegrityError as error:
-            fields = table.unique_fields(str(error))
-            if not fields:
-                raise
-            values: tuple[Any, ...] = ()
-            if isinstance(operation, Insert):
-                values = tuple(document.get(name) for name in fields)
-            raise DuplicateKeyError(collection=table.name, fields=fields, values=values) from error
+            raise _duplicate(table, error, {}) from error
+
+    @staticmethod
+    def _insert(connection: Connection, table: Table, insert: Insert, now: datetime) -> None:
+        for document in insert.documents:
+            try:
+                # taken apart as a copy: a retried transaction needs the document once more
+                connection.run(table.insert(dict(document), now))
+            except sqlite3.IntegrityError as error:
+                raise _duplicate(table, error, document) from error
+
+    @staticmethod
+    def _take(connection: Connection, table: Table, take: Take, now: datetime) -> list[Document]:
+        documents = []
+        for seq, *row in connection.rows(table.chosen(take, now, connection.keep)):
+            statement, params = table.change(take.changes, now, connection.keep)
+            connection.run((statement, [*params, seq]))
+            documents.append(table.changed(table.document(row), take.changes, now))
+        return documents
 
     # -------------------------------------------------------------------------------- reading
 
@@ -262,5 +267,10 @@ def _data_version(connection: Connection) -> int:
     return cast(int, connection.execute("PRAGMA data_version").fetchone()[0])
 
 
-def _sort_key(document: Document, order: tuple[str, ...]) -> list[tuple[bool, Any]]:
-    return [(document.get(name) is not None, document.get(name)) for name in order]
+def _duplicate(table: Table, error: sqlite3.IntegrityError, document: Document) -> Exception:
+    """Answer our error for a violated unique index."""
+    fields = table.unique_fields(str(error))
+    if not fields:
+        return error
+    values = tuple(document.get(name) for name in fields) if document else ()
+    return DuplicateKeyError(collection=table.name, fields=fields, values=values)

@@ -1,0 +1,130 @@
+"""The SQLite engine beside plain ``sqlite3`` doing the same statements, one commit each."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiostorage import Storage, open_storage
+from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
+from aiostorage._core.records import equal
+from aiostorage.drivers._sqlite_compile import SET, Table
+from aiostorage.drivers._sqlite_connection import Connection
+from aiostorage.operations import And, Compare, StoreTime, Take, Update
+from benchmarks.workload import Measure, cycle, fill, rate, reserve
+
+__all__ = ["Row", "depth", "throughput"]
+
+TASKS = (1, 8, 64)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report: rates of one way of doing it."""
+
+    who: str
+    synchronous: str
+    reservations: Measure
+    cycles: Measure
+
+
+def throughput(directory: Path, count: int) -> Iterator[Row]:
+    """Measure plain sqlite3, then ours with 1, 8 and 64 tasks, each on a fresh file."""
+    for synchronous in ("FULL", "NORMAL"):
+        few = max(count // 8, 200)
+        yield Row("plain sqlite3", synchronous, *_plain(directory, synchronous, few))
+        for tasks in TASKS:
+            share = count if tasks > 8 else few
+            yield Row(
+                f"aiostorage, {tasks} task{'s' * (tasks > 1)}",
+                synchronous,
+                *asyncio.run(_ours(directory, synchronous, tasks, share)),
+            )
+
+
+async def _ours(
+    directory: Path, synchronous: str, tasks: int, count: int
+) -> tuple[Measure, Measure]:
+    measures = []
+    for name, action in (("reserve", reserve), ("cycle", cycle)):
+        path = directory / f"{name}-{synchronous}-{tasks}.db"
+        async with open_storage(f"sqlite:///{path}", synchronous=synchronous) as storage:
+            experiment = await fill(storage, "bench", count + 64)
+            measures.append(
+                await rate(lambda a=action, e=experiment: a(storage, e), tasks, count)  # type: ignore[misc]
+            )
+    return measures[0], measures[1]
+
+
+def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Measure]:
+    path = directory / f"plain-{synchronous}.db"
+    asyncio.run(_filled(path, count * 2))
+    connection = sqlite3.connect(path, isolation_level=None, factory=Connection)
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    uid = connection.execute("SELECT _id FROM experiments").fetchone()[0]
+    table = Table(next(c for c in LAYOUT.collections if c.name == TRIALS))
+
+    def commit(operation: Take | Update) -> list[tuple[object, ...]]:
+        now = datetime.now(UTC)
+        compile_ = table.take if isinstance(operation, Take) else table.update
+        statement, params = compile_(operation, now, connection.keep)  # type: ignore[arg-type]
+        connection.execute("BEGIN IMMEDIATE")
+        rows: list[tuple[object, ...]] = connection.execute(statement, params).fetchall()
+        connection.execute("COMMIT")
+        connection._kept.clear()
+        return rows
+
+    def reserve_one() -> object:
+        where = And((Compare("experiment", "eq", uid), PENDING))
+        changes = {"status": "reserved", "worker": "w", "start_time": NOW, "heartbeat": NOW}
+        return commit(Take(TRIALS, where, changes, order=("submit_time",)))[0][3]
+
+    begin = time.perf_counter()
+    for _ in range(count):
+        reserve_one()
+    middle = time.perf_counter()
+    for _ in range(count):
+        held = equal(experiment=uid, id=reserve_one(), status="reserved", worker="w")
+        commit(Update(TRIALS, held, {"heartbeat": NOW}))
+        results = [{"name": "objective", "type": "objective", "value": 0.5}]
+        commit(
+            Update(TRIALS, held, {"results": results, "status": "completed", "end_time": NOW})
+        )
+    end = time.perf_counter()
+    connection.close()
+    return Measure(count / (middle - begin), 0.0), Measure(count / (end - middle), 0.0)
+
+
+async def _filled(path: Path, count: int) -> None:
+    async with open_storage(f"sqlite:///{path}") as storage:
+        await fill(storage, "bench", count)
+
+
+NOW = StoreTime()
+
+
+async def depth(directory: Path, sizes: tuple[int, ...], count: int) -> dict[int, float]:
+    """Measure the seconds that one reservation takes with so many trials in the file.
+
+    The files are measured in turn, several times, so that a noisy machine is unfair to all alike.
+    """
+    storages: dict[int, tuple[Storage, object]] = {}
+    seconds: dict[int, list[float]] = {size: [] for size in sizes}
+    for size in sizes:
+        storage = open_storage(f"sqlite:///{directory / f'depth-{size}.db'}", synchronous="NORMAL")
+        storages[size] = storage, await fill(storage, "bench", size)
+    for _ in range(7):
+        for size, (storage, experiment) in storages.items():
+            begin = time.perf_counter()
+            for _ in range(count // 7):
+                await storage.reserve_trial(experiment)
+            seconds[size].append((time.perf_counter() - begin) / (count // 7))
+    for storage, _ in storages.values():
+        await storage.aclose()
+    return {size: statistics.median(times) for size, times in seconds.items()}

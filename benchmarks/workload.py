@@ -1,0 +1,86 @@
+"""What is measured: trials like those of a real search, and the two loops over them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiostorage import Experiment, Storage, Trial
+
+__all__ = ["Measure", "cycle", "fill", "make_trials", "rate", "reserve"]
+
+PARAMS = 8
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Operations a second, and the longest time that the event loop did not turn, in seconds."""
+
+    rate: float
+    stall: float
+
+
+def make_trials(experiment: object, count: int, seed: int = 0) -> list[Trial]:
+    """Make distinct trials of 8 real params each."""
+    draw = random.Random(seed)
+    return [
+        Trial(
+            experiment=experiment,
+            params={f"x{n}": draw.uniform(-5, 5) for n in range(PARAMS - 1)} | {"number": number},
+        )
+        for number in range(count)
+    ]
+
+
+async def fill(storage: Storage, name: str, count: int) -> Experiment:
+    """Make an experiment with pending trials."""
+    experiment = await storage.create_experiment({"name": name, "version": 1})
+    trials = make_trials(experiment.id, count)
+    for start in range(0, count, 5000):
+        await storage.register_trials(trials[start : start + 5000])
+    return experiment
+
+
+async def reserve(storage: Storage, experiment: Experiment) -> None:
+    """Reserve one trial."""
+    if await storage.reserve_trial(experiment) is None:
+        raise AssertionError("the experiment ran out of trials; make more")
+
+
+async def cycle(storage: Storage, experiment: Experiment) -> None:
+    """Take one trial from its reservation to its completion."""
+    trial = await storage.reserve_trial(experiment)
+    if trial is None:
+        raise AssertionError("the experiment ran out of trials; make more")
+    await storage.update_heartbeat(trial)
+    await storage.complete_trial(trial, 0.5)
+
+
+async def rate(action: Callable[[], Awaitable[None]], tasks: int, count: int) -> Measure:
+    """Do an action `count` times from so many tasks at once, and watch the event loop."""
+    stall = 0.0
+
+    async def watch() -> None:
+        nonlocal stall
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            stall = max(stall, time.perf_counter() - before - 0.001)
+
+    async def work(share: int) -> None:
+        for _ in range(share):
+            await action()
+
+    for _ in range(min(count // 10, 50)):  # warm up: connections, statements, caches
+        await action()
+    watcher = asyncio.create_task(watch())
+    begin = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(work(count // tasks))
+    seconds = time.perf_counter() - begin
+    watcher.cancel()
+    return Measure(count // tasks * tasks / seconds, stall)
