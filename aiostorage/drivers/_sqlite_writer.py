@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiostorage.drivers._sqlite_connection import Connection, ConnectionThread, translated
 from aiostorage.errors import AioStorageError, TemporaryBackendError
-from aiostorage.operations import Insert, Operation
+from aiostorage.operations import Insert, Operation, Take
 
 __all__ = ["GroupCommit"]
 
@@ -138,4 +138,11 @@ def _fail(jobs: list[_Job], error: BaseException) -> None:
 
 
 def _is_one_statement(operation: Operation[Any]) -> bool:
-    return not isinstance(operation, Insert) or len(operation.documents) == 1
+    """Tell whether one statement does all the writing: SQLite makes it atomic by itself."""
+    match operation:
+        case Insert(documents=documents):
+            return len(documents) == 1
+        case Take(limit=limit):
+            return limit == 1
+        case _:
+            return True

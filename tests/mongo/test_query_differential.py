@@ -76,6 +76,8 @@ class Maker:
 
     def mapping(self, depth: int) -> Document:
         names = [self.random.choice(KEYS) for _ in range(self.random.choice((0, 1, 2, 2, 3)))]
+        if self.random.random() < 0.2:  # so that nothing but the order of keys may differ
+            return dict.fromkeys(names, self.value(0))
         return {name: self.value(depth) for name in names}
 
     def operand(self) -> Any:
@@ -149,8 +151,8 @@ class Maker:
             # The server takes 01 for the first element; after {"a.1": 0, "a.01.x": 0} it is dead.
             if not path.startswith("_id.") and "01" not in path.split("."):
                 changes[path] = self.value(2)
-        if "_id" in changes and self.random.random() < 0.9:
-            changes["_id"] = number
+        if "_id" in changes:
+            changes["_id"] = self.random.choice([number] * 8 + [float(number), number + 1, True])
         return changes
 
 

@@ -110,7 +110,9 @@ DOCUMENTS = st.fixed_dictionaries(
         "start_time": TIMES,
         "end_time": TIMES,
         "heartbeat": TIMES,
-        "parent": st.none() | st.text("0123456789abcdef", min_size=32, max_size=32) | st.just(""),
+        "parent": st.none()
+        | st.text("0123456789abcdef", min_size=32, max_size=32)
+        | st.sampled_from(["", 0]),
         "exp_working_dir": st.none() | st.sampled_from(["/data/größe", "here/", ""]),
         "_id": st.none() | st.integers(0, 9) | st.text(max_size=4),
         "id": st.just("ignored"),
