@@ -26,6 +26,7 @@ from aiostorage.errors import (
     NotADatabaseError,
     OperationTimeout,
     PermissionDenied,
+    RunningLoopError,
     SchemaVersionError,
     StorageClosedError,
     TemporaryBackendError,
@@ -38,6 +39,7 @@ from aiostorage.experiment import Experiment
 from aiostorage.factory import StorageFactory, open_storage, setup_storage, storage_factory
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
+from aiostorage.sync import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 
 __version__ = "0.1.0"
@@ -66,10 +68,12 @@ __all__ = [
     "ReadOnlyStorage",
     "Result",
     "RetryPolicy",
+    "RunningLoopError",
     "SchemaVersionError",
     "Storage",
     "StorageClosedError",
     "StorageFactory",
+    "SyncStorage",
     "TemporaryBackendError",
     "Trial",
     "TrialLost",

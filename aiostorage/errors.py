@@ -17,6 +17,7 @@
     │   ├── LockAcquisitionTimeout    (TimeoutError) the lock stayed busy for too long
     │   └── LockLost                  the lease ran out and somebody else took the lock
     ├── StorageClosedError            used after ``aclose``
+    ├── RunningLoopError              (RuntimeError) the facade was called where an event loop runs
     └── BackendError                  the engine failed
         ├── TemporaryBackendError     worth trying again; the retry policy does
         │   └── OperationTimeout      (TimeoutError) one attempt took too long
@@ -49,6 +50,7 @@ __all__ = [
     "NotADatabaseError",
     "OperationTimeout",
     "PermissionDenied",
+    "RunningLoopError",
     "SchemaVersionError",
     "StorageClosedError",
     "TemporaryBackendError",
@@ -238,6 +240,10 @@ class LockLost(LockError):
 
 class StorageClosedError(AioStorageError):
     """The storage is closed; open a new one."""
+
+
+class RunningLoopError(AioStorageError, RuntimeError):
+    """A synchronous call would block the event loop that runs in this thread."""
 
 
 class BackendError(AioStorageError):

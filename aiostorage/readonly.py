@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from aiostorage.protocols import AsyncStorageProtocol
+from aiostorage.protocols import AsyncStorageProtocol, BaseStorageProtocol
 
-__all__ = ["ReadOnlyStorage"]
+__all__ = ["ReadOnlyStorage", "ReadOnlyStorageProtocol"]
 
 
-class ReadOnlyStorage:
-    """A view of a storage that has only the methods that read.
-
-    Any other attribute raises `AttributeError`.
-
-    Parameters
-    ----------
-    storage
-        The storage to look into; it is not closed with the view.
-    """
+class _View:
+    """What both colours of view have in common."""
 
     __slots__ = ("_storage",)
 
@@ -38,7 +30,7 @@ class ReadOnlyStorage:
     )
     """What the view lets through."""
 
-    def __init__(self, storage: AsyncStorageProtocol) -> None:
+    def __init__(self, storage: Any) -> None:
         self._storage = storage
 
     def __getattr__(self, name: str) -> Any:
@@ -54,3 +46,40 @@ class ReadOnlyStorage:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._storage!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._storage,)
+
+
+class ReadOnlyStorage(_View):
+    """A view of an async storage that has only the methods that read.
+
+    Any other attribute raises `AttributeError`.
+
+    Parameters
+    ----------
+    storage
+        The storage to look into; it is not closed with the view.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, storage: AsyncStorageProtocol) -> None:
+        super().__init__(storage)
+
+
+class ReadOnlyStorageProtocol(_View):
+    """A view of a synchronous storage that has only the methods that read.
+
+    Any other attribute raises `AttributeError`.
+
+    Parameters
+    ----------
+    protocol
+        The storage to look into; it is not closed with the view.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, protocol: BaseStorageProtocol) -> None:
+        super().__init__(protocol)

@@ -14,6 +14,7 @@ Documents are plain: what `aiostorage._core.codec.normalise` makes of them.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -76,6 +77,8 @@ def check_selection(selection: Mapping[str, Any] | None) -> dict[str, bool] | No
     """
     if selection is None:
         return None
+    if not isinstance(selection, Mapping):
+        raise UnsupportedQuery(f"a selection is a mapping of paths to 0 or 1, not {selection!r}")
     checked: dict[str, bool] = {}
     for path, keep in selection.items():
         names = split_path(path)
@@ -278,7 +281,7 @@ def _check_way(document: Document, names: list[str]) -> None:
         way = ".".join(names[:used])
         if place.__class__ is not list:
             raise UnsupportedQuery(
-                f"{'.'.join(names)!r} cannot be set: at {way!r} stands {place!r}, no sub-document"
+                f"{'.'.join(names)!r} cannot be set: at {way!r} stands {reprlib.repr(place)}"
             )
         index = array_index(name)
         if index is None or index - len(place) > _MAX_PADDING:

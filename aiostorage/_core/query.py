@@ -94,7 +94,7 @@ def _parse_filter(query: Any) -> Condition:
             if not isinstance(value, (list, tuple)) or not value:
                 raise UnsupportedQuery(f"{key} takes a list of filters that is not empty")
             parts = tuple(map(_parse_filter, value))
-            found.append(And(parts) if key == "$and" else Or(parts) if parts[1:] else parts[0])
+            found.extend(parts if key == "$and" or len(parts) == 1 else (Or(parts),))
         elif isinstance(key, str) and key.startswith("$"):
             raise UnsupportedQuery(f"the operator {key} is not supported here; {_SUPPORTED}")
         else:

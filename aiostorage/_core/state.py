@@ -420,11 +420,12 @@ def _lift_timedelta(data: bytes) -> timedelta:
 # ------------------------------------------------------------------------------------ numpy
 
 # What a dtype may read, so that numpy never sees anything but a number, a text or a time. Not the
-# long double: its bytes mean different numbers on different machines.
+# long double: its bytes mean different numbers on different machines. Nor a time without its unit:
+# numpy is about to drop it.
 _DTYPE: Final = re.compile(
     r"[<>|]("
     r"b1|[iu][1248]|f[248]|c8|c16|[SUV][0-9]{1,9}"
-    r"|[mM]8(\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
+    r"|[mM]8\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\]"
     r")"
 )
 

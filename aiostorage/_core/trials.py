@@ -122,7 +122,10 @@ class Trials:
         return matched
 
     async def push(self, trial: Trial) -> int:
-        changes: dict[str, Any] = {"results": [result.to_dict() for result in trial.results]}
+        changes: dict[str, Any] = {
+            "results": [result.to_dict() for result in trial.results],
+            "status": trial.status,
+        }
         if trial.end_time is not None:
             changes["end_time"] = trial.end_time
         await self._write(trial, "reserved", changes_of(TRIALS, changes))

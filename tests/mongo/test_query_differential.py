@@ -53,15 +53,26 @@ class Maker:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.seen: list[Any] = []
+        self.seen: list[tuple[str, Any]] = []
 
     def documents(self) -> list[Document]:
         documents = [
             {"_id": number, **self.mapping(self.random.choice((1, 2, 3, 4)))}
             for number in range(DOCUMENTS)
         ]
-        self.seen = [part for document in documents for part in parts(document)]
+        self.seen = [part for document in documents for part in self.parts([], document)]
         return documents
+
+    def parts(self, names: list[str], value: Any) -> Iterator[tuple[str, Any]]:
+        """Answer all that stands in a document, with a path to it; empty if there is none."""
+        yield "" if any(not name or "." in name for name in names) else ".".join(names), value
+        if isinstance(value, dict):
+            for name, item in value.items():
+                yield from self.parts([*names, name], item)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                through = names if self.random.random() < 0.5 else [*names, str(index)]
+                yield from self.parts(through, item)
 
     def scalar(self) -> Any:
         return self.random.choice(self.random.choice(SCALARS))
@@ -80,22 +91,25 @@ class Maker:
             return dict.fromkeys(names, self.value(0))
         return {name: self.value(depth) for name in names}
 
-    def operand(self) -> Any:
-        """Make up a value, mostly one that stands in some document, perhaps slightly changed."""
+    def operand(self, value: Any = None) -> Any:
+        """Make up a value to compare with, mostly one that stands somewhere, or nearly so."""
         kind = self.random.random()
-        if kind < 0.25:
+        if kind < 0.15:
             return self.value(2)
-        value = copy_tree(self.random.choice(self.seen))
-        if kind < 0.35 and isinstance(value, list):
-            self.random.shuffle(value)
-        elif kind < 0.35 and isinstance(value, dict):
+        if value is None or kind < 0.5:
+            value = self.random.choice(self.seen)[1]
+        value = copy_tree(value)
+        kind = self.random.random()
+        if kind < 0.3 and isinstance(value, dict):
             items = list(value.items())
             self.random.shuffle(items)
-            value = dict(items)
-        elif kind < 0.45 and isinstance(value, (int, float)) and value in (0, 1):
-            value = self.random.choice((bool, int, float))(value)
-        elif kind < 0.5:
-            value = [value]
+            return dict(items)
+        if kind < 0.3 and value in (0, 1):
+            return self.random.choice((bool, int, float))(value)
+        if kind < 0.1 and isinstance(value, list):
+            self.random.shuffle(value)
+        elif kind < 0.15:
+            return [value]
         return value
 
     def path(self) -> str:
@@ -110,12 +124,15 @@ class Maker:
                 count = self.random.choice((1, 2, 3))
                 query[operator] = [self.query(depth - 1) for _ in range(count)]
             else:
-                query[self.path()] = self.comparison()
+                path, value = self.random.choice(self.seen)
+                if self.random.random() < 0.5 or not path:
+                    path = self.path()
+                query[path] = self.comparison(value)
         return query
 
-    def comparison(self) -> Any:
+    def comparison(self, value: Any) -> Any:
         if self.random.random() < 0.2:
-            return self.operand()
+            return self.operand(value)
         comparison: Document = {}
         for _ in range(self.random.choice((1, 1, 1, 2))):
             operator = self.random.choice(
@@ -123,11 +140,11 @@ class Maker:
             )
             if operator in ("$in", "$nin"):
                 count = self.random.choice((0, 1, 2, 4))
-                comparison[operator] = [self.operand() for _ in range(count)]
+                comparison[operator] = [self.operand(value) for _ in range(count)]
             elif operator == "$exists":
                 comparison[operator] = self.random.choice((True, False, 0, 1, 0.0, 2.5))
             else:
-                comparison[operator] = self.operand()
+                comparison[operator] = self.operand(value)
         return comparison
 
     def selection(self) -> dict[str, Any]:
@@ -154,16 +171,6 @@ class Maker:
         if "_id" in changes:
             changes["_id"] = self.random.choice([number] * 8 + [float(number), number + 1, True])
         return changes
-
-
-def parts(value: Any) -> Iterator[Any]:
-    yield value
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from parts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from parts(item)
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ NUMPY: list[tuple[Any, Any]] = [
     (np.datetime64("2024-02-29T12:00:00.000001"), NOON),
     (np.datetime64("2024-02-29T12:00:00.000001999"), NOON),
     (np.datetime64("2024-02-29"), NOON.replace(hour=0, microsecond=0)),
-    (np.datetime64("NaT"), None),
+    (np.datetime64("NaT", "D"), None),
     (np.datetime64("NaT", "ns"), None),
     (np.array([[1, 2], [3, 4]], "u1"), [[1, 2], [3, 4]]),
     (np.array([1.5], ">f4"), [1.5]),
@@ -380,7 +380,7 @@ def test_sqlite_can_read_the_text(document: dict[str, Any]) -> None:
     connection = sqlite3.connect(":memory:")
     try:
         [[valid, again]] = connection.execute(
-            "SELECT json_valid(?1), json(?1)", [dump_document(document)]
+            "SELECT json_valid(doc), json(doc) FROM (SELECT ? AS doc)", [dump_document(document)]
         )
     finally:
         connection.close()

@@ -1,0 +1,38 @@
+"""For authors of engines, and for tests of code that uses a storage.
+
+`StorageContract` and `DriverContract` are test classes to subclass; the state machine, which needs
+hypothesis, is in `aiostorage.testing.stateful`, fixtures are in `aiostorage.testing.plugin`.
+"""
+
+import pytest
+
+# so that a failing test of a contract shows what it compared
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.{module}"
+        for module in (
+            "_contract_experiments",
+            "_contract_lifetime",
+            "_contract_lock",
+            "_contract_reservations",
+            "_contract_tools",
+            "_contract_trials",
+            "_contract_values",
+            "_driver_operations",
+            "driver_contract",
+        )
+    )
+)
+
+from aiostorage.testing.cancellation import cancelled_at_every_await  # noqa: E402
+from aiostorage.testing.contract import StorageContract  # noqa: E402
+from aiostorage.testing.driver_contract import DriverContract  # noqa: E402
+from aiostorage.testing.faults import FakeClock, FaultyDriver  # noqa: E402
+
+__all__ = [
+    "DriverContract",
+    "FakeClock",
+    "FaultyDriver",
+    "StorageContract",
+    "cancelled_at_every_await",
+]

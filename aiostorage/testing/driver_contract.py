@@ -1,0 +1,4 @@
+"""stub."""
+__all__ = ["DriverContract"]
+class DriverContract:
+    pass

@@ -1,0 +1,216 @@
+"""A clock that is wound by hand, and an engine that fails on demand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+import anyio
+
+from aiostorage.errors import TemporaryBackendError
+from aiostorage.operations import Document, Find, Layout, Operation
+from aiostorage.protocols import Driver
+
+__all__ = ["FakeClock", "FaultyDriver"]
+
+T = TypeVar("T")
+
+Operations = Sequence[Operation[Any]]
+"""What one call of a driver carries out; empty for calls that only ask for the time."""
+
+
+class FakeClock:
+    """A clock that stands still until it is told otherwise.
+
+    It is called like ``datetime.now(UTC)``, so it fits the `clock` option of the drivers.
+
+    Parameters
+    ----------
+    start
+        What it shows at first; an aware datetime. Default: the present.
+    """
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._now = datetime.now(UTC) if start is None else start.astimezone(UTC)
+
+    def __call__(self) -> datetime:
+        """Answer the time, in UTC."""
+        return self._now
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._now.isoformat()})"
+
+    def advance(self, seconds: float) -> datetime:
+        """Move the hands by so many seconds, back if negative; answer the new time."""
+        self._now += timedelta(seconds=seconds)
+        return self._now
+
+
+@dataclass(slots=True)
+class _Planned:
+    when: Literal["before", "after"]
+    matching: Callable[[Operations], bool]
+
+
+class FaultyDriver:
+    """A driver around another one that fails now and then.
+
+    Errors are `TemporaryBackendError`. One that is raised *before* an operation says that nothing
+    happened; one raised *after* it stands for a lost answer: the operation happened, and the error
+    is ``ambiguous``.
+
+    Parameters
+    ----------
+    driver
+        The engine that does the work.
+    before, after
+        The probability of either fault, for each call.
+    latency
+        Seconds that every call waits before it does anything.
+    seed
+        Makes the same faults at the same calls.
+    only
+        Which operations may fail by chance; all may without it.
+
+    Attributes
+    ----------
+    calls : int
+        How many calls there were.
+    faults : int
+        How many of them failed on demand.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        before: float = 0.0,
+        after: float = 0.0,
+        latency: float = 0.0,
+        seed: int = 0,
+        only: Callable[[Operations], bool] | None = None,
+    ) -> None:
+        self.driver = driver
+        self.before = before
+        self.after = after
+        self.latency = latency
+        self.calls = 0
+        self.faults = 0
+        self._only = only
+        self._random = random.Random(seed)  # noqa: S311  chance, not secrets
+        self._planned: list[_Planned] = []
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.driver!r})"
+
+    def fail_next(
+        self,
+        when: Literal["before", "after"] = "after",
+        *,
+        count: int = 1,
+        matching: Callable[[Operations], bool] | None = None,
+    ) -> None:
+        """Make the next calls fail for certain.
+
+        Parameters
+        ----------
+        when
+            ``before``: nothing happens. ``after``: it happens, and its answer is lost.
+        count
+            How many calls.
+        matching
+            Which calls; any without it.
+        """
+        self._planned += [_Planned(when, matching or _any_call) for _ in range(count)]
+
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+        return self.driver.name
+
+    @property
+    def location(self) -> str:
+        """Where the engine's data is."""
+        return self.driver.location
+
+    async def open(self, layout: Layout) -> None:
+        """Open the engine."""
+        await self.driver.open(layout)
+
+    async def aclose(self) -> None:
+        """Close the engine."""
+        await self.driver.aclose()
+
+    async def execute(self, operation: Operation[T]) -> T:
+        """Carry out one operation, or fail."""
+        lost = await self._meddle((operation,))
+        result = await self.driver.execute(operation)
+        self._lose(lost)
+        return result
+
+    async def transact(self, operations: Operations) -> list[Any]:
+        """Carry out all operations or none, or fail."""
+        lost = await self._meddle(operations)
+        results = await self.driver.transact(operations)
+        self._lose(lost)
+        return results
+
+    async def page(
+        self, find: Find, after: object | None, size: int
+    ) -> tuple[list[Document], object | None]:
+        """Answer one page, or fail."""
+        lost = await self._meddle((find,))
+        result = await self.driver.page(find, after, size)
+        self._lose(lost)
+        return result
+
+    async def now(self) -> datetime:
+        """Answer the engine's clock, or fail."""
+        lost = await self._meddle(())
+        result = await self.driver.now()
+        self._lose(lost)
+        return result
+
+    async def wait_for_change(
+        self,
+        collection: str,
+        since: object | None,
+        timeout: float,  # noqa: ASYNC109  the protocol has it
+    ) -> object:
+        """Wait for the engine; this never fails on demand."""
+        return await self.driver.wait_for_change(collection, since, timeout)
+
+    async def _meddle(self, operations: Operations) -> bool:
+        """Fail before the call, or answer whether its answer gets lost."""
+        self.calls += 1
+        if self.latency:
+            await anyio.sleep(self.latency)
+        when = self._fault(operations)
+        if when == "before":
+            self.faults += 1
+            raise TemporaryBackendError("injected: nothing happened")
+        return when == "after"
+
+    def _fault(self, operations: Operations) -> Literal["before", "after"] | None:
+        for planned in self._planned:
+            if planned.matching(operations):
+                self._planned.remove(planned)
+                return planned.when
+        chance = self._random.random()
+        if self._only is not None and not self._only(operations):
+            return None
+        if chance < self.before:
+            return "before"
+        return "after" if chance < self.before + self.after else None
+
+    def _lose(self, lost: bool) -> None:
+        if lost:
+            self.faults += 1
+            raise TemporaryBackendError("injected: the answer was lost", ambiguous=True)
+
+
+def _any_call(_operations: Operations) -> bool:
+    return True

@@ -1,0 +1,191 @@
+"""What a trial is made of: parameters, results, and the names of its states."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Self, SupportsFloat, TypeAlias, TypeVar
+
+from aiostorage.errors import InvalidResult
+
+__all__ = [
+    "Param",
+    "Params",
+    "Result",
+    "Results",
+    "TrialStatus",
+    "Value",
+    "as_results",
+    "make_values",
+    "read_values",
+    "typed_params",
+    "validate_status",
+]
+
+_log = logging.getLogger(__name__)
+
+_ATOMS: Final = frozenset({str, int, float, bool, type(None)})
+"""Types whose values need neither conversion nor copying; most parameters are of these."""
+
+
+class TrialStatus(StrEnum):
+    """Where a trial stands."""
+
+    NEW = "new"
+    RESERVED = "reserved"
+    SUSPENDED = "suspended"
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    BROKEN = "broken"
+
+
+_STATUSES: Final = {status.value: status.value for status in TrialStatus}
+
+
+def validate_status(status: str) -> str:
+    """Answer `status` as a plain str; ValueError unless it is the value of a `TrialStatus`."""
+    try:
+        return _STATUSES[status]
+    except (KeyError, TypeError):
+        known = ", ".join(_STATUSES)
+        raise ValueError(f"unknown trial status {status!r}; allowed are: {known}") from None
+
+
+class Value:
+    """A value with a name and a type; equal to another one with the same three.
+
+    Parameters
+    ----------
+    name : str
+        What this is the value of; in the name of a nested parameter dots stand between the levels.
+    type : str, optional
+        One of `allowed_types`; ValueError for any other.
+    value
+        Anything that can be stored. What has a ``tolist``, as numpy's values do, becomes Python's.
+    """
+
+    __slots__ = ("name", "type", "value")
+    __hash__ = None  # type: ignore[assignment]  # it can change
+    allowed_types: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, name: str, type: str | None = None, value: Any = None) -> None:  # noqa: A002 -- its stored name
+        if type is not None and type not in self.allowed_types:
+            known = ", ".join(self.allowed_types)
+            raise ValueError(f"unknown type {type!r} of {name!r}; allowed are: {known}")
+        self.name = name
+        self.type = type
+        not_python = value.__class__ not in _ATOMS and hasattr(value, "tolist")
+        self.value = value.tolist() if not_python else value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Answer the stored form; the value itself is not copied."""
+        return {"name": self.name, "type": self.type, "value": self.value}
+
+    def copy(self) -> Self:
+        """Answer a copy that shares nothing that can change with this one."""
+        atom = self.value.__class__ in _ATOMS
+        value = self.value if atom else copy.deepcopy(self.value)
+        return self.__class__(self.name, self.type, value)
+
+    def __eq__(self, other: object) -> bool:
+        return self.to_dict() == other.to_dict() if isinstance(other, Value) else NotImplemented
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())
+        return f"{self.__class__.__name__}({fields})"
+
+
+class Param(Value):
+    """The value of one parameter: an integer, real, categorical or fidelity."""
+
+    __slots__ = ()
+    allowed_types = ("integer", "real", "categorical", "fidelity")
+
+
+class Result(Value):
+    """One outcome: an objective, constraint, gradient or statistic, or a lie (made-up)."""
+
+    __slots__ = ()
+    allowed_types = ("objective", "constraint", "gradient", "statistic", "lie")
+
+
+_V = TypeVar("_V", bound=Value)
+
+
+def make_values(kind: type[_V], items: Iterable[Any]) -> list[_V]:
+    """Make values of mappings; instances stay as they are, and Oríon's counterparts will do."""
+    values = []
+    for item in items:
+        if isinstance(item, kind):
+            values.append(item)
+        elif isinstance(item, Mapping):
+            values.append(kind(**item))
+        elif hasattr(item, "name") and hasattr(item, "type") and hasattr(item, "value"):
+            values.append(kind(item.name, item.type, item.value))
+        else:
+            raise TypeError(f"expected a mapping or a {kind.__name__}, not {reprlib.repr(item)}")
+    return values
+
+
+def read_values(kind: type[_V], documents: Iterable[Mapping[str, Any]] | None) -> list[_V]:
+    """Make values of their stored forms; keys may be missing, and others are ignored."""
+    return [kind(d.get("name"), d.get("type"), d.get("value")) for d in documents or ()]  # type: ignore[arg-type]
+
+
+Params: TypeAlias = Mapping[str, Any] | Iterable[Param | Mapping[str, Any]]
+Results: TypeAlias = SupportsFloat | Mapping[str, Any] | Iterable[Result | Mapping[str, Any]]
+
+
+def as_results(value: Results) -> list[Result]:
+    """Make a list of results with an objective of what a user calls the results of a trial.
+
+    Parameters
+    ----------
+    value
+        A number: the objective. A mapping of names to values: its entry ``objective``, or else its
+        first, is the objective, the others are statistics. Or `Result`s or their dicts as a list.
+        Numbers may be numpy's.
+
+    Raises
+    ------
+    InvalidResult
+        There is no objective, it is neither int nor float (NaN is), or `value` is something else.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    try:
+        if isinstance(value, (int, float)):
+            results = [Result("objective", "objective", value)]
+        elif isinstance(value, Mapping):
+            best = "objective" if "objective" in value else next(iter(value), None)
+            kinds = (("objective" if name == best else "statistic") for name in value)
+            results = list(map(Result, value, kinds, value.values()))
+        else:
+            results = make_values(Result, value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        what = "a number, a mapping of names to values or a list of results"
+        raise InvalidResult(f"results must be {what}: {error}") from error
+    objectives = [result for result in results if result.type == "objective"]
+    if not objectives:
+        raise InvalidResult(f"no result is of type objective: {reprlib.repr(results)}")
+    if not isinstance(objectives[0].value, (int, float)):
+        raise InvalidResult(f"the objective must be an int or a float: {objectives[0]!r}")
+    if len(objectives) > 1:
+        _log.warning("only the first objective counts, of several: %r", objectives)
+    return results
+
+
+def typed_params(params: Mapping[str, Any], prefix: str = "") -> Iterator[Param]:
+    """Make params of names and values, which may be nested; the values tell the types."""
+    for name, value in params.items():
+        if value and isinstance(value, Mapping):
+            yield from typed_params(value, f"{prefix}{name}.")
+            continue
+        param = Param(f"{prefix}{name}", "categorical", value)
+        if isinstance(param.value, float):
+            param.type = "real"
+        elif isinstance(param.value, int) and not isinstance(param.value, bool):
+            param.type = "integer"
+        yield param

@@ -1,0 +1,25 @@
+"""The contract on SQLite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aiostorage import Storage
+from aiostorage.drivers.sqlite import SQLiteDriver, Synchronous
+from aiostorage.protocols import Driver
+from aiostorage.testing import DriverContract, StorageContract
+
+
+class TestStorageFull(StorageContract):
+    synchronous: Synchronous = "FULL"
+
+    async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
+        driver = SQLiteDriver(tmp_path / "store.db", synchronous=self.synchronous)
+        storage = Storage(driver, **settings)
+        await storage.open()
+        return storage
+
+
+class TestStorageNormal(TestStorageFull):
+    synchronous = "NORMAL"

@@ -1,0 +1,167 @@
+"""The examples of the README and of the documentation, run as a reader would run them.
+
+A page's scripts (``python runnable``) run one after the other in one directory, each in a process
+of its own. A block ``text output`` behind a script is what it prints, to the letter. What is marked
+``python fragment`` has to compile. Commands (``console runnable``) run among the scripts.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DEADLINE = 60.0
+"""Seconds that one script or one command may take."""
+
+FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+CLI = "import sys; from aiostorage.cli import main; sys.exit(main())"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block."""
+
+    page: Path
+    line: int
+    words: tuple[str, ...]
+    text: str
+
+    def is_a(self, *words: str) -> bool:
+        return self.words[: len(words)] == words
+
+    @property
+    def where(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands of a console: what stands behind a prompt."""
+        return [line[2:] for line in self.text.splitlines() if line.startswith("$ ")]
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(
+            page,
+            text.count("\n", 0, match.start()) + 1,
+            tuple(match["info"].split()),
+            match["body"],
+        )
+        for match in FENCE.finditer(text)
+    ]
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+PYTHON = [block for block in BLOCKS if block.is_a("python")]
+README_COMMANDS = [
+    command
+    for block in BLOCKS
+    if block.page.name == "README.md" and block.is_a("console")
+    for command in block.commands
+]
+
+
+def run(arguments: list[str], folder: Path, where: str) -> str:
+    """Run a process to its end; answer what it printed."""
+    done = subprocess.run(
+        arguments,
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "XDG_CONFIG_HOME": str(folder),
+            "XDG_DATA_HOME": str(folder),
+            "COLUMNS": "100",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def run_command(command: str, folder: Path, where: str) -> str:
+    """Run `aiostorage`, from this environment wherever the reader has it."""
+    program, *arguments = shlex.split(command)
+    assert Path(program).name == "aiostorage", f"{where}: {command!r} is not ours to run"
+    return run([sys.executable, "-c", CLI, *arguments], folder, where)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if any("runnable" in b.words for b in blocks_of(p))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_the_scripts_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    printed: str | None = None
+    for block in blocks_of(page):
+        if block.is_a("python", "runnable"):
+            names = [w.partition("=")[2] for w in block.words if w.startswith("file=")]
+            script = tmp_path / (names[0] if names else f"line_{block.line}.py")
+            script.write_text(block.text, encoding="utf-8")
+            printed = run([sys.executable, "-W", "error", script.name], tmp_path, block.where)
+        elif block.is_a("console", "runnable"):
+            for command in block.commands:
+                printed = run_command(command, tmp_path, f"{block.where}: {command}")
+        elif block.is_a("text", "output"):
+            assert printed is not None, f"{block.where}: nothing ran before"
+            assert printed == block.text, block.where
+
+
+def test_every_python_block_says_what_it_is() -> None:
+    unmarked = [
+        block.where
+        for block in PYTHON
+        if not (block.is_a("python", "runnable") or block.is_a("python", "fragment"))
+    ]
+    assert not unmarked
+    assert any(block.page.name == "README.md" for block in PYTHON)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: str(block.where))
+def test_python_blocks_compile(block: Block) -> None:
+    compile(block.text, block.where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_the_readme_has_its_two_commands() -> None:
+    assert README_COMMANDS[0].endswith("aiostorage demo")
+    assert "bash .ci/run" in README_COMMANDS
+
+
+@pytest.mark.parametrize("command", README_COMMANDS)
+def test_the_commands_of_the_readme_work(command: str, tmp_path: Path) -> None:
+    for part in command.split(" && "):
+        if re.fullmatch(r"git clone \S+|cd \S+", part):
+            continue
+        if re.fullmatch(r"python3? -m venv \S+|\S*pip install \.", part):
+            continue  # .ci/run does as much before it starts these tests
+        if part == "bash .ci/run":
+            check_script(ROOT / ".ci" / "run")
+        else:
+            run_command(part, tmp_path, f"README.md: {part}")
+
+
+def check_script(script: Path) -> None:
+    """Look whether the script that runs these tests could run; it cannot run itself."""
+    assert os.access(script, os.X_OK)
+    text = script.read_text(encoding="utf-8")
+    assert "-m venv" in text
+    assert "--group test" in text
+    assert "-m coverage run -m pytest" in text
+    if bash := shutil.which("bash"):
+        subprocess.run([bash, "-n", script], check=True, stdin=subprocess.DEVNULL, timeout=DEADLINE)
