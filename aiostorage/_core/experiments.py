@@ -9,9 +9,9 @@ from typing import Any
 from aiostorage._core.identity import get_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
 from aiostorage._core.locks import Locks
-from aiostorage._core.records import Records, both, changes_of, document_of, equal, query_of
+from aiostorage._core.records import Records, both, document_of, equal, query_of, update_of
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Update
+from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation
 
 __all__ = ["Experiments"]
 
@@ -51,11 +51,7 @@ class Experiments:
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> bool:
         condition = both(equal(_id=get_uid(experiment, uid)), query_of(where)[0])
-        return bool(
-            await self._records.execute(
-                Update(EXPERIMENTS, condition, changes_of(EXPERIMENTS, changes))
-            )
-        )
+        return bool(await self._records.execute(update_of(EXPERIMENTS, condition, changes)))
 
     async def fetch(
         self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None

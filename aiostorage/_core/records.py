@@ -34,7 +34,7 @@ from aiostorage.operations import (
 )
 from aiostorage.protocols import Driver
 
-__all__ = ["Records", "both", "changes_of", "document_of", "equal", "query_of"]
+__all__ = ["Records", "both", "changes_of", "document_of", "equal", "query_of", "update_of"]
 
 T = TypeVar("T")
 
@@ -213,6 +213,18 @@ def document_of(collection: str, value: Mapping[str, Any]) -> Document:
             raise EncodingError(f"a record of {collection} needs {field.name!r}", path=field.name)
     _check_fields(collection, document)
     return document
+
+
+def update_of(collection: str, where: And, changes: Mapping[str, Any]) -> Update:
+    """Make an update of what a caller wants to set.
+
+    An ``_id`` among the changes, as a whole stored record has it, cannot change: only the record
+    that has it matches.
+    """
+    normal = changes_of(collection, changes)
+    if "_id" in normal:
+        where = both(where, equal(_id=normal.pop("_id")))
+    return Update(collection, where, normal)
 
 
 def changes_of(collection: str, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,15 @@ from aiostorage._core.codec import normalise, to_utc
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.identity import experiment_uid, get_trial_uid_and_exp, get_uid, new_token
 from aiostorage._core.layout import PENDING, TRIALS
-from aiostorage._core.records import Records, both, changes_of, document_of, equal, query_of
+from aiostorage._core.records import (
+    Records,
+    both,
+    changes_of,
+    document_of,
+    equal,
+    query_of,
+    update_of,
+)
 from aiostorage._core.timeouts import tidy_up
 from aiostorage.errors import FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import (
@@ -72,13 +80,13 @@ class Trials:
     ) -> int:
         uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
         condition = both(equal(experiment=experiment, id=uid), query_of(where)[0])
-        return await self._records.execute(Update(TRIALS, condition, changes_of(TRIALS, changes)))
+        return await self._records.execute(update_of(TRIALS, condition, changes))
 
     async def update_all(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> int:
         condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
-        return await self._records.execute(Update(TRIALS, condition, changes_of(TRIALS, changes)))
+        return await self._records.execute(update_of(TRIALS, condition, changes))
 
     async def delete(self, experiment: Any, uid: Any, where: Mapping[str, Any] | None) -> int:
         condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])

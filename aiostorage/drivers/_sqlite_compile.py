@@ -265,7 +265,7 @@ class Table:
             kind = self.kinds.get(root)
             if kind is None:
                 rest[path] = value
-            elif root != path:
+            elif root != path or root == "_id":
                 raise UnsupportedQuery(
                     f"{self.name}.{root} holds a {kind} and has no parts: {path!r}"
                 )

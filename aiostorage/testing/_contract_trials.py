@@ -154,7 +154,7 @@ class TrialLaws:
             (
                 [
                     Result("o", "objective", 1),
-                    {"name": "g", "type": "gradient", "value": (1.0, 1.0)},
+                    {"name": "g", "type": "gradient", "value": [1.0, 1.0]},
                 ],
                 [("o", "objective", 1), ("g", "gradient", [1.0, 1.0])],
             ),

@@ -1,0 +1,108 @@
+"""The command and its manners: one line for what goes wrong, exit codes, ``--debug``."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from typing import Any
+
+import click
+
+import aiostorage
+from aiostorage.cli.demo import demo
+from aiostorage.cli.options import DEBUG, debug_option
+from aiostorage.cli.status import status
+from aiostorage.errors import AioStorageError
+
+__all__ = ["CommandLine", "cli"]
+
+INTERRUPTED = 130
+"""What a shell calls a command that Ctrl-C ended: 128 and the number of the signal."""
+
+
+class Failure(click.ClickException):
+    """One line on stderr, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class CommandLine(click.Group):
+    """Commands whose errors are one line each.
+
+    Exit codes: 0 when all is well, 1 when a run came to no good end, 2 for what the caller can put
+    right (arguments, files, storages), 130 after Ctrl-C.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line; exit, unless `standalone_mode` is False."""
+        if not kwargs.pop("standalone_mode", True):
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except click.Abort:
+            sys.exit(INTERRUPTED)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            name = context.command_path if context is not None else self.name
+            click.echo(f"{name}: {' '.join(error.format_message().split())}", err=True)
+            sys.exit(error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever read our output has seen enough; click ends quietly
+            if ctx.meta.get(DEBUG):
+                traceback.print_exc()
+            raise explained(error) from error
+
+
+def explained(error: Exception) -> Failure:
+    """Make the one line of what was raised; of a group, of what matters most in it."""
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if isinstance(leaf, AioStorageError):
+            return Failure(str(leaf), 2)
+    leaf = leaves[0]
+    if isinstance(leaf, OSError):
+        return Failure(str(leaf), 2)
+    return Failure(
+        f"unexpected {type(leaf).__name__}: {leaf} (with --debug you see where it comes from)", 1
+    )
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+@click.group(
+    "aiostorage",
+    cls=CommandLine,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(aiostorage.__version__, message="aiostorage %(version)s")
+@debug_option
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Look after experiments that many workers share.
+
+    `aiostorage demo` puts a real search with several processes on a storage; `aiostorage status`
+    tells how the experiments of a storage stand.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+cli.add_command(demo)
+cli.add_command(status)
