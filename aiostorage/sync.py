@@ -125,6 +125,10 @@ class SyncStorage(BaseStorageProtocol):
             if len(batch) < AT_ONCE:
                 return
 
+    def in_collections(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Call a method of `Collections`, for adapters; this is no part of the public interface."""
+        return self._call(method, self._storage.collections, *args)
+
     def _check(self, name: str) -> None:
         if self._in_running_loop:
             return

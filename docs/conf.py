@@ -64,7 +64,7 @@ def plain_or_ours(
         if name.endswith(f".{target}") and not entry.aliased
     }
     # a method of `Storage` before that of the record or the view with the same name
-    names = sorted(matches.values(), key=lambda name: (not name.startswith("aiostorage.Storage")))
+    names = sorted(matches.values(), key=lambda name: not name.startswith("aiostorage.Storage"))
     if not names or (len(names) > 1 and "Storage." not in names[0]):
         return contnode
     found = domain.objects[names[0]]

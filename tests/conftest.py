@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
 
-import anyio
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("anyio") and isinstance(item, pytest.Function):
+            item.fixturenames.insert(0, "no_task_left")
 
 
 @pytest.fixture(scope="session")
@@ -18,17 +22,29 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_blocking_calls() -> Iterator[BlockBuster]:
-    """Fail whatever blocks the event loop."""
+def no_blocking_call() -> Iterator[BlockBuster]:
+    """Fail what blocks an event loop."""
     with blockbuster_ctx() as detector:
+        # holds up its event loop on purpose, so that a lease runs out
+        detector.functions["threading.Lock.acquire"].can_block_in("_contract_lock.py", {"stall"})
         yield detector
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves a thread of aiosqlite behind."""
+def no_thread_left() -> Iterator[None]:
+    """Fail a test that leaves a connection open."""
     before = set(threading.enumerate())
     yield
-    gc.collect()
-    left = [t.name for t in set(threading.enumerate()) - before if "_connection_worker" in t.name]
-    assert not left, f"left behind: {left}"
+    for thread in set(threading.enumerate()) - before:
+        if "_connection_worker_thread" in thread.name:
+            thread.join(2)  # it may be about to end
+            assert not thread.is_alive(), f"a SQLite connection was left open: {thread.name}"
+
+
+@pytest.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    """Fail an async test that leaves a task running."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks were left running: {left}"

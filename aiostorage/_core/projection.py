@@ -8,6 +8,9 @@ We deviate in this, on purpose:
 - Selections know inclusion and exclusion by 0, 1, False and True, and nothing else: no ``$slice``,
   no ``$elemMatch``, no expressions.
 - Paths have the shape that `aiostorage._core.values.split_path` wants, and none leads into ``_id``.
+- Changes do not name ``01``. The server takes it for the index 1, which its queries do not; and
+  6.0.5 crashes when one update names ``a.1`` and ``a.01.x``.
+- Of several indexes that are far out, each is held against the length that the list had before.
 
 Documents are plain: what `aiostorage._core.codec.normalise` makes of them.
 """

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiostorage._core.benchmarks import Benchmarks
+from aiostorage._core.collections import Collections
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.locks import Locks
 from aiostorage._core.records import Records
@@ -66,6 +67,8 @@ class Storage(AsyncStorageProtocol):
         self._experiments = Experiments(self._records, self._locks)
         self._trials = Trials(self._records, self._experiments, self._lost_after)
         self._benchmarks = Benchmarks(self._records)
+        self.collections = Collections(self._records)
+        """The collections as they are, for adapters; this is no part of the public interface."""
 
     def __repr__(self) -> str:
         driver = self._records.driver

@@ -335,6 +335,13 @@ class _Sorted:
         self._has = compile_condition(index.where or EVERYTHING)
         self._keys: list[tuple[Any, ...]] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"index": self.index, "keys": self._keys}  # a compiled condition has no pickle
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["index"])  # type: ignore[misc]
+        self._keys = state["keys"]
+
     def add(self, seq: int, document: Document) -> None:
         if self._has(document):
             insort(self._keys, (*_key(document, self.index.fields), seq))

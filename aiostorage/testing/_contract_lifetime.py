@@ -91,7 +91,7 @@ class LifetimeLaws:
             await storage.aclose()
             await gather(tasks)
 
-    async def test_pickled_copy(self, storage: AsyncStorageProtocol, shared: bool) -> None:
+    async def test_pickled_copy(self, storage: AsyncStorageProtocol, durable: bool) -> None:
         experiment = await storage.create_experiment(make_config())
         await registered(storage, experiment, 3)
         copy: AsyncStorageProtocol = pickle.loads(pickle.dumps(storage))  # noqa: S301  our own
@@ -104,7 +104,7 @@ class LifetimeLaws:
                 algorithm.set_state(1)
         finally:
             await copy.aclose()
-        assert await storage.count_completed_trials(experiment) == int(shared)
+        assert await storage.count_completed_trials(experiment) == int(durable)
 
     async def test_pickled_while_locked(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config())

@@ -44,8 +44,9 @@ class StorageContract(
     Attributes
     ----------
     shared : bool
-        Whether `open_storage`, called again, gives a second storage on the same data, and a
-        pickled copy sees that data, too.
+        Whether `open_storage`, called again, gives a second storage on the same data.
+    durable : bool
+        Whether a pickled copy of a storage is on the same data, too.
     threads : bool
         Whether two of them may be used in two threads at the same time.
     resolution : timedelta
@@ -65,6 +66,7 @@ class StorageContract(
     pytestmark: ClassVar[Any] = pytest.mark.anyio
 
     shared: bool = True
+    durable: bool = True
     threads: bool = True
     resolution: timedelta = timedelta(microseconds=1)
     secrets: tuple[str, ...] = ()
@@ -114,6 +116,11 @@ class StorageContract(
     def fixture_shared(self) -> bool:
         """Give the capability."""
         return self.shared
+
+    @pytest.fixture(name="durable")
+    def fixture_durable(self) -> bool:
+        """Give the capability."""
+        return self.durable
 
     @pytest.fixture(name="threads")
     def fixture_threads(self) -> None:

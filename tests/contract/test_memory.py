@@ -12,6 +12,7 @@ from aiostorage.testing import DriverContract, StorageContract
 
 
 class TestStorage(StorageContract):
+    durable = False
     threads = False
 
     def setup_method(self) -> None:

@@ -199,6 +199,29 @@ def test_filters_find_what_the_server_finds(
         assert not wrong, f"{query} finds {len(theirs)}; we have another opinion of {wrong[:3]}"
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"$and": []},
+        {"$or": {"a": 1}},
+        {"$or": [{"a": 1}, 2]},
+        {"$like": 1},
+        {"a": {"$like": 1}},
+        {"a": {"$gt": 1, "b": 2}},
+        {"a": {"$in": 1}},
+        {"a": {"$nin": {"b": 1}}},
+        {"a": {"$in": [{"$gt": 1}]}},
+    ],
+)
+def test_what_the_server_refuses_is_refused(
+    collection: Collection[RawBSONDocument], query: Document
+) -> None:
+    with pytest.raises(OperationFailure):
+        collection.find_one(query)
+    with pytest.raises(UnsupportedQuery):
+        parse(query)
+
+
 @seeds
 def test_selections_select_what_the_server_selects(
     collection: Collection[RawBSONDocument], seed: int

@@ -305,9 +305,11 @@ def test_documents_may_be_any_mapping() -> None:
 
 
 def test_matches_takes_another_condition_for_another_one() -> None:
-    # Compiled conditions are kept by identity: what was forgotten must not come back.
+    # Compiled conditions are kept by identity, and an id may come back when its owner is gone.
     for number in range(1000):
-        assert matches({"a": number}, Compare("a", "eq", number))
+        condition = Compare("a", "eq", number)
+        assert matches({"a": number}, condition)
+        assert not matches({"a": number + 1}, condition)
     assert len(query_module._compiled) <= query_module._MAX_COMPILED
 
 

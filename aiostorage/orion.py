@@ -1,0 +1,413 @@
+"""A storage type for Oríon, on any engine of aiostorage.
+
+Oríon finds it by its entry point and by its class name. This in Oríon's configuration is all::
+
+    storage:
+      type: aiostorage
+      database:
+        url: sqlite:///tune.db
+
+Options of `aiostorage.open_storage` and of the engine may stand beside ``url``. Where Oríon brings
+its environment instead (``ORION_STORAGE_TYPE=aiostorage``), ``ORION_DB_ADDRESS`` is the URL.
+
+Algorithm state is stored with ``state_codec="pickle"``, unless the configuration says otherwise:
+it is what Oríon itself writes, so that both can work on one database, and Oríon's algorithms put
+objects into their state that only pickle can hold. Unpickling runs code that the store contains;
+give write access to those you trust, as with any database of Oríon's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import orion.core
+import orion.core.io.database as orion_database
+import orion.storage.base as orion_base
+from orion.core.worker.trial import Trial as OrionTrial
+
+from aiostorage import errors
+from aiostorage._core.collections import Collections
+from aiostorage._core.projection import check_selection, select
+from aiostorage.algorithm import LockedAlgorithmState
+from aiostorage.factory import open_storage
+from aiostorage.sync import SyncStorage
+from aiostorage.trial import Trial
+
+__all__ = ["AioStorage"]
+
+T = TypeVar("T")
+
+BEATS: Final = 5
+"""Oríon holds a trial for lost after so many of its heartbeats."""
+
+_TRANSLATED: Final[dict[type[Exception], type[Exception]]] = {
+    errors.DuplicateKeyError: orion_database.DuplicateKeyError,
+    errors.FailedUpdate: orion_base.FailedUpdate,
+    errors.LockAcquisitionTimeout: orion_base.LockAcquisitionTimeout,
+    errors.MissingArguments: orion_base.MissingArguments,
+}
+
+_shared: dict[Any, SyncStorage] = {}
+_shared_lock = threading.Lock()
+
+
+class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Oríon is not typed
+    """Oríon's storage protocol over a `SyncStorage`: Oríon's trials, errors and naive times.
+
+    Storages of one configuration in one process share one connection, for Oríon makes several.
+    Nothing is opened before the first call.
+
+    Parameters
+    ----------
+    database
+        A mapping with ``url`` and options; what Oríon adds of its own defaults is ignored.
+    url
+        The URL, if it does not stand in `database`.
+    setup
+        Taken for Oríon's sake.
+    options
+        Further options, as in `database`.
+    """
+
+    def __init__(
+        self,
+        database: Mapping[str, Any] | None = None,
+        url: str | None = None,
+        setup: bool = True,  # noqa: ARG002
+        **options: Any,
+    ) -> None:
+        given = dict(database or {})
+        host = given.pop("host", None)
+        for name in ("type", "name", "port"):  # Oríon's defaults for its own databases
+            given.pop(name, None)
+        url = url or given.pop("url", None) or (host if "://" in str(host or "") else None)
+        if url is None:
+            raise errors.ConfigurationError(
+                "which storage? write `storage: {type: aiostorage, database: {url: "
+                "sqlite:///tune.db}}` into Oríon's configuration, or put the URL into "
+                "ORION_DB_ADDRESS"
+            )
+        self._options = {
+            "lost_after": float(BEATS * orion.core.config.worker.heartbeat),
+            "state_codec": "pickle",
+            **given,
+            **options,
+            "url": url,
+        }
+        self._storage = _shared_storage(self._options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._options
+
+    def __setstate__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._storage = _shared_storage(options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._storage.location!r})"
+
+    @property
+    def _db(self) -> AioStorageDB:
+        """What Oríon's commands reach for beside the protocol."""
+        return AioStorageDB(self._storage)
+
+    # ------------------------------------------------------------------------- experiments
+
+    def create_experiment(
+        self,
+        config: dict[str, Any],
+        algo_locked: int | None = None,
+        algo_state: Any = None,
+        algo_heartbeat: datetime | None = None,
+    ) -> None:
+        """Insert a new experiment; its ``_id`` is put into `config`."""
+        plain = _plain(config)
+        with _orions_errors():
+            self._storage.create_experiment(plain, algo_locked, algo_state, algo_heartbeat)
+        config["_id"] = plain["_id"]
+
+    def delete_experiment(self, experiment: Any = None, uid: Any = None) -> int:
+        """Delete an experiment with its trials and its lock; answer how many."""
+        return self._ask(self._storage.delete_experiment, experiment, uid)
+
+    def update_experiment(
+        self, experiment: Any = None, uid: Any = None, where: Any = None, **kwargs: Any
+    ) -> bool:
+        """Set fields of an experiment; answer whether there was one."""
+        return self._ask(
+            self._storage.update_experiment, experiment, uid, _plain(where), **_plain(kwargs)
+        )
+
+    def fetch_experiments(self, query: Any, selection: Any = None) -> list[dict[str, Any]]:
+        """Answer the experiments' configs that match."""
+        found: list[dict[str, Any]] = _naive(
+            self._ask(self._storage.fetch_experiments, _plain(query), selection)
+        )
+        return found
+
+    # --------------------------------------------------------------------------- benchmarks
+
+    def create_benchmark(self, config: dict[str, Any]) -> int:
+        """Insert a benchmark; its ``_id`` is put into `config`."""
+        plain = _plain(config)
+        with _orions_errors():
+            created = self._storage.create_benchmark(plain)
+        config["_id"] = plain["_id"]
+        return created
+
+    def fetch_benchmark(self, query: Any, selection: Any = None) -> list[dict[str, Any]]:
+        """Answer the benchmarks that match."""
+        found: list[dict[str, Any]] = _naive(
+            self._ask(self._storage.fetch_benchmark, _plain(query), selection)
+        )
+        return found
+
+    def delete_benchmark(self, query: Any) -> int:
+        """Delete the benchmarks that match; answer how many."""
+        return self._ask(self._storage.delete_benchmark, _plain(query))
+
+    # ------------------------------------------------------------------------------- trials
+
+    def register_trial(self, trial: Any) -> Any:
+        """Store a new trial; it gets its database id."""
+        stored = self._ask(self._storage.register_trial, _ours(trial))
+        trial.id_override = stored.id_override
+        return trial
+
+    def reserve_trial(self, experiment: Any) -> Any:
+        """Give the oldest pending trial to this caller alone; None when none is pending."""
+        return _orions(self._ask(self._storage.reserve_trial, experiment))
+
+    def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
+        """Answer the trials that match; None if there is no such experiment."""
+        return _orions(self._ask(self._storage.fetch_trials, experiment, uid, _plain(where)))
+
+    def get_trial(self, trial: Any = None, uid: Any = None, experiment_uid: Any = None) -> Any:
+        """Answer one trial as it is stored, None if there is none."""
+        return _orions(self._ask(self._storage.get_trial, trial, uid, experiment_uid))
+
+    def update_trials(
+        self, experiment: Any = None, uid: Any = None, where: Any = None, **kwargs: Any
+    ) -> int:
+        """Set fields of the trials that match; answer how many did."""
+        return self._ask(
+            self._storage.update_trials, experiment, uid, _plain(where), **_plain(kwargs)
+        )
+
+    def update_trial(
+        self,
+        trial: Any = None,
+        uid: Any = None,
+        experiment_uid: Any = None,
+        where: Any = None,
+        **kwargs: Any,
+    ) -> int:
+        """Set fields of one trial; answer how many matched."""
+        changes = _plain(kwargs)
+        return self._ask(
+            self._storage.update_trial, trial, uid, experiment_uid, _plain(where), **changes
+        )
+
+    def delete_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> int:
+        """Delete the trials that match; answer how many did."""
+        return self._ask(self._storage.delete_trials, experiment, uid, _plain(where))
+
+    def fetch_lost_trials(self, experiment: Any) -> Any:
+        """Answer the reserved trials without a heartbeat for five of Oríon's."""
+        return _orions(self._ask(self._storage.fetch_lost_trials, experiment))
+
+    def fetch_pending_trials(self, experiment: Any) -> Any:
+        """Answer the new, suspended and interrupted trials."""
+        return _orions(self._ask(self._storage.fetch_pending_trials, experiment))
+
+    def fetch_noncompleted_trials(self, experiment: Any) -> Any:
+        """Answer the trials that are not completed."""
+        return _orions(self._ask(self._storage.fetch_noncompleted_trials, experiment))
+
+    def fetch_trials_by_status(self, experiment: Any, status: str) -> Any:
+        """Answer the trials with this status."""
+        return _orions(self._ask(self._storage.fetch_trials_by_status, experiment, status))
+
+    def count_completed_trials(self, experiment: Any) -> int:
+        """Count the completed trials."""
+        return self._ask(self._storage.count_completed_trials, experiment)
+
+    def count_broken_trials(self, experiment: Any) -> int:
+        """Count the broken trials."""
+        return self._ask(self._storage.count_broken_trials, experiment)
+
+    def retrieve_result(self, trial: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        """Answer the trial as it is: Oríon has put its results into it."""
+        return trial
+
+    def push_trial_results(self, trial: Any) -> int:
+        """Store the results, the end time and the status of a reserved trial."""
+        return self._ask(self._storage.push_trial_results, _ours(trial))
+
+    def set_trial_status(
+        self, trial: Any, status: str, heartbeat: datetime | None = None, was: str | None = None
+    ) -> None:
+        """Set the status of a trial that has the status `was`."""
+        ours = _ours(trial)
+        self._ask(self._storage.set_trial_status, ours, status, heartbeat, was)
+        trial.status, trial.worker = ours.status, ours.worker
+
+    def update_heartbeat(self, trial: Any) -> int:
+        """Say that the worker of a reserved trial is alive; answer how many trials matched."""
+        return self._ask(self._storage.update_heartbeat, _ours(trial))
+
+    # ---------------------------------------------------------------------- algorithm lock
+
+    def initialize_algorithm_lock(self, experiment_id: Any, algorithm_config: Any) -> int:
+        """Insert the lock record of an experiment, unless it has one; answer how many."""
+        try:
+            return self._storage.initialize_algorithm_lock(experiment_id, _plain(algorithm_config))
+        except errors.DuplicateKeyError:  # `orion db upgrade` asks for it every time
+            return 0
+
+    def write_algorithm_lock(
+        self,
+        experiment_id: Any,
+        algorithm_config: Any,
+        locked: int = 0,
+        state: Any = None,
+        heartbeat: datetime | None = None,
+    ) -> int:
+        """Insert the lock record of an experiment as it is told."""
+        config = _plain(algorithm_config)
+        return self._ask(
+            self._storage.write_algorithm_lock, experiment_id, config, locked, state, heartbeat
+        )
+
+    def release_algorithm_lock(
+        self, experiment: Any = None, uid: Any = None, new_state: Any = None
+    ) -> int:
+        """Open the lock whoever holds it; answer 1 if it was locked, else 0."""
+        return self._ask(self._storage.release_algorithm_lock, experiment, uid, new_state)
+
+    def get_algorithm_lock_info(
+        self, experiment: Any = None, uid: Any = None
+    ) -> LockedAlgorithmState | None:
+        """Answer the lock record without acquiring it."""
+        return self._ask(self._storage.get_algorithm_lock_info, experiment, uid)
+
+    def delete_algorithm_lock(self, experiment: Any = None, uid: Any = None) -> int:
+        """Delete the lock record; answer how many there were."""
+        return self._ask(self._storage.delete_algorithm_lock, experiment, uid)
+
+    @contextmanager
+    def acquire_algorithm_lock(
+        self, experiment: Any, timeout: float = 600, retry_interval: float = 1
+    ) -> Iterator[LockedAlgorithmState]:
+        """Hold the experiment's algorithm, alone; save its state afterwards."""
+        manager = self._storage.acquire_algorithm_lock(experiment, timeout, retry_interval)
+        with _orions_errors():
+            state = manager.__enter__()
+        try:
+            yield state
+        except BaseException as error:
+            if not manager.__exit__(type(error), error, error.__traceback__):
+                raise
+        else:
+            manager.__exit__(None, None, None)
+
+    @staticmethod
+    def _ask(method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        with _orions_errors():
+            return method(*args, **kwargs)
+
+
+class AioStorageDB:
+    """The methods of an Oríon database that its commands call on a storage's ``_db``."""
+
+    def __init__(self, storage: SyncStorage) -> None:
+        self._storage = storage
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._storage.location!r})"
+
+    def write(self, collection_name: str, data: Any, query: Any = None) -> int:
+        """Insert `data` (one document or several) or, with a query, set it in what matches."""
+        if query is None:
+            documents = data if isinstance(data, list | tuple) else [data]
+            return self._ask(Collections.insert, collection_name, documents)
+        return self._ask(Collections.update, collection_name, _plain(query), _plain(data))
+
+    def read(self, collection_name: str, query: Any = None, selection: Any = None) -> Any:
+        """Answer what matches."""
+        found = self._ask(Collections.find, collection_name, _plain(query), selection)
+        return _naive(found)
+
+    def read_and_write(
+        self, collection_name: str, query: Any, data: Any, selection: Any = None
+    ) -> Any:
+        """Set `data` in the first match and answer it."""
+        taken = self._ask(Collections.take, collection_name, _plain(query), _plain(data))
+        return None if taken is None else select(_naive(taken), check_selection(selection))
+
+    def count(self, collection_name: str, query: Any = None) -> int:
+        """Count what matches."""
+        return self._ask(Collections.count, collection_name, _plain(query))
+
+    def remove(self, collection_name: str, query: Any) -> int:
+        """Delete what matches; answer how many did."""
+        return self._ask(Collections.delete, collection_name, _plain(query))
+
+    def _ask(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
+        with _orions_errors():
+            return self._storage.in_collections(method, *args)
+
+
+def _shared_storage(options: Mapping[str, Any]) -> SyncStorage:
+    key = repr(sorted(options.items()))
+    with _shared_lock:
+        storage = _shared.get(key)
+        if storage is None:
+            storage = _shared[key] = SyncStorage(open_storage(**options), in_running_loop=True)
+        return storage
+
+
+@contextmanager
+def _orions_errors() -> Iterator[None]:
+    """Raise Oríon's own exceptions."""
+    try:
+        yield
+    except tuple(_TRANSLATED) as error:
+        theirs = next(new for old, new in _TRANSLATED.items() if isinstance(error, old))
+        raise theirs(str(error)) from error
+
+
+def _ours(trial: Any) -> Trial:
+    return Trial.from_dict(_plain(trial.to_dict()))
+
+
+def _orions(found: Trial | Sequence[Trial] | None) -> Any:
+    if found is None:
+        return None
+    if isinstance(found, Trial):
+        return OrionTrial(**_naive(found.to_dict()))
+    return [OrionTrial(**_naive(trial.to_dict())) for trial in found]
+
+
+def _plain(value: Any) -> Any:
+    """Answer a copy with lists for tuples, which Oríon's MongoDB makes of them as well."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _naive(value: Any) -> Any:
+    """Answer a copy with naive UTC for aware times, as Oríon expects them."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None)
+    if isinstance(value, dict):
+        return {key: _naive(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_naive(item) for item in value]
+    return value
