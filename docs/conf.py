@@ -41,6 +41,10 @@ python_maximum_signature_line_length = 88
 # A name in backticks is an object if there is one of that name; see `plain_or_ours`.
 default_role = "py:obj"
 
+nitpick_ignore = [
+    ("py:class", "aiostorage.protocols.T"),  # a type variable
+]
+
 
 def plain_or_ours(
     app: Sphinx, env: BuildEnvironment, node: Element, contnode: TextElement

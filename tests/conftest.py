@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,7 +13,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("anyio") and isinstance(item, pytest.Function):
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
             item.fixturenames.insert(0, "no_task_left")
 
 
@@ -21,7 +22,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def no_blocking_call() -> Iterator[BlockBuster]:
     """Fail what blocks an event loop."""
     with blockbuster_ctx() as detector:
@@ -46,5 +47,8 @@ async def no_task_left() -> AsyncIterator[None]:
     """Fail an async test that leaves a task running."""
     before = asyncio.all_tasks()
     yield
-    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    left = {task for task in asyncio.all_tasks() - before if "TestRunner." not in repr(task)}
+    if left:
+        await asyncio.wait(left, timeout=1)  # they may be about to end
+        left = {task for task in left if not task.done()}
     assert not left, f"tasks were left running: {left}"

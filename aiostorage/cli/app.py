@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -22,11 +23,15 @@ INTERRUPTED = 130
 
 
 class Failure(click.ClickException):
-    """One line on stderr, and an exit code."""
+    """What the caller can put right."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 2
+
+
+class Unexpected(click.ClickException):
+    """What only we can put right."""
+
+    exit_code = 1
 
 
 class CommandLine(click.Group):
@@ -36,12 +41,21 @@ class CommandLine(click.Group):
     right (arguments, files, storages), 130 after Ctrl-C.
     """
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run a command line; exit, unless `standalone_mode` is False."""
-        if not kwargs.pop("standalone_mode", True):
-            return super().main(*args, standalone_mode=False, **kwargs)
+        extra["windows_expand_args"] = windows_expand_args
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = super().main(args, prog_name, complete_var, False, **extra)
         except click.Abort:
             sys.exit(INTERRUPTED)
         except click.ClickException as error:
@@ -65,17 +79,17 @@ class CommandLine(click.Group):
             raise explained(error) from error
 
 
-def explained(error: Exception) -> Failure:
+def explained(error: Exception) -> click.ClickException:
     """Make the one line of what was raised; of a group, of what matters most in it."""
     leaves = list(_leaves(error))
     for leaf in leaves:
         if isinstance(leaf, AioStorageError):
-            return Failure(str(leaf), 2)
+            return Failure(str(leaf))
     leaf = leaves[0]
     if isinstance(leaf, OSError):
-        return Failure(str(leaf), 2)
-    return Failure(
-        f"unexpected {type(leaf).__name__}: {leaf} (with --debug you see where it comes from)", 1
+        return Failure(str(leaf))
+    return Unexpected(
+        f"unexpected {type(leaf).__name__}: {leaf} (with --debug you see where it comes from)"
     )
 
 

@@ -33,11 +33,11 @@ _SPACE: Final = Space(
         Integer("lc", 0, 4),  # bits of the byte before that a literal's coding depends on
         Integer("lp", 0, 2),  # bits of the position that it depends on
         Integer("pb", 0, 2),  # bits of the position that everything else depends on
-        Categorical("dict_size", tuple(2**bits for bits in range(18, 24))),
+        Categorical("dict_size", tuple(2**bits for bits in range(19, 23))),
         Categorical("mode", tuple(_MODES)),
         Categorical("mf", tuple(_FINDERS)),  # how earlier occurrences are found
         Integer("nice_len", 16, 273),  # a match of this length is good enough
-        Categorical("depth", (0, 16, 64, 256)),  # how long to look for one; 0: liblzma's choice
+        Categorical("depth", (0, 64, 256)),  # how long to look for one; 0: liblzma's choice
     ),
     allows=lambda params: params["lc"] + params["lp"] <= 4,  # a rule of the format
 )
@@ -97,7 +97,7 @@ class SmallestArchive:
         """Answer what liblzma's own presets make of the same bytes."""
         presets = {"preset 6 (the default)": 6, "preset 9 | EXTREME": 9 | lzma.PRESET_EXTREME}
         return {
-            name: await self._size(lambda preset=preset: lzma.compress(self._data, preset=preset))  # type: ignore[misc]
+            name: await self._size(lambda preset=preset: lzma.compress(self._data, preset=preset))
             for name, preset in presets.items()
         }
 

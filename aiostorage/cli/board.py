@@ -6,13 +6,14 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiostorage.cli.events import Event, Kind
 from aiostorage.cli.timed import Spent
 
-__all__ = ["Board", "Doing", "Killed", "ProcessView"]
+__all__ = ["Best", "Board", "Doing", "Killed", "ProcessView", "Recovery"]
 
 
 @dataclass(slots=True)
@@ -57,6 +58,14 @@ class ProcessView:
 
 
 @dataclass(frozen=True, slots=True)
+class Best:
+    """What a trial came to."""
+
+    objective: float
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Killed:
     """A process that was killed on purpose, and the trials that it was evaluating."""
 
@@ -87,7 +96,7 @@ class Board:
     statuses
         Trials by status, as somebody has last counted them in the storage.
     best
-        Objective and id of the best trial so far.
+        The best trial so far.
     recovered
         Lost trials that were brought back.
     completed_by
@@ -104,7 +113,7 @@ class Board:
         self.last = self.started
         self.processes: dict[int, ProcessView] = {}
         self.statuses: Counter[str] = Counter()
-        self.best: tuple[float, str] | None = None
+        self.best: Best | None = None
         self.recovered: dict[str, Recovery] = {}
         self.completed_by: dict[str, tuple[int, int]] = {}
         self.broken: dict[str, str] = {}
@@ -154,8 +163,10 @@ class Board:
         self.completed_by[event.trial] = process.number, event.worker
         self.last = time.monotonic()
         value = event.objective
-        if value is not None and not math.isnan(value) and (self.best is None or value < self.best[0]):
-            self.best = value, event.trial
+        if value is None or math.isnan(value):
+            return
+        if self.best is None or value < self.best.objective:
+            self.best = Best(value, event.params or {})
 
     def was_killed(self, number: int, trials: tuple[str, ...]) -> None:
         """Note that a process was killed on purpose in the middle of trials."""
@@ -179,7 +190,9 @@ class Board:
         if code < 0:
             names = {int(known): known.name for known in signal.Signals}
             process.state = f"died of {names.get(-code, f'signal {-code}')}"
-        self.notes.append(f"process {number} (pid {process.pid}) {process.state}{self._why(process)}")
+        self.notes.append(
+            f"process {number} (pid {process.pid}) {process.state}{self._why(process)}"
+        )
 
     @staticmethod
     def _why(process: ProcessView) -> str:

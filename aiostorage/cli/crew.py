@@ -138,7 +138,12 @@ class Crew:
         best = trial.objective.value if trial.objective else None
         self._report(
             Event(
-                Kind.COMPLETED, number, trial=trial.id, objective=best, spent=spent.up_to_now()
+                Kind.COMPLETED,
+                number,
+                trial=trial.id,
+                objective=best,
+                params=trial.params,
+                spent=spent.up_to_now(),
             )
         )
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 __all__ = ["Event", "Kind"]
 
@@ -37,7 +37,7 @@ class Event:
         Which worker of the process it happened to; 0 for the process itself.
     trial, token
         The id of the trial, and the token of its reservation.
-    objective
+    objective, params
         The trial's, once it is completed.
     trials
         The ids of several trials.
@@ -52,6 +52,7 @@ class Event:
     trial: str = ""
     token: str = ""
     objective: float | None = None
+    params: dict[str, Any] | None = None
     trials: tuple[str, ...] = ()
     error: str = ""
     spent: dict[str, float] | None = None

@@ -71,6 +71,7 @@ class Fleet:
         self._debug = debug
         self._children: dict[int, _Child] = {}
         self._done = anyio.Event()
+        self._ripe = anyio.Event()
 
     async def run(self) -> None:
         """Start the processes and wait until all have ended; if cancelled, end them."""
@@ -91,8 +92,7 @@ class Fleet:
         It is stopped first, so that what the storage has for it is what it dies with.
         """
         number, board = self._processes, self._board
-        while len(board.completed_by) < KILL_AT * board.trials or not board.evaluating(number):
-            await anyio.sleep(0.01)
+        await self._ripe.wait()
         process = self._children[number].process
         while process.returncode is None:
             try:
@@ -130,8 +130,8 @@ class Fleet:
                     event = Event.from_line(line)
                     if event is not None:
                         self._board.handle(child.number, event)
+                        self._look_at_progress()
             code = await process.wait()
-            await anyio.sleep(0)  # its last words
             # somebody that it has started may hold its stderr still
             group.cancel_scope.deadline = anyio.current_time() + 0.2
         view = self._board.processes[child.number]
@@ -140,6 +140,12 @@ class Fleet:
         self._board.left(child.number, code)
         if code == 0:
             self._done.set()
+
+    def _look_at_progress(self) -> None:
+        board = self._board
+        enough = len(board.completed_by) >= KILL_AT * board.trials
+        if enough and board.evaluating(self._processes):
+            self._ripe.set()
 
     async def _keep_tail(self, child: _Child, stream: ByteReceiveStream) -> None:
         async for line in _lines(stream):
@@ -184,7 +190,9 @@ async def _reserved(
 ) -> tuple[str, ...]:
     """Answer which trials the storage has as reserved under their tokens."""
     trials = await storage.fetch_trials_by_status({"_id": experiment}, "reserved")
-    return tuple(trial.id for trial in trials if trial.worker and tokens.get(trial.id) == trial.worker)
+    return tuple(
+        trial.id for trial in trials if trial.worker and tokens.get(trial.id) == trial.worker
+    )
 
 
 async def _lines(stream: ByteReceiveStream) -> AsyncIterator[bytes]:

@@ -179,7 +179,9 @@ def _dimension(text: str) -> Dimension:
         return Categorical(name, choices)
     bounds = _value(low.strip()), _value(high.strip())
     if any(isinstance(bound, str) or not math.isfinite(bound) for bound in bounds):
-        raise ConfigurationError(f"--space {text!r}: the bounds are numbers, such as {name}=-5.0:5.0")
+        raise ConfigurationError(
+            f"--space {text!r}: the bounds are numbers, such as {name}=-5.0:5.0"
+        )
     if bounds[0] > bounds[1]:
         raise ConfigurationError(f"--space {text!r}: the lower bound comes first")
     if all(isinstance(bound, int) for bound in bounds):

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from aiostorage.cli.options import debug_option
 from aiostorage.cli.survey import LockView, Survey, open_existing, survey
+from aiostorage.cli.text import number
 from aiostorage.trial import TrialStatus
 
-__all__ = ["number", "status"]
+__all__ = ["status"]
 
 ALWAYS = ("new", "reserved", "completed")
 """Statuses that the table shows even if no trial has them."""
@@ -84,25 +85,14 @@ def _print_plain(found: Sequence[Survey]) -> None:
     click.echo("\t".join(["experiment", "version", "id", *names, "total", "best", "lock"]))
     for one in found:
         counts = [str(one.trials[name]) for name in names]
-        total, best = str(one.trials.total()), number(one.best, exact=True)
+        total, best = str(one.trials.total()), _exactly(one.best)
         lock = _held(one.lock) if one.lock is not None and one.lock.locked else _word(one.lock)
         name = " ".join(one.name.split())
         click.echo("\t".join([name, str(one.version), str(one.uid), *counts, total, best, lock]))
 
 
-def number(value: float | None, *, exact: bool = False) -> str:
-    """Write an objective for people: whole ones with commas, others with six digits.
-
-    Parameters
-    ----------
-    exact
-        Write it so that a program reads the same number.
-    """
-    if value is None:
-        return "-"
-    if exact:
-        return repr(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+def _exactly(value: float | None) -> str:
+    return "-" if value is None else repr(value)
 
 
 def _word(lock: LockView | None) -> str:

@@ -20,7 +20,6 @@ from aiostorage.trial import Trial
 __all__ = ["RandomSearch"]
 
 
-
 @dataclass(frozen=True, slots=True)
 class RandomSearch:
     """Suggest different points of a space, at random.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from aiostorage._core.storage import Storage
+from aiostorage import Storage
 from aiostorage.errors import ConfigurationError, NotADatabaseError
 from aiostorage.factory import open_storage
 from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike, Uid

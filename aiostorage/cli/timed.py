@@ -79,7 +79,9 @@ class TimedStorage:
         self._storage = storage
         self._spent = spent
 
-    def reserved_trial(self, experiment: ExperimentLike) -> AbstractAsyncContextManager[Trial | None]:
+    def reserved_trial(
+        self, experiment: ExperimentLike
+    ) -> AbstractAsyncContextManager[Trial | None]:
         """See `AsyncStorageProtocol.reserved_trial`; the body is not the storage's time."""
         return _Timed(self._storage.reserved_trial(experiment), self._spent, "storage")
 
@@ -108,9 +110,7 @@ class TimedStorage:
 class _Timed(AbstractAsyncContextManager[T]):
     """A context manager whose entry and exit are timed."""
 
-    def __init__(
-        self, inner: AbstractAsyncContextManager[T], spent: Spent, entry: Purpose
-    ) -> None:
+    def __init__(self, inner: AbstractAsyncContextManager[T], spent: Spent, entry: Purpose) -> None:
         self._inner = inner
         self._spent = spent
         self._entry: Purpose = entry

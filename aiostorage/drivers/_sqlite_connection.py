@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
+from weakref import WeakSet
 
 import aiosqlite
 import anyio
@@ -31,26 +33,99 @@ __all__ = ["Connection", "ConnectionThread", "translated"]
 T = TypeVar("T")
 
 
+class _Gate:
+    """Lets connections be used, or the process fork, but never both at a time."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, in a child that has it as threads left it that are not there any more."""
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._shut = False
+
+    def __enter__(self) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._shut)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._inside -= 1
+            self._condition.notify_all()
+
+    def shut(self) -> None:
+        """Wait until nobody is inside, and let nobody in."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._shut)
+            self._shut = True
+            self._condition.wait_for(lambda: not self._inside)
+
+    def open(self) -> None:
+        """Let them in again."""
+        with self._condition:
+            self._shut = False
+            self._condition.notify_all()
+
+
 class Connection(sqlite3.Connection):
     """A connection that also carries out functions, each in one trip to its thread.
 
     aiosqlite has no public way to run a function in a connection's thread, but hands whatever
     `execute_fetchall` is given to `execute`.
+
+    It is closed while the process forks, and opened again by the next function. Otherwise SQLite
+    in the child would take the locks of the parent for its own: what the child wrote would be gone
+    when the parent closes, and a transaction under way would lock the child out for ever.
+
+    Parameters
+    ----------
+    pragmas
+        Statements that prepare a connection.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
+        self._arguments = args, kwargs
+        self._pragmas = pragmas
+        with _gate:
+            self._open()
         self._kept: list[Any] = []
         self._error: Exception | None = None
         self._loaded: tuple[str, Document] = ("", {})
+
+    def _open(self) -> None:
+        args, kwargs = self._arguments
+        # whoever forks may close it, not only its own thread
+        super().__init__(*args, **{**kwargs, "check_same_thread": False})
+        self._closed = self._prepared = False
         self.create_function(MATCH, 2, self._match, deterministic=True)
         self.create_function(SET, 2, self._set, deterministic=True)
+        _connections.add(self)
 
     def execute(self, sql: Any, parameters: Any = (), /) -> Any:
         """Execute a statement, or call a function with this connection."""
-        if callable(sql):
+        if not callable(sql):
+            return super().execute(sql, parameters)
+        with _gate:
+            if self._closed:
+                self._open()
+            if not self._prepared:
+                for pragma in self._pragmas:
+                    super().execute(pragma).fetchall()
+                self._prepared = True
             return _Outcome(sql(self))
-        return super().execute(sql, parameters)
+
+    def close(self) -> None:
+        """Close it for good."""
+        with _gate:
+            _connections.discard(self)
+            super().close()
+
+    def put_away(self) -> None:
+        """Close it until the next function comes."""
+        super().close()
+        self._closed = True
 
     def keep(self, value: Any) -> int:
         """Keep what a function of the next statement needs."""
@@ -108,6 +183,19 @@ class Connection(sqlite3.Connection):
             raise
 
 
+_gate: Final = _Gate()
+_connections: Final[WeakSet[Connection]] = WeakSet()
+
+
+def _before_fork() -> None:
+    _gate.shut()
+    for connection in list(_connections):
+        connection.put_away()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_child=_gate.reset)
+
+
 class _Outcome:
     """What a function answered, in the shape of a cursor."""
 
@@ -121,41 +209,69 @@ class _Outcome:
 
 
 class ConnectionThread:
-    """A connection and the thread it lives in."""
+    """A connection and the thread it lives in.
 
-    def __init__(self, path: Path, busy_timeout: float) -> None:
-        self._path = path
+    Parameters
+    ----------
+    path
+        The file; made with mode 0600 when it is missing.
+    busy_timeout
+        Seconds to wait for other processes' transactions.
+    pragmas
+        Statements that prepare the connection.
+    """
+
+    def __init__(self, path: Path, busy_timeout: float, *pragmas: str) -> None:
+        def connect() -> Connection:
+            _create(path)
+            return Connection(path, timeout=busy_timeout, isolation_level=None, pragmas=pragmas)
+
         self.busy = 0
-        self._proxy = _in_daemon_thread(
-            lambda: aiosqlite.connect(
-                path, isolation_level=None, factory=Connection, timeout=busy_timeout
-            )
-        )
+        self._proxy = _in_daemon_thread(lambda: aiosqlite.Connection(connect, iter_chunk_size=64))
 
-    async def open(self, *pragmas: str) -> None:
+    async def open(self) -> None:
         with _translating():
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            os.close(descriptor)
-            try:
-                await self._proxy
-                for pragma in pragmas:
-                    await self.call(lambda c, pragma=pragma: c.execute(pragma).fetchall())  # type: ignore[misc]
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await self.close()
-                raise
+            await self._proxy
 
     async def call(self, function: Callable[[Connection], T]) -> T:
+        """Call a function in the thread; cancelled, wait for its end all the same."""
         self.busy += 1
         try:
             with _translating():
-                return cast(T, await self._proxy.execute_fetchall(cast(str, function)))
+                try:
+                    return await self._carry_out(function)
+                except asyncio.CancelledError:
+                    # the thread would die of an answer to an event loop that is closed by then
+                    with anyio.CancelScope(shield=True), suppress(ValueError):  # closed meanwhile
+                        await self._carry_out(_nothing)
+                    raise
         finally:
             self.busy -= 1
+
+    async def _carry_out(self, function: Callable[[Connection], T]) -> T:
+        return cast(T, await self._proxy.execute_fetchall(cast(str, function)))
 
     async def close(self) -> None:
         with _translating():
             await self._proxy.close()
+
+
+def _nothing(_: Connection) -> None:
+    """Do nothing, after all that came before."""
+
+
+_creating: Final = threading.Lock()
+
+
+def _create(path: Path) -> None:
+    """Make the file unless it is there.
+
+    A file that is there must not be opened but by SQLite: closing it again would take away every
+    lock that SQLite has on it in this process (fcntl(2), close), and another process that closes
+    its last connection would delete the log that we write to.
+    """
+    with _gate, _creating, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _in_daemon_thread(make: Callable[[], T]) -> T:
@@ -171,7 +287,12 @@ def _in_daemon_thread(make: Callable[[], T]) -> T:
     return made[0]
 
 
-_TEMPORARY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT}
+_TEMPORARY: Final = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_PROTOCOL,  # too many processes wanted the log's index at once
+}
 _DENIED: Final = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,

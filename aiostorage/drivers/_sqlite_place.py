@@ -19,8 +19,6 @@ _NAMES: Final = (
 NETWORK: Final = frozenset(_NAMES.split())
 """File systems whose clients do not share memory: the log's index lives in shared memory."""
 
-_MAGIC: Final = b"SQLite format 3\0"
-
 
 def filesystem_of(path: Path, mountinfo: str) -> str | None:
     """Tell the type of the file system that `path` is on.
@@ -52,10 +50,8 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
     ------
     ConfigurationError
         The directory is missing, the path is a directory, or the file system is a network one.
-    NotADatabaseError
-        The file is no SQLite database.
     PermissionDenied
-        The file or its directory cannot be read.
+        The file cannot be read or written, or its directory cannot be looked into.
     """
     try:
         parent = path.parent.resolve(strict=True)
@@ -79,15 +75,14 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
             f"{path} is on a network file system ({kind}), where SQLite's write-ahead log corrupts "
             "data; put the file on a local disk, or use an engine made for many machines"
         )
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
-    except FileNotFoundError:
-        return
-    except PermissionError as error:
-        raise PermissionDenied(f"cannot read {path}: {error.strerror}") from error
-    if head and head != _MAGIC:
-        looks = " (it looks like a pickle, such as Oríon's PickledDB)" if head[0] == 0x80 else ""
-        raise NotADatabaseError(f"{path} is not a SQLite database{looks}; it was left as it is")
-    if not os.access(path, os.W_OK):
-        raise PermissionDenied(f"cannot write to {path}")
+    # not by opening it: to close it again would take away SQLite's locks, see `ConnectionThread`
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionDenied(f"cannot read and write {path}")
+
+
+def not_a_database(path: Path) -> NotADatabaseError:
+    """Say of a file that SQLite refused what it is instead."""
+    with path.open("rb") as file:
+        pickle = file.read(1) == b"\x80"
+    looks = " (it looks like a pickle, such as Oríon's PickledDB)" if pickle else ""
+    return NotADatabaseError(f"{path} is not a SQLite database{looks}; it was left as it is")

@@ -31,8 +31,12 @@ def prepare(connection: Connection, path: Path, version: int, tables: Iterable[T
     """
     if sqlite3.sqlite_version_info < (3, 35):
         raise ConfigurationError(f"SQLite 3.35 or newer is needed, not {sqlite3.sqlite_version}")
-    if _recognised(connection, path, version):
-        return
+    connection.execute("BEGIN")  # one look: somebody may be making the tables just now
+    try:
+        if _recognised(connection, path, version):
+            return
+    finally:
+        connection.back_out()
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise ConfigurationError(

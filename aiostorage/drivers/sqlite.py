@@ -21,10 +21,15 @@ import anyio
 from aiostorage._core.projection import select
 from aiostorage.drivers._sqlite_compile import Table
 from aiostorage.drivers._sqlite_connection import Connection, ConnectionThread
-from aiostorage.drivers._sqlite_place import check_place
+from aiostorage.drivers._sqlite_place import check_place, not_a_database
 from aiostorage.drivers._sqlite_schema import prepare
 from aiostorage.drivers._sqlite_writer import GroupCommit
-from aiostorage.errors import ConfigurationError, DuplicateKeyError, StorageClosedError
+from aiostorage.errors import (
+    ConfigurationError,
+    DuplicateKeyError,
+    NotADatabaseError,
+    StorageClosedError,
+)
 from aiostorage.operations import (
     Count,
     Delete,
@@ -50,7 +55,7 @@ POLL: Final = (0.002, 0.02)
 """Seconds between two looks for a commit of another process: at first, and after a while."""
 
 _inherited: list[Any] = []
-"""Connections of a parent process. SQLite forbids a child to use or even close them."""
+"""Connections of a parent process. Their threads are gone; dropped, they would complain of that."""
 
 
 class SQLiteDriver:
@@ -129,9 +134,11 @@ class SQLiteDriver:
         thread = await self._connect()
         try:
             await thread.call(lambda c: prepare(c, self._path, layout.version, tables.values()))
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await thread.close()
+            if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
+                raise await anyio.to_thread.run_sync(not_a_database, self._path) from error
             raise
         self._tables, self._writer = tables, GroupCommit(thread, self._run, self._clock)
 
@@ -148,8 +155,10 @@ class SQLiteDriver:
                 await writer.aclose()
 
     async def _connect(self) -> ConnectionThread:
-        thread = ConnectionThread(self._path, self._busy_timeout)
-        await thread.open(f"PRAGMA synchronous = {self._synchronous}")
+        thread = ConnectionThread(
+            self._path, self._busy_timeout, f"PRAGMA synchronous = {self._synchronous}"
+        )
+        await thread.open()
         return thread
 
     # ---------------------------------------------------------------------------- operations

@@ -22,7 +22,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DEADLINE = 60.0
-"""Seconds that one script or one command may take."""
+"""Seconds that one script may take."""
+
+LONG = 240.0
+"""Seconds that one command may take: the demo works for a while."""
 
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 CLI = "import sys; from aiostorage.cli import main; sys.exit(main())"
@@ -73,7 +76,7 @@ README_COMMANDS = [
 ]
 
 
-def run(arguments: list[str], folder: Path, where: str) -> str:
+def run(arguments: list[str], folder: Path, where: str, deadline: float = DEADLINE) -> str:
     """Run a process to its end; answer what it printed."""
     done = subprocess.run(
         arguments,
@@ -88,7 +91,7 @@ def run(arguments: list[str], folder: Path, where: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=deadline,
         check=False,
     )
     assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -99,7 +102,7 @@ def run_command(command: str, folder: Path, where: str) -> str:
     """Run `aiostorage`, from this environment wherever the reader has it."""
     program, *arguments = shlex.split(command)
     assert Path(program).name == "aiostorage", f"{where}: {command!r} is not ours to run"
-    return run([sys.executable, "-c", CLI, *arguments], folder, where)
+    return run([sys.executable, "-c", CLI, *arguments], folder, where, LONG)
 
 
 @pytest.mark.parametrize(
@@ -143,11 +146,9 @@ def test_the_readme_has_its_two_commands() -> None:
     assert "bash .ci/run" in README_COMMANDS
 
 
-@pytest.mark.parametrize("command", README_COMMANDS)
-def test_the_commands_of_the_readme_work(command: str, tmp_path: Path) -> None:
-    for part in command.split(" && "):
-        if re.fullmatch(r"git clone \S+|cd \S+", part):
-            continue
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
+    for part in (part for command in README_COMMANDS for part in command.split(" && ")):
         if re.fullmatch(r"python3? -m venv \S+|\S*pip install \.", part):
             continue  # .ci/run does as much before it starts these tests
         if part == "bash .ci/run":

@@ -1,0 +1,40 @@
+"""Numbers and parameters as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["number", "pairs", "plural", "span"]
+
+
+def number(value: float | None) -> str:
+    """Write an objective: whole ones with commas, others with six digits."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def pairs(params: Mapping[str, Any]) -> str:
+    """Write parameters, reals with six digits."""
+    return " ".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+    )
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{_ending(noun)}"
+
+
+def _ending(noun: str) -> str:
+    return "es" if noun.endswith("s") else "s"
+
+
+def span(seconds: float) -> str:
+    """Write a duration."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"

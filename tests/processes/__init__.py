@@ -1,0 +1,1 @@
+"""Tests with real processes, which are really killed."""

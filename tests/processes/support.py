@@ -1,0 +1,193 @@
+"""Processes of our own: started, listened to, and ended by their handles."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import aiostorage
+
+__all__ = ["DEADLINE", "Events", "Starter", "Worker", "integrity", "starter"]
+
+DEADLINE = 60.0
+"""Seconds that anything may take on a machine that has much else to do."""
+
+HERE = Path(__file__).parent
+
+Events: TypeAlias = "queue.SimpleQueue[tuple[Worker, str | None]]"
+"""What several processes print: the process and the line, None after its last one."""
+
+
+def environment() -> dict[str, str]:
+    """Answer ours, so that a child imports the same package, whatever its directory is."""
+    package = str(Path(aiostorage.__file__).parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+class Worker:
+    """A Python process: the lines that it prints, and how it ends.
+
+    Parameters
+    ----------
+    script
+        The name of a script beside this file, or ``-c`` followed by code in `arguments`.
+    arguments
+        What it finds in ``sys.argv``.
+    complaints
+        The file for its stderr.
+    into
+        Where its lines go, each beside itself, instead of `line`.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        arguments: tuple[object, ...],
+        complaints: Path,
+        into: Events | None = None,
+    ) -> None:
+        self._complaints = complaints
+        self._into = into
+        command = [sys.executable, script if script == "-c" else str(HERE / script)]
+        with complaints.open("wb") as stderr:
+            self._popen = subprocess.Popen(
+                [*command, *map(str, arguments)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment(),
+                text=True,
+            )
+        self.pid = self._popen.pid
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            self._heard(line.rstrip("\n"))
+        self._heard(None)
+
+    def _heard(self, line: str | None) -> None:
+        if self._into is None:
+            self._lines.put(line)
+        else:
+            self._into.put((self, line))
+
+    @property
+    def stderr(self) -> str:
+        """What it has complained about."""
+        return self._complaints.read_text()
+
+    def line(self, within: float = DEADLINE) -> str | None:
+        """Answer the next line that it prints; None after the last one."""
+        try:
+            line = self._lines.get(timeout=within)
+        except queue.Empty:
+            raise AssertionError(
+                f"process {self.pid} printed nothing in {within} s: {self.stderr}"
+            ) from None
+        if line is None:
+            self._lines.put(None)
+        return line
+
+    def expect(self, word: str, within: float = DEADLINE) -> list[str]:
+        """Answer the fields of the next line, which begins with `word`."""
+        line = self.line(within)
+        assert line is not None, f"process {self.pid} has ended: {self.stderr}"
+        first, *fields = line.split(" ")
+        assert first == word, f"{word!r} expected of process {self.pid}, not {line!r}: {self.stderr}"
+        return fields
+
+    def tell(self, line: str = "") -> None:
+        """Write a line to its stdin."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(line + "\n")
+        self._popen.stdin.flush()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill it at once; it is gone when this returns."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._popen.poll() is None
+
+    def wait(self, within: float = DEADLINE) -> int:
+        """Wait for its end; answer its exit code, negative for the signal that killed it."""
+        try:
+            return self._popen.wait(within)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"process {self.pid} does not end: {self.stderr}") from None
+
+    def succeed(self, within: float = DEADLINE) -> None:
+        """Wait for its end; it has nothing to complain about."""
+        code = self.wait(within)
+        assert (code, self.stderr) == (0, ""), f"process {self.pid}: {code}\n{self.stderr}"
+
+    def close(self) -> None:
+        """End it in any case, and let go of its pipes."""
+        if self.runs:
+            self.signal(signal.SIGKILL)  # ends a stopped one too
+        self._popen.wait()
+        self._reader.join()
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        self._popen.stdout.close()
+        try:
+            self._popen.stdin.close()
+        except BrokenPipeError:
+            pass
+
+
+class Starter:
+    """Starts processes, and ends those that are left."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._workers: list[Worker] = []
+
+    def __call__(self, script: str, *arguments: object, into: Events | None = None) -> Worker:
+        """Start a process; the arguments are those of `Worker`."""
+        complaints = self._directory / f"stderr-{len(self._workers)}"
+        self._workers.append(Worker(script, arguments, complaints, into))
+        return self._workers[-1]
+
+    def close(self) -> None:
+        """End them all."""
+        for worker in self._workers:
+            worker.close()
+
+
+@contextmanager
+def starter(directory: Path) -> Iterator[Starter]:
+    """Answer a starter whose processes end with the block."""
+    start = Starter(directory)
+    try:
+        yield start
+    finally:
+        start.close()
+
+
+def integrity(path: Path) -> str:
+    """Answer what SQLite finds wrong with a file that nobody has open; ``ok`` if nothing."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("PRAGMA integrity_check").fetchall()
+    return "; ".join(row[0] for row in found)

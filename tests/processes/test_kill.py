@@ -1,0 +1,141 @@
+"""Workers are killed at any moment, again and again: no trial and no result is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from aiostorage import Trial, open_storage
+
+from .support import DEADLINE, Events, Starter, Worker, integrity
+from .worker_kill import LEASE, RETRY, TASKS
+
+PROCESSES = 8
+TRIALS = 50 * PROCESSES
+KILLS = 20
+SEED = 20261124
+
+
+@dataclass
+class Crew:
+    """Processes that are killed and replaced while they work."""
+
+    start: Starter
+    path: Path
+    logs: Path
+    experiment: str
+    draw: random.Random
+    alive: list[Worker] = field(default_factory=list)
+    killed: list[Worker] = field(default_factory=list)
+    holders_killed: int = 0
+    events: Events = field(default_factory=queue.SimpleQueue)
+
+    def hire(self) -> None:
+        name = f"p{len(self.alive) + len(self.killed)}"
+        arguments = (self.path, self.experiment, self.logs / name, name, TRIALS, SEED)
+        self.alive.append(self.start("worker_kill.py", *arguments, into=self.events))
+
+    def kill(self, victim: Worker) -> None:
+        self.alive.remove(victim)
+        self.killed.append(victim)
+        time.sleep(self.draw.uniform(0.0, 0.004))  # whatever it is doing then
+        victim.kill()
+        self.hire()
+
+    def watch(self) -> None:
+        """Kill one after so many completions, every third time one that holds the lock."""
+        for _ in range(PROCESSES):
+            self.hire()
+        left = self.draw.randrange(5, 25)
+        while self.alive:
+            worker, line = self.events.get(timeout=DEADLINE)
+            if worker not in self.alive:
+                continue
+            if line is None:
+                worker.succeed()
+                self.alive.remove(worker)
+                continue
+            left -= line == "completed"
+            holder_wanted = len(self.killed) % 3 == 2
+            if left > 0 or len(self.killed) == KILLS or (holder_wanted and line != "holds"):
+                continue
+            self.kill(worker if holder_wanted else self.draw.choice(self.alive))
+            self.holders_killed += holder_wanted
+            left = self.draw.randrange(8, 20)
+
+
+async def prepare(path: Path) -> str:
+    async with open_storage(f"sqlite:///{path}") as storage:
+        experiment = await storage.create_experiment({"name": "kill"}, algo_state={"count": 0})
+        await storage.register_trials(
+            [Trial(experiment=experiment.id, params={"x": x}) for x in range(TRIALS)]
+        )
+    return str(experiment.id)
+
+
+@dataclass
+class Outcome:
+    trials: list[Trial]
+    count: int
+    waited: float
+
+
+async def look(path: Path, experiment: str) -> Outcome:
+    async with open_storage(f"sqlite:///{path}", lock_lease=LEASE) as storage:
+        before = time.monotonic()
+        async with storage.acquire_algorithm_lock(
+            experiment, timeout=DEADLINE, retry_interval=RETRY
+        ) as algorithm:
+            waited = time.monotonic() - before
+            count = algorithm.state["count"]
+        trials = await storage.fetch_trials(uid=experiment)
+    assert trials is not None
+    return Outcome(trials, count, waited)
+
+
+def test_kill(
+    start: Starter, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = asyncio.run(prepare(path))
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    crew = Crew(start, path, logs, experiment, random.Random(SEED))
+    begin = time.monotonic()
+    crew.watch()
+    seconds = time.monotonic() - begin
+
+    outcome = asyncio.run(look(path, experiment))
+    lines = [line.split(" ") for log in logs.iterdir() for line in log.read_text().splitlines()]
+    words = Counter(line[0] for line in lines)
+    logged = {trial: who for word, *rest in lines if word == "completed" for trial, who in [rest]}
+    kills = len(crew.killed)
+    with capsys.disabled():
+        print(
+            f"\nkill: {TRIALS} trials in {seconds:.1f} s, {kills} processes killed, "
+            f"{crew.holders_killed} of them seen with the lock; "
+            f"{TRIALS - len(logged)} completions not logged, "
+            f"{words['trial-lost']} trials and {words['lock-lost']} locks lost by the living; "
+            f"{words['held']} holdings logged, {outcome.count} counted; "
+            f"lock free after {outcome.waited:.2f} s"
+        )
+
+    assert kills == KILLS
+    # exactly once: nobody was told that he completed what another one had
+    assert words["completed"] == len(logged)
+    assert [trial.status for trial in outcome.trials] == ["completed"] * TRIALS
+    stored = {str(t.id): {r.name: r.value for r in t.results}["who"] for t in outcome.trials}
+    assert len(stored) == TRIALS
+    assert {trial: stored[trial] for trial in logged} == logged
+    assert len(set(stored.values())) == TRIALS
+    assert TRIALS - len(logged) <= kills * TASKS
+    # a holder may be killed between saving the state and logging that it did
+    assert words["held"] <= outcome.count <= words["held"] + kills
+    assert outcome.waited < LEASE + RETRY + 1.0
+    assert integrity(path) == "ok"
