@@ -18,10 +18,10 @@ give write access to those you trust, as with any database of Oríon's.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import orion.core
@@ -33,7 +33,7 @@ from aiostorage import errors
 from aiostorage._core.collections import Collections
 from aiostorage._core.projection import check_selection, select
 from aiostorage.algorithm import LockedAlgorithmState
-from aiostorage.factory import open_storage
+from aiostorage.factory import setup_storage
 from aiostorage.sync import SyncStorage
 from aiostorage.trial import Trial
 
@@ -48,11 +48,12 @@ _TRANSLATED: Final[dict[type[Exception], type[Exception]]] = {
     errors.DuplicateKeyError: orion_database.DuplicateKeyError,
     errors.FailedUpdate: orion_base.FailedUpdate,
     errors.LockAcquisitionTimeout: orion_base.LockAcquisitionTimeout,
+    # Oríon's workers try again, which is all there is to do
+    errors.LockLost: orion_base.LockAcquisitionTimeout,
     errors.MissingArguments: orion_base.MissingArguments,
 }
 
 _shared: dict[Any, SyncStorage] = {}
-_shared_lock = threading.Lock()
 
 
 class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Oríon is not typed
@@ -183,8 +184,9 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
         return _orions(self._ask(self._storage.reserve_trial, experiment))
 
     def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
-        """Answer the trials that match; None if there is no such experiment."""
-        return _orions(self._ask(self._storage.fetch_trials, experiment, uid, _plain(where)))
+        """Answer the trials that match; none, as Oríon's own storage, without an experiment."""
+        found = self._ask(self._storage.fetch_trials, experiment, uid, _plain(where))
+        return _orions(found or [])
 
     def get_trial(self, trial: Any = None, uid: Any = None, experiment_uid: Any = None) -> Any:
         """Answer one trial as it is stored, None if there is none."""
@@ -253,6 +255,8 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
     ) -> None:
         """Set the status of a trial that has the status `was`."""
         ours = _ours(trial)
+        if not isinstance(heartbeat, datetime):  # `ExperimentClient.reserve` passes its interval
+            heartbeat = None
         self._ask(self._storage.set_trial_status, ours, status, heartbeat, was)
         trial.status, trial.worker = ours.status, ours.worker
 
@@ -310,10 +314,13 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
         try:
             yield state
         except BaseException as error:
-            if not manager.__exit__(type(error), error, error.__traceback__):
+            with _orions_errors():
+                ended = manager.__exit__(type(error), error, error.__traceback__)
+            if not ended:
                 raise
         else:
-            manager.__exit__(None, None, None)
+            with _orions_errors():
+                manager.__exit__(None, None, None)
 
     @staticmethod
     def _ask(method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -333,8 +340,12 @@ class AioStorageDB:
     def write(self, collection_name: str, data: Any, query: Any = None) -> int:
         """Insert `data` (one document or several) or, with a query, set it in what matches."""
         if query is None:
-            documents = data if isinstance(data, list | tuple) else [data]
-            return self._ask(Collections.insert, collection_name, documents)
+            given = data if isinstance(data, list | tuple) else [data]
+            documents = _plain(given)
+            count = self._ask(Collections.insert, collection_name, documents)
+            for document, stored in zip(given, documents, strict=True):
+                document["_id"] = stored["_id"]
+            return count
         return self._ask(Collections.update, collection_name, _plain(query), _plain(data))
 
     def read(self, collection_name: str, query: Any = None, selection: Any = None) -> Any:
@@ -363,12 +374,12 @@ class AioStorageDB:
 
 
 def _shared_storage(options: Mapping[str, Any]) -> SyncStorage:
-    key = repr(sorted(options.items()))
-    with _shared_lock:
-        storage = _shared.get(key)
-        if storage is None:
-            storage = _shared[key] = SyncStorage(open_storage(**options), in_running_loop=True)
-        return storage
+    key = Path.cwd(), repr(sorted(options.items()))  # a path may be relative
+    storage = _shared.get(key)
+    if storage is None:
+        made = SyncStorage(setup_storage(options), in_running_loop=True)
+        storage = _shared.setdefault(key, made)  # another thread may have been faster
+    return storage
 
 
 @contextmanager

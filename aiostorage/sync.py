@@ -35,9 +35,6 @@ __all__ = ["SyncStorage"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-AT_ONCE = 100
-"""Trials that an iterator fetches in one trip to the event loop."""
-
 
 class SyncStorage(BaseStorageProtocol):
     """A storage for callers without an event loop: legacy code, scripts, Oríon.
@@ -64,7 +61,7 @@ class SyncStorage(BaseStorageProtocol):
     def __init__(self, storage: Storage, *, in_running_loop: bool = False) -> None:
         self._storage = storage
         self._in_running_loop = in_running_loop
-        self._portal = Portal()
+        self._portal = Portal(storage.aclose)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"storage": self._storage, "in_running_loop": self._in_running_loop}
@@ -83,12 +80,17 @@ class SyncStorage(BaseStorageProtocol):
     # --------------------------------------------------------------------------- lifetime
 
     def close(self) -> None:
-        """Close the storage and end its event loop. A second call does nothing."""
-        self._call(self._storage.aclose)
+        """Close the storage and end its event loop. A second call does nothing.
+
+        What other threads hold is put back, as if they had been cancelled; they get
+        `StorageClosedError`.
+        """
+        self._check("close", "aclose")
         self._portal.close()
 
     def __enter__(self) -> Self:
-        self._call(self._storage.open)
+        self._check("__enter__", "open")
+        self._portal.call(self._storage.open)
         return self
 
     def __exit__(
@@ -114,22 +116,11 @@ class SyncStorage(BaseStorageProtocol):
         self._check(method.__name__)
         return self._portal.context(method(*args, **kwargs))
 
-    def _iterate(
-        self, method: Callable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Iterator[T]:
-        self._check(method.__name__)
-        items = method(*args, **kwargs)
-        while True:
-            batch = self._portal.call(_next, items)
-            yield from batch
-            if len(batch) < AT_ONCE:
-                return
-
     def in_collections(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Call a method of `Collections`, for adapters; this is no part of the public interface."""
         return self._call(method, self._storage.collections, *args)
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str, twin: str | None = None) -> None:
         if self._in_running_loop:
             return
         try:
@@ -138,7 +129,7 @@ class SyncStorage(BaseStorageProtocol):
             return
         raise RunningLoopError(
             f"SyncStorage.{name}() would block the event loop that runs in this thread; await "
-            f"Storage.{name}() there, or call asyncio.to_thread(storage.{name}, ...); in a "
+            f"Storage.{twin or name}() there, or asyncio.to_thread(storage.{name}, ...); in a "
             "notebook make the facade with SyncStorage(storage, in_running_loop=True)"
         )
 
@@ -206,13 +197,15 @@ class SyncStorage(BaseStorageProtocol):
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
     ) -> Iterator[Any]:
-        return self._iterate(
-            self._storage.iter_trials,
-            experiment,
-            where=where,
-            selection=selection,
-            batch_size=batch_size,
+        items = self._storage.iter_trials(
+            experiment, where=where, selection=selection, batch_size=batch_size
         )
+        while True:
+            self._check("iter_trials")
+            batch = self._portal.call(_next, items, batch_size)
+            yield from batch
+            if len(batch) < batch_size:
+                return
 
     def get_trial(
         self,
@@ -355,12 +348,12 @@ class SyncStorage(BaseStorageProtocol):
         return self._call(self._storage.delete_algorithm_lock, experiment, uid)
 
 
-async def _next(items: AsyncIterator[T]) -> list[T]:
-    """Fetch some items."""
+async def _next(items: AsyncIterator[T], count: int) -> list[T]:
+    """Fetch some items; what is left stays where it is."""
     batch: list[T] = []
     async for item in items:
         batch.append(item)
-        if len(batch) == AT_ONCE:
+        if len(batch) == count:
             break
     return batch
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from aiostorage._core.timeouts import sheltered
 from aiostorage.errors import AioStorageError, BackendError
 
 __all__ = ["repeating"]
@@ -46,7 +47,6 @@ async def repeating(beat: Callable[[], Awaitable[object]], every: float) -> Asyn
             yield
         finally:
             task.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([task])
+            await sheltered(None, lambda: asyncio.wait([task]))
     if gone is not None and scope.cancelled_caught:
         raise gone

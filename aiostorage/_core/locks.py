@@ -23,12 +23,13 @@ from aiostorage._core.identity import experiment_uid, get_uid, new_token
 from aiostorage._core.layout import ALGO, WAITERS
 from aiostorage._core.records import Records, document_of, equal
 from aiostorage._core.state import StateCodec
-from aiostorage._core.timeouts import tidy_up
+from aiostorage._core.timeouts import sheltered, tidy_up
 from aiostorage.algorithm import LockedAlgorithmState
-from aiostorage.errors import LockAcquisitionTimeout, LockError, LockLost
+from aiostorage.errors import AioStorageError, LockAcquisitionTimeout, LockError, LockLost
 from aiostorage.operations import (
     And,
     Compare,
+    Count,
     Delete,
     Document,
     Find,
@@ -45,6 +46,15 @@ NOW: Final = StoreTime()
 
 TICKET: Final = 5.0
 """Seconds that a ticket is good for without being refreshed, at most; else a third of a lease."""
+
+TURN: Final = 0.002
+"""Seconds that one holding takes about, at least: the time to sleep for each waiter before us."""
+
+FAR: Final = 50
+"""Waiters that are counted, at most."""
+
+RECEIPTS: Final = 32
+"""Holders that the record remembers to have released the lock in good order."""
 
 INLINE: Final = 64 * 1024
 """Bytes of state that are coded in the event loop, at most; what is larger goes to a thread."""
@@ -184,8 +194,9 @@ class Locks:
         refresh = 0.0  # when the ticket has to be refreshed; 0 without one
         try:
             while True:
-                if await self._is_next(uid, token):
-                    record = await self._take(uid, token)
+                ahead = await self._ahead(uid, token)
+                if not ahead:
+                    record = await self._take(uid, token, waited=refresh > 0)
                     if record is not None:
                         return record
                 now = anyio.current_time()
@@ -195,10 +206,12 @@ class Locks:
                 if now >= refresh:
                     await self._queue_up(uid, token, renew=refresh > 0)
                     refresh = now + self._ticket / 3
+                limit = min(left, refresh - now, retry_interval)
+                # not every change matters to those at the back: looking costs more than holding
+                pause = min(ahead * TURN, limit)
+                await anyio.sleep(pause)
                 # without a mark this answers at once: what came before it is looked at once more
-                mark = await self._records.wait_for_change(
-                    ALGO, mark, min(left, refresh - now, retry_interval)
-                )
+                mark = await self._records.wait_for_change(ALGO, mark, limit - pause)
         except BaseException:
             # the lock may be ours by now, if its answer did not reach us
             give_up = (self._leave(token), Update(ALGO, _owned(uid, token), _open()))
@@ -207,13 +220,14 @@ class Locks:
             )
             raise
 
-    async def _is_next(self, uid: Any, token: str) -> bool:
-        """Tell whether nobody alive came before."""
+    async def _ahead(self, uid: Any, token: str) -> int:
+        """Count those alive who came before."""
         alive = And((Compare("experiment", "eq", uid), Compare("expires", "gt", NOW)))
-        first = await self._records.execute(Find(WAITERS, alive, {"_id": True}, ("since",), 1))
-        return not first or first[0]["_id"] == token
+        queue = await self._records.execute(Find(WAITERS, alive, {"_id": True}, ("since",), FAR))
+        tokens = [ticket["_id"] for ticket in queue]
+        return tokens.index(token) if token in tokens else len(tokens)
 
-    async def _take(self, uid: Any, token: str) -> Document | None:
+    async def _take(self, uid: Any, token: str, *, waited: bool) -> Document | None:
         free = Or((Compare("locked", "eq", 0), Compare("expires", "lte", NOW)))
         changes = {
             "locked": 1,
@@ -223,9 +237,12 @@ class Locks:
             "expires": StoreTime(self._lease),
         }
         where = And((Compare("experiment", "eq", uid), free))
-        taken = await self._records.execute(Take(ALGO, where, changes, settled=_owned(uid, token)))
-        if taken:
-            return taken[0]
+        # having waited, look first: a vain attempt to write would keep others from writing
+        if not waited or await self._records.execute(Count(ALGO, where)):
+            take = Take(ALGO, where, changes, settled=_owned(uid, token))
+            taken = await self._records.execute(take)
+            if taken:
+                return taken[0]
         if await self._find(uid, {"locked": True}) is None:
             raise LockError(
                 f"experiment {uid!r} has no algorithm record; create_experiment makes one, and so "
@@ -272,17 +289,24 @@ class Locks:
                 "releasing the algorithm lock",
             )
             raise
-        changes = _open()
+        # a receipt, by which we know that we released it even if others have had it since
+        receipts = [token, *(record.get("released") or ())][:RECEIPTS]
+        changes = {**_open(), "released": receipts}
         if data is not None and data != record["state"]:
             changes["state"] = data
-        with anyio.move_on_after(self._lease, shield=True) as scope:
-            if not await self._release(uid, token, changes):
-                raise await self._lost(uid, token)
-        if scope.cancelled_caught:
-            raise LockLost("the lock could not be released within its lease", holder=token)
+        try:
+            released = await sheltered(self._lease, lambda: self._release(uid, token, changes))
+        except TimeoutError as error:
+            if isinstance(error, AioStorageError):
+                raise
+            raise LockLost(
+                "the lock could not be released within its lease", holder=token
+            ) from error
+        if not released:
+            raise await self._lost(uid, token)
 
     async def _release(self, uid: Any, token: str, changes: Mapping[str, Any]) -> bool:
-        settled = equal(experiment=uid, owner=token, locked=0)
+        settled = equal(experiment=uid, released=token)
         update = Update(ALGO, _owned(uid, token), changes, settled)
         results = await self._records.transact((update, self._leave(token)))
         return bool(results[0])

@@ -13,7 +13,8 @@ from tenacity import (
     retry_if_exception_type,
     stop_after_attempt,
     stop_before_delay,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from aiostorage.errors import ConfigurationError, OperationTimeout, TemporaryBackendError
@@ -40,7 +41,7 @@ class RetryPolicy:
     attempt_timeout
         Seconds that one attempt may take.
     initial, maximum
-        Seconds of the first pause, and of the longest.
+        Seconds of the first pause, and of the longest, without their random part.
     jitter
         Seconds of the random part, at most.
     """
@@ -98,7 +99,7 @@ async def retrying(policy: RetryPolicy, attempt: Callable[[bool], Awaitable[T]])
         retry=retry_if_exception_type(TemporaryBackendError),
         stop=stop_after_attempt(policy.attempts)
         | stop_before_delay(max(end - anyio.current_time(), 0.0)),
-        wait=wait_exponential_jitter(policy.initial, policy.maximum, jitter=policy.jitter),
+        wait=wait_exponential(policy.initial, policy.maximum) + wait_random(0, policy.jitter),
         sleep=anyio.sleep,
         reraise=True,
     )(again)

@@ -1,17 +1,52 @@
-"""Time that clean-up may take."""
+"""Time that clean-up may take, whoever cancels."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 
 from aiostorage.errors import AioStorageError
 
-__all__ = ["tidy_up"]
+__all__ = ["sheltered", "tidy_up"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("aiostorage")
+
+
+async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -> T:
+    """Await `action` to its end although this task is cancelled; then let it be cancelled.
+
+    A shielded scope of AnyIO keeps off the cancellation of other scopes, but not ``task.cancel()``,
+    which `asyncio.timeout` and `asyncio.TaskGroup` use; so `action` gets a task of its own.
+
+    Raises
+    ------
+    TimeoutError
+        It took longer than so many seconds.
+    """
+
+    async def act() -> T:
+        with anyio.fail_after(seconds):
+            return await action()
+
+    task = asyncio.create_task(act())
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("while being cancelled: %s", error)
+    raise cancelled
 
 
 async def tidy_up(seconds: float, action: Callable[[], Awaitable[object]], what: str) -> None:
@@ -20,10 +55,9 @@ async def tidy_up(seconds: float, action: Callable[[], Awaitable[object]], what:
     Cancellation does not reach `action`, the time does: after so many seconds it is given up. Its
     errors are logged, not raised, for the caller has something more important to report.
     """
-    with anyio.move_on_after(seconds, shield=True) as scope:
-        try:
-            await action()
-        except AioStorageError as error:
-            log.warning("%s failed: %s", what, error)
-    if scope.cancelled_caught:
+    try:
+        await sheltered(seconds, action)
+    except AioStorageError as error:
+        log.warning("%s failed: %s", what, error)
+    except TimeoutError:
         log.warning("%s did not end within %.3g s", what, seconds)

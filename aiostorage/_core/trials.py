@@ -110,14 +110,7 @@ class Trials:
         try:
             documents = await self._records.execute(take)
         except BaseException as error:
-            if not isinstance(error, Exception) or _uncertain(error):
-                # what may have been reserved for nobody is given back
-                back = Update(TRIALS, ours, {"status": "interrupted", "worker": None})
-                await tidy_up(
-                    self._records.policy.total,
-                    lambda: self._records.execute(back),
-                    "giving a reservation back",
-                )
+            await self._give_back(error, ours, {"status": "interrupted", "worker": None})
             raise
         return [Trial.from_dict(document) for document in documents]
 
@@ -163,7 +156,13 @@ class Trials:
         }
         if status == "reserved":
             changes["worker"] = new_token()
-        await self._write(trial, was, changes)
+        try:
+            await self._write(trial, was, changes)
+        except BaseException as error:
+            if status == "reserved":
+                ours = equal(experiment=trial.experiment, id=trial.id, worker=changes["worker"])
+                await self._give_back(error, ours, {"status": was, "worker": trial.worker})
+            raise
         trial.status = status
         trial.worker = changes.get("worker", trial.worker)
 
@@ -173,11 +172,22 @@ class Trials:
         if await self._records.execute(Update(TRIALS, _held(trial, "reserved"), changes)):
             trial.status = status
 
+    async def _give_back(
+        self, error: BaseException, ours: Condition, changes: Mapping[str, Any]
+    ) -> None:
+        """Undo what may have been reserved for nobody, as the answer did not get through."""
+        if not isinstance(error, Exception) or _uncertain(error):
+            back = Update(TRIALS, ours, changes)
+            await tidy_up(
+                self._records.policy.total,
+                lambda: self._records.execute(back),
+                "giving a reservation back",
+            )
+
     async def _write(self, trial: Trial, was: str, changes: Mapping[str, Any]) -> None:
         """Change a trial that is ours and has the status `was`."""
-        settled = None
-        if changes.get("status", was) != was and trial.worker is not None:
-            owner = changes.get("worker", trial.worker)
+        settled, owner = None, changes.get("worker", trial.worker)
+        if owner is not None and ("worker" in changes or changes.get("status", was) != was):
             settled = equal(
                 experiment=trial.experiment, id=trial.id, status=changes["status"], worker=owner
             )

@@ -23,12 +23,16 @@ INTERRUPTED = 130
 
 
 class Failure(click.ClickException):
-    """What the caller can put right."""
+    """What the caller can put right, from a command of that name."""
 
     exit_code = 2
 
+    def __init__(self, message: str, command: str) -> None:
+        super().__init__(message)
+        self.command = command
 
-class Unexpected(click.ClickException):
+
+class Unexpected(Failure):
     """What only we can put right."""
 
     exit_code = 1
@@ -59,9 +63,8 @@ class CommandLine(click.Group):
         except click.Abort:
             sys.exit(INTERRUPTED)
         except click.ClickException as error:
-            context = getattr(error, "ctx", None)
-            name = context.command_path if context is not None else self.name
-            click.echo(f"{name}: {' '.join(error.format_message().split())}", err=True)
+            message = " ".join(error.format_message().split())
+            click.echo(f"{_origin(error) or self.name}: {message}", err=True)
             sys.exit(error.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -76,21 +79,30 @@ class CommandLine(click.Group):
                 raise  # whoever read our output has seen enough; click ends quietly
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
-            raise explained(error) from error
+            raise explained(error, f"{ctx.command_path} {ctx.invoked_subcommand}") from error
 
 
-def explained(error: Exception) -> click.ClickException:
+def explained(error: Exception, command: str) -> Failure:
     """Make the one line of what was raised; of a group, of what matters most in it."""
     leaves = list(_leaves(error))
     for leaf in leaves:
         if isinstance(leaf, AioStorageError):
-            return Failure(str(leaf))
+            return Failure(str(leaf), command)
     leaf = leaves[0]
     if isinstance(leaf, OSError):
-        return Failure(str(leaf))
+        return Failure(str(leaf), command)
     return Unexpected(
-        f"unexpected {type(leaf).__name__}: {leaf} (with --debug you see where it comes from)"
+        f"unexpected {type(leaf).__name__}: {leaf} (with --debug you see where it comes from)",
+        command,
     )
+
+
+def _origin(error: click.ClickException) -> str | None:
+    """Tell which command an error comes from."""
+    if isinstance(error, Failure):
+        return error.command
+    context = getattr(error, "ctx", None)
+    return context.command_path if isinstance(context, click.Context) else None
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

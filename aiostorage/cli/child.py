@@ -15,9 +15,10 @@ from typing import Any, Final
 
 import anyio
 
+from aiostorage import Storage
 from aiostorage.cli.crew import Crew
 from aiostorage.cli.events import Event, Kind
-from aiostorage.cli.problem import ProblemSpec
+from aiostorage.cli.problem import Problem, ProblemSpec
 from aiostorage.errors import AioStorageError
 from aiostorage.factory import open_storage
 
@@ -56,7 +57,9 @@ def main(job: Mapping[str, Any]) -> None:
 
     code = 1
     try:
-        code = anyio.run(_run, job, report)
+        problem = ProblemSpec.from_dict(job["problem"]).problem()
+        storage = open_storage(job["url"], **job["settings"])
+        code = anyio.run(_run, job, problem, storage, report)
     except BaseException as error:  # noqa: BLE001  the parent tells it
         traceback.print_exc()
         report(Event(Kind.FAILED, error=_line_of(error)))
@@ -66,8 +69,9 @@ def main(job: Mapping[str, Any]) -> None:
         os._exit(code)  # an abandoned evaluation would be waited for
 
 
-async def _run(job: Mapping[str, Any], report: Callable[[Event], None]) -> int:
-    problem = ProblemSpec.from_dict(job["problem"]).problem()
+async def _run(
+    job: Mapping[str, Any], problem: Problem, storage: Storage, report: Callable[[Event], None]
+) -> int:
     with anyio.CancelScope() as scope:
         loop = asyncio.get_running_loop()
 
@@ -76,7 +80,7 @@ async def _run(job: Mapping[str, Any], report: Callable[[Event], None]) -> int:
                 loop.call_soon_threadsafe(scope.cancel)
 
         threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
-        async with open_storage(job["url"], **job["settings"]) as storage:
+        async with storage:
             await Crew(
                 storage,
                 job["experiment"],

@@ -153,7 +153,8 @@ class Crew:
             with spent.on("evaluating"):
                 return await self._problem.evaluate(trial.params)
         except Exception as error:
-            raise _ObjectiveFailed(f"{type(error).__name__}: {error}") from error
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise _ObjectiveFailed(f"{text:.200}") from error
 
     async def _ask_for_more(self, number: int, storage: TimedStorage) -> None:
         """See to it that there are suggestions, together with the others of this process."""

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from aiostorage.cli.options import DEBUG, debug_option
-from aiostorage.cli.problem import Problem, ProblemSpec
+from aiostorage.cli.problem import ProblemSpec
 from aiostorage.cli.run import Run, RunFailed, Settings, Stopped
 from aiostorage.cli.screen import screen_on
 from aiostorage.cli.summary import Summary
@@ -45,7 +45,7 @@ Examples:
 @click.option(
     "--sample",
     type=click.FloatRange(min=0, min_open=True, max=1024),
-    default=1.0,
+    default=0.75,
     show_default=True,
     metavar="MIB",
     help="How much of the corpus to pack.",
@@ -155,20 +155,22 @@ def demo(
         lost_after=lost_after or (3.0 if kill else 30.0),
         debug=ctx.meta.get(DEBUG, False),
     )
-    return anyio.run(partial(_demo, settings, ctx.find_root().info_name or "aiostorage", quiet))
+    program = ctx.find_root().info_name or "aiostorage"
+    run = Run(settings, settings.spec.problem())
+    return anyio.run(partial(_demo, settings, run, program, quiet=quiet))
 
 
 def _given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
 
 
-async def _demo(settings: Settings, program: str, quiet: bool) -> int:
+async def _demo(settings: Settings, run: Run, program: str, *, quiet: bool) -> int:
     console = Console(highlight=False)
-    problem = settings.spec.problem()
-    screen = screen_on(console, problem, quiet=quiet)
-    async with Run(settings, problem) as run:
+    screen = screen_on(console, run.problem, quiet=quiet)
+    async with run:
         if not quiet:
-            console.print(_heading(settings, problem, run), markup=False, soft_wrap=True)
+            heading = _heading(settings, run)
+            console.print(heading, markup=False, soft_wrap=not console.is_terminal)
         try:
             with screen:
                 await run.go(screen.update)
@@ -177,22 +179,25 @@ async def _demo(settings: Settings, program: str, quiet: bool) -> int:
             return 128 + stop.number
         except RunFailed as error:
             raise click.ClickException(str(error)) from error
+        if not quiet:
+            console.print()
         look = f"{program} status {shlex.quote(_without_password(settings.url))}"
         Summary(
-            problem=problem,
+            problem=run.problem,
             board=run.board,
             best=await run.best(),
             references=run.references,
             name=run.name,
             location=None if settings.in_memory else run.location,
             look=look,
+            kill=settings.kill,
         ).print(console)
         return 1 if run.board.statuses["broken"] else 0
 
 
-def _heading(settings: Settings, problem: Problem, run: Run) -> str:
+def _heading(settings: Settings, run: Run) -> str:
     return (
-        f"Looking for {problem.title}: {plural(settings.trials, 'trial')}, "
+        f"Looking for {run.problem.title}: {plural(settings.trials, 'trial')}, "
         f"{plural(settings.workers, 'worker')} in each of "
         f"{plural(settings.processes, 'process')}, on {run.location} (experiment {run.name})"
     )

@@ -63,7 +63,7 @@ class ProblemSpec:
     objective: str | None = None
     space: tuple[str, ...] = ()
     corpus: str | None = None
-    sample: float = 1.0
+    sample: float = 0.75
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:

@@ -21,8 +21,7 @@ from aiostorage.cli.crew import Crew
 from aiostorage.cli.fleet import Fleet
 from aiostorage.cli.problem import Problem, ProblemSpec
 from aiostorage.cli.suggest import RandomSearch
-from aiostorage.cli.summary import best_in
-from aiostorage.cli.survey import tally
+from aiostorage.cli.survey import best_in, tally
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.experiment import Experiment
 from aiostorage.factory import open_storage
@@ -88,15 +87,17 @@ class Run:
 
     Attributes
     ----------
+    problem
+        What the workers look for the best of.
     board
-        What the workers report.
+        What they report.
     references
         What the best objective is compared with; complete after `go`.
     """
 
     def __init__(self, settings: Settings, problem: Problem) -> None:
         self._settings = settings
-        self._problem = problem
+        self.problem = problem
         RandomSearch(problem.space, settings.trials)  # refuses what it cannot do
         self._storage = settings.storage()
         self._experiment = Experiment("", NAME)
@@ -173,7 +174,7 @@ class Run:
             config: dict[str, Any] = {
                 "name": NAME,
                 "version": 1 + max((other["version"] for other in others), default=0),
-                "space": self._problem.space.priors,
+                "space": self.problem.space.priors,
                 "algorithm": {"random": {"seed": settings.seed}},
                 "max_trials": settings.trials,
                 "metadata": {
@@ -195,7 +196,7 @@ class Run:
             crew = Crew(
                 self._storage,
                 self._experiment.id,
-                self._problem,
+                self.problem,
                 trials=settings.trials,
                 workers=settings.workers,
                 report=partial(board.handle, 1),
@@ -228,7 +229,7 @@ class Run:
     # ------------------------------------------------------------------------ beside the work
 
     async def _compare(self) -> None:
-        self.references = await self._problem.references()
+        self.references = await self.problem.references()
 
     async def _follow(self, show: Callable[[Board], None]) -> None:
         while True:

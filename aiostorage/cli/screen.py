@@ -14,7 +14,7 @@ from rich.text import Text
 
 from aiostorage.cli.board import Board, Doing, ProcessView
 from aiostorage.cli.problem import Problem
-from aiostorage.cli.text import number, pairs, span
+from aiostorage.cli.text import measure, pairs, span
 from aiostorage.trial import TrialStatus
 
 __all__ = ["LiveScreen", "PlainScreen", "QuietScreen", "Screen", "screen_on"]
@@ -92,13 +92,17 @@ class PlainScreen(QuietScreen):
         self._console = console
         self._problem = problem
         self._next = time.monotonic() + EVERY / 2
+        self._said = ""
 
     def update(self, board: Board) -> None:
         """See `Screen`."""
         for note in _new_notes(board):
             self._print(board, note)
         if time.monotonic() >= self._next:
-            self._print(board, self._line(board))
+            line = self._line(board)
+            if line != self._said:
+                self._print(board, line)
+            self._said = line
             self._next = time.monotonic() + EVERY
 
     def finish(self, board: Board) -> None:
@@ -121,7 +125,7 @@ class PlainScreen(QuietScreen):
         ]
         parts.append(f"{board.rate:.2f} trials/s")
         if board.best is not None:
-            parts.append(f"best {_with_unit(board.best.objective, self._problem)}")
+            parts.append(f"best {measure(board.best.objective, self._problem.unit)}")
         return ", ".join(parts)
 
 
@@ -160,7 +164,7 @@ class LiveScreen(QuietScreen):
         room = self._console.height - 9
         rows = sum(len(process.workers) for process in board.processes.values())
         return Group(
-            ProgressBar(total=board.trials, completed=board.finished),
+            _progress(board),
             _counts(board),
             self._best(board),
             _workers(board) if rows <= room else _processes(board),
@@ -170,10 +174,19 @@ class LiveScreen(QuietScreen):
         if board.best is None:
             return Text("best so far: none yet", style="dim")
         text = Text("best so far: ")
-        text.append(_with_unit(board.best.objective, self._problem), style="bold green")
+        text.append(measure(board.best.objective, self._problem.unit), style="bold green")
         text.append(f"  {pairs(board.best.params)}", style="dim")
         text.truncate(max(self._console.width, 20), overflow="ellipsis")
         return text
+
+
+def _progress(board: Board) -> Table:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True)
+    bar = ProgressBar(total=board.trials, completed=board.finished)
+    grid.add_row(bar, Text(f"{board.finished}/{board.trials}"))
+    return grid
 
 
 def _counts(board: Board) -> Text:
@@ -239,7 +252,3 @@ def _doing(doing: Doing) -> tuple[str, str, str]:
 def _new_notes(board: Board) -> list[str]:
     notes, board.notes = board.notes, []
     return notes
-
-
-def _with_unit(value: float, problem: Problem) -> str:
-    return f"{number(value)} {problem.unit}".rstrip()

@@ -10,7 +10,9 @@ import anyio
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from aiostorage import Storage
 from aiostorage.cli.options import debug_option
 from aiostorage.cli.survey import LockView, Survey, open_existing, survey
 from aiostorage.cli.text import number
@@ -36,7 +38,8 @@ def status(url: str, experiment: str | None, as_json: bool) -> None:
 
     URL is for example sqlite:///tune.db (a relative path) or sqlite:////home/me/tune.db.
     """
-    location, found = anyio.run(_look, url, experiment)
+    storage = open_existing(url)
+    location, found = storage.location, anyio.run(_look, storage, experiment)
     console = Console(highlight=False)
     if as_json:
         document = {"location": location, "experiments": [one.to_dict() for one in found]}
@@ -47,23 +50,21 @@ def status(url: str, experiment: str | None, as_json: bool) -> None:
         _print_plain(found)
 
 
-async def _look(url: str, experiment: str | None) -> tuple[str, list[Survey]]:
-    async with open_existing(url) as storage:
-        return storage.location, await survey(storage, experiment)
+async def _look(storage: Storage, experiment: str | None) -> list[Survey]:
+    async with storage:
+        return await survey(storage, experiment)
 
 
 def _print_table(console: Console, location: str, found: Sequence[Survey]) -> None:
     statuses = [s.value for s in TrialStatus if s in ALWAYS or any(one.trials[s] for one in found)]
     table = Table(title=location, title_justify="left", title_style="dim", header_style="bold")
     table.add_column("experiment", overflow="fold")
-    table.add_column("id", style="dim", overflow="fold")
     for name in [*statuses, "total", "best"]:
         table.add_column(name, justify="right")
     table.add_column("lock")
     for one in found:
         table.add_row(
-            f"{one.name} v{one.version}",
-            str(one.uid),
+            Text(f"{one.name} v{one.version}\n").append(str(one.uid), style="dim"),
             *(str(one.trials[s]) if one.trials[s] else "[dim]0[/]" for s in statuses),
             str(one.trials.total()),
             number(one.best),

@@ -6,31 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from aiostorage.cli.board import Best, Board, Recovery
 from aiostorage.cli.problem import Problem
-from aiostorage.cli.survey import objective_of
-from aiostorage.cli.text import number, pairs, plural, span
-from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike
+from aiostorage.cli.text import measure, pairs, plural, span
 
-__all__ = ["Summary", "best_in"]
+__all__ = ["Summary"]
 
 LABEL = 12
 """Columns of what stands left."""
-
-
-async def best_in(storage: AsyncStorageProtocol, experiment: ExperimentLike) -> Best | None:
-    """Answer the completed trial with the smallest objective, as the storage has it."""
-    best: Best | None = None
-    completed = {"status": "completed"}
-    wanted = {"results": 1, "params": 1}
-    async for document in storage.iter_trials(experiment, where=completed, selection=wanted):
-        value = objective_of(document)
-        if value is not None and (best is None or value < best.objective):
-            params = {param["name"]: param["value"] for param in document["params"]}
-            best = Best(value, params)
-    return best
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +37,8 @@ class Summary:
         Where everything can be looked at; None if nothing is left.
     look
         The command that does it.
+    kill
+        Whether a process was to be killed.
     """
 
     problem: Problem
@@ -60,13 +48,20 @@ class Summary:
     name: str
     location: str | None
     look: str
+    kill: bool = False
 
     def print(self, console: Console) -> None:
         """Print it."""
-        console.print()
+        if not console.is_terminal:
+            for label, text in self._rows():
+                console.print(f"{label:<{LABEL}}", text, sep="", soft_wrap=True, markup=False)
+            return
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="bold", min_width=LABEL - 2, no_wrap=True)
+        grid.add_column(overflow="fold")
         for label, text in self._rows():
-            line = Text(f"{label:<{LABEL}}", style="bold").append(text)
-            console.print(line, soft_wrap=True, highlight=False)
+            grid.add_row(label, text)
+        console.print(grid)
 
     def _rows(self) -> Iterator[tuple[str, Text]]:
         yield "done", Text(self._done())
@@ -77,7 +72,7 @@ class Summary:
         if self.location is None:
             yield "left", Text("nothing: the storage was in memory")
         else:
-            yield "left", Text(f"{self.location} (experiment {self.name}); look at it with")
+            yield "left", Text(f"{self.location}, experiment {self.name}; look at it with")
             yield "", Text(self.look, style="cyan")
 
     def _done(self) -> str:
@@ -94,14 +89,14 @@ class Summary:
             yield "best", Text("none: no trial was completed with a number")
             return
         best, unit = self.best.objective, self.problem.unit
-        text = Text(f"{number(best)} {unit}".rstrip(), style="green")
+        text = Text(measure(best, unit), style="green")
         yield "best", text.append(f"  {pairs(self.best.params)}", style="default")
         for name, value in self.references.items():
             change = (best - value) / value
             which = "smaller" if change < 0 else "larger"
             yield (
                 "",
-                Text(f"{number(value)} {unit} by {name}: the best is {abs(change):.2%} {which}"),
+                Text(f"{measure(value, unit)} by {name}: the best is {abs(change):.2%} {which}"),
             )
 
     def _share(self) -> str:
@@ -134,6 +129,8 @@ class Summary:
             for trial in killed.trials:
                 recovery = board.recovered.get(trial)
                 yield "", Text(f"{trial[:8]} {self._fate(trial, recovery, killed.at)}")
+        elif self.kill:
+            yield "killed", Text("none: the run was over before one was in the middle of a trial")
         others = [trial for trial in board.recovered if not killed or trial not in killed.trials]
         if others:
             ids = ", ".join(trial[:8] for trial in others)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiostorage import Storage
+from aiostorage.cli.board import Best
 from aiostorage.errors import ConfigurationError, NotADatabaseError
 from aiostorage.factory import open_storage
 from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike, Uid
 
-__all__ = ["LockView", "Survey", "objective_of", "open_existing", "survey", "tally"]
+__all__ = ["LockView", "Survey", "best_in", "objective_of", "open_existing", "survey", "tally"]
 
 _SQLITE: Final = b"SQLite format 3\0"
 _OURS: Final = b"aios"
@@ -166,6 +167,19 @@ async def tally(storage: AsyncStorageProtocol, experiment: ExperimentLike) -> Co
     async for document in storage.iter_trials(experiment, selection={"status": 1}):
         counts[document["status"]] += 1
     return counts
+
+
+async def best_in(storage: AsyncStorageProtocol, experiment: ExperimentLike) -> Best | None:
+    """Answer the completed trial with the smallest objective, as the storage has it."""
+    best: Best | None = None
+    completed = {"status": "completed"}
+    wanted = {"results": 1, "params": 1}
+    async for document in storage.iter_trials(experiment, where=completed, selection=wanted):
+        value = objective_of(document)
+        if value is not None and (best is None or value < best.objective):
+            params = {param["name"]: param["value"] for param in document["params"]}
+            best = Best(value, params)
+    return best
 
 
 def objective_of(document: Mapping[str, Any]) -> float | None:

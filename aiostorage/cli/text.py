@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["number", "pairs", "plural", "span"]
+__all__ = ["measure", "number", "pairs", "plural", "span"]
 
 
 def number(value: float | None) -> str:
@@ -13,6 +13,11 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def measure(value: float, unit: str) -> str:
+    """Write an objective with its unit, if it has one."""
+    return f"{number(value)} {unit}".rstrip()
 
 
 def pairs(params: Mapping[str, Any]) -> str:

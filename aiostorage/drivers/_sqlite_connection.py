@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar, cast
 from weakref import WeakSet
 
 import aiosqlite
-import anyio
 
 from aiostorage._core.codec import dump_document, load_document
 from aiostorage._core.projection import apply_changes
+from aiostorage._core.timeouts import sheltered
 from aiostorage.drivers._sqlite_compile import MATCH, SET
 from aiostorage.errors import (
     AioStorageError,
@@ -96,8 +96,10 @@ class Connection(sqlite3.Connection):
 
     def _open(self) -> None:
         args, kwargs = self._arguments
+        ours = dict(vars(self))
         # whoever forks may close it, not only its own thread
         super().__init__(*args, **{**kwargs, "check_same_thread": False})
+        vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
         self._closed = self._prepared = False
         self.create_function(MATCH, 2, self._match, deterministic=True)
         self.create_function(SET, 2, self._set, deterministic=True)
@@ -242,8 +244,8 @@ class ConnectionThread:
                     return await self._carry_out(function)
                 except asyncio.CancelledError:
                     # the thread would die of an answer to an event loop that is closed by then
-                    with anyio.CancelScope(shield=True), suppress(ValueError):  # closed meanwhile
-                        await self._carry_out(_nothing)
+                    with suppress(ValueError):  # closed meanwhile
+                        await sheltered(None, lambda: self._carry_out(_nothing))
                     raise
         finally:
             self.busy -= 1

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 import anyio
 
 from aiostorage._core.projection import select
+from aiostorage._core.timeouts import sheltered
 from aiostorage.drivers._sqlite_compile import Table
 from aiostorage.drivers._sqlite_connection import Connection, ConnectionThread
 from aiostorage.drivers._sqlite_place import check_place, not_a_database
@@ -90,7 +91,7 @@ class SQLiteDriver:
             raise ConfigurationError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
         if not 0 <= busy_timeout < 3600:
             raise ConfigurationError(f"busy_timeout is a number of seconds, not {busy_timeout!r}")
-        self._path = Path(path)
+        self._path = Path(path).absolute()  # it may be opened again in another directory
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._clock = clock
@@ -104,7 +105,7 @@ class SQLiteDriver:
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "path": self._path.absolute(),
+            "path": self._path,
             "synchronous": self._synchronous,
             "busy_timeout": self._busy_timeout,
         }
@@ -135,8 +136,7 @@ class SQLiteDriver:
         try:
             await thread.call(lambda c: prepare(c, self._path, layout.version, tables.values()))
         except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await thread.close()
+            await sheltered(None, thread.close)
             if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
                 raise await anyio.to_thread.run_sync(not_a_database, self._path) from error
             raise
@@ -148,11 +148,14 @@ class SQLiteDriver:
             return
         writer, readers = self._writer, self._readers
         self._writer, self._readers = None, []
-        with anyio.CancelScope(shield=True):
+
+        async def close() -> None:
             for thread in readers:
                 await thread.close()
             if writer is not None:
                 await writer.aclose()
+
+        await sheltered(None, close)
 
     async def _connect(self) -> ConnectionThread:
         thread = ConnectionThread(
@@ -260,8 +263,7 @@ class SQLiteDriver:
         if reader is None or (reader.busy and not first and len(self._readers) < READERS):
             reader = await self._connect()
             if len(self._readers) >= READERS or self._writer is None:  # meanwhile
-                with anyio.CancelScope(shield=True):
-                    await reader.close()
+                await sheltered(None, reader.close)
                 return await self._read(function, first=first)
             self._readers.append(reader)
         return await reader.call(function)

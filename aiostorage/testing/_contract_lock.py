@@ -140,7 +140,7 @@ class LockLaws:
         "state",
         [
             (1, (2, [3])),
-            {"set": {1, 2}, "frozen": frozenset("ab")},
+            {"set": {1, 2}, "frozen": frozenset("a")},
             b"\0\xff",
             {"int": 2**200, "small": -(2**100)},
             1 + 2j,

@@ -10,13 +10,15 @@ import anyio
 
 __all__ = ["How", "cancelled_at_every_await"]
 
-How = Literal["pending", "answered", "scope"]
+How = Literal["pending", "answered", "twice", "scope"]
 """How a call is cancelled at an await.
 
 ``pending``
     By ``task.cancel()``, before what it waits for has happened.
 ``answered``
     By ``task.cancel()``, after that has happened and before the call has heard of it.
+``twice``
+    By ``task.cancel()``, and at the next await once more, which is likely in the midst of clean-up.
 ``scope``
     By an AnyIO cancel scope around it, which goes on cancelling whatever is not shielded.
 """
@@ -130,7 +132,7 @@ class _Watched:
                 return
             sent, thrown = None, None
             self._left -= 1
-            if self._left == 0:
+            if self._left == 0 or (self._left == -1 and self._how == "twice"):
                 self._cancel(waited_for)
             try:
                 sent = yield waited_for

@@ -72,8 +72,8 @@ class FaultyDriver:
         Seconds that every call waits before it does anything.
     seed
         Makes the same faults at the same calls.
-    only
-        Which operations may fail by chance; all may without it.
+    losable
+        Which operations may lose their answers by chance; all may without it.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class FaultyDriver:
         after: float = 0.0,
         latency: float = 0.0,
         seed: int = 0,
-        only: Callable[[Operations], bool] | None = None,
+        losable: Callable[[Operations], bool] | None = None,
     ) -> None:
         self.driver = driver
         self.before = before
@@ -99,7 +99,7 @@ class FaultyDriver:
         self.latency = latency
         self.calls = 0
         self.faults = 0
-        self._only = only
+        self._losable = losable or _any_call
         self._random = random.Random(seed)  # noqa: S311  chance, not secrets
         self._planned: list[_Planned] = []
 
@@ -125,6 +125,11 @@ class FaultyDriver:
             Which calls; any without it.
         """
         self._planned += [_Planned(when, matching or _any_call) for _ in range(count)]
+
+    @property
+    def planned(self) -> int:
+        """How many calls of `fail_next` have not come yet."""
+        return len(self._planned)
 
     @property
     def name(self) -> str:
@@ -200,11 +205,10 @@ class FaultyDriver:
                 self._planned.remove(planned)
                 return planned.when
         chance = self._random.random()
-        if self._only is not None and not self._only(operations):
-            return None
         if chance < self.before:
             return "before"
-        return "after" if chance < self.before + self.after else None
+        lost = chance < self.before + self.after and self._losable(operations)
+        return "after" if lost else None
 
     def _lose(self, lost: bool) -> None:
         if lost:

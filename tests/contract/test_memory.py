@@ -25,4 +25,7 @@ class TestStorage(StorageContract):
 
 
 class TestDriver(DriverContract):
-    pass
+    shared = False
+
+    def make_driver(self, tmp_path: Path) -> Driver:
+        return MemoryDriver()

@@ -23,3 +23,14 @@ class TestStorageFull(StorageContract):
 
 class TestStorageNormal(TestStorageFull):
     synchronous = "NORMAL"
+
+
+class TestDriverFull(DriverContract):
+    synchronous: Synchronous = "FULL"
+
+    def make_driver(self, tmp_path: Path) -> Driver:
+        return SQLiteDriver(tmp_path / "store.db", synchronous=self.synchronous)
+
+
+class TestDriverNormal(TestDriverFull):
+    synchronous = "NORMAL"

@@ -19,7 +19,7 @@ from .worker_kill import LEASE, RETRY, TASKS
 
 PROCESSES = 8
 TRIALS = 50 * PROCESSES
-KILLS = 20
+KILLS = 30
 SEED = 20261124
 
 
@@ -50,7 +50,7 @@ class Crew:
         self.hire()
 
     def watch(self) -> None:
-        """Kill one after so many completions, every third time one that holds the lock."""
+        """Kill one after so many completions, every seventh time one that holds the lock."""
         for _ in range(PROCESSES):
             self.hire()
         left = self.draw.randrange(5, 25)
@@ -63,12 +63,12 @@ class Crew:
                 self.alive.remove(worker)
                 continue
             left -= line == "completed"
-            holder_wanted = len(self.killed) % 3 == 2
+            holder_wanted = len(self.killed) % 7 == 6
             if left > 0 or len(self.killed) == KILLS or (holder_wanted and line != "holds"):
                 continue
             self.kill(worker if holder_wanted else self.draw.choice(self.alive))
             self.holders_killed += holder_wanted
-            left = self.draw.randrange(8, 20)
+            left = self.draw.randrange(3, 12)
 
 
 async def prepare(path: Path) -> str:
@@ -91,7 +91,7 @@ async def look(path: Path, experiment: str) -> Outcome:
     async with open_storage(f"sqlite:///{path}", lock_lease=LEASE) as storage:
         before = time.monotonic()
         async with storage.acquire_algorithm_lock(
-            experiment, timeout=DEADLINE, retry_interval=RETRY
+            {"_id": experiment}, timeout=DEADLINE, retry_interval=RETRY
         ) as algorithm:
             waited = time.monotonic() - before
             count = algorithm.state["count"]

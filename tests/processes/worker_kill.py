@@ -33,7 +33,7 @@ class Worker:
 
     def __init__(self, storage: Storage, experiment: str, log: Log, name: str, seed: str) -> None:
         self._storage = storage
-        self._experiment = experiment
+        self._experiment = {"_id": experiment}
         self._log = log
         self._name = name
         self._draw = random.Random(seed)

@@ -1,0 +1,174 @@
+"""``aiostorage import-orion`` and ``export-orion``: coming over from Oríon, and going back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from aiostorage.cli.options import debug_option
+from aiostorage.cli.survey import open_existing
+from aiostorage.cli.text import plural, span
+from aiostorage.errors import ConfigurationError
+from aiostorage.factory import open_storage
+from aiostorage.transfer import Counts, Progress, export_orion, import_orion
+
+__all__ = ["export_command", "import_command"]
+
+QUIET: Final = 5.0
+"""Seconds between two lines about one collection where there is no terminal."""
+
+_NOUNS: Final = {
+    "experiments": "experiment",
+    "trials": "trial",
+    "benchmarks": "benchmark",
+    "algorithms": "algorithm state",
+}
+
+
+@click.command("import-orion")
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("dest")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace experiments that are there but differ, as a whole."
+)
+@click.option(
+    "--state-codec",
+    type=click.Choice(["pickle", "msgpack"]),
+    default="pickle",
+    show_default=True,
+    help="How algorithm state is written; Oríon on aiostorage expects pickle.",
+)
+@debug_option
+def import_command(source: Path, dest: str, overwrite: bool, state_codec: str) -> None:
+    """Copy a PickledDB file of Oríon into a storage.
+
+    SOURCE is read by unpickling it, which runs code that it contains: it has to come from people
+    you trust. DEST is for example sqlite:///tune.db. Run the command again after an interruption,
+    and it goes on. Nothing that is in DEST is changed: what is there and differs is refused.
+    """
+    if dest.partition("://")[0].lower() == "memory":
+        raise ConfigurationError("a storage in memory ends with its process: nothing would be left")
+
+    async def copy(report: Callable[[Progress], None]) -> tuple[Counts, str]:
+        async with open_storage(dest, state_codec=state_codec) as storage:
+            counts = await import_orion(source, storage, overwrite=overwrite, progress=report)
+            return counts, storage.location
+
+    _run(copy, str(source))
+
+
+@click.command("export-orion")
+@click.argument("source")
+@click.argument("dest", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace DEST if it is there.")
+@debug_option
+def export_command(source: str, dest: Path, overwrite: bool) -> None:
+    """Copy a storage into a PickledDB file, for Oríon to carry on there.
+
+    Pickled algorithm states in SOURCE are unpickled, which runs code that they contain. DEST gets
+    its name when it is complete.
+    """
+
+    async def copy(report: Callable[[Progress], None]) -> tuple[Counts, str]:
+        open_existing(source)  # refuses what is not there
+        async with open_storage(source, state_codec="pickle") as storage:
+            counts = await export_orion(storage, dest, overwrite=overwrite, progress=report)
+            return counts, str(dest)
+
+    _run(copy, source)
+
+
+def _run(
+    copy: Callable[[Callable[[Progress], None]], Awaitable[tuple[Counts, str]]], source: str
+) -> None:
+    console = Console(highlight=False)
+    started = time.monotonic()
+    with _Bars(console) if console.is_terminal else _Lines() as display:
+        counts, location = anyio.run(partial(copy, display.update))
+    seconds = span(time.monotonic() - started)
+    click.echo(f"{_summary(counts)}; from {source} to {location} in {seconds}")
+
+
+def _summary(counts: Counts) -> str:
+    """Write all counts in one line: what was copied, even if nothing, and what else there was."""
+    parts = []
+    for verdict, words in (
+        ("copied", "copied"),
+        ("replaced", "replaced"),
+        ("present", "already there:"),
+    ):
+        numbers = {name: getattr(getattr(counts, name), verdict) for name in _NOUNS}
+        if verdict == "copied" or any(numbers.values()):
+            listed = [plural(number, _NOUNS[name]) for name, number in numbers.items()]
+            parts.append(f"{words} {', '.join(listed)}")
+    if counts.orphans:
+        parts.append(f"left out {plural(counts.orphans, 'trial')} of no experiment")
+    return "; ".join(parts)
+
+
+class _Lines:
+    """Tells a log how far a transfer has come."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        """Print a line when a collection is done, and now and then before."""
+        now = time.monotonic()
+        if progress.done == progress.total or now - self._last >= QUIET:
+            self._last = now
+            click.echo(f"{progress.collection}: {progress.done:,} of {progress.total:,}")
+
+
+class _Bars:
+    """Shows on a terminal how far a transfer has come."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Move the bar of a collection."""
+        name = progress.collection
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name)
+        self._bars.update(self._tasks[name], completed=progress.done, total=progress.total)

@@ -1,0 +1,151 @@
+"""The command in a process of its own, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+import pytest
+
+import aiostorage
+from aiostorage import Trial, open_storage
+
+__all__ = [
+    "DEADLINE",
+    "URL",
+    "Outcome",
+    "command",
+    "ended",
+    "environment",
+    "eventually",
+    "interrupt",
+    "lives",
+    "points",
+    "run",
+    "started",
+    "stored",
+    "trials_of",
+]
+
+DEADLINE: Final = 60.0
+"""Seconds that anything may take on a machine that has much else to do."""
+
+URL: Final = "sqlite:///aiostorage-demo.db"
+"""Where the demo puts its experiment."""
+
+# a shell that starts tests in the background has them ignore Ctrl-C, and so would our children
+_BOOT: Final = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from aiostorage.cli import main; sys.argv[0] = 'aiostorage'; main()"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(*arguments: str) -> list[str]:
+    """Answer what runs the command."""
+    return [sys.executable, "-c", _BOOT, *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Answer ours, so that a child imports the same package, whatever its directory is."""
+    package = str(Path(aiostorage.__file__).parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the command; it ends with the body at the latest."""
+    with subprocess.Popen(
+        command(*arguments),
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[str]) -> Outcome:
+    """Wait until a command has ended."""
+    try:
+        out, err = process.communicate(timeout=DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        pytest.fail(f"it did not end; it printed {out[-2000:]!r} and {err[-2000:]!r}")
+    return Outcome(process.returncode, out, err)
+
+
+def run(folder: Path, *arguments: str) -> Outcome:
+    """Run the command to its end."""
+    with started(folder, *arguments) as process:
+        return ended(process)
+
+
+def stored(folder: Path, version: int = 1) -> list[Trial]:
+    """Read the trials of a demo."""
+
+    async def read() -> list[Trial]:
+        async with open_storage(f"sqlite:///{folder / 'aiostorage-demo.db'}") as storage:
+            [config] = await storage.fetch_experiments({"name": "demo", "version": version})
+            return await storage.fetch_trials(config) or []
+
+    return anyio.run(read)
+
+
+def trials_of(folder: Path, version: int = 1) -> list[str]:
+    """Answer the statuses of a demo's trials."""
+    return [trial.status for trial in stored(folder, version)]
+
+
+def points(folder: Path, version: int = 1) -> set[str]:
+    """Answer the different points that a demo has tried."""
+    return {trial.params_repr() for trial in stored(folder, version)}
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something that happens elsewhere."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"still waiting for {what}")
+        time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    """Tell whether there is such a process, and not only its exit code."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state not in ("Z", "X")
+
+
+def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> Outcome:
+    """Send a signal to a command, and wait for its end."""
+    process.send_signal(number)
+    return ended(process)

@@ -1,0 +1,304 @@
+"""The command line in this process: what it accepts, what it refuses and how."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import aiostorage
+from aiostorage import ConfigurationError, Storage, Trial, open_storage
+from aiostorage.cli.app import cli
+
+from .support import environment
+
+URL = "sqlite:///tune.db"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a directory of one's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("mine", "breaks"):
+        sys.modules.pop(name, None)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, prog_name="aiostorage")
+
+
+async def filled(folder: Path) -> None:
+    """Make a storage with two experiments."""
+    async with open_storage(f"sqlite:///{folder}/tune.db") as storage:
+        first = await storage.create_experiment({"name": "first"})
+        await storage.create_experiment({"name": "second thing", "version": 3})
+        await storage.register_trials(
+            [Trial(experiment=first.id, params={"x": x}) for x in (1, 2, 3)]
+        )
+        for value in (2.5, float("nan")):
+            async with storage.reserved_trial(first) as trial:
+                assert trial is not None
+                await storage.complete_trial(trial, value)
+
+
+# -------------------------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_help_names_the_commands(arguments: tuple[str, ...]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 0
+    assert "demo" in result.stdout
+    assert "status" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "status"])
+def test_every_option_is_explained(command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    found = cli.commands[command]
+    for option in found.params:
+        if isinstance(option, click.Option):
+            assert option.help
+            assert option.opts[0] in result.stdout
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"aiostorage {aiostorage.__version__}\n"
+
+
+def test_it_is_a_module_too() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "aiostorage", "--version"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert found.stdout == f"aiostorage {aiostorage.__version__}\n"
+
+
+def test_the_library_and_the_workers_need_neither_click_nor_rich() -> None:
+    code = (
+        "import sys, aiostorage, aiostorage.cli.child; "
+        "print(sorted({'click', 'rich'} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert found.stdout == "[]\n"
+
+
+# ------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nix", "No such command 'nix'"),
+        ("demo --nix", "No such option '--nix'"),
+        ("demo --url nix://x", "unknown storage type 'nix'"),
+        ("demo --url tune.db", "is not a storage URL; write for example sqlite:///tune.db"),
+        ("demo --url sqlite:///nix/x.db", "/nix does not exist"),
+        ("demo --url sqlite:///text.txt", "not a SQLite database"),
+        ("demo --url memory:// --processes 2", "cannot be shared by several processes"),
+        ("demo --kill --processes 1", "--kill needs a process that survives"),
+        ("demo --url memory:// --kill", "--kill needs a process that survives"),
+        ("demo --workers 0", "'--workers'"),
+        ("demo --trials -1", "'--trials'"),
+        ("demo --processes x", "'--processes'"),
+        ("demo --seed -1", "'--seed'"),
+        ("demo --lost-after -1", "'--lost-after'"),
+        ("demo --lost-after nan", "lost_after is a positive number"),
+        ("demo --sample 0", "'--sample'"),
+        ("demo --corpus nix", "Directory 'nix' does not exist"),
+        ("demo --corpus empty", "the corpus is empty"),
+        ("demo --space x=1:2", "--space goes only with --objective"),
+        ("demo --objective mine:f --sample 1", "--sample does not go with --objective"),
+        ("demo --objective mine:f --corpus empty", "does not go with --objective"),
+        ("demo --objective mine", "not of the form module:function"),
+        ("demo --objective nix:f", "cannot import 'nix'"),
+        ("demo --objective breaks:f", "cannot import 'breaks': ZeroDivisionError"),
+        ("demo --objective mine:nix", "module 'mine' has no attribute 'nix'"),
+        ("demo --objective mine:x", "is no function"),
+        ("demo --objective mine:f --space x", "neither name=low:high nor name=a,b,c"),
+        ("demo --objective mine:f --space x=2:1", "the lower bound comes first"),
+        ("demo --objective mine:f --space x=a:b", "the bounds are numbers"),
+        ("demo --objective mine:f --space x=1, --trials 1", "an empty choice"),
+        ("demo --objective mine:f --space x=1:2 --space x=3", "'x' more than once"),
+        ("demo --objective mine:f --space x=1:3 --trials 4", "3 different points at most"),
+        ("status", "Missing argument 'URL'"),
+        ("status nix", "is not a storage URL"),
+        ("status nix://x", "unknown storage type 'nix'"),
+        ("status memory://", "nothing to look at"),
+        ("status sqlite:///nix.db", "/nix.db"),
+        ("status sqlite:///nix/x.db", "/nix/x.db"),
+        ("status sqlite:///empty", "is a directory"),
+        ("status sqlite:///text.txt", "not a SQLite database"),
+        ("status sqlite:///none.txt", "is not a database of aiostorage"),
+        ("status sqlite:///other.db", "is not a database of aiostorage"),
+        ("status sqlite:///tune.db --experiment nix", "'nix'; there is 'first', 'second thing'"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_2(folder: Path, arguments: str, message: str) -> None:
+    (folder / "empty").mkdir()
+    (folder / "text.txt").write_text("no database")
+    (folder / "none.txt").touch()
+    (folder / "mine.py").write_text("def f(params): return 1\nx = 1\n")
+    (folder / "breaks.py").write_text("1 / 0\n")
+    with closing(sqlite3.connect(folder / "other.db")) as other:
+        other.execute("PRAGMA user_version = 7")
+    if "tune.db --exp" in arguments:
+        anyio.run(filled, folder)
+    before = sorted(folder.iterdir())
+    result = call(*arguments.split())
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("aiostorage")
+    assert message in result.stderr
+    left = [path for path in folder.iterdir() if path.name != "__pycache__"]
+    assert sorted(left) == before
+
+
+@pytest.mark.parametrize("arguments", ["--debug status sqlite:///x", "status sqlite:///x --debug"])
+def test_a_traceback_is_for_those_who_ask(arguments: str) -> None:
+    result = call(*arguments.split())
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("aiostorage status: there is no file ")
+
+
+def test_an_error_of_ours_is_one_line_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> Storage:
+        raise ExceptionGroup("several", [TypeError("a\nbug")])
+
+    monkeypatch.setattr("aiostorage.cli.status.open_existing", broken)
+    result = call("status", URL)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("aiostorage status: unexpected TypeError: a bug (with --debug")
+
+
+def test_of_several_errors_the_storage_s_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> Storage:
+        raise ExceptionGroup("several", [TypeError("a bug"), ConfigurationError("the cause")])
+
+    monkeypatch.setattr("aiostorage.cli.status.open_existing", broken)
+    result = call("status", URL)
+    assert (result.exit_code, result.stderr) == (2, "aiostorage status: the cause\n")
+
+
+def test_ctrl_c_is_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: str) -> Storage:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aiostorage.cli.status.open_existing", interrupted)
+    assert call("status", URL).exit_code == 130
+
+
+def test_others_may_call_it_without_being_ended() -> None:
+    with pytest.raises(click.UsageError):
+        cli.main(["nix"], standalone_mode=False)
+
+
+# ------------------------------------------------------------------------------------- status
+
+
+def test_status_is_a_line_for_each_experiment(folder: Path) -> None:
+    anyio.run(filled, folder)
+    result = call("status", URL)
+    assert result.exit_code == 0
+    header, first, second = (line.split("\t") for line in result.stdout.splitlines())
+    found = dict(zip(header, first, strict=True))
+    assert (found["experiment"], found["version"]) == ("first", "1")
+    assert (found["new"], found["completed"], found["total"]) == ("1", "2", "3")
+    assert (found["best"], found["lock"]) == ("2.5", "free")
+    assert second[:2] == ["second thing", "3"]
+    assert second[-2:] == ["-", "free"]
+
+
+def test_status_of_one_experiment_as_json(folder: Path) -> None:
+    anyio.run(filled, folder)
+    result = call("status", URL, "--experiment", "first", "--json")
+    [found] = json.loads(result.stdout)["experiments"]
+    assert found["trials"] == {"new": 1, "completed": 2}
+    assert found["best"] == 2.5
+    assert found["lock"]["locked"] is False
+
+
+def test_status_of_a_storage_without_experiments(folder: Path) -> None:
+    async def make() -> None:
+        async with open_storage(f"sqlite:///{folder}/tune.db"):
+            pass
+
+    anyio.run(make)
+    assert json.loads(call("status", URL, "--json").stdout)["experiments"] == []
+    assert call("status", URL).stdout.count("\n") == 1
+    result = call("status", URL, "--experiment", "x")
+    assert result.stderr == "aiostorage status: there is no experiment 'x'; there are none at all\n"
+
+
+def test_status_tells_who_holds_a_lock(folder: Path) -> None:
+    anyio.run(filled, folder)
+
+    async def look_while_it_is_held() -> tuple[Result, Result]:
+        async with open_storage(f"sqlite:///{folder}/tune.db") as storage:
+            [config] = await storage.fetch_experiments({"name": "first"})
+            async with storage.acquire_algorithm_lock(config) as algorithm:
+                owner.append(algorithm.owner)
+                plain = await anyio.to_thread.run_sync(lambda: call("status", URL))
+                as_json = await anyio.to_thread.run_sync(lambda: call("status", URL, "--json"))
+        return plain, as_json
+
+    owner: list[str | None] = []
+    plain, as_json = anyio.run(look_while_it_is_held)
+    assert f"\theld by {owner[0]} since 20" in plain.stdout
+    lock = json.loads(as_json.stdout)["experiments"][0]["lock"]
+    assert (lock["locked"], lock["owner"]) == (True, owner[0])
+
+
+def test_on_a_terminal_status_is_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    anyio.run(filled, folder)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    result = call("status", URL)
+    assert "completed" in result.stdout
+    assert "second thing v3" in result.stdout
+    assert "interrupted" not in result.stdout  # no trial is
+    assert "\t" not in result.stdout
+
+
+# --------------------------------------------------------------------- the demo in this process
+
+
+def test_a_demo_in_memory() -> None:
+    result = call("demo", "--url", "memory://", "--trials", "6", "--sample", "0.02", "--quiet")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("done        6 trials completed in ")
+    assert "nothing: the storage was in memory" in result.stdout
+
+
+def test_a_corpus_of_one_s_own(folder: Path) -> None:
+    corpus = folder / "corpus"
+    (corpus / "deeper").mkdir(parents=True)
+    (corpus / "deeper" / "text").write_bytes(b"again and " * 999)
+    result = call("demo", "--url", "memory://", "--trials", "2", "--corpus", "corpus")
+    assert result.exit_code == 0
+    assert "from corpus: 2 trials, 4 workers in each of 1 process" in result.stdout

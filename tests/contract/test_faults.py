@@ -1,0 +1,447 @@
+"""Law 11: engines that fail now and then, and whose answers get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import pytest
+
+from aiostorage import (
+    DuplicateKeyError,
+    Experiment,
+    FailedUpdate,
+    OperationTimeout,
+    RetryPolicy,
+    Storage,
+    TemporaryBackendError,
+    Trial,
+)
+from aiostorage._core.layout import TRIALS, WAITERS
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.operations import (
+    And,
+    Compare,
+    Condition,
+    Count,
+    Delete,
+    Find,
+    Insert,
+    Operation,
+    Or,
+    Take,
+    Update,
+)
+from aiostorage.protocols import Driver
+from aiostorage.testing import FaultyDriver, StorageContract
+
+POLICY = RetryPolicy(attempts=60, initial=0.0005, maximum=0.002, jitter=0.0005)
+
+
+def paths(condition: Condition) -> Iterator[str]:
+    if isinstance(condition, Compare):
+        yield condition.path
+    else:
+        for part in condition.conditions:
+            yield from paths(part)
+
+
+def losable(operations: Sequence[Operation[Any]]) -> bool:
+    """Tell which answers may get lost without the storage answering something else.
+
+    What deletes, and what changes the very fields that it looks for, cannot tell afterwards how
+    many records it met; that is by design.
+    """
+    match operations:
+        case [Delete(), *_]:
+            return False
+        case [Update(settled=None) as update, *_]:
+            return not set(paths(update.where)) & set(update.changes)
+        case [Take(settled=None), *_]:
+            return False
+    return True
+
+
+class TestMemory(StorageContract):
+    """Every tenth call fails, and every fourth answer gets lost."""
+
+    durable = False
+    threads = False
+
+    def setup_method(self) -> None:
+        self.driver: Driver = MemoryDriver()
+        self.seeds = count(1)
+
+    def wrapped(self, driver: Driver) -> FaultyDriver:
+        return FaultyDriver(
+            driver, before=0.1, after=0.25, seed=next(self.seeds), losable=losable
+        )
+
+    async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
+        storage = Storage(self.wrapped(self.driver), retry=POLICY, **settings)
+        await storage.open()
+        return storage
+
+
+class TestSQLite(TestMemory):
+    durable = True
+    threads = True
+
+    async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
+        driver = SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")
+        storage = Storage(self.wrapped(driver), retry=POLICY, **settings)
+        await storage.open()
+        return storage
+
+
+# ------------------------------------------------------------- every single answer gets lost
+
+
+class World:
+    def __init__(self, driver: Driver) -> None:
+        self.faulty = FaultyDriver(driver)
+        self.storage = Storage(self.faulty, retry=POLICY)
+        self.truth = Storage(driver)
+        self.numbers = count()
+        self.experiment: Experiment
+
+    async def reset(self) -> None:
+        config = {"name": f"e{next(self.numbers)}"}
+        self.experiment = await self.truth.create_experiment(config, algo_state="old")
+        await self.truth.register_trials(
+            [Trial(experiment=self.experiment.id, params={"x": x}) for x in range(4)]
+        )
+
+    async def reserve(self) -> Trial:
+        trial = await self.truth.reserve_trial(self.experiment)
+        assert trial is not None
+        return trial
+
+    async def statuses(self) -> list[str]:
+        return [t.status for t in await self.truth.fetch_trials(self.experiment) or ()]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    if request.param == "memory":
+        return World(MemoryDriver())
+    return World(SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL"))
+
+
+async def create_experiment(world: World) -> None:
+    config: dict[str, Any] = {"name": f"e{next(world.numbers)}"}
+    experiment = await world.storage.create_experiment(config, algo_state="s")
+    assert await world.truth.fetch_experiments({"name": config["name"]}) == [config]
+    info = await world.truth.get_algorithm_lock_info(experiment)
+    assert info is not None
+    assert info.state == "s"
+    with pytest.raises(DuplicateKeyError):
+        await world.truth.create_experiment({"name": config["name"]})
+
+
+async def create_a_taken_experiment(world: World) -> None:
+    with pytest.raises(DuplicateKeyError):
+        await world.storage.create_experiment({"name": world.experiment.name})
+
+
+async def update_experiment(world: World) -> None:
+    assert await world.storage.update_experiment(world.experiment, a=1)
+    assert len(await world.truth.fetch_experiments({"a": 1, "_id": world.experiment.id})) == 1
+
+
+async def delete_experiment(world: World) -> None:
+    assert await world.storage.delete_experiment(world.experiment) in (0, 1)
+    assert await world.truth.fetch_trials(world.experiment) is None
+
+
+async def register_trial(world: World) -> None:
+    trial = await world.storage.register_trial(
+        Trial(experiment=world.experiment.id, params={"x": 9})
+    )
+    found = await world.truth.get_trial(trial)
+    assert found is not None
+    assert found.to_dict() == trial.to_dict()
+    assert await world.statuses() == ["new"] * 5
+
+
+async def register_trials(world: World) -> None:
+    new = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 20)]
+    assert await world.storage.register_trials(new) == new
+    assert await world.statuses() == ["new"] * 14
+
+
+async def register_a_taken_trial(world: World) -> None:
+    with pytest.raises(DuplicateKeyError):
+        await world.storage.register_trial(Trial(experiment=world.experiment.id, params={"x": 3}))
+    assert await world.statuses() == ["new"] * 4
+
+
+async def reserve_trial(world: World) -> None:
+    trial = await world.storage.reserve_trial(world.experiment)
+    assert trial is not None
+    assert trial.params == {"x": 0}
+    found = await world.truth.get_trial(trial)
+    assert found is not None
+    assert found.worker == trial.worker
+    assert await world.statuses() == ["reserved", "new", "new", "new"]
+
+
+async def reserve_trials(world: World) -> None:
+    trials = await world.storage.reserve_trials(world.experiment, 3)
+    assert [t.params["x"] for t in trials] == [0, 1, 2]
+    assert await world.statuses() == ["reserved"] * 3 + ["new"]
+
+
+async def complete_trial(world: World) -> None:
+    trial = await world.reserve()
+    await world.storage.complete_trial(trial, 1.5)
+    assert trial.status == "completed"
+    assert await world.truth.count_completed_trials(world.experiment) == 1
+
+
+async def push_trial_results(world: World) -> None:
+    trial = await world.reserve()
+    trial.results = [{"name": "o", "type": "objective", "value": 2}]  # type: ignore[list-item]
+    assert await world.storage.push_trial_results(trial) == 1
+
+
+async def set_trial_status(world: World) -> None:
+    trial = await world.reserve()
+    await world.storage.set_trial_status(trial, "suspended")
+    assert await world.statuses() == ["suspended", "new", "new", "new"]
+
+
+async def set_trial_status_reserved(world: World) -> None:
+    trial = (await world.truth.fetch_trials(world.experiment) or [])[1]
+    await world.storage.set_trial_status(trial, "reserved")
+    found = await world.truth.get_trial(trial)
+    assert found is not None
+    assert found.worker == trial.worker
+    assert await world.statuses() == ["new", "reserved", "new", "new"]
+
+
+async def update_heartbeat(world: World) -> None:
+    assert await world.storage.update_heartbeat(await world.reserve()) == 1
+
+
+async def recover_lost_trials(world: World) -> None:
+    trial = await world.reserve()
+    await world.truth.update_trial(trial, heartbeat=datetime.now(UTC) - timedelta(hours=1))
+    await world.storage.recover_lost_trials(world.experiment)
+    assert await world.statuses() == ["interrupted", "new", "new", "new"]
+
+
+async def reserved_trial(world: World) -> None:
+    async with world.storage.reserved_trial(world.experiment) as trial:
+        assert trial is not None
+    assert await world.statuses() == ["interrupted", "new", "new", "new"]
+
+
+async def algorithm_lock(world: World) -> None:
+    async with world.storage.acquire_algorithm_lock(world.experiment, timeout=5) as algorithm:
+        assert algorithm.state == "old"
+        algorithm.set_state("new")
+    info = await world.truth.get_algorithm_lock_info(world.experiment)
+    assert info is not None
+    assert (info.state, bool(info.locked)) == ("new", False)
+    assert await world.faulty.driver.execute(Count(WAITERS)) == 0
+
+
+async def algorithm_lock_left_by_an_error(world: World) -> None:
+    with pytest.raises(LookupError):
+        async with world.storage.acquire_algorithm_lock(world.experiment) as algorithm:
+            algorithm.set_state("new")
+            raise LookupError
+    async with world.truth.acquire_algorithm_lock(world.experiment, timeout=0) as algorithm:
+        assert algorithm.state == "old"
+
+
+async def waiting_for_the_algorithm_lock(world: World) -> None:
+    async with anyio.create_task_group() as group:
+        async with world.truth.acquire_algorithm_lock(world.experiment):
+            group.start_soon(algorithm_lock, world)
+            await anyio.sleep(0.03)
+    assert await world.faulty.driver.execute(Count(WAITERS)) == 0
+
+
+async def initialize_algorithm_lock(world: World) -> None:
+    uid = f"l{next(world.numbers)}"
+    assert await world.storage.initialize_algorithm_lock(uid, {}) == 1
+    assert await world.truth.delete_algorithm_lock(uid=uid) == 1
+
+
+async def create_benchmark(world: World) -> None:
+    config = {"name": f"b{next(world.numbers)}"}
+    assert await world.storage.create_benchmark(config) == 1
+    assert await world.truth.fetch_benchmark({"name": config["name"]}) == [config]
+
+
+async def iter_trials(world: World) -> None:
+    found = [t async for t in world.storage.iter_trials(world.experiment, batch_size=2)]
+    assert [t.params["x"] for t in found] == [0, 1, 2, 3]
+
+
+CALLS: list[Callable[[World], Awaitable[None]]] = [
+    create_experiment,
+    create_a_taken_experiment,
+    update_experiment,
+    delete_experiment,
+    register_trial,
+    register_trials,
+    register_a_taken_trial,
+    reserve_trial,
+    reserve_trials,
+    complete_trial,
+    push_trial_results,
+    set_trial_status,
+    set_trial_status_reserved,
+    update_heartbeat,
+    recover_lost_trials,
+    reserved_trial,
+    algorithm_lock,
+    algorithm_lock_left_by_an_error,
+    waiting_for_the_algorithm_lock,
+    initialize_algorithm_lock,
+    create_benchmark,
+    iter_trials,
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", CALLS)
+async def test_each_call_fails_once(
+    world: World, call: Callable[[World], Awaitable[None]], when: Literal["before", "after"]
+) -> None:
+    async with world.truth:
+        for number in range(1, 100):
+            await world.reset()
+            calls = count(1)
+            world.faulty.fail_next(
+                when, matching=lambda _, calls=calls, number=number: next(calls) == number
+            )
+            await call(world)
+            if world.faulty.planned:
+                assert number > 1
+                return
+        raise AssertionError("the call never ends")
+
+
+# ---------------------------------------------------------------------- the end of patience
+
+
+@pytest.mark.anyio
+async def test_the_policy_runs_out(world: World) -> None:
+    async with world.truth:
+        await world.reset()
+        faulty = FaultyDriver(world.faulty.driver, before=1.0)
+        storage = Storage(faulty, retry=RetryPolicy(attempts=4, initial=0.001, jitter=0))
+        with pytest.raises(TemporaryBackendError, match="injected"):
+            await storage.count_broken_trials(world.experiment)
+        assert faulty.calls == 4
+
+
+@pytest.mark.anyio
+async def test_a_reservation_without_answer_is_given_back(world: World) -> None:
+    async with world.truth:
+        await world.reset()
+        # its only attempt is carried out, but neither answered nor found again
+        storage = Storage(world.faulty, retry=RetryPolicy(attempts=1))
+        world.faulty.fail_next("after", matching=lambda o: isinstance(o[0], Take))
+        with pytest.raises(TemporaryBackendError):
+            await storage.reserve_trial(world.experiment)
+        assert await world.statuses() == ["interrupted", "new", "new", "new"]
+        trial = (await world.truth.fetch_trials(world.experiment) or [])[1]
+        world.faulty.fail_next("after", matching=lambda o: isinstance(o[0], Update))
+        with pytest.raises(TemporaryBackendError):
+            await storage.set_trial_status(trial, "reserved")
+        assert trial.status == "new"
+        assert await world.statuses() == ["interrupted", "new", "new", "new"]
+
+
+@pytest.mark.anyio
+async def test_an_attempt_that_takes_too_long(world: World) -> None:
+    async with world.truth:
+        await world.reset()
+        slow = FaultyDriver(world.faulty.driver, latency=10)
+        policy = RetryPolicy(attempts=2, attempt_timeout=0.02, initial=0.001, jitter=0)
+        with anyio.fail_after(2), pytest.raises(OperationTimeout) as raised:
+            await Storage(slow, retry=policy).count_broken_trials(world.experiment)
+        assert raised.value.ambiguous
+        assert slow.calls == 2
+
+
+@pytest.mark.anyio
+async def test_errors_for_good_are_not_retried(world: World) -> None:
+    async with world.truth:
+        await world.reset()
+        before = world.faulty.calls
+        with pytest.raises(FailedUpdate):
+            await world.storage.set_trial_status(
+                Trial(experiment="e", params={"x": 1}), "broken", was="new"
+            )
+        assert world.faulty.calls == before + 2  # the update, and the look at what is there
+
+
+@pytest.mark.anyio
+async def test_heartbeats_that_do_not_get_through_are_no_end(world: World) -> None:
+    async with world.truth:
+        await world.reset()
+        storage = Storage(world.faulty, retry=RetryPolicy(attempts=1))
+        async with storage.reserved_trial(world.experiment, heartbeat=0.01) as trial:
+            assert trial is not None
+            world.faulty.fail_next("before", count=3)
+            await anyio.sleep(0.1)
+            await storage.complete_trial(trial, 1)
+        assert await world.truth.count_completed_trials(world.experiment) == 1
+
+
+@pytest.mark.anyio
+async def test_iteration_holds_one_page(world: World) -> None:
+    sizes: list[int] = []
+
+    class Spy(FaultyDriver):
+        async def page(self, find: Find, after: object | None, size: int) -> Any:
+            documents, mark = await super().page(find, after, size)
+            sizes.append(len(documents))
+            return documents, mark
+
+    async with world.truth:
+        await world.truth.register_trials(
+            [Trial(experiment="e", params={"x": x}) for x in range(50)]
+        )
+        number = 0
+        async for _ in Storage(Spy(world.faulty.driver)).iter_trials({"_id": "e"}, batch_size=7):
+            number += 1
+            assert sum(sizes) - number < 7  # no page is fetched before it is needed
+        assert number == 50
+        assert max(sizes) == 7
+
+
+@pytest.mark.anyio
+async def test_faulty_driver(world: World) -> None:
+    driver = world.faulty
+    async with world.truth:
+        everything = And((Or((Compare("experiment", "eq", "e"),)),))
+        document = {"_id": 1, "experiment": "e", "id": "t", "status": "new"}
+        driver.fail_next("before")
+        with pytest.raises(TemporaryBackendError) as raised:
+            await driver.execute(Insert(TRIALS, (dict(document),)))
+        assert not raised.value.ambiguous
+        assert await driver.execute(Count(TRIALS, everything)) == 0
+        driver.fail_next("after")
+        with pytest.raises(TemporaryBackendError) as raised:
+            await driver.transact((Insert(TRIALS, (dict(document),)),))
+        assert raised.value.ambiguous
+        assert await driver.execute(Count(TRIALS, everything)) == 1
+        assert (driver.calls, driver.faults) == (4, 2)
+        assert (driver.name, driver.location) == (driver.driver.name, driver.driver.location)
+        for when in ("before", "after"):
+            driver.fail_next(when)  # type: ignore[arg-type]
+            with pytest.raises(TemporaryBackendError):
+                await driver.now()

@@ -1,0 +1,64 @@
+"""Processes that want the lock all the time get it about as often as one another."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from aiostorage import open_storage
+
+from .support import Starter, integrity
+
+
+async def prepare(path: Path) -> str:
+    async with open_storage(f"sqlite:///{path}") as storage:
+        experiment = await storage.create_experiment({"name": "e"}, algo_state={"count": 0})
+    return str(experiment.id)
+
+
+async def counted(path: Path, experiment: str) -> int:
+    async with open_storage(f"sqlite:///{path}") as storage:
+        info = await storage.get_algorithm_lock_info(uid=experiment)
+    assert info is not None
+    count: int = info.state["count"]
+    return count
+
+
+@pytest.mark.parametrize(
+    ("processes", "tasks", "seconds"),
+    [(1, 1, 2), (1, 8, 2), (2, 1, 3), (8, 1, 20), (8, 4, 5)],
+)
+def test_fairness(
+    start: Starter,
+    path: Path,
+    capsys: pytest.CaptureFixture[str],
+    processes: int,
+    tasks: int,
+    seconds: int,
+) -> None:
+    experiment = asyncio.run(prepare(path))
+    workers = [
+        start("worker_hammer.py", path, experiment, tasks, seconds) for _ in range(processes)
+    ]
+    for worker in workers:
+        worker.expect("ready")
+    for worker in workers:
+        worker.tell()
+    counts = [[int(count) for count in worker.expect("held")] for worker in workers]
+    for worker in workers:
+        worker.succeed()
+    shares = [sum(each) for each in counts]
+    with capsys.disabled():
+        print(
+            f"\nfairness: {processes} processes with {tasks} tasks: {sum(shares) / seconds:.0f}/s; "
+            f"each process {sorted(shares)}"
+            + (f"; each task {sorted(sum(counts, []))}" if tasks > 1 else "")
+        )
+    # every holding was alone, and was saved
+    assert asyncio.run(counted(path, experiment)) == sum(shares)
+    assert max(shares) <= 2 * min(shares)
+    for each in counts:
+        assert max(each) <= 2 * min(each) + 2
+    assert integrity(path) == "ok"

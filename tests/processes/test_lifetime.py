@@ -1,0 +1,295 @@
+"""How processes begin and end, fork, and fill the disk, with a storage open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiostorage import LockedAlgorithmState, open_storage
+
+from .support import Starter, Worker, integrity
+from .worker_lifetime import BATCH, LEASE, make_trials, names
+
+SCRIPT = "worker_lifetime.py"
+
+PROCESSES = 8
+NEW_FILES = 12
+
+
+def experiments(path: Path) -> list[str]:
+    """Answer the names of all experiments."""
+
+    async def found() -> list[str]:
+        async with open_storage(f"sqlite:///{path}") as storage:
+            return await names(storage)
+
+    return asyncio.run(found())
+
+
+@pytest.fixture
+def algorithm(path: Path) -> Path:
+    """Make an experiment whose algorithm has a state."""
+
+    async def make() -> None:
+        async with open_storage(f"sqlite:///{path}") as storage:
+            await storage.create_experiment({"name": "e"}, algo_state={"as": "it was"})
+
+    asyncio.run(make())
+    return path
+
+
+def info(path: Path) -> LockedAlgorithmState:
+    async def found() -> LockedAlgorithmState:
+        async with open_storage(f"sqlite:///{path}") as storage:
+            experiment = (await storage.fetch_experiments({}))[0]
+            info = await storage.get_algorithm_lock_info(experiment)
+        assert info is not None
+        return info
+
+    return asyncio.run(found())
+
+
+# -------------------------------------------------------------------------------------- ends
+
+
+def test_exit_with_an_unclosed_storage(start: Starter, path: Path) -> None:
+    start(SCRIPT, "unclosed", path).succeed()
+    assert experiments(path) == ["unclosed"]
+
+
+def test_exit_while_a_thread_writes(start: Starter, path: Path) -> None:
+    worker = start(SCRIPT, "unclosed_while_writing", path)
+    assert worker.wait() == 3
+    assert "Traceback" not in worker.stderr
+    assert experiments(path) == ["unclosed"]
+
+
+@pytest.mark.parametrize("scenario", ["exits", "exits_elsewhere"])
+def test_sys_exit_with_the_lock(start: Starter, algorithm: Path, scenario: str) -> None:
+    worker = start(SCRIPT, scenario, algorithm)
+    worker.expect("holds")
+    assert worker.wait() == 7
+    assert worker.stderr == ""
+    found = info(algorithm)
+    assert (found.locked, found.state) == (False, {"as": "it was"})
+
+
+def test_ctrl_c_with_the_lock(start: Starter, algorithm: Path) -> None:
+    worker = start(SCRIPT, "waits", algorithm)
+    worker.expect("holds")
+    worker.signal(signal.SIGINT)
+    assert worker.wait() in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert worker.stderr.rstrip().endswith("KeyboardInterrupt")
+    found = info(algorithm)
+    assert (found.locked, found.state) == (False, {"as": "it was"})
+
+
+def test_storage_goes_on_after_ctrl_c(start: Starter, algorithm: Path) -> None:
+    worker = start(SCRIPT, "interrupted_and_goes_on", algorithm)
+    worker.expect("holds")
+    worker.signal(signal.SIGINT)
+    assert worker.expect("state") == ["as"]
+    worker.succeed()
+
+
+def test_sigterm_with_the_lock(start: Starter, algorithm: Path) -> None:
+    worker = start(SCRIPT, "waits", algorithm)
+    worker.expect("holds")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == -signal.SIGTERM
+    ended = time.monotonic()
+
+    async def take_over() -> object:
+        async with open_storage(f"sqlite:///{algorithm}") as storage:
+            experiment = (await storage.fetch_experiments({}))[0]
+            async with storage.acquire_algorithm_lock(
+                experiment, timeout=20, retry_interval=0.1
+            ) as found:
+                return found.state
+
+    assert asyncio.run(take_over()) == {"as": "it was"}
+    assert time.monotonic() - ended < LEASE + 1.0
+
+
+# ---------------------------------------------------------------------------- several loops
+
+
+def test_one_storage_in_several_loops(start: Starter, path: Path) -> None:
+    worker = start(SCRIPT, "two_runs", path)
+    assert worker.expect("held") == ["15"]
+    worker.succeed()
+    assert len(experiments(path)) == 30
+
+
+def test_loops_that_end_with_calls_under_way(start: Starter, path: Path) -> None:
+    worker = start(SCRIPT, "two_runs_with_calls_under_way", path)
+    worker.expect("done", within=40)
+    assert worker.wait() == 0
+    assert {"before", "after-0", "after-1"} <= set(experiments(path))
+
+
+# ------------------------------------------------------------------------------------- forks
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing(start: Starter, path: Path, method: str) -> None:
+    worker = start(SCRIPT, "started", method, path)
+    for _ in range(2):
+        line = worker.line()
+        assert line is not None and line.endswith("wrote"), worker.stderr
+    worker.tell()
+    assert worker.expect("children") == ["0", "0"]
+    assert worker.wait() == 0
+    children = [f"child{n}-{i}" for n in range(2) for i in range(5)]
+    late = [f"child{n}-late-{i}" for n in range(2) for i in range(5)]
+    assert experiments(path) == sorted([*children, *late, "parent-0", "parent-1", "parent-2"])
+    assert integrity(path) == "ok"
+
+
+def test_forks_while_busy(start: Starter, path: Path) -> None:
+    worker = start(SCRIPT, "forks_while_busy", path)
+    assert worker.expect("children") == ["0"] * 6
+    assert worker.wait() == 0
+    found = experiments(path)
+    for child in range(6):
+        assert {f"child{child}-{n}" for n in (*range(5), "late")} <= set(found)
+    assert integrity(path) == "ok"
+
+
+def test_pickled(start: Starter, path: Path) -> None:
+    async def main() -> str:
+        async with open_storage(f"sqlite:///{path}") as storage:
+            await storage.create_experiment({"name": "original"})
+            return pickle.dumps(storage).hex()
+
+    start(SCRIPT, "unpickled", asyncio.run(main())).succeed()
+    assert experiments(path) == ["original", "unpickled"]
+
+
+# ------------------------------------------------------------------------------- first opens
+
+
+def test_many_open_a_new_file(start: Starter, path: Path) -> None:
+    workers = [start(SCRIPT, "opens", path, f"w{n}") for n in range(PROCESSES)]
+    for worker in workers:
+        worker.expect("ready")
+    for _ in range(NEW_FILES):
+        for worker in workers:
+            worker.tell("go")
+        for worker in workers:
+            worker.expect("opened")
+    for worker in workers:
+        worker.tell("end")
+    for worker in workers:
+        worker.succeed()
+    for number in range(NEW_FILES):
+        file = Path(f"{path}-{number}")
+        assert experiments(file) == sorted(f"w{n}" for n in range(PROCESSES))
+        assert integrity(file) == "ok"
+
+
+def test_killed_in_the_first_open(start: Starter, path: Path) -> None:
+    worker = start(SCRIPT, "killed_while_opening", path)
+    steps = int(worker.expect("killed")[0])
+    worker.succeed()
+    assert steps > 20
+    assert {integrity(file) for file in path.parent.glob("shared.db-*[0-9]")} == {"ok"}
+
+
+def test_readers_do_not_take_the_lock_off_the_file(start: Starter, path: Path) -> None:
+    """Closing any descriptor of a file drops all locks that a process has on it."""
+
+    async def main() -> None:
+        async with open_storage(f"sqlite:///{path}") as storage:
+            await storage.create_experiment({"name": "one"})
+            assert await names(storage) == ["one"]
+            async with open_storage(f"sqlite:///{path}") as second:
+                assert await names(second) == ["one"]
+            # the last one to close a file removes its log: this one is not the last
+            other = await asyncio.to_thread(start, SCRIPT, "unclosed", path)
+            await asyncio.to_thread(other.succeed)
+            closes = await asyncio.to_thread(start, SCRIPT, "unpickled", pickle.dumps(storage).hex())
+            await asyncio.to_thread(closes.succeed)
+            await storage.create_experiment({"name": "two"})
+
+    asyncio.run(main())
+    assert experiments(path) == ["one", "two", "unclosed", "unpickled"]
+    assert integrity(path) == "ok"
+
+
+# --------------------------------------------------------------------------------- disk full
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"mount is not possible here: {made.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def filled(worker: Worker, path: Path) -> None:
+    for _ in range(2):
+        assert worker.expect("full")[0] == "BackendError"
+    batches = int(worker.expect("stored")[0])
+    worker.succeed()
+    assert batches > 1
+    assert integrity(path) == "ok"
+
+
+def test_file_too_large(start: Starter, path: Path) -> None:
+    filled(start(SCRIPT, "disk_full", path, ""), path)
+
+
+def test_disk_full(start: Starter, small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 500_000)
+    path = small_disk / "full.db"
+    filled(start(SCRIPT, "disk_full", path, ballast), path)
+
+
+# ----------------------------------------------------------------------------------- readers
+
+
+def test_iterating_while_others_write(start: Starter, path: Path) -> None:
+    async def prepare() -> set[str]:
+        async with open_storage(f"sqlite:///{path}") as storage:
+            experiment = await storage.create_experiment({"name": "e"})
+            trials = await storage.register_trials(make_trials(experiment.id, range(30 * BATCH)))
+            return {str(trial.id) for trial in trials}
+
+    async def iterate(seen: list[str]) -> None:
+        async with open_storage(f"sqlite:///{path}") as storage:
+            experiment = (await storage.fetch_experiments({}))[0]
+            async for trial in storage.iter_trials(experiment, batch_size=20):
+                assert trial.status in ("new", "reserved", "completed")
+                assert bool(trial.results) == (trial.status == "completed")
+                seen.append(str(trial.id))
+
+    before = asyncio.run(prepare())
+    writers = [start(SCRIPT, "writes", path, f"w{n}") for n in range(4)]
+    for writer in writers:
+        writer.expect("writes")
+    seen: list[str] = []
+    asyncio.run(iterate(seen))
+    for writer in writers:
+        assert writer.runs
+        writer.tell()
+    for writer in writers:
+        writer.succeed()
+    assert len(seen) == len(set(seen))
+    assert before <= set(seen)
+    assert integrity(path) == "ok"

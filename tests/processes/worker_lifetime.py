@@ -1,0 +1,441 @@
+"""Lives of one process: ``worker_lifetime.py SCENARIO FILE ...``; each scenario is a function."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NoReturn
+
+from aiostorage import BackendError, Storage, Trial, open_storage
+from aiostorage.drivers._sqlite_connection import Connection
+
+BATCH = 100
+LEASE = 1.0
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def heard() -> str:
+    return sys.stdin.readline()
+
+
+def storage_at(path: str | Path, **options: Any) -> Storage:
+    return open_storage(f"sqlite:///{path}", **options)
+
+
+async def names(storage: Storage) -> list[str]:
+    return sorted([config["name"] for config in await storage.fetch_experiments({})])
+
+
+async def written(storage: Storage, name: str) -> None:
+    """Write an experiment and read it again."""
+    await storage.create_experiment({"name": name})
+    assert name in await names(storage)
+
+
+def make_trials(experiment: object, numbers: range) -> list[Trial]:
+    return [Trial(experiment=experiment, params={"number": n, "text": "x" * 200}) for n in numbers]
+
+
+# ------------------------------------------------------------------------------------ ends
+
+KEPT: list[Storage] = []
+"""Storages that nobody closes."""
+
+
+def unclosed(path: str) -> None:
+    KEPT.append(storage_at(path))
+    asyncio.run(written(KEPT[0], "unclosed"))
+
+
+def unclosed_while_writing(path: str) -> None:
+    """Exit while a thread is inside SQLite."""
+
+    async def main() -> None:
+        KEPT.append(storage_at(path))
+        await written(KEPT[0], "unclosed")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().create_task(KEPT[0].create_experiment({"name": "never"}))
+        await asyncio.sleep(0.05)
+        os.register_at_fork  # noqa: B018
+        sys.exit(3)
+
+    asyncio.run(main())
+
+
+async def holding(path: str, then: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Hold the lock of the first experiment, change its state, and do something else."""
+    async with storage_at(path, lock_lease=LEASE) as storage:
+        experiment = (await storage.fetch_experiments({}))[0]
+        async with storage.acquire_algorithm_lock(experiment) as algorithm:
+            algorithm.state["changed"] = True
+            say("holds")
+            await then()
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def leave() -> None:
+    sys.exit(7)
+
+
+async def leave_elsewhere() -> None:
+    task = asyncio.create_task(leave())
+    await forever()
+    await task
+
+
+def exits(path: str) -> None:
+    asyncio.run(holding(path, leave))
+
+
+def exits_elsewhere(path: str) -> None:
+    asyncio.run(holding(path, leave_elsewhere))
+
+
+def waits(path: str) -> None:
+    asyncio.run(holding(path, forever))
+
+
+def interrupted_and_goes_on(path: str) -> None:
+    """Use a storage once more after Ctrl-C has taken its event loop."""
+    storage = storage_at(path, lock_lease=LEASE)
+
+    async def hold() -> None:
+        experiment = (await storage.fetch_experiments({}))[0]
+        async with storage.acquire_algorithm_lock(experiment) as algorithm:
+            algorithm.state["changed"] = True
+            say("holds")
+            await forever()
+
+    async def again() -> None:
+        experiment = (await storage.fetch_experiments({}))[0]
+        async with storage.acquire_algorithm_lock(experiment, timeout=5) as algorithm:
+            say("state", *algorithm.state)
+        await storage.aclose()
+
+    try:
+        asyncio.run(hold())
+    except KeyboardInterrupt:
+        asyncio.run(again())
+
+
+# --------------------------------------------------------------------------- several loops
+
+
+def two_runs(path: str) -> None:
+    storage = storage_at(path)
+
+    async def use(number: int) -> None:
+        await asyncio.gather(*(written(storage, f"{number}-{n}") for n in range(10)))
+        experiment = (await storage.fetch_experiments({}))[0]
+
+        async def count() -> None:
+            async with storage.acquire_algorithm_lock(experiment, timeout=10) as algorithm:
+                algorithm.set_state((algorithm.state or 0) + 1)
+
+        await asyncio.gather(*(count() for _ in range(5)))
+
+    for number in range(3):
+        asyncio.run(use(number))
+
+    async def end() -> None:
+        info = await storage.get_algorithm_lock_info((await storage.fetch_experiments({}))[0])
+        assert info is not None
+        say("held", info.state)
+        await storage.aclose()
+
+    asyncio.run(end())
+
+
+def two_runs_with_calls_under_way(path: str) -> None:
+    """End an event loop while calls are under way, by whatever means; then use another one."""
+    storage = storage_at(path)
+    asyncio.run(written(storage, "before"))
+    other = sqlite3.connect(path, isolation_level=None)
+
+    async def cut_off(name: str) -> None:
+        experiment = (await storage.fetch_experiments({}))[0]
+        calls: list[Coroutine[Any, Any, object]] = [
+            storage.create_experiment({"name": name}),
+            storage.reserve_trial(experiment),
+            storage.fetch_experiments({}),
+        ]
+        KEPT.extend(asyncio.ensure_future(call) for call in calls)  # type: ignore[misc]
+        await asyncio.sleep(0.1)
+
+    for number, taken_down in enumerate((True, False)):
+        other.execute("BEGIN IMMEDIATE")
+        if taken_down:
+            asyncio.run(cut_off(f"cut-{number}"))
+        else:  # with its tasks just dropped
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(cut_off(f"cut-{number}"))
+            loop.close()
+        other.execute("COMMIT")
+        asyncio.run(written(storage, f"after-{number}"))
+    other.close()
+    asyncio.run(storage.aclose())
+    say("done")
+
+
+# ------------------------------------------------------------------------------------ forks
+
+
+def child_of(storage: Storage, name: str, parent_closed: Any) -> None:
+    """Use a copy of the parent's storage, also after the parent has closed its own."""
+
+    async def main() -> None:
+        await asyncio.gather(*(written(storage, f"{name}-{n}") for n in range(5)))
+        say(name, "wrote")
+        await asyncio.to_thread(parent_closed.wait)
+        await asyncio.gather(*(written(storage, f"{name}-late-{n}") for n in range(5)))
+        await storage.aclose()
+
+    asyncio.run(main())
+
+
+def started(method: str, path: str) -> None:
+    """Let multiprocessing start two children; close before they do."""
+    context: Any = multiprocessing.get_context(method)
+    storage = storage_at(path)
+    asyncio.run(written(storage, "parent-0"))
+    closed = context.Event()
+    children = [
+        context.Process(target=child_of, args=(storage, f"child{n}", closed)) for n in range(2)
+    ]
+    for child in children:
+        child.start()
+    asyncio.run(written(storage, "parent-1"))
+    heard()  # both have written
+    asyncio.run(written(storage, "parent-2"))
+    asyncio.run(storage.aclose())
+    closed.set()
+    for child in children:
+        child.join()
+    say("children", *(child.exitcode for child in children))
+
+
+def forks_while_busy(path: str) -> None:
+    """Fork in the middle of everything, again and again."""
+
+    def child(storage: Storage, number: int, closed: int) -> NoReturn:
+        async def main() -> None:
+            await asyncio.gather(*(written(storage, f"child{number}-{n}") for n in range(5)))
+            os.read(closed, 1)  # the end of the pipe: the parent has closed
+            await written(storage, f"child{number}-late")
+            await storage.aclose()
+
+        code = 1
+        try:
+            asyncio.run(main())
+            code = 0
+        finally:
+            os._exit(code)
+
+    async def busy(storage: Storage, task: int, stop: asyncio.Event, done: list[str]) -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            done.append(f"parent{task}-{number}")
+            await written(storage, done[-1])
+
+    async def main() -> list[int]:
+        closed, keep = os.pipe()
+        stop, done = asyncio.Event(), list[str]()
+        async with storage_at(path) as storage:
+            tasks = [asyncio.create_task(busy(storage, task, stop, done)) for task in range(8)]
+            children = []
+            for number in range(6):
+                before = len(done)
+                while len(done) < before + 10:
+                    await asyncio.sleep(0.001)
+                pid = os.fork()
+                if not pid:
+                    os.close(keep)
+                    child(storage, number, closed)
+                children.append(pid)
+            stop.set()
+            await asyncio.gather(*tasks)
+            assert set(done) <= set(await names(storage))
+        os.close(keep)
+        os.close(closed)
+        return children
+
+    children = asyncio.run(main())
+    say("children", *(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
+
+
+def unpickled(data: str) -> None:
+    storage: Storage = pickle.loads(bytes.fromhex(data))
+
+    async def main() -> None:
+        async with storage:
+            await written(storage, "unpickled")
+
+    asyncio.run(main())
+
+
+# -------------------------------------------------------------------------------- first opens
+
+
+def opens(path: str, name: str) -> None:
+    """Open files that all the others open at the same moment."""
+
+    async def main(number: int) -> None:
+        async with storage_at(f"{path}-{number}") as storage:
+            await storage.create_experiment({"name": name})
+
+    say("ready")
+    for number in itertools.count():
+        if heard() == "end\n":
+            return
+        asyncio.run(main(number))
+        say("opened")
+
+
+def killed_while_opening(path: str) -> None:
+    """Open new files, and be killed at the first step, at the second, and so on."""
+
+    def child(file: str, step: int) -> NoReturn:
+        steps = itertools.count(1)
+
+        def kill() -> int:
+            if next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+        class Watched(Connection):
+            def _open(self) -> None:
+                super()._open()
+                self.set_progress_handler(kill, 5)
+
+            def execute(self, sql: Any, parameters: Any = (), /) -> Any:
+                kill()
+                return super().execute(sql, parameters)
+
+        from aiostorage.drivers import _sqlite_connection
+
+        vars(_sqlite_connection)["Connection"] = Watched
+        asyncio.run(storage_at(file).open())
+        os._exit(0)
+
+    for step in itertools.count(1, 3):
+        file = f"{path}-{step}"
+        pid = os.fork()
+        if not pid:
+            child(file, step)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        async def check(file: str = file) -> None:
+            async with storage_at(file) as storage:
+                await written(storage, "after")
+
+        asyncio.run(check())
+        if code != -signal.SIGKILL:
+            assert code == 0
+            say("killed", step // 3)
+            return
+
+
+# --------------------------------------------------------------------------------- disk full
+
+
+def disk_full(path: str, ballast: str) -> None:
+    """Write until the disk is full, and go on when there is room again.
+
+    With a file of ballast, its removal makes room; without, a limit on the size of files is lifted.
+    """
+
+    async def main() -> None:
+        async with storage_at(path) as storage:
+            experiment = await storage.create_experiment({"name": "e"}, algo_state={"n": 0})
+            if not ballast:
+                hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+                resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+            good = 0
+            for batch in itertools.count():
+                trials = make_trials(experiment.id, range(batch * BATCH, (batch + 1) * BATCH))
+                try:
+                    await storage.register_trials(trials)
+                except BackendError as error:
+                    say("full", type(error).__name__, error)
+                    break
+                good += 1
+            # reading goes on, and shows whole batches
+            stored = await storage.fetch_trials(experiment)
+            assert stored is not None
+            assert len(stored) == good * BATCH
+            try:
+                async with storage.acquire_algorithm_lock(experiment, timeout=1) as algorithm:
+                    algorithm.set_state({"n": "x" * 500_000})
+            except BackendError as error:
+                say("full", type(error).__name__, error)
+            if ballast:
+                Path(ballast).unlink()
+            else:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            await storage.register_trials(trials)
+            await storage.release_algorithm_lock(experiment)
+            async with storage.acquire_algorithm_lock(experiment) as algorithm:
+                assert algorithm.state == {"n": 0}
+            reserved = await asyncio.gather(*(storage.reserve_trial(experiment) for _ in range(9)))
+            assert len({trial.id for trial in reserved if trial}) == 9
+            say("stored", good + 1)
+
+    asyncio.run(main())
+
+
+# ------------------------------------------------------------------------------------ readers
+
+
+def writes(path: str, name: str) -> None:
+    """Register, reserve and complete trials until told to end."""
+
+    async def main() -> None:
+        async with storage_at(path) as storage:
+            experiment = (await storage.fetch_experiments({}))[0]
+            end = asyncio.create_task(asyncio.to_thread(heard))
+            for number in itertools.count():
+                if end.done():
+                    return
+                params = {"number": f"{name}-{number}"}
+                await storage.register_trial(Trial(experiment=experiment["_id"], params=params))
+                trial = await storage.reserve_trial(experiment)
+                assert trial is not None
+                await storage.complete_trial(trial, {"objective": 1.0, "who": name})
+                if not number:
+                    say("writes")
+
+    asyncio.run(main())
+
+
+def occupies(path: str, seconds: str) -> None:
+    """Keep everybody from writing."""
+    import time
+
+    connection = sqlite3.connect(path, isolation_level=None)
+    heard()
+    connection.execute("BEGIN IMMEDIATE")
+    say("occupied")
+    time.sleep(float(seconds))
+    connection.execute("COMMIT")
+    connection.close()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
