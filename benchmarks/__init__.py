@@ -1,0 +1,1 @@
+"""Speed, measured as ratios beside a peer in one run: ``python -m benchmarks``."""

@@ -12,29 +12,46 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import sqlite
+from benchmarks import facade, oriondb, sqlite
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, rough figures")
-    parser.add_argument("--directory", type=Path, help="where the files go (default: a temporary one)")
+    parser.add_argument("--directory", type=Path, help="where the files go (default: temporary)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=("sqlite", "facade", "orion"),
+        help="what to measure (default: all)",
+    )
     options = parser.parse_args()
+    wanted = options.only or ("sqlite", "facade", "orion")
     console = Console()
     console.print(
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}"
     )
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
-        count = 2000 if options.quick else 20000
-        _throughput(console, Path(name), count)
-        _depth(console, Path(name), 700 if options.quick else 2100)
+        directory = Path(name)
+        if "sqlite" in wanted:
+            _throughput(console, directory, 2000 if options.quick else 20000)
+            _depth(console, directory, 700 if options.quick else 2100)
+        if "facade" in wanted:
+            _facade(console, directory, 500 if options.quick else 5000)
+        if "orion" in wanted and oriondb.available():
+            _orion(console, directory, quick=options.quick)
+        elif "orion" in wanted:
+            console.print("Oríon is not installed here: its part is left out")
 
 
 def _throughput(console: Console, directory: Path, count: int) -> None:
-    table = Table(title="SQLite: operations a second, and ratio to plain sqlite3 of the same run")
-    for heading in ("", "synchronous", "reserve/s", "×", "cycles/s", "×", "longest stall"):
-        table.add_column(heading, justify="left" if heading in ("", "synchronous") else "right")
+    table = Table(
+        title="SQLite: operations a second, and their ratio to plain sqlite3",
+        caption="plain sqlite3: one thread, the same statements, one commit each",
+    )
+    for heading in ("tasks", "synchronous", "reserve/s", "ratio", "cycles/s", "ratio", "stall"):
+        table.add_column(heading, justify="right" if heading != "tasks" else "left")
     plain = None
     for row in sqlite.throughput(directory, count):
         if row.who.startswith("plain"):
@@ -61,6 +78,28 @@ def _depth(console: Console, directory: Path, count: int) -> None:
     console.print(
         f"one reservation, one task, NORMAL: {few * 1e6:.0f} µs with {sizes[0]:,} trials in the "
         f"file, {many * 1e6:.0f} µs with {sizes[1]:,}: ratio {many / few:.2f}"
+    )
+
+
+def _facade(console: Console, directory: Path, count: int) -> None:
+    for one in facade.overhead(directory, count):
+        console.print(
+            f"facade on {one.engine}: {one.called * 1e6:.0f} µs a call, awaited "
+            f"{one.awaited * 1e6:.0f} µs: {(one.called - one.awaited) * 1e6:.0f} µs more (medians)"
+        )
+
+
+def _orion(console: Console, directory: Path, *, quick: bool) -> None:
+    figures = oriondb.operations(directory, (1000, 10_000), 2 if quick else 10)
+    for one in figures:
+        console.print(
+            f"Oríon's {one.what}: {one.aiostorage:,.0f} on aiostorage, {one.pickleddb:,.1f} on "
+            f"PickledDB: ratio {one.aiostorage / one.pickleddb:.0f}"
+        )
+    hunt = oriondb.hunts(directory, 20 if quick else 200, 4)
+    console.print(
+        f"Oríon, {hunt.what}: {hunt.aiostorage:.1f} on aiostorage, {hunt.pickleddb:.1f} on "
+        f"PickledDB: ratio {hunt.pickleddb / hunt.aiostorage:.1f}"
     )
 
 

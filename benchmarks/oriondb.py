@@ -65,7 +65,9 @@ def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[
                 for number in range(size)
             ]
             # registered in one go, which PickledDB has beside the protocol only
-            storage._db.write("trials", [trial.to_dict() for trial in trials])
+            storage._db.write(  # noqa: SLF001
+                "trials", [trial.to_dict() for trial in trials]
+            )
             holder = _Holder(experiment["_id"])
             storage.reserve_trial(holder)
             done, begin = 0, time.perf_counter()
@@ -92,7 +94,8 @@ def hunts(directory: Path, trials: int, workers: int) -> Compared:
     """Measure ``orion hunt`` with a script that does nothing but report."""
     script = directory / "nothing.sh"
     script.write_text(
-        '#!/bin/sh\necho \'[{"name":"o","type":"objective","value":1.0}]\' > "$ORION_RESULTS_PATH"\n'
+        "#!/bin/sh\n"
+        """echo '[{"name":"o","type":"objective","value":1.0}]' > "$ORION_RESULTS_PATH"\n"""
     )
     script.chmod(0o755)
     seconds = {}
@@ -101,8 +104,8 @@ def hunts(directory: Path, trials: int, workers: int) -> Compared:
         lines = [f"    {name}: {value}" for name, value in database.items()]
         file = directory / f"{kind}.yaml"
         file.write_text("\n".join(["storage:", f"  type: {config['type']}", "  database:", *lines]))
-        command = [sys.executable, "-W", "ignore", "-m", "orion.core.cli", "hunt"]
-        command += ["-n", "bench", "-c", str(file), "--exp-max-trials", str(trials)]
+        command = [sys.executable, "-W", "ignore", "-c", "from orion.core.cli import main; main()"]
+        command += ["hunt", "-n", "bench", "-c", str(file), "--exp-max-trials", str(trials)]
         command += ["--n-workers", str(workers), str(script), "-x~uniform(-5,5)"]
         begin = time.perf_counter()
         subprocess.run(

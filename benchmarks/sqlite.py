@@ -14,7 +14,7 @@ from pathlib import Path
 from aiostorage import Storage, open_storage
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
 from aiostorage._core.records import equal
-from aiostorage.drivers._sqlite_compile import SET, Table
+from aiostorage.drivers._sqlite_compile import Keep, Table
 from aiostorage.drivers._sqlite_connection import Connection
 from aiostorage.operations import And, Compare, StoreTime, Take, Update
 from benchmarks.workload import Measure, cycle, fill, rate, reserve
@@ -42,7 +42,7 @@ def throughput(directory: Path, count: int) -> Iterator[Row]:
         for tasks in TASKS:
             share = count if tasks > 8 else few
             yield Row(
-                f"aiostorage, {tasks} task{'s' * (tasks > 1)}",
+                f"aiostorage, {tasks}",
                 synchronous,
                 *asyncio.run(_ours(directory, synchronous, tasks, share)),
             )
@@ -70,32 +70,38 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
     uid = connection.execute("SELECT _id FROM experiments").fetchone()[0]
     table = Table(next(c for c in LAYOUT.collections if c.name == TRIALS))
 
-    def commit(operation: Take | Update) -> list[tuple[object, ...]]:
-        now = datetime.now(UTC)
-        compile_ = table.take if isinstance(operation, Take) else table.update
-        statement, params = compile_(operation, now, connection.keep)  # type: ignore[arg-type]
-        connection.execute("BEGIN IMMEDIATE")
-        rows: list[tuple[object, ...]] = connection.execute(statement, params).fetchall()
-        connection.execute("COMMIT")
-        connection._kept.clear()
-        return rows
+    keep: Keep = connection.keep
+    where = And((Compare("experiment", "eq", uid), PENDING))
+    take = Take(TRIALS, where, {}, order=("submit_time",))
+    reserved = {"status": "reserved", "worker": "w", "start_time": NOW, "heartbeat": NOW}
 
     def reserve_one() -> object:
-        where = And((Compare("experiment", "eq", uid), PENDING))
-        changes = {"status": "reserved", "worker": "w", "start_time": NOW, "heartbeat": NOW}
-        return commit(Take(TRIALS, where, changes, order=("submit_time",)))[0][3]
+        now = datetime.now(UTC)
+        chosen, params = table.chosen(take, now, keep)
+        change, values = table.change(reserved, now, keep)
+        connection.execute("BEGIN IMMEDIATE")
+        row = connection.execute(chosen, params).fetchone()
+        connection.execute(change, [*values, row[0]])
+        connection.execute("COMMIT")
+        return row[3]
 
+    def update_one(update: Update) -> None:
+        statement, params = table.update(update, datetime.now(UTC), keep)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(statement, params)
+        connection.execute("COMMIT")
+        connection._kept.clear()  # noqa: SLF001  what the driver does after a statement
+
+    results = [{"name": "objective", "type": "objective", "value": 0.5}]
+    completed = {"results": results, "status": "completed", "end_time": NOW, "heartbeat": NOW}
     begin = time.perf_counter()
     for _ in range(count):
         reserve_one()
     middle = time.perf_counter()
     for _ in range(count):
         held = equal(experiment=uid, id=reserve_one(), status="reserved", worker="w")
-        commit(Update(TRIALS, held, {"heartbeat": NOW}))
-        results = [{"name": "objective", "type": "objective", "value": 0.5}]
-        commit(
-            Update(TRIALS, held, {"results": results, "status": "completed", "end_time": NOW})
-        )
+        update_one(Update(TRIALS, held, {"heartbeat": NOW}))
+        update_one(Update(TRIALS, held, completed))
     end = time.perf_counter()
     connection.close()
     return Measure(count / (middle - begin), 0.0), Measure(count / (end - middle), 0.0)
