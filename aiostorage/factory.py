@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,8 +80,9 @@ def open_storage(
     """
     scheme, colon, _ = url.partition("://")
     if not colon:
+        shown = _shown(url)
         raise ConfigurationError(
-            f"{url!r} is not a storage URL; write for example sqlite:///{url or 'tune.db'}"
+            f"{shown!r} is not a storage URL; write for example sqlite:///{shown or 'tune.db'}"
         )
     return Storage(
         storage_factory.driver(scheme, {"url": url, **options}),
@@ -220,6 +222,11 @@ def _called(make: Callable[..., Any], name: str, options: Mapping[str, Any]) -> 
     return make(**options)
 
 
+def _shown(url: str) -> str:
+    """Hide the name and the password that may stand in a URL, even in a mistyped one."""
+    return re.sub(r"[^/@]*@", "***@", url)
+
+
 # ---------------------------------------------------------------------------------- engines
 
 
@@ -258,19 +265,20 @@ def _sqlite(
 
 def _split(url: str, known: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     """Take the file and the options out of a URL without a host."""
-    parts = urlsplit(url)
+    parts, shown = urlsplit(url), _shown(url)
     if parts.netloc:
+        host = _shown(parts.netloc)
         raise ConfigurationError(
-            f"{url!r} has {parts.netloc!r} where a host would stand; a relative path has three "
-            f"slashes ({parts.scheme}:///{parts.netloc}{parts.path}), an absolute one four"
+            f"{shown!r} has {host!r} where a host would stand; a relative path has three "
+            f"slashes ({parts.scheme}:///{host}{parts.path}), an absolute one four"
         )
     if parts.fragment:
-        raise ConfigurationError(f"{url!r}: write %23 for a # in a path")
+        raise ConfigurationError(f"{shown!r}: write %23 for a # in a path")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigurationError(
-            f"{url!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
+            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
         )
     return unquote(parts.path[1:]), dict(options)
 
@@ -279,7 +287,7 @@ def _memory(*, url: str | None = None) -> Driver:
     from aiostorage.drivers.memory import MemoryDriver  # noqa: PLC0415  no engine before it is asked for
 
     if url not in (None, "memory://", "memory:///"):
-        raise ConfigurationError(f"a storage in memory has no name and no options: {url!r}")
+        raise ConfigurationError(f"a storage in memory has no name and no options: {_shown(url)!r}")
     return MemoryDriver()
 
 

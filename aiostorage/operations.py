@@ -46,7 +46,7 @@ class StoreTime:
     """The store's own clock at the moment the operation is carried out, plus `offset` seconds.
 
     Stands for a datetime in the value of a `Compare` and in the top-level values of `changes` and
-    inserted documents.
+    inserted documents, always of a declared field of kind ``time``.
     """
 
     offset: float = 0.0

@@ -18,6 +18,7 @@ give write access to those you trust, as with any database of Oríon's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -37,7 +38,9 @@ from aiostorage.factory import setup_storage
 from aiostorage.sync import SyncStorage
 from aiostorage.trial import Trial
 
-__all__ = ["AioStorage"]
+__all__ = ["AioStorage", "AioStorageDB"]
+
+log = logging.getLogger("aiostorage")
 
 T = TypeVar("T")
 
@@ -114,7 +117,7 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
     @property
     def _db(self) -> AioStorageDB:
         """What Oríon's commands reach for beside the protocol."""
-        return AioStorageDB(self._storage)
+        return AioStorageDB(**self._options)
 
     # ------------------------------------------------------------------------- experiments
 
@@ -328,14 +331,82 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
             return method(*args, **kwargs)
 
 
-class AioStorageDB:
-    """The methods of an Oríon database that its commands call on a storage's ``_db``."""
+class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is not typed
+    """The collections of a storage, as one of Oríon's databases.
 
-    def __init__(self, storage: SyncStorage) -> None:
-        self._storage = storage
+    It is what Oríon's commands call on a storage's ``_db``. As database type ``aiostoragedb`` it
+    lets ``orion db test`` look at the storage that is configured::
+
+        storage:
+          type: aiostorage
+          database:
+            type: aiostoragedb
+            url: sqlite:///tune.db
+
+    or, by the environment, ``ORION_DB_TYPE=aiostoragedb`` beside ``ORION_DB_ADDRESS``.
+
+    Parameters
+    ----------
+    host
+        The URL, if `url` is not given; see `AioStorage`.
+    name, port, username, password
+        Taken for Oríon's sake: all that is needed stands in the URL.
+    options
+        As in `AioStorage`.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        name: str | None = None,
+        port: int | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._storage = AioStorage({"host": host, **options})._storage  # noqa: SLF001  of this module
+        super().__init__(self._storage.location, name, port, username, password)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._storage.location!r})"
+
+    @classmethod
+    def get_defaults(cls) -> dict[str, Any]:
+        """Answer no defaults."""
+        return {}
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the storage answers."""
+        try:
+            self.count("experiments", {"name": ""})
+        except errors.AioStorageError as error:
+            log.warning("%s does not answer: %s", self, error)
+            return False
+        return True
+
+    def initiate_connection(self) -> None:
+        """Do nothing: the first call connects."""
+
+    def close_connection(self) -> None:
+        """Do nothing: others use the connection too."""
+
+    def ensure_index(self, collection_name: str, keys: Any, unique: bool = False) -> None:
+        """Do nothing: the storage has its indexes."""
+
+    def index_information(self, collection_name: str) -> dict[str, bool]:  # noqa: ARG002
+        """Answer the indexes that Oríon made, which are none."""
+        return {}
+
+    def drop_index(self, collection_name: str, name: str) -> None:
+        """Drop none of the storage's own indexes.
+
+        Raises
+        ------
+        DatabaseError
+            Always: Oríon has made none.
+        """
+        raise orion_database.DatabaseError(f"{collection_name} has no index {name} of Oríon's")
 
     def write(self, collection_name: str, data: Any, query: Any = None) -> int:
         """Insert `data` (one document or several) or, with a query, set it in what matches."""

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import anyio
 import anyio.to_thread
 
 from aiostorage._core.counts import Count, Counts, Progress
@@ -252,7 +251,7 @@ async def _lock_record(storage: Storage, config: Mapping[str, Any], number: int)
     info = await storage.get_algorithm_lock_info(config)
     state = None if info is None else info.state
     try:
-        pickled = None if state is None else pickle.dumps(state)
+        pickled = None if state is None else await anyio.to_thread.run_sync(pickle.dumps, state)
     except Exception as error:  # pickling calls methods of the state, which raise anything
         raise EncodingError(
             f"the algorithm's state of {config['name']!r} cannot be pickled: {error}"

@@ -43,7 +43,6 @@ default_role = "py:obj"
 
 nitpick_ignore = [
     ("py:class", "aiostorage.protocols.T"),  # a type variable
-    ("py:obj", "aiostorage.testing.stateful"),  # for authors of engines; needs hypothesis
 ]
 
 

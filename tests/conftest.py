@@ -26,8 +26,12 @@ def anyio_backend() -> str:
 def no_blocking_call() -> Iterator[BlockBuster]:
     """Fail what blocks an event loop."""
     with blockbuster_ctx() as detector:
-        # holds up its event loop on purpose, so that a lease runs out
-        detector.functions["threading.Lock.acquire"].can_block_in("_contract_lock.py", {"stall"})
+        for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
+            lock = detector.functions[name]
+            # holds up its event loop on purpose, so that a lease runs out
+            lock.can_block_in("testing/_contract_lock.py", {"stall"})
+            # waits for a thread that only makes an object
+            lock.can_block_in("drivers/_sqlite_connection.py", {"_in_daemon_thread"})
         yield detector
 
 

@@ -117,7 +117,7 @@ def studies_of(documents: Mapping[str, Iterable[Document]]) -> tuple[list[Study]
                 f"{owner.title} has two trials {trial['id']}; delete one of them"
             )
         owner.trials[trial["id"]] = trial
-    return sorted(studies.values(), key=lambda study: _depth(study, studies)), orphans
+    return _parents_first(studies), orphans
 
 
 def benchmarks_of(documents: Mapping[str, Iterable[Document]]) -> list[Document]:
@@ -159,14 +159,16 @@ def _storable(collection: str, document: Mapping[str, Any], title: str) -> Docum
         raise EncodingError(f"{title}: {error}", path=error.path) from error
 
 
-def _depth(study: Study, studies: Mapping[Any, Study]) -> int:
-    """Count the ancestors."""
-    seen = {study.uid}
-    parent = study.parent
-    while parent in studies and parent not in seen:
-        seen.add(parent)
-        parent = studies[parent].parent
-    return len(seen)
+def _parents_first(studies: Mapping[Any, Study]) -> list[Study]:
+    ordered: dict[Any, Study] = {}
+    for study in studies.values():
+        line: dict[Any, Study] = {}
+        uid = study.uid
+        while uid in studies and uid not in ordered and uid not in line:
+            line[uid] = studies[uid]
+            uid = studies[uid].parent
+        ordered.update(reversed(line.items()))
+    return list(ordered.values())
 
 
 # --------------------------------------------------------------------------------- references

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final
 
+import anyio.to_thread
+
 from aiostorage._core.counts import Count, Counts, Progress
 from aiostorage._core.foreign import (
     Study,
@@ -38,6 +40,8 @@ class _Target:
     missing: list[Document] = field(default_factory=list)
     before: int = 0
     """Trials that stay in the destination."""
+    state: Any = None
+    """The state of the algorithm, if it has to be written."""
 
     @property
     def uid(self) -> Any:
@@ -110,7 +114,7 @@ class Importer:
             if found is not None:
                 await self._compare(target, found)
             if target.verdict != "present":
-                await self._check_state(target)
+                await self._decode_state(target)
             self._targets.append(target)
 
     async def _ids(
@@ -154,11 +158,12 @@ class Importer:
         known = {document["id"] for document in there}
         target.missing = [t for uid, t in target.study.trials.items() if uid not in known]
 
-    async def _check_state(self, target: _Target) -> None:
+    async def _decode_state(self, target: _Target) -> None:
+        encoded = target.study.lock.get("state")
         try:
-            state = self._state_of(target.study.lock.get("state"))
-            # only this says what the storage's codec makes of a state
-            await self._storage._locks.record(target.uid, {}, 0, state)  # noqa: SLF001
+            target.state = await anyio.to_thread.run_sync(self._state_of, encoded)
+            # only this says whether the storage's codec can hold it
+            await self._storage._locks.record(target.uid, {}, 0, target.state)  # noqa: SLF001
         except EncodingError as error:
             raise EncodingError(
                 f"the algorithm's state of {target.study.title}: {error}", path=error.path
@@ -175,6 +180,8 @@ class Importer:
             if verdict == "replaced" and not self._overwrite:
                 raise self._refusal(BENCHMARKS, f"benchmark {benchmark['name']!r}", "but differs")
             uid = new_id() if benchmark["_id"] in taken else benchmark["_id"]
+            if found is not None:
+                uid = found["_id"]
             self._benchmarks.append(({**benchmark, "_id": uid}, verdict))
 
     def _refusal(self, collection: str, title: str, how: str) -> DuplicateKeyError:
@@ -195,7 +202,7 @@ class Importer:
             lock = target.study.lock
             # never locked: whoever held it in the other store does not hold it here
             experiment = await self._storage.create_experiment(
-                target.config, 0, self._state_of(lock.get("state")), lock.get("heartbeat")
+                target.config, 0, target.state, lock.get("heartbeat")
             )
             configuration = lock.get("configuration")
             if configuration and configuration != experiment.algorithm:

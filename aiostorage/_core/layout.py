@@ -1,16 +1,18 @@
-"""The collections that aiostorage keeps: Oríon's four, and the queue before the algorithm lock."""
+"""The collections that aiostorage keeps: Oríon's four, the lock's queue, and a scratch one."""
 
 from __future__ import annotations
 
 from aiostorage.operations import Collection, Compare, Field, Index, Layout
 
-__all__ = ["ALGO", "BENCHMARKS", "EXPERIMENTS", "LAYOUT", "PENDING", "TRIALS", "WAITERS"]
+__all__ = ["ALGO", "BENCHMARKS", "EXPERIMENTS", "LAYOUT", "PENDING", "SCRATCH", "TRIALS", "WAITERS"]
 
 EXPERIMENTS = "experiments"
 TRIALS = "trials"
 ALGO = "algo"
 BENCHMARKS = "benchmarks"
 WAITERS = "lock_waiters"
+SCRATCH = "test"
+"""Where `orion db test` writes a document and deletes it again."""
 
 PENDING = Compare("status", "in", ("new", "suspended", "interrupted"))
 """A trial that a worker may take."""
@@ -68,5 +70,6 @@ LAYOUT = Layout(
             ),
             indexes=(Index(("experiment", "since")),),
         ),
+        Collection(SCRATCH, fields=()),
     ),
 )

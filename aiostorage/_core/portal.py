@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from aiostorage.errors import RunningLoopError, StorageClosedError
 
@@ -210,7 +210,9 @@ class _Run(Generic[T]):
         self.done = self.ready = False
         self._thread = thread
         self._function = function
-        self._event = threading.Event()
+        # a bare lock, for Ctrl-C in the lines of an `Event` leaves that locked for ever
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._begun = self._cancelled = False
         self._pid = os.getpid()
 
@@ -230,12 +232,16 @@ class _Run(Generic[T]):
         """Nothing more comes: wake whoever waits."""
         self._thread.runs.discard(self)
         self.done = True
-        self._event.set()
+        self._ring()
 
     def wake(self) -> None:
         """Let the waiting thread go on while the task does too."""
         self.ready = True
-        self._event.set()
+        self._ring()
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it rings already
+            self._bell.release()
 
     def cancel(self) -> None:
         """Cancel the task, from any thread; it may not have begun."""
@@ -265,13 +271,19 @@ class _Run(Generic[T]):
                 self._thread.runs.add(self)
                 self.schedule(self._start)
             while not (self.done or (ready and self.ready)):
-                self._event.wait()
-                self._event.clear()
+                self._bell.acquire()
         except BaseException:
+            self.cancel_and_wait()
+            raise
+
+    def cancel_and_wait(self) -> None:
+        """Cancel the task and wait until it has cleaned up; interrupted once more, don't wait."""
+        try:
             self.cancel()
             while not self.done:
-                self._event.wait()
-                self._event.clear()
+                self._bell.acquire()
+        except BaseException:
+            self.cancel()
             raise
 
     def result(self) -> T:
@@ -283,42 +295,58 @@ class _Run(Generic[T]):
         return task.result()
 
 
-class _Context(Generic[T]):
-    """An async context manager, entered and left in one task of the loop."""
+class _Hold(Generic[T]):
+    """The task of an async context manager: it enters, waits, and leaves."""
 
-    def __init__(self, portal: Portal, manager: AbstractAsyncContextManager[T]) -> None:
-        self._portal = portal
+    def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
         self._manager = manager
-        self._raised: BaseException | None = None
+        self._left: asyncio.Event
+        self.raised: BaseException | None = None
+        self.run: _Run[bool]
+        self.value: T
 
-    async def _hold(self) -> bool:
-        """Enter, wait for the other thread to leave, and answer whether that ended its error."""
-        self._value = await self._manager.__aenter__()
+    async def hold(self) -> bool:
+        """Answer whether the manager put an end to the error of the body."""
+        self.value = await self._manager.__aenter__()
         self._left = asyncio.Event()
-        self._run.wake()
+        self.run.wake()
         try:
             await self._left.wait()
         except BaseException as error:
             if not await self._manager.__aexit__(type(error), error, error.__traceback__):
                 raise
             return False
-        raised = self._raised
+        raised = self.raised
         if raised is None:
             return bool(await self._manager.__aexit__(None, None, None))
         return bool(await self._manager.__aexit__(type(raised), raised, raised.__traceback__))
 
+    def leave(self, raised: BaseException | None) -> None:
+        """Let the task go on, from any thread."""
+        self.raised = raised
+        self.run.schedule(self._left.set)
+
+
+class _Context(Generic[T]):
+    """An async context manager, entered and left in one task of the loop."""
+
+    def __init__(self, portal: Portal, manager: AbstractAsyncContextManager[T]) -> None:
+        self._portal = portal
+        self._manager = manager
+        self._hold: _Hold[T] | None = None
+
     def __enter__(self) -> T:
-        self._run = self._portal.begin(self._hold, holds=True)
+        hold = self._hold = _Hold(self._manager)
+        run = hold.run = self._portal.begin(hold.hold, holds=True)
         try:
-            self._run.wait(ready=True)
-            if not self._run.ready:
-                self._run.result()  # raises what kept us out
+            run.wait(ready=True)
+            if not run.ready:
+                run.result()  # raises what kept us out
         except BaseException:
-            if not self._run.done:  # interrupted between two lines
-                self._run.cancel()
-                self._run.wait()
+            if not run.done:  # interrupted between two lines
+                run.cancel_and_wait()
             raise
-        return self._value
+        return hold.value
 
     def __exit__(
         self,
@@ -326,28 +354,33 @@ class _Context(Generic[T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        if self._run.is_inherited():  # it stays with the parent process
+        hold = cast("_Hold[T]", self._hold)
+        if hold.run.is_inherited():  # it stays with the parent process
             if exc is None:
                 raise StorageClosedError("what the parent process holds cannot be left in a child")
             return False
-        if self._run.is_ours():  # a generator that holds it was found by the garbage collector
-            self._run.cancel()
+        if hold.run.is_ours():  # a generator that holds it was found by the garbage collector
+            hold.run.cancel()
             return False
-        over = self._run.done
+        over = hold.run.done
         if exc is None or isinstance(exc, Exception):
-            self._raised = exc
-            self._run.schedule(self._left.set)
+            hold.leave(exc)
         else:
             # Ctrl-C in this thread is a cancellation there: it must not take the loop down
-            self._run.cancel()
+            hold.run.cancel()
         try:
-            ended = self._run.result()
+            return hold.run.result()
         except (Exception, asyncio.CancelledError):
             # a body that failed says more than that its hold was lost meanwhile
             if exc is not None and (over or not isinstance(exc, Exception)):
                 return False
             raise
-        return ended
+
+    def __del__(self) -> None:
+        # never left, or the attempt was interrupted: what nobody has any more, nobody holds
+        run = getattr(self._hold, "run", None)
+        if run is not None and not run.done and not run.is_inherited():
+            run.cancel()
 
 
 _portals: Final[weakref.WeakSet[Portal]] = weakref.WeakSet()

@@ -306,7 +306,7 @@ class Storage(AsyncStorageProtocol):
         return await self._locks.delete(experiment, uid)
 
 
-def _seconds(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
+def _seconds(name: str, value: object) -> float:
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
         raise ConfigurationError(f"{name} is a positive number of seconds, not {value!r}")
     return float(value)

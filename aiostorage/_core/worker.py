@@ -60,11 +60,12 @@ async def _beat(trials: Trials, trial: Trial) -> None:
     try:
         await trials.beat(trial)
     except FailedUpdate as error:
-        # the body may have completed it through another copy of the trial
-        if trial.status != "reserved" or error.status in ("completed", "broken"):
+        if trial.status != "reserved":
             return
-        if isinstance(error, TrialLost):
+        if isinstance(error, TrialLost):  # somebody else has it, or has even done it by now
             raise
+        if error.status in ("completed", "broken"):  # the body may, through another copy of it
+            return
         raise TrialLost(
             str(error), uid=error.uid, status=error.status, holder=error.holder
         ) from error

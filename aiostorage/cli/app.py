@@ -14,6 +14,7 @@ import aiostorage
 from aiostorage.cli.demo import demo
 from aiostorage.cli.options import DEBUG, debug_option
 from aiostorage.cli.status import status
+from aiostorage.cli.transfer import export_command, import_command
 from aiostorage.errors import AioStorageError
 
 __all__ = ["CommandLine", "cli"]
@@ -75,8 +76,9 @@ class CommandLine(click.Group):
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # whoever read our output has seen enough; click ends quietly
+            for leaf in _leaves(error):
+                if isinstance(leaf, OSError) and leaf.errno == errno.EPIPE:
+                    raise leaf from None  # whoever read our output has seen enough
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
             raise explained(error, f"{ctx.command_path} {ctx.invoked_subcommand}") from error
@@ -132,3 +134,5 @@ def cli(ctx: click.Context) -> None:
 
 cli.add_command(demo)
 cli.add_command(status)
+cli.add_command(import_command)
+cli.add_command(export_command)

@@ -26,7 +26,7 @@ __all__ = ["BOOT", "main"]
 
 BOOT: Final = """\
 import json, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGINT, lambda *_: None)
 job = json.loads(sys.stdin.buffer.readline())
 sys.path[:] = job["path"]
 from aiostorage.cli.child import main

@@ -9,9 +9,8 @@ from functools import partial
 import anyio
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
-from aiostorage.cli.options import DEBUG, debug_option
+from aiostorage.cli.options import DEBUG, Stdout, debug_option
 from aiostorage.cli.problem import ProblemSpec
 from aiostorage.cli.run import Run, RunFailed, Settings, Stopped
 from aiostorage.cli.screen import screen_on
@@ -165,7 +164,7 @@ def _given(ctx: click.Context, name: str) -> bool:
 
 
 async def _demo(settings: Settings, run: Run, program: str, *, quiet: bool) -> int:
-    console = Console(highlight=False)
+    console = Stdout()
     screen = screen_on(console, run.problem, quiet=quiet)
     async with run:
         if not quiet:
@@ -176,7 +175,11 @@ async def _demo(settings: Settings, run: Run, program: str, *, quiet: bool) -> i
                 await run.go(screen.update)
                 screen.finish(run.board)
         except Stopped as stop:
+            _say_goodbye(run)
             return 128 + stop.number
+        except anyio.get_cancelled_exc_class():  # Ctrl-C
+            _say_goodbye(run)
+            raise
         except RunFailed as error:
             raise click.ClickException(str(error)) from error
         if not quiet:
@@ -193,6 +196,15 @@ async def _demo(settings: Settings, run: Run, program: str, *, quiet: bool) -> i
             kill=settings.kill,
         ).print(console)
         return 1 if run.board.statuses["broken"] else 0
+
+
+def _say_goodbye(run: Run) -> None:
+    done, where = run.board.statuses["completed"], run.location
+    click.echo(
+        f"stopped after {done} of {plural(run.board.trials, 'trial')}; they are in {where}, "
+        f"experiment {run.name}",
+        err=True,
+    )
 
 
 def _heading(settings: Settings, run: Run) -> str:

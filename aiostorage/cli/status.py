@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aiostorage import Storage
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import Stdout, debug_option
 from aiostorage.cli.survey import LockView, Survey, open_existing, survey
 from aiostorage.cli.text import number
 from aiostorage.trial import TrialStatus
@@ -40,7 +40,7 @@ def status(url: str, experiment: str | None, as_json: bool) -> None:
     """
     storage = open_existing(url)
     location, found = storage.location, anyio.run(_look, storage, experiment)
-    console = Console(highlight=False)
+    console = Stdout()
     if as_json:
         document = {"location": location, "experiments": [one.to_dict() for one in found]}
         click.echo(json.dumps(document, indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -58,13 +58,14 @@ def import_command(source: Path, dest: str, overwrite: bool, state_codec: str) -
     """
     if dest.partition("://")[0].lower() == "memory":
         raise ConfigurationError("a storage in memory ends with its process: nothing would be left")
+    # opened by its first call, when the source is known to be good
+    storage = open_storage(dest, state_codec=state_codec)
 
-    async def copy(report: Callable[[Progress], None]) -> tuple[Counts, str]:
-        async with open_storage(dest, state_codec=state_codec) as storage:
-            counts = await import_orion(source, storage, overwrite=overwrite, progress=report)
-            return counts, storage.location
+    async def copy(report: Callable[[Progress], None]) -> Counts:
+        async with aclosing(storage):
+            return await import_orion(source, storage, overwrite=overwrite, progress=report)
 
-    _run(copy, str(source))
+    _run(copy, str(source), storage.location)
 
 
 @click.command("export-orion")
@@ -78,25 +79,25 @@ def export_command(source: str, dest: Path, overwrite: bool) -> None:
     Pickled algorithm states in SOURCE are unpickled, which runs code that they contain. DEST gets
     its name when it is complete.
     """
+    open_existing(source)  # refuses what is not there
+    storage = open_storage(source, state_codec="pickle")
 
-    async def copy(report: Callable[[Progress], None]) -> tuple[Counts, str]:
-        open_existing(source)  # refuses what is not there
-        async with open_storage(source, state_codec="pickle") as storage:
-            counts = await export_orion(storage, dest, overwrite=overwrite, progress=report)
-            return counts, str(dest)
+    async def copy(report: Callable[[Progress], None]) -> Counts:
+        async with aclosing(storage):
+            return await export_orion(storage, dest, overwrite=overwrite, progress=report)
 
-    _run(copy, source)
+    _run(copy, storage.location, str(dest))
 
 
 def _run(
-    copy: Callable[[Callable[[Progress], None]], Awaitable[tuple[Counts, str]]], source: str
+    copy: Callable[[Callable[[Progress], None]], Awaitable[Counts]], source: str, dest: str
 ) -> None:
     console = Console(highlight=False)
     started = time.monotonic()
     with _Bars(console) if console.is_terminal else _Lines() as display:
-        counts, location = anyio.run(partial(copy, display.update))
+        counts = anyio.run(copy, display.update)
     seconds = span(time.monotonic() - started)
-    click.echo(f"{_summary(counts)}; from {source} to {location} in {seconds}")
+    click.echo(f"{_summary(counts)}; from {source} to {dest} in {seconds}")
 
 
 def _summary(counts: Counts) -> str:

@@ -19,6 +19,11 @@ async def coroutine(params: Mapping[str, float]) -> dict[str, float]:
     return {"accuracy": 0.5, "objective": plain(params)}
 
 
+async def paced(params: Mapping[str, float]) -> float:
+    await asyncio.sleep(0.4)
+    return plain(params)
+
+
 def partly_broken(params: Mapping[str, float]) -> float:
     print("no event at all")  # noqa: T201
     if params["n"] > 2:

@@ -93,7 +93,7 @@ def test_what_a_killed_process_had_is_done_by_another(folder: Path) -> None:
     outcome = run(
         folder,
         *("demo", "--kill", "--lost-after", "1", "--trials", "24"),
-        *("--workers", "3", "--sample", "0.15"),
+        *("--workers", "3", "--objective", "objectives:paced"),
     )
     assert (outcome.code, outcome.err) == (0, "")
     assert trials_of(folder) == ["completed"] * 24
@@ -162,10 +162,23 @@ def test_a_signal_ends_all_processes_and_gives_the_trials_back(
         outcome = interrupt(process, number)
     assert outcome.code == code
     assert "Traceback" not in outcome.err
+    assert "stopped after 0 of 9 trials; they are in" in outcome.err
     assert time.monotonic() - begin < 10
     assert not any(map(lives, pids(folder)))
     assert "reserved" not in trials_of(folder)
     assert "interrupted" in trials_of(folder)
+
+
+def test_a_run_whose_reader_has_gone_ends_quietly(folder: Path) -> None:
+    arguments = ("--trials", "9", "--workers", "2", "--objective", "objectives:slow")
+    with started(folder, "demo", *arguments) as process:
+        eventually(lambda: len(pids(folder)) == 2, "two processes")
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(DEADLINE)
+        assert process.stderr is not None
+        assert (process.returncode, process.stderr.read()) == (1, "")
+    assert not any(map(lives, pids(folder)))
 
 
 def test_no_process_outlives_its_parent(folder: Path) -> None:
@@ -181,7 +194,7 @@ def test_no_process_outlives_its_parent(folder: Path) -> None:
 def test_a_terminal_shows_the_table(folder: Path) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        command("demo", "--sample", "0.1", "--trials", "16", "--workers", "2"),
+        command("demo", "--objective", "objectives:paced", "--trials", "12", "--workers", "2"),
         cwd=folder,
         stdin=theirs,
         stdout=theirs,
@@ -201,7 +214,7 @@ def test_a_terminal_shows_the_table(folder: Path) -> None:
     assert re.search(r"new \d+ +reserved \d+ +completed \d+", text)
     assert re.search(r"process +worker +does +trial +for", text)
     assert re.search(r"1 \(pid \d+\) +1 +evaluating +[0-9a-f]{8} +\d+\.\d s", text)
-    assert re.search(r"best so far: [\d,]+ bytes  lc=\d", text)
+    assert re.search(r"best so far: [\d.]+  x=[-\d]", text)
     assert "━ 12/12" in text
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -67,6 +67,7 @@ class Worker:
                 stderr=stderr,
                 env=environment(),
                 text=True,
+                start_new_session=True,
             )
         self.pid = self._popen.pid
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -143,18 +144,16 @@ class Worker:
         assert (code, self.stderr) == (0, ""), f"process {self.pid}: {code}\n{self.stderr}"
 
     def close(self) -> None:
-        """End it in any case, and let go of its pipes."""
-        if self.runs:
-            self.signal(signal.SIGKILL)  # ends a stopped one too
+        """End it in any case, with the children that it may have, and let go of its pipes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)  # the session is its own, see `start_new_session`
         self._popen.wait()
         self._reader.join()
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         self._popen.stdout.close()
-        try:
+        with suppress(BrokenPipeError):
             self._popen.stdin.close()
-        except BrokenPipeError:
-            pass
 
 
 class Starter:

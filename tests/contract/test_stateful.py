@@ -1,0 +1,47 @@
+"""Memory, SQLite and a plain model, side by side through random lives."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+from aiostorage import Storage
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.testing.faults import FakeClock
+from aiostorage.testing.stateful import machine_for
+
+
+class InFolder(Storage):
+    """A storage in a folder of its own, which goes when nobody uses it any more."""
+
+    folder: tempfile.TemporaryDirectory[str]
+
+
+def in_memory(clock: FakeClock) -> Storage:
+    return Storage(MemoryDriver(clock=clock))
+
+
+def on_sqlite(clock: FakeClock) -> Storage:
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "store.db"
+    storage = InFolder(SQLiteDriver(path, synchronous="NORMAL", clock=clock))
+    storage.folder = folder
+    return storage
+
+
+class Machine(machine_for({"memory": in_memory, "sqlite": on_sqlite})):  # type: ignore[misc]
+    def teardown(self) -> None:
+        super().teardown()
+        self.storages["sqlite"].folder.cleanup()
+
+
+TestStorages = Machine.TestCase
+TestStorages.settings = settings(
+    max_examples=25,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

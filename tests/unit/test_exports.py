@@ -1,0 +1,108 @@
+"""What can be imported, from where, and what that costs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import aiostorage
+import aiostorage.testing
+
+NEEDS = {"aiostorage.orion": "orion", "aiostorage.drivers.mongodb": "motor"}
+"""Modules that need a library which may not be there."""
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(aiostorage.__path__, "aiostorage.")
+    return ["aiostorage", *(m.name for m in found if not m.name.endswith("__main__"))]
+
+
+def imported(name: str) -> ModuleType:
+    for prefix, library in NEEDS.items():
+        if name.startswith(prefix):
+            pytest.importorskip(library)
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_all_is_sorted_and_there(name: str) -> None:
+    module = imported(name)
+    names = getattr(module, "__all__", None)
+    assert names is not None or not public(module), f"{name} has no __all__"
+    assert list(names or ()) == sorted(set(names or ()), key=ruff_order)
+    for each in names or ():
+        assert hasattr(module, each)
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if "._" not in n])
+def test_all_has_all_that_is_public(name: str) -> None:
+    module = imported(name)
+    missing = public(module) - set(getattr(module, "__all__", ()))
+    assert not missing, f"{name} defines {missing} and does not export it"
+
+
+def test_the_public_door() -> None:
+    own = {
+        each
+        for each, value in vars(aiostorage).items()
+        if not each.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert own == set(aiostorage.__all__)
+    assert aiostorage.__version__
+
+
+def public(module: ModuleType) -> set[str]:
+    """Answer the classes and functions that a module defines itself."""
+    return {
+        each
+        for each, value in vars(module).items()
+        if not each.startswith("_")
+        and callable(value)
+        and getattr(value, "__module__", None) == module.__name__
+    }
+
+
+def ruff_order(name: str) -> tuple[int, str]:
+    """Sort as RUF022 does: constants, classes, the rest."""
+    if name.isupper() and len(name) > 1:
+        return 0, name
+    return (1 if name[:1].isupper() else 2), name
+
+
+PROBE = """
+import json, sys, time
+start = time.perf_counter()
+import aiostorage
+took = time.perf_counter() - start
+print(json.dumps([took, sorted(sys.modules)]))
+"""
+
+
+def probe() -> tuple[float, set[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60
+    )
+    took, names = json.loads(done.stdout)
+    return took, set(names)
+
+
+def test_import_is_light() -> None:
+    runs: list[Any] = [probe() for _ in range(5)]
+    loaded = runs[0][1]
+    heavy = {"aiosqlite", "sqlite3", "motor", "pymongo", "rich", "click", "pytest", "hypothesis"}
+    assert not loaded & {*heavy, "numpy", "orion", "aiostorage.testing"}
+    best = min(took for took, _ in runs)
+    print(f"import aiostorage: {best * 1000:.0f} ms")  # noqa: T201
+    assert best < 0.15
+
+
+def test_the_plugin_is_light() -> None:
+    code = "import sys, aiostorage.testing.plugin; sys.exit('hypothesis' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,160 @@
+"""Operations as SQL: the plans that SQLite makes of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from aiostorage._core.layout import LAYOUT, PENDING, TRIALS, WAITERS
+from aiostorage.drivers._sqlite_compile import MATCH, SET, Table, from_text, to_text
+from aiostorage.errors import EncodingError, UnsupportedQuery
+from aiostorage.operations import (
+    And,
+    Collection,
+    Compare,
+    Count,
+    Delete,
+    Field,
+    Find,
+    Index,
+    Or,
+    StoreTime,
+    Update,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TABLES = {c.name: Table(c) for c in LAYOUT.collections}
+
+
+def keep(_: Any) -> int:
+    return 0
+
+
+@pytest.fixture
+def database() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:")
+    connection.create_function(MATCH, 2, lambda _key, _doc: True, deterministic=True)
+    connection.create_function(SET, 2, lambda _key, doc: doc, deterministic=True)
+    for table in TABLES.values():
+        for statement in table.schema():
+            connection.execute(statement)
+    yield connection
+    connection.close()
+
+
+def plan(database: sqlite3.Connection, statement: tuple[str, list[Any]]) -> str:
+    rows = database.execute("EXPLAIN QUERY PLAN " + statement[0], statement[1])
+    return "\n".join(row[-1] for row in rows)
+
+
+EXPERIMENT = Compare("experiment", "eq", "e")
+
+
+def test_plan_of_a_reservation(database: sqlite3.Connection) -> None:
+    where = And((EXPERIMENT, PENDING))
+    find = Find(TRIALS, where, order=("submit_time",), limit=1)
+    found = plan(database, TABLES[TRIALS].find(find, NOW, keep))
+    assert "trials_experiment_submit_time" in found
+    assert "TEMP B-TREE" not in found
+    assert "SCAN" not in found
+
+
+@pytest.mark.parametrize(
+    ("where", "index"),
+    [
+        (And((EXPERIMENT, Compare("id", "eq", "t"))), "trials_experiment_id"),
+        (And((EXPERIMENT, Compare("status", "eq", "completed"))), "trials_experiment_status"),
+        (
+            And(
+                (
+                    EXPERIMENT,
+                    Compare("status", "eq", "reserved"),
+                    Compare("heartbeat", "lte", StoreTime(-120)),
+                )
+            ),
+            "trials_experiment_status",
+        ),
+        (Compare("_id", "eq", "x"), "trials__id"),
+    ],
+)
+def test_plans_of_trials(database: sqlite3.Connection, where: Any, index: str) -> None:
+    table = TABLES[TRIALS]
+    for statement in (
+        table.count(Count(TRIALS, where), NOW, keep),
+        table.update(Update(TRIALS, where, {"status": "broken"}), NOW, keep),
+        table.delete(Delete(TRIALS, where), NOW, keep),
+    ):
+        found = plan(database, statement)
+        assert index in found
+        assert "SCAN" not in found
+
+
+def test_plan_of_the_queue(database: sqlite3.Connection) -> None:
+    where = And((EXPERIMENT, Compare("expires", "gt", StoreTime())))
+    find = Find(WAITERS, where, {"_id": True}, ("since",), 1)
+    found = plan(database, TABLES[WAITERS].find(find, NOW, keep))
+    assert "lock_waiters_experiment_since" in found
+    assert "TEMP B-TREE" not in found
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        NOW,
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    ],
+)
+def test_time_as_text(moment: datetime) -> None:
+    assert from_text(to_text(moment)) == moment
+    assert len(to_text(moment)) == 27
+
+
+def test_text_sorts_as_time() -> None:
+    moments = [datetime(y, 1, 1, 0, 0, 0, us, tzinfo=UTC) for y in (1, 99, 2026) for us in (0, 1)]
+    assert sorted(map(to_text, moments)) == list(map(to_text, moments))
+
+
+def test_what_does_not_fit_a_column() -> None:
+    table = TABLES[TRIALS]
+    for changes in ({"status": 1.5}, {"status": [1]}, {"heartbeat": "now"}, {"status": None}):
+        with pytest.raises(EncodingError) as raised:
+            table.update(Update(TRIALS, EXPERIMENT, changes), NOW, keep)
+        assert raised.value.path == next(iter(changes))
+    with pytest.raises(UnsupportedQuery):
+        table.update(Update(TRIALS, EXPERIMENT, {"status.x": 1}), NOW, keep)
+    with pytest.raises(UnsupportedQuery):
+        table.find(Find(TRIALS, EXPERIMENT, order=("params",)), NOW, keep)
+
+
+def test_names_and_literals_are_quoted(database: sqlite3.Connection) -> None:
+    strange = Collection(
+        'a"b',
+        fields=(Field('c"; DROP TABLE trials; --', "key"),),
+        indexes=(
+            Index(
+                ('c"; DROP TABLE trials; --',),
+                where=Compare('c"; DROP TABLE trials; --', "in", ("it's", 1)),
+            ),
+        ),
+    )
+    for statement in Table(strange).schema():
+        database.execute(statement)
+    assert database.execute("SELECT count(*) FROM trials").fetchone() == (0,)
+    for where in (Compare("x", "eq", 1), Compare("x", "in", (1.5,))):
+        wrong = Collection("w", fields=(Field("x", "key"),), indexes=(Index(("x",), where=where),))
+        with pytest.raises(TypeError):
+            Table(wrong).schema()
+
+
+def test_empty_conditions() -> None:
+    table = TABLES[TRIALS]
+    assert table.where(And(()), NOW, keep) == ("1", [])
+    assert table.where(Or(()), NOW, keep) == ("0", [])
+    assert table.where(Compare("status.x", "eq", None), NOW, keep) == ("1", [])
+    assert table.where(Compare("status.x", "eq", 1), NOW, keep) == ("0", [])

@@ -1,0 +1,214 @@
+"""Where a SQLite store can be, and what may stand there already."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from aiostorage import (
+    ConfigurationError,
+    NotADatabaseError,
+    PermissionDenied,
+    SchemaVersionError,
+    Storage,
+)
+from aiostorage.drivers._sqlite_place import NETWORK, check_place, filesystem_of
+from aiostorage.drivers._sqlite_schema import APPLICATION_ID
+from aiostorage.drivers.sqlite import SQLiteDriver
+
+MOUNTINFO = r"""
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+23 22 0:21 / /proc rw,nosuid shared:5 - proc proc rw
+30 22 0:40 / /home rw,relatime shared:20 master:3 - nfs4 server:/home rw,vers=4.2
+31 30 8:2 / /home/me/local rw - xfs /dev/sdb rw
+32 22 0:41 / /with\040space rw - cifs //server/share rw
+33 22 0:42 / /over rw - ext4 /dev/sdc rw
+34 33 0:43 / /over rw - fuse.sshfs me@host:/ rw
+damaged line
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "ext4"),
+        ("/var/lib", "ext4"),
+        ("/home", "nfs4"),
+        ("/home/me", "nfs4"),
+        ("/home/me/local", "xfs"),
+        ("/home/me/local/deep/er", "xfs"),
+        ("/home/me/locality", "nfs4"),
+        ("/homes", "ext4"),
+        ("/with space/x", "cifs"),
+        ("/over/x", "fuse.sshfs"),
+        ("/proc/1", "proc"),
+    ],
+)
+def test_file_system_of(path: str, kind: str) -> None:
+    assert filesystem_of(Path(path), MOUNTINFO) == kind
+
+
+def test_file_system_of_nowhere() -> None:
+    assert filesystem_of(Path("/x"), "") is None
+
+
+@pytest.mark.parametrize("kind", sorted(NETWORK))
+def test_network_file_systems_are_refused(tmp_path: Path, kind: str) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"22 1 8:1 / / rw - {kind} server:/x rw\n")
+    with pytest.raises(ConfigurationError, match=kind):
+        check_place(tmp_path / "store.db", mounts)
+    assert not (tmp_path / "store.db").exists()
+
+
+def test_local_file_systems_are_not(tmp_path: Path) -> None:
+    check_place(tmp_path / "store.db")
+    check_place(tmp_path / "store.db", tmp_path / "no mountinfo here")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    check_place(link / "store.db")
+
+
+def test_missing_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        check_place(tmp_path / "no" / "store.db")
+
+
+def test_directories(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="a directory"):
+        check_place(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="no directory"):
+        check_place(tmp_path / "file" / "store.db")
+
+
+def test_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store.db"
+    path.touch(0o400)
+    # root may do everything, so ask as somebody who may not
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionDenied, match="store.db"):
+        check_place(path)
+
+    def denied(self: Path, **_: object) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "resolve", denied)
+    with pytest.raises(PermissionDenied, match="Permission denied"):
+        check_place(path)
+
+
+def storage(path: Path) -> Storage:
+    return Storage(SQLiteDriver(path))
+
+
+@pytest.mark.anyio
+async def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with storage(path):
+        for file in tmp_path.iterdir():
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+@pytest.mark.anyio
+async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.touch()
+    async with storage(path) as one:
+        assert await one.fetch_experiments({}) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"this is a text file and no database" * 100, "not a SQLite database"),
+        (b"x", "not a SQLite database"),
+        (pickle.dumps({"experiments": []}), "pickle"),
+        (b"SQLite format 3\0" + b"garbage" * 200, "not a SQLite database"),
+    ],
+)
+async def test_no_database(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "store.db"
+    path.write_bytes(content)
+    one = storage(path)
+    with pytest.raises(NotADatabaseError, match=says):
+        await one.open()
+    await one.aclose()
+    assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["store.db"]
+
+
+def made_by_hand(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("CREATE TABLE theirs (x)",),
+        ("PRAGMA application_id = 7",),
+        ("CREATE TABLE experiments (x)", "PRAGMA user_version = 1"),
+    ],
+)
+async def test_databases_of_others(tmp_path: Path, statements: tuple[str, ...]) -> None:
+    path = tmp_path / "store.db"
+    made_by_hand(path, *statements)
+    before = path.read_bytes()
+    one = storage(path)
+    with pytest.raises(NotADatabaseError, match="something else"):
+        await one.open()
+    await one.aclose()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("version", "says"), [(2, "newer aiostorage"), (0, "needs 1")])
+async def test_other_schemas(tmp_path: Path, version: int, says: str) -> None:
+    path = tmp_path / "store.db"
+    async with storage(path):
+        pass
+    made_by_hand(path, f"PRAGMA user_version = {version}")
+    one = storage(path)
+    with pytest.raises(SchemaVersionError, match=says):
+        await one.open()
+    await one.aclose()
+
+
+@pytest.mark.anyio
+async def test_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store.db"
+    async with storage(path) as one:
+        await one.create_experiment({"name": "e"})
+    path.chmod(0o400)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as somebody who is not root
+    two = storage(path)
+    with pytest.raises(PermissionDenied):
+        await two.open()
+    await two.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_storage_that_could_not_be_opened_can_be_opened_later(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "store.db"
+    one = storage(path)
+    with pytest.raises(ConfigurationError):
+        await one.fetch_experiments({})
+    path.parent.mkdir()
+    assert await one.fetch_experiments({}) == []
+    await one.aclose()
