@@ -33,6 +33,7 @@ __all__ = [
     "LockedAlgorithmState",
     "MissingArguments",
     "ReadOnlyStorageProtocol",
+    "SyncStorageFactory",
     "get_trial_uid_and_exp",
     "get_uid",
     "setup_storage",

@@ -44,8 +44,8 @@ async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -
                 cancelled = error
     if cancelled is None:
         return task.result()
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("while being cancelled: %s", error)
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        log.warning("while being cancelled: %s", failure)
     raise cancelled
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from weakref import WeakSet
 
 import aiosqlite
+import anyio
 
 from aiostorage._core.codec import dump_document, load_document
 from aiostorage._core.projection import apply_changes
@@ -229,10 +230,13 @@ class ConnectionThread:
             return Connection(path, timeout=busy_timeout, isolation_level=None, pragmas=pragmas)
 
         self.busy = 0
-        self._proxy = _in_daemon_thread(lambda: aiosqlite.Connection(connect, iter_chunk_size=64))
+        self._connect = connect
+        self._proxy: aiosqlite.Connection
 
     async def open(self) -> None:
         with _translating():
+            # even the start of a thread is something that the event loop need not wait for
+            self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
             await self._proxy
 
     async def call(self, function: Callable[[Connection], T]) -> T:
@@ -276,14 +280,18 @@ def _create(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def _in_daemon_thread(make: Callable[[], T]) -> T:
-    """Call `make` in a daemon thread: the threads it makes are daemons too.
+def _proxy_of(connect: Callable[[], Connection]) -> aiosqlite.Connection:
+    """Make aiosqlite's object in a daemon thread: the thread that it makes is a daemon too.
 
-    aiosqlite's thread is none by itself, and an unclosed connection keeps the interpreter from
-    exiting. SQLite survives that its thread just stops.
+    By itself it is none, and an unclosed connection keeps the interpreter from exiting. SQLite
+    survives that its thread just stops.
     """
-    made: list[T] = []
-    thread = threading.Thread(target=lambda: made.append(make()), daemon=True)
+    made: list[aiosqlite.Connection] = []
+
+    def make() -> None:
+        made.append(aiosqlite.Connection(connect, iter_chunk_size=64))
+
+    thread = threading.Thread(target=make, daemon=True)
     thread.start()
     thread.join()
     return made[0]

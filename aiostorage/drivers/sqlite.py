@@ -91,7 +91,7 @@ class SQLiteDriver:
             raise ConfigurationError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
         if not 0 <= busy_timeout < 3600:
             raise ConfigurationError(f"busy_timeout is a number of seconds, not {busy_timeout!r}")
-        self._path = Path(path).absolute()  # it may be opened again in another directory
+        self._path = Path(path)
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._clock = clock
@@ -105,7 +105,7 @@ class SQLiteDriver:
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "path": self._path,
+            "path": self._path.absolute(),  # a copy may be opened in another directory
             "synchronous": self._synchronous,
             "busy_timeout": self._busy_timeout,
         }
@@ -130,6 +130,8 @@ class SQLiteDriver:
             self._forget()
         if self._writer is not None:
             return
+        # connections are opened later as well, when the working directory may be another one
+        self._path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, self._path)
         tables = {c.name: Table(c) for c in layout.collections}
         thread = await self._connect()

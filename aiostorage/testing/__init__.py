@@ -18,8 +18,8 @@ pytest.register_assert_rewrite(
             "_contract_tools",
             "_contract_trials",
             "_contract_values",
+            "_driver_laws",
             "_driver_operations",
-            "driver_contract",
         )
     )
 )

@@ -91,7 +91,7 @@ class NameLaws:
             if parameter.kind is parameter.KEYWORD_ONLY:
                 assert parameter.default is not parameter.empty, "ours must be optional"
                 continue
-            star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+            star: dict[Any, str] = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
             default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
             arguments.append(star.get(parameter.kind, "") + parameter.name + default)
         assert ", ".join(arguments) == SIGNATURES[name]
@@ -260,7 +260,7 @@ class ExperimentLaws:
 
     async def test_update(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config(metadata={"user": "me"}))
-        changes = {"max_trials": 9, "metadata.user": "you", "refers.root_id": 5}
+        changes: Any = {"max_trials": 9, "metadata.user": "you", "refers.root_id": 5}
         assert await storage.update_experiment(experiment, **changes) is True
         found = await document(storage, experiment.id)
         assert found["max_trials"] == 9

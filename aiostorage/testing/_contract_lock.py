@@ -213,13 +213,12 @@ class LockLaws:
             async with storage.acquire_algorithm_lock(experiment, timeout=60):
                 order.append(number)
 
-        async with asyncio.TaskGroup() as group:
-            async with storage.acquire_algorithm_lock(experiment):
-                tasks = []
-                for number in range(10):
-                    tasks.append(group.create_task(wait(number)))
-                    await anyio.sleep(0.002)
-                tasks[3].cancel()
+        async with asyncio.TaskGroup() as group, storage.acquire_algorithm_lock(experiment):
+            tasks = []
+            for number in range(10):
+                tasks.append(group.create_task(wait(number)))
+                await anyio.sleep(0.002)
+            tasks[3].cancel()
         assert order == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
     async def test_nobody_is_passed_over(
@@ -232,13 +231,12 @@ class LockLaws:
             async with mine.acquire_algorithm_lock(experiment, timeout=60, retry_interval=0.01):
                 order.append(name)
 
-        async with asyncio.TaskGroup() as group:
-            async with storage.acquire_algorithm_lock(experiment):
-                group.create_task(wait("other's first", other))
-                await anyio.sleep(0.2)  # until it stands in the store's queue
-                for number in range(3):
-                    group.create_task(wait(f"ours {number}", storage))
-                    await anyio.sleep(0.002)
+        async with asyncio.TaskGroup() as group, storage.acquire_algorithm_lock(experiment):
+            group.create_task(wait("other's first", other))
+            await anyio.sleep(0.2)  # until it stands in the store's queue
+            for number in range(3):
+                group.create_task(wait(f"ours {number}", storage))
+                await anyio.sleep(0.002)
         assert order[0] == "other's first"
         assert len(order) == 4
 
@@ -260,7 +258,7 @@ class LockLaws:
                 assert 0.2 <= error.waited < 5
                 assert error.holder == info.owner
                 assert error.since == info.since
-                assert info.owner in str(error)
+                assert str(info.owner) in str(error)
         await _is_free(other, experiment)
 
     async def test_timeout_of_zero(
@@ -312,7 +310,8 @@ class LockLossLaws:
             algorithm.set_state(2)
         assert await _state(storage, experiment) == 2
 
-    async def test_an_expired_lease_is_taken_over(self, opening: Open, threads: None) -> None:
+    @pytest.mark.usefixtures("threads")
+    async def test_an_expired_lease_is_taken_over(self, opening: Open) -> None:
         storage = await opening(lock_lease=LEASE)
         experiment = await _with_state(storage, "old")
         stalled, taken = threading.Event(), threading.Event()
@@ -329,8 +328,7 @@ class LockLossLaws:
                 await late.aclose()
 
         holder = asyncio.create_task(anyio.to_thread.run_sync(_in_a_loop_of_its_own, stall))
-        while not stalled.is_set():
-            await anyio.sleep(0.01)
+        await anyio.to_thread.run_sync(stalled.wait, 30)
         async with storage.acquire_algorithm_lock(experiment, 30, 0.02) as algorithm:
             assert algorithm.state == "old"
             taken.set()
@@ -427,7 +425,7 @@ class LockRecordLaws:
 
     async def test_write_as_it_is_told(self, storage: AsyncStorageProtocol) -> None:
         moment = datetime(2026, 1, 1, 12)  # noqa: DTZ001  is UTC
-        written = {"state": {"a": (1,)}, "heartbeat": moment}
+        written: Any = {"state": {"a": (1,)}, "heartbeat": moment}
         assert await storage.write_algorithm_lock("e", {"random": {}}, **written) == 1
         info = await storage.get_algorithm_lock_info(uid="e")
         assert info is not None

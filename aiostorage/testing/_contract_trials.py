@@ -116,7 +116,7 @@ class TrialLaws:
         first, second = await registered(storage, experiment, 2)
         assert await storage.update_trial(first, worker="me", extra={"a": 1}) == 1
         assert await storage.update_trial(first, where={"worker": "you"}, status="broken") == 0
-        dotted = {"extra.b": 2}
+        dotted: Any = {"extra.b": 2}
         assert await storage.update_trial(first, where={"worker": "me"}, **dotted) == 1
         assert (await stored(storage, first)).worker == "me"
         where = {"extra": {"a": 1, "b": 2}}

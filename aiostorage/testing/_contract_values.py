@@ -92,7 +92,7 @@ class ValueLaws:
         assert [r.value for r in (await stored(storage, trial)).results] == [0.5, [1.0, 1.0]]
 
     async def test_mappings_become_dicts(self, storage: AsyncStorageProtocol) -> None:
-        value = MappingProxyType({"a": [MappingProxyType({})]})
+        value: Any = MappingProxyType({"a": [MappingProxyType({})]})
         experiment = await storage.create_experiment(make_config(value=value))
         assert same((await document(storage, experiment.id))["value"], {"a": [{}]})
 
@@ -228,7 +228,7 @@ class ValueLaws:
         trial = await storage.register_trial(make_trial(experiment, 1))
         found = await stored(storage, trial)
         reserved = await storage.reserve_trial(experiment)
-        dotted = {"a.b": 2}
+        dotted: Any = {"a.b": 2}
         await storage.update_experiment(experiment, **dotted)
         await storage.update_trial(trial, status="broken", worker="w")
         await storage.delete_experiment(experiment)
@@ -379,7 +379,10 @@ class QueryLaws:
     @pytest.mark.parametrize(
         ("selection", "expected"),
         [
-            (None, {"_id": 1, "name": "tune", "version": 1, "a": {"b": 1, "c": 2}, "l": [{"k": 1}]}),
+            (
+                None,
+                {"_id": 1, "name": "tune", "version": 1, "a": {"b": 1, "c": 2}, "l": [{"k": 1}]},
+            ),
             ({}, {"_id": 1, "name": "tune", "version": 1, "a": {"b": 1, "c": 2}, "l": [{"k": 1}]}),
             ({"name": 1}, {"_id": 1, "name": "tune"}),
             ({"name": True, "_id": 0}, {"name": "tune"}),

@@ -33,7 +33,16 @@ from aiostorage.operations import (
 from aiostorage.protocols import Driver
 from aiostorage.testing._contract_tools import cut, same
 
-__all__ = ["LAYOUT", "NAMES", "THINGS", "OperationLaws", "ids", "insert", "random_condition", "thing"]
+__all__ = [
+    "LAYOUT",
+    "NAMES",
+    "THINGS",
+    "OperationLaws",
+    "ids",
+    "insert",
+    "random_condition",
+    "thing",
+]
 
 THINGS: Final = "things"
 NAMES: Final = "names"
@@ -364,7 +373,7 @@ def random_condition(chance: random.Random, resolution: timedelta, depth: int = 
         case "exists":
             return Compare(path, "exists", chance.random() < 0.5)
         case op:
-            return Compare(path, op, _value(chance, resolution))  # type: ignore[arg-type]
+            return Compare(path, op, _value(chance, resolution))
 
 
 def _values(chance: random.Random, resolution: timedelta) -> tuple[Any, ...]:

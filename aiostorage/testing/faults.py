@@ -183,7 +183,7 @@ class FaultyDriver:
         self,
         collection: str,
         since: object | None,
-        timeout: float,  # noqa: ASYNC109  the protocol has it
+        timeout: float,
     ) -> object:
         """Wait for the engine; this never fails on demand."""
         return await self.driver.wait_for_change(collection, since, timeout)

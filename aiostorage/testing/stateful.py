@@ -20,12 +20,12 @@ from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.testing.faults import FakeClock
 from aiostorage.trial import Trial
 
-__all__ = ["StorageMachine", "machine_for"]
+__all__ = ["Model", "StorageMachine", "machine_for"]
 
 T = TypeVar("T")
 
 MakeStorage = Callable[[FakeClock], AsyncStorageProtocol]
-"""Makes a storage without data, with that clock, `lost_after` 120 seconds; its first use opens it."""
+"""Makes a storage without data, on that clock, with `lost_after` 120; its first use opens it."""
 
 LOST_AFTER = 120.0
 PENDING = ("new", "suspended", "interrupted")
@@ -277,7 +277,7 @@ class StorageMachine(RuleBasedStateMachine):
                     before = algorithm.state
                     algorithm.set_state(value)
                     if fail:
-                        raise LookupError
+                        raise LookupError  # noqa: TRY301  leaves the lock, too
             except LookupError:
                 assert fail
             return before

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from aiostorage import Experiment, LockAcquisitionTimeout, Result, Storage, Trial
@@ -314,7 +315,7 @@ async def test_reserved_trial(world: World) -> None:
 async def test_acquire_algorithm_lock(world: World) -> None:
     async def call(world: World) -> bool:
         async with world.storage.acquire_algorithm_lock(world.experiment) as algorithm:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             algorithm.set_state("new")
         return True
 
@@ -430,5 +431,5 @@ async def test_aclose(make_driver: Make) -> None:
         await prepare()
 
     await prepare()
-    await cancelled_at_every_await(lambda: storages[0].aclose(), check)
+    await cancelled_at_every_await(lambda: storages[0].aclose(), check)  # noqa: PLW0108  another each time
     await storages[0].aclose()

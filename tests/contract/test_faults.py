@@ -78,9 +78,7 @@ class TestMemory(StorageContract):
         self.seeds = count(1)
 
     def wrapped(self, driver: Driver) -> FaultyDriver:
-        return FaultyDriver(
-            driver, before=0.1, after=0.25, seed=next(self.seeds), losable=losable
-        )
+        return FaultyDriver(driver, before=0.1, after=0.25, seed=next(self.seeds), losable=losable)
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
         storage = Storage(self.wrapped(self.driver), retry=POLICY, **settings)
@@ -262,10 +260,10 @@ async def algorithm_lock_left_by_an_error(world: World) -> None:
 
 
 async def waiting_for_the_algorithm_lock(world: World) -> None:
-    async with anyio.create_task_group() as group:
-        async with world.truth.acquire_algorithm_lock(world.experiment):
-            group.start_soon(algorithm_lock, world)
-            await anyio.sleep(0.03)
+    lock = world.truth.acquire_algorithm_lock(world.experiment)
+    async with anyio.create_task_group() as group, lock:
+        group.start_soon(algorithm_lock, world)
+        await anyio.sleep(0.03)
     assert await world.faulty.driver.execute(Count(WAITERS)) == 0
 
 
@@ -312,6 +310,12 @@ CALLS: list[Callable[[World], Awaitable[None]]] = [
 ]
 
 
+def nth(number: int) -> Callable[[Sequence[Operation[Any]]], bool]:
+    """Match one call, counted from now."""
+    calls = count(1)
+    return lambda _: next(calls) == number
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", CALLS)
@@ -321,10 +325,7 @@ async def test_each_call_fails_once(
     async with world.truth:
         for number in range(1, 100):
             await world.reset()
-            calls = count(1)
-            world.faulty.fail_next(
-                when, matching=lambda _, calls=calls, number=number: next(calls) == number
-            )
+            world.faulty.fail_next(when, matching=nth(number))
             await call(world)
             if world.faulty.planned:
                 assert number > 1
@@ -442,6 +443,6 @@ async def test_faulty_driver(world: World) -> None:
         assert (driver.calls, driver.faults) == (4, 2)
         assert (driver.name, driver.location) == (driver.driver.name, driver.driver.location)
         for when in ("before", "after"):
-            driver.fail_next(when)  # type: ignore[arg-type]
+            driver.fail_next(when)
             with pytest.raises(TemporaryBackendError):
                 await driver.now()

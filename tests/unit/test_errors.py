@@ -57,7 +57,9 @@ def test_a_bare_error_reads_well(error: type[AioStorageError]) -> None:
         EncodingError("no", path="a.b"),
         FailedUpdate("no", uid="u", status="new", holder="h"),
         TrialLost(uid="u", status="reserved", holder="h"),
-        LockAcquisitionTimeout("no", waited=1.5, holder="h", since=datetime(2026, 1, 1, tzinfo=UTC)),
+        LockAcquisitionTimeout(
+            "no", waited=1.5, holder="h", since=datetime(2026, 1, 1, tzinfo=UTC)
+        ),
         LockLost(holder="h"),
         TemporaryBackendError("no", ambiguous=True),
         OperationTimeout(ambiguous=True),
@@ -114,7 +116,14 @@ def test_ids_are_compared_without_assertions_too() -> None:
 # ----------------------------------------------------------------------------- from SQLite
 
 # authorizer's answers and limits have names like codes
-NO_CODES = ("SQLITE_DENY", "SQLITE_IGNORE", "SQLITE_LIMIT", "SQLITE_OK", "SQLITE_ROW", "SQLITE_DONE")
+NO_CODES = (
+    "SQLITE_DENY",
+    "SQLITE_IGNORE",
+    "SQLITE_LIMIT",
+    "SQLITE_OK",
+    "SQLITE_ROW",
+    "SQLITE_DONE",
+)
 CODES = {
     name: code
     for name in dir(sqlite3)
@@ -145,7 +154,10 @@ def test_every_code_of_sqlite_is_mapped(name: str) -> None:
         assert isinstance(ours, kind) is bool(primary & codes)
 
 
-@pytest.mark.parametrize("kind", [e for e in vars(sqlite3).values() if inspect.isclass(e) and issubclass(e, sqlite3.Error)])
+@pytest.mark.parametrize(
+    "kind",
+    [e for e in vars(sqlite3).values() if inspect.isclass(e) and issubclass(e, sqlite3.Error)],
+)
 def test_every_error_class_of_sqlite_is_mapped(kind: type[sqlite3.Error]) -> None:
     assert isinstance(translated(kind("x")), BackendError)
 

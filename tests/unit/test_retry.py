@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 from aiostorage import ConfigurationError, OperationTimeout, RetryPolicy, TemporaryBackendError
-from aiostorage._core import retry
 from aiostorage._core.retry import retrying
 
 pytestmark = pytest.mark.anyio
@@ -142,7 +141,7 @@ async def test_pauses_double_and_have_a_random_part(monkeypatch: pytest.MonkeyPa
     async def sleep(seconds: float) -> None:
         pauses[-1].append(seconds)
 
-    monkeypatch.setattr(retry.anyio, "sleep", sleep)
+    monkeypatch.setattr(anyio, "sleep", sleep)
     policy = RetryPolicy(attempts=8, initial=0.1, maximum=1.0, jitter=0.5)
     for _ in range(30):
         pauses.append([])

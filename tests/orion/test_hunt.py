@@ -1,0 +1,228 @@
+"""``orion hunt`` and the commands that look at its results."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if sys.version_info >= (3, 12):
+    pytest.skip("Oríon 0.2.7 does not run on Python 3.12 and later", allow_module_level=True)
+
+import orion.core.cli
+from orion.client import get_experiment
+
+from aiostorage.orion import AioStorage
+
+if TYPE_CHECKING:
+    from conftest import Processes
+
+Log = Callable[[], list[str]]
+Command = Callable[..., str]
+
+CONFIGURATION = """
+experiment:
+  name: tune
+  max_trials: 40
+  algorithm: {ALGORITHM}
+storage:
+  type: aiostorage
+  database:
+    url: sqlite:///tune.db
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., str]:
+    def write(algorithm: str = "{random: {seed: 1}}") -> str:
+        path = tmp_path / "orion.yaml"
+        path.write_text(CONFIGURATION.replace("{ALGORITHM}", algorithm))
+        return str(path)
+
+    return write
+
+
+def completed(url: str) -> list[Any]:
+    storage = AioStorage({"url": url})
+    (experiment,) = storage.fetch_experiments({"name": "tune"})
+    trials = storage.fetch_trials(uid=experiment["_id"])
+    assert {trial.status for trial in trials} == {"completed"}
+    for trial in trials:
+        assert trial.objective.value == pytest.approx(trial.params["/x"])
+        assert trial.start_time <= trial.end_time
+    info = storage.get_algorithm_lock_info(uid=experiment["_id"])
+    assert info is not None
+    assert not info.locked
+    return list(trials)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_one_hunt(
+    processes: Processes, config: Any, objective: Path, run_log: Log, url: str, workers: int
+) -> None:
+    """40 trials are completed, and none is run twice, whatever the number of workers.
+
+    Oríon stops when 40 are completed; the other workers' trials under way come on top of that,
+    unless the hunt itself is told how many it may run.
+    """
+    many = [] if workers == 1 else ["--n-workers", str(workers), "--worker-max-trials", "40"]
+    arguments = ["hunt", "-c", config(), *many, str(objective), "-x~uniform(0,1)"]
+    processes.finish(processes.orion(*arguments))
+    runs = run_log()
+    assert len(runs) == len(set(runs)) == 40
+    done = [trial for trial in AioStorage({"url": url}).fetch_trials(uid=_only(url)["_id"])]
+    assert Counter(trial.status for trial in done)["completed"] == 40
+
+
+def test_several_hunts_at_once(
+    processes: Processes, config: Any, objective: Path, run_log: Log, url: str
+) -> None:
+    """Four of them, on a grid of 40 points: each is run once, by one of them."""
+    grid = config("{gridsearch: {n_values: 40}}")
+    arguments = ["hunt", "-c", grid, str(objective), "-x~uniform(0,1)"]
+    hunts = [processes.orion(*arguments) for _ in range(4)]
+    for hunt in hunts:
+        processes.finish(hunt)
+    runs = run_log()
+    assert len(runs) == len(set(runs)) == 40
+    assert len(completed(url)) == 40
+
+
+def _only(url: str) -> dict[str, Any]:
+    (experiment,) = AioStorage({"url": url}).fetch_experiments({"name": "tune"})
+    found: dict[str, Any] = experiment
+    return found
+
+
+# ----------------------------------------------------------------------------------- commands
+
+
+@pytest.fixture
+def hunted(configured: dict[str, Any], environment: None) -> Iterator[Any]:
+    """Give an experiment with five completed trials, and Oríon its store."""
+    client = orion.client.create_experiment(
+        "tune",
+        space={"x": "uniform(0, 1)"},
+        algorithm={"random": {"seed": 1}},
+        max_trials=5,
+        storage=configured,
+    )
+    while not client.is_done:
+        trial = client.suggest()
+        client.observe(trial, trial.params["x"])
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Answer what Oríon's command says, which must not fail."""
+
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        assert not orion.core.cli.main(list(arguments))
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_status_info_and_list(hunted: Any, command: Command) -> None:
+    status = command("status")
+    assert "tune-v1" in status
+    assert "completed           5" in status
+    trials = hunted.fetch_trials()
+    every = command("status", "--all")
+    assert all(trial.id in every for trial in trials)
+    info = command("info", "-n", "tune")
+    best = min(trials, key=lambda trial: trial.objective.value)
+    assert "trials completed: 5" in info
+    assert best.id in info
+    assert "tune-v1" in command("list")
+
+
+def test_status_in_a_process_of_its_own(hunted: Any, processes: Processes) -> None:
+    assert "completed           5" in processes.finish(processes.orion("status"))
+
+
+def test_db_set(hunted: Any, command: Command) -> None:
+    assert "5 trials modified" in command(
+        "db", "set", "-f", "tune", "status=completed", "status=interrupted"
+    )
+    one = hunted.fetch_trials()[2]
+    assert "1 trials modified" in command(
+        "db", "set", "-f", "tune", f"id={one.id}", "status=broken"
+    )
+    assert "4 trials modified" in command(
+        "db", "set", "-f", "tune", "status=interrupted", "status=new"
+    )
+    assert "5 trials modified" in command("db", "set", "-f", "tune", "*", "status=suspended")
+    assert Counter(trial.status for trial in hunted.fetch_trials()) == {"suspended": 5}
+
+
+def test_db_rm(hunted: Any, command: Command, url: str) -> None:
+    storage = AioStorage({"url": url})
+    assert "0 trials deleted" in command("db", "rm", "-f", "tune", "--status", "broken")
+    said = command("db", "rm", "-f", "tune", "--status", "completed")
+    assert "5 trials deleted" in said
+    assert storage.fetch_trials(uid=hunted.id) == []
+    assert "1 experiments deleted" in command("db", "rm", "-f", "tune")
+    assert storage.fetch_experiments({}) == []
+    assert storage.get_algorithm_lock_info(uid=hunted.id) is None
+    assert "No experiment found" in command("list")
+
+
+def test_db_release(hunted: Any, command: Command, url: str) -> None:
+    """It says that it worked when it did; Oríon's own storage says that it failed."""
+    storage = AioStorage({"url": url})
+    storage._db.write("algo", {"locked": 1, "owner": "dead"}, {"experiment": hunted.id})
+    assert "successfully released" in command("db", "release", "-f", "tune")
+    assert not storage.get_algorithm_lock_info(uid=hunted.id).locked
+    assert "failed" in command("db", "release", "-f", "tune")  # there was nothing to release
+
+
+def test_db_upgrade(hunted: Any, command: Command, tmp_path: Path) -> None:
+    before = [trial.to_dict() for trial in hunted.fetch_trials()]
+    path = tmp_path / "orion.yaml"
+    path.write_text(CONFIGURATION.replace("{ALGORITHM}", "random"))
+    assert "completed successfully" in command("db", "upgrade", "-f", "-c", str(path))
+    assert [trial.to_dict() for trial in hunted.fetch_trials()] == before
+    state = hunted._experiment._storage.get_algorithm_lock_info(uid=hunted.id).state
+    assert state
+
+
+@pytest.mark.parametrize("by", ["environment", "file"])
+def test_db_test(
+    command: Command, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """It looks at database types, of which ours is one too."""
+    arguments = []
+    if by == "environment":
+        monkeypatch.setenv("ORION_STORAGE_TYPE", "aiostorage")
+        monkeypatch.setenv("ORION_DB_TYPE", "aiostoragedb")
+        monkeypatch.setenv("ORION_DB_ADDRESS", url)
+    else:
+        path = tmp_path / "orion.yaml"
+        path.write_text(
+            "storage: {type: aiostorage, database: {type: aiostoragedb, url: 'sqlite:///tune.db'}}"
+        )
+        arguments = ["-c", str(path)]
+    said = command("db", "test", *arguments)
+    assert said.count("Success") >= 6
+    assert "Failure" not in said
+    assert "AioStorageDB" in said
+    assert AioStorage({"url": url})._db.count("test") == 0
+
+
+def test_the_client_finds_what_a_hunt_left(
+    processes: Processes, config: Any, objective: Path, configured: dict[str, Any]
+) -> None:
+    """With its working directories, its space and its algorithm's state."""
+    arguments = ["hunt", "-c", config(), "--exp-max-trials", "3"]
+    processes.finish(processes.orion(*arguments, str(objective), "-x~uniform(0,1)"))
+    experiment = get_experiment("tune", storage=configured)
+    assert len(experiment.fetch_trials_by_status("completed")) == 3
+    assert experiment.metadata["user_args"][0] == str(objective)
