@@ -131,9 +131,10 @@ def test_one_storage_in_several_loops(start: Starter, path: Path) -> None:
 
 def test_loops_that_end_with_calls_under_way(start: Starter, path: Path) -> None:
     worker = start(SCRIPT, "two_runs_with_calls_under_way", path)
-    worker.expect("done", within=40)
-    assert worker.wait() == 0
-    assert {"before", "after-0", "after-1"} <= set(experiments(path))
+    worker.expect("done")
+    worker.succeed()
+    # what was under way did not happen
+    assert experiments(path) == ["after-0", "after-1", "after-2", "before"]
 
 
 # ------------------------------------------------------------------------------------- forks

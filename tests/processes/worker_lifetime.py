@@ -53,6 +53,9 @@ def make_trials(experiment: object, numbers: range) -> list[Trial]:
 KEPT: list[Storage] = []
 """Storages that nobody closes."""
 
+KEPT_TASKS: list[asyncio.Task[Any]] = []
+"""Tasks that nobody awaits."""
+
 
 def unclosed(path: str) -> None:
     KEPT.append(storage_at(path))
@@ -162,8 +165,8 @@ def two_runs(path: str) -> None:
 
 
 def two_runs_with_calls_under_way(path: str) -> None:
-    """End an event loop while calls are under way, by whatever means; then use another one."""
-    storage = storage_at(path)
+    """End an event loop while calls are under way, and others wait; then use another one."""
+    storage = storage_at(path, busy_timeout=1.0)
     asyncio.run(written(storage, "before"))
     other = sqlite3.connect(path, isolation_level=None)
 
@@ -174,17 +177,13 @@ def two_runs_with_calls_under_way(path: str) -> None:
             storage.reserve_trial(experiment),
             storage.fetch_experiments({}),
         ]
-        KEPT.extend(asyncio.ensure_future(call) for call in calls)  # type: ignore[misc]
-        await asyncio.sleep(0.1)
+        tasks = [asyncio.create_task(call) for call in calls]
+        await asyncio.wait(tasks, timeout=0.05)
+        KEPT_TASKS.extend(tasks)
 
-    for number, taken_down in enumerate((True, False)):
+    for number in range(3):
         other.execute("BEGIN IMMEDIATE")
-        if taken_down:
-            asyncio.run(cut_off(f"cut-{number}"))
-        else:  # with its tasks just dropped
-            loop = asyncio.new_event_loop()
-            loop.run_until_complete(cut_off(f"cut-{number}"))
-            loop.close()
+        asyncio.run(cut_off(f"cut-{number}"))
         other.execute("COMMIT")
         asyncio.run(written(storage, f"after-{number}"))
     other.close()
