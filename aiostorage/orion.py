@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -32,6 +32,7 @@ from orion.core.worker.trial import Trial as OrionTrial
 
 from aiostorage import errors
 from aiostorage._core.collections import Collections
+from aiostorage._core.foreign import listed, naive
 from aiostorage._core.projection import check_selection, select
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.factory import setup_storage
@@ -129,7 +130,7 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
         algo_heartbeat: datetime | None = None,
     ) -> None:
         """Insert a new experiment; its ``_id`` is put into `config`."""
-        plain = _plain(config)
+        plain = listed(config)
         with _orions_errors():
             self._storage.create_experiment(plain, algo_locked, algo_state, algo_heartbeat)
         config["_id"] = plain["_id"]
@@ -143,13 +144,13 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
     ) -> bool:
         """Set fields of an experiment; answer whether there was one."""
         return self._ask(
-            self._storage.update_experiment, experiment, uid, _plain(where), **_plain(kwargs)
+            self._storage.update_experiment, experiment, uid, listed(where), **listed(kwargs)
         )
 
     def fetch_experiments(self, query: Any, selection: Any = None) -> list[dict[str, Any]]:
         """Answer the experiments' configs that match."""
-        found: list[dict[str, Any]] = _naive(
-            self._ask(self._storage.fetch_experiments, _plain(query), selection)
+        found: list[dict[str, Any]] = naive(
+            self._ask(self._storage.fetch_experiments, listed(query), selection)
         )
         return found
 
@@ -157,7 +158,7 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
 
     def create_benchmark(self, config: dict[str, Any]) -> int:
         """Insert a benchmark; its ``_id`` is put into `config`."""
-        plain = _plain(config)
+        plain = listed(config)
         with _orions_errors():
             created = self._storage.create_benchmark(plain)
         config["_id"] = plain["_id"]
@@ -165,14 +166,14 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
 
     def fetch_benchmark(self, query: Any, selection: Any = None) -> list[dict[str, Any]]:
         """Answer the benchmarks that match."""
-        found: list[dict[str, Any]] = _naive(
-            self._ask(self._storage.fetch_benchmark, _plain(query), selection)
+        found: list[dict[str, Any]] = naive(
+            self._ask(self._storage.fetch_benchmark, listed(query), selection)
         )
         return found
 
     def delete_benchmark(self, query: Any) -> int:
         """Delete the benchmarks that match; answer how many."""
-        return self._ask(self._storage.delete_benchmark, _plain(query))
+        return self._ask(self._storage.delete_benchmark, listed(query))
 
     # ------------------------------------------------------------------------------- trials
 
@@ -188,7 +189,7 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
 
     def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
         """Answer the trials that match; none, as Oríon's own storage, without an experiment."""
-        found = self._ask(self._storage.fetch_trials, experiment, uid, _plain(where))
+        found = self._ask(self._storage.fetch_trials, experiment, uid, listed(where))
         return _orions(found or [])
 
     def get_trial(self, trial: Any = None, uid: Any = None, experiment_uid: Any = None) -> Any:
@@ -200,7 +201,7 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
     ) -> int:
         """Set fields of the trials that match; answer how many did."""
         return self._ask(
-            self._storage.update_trials, experiment, uid, _plain(where), **_plain(kwargs)
+            self._storage.update_trials, experiment, uid, listed(where), **listed(kwargs)
         )
 
     def update_trial(
@@ -212,14 +213,14 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
         **kwargs: Any,
     ) -> int:
         """Set fields of one trial; answer how many matched."""
-        changes = _plain(kwargs)
+        changes = listed(kwargs)
         return self._ask(
-            self._storage.update_trial, trial, uid, experiment_uid, _plain(where), **changes
+            self._storage.update_trial, trial, uid, experiment_uid, listed(where), **changes
         )
 
     def delete_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> int:
         """Delete the trials that match; answer how many did."""
-        return self._ask(self._storage.delete_trials, experiment, uid, _plain(where))
+        return self._ask(self._storage.delete_trials, experiment, uid, listed(where))
 
     def fetch_lost_trials(self, experiment: Any) -> Any:
         """Answer the reserved trials without a heartbeat for five of Oríon's."""
@@ -272,7 +273,7 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
     def initialize_algorithm_lock(self, experiment_id: Any, algorithm_config: Any) -> int:
         """Insert the lock record of an experiment, unless it has one; answer how many."""
         try:
-            return self._storage.initialize_algorithm_lock(experiment_id, _plain(algorithm_config))
+            return self._storage.initialize_algorithm_lock(experiment_id, listed(algorithm_config))
         except errors.DuplicateKeyError:  # `orion db upgrade` asks for it every time
             return 0
 
@@ -285,7 +286,7 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
         heartbeat: datetime | None = None,
     ) -> int:
         """Insert the lock record of an experiment as it is told."""
-        config = _plain(algorithm_config)
+        config = listed(algorithm_config)
         return self._ask(
             self._storage.write_algorithm_lock, experiment_id, config, locked, state, heartbeat
         )
@@ -412,32 +413,32 @@ class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is 
         """Insert `data` (one document or several) or, with a query, set it in what matches."""
         if query is None:
             given = data if isinstance(data, list | tuple) else [data]
-            documents = _plain(given)
+            documents = listed(given)
             count = self._ask(Collections.insert, collection_name, documents)
             for document, stored in zip(given, documents, strict=True):
                 document["_id"] = stored["_id"]
             return count
-        return self._ask(Collections.update, collection_name, _plain(query), _plain(data))
+        return self._ask(Collections.update, collection_name, listed(query), listed(data))
 
     def read(self, collection_name: str, query: Any = None, selection: Any = None) -> Any:
         """Answer what matches."""
-        found = self._ask(Collections.find, collection_name, _plain(query), selection)
-        return _naive(found)
+        found = self._ask(Collections.find, collection_name, listed(query), selection)
+        return naive(found)
 
     def read_and_write(
         self, collection_name: str, query: Any, data: Any, selection: Any = None
     ) -> Any:
         """Set `data` in the first match and answer it."""
-        taken = self._ask(Collections.take, collection_name, _plain(query), _plain(data))
-        return None if taken is None else select(_naive(taken), check_selection(selection))
+        taken = self._ask(Collections.take, collection_name, listed(query), listed(data))
+        return None if taken is None else select(naive(taken), check_selection(selection))
 
     def count(self, collection_name: str, query: Any = None) -> int:
         """Count what matches."""
-        return self._ask(Collections.count, collection_name, _plain(query))
+        return self._ask(Collections.count, collection_name, listed(query))
 
     def remove(self, collection_name: str, query: Any) -> int:
         """Delete what matches; answer how many did."""
-        return self._ask(Collections.delete, collection_name, _plain(query))
+        return self._ask(Collections.delete, collection_name, listed(query))
 
     def _ask(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
         with _orions_errors():
@@ -464,32 +465,12 @@ def _orions_errors() -> Iterator[None]:
 
 
 def _ours(trial: Any) -> Trial:
-    return Trial.from_dict(_plain(trial.to_dict()))
+    return Trial.from_dict(listed(trial.to_dict()))
 
 
 def _orions(found: Trial | Sequence[Trial] | None) -> Any:
     if found is None:
         return None
     if isinstance(found, Trial):
-        return OrionTrial(**_naive(found.to_dict()))
-    return [OrionTrial(**_naive(trial.to_dict())) for trial in found]
-
-
-def _plain(value: Any) -> Any:
-    """Answer a copy with lists for tuples, which Oríon's MongoDB makes of them as well."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _naive(value: Any) -> Any:
-    """Answer a copy with naive UTC for aware times, as Oríon expects them."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None)
-    if isinstance(value, dict):
-        return {key: _naive(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_naive(item) for item in value]
-    return value
+        return OrionTrial(**naive(found.to_dict()))
+    return [OrionTrial(**naive(trial.to_dict())) for trial in found]

@@ -19,7 +19,15 @@ from typing import Any, Final, TypeAlias
 import anyio.to_thread
 
 from aiostorage._core.counts import Count, Counts, Progress
-from aiostorage._core.foreign import Study, benchmarks_of, renumbered, studies_of, with_references
+from aiostorage._core.foreign import (
+    Study,
+    benchmarks_of,
+    listed,
+    naive,
+    renumbered,
+    studies_of,
+    with_references,
+)
 from aiostorage._core.importer import Importer
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
@@ -168,7 +176,6 @@ def _read(path: Path) -> _Documents:
         from orion.core.io.database.ephemeraldb import EphemeralDB  # noqa: PLC0415
         from orion.core.io.database.pickleddb import PickledDB  # noqa: PLC0415
 
-        from aiostorage.orion import _plain  # noqa: PLC0415
     try:
         _check_pickle(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -185,7 +192,7 @@ def _read(path: Path) -> _Documents:
         raise NotADatabaseError(
             f"{path} is not a PickledDB of Oríon: it holds a {type(database).__name__}"
         )
-    return {name: _plain(database.read(name)) for name in _COLLECTIONS}
+    return {name: listed(database.read(name)) for name in _COLLECTIONS}
 
 
 def _check_pickle(path: Path) -> None:
@@ -283,14 +290,13 @@ def _write(path: Path, documents: Mapping[str, list[Document]], *, overwrite: bo
         from orion.core.io.database.pickleddb import PickledDB  # noqa: PLC0415
         from orion.storage.legacy import Legacy  # noqa: PLC0415
 
-        from aiostorage.orion import _naive  # noqa: PLC0415
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         Legacy(database={"type": "pickleddb", "host": str(draft)})
         # all in one go, since it reads and writes the whole file each time
         with PickledDB(str(draft)).locked_database() as database:
             for name in _COLLECTIONS:
-                database.write(name, _naive(documents[name]))
+                database.write(name, naive(documents[name]))
         written = _read(draft)
         for name, wanted in documents.items():
             if len(written[name]) != len(wanted):

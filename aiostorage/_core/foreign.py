@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
@@ -22,6 +22,8 @@ __all__ = [
     "benchmarks_of",
     "differing_field",
     "differing_trial",
+    "listed",
+    "naive",
     "renumbered",
     "same_benchmark",
     "studies_of",
@@ -31,6 +33,26 @@ __all__ = [
 _FINAL: Final = ("completed", "broken")
 _TICK: Final = timedelta(milliseconds=1)
 """The coarsest clock among the engines."""
+
+
+def listed(value: Any) -> Any:
+    """Answer a copy with lists for tuples, which Oríon's MongoDB makes of them as well."""
+    if isinstance(value, Mapping):
+        return {key: listed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [listed(item) for item in value]
+    return value
+
+
+def naive(value: Any) -> Any:
+    """Answer a copy with naive UTC for aware times, as Oríon expects them."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None)
+    if isinstance(value, dict):
+        return {key: naive(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [naive(item) for item in value]
+    return value
 
 
 @dataclass(slots=True)

@@ -238,7 +238,7 @@ class Locks:
         }
         where = And((Compare("experiment", "eq", uid), free))
         # having waited, look first: a vain attempt to write would keep others from writing
-        if not waited or await self._records.execute(Count(ALGO, where)):
+        if not waited or await self._records.execute(Count(ALGO, where)) > 0:
             take = Take(ALGO, where, changes, settled=_owned(uid, token))
             taken = await self._records.execute(take)
             if taken:

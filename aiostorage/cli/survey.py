@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiostorage import Storage
+from aiostorage._core.layout import ALGO
 from aiostorage.cli.board import Best
 from aiostorage.errors import ConfigurationError, NotADatabaseError
 from aiostorage.factory import open_storage
@@ -123,7 +124,7 @@ def _check_file(path: Path) -> None:
         raise NotADatabaseError(f"{path} is not a database of aiostorage")
 
 
-async def survey(storage: AsyncStorageProtocol, name: str | None = None) -> list[Survey]:
+async def survey(storage: Storage, name: str | None = None) -> list[Survey]:
     """Look at all experiments, or at all versions of one.
 
     Raises
@@ -142,7 +143,7 @@ async def survey(storage: AsyncStorageProtocol, name: str | None = None) -> list
     return [await _survey_one(storage, config) for config in configs]
 
 
-async def _survey_one(storage: AsyncStorageProtocol, config: Mapping[str, Any]) -> Survey:
+async def _survey_one(storage: Storage, config: Mapping[str, Any]) -> Survey:
     trials: Counter[str] = Counter()
     best: float | None = None
     async for document in storage.iter_trials(config, selection={"status": 1, "results": 1}):
@@ -151,13 +152,26 @@ async def _survey_one(storage: AsyncStorageProtocol, config: Mapping[str, Any]) 
         value = objective_of(document) if status == "completed" else None
         if value is not None and (best is None or value < best):
             best = value
-    info = await storage.get_algorithm_lock_info(config)
-    lock = None
-    if info is not None:
-        lock = LockView(info.locked, info.owner, info.since, info.heartbeat)
+    lock = await _lock_of(storage, config["_id"])
     version = config.get("version")
     return Survey(
         config["name"], 1 if version is None else version, config["_id"], trials, best, lock
+    )
+
+
+async def _lock_of(storage: Storage, uid: Uid) -> LockView | None:
+    """Look at the lock without its state, which may be in a codec that is not ours to read."""
+    found = await storage.collections.find(ALGO, {"experiment": uid}, {"state": False})
+    if not found:
+        return None
+    record = found[0]
+    expires = record.get("expires")
+    live = expires is None or expires > datetime.now(UTC)
+    return LockView(
+        bool(record.get("locked")) and live,
+        record.get("owner"),
+        record.get("since"),
+        record.get("heartbeat"),
     )
 
 

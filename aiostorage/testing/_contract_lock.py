@@ -68,7 +68,7 @@ class LockLaws:
             assert algorithm.state == {"rng": [1, 2, 3]}
         assert await _state(storage, experiment) == {"rng": [1, 2, 3]}
 
-    async def test_what_is_returned_is_not_kept(self, storage: AsyncStorageProtocol) -> None:
+    async def test_states_are_copies(self, storage: AsyncStorageProtocol) -> None:
         passed = {"rng": [1]}
         experiment = await _with_state(storage, passed)
         passed["rng"].append(2)

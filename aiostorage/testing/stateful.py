@@ -277,7 +277,7 @@ class StorageMachine(RuleBasedStateMachine):
                     before = algorithm.state
                     algorithm.set_state(value)
                     if fail:
-                        raise LookupError  # noqa: TRY301  leaves the lock, too
+                        raise LookupError
             except LookupError:
                 assert fail
             return before

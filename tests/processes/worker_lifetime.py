@@ -66,7 +66,7 @@ def unclosed_while_writing(path: str) -> None:
     """Exit while a thread is inside SQLite."""
 
     async def main() -> None:
-        KEPT.append(storage_at(path))
+        KEPT.append(storage_at(path, busy_timeout=1.0))
         await written(KEPT[0], "unclosed")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -171,10 +171,8 @@ def two_runs_with_calls_under_way(path: str) -> None:
     other = sqlite3.connect(path, isolation_level=None)
 
     async def cut_off(name: str) -> None:
-        experiment = (await storage.fetch_experiments({}))[0]
         calls: list[Coroutine[Any, Any, object]] = [
             storage.create_experiment({"name": name}),
-            storage.reserve_trial(experiment),
             storage.fetch_experiments({}),
         ]
         tasks = [asyncio.create_task(call) for call in calls]

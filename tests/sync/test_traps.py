@@ -231,12 +231,12 @@ def test_fork_of_a_closed_facade(tmp_path: Path) -> None:
 
 
 def test_another_directory(tmp_path: Path) -> None:
-    """A relative path means what it meant when the facade was made, also after a fork."""
+    """A relative path means what it meant when the facade was opened, also after a fork."""
     (tmp_path / "elsewhere").mkdir()
     script = """
         storage = facade()
-        os.chdir("elsewhere")
         storage.create_experiment({"name": "tune"})
+        os.chdir("elsewhere")
         storage.fetch_experiments({})
         pid = os.fork()
         say(len(storage.fetch_experiments({})))

@@ -114,3 +114,11 @@ def test_import_is_light() -> None:
 def test_the_plugin_is_light() -> None:
     code = "import sys, aiostorage.testing.plugin; sys.exit('hypothesis' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "contract", [aiostorage.testing.StorageContract, aiostorage.testing.DriverContract]
+)
+def test_no_law_hides_another(contract: type) -> None:
+    names = [n for base in contract.__mro__ for n in vars(base) if n.startswith("test_")]
+    assert sorted(names) == sorted(set(names))
