@@ -21,7 +21,7 @@ from aiostorage.errors import (
     LockAcquisitionTimeout,
     MissingArguments,
 )
-from aiostorage.protocols import BaseStorageProtocol
+from aiostorage.legacy import BaseStorageProtocol
 from aiostorage.readonly import ReadOnlyStorageProtocol
 from aiostorage.sync import SyncStorage
 

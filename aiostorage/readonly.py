@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from aiostorage.protocols import AsyncStorageProtocol, BaseStorageProtocol
+from aiostorage.legacy import BaseStorageProtocol
+from aiostorage.protocols import AsyncStorageProtocol
 
 __all__ = ["ReadOnlyStorage", "ReadOnlyStorageProtocol"]
 

@@ -22,12 +22,8 @@ from aiostorage._core.storage import Storage
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import RunningLoopError
 from aiostorage.experiment import Experiment
-from aiostorage.protocols import (
-    AsyncStorageProtocol,
-    BaseStorageProtocol,
-    ExperimentLike,
-    Uid,
-)
+from aiostorage.legacy import BaseStorageProtocol
+from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike, Uid
 from aiostorage.trial import Trial
 
 __all__ = ["SyncStorage"]

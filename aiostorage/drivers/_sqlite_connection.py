@@ -89,6 +89,7 @@ class Connection(sqlite3.Connection):
     def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
         self._arguments = args, kwargs
         self._pragmas = pragmas
+        self.openings = 0
         with _gate:
             self._open()
         self._kept: list[Any] = []
@@ -101,6 +102,7 @@ class Connection(sqlite3.Connection):
         # whoever forks may close it, not only its own thread
         super().__init__(*args, **{**kwargs, "check_same_thread": False})
         vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
+        self.openings += 1
         self._closed = self._prepared = False
         self.create_function(MATCH, 2, self._match, deterministic=True)
         self.create_function(SET, 2, self._set, deterministic=True)

@@ -276,8 +276,9 @@ class SQLiteDriver:
         return self._writer
 
 
-def _data_version(connection: Connection) -> int:
-    return cast(int, connection.execute("PRAGMA data_version").fetchone()[0])
+def _data_version(connection: Connection) -> object:
+    # opened anew after a fork, a connection counts anew
+    return connection.openings, connection.execute("PRAGMA data_version").fetchone()[0]
 
 
 def _duplicate(table: Table, error: sqlite3.IntegrityError, document: Document) -> Exception:

@@ -224,9 +224,10 @@ class StorageMachine(RuleBasedStateMachine):
         taken = model.owner != owner or (was == "reserved" and model.status in PENDING)
         return TrialLost if taken else FailedUpdate
 
-    @rule()
-    def recover(self) -> None:
-        """Put lost trials back."""
+    @rule(after=st.sampled_from((0, 1, 60, LOST_AFTER - 0.001, LOST_AFTER)))
+    def recover(self, after: float) -> None:
+        """Put lost trials back, some time later."""
+        self.clock.advance(after)
         lost = self.ordered(self.is_lost)
 
         async def recover(storage: AsyncStorageProtocol, _: str) -> tuple[list[int], list[int]]:
@@ -238,6 +239,12 @@ class StorageMachine(RuleBasedStateMachine):
         self.expect(recover, (expected, expected))
         for model in lost:
             model.status, model.owner = "interrupted", None
+
+    @rule(after=st.sampled_from((LOST_AFTER - 0.001, LOST_AFTER)))
+    def abandon(self, after: float) -> None:
+        """Reserve a trial and let its heart stand still for about as long as it may."""
+        self.reserve(1)
+        self.recover(after)
 
     def is_lost(self, model: Model) -> bool:
         """Tell whether the worker of a trial is taken for dead."""

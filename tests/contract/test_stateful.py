@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from aiostorage import Storage
 from aiostorage.drivers.memory import MemoryDriver
@@ -43,5 +43,6 @@ TestStorages.settings = settings(
     max_examples=25,
     stateful_step_count=30,
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would outlast the time limit
     suppress_health_check=[HealthCheck.too_slow],
 )

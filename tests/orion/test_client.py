@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -22,12 +22,12 @@ from orion.benchmark.assessment import AverageResult
 from orion.benchmark.benchmark_client import get_or_create_benchmark
 from orion.benchmark.task import RosenBrock
 from orion.client import create_experiment, get_experiment
+from orion.core.io.database import DuplicateKeyError
 from orion.core.utils.exceptions import CompletedExperiment
 from orion.serving.webapi import WebApi
 from orion.storage.base import setup_storage
 
-if TYPE_CHECKING:
-    from conftest import Processes
+Processes = Any  # that of conftest.py
 
 
 def objective(x: float, **_: Any) -> list[dict[str, Any]]:
@@ -81,7 +81,7 @@ def test_suggest_and_observe(configured: dict[str, Any]) -> None:
     with pytest.raises(CompletedExperiment):
         client.suggest()
     assert client.is_done
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(DuplicateKeyError, match="already"):
         client.insert({"x": 0.125})
     frame = client.to_pandas()
     assert list(frame["objective"]) == [1.0, 2.0, 3.0]

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -18,8 +18,7 @@ from orion.client import get_experiment
 
 from aiostorage.orion import AioStorage
 
-if TYPE_CHECKING:
-    from conftest import Processes
+Processes = Any  # that of conftest.py
 
 Log = Callable[[], list[str]]
 Command = Callable[..., str]
@@ -61,7 +60,7 @@ def completed(url: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_one_hunt(
+def test_one_hunt(  # noqa: PLR0917  fixtures
     processes: Processes, config: Any, objective: Path, run_log: Log, url: str, workers: int
 ) -> None:
     """40 trials are completed, and none is run twice, whatever the number of workers.
@@ -74,8 +73,15 @@ def test_one_hunt(
     processes.finish(processes.orion(*arguments))
     runs = run_log()
     assert len(runs) == len(set(runs)) == 40
-    done = [trial for trial in AioStorage({"url": url}).fetch_trials(uid=_only(url)["_id"])]
-    assert Counter(trial.status for trial in done)["completed"] == 40
+    storage = AioStorage({"url": url})
+    (experiment,) = storage.fetch_experiments({})
+    assert storage.count_completed_trials(get_experiment("tune", storage=storage)) == 40
+    assert storage.fetch_trials_by_status(get_experiment("tune", storage=storage), "broken") == []
+    assert storage.fetch_lost_trials(get_experiment("tune", storage=storage)) == []
+    assert {trial.status for trial in storage.fetch_trials(uid=experiment["_id"])} <= {
+        "completed",
+        "new",
+    }
 
 
 def test_several_hunts_at_once(
@@ -90,12 +96,6 @@ def test_several_hunts_at_once(
     runs = run_log()
     assert len(runs) == len(set(runs)) == 40
     assert len(completed(url)) == 40
-
-
-def _only(url: str) -> dict[str, Any]:
-    (experiment,) = AioStorage({"url": url}).fetch_experiments({"name": "tune"})
-    found: dict[str, Any] = experiment
-    return found
 
 
 # ----------------------------------------------------------------------------------- commands
@@ -180,7 +180,9 @@ def test_db_release(hunted: Any, command: Command, url: str) -> None:
     storage = AioStorage({"url": url})
     storage._db.write("algo", {"locked": 1, "owner": "dead"}, {"experiment": hunted.id})
     assert "successfully released" in command("db", "release", "-f", "tune")
-    assert not storage.get_algorithm_lock_info(uid=hunted.id).locked
+    info = storage.get_algorithm_lock_info(uid=hunted.id)
+    assert info is not None
+    assert not info.locked
     assert "failed" in command("db", "release", "-f", "tune")  # there was nothing to release
 
 

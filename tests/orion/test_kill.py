@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,8 +16,7 @@ from orion.client import create_experiment
 
 from aiostorage.orion import AioStorage
 
-if TYPE_CHECKING:
-    from conftest import Processes
+Processes = Any  # that of conftest.py
 
 LEASE = 3.0
 
@@ -106,7 +105,7 @@ def test_a_replaced_worker_does_not_overwrite_its_successor(configured: dict[str
 
     old, new = client(), client()
     theirs = old.suggest()
-    storage = AioStorage(**{"database": configured["database"]})
+    storage = AioStorage(configured["database"])
     long_ago = theirs.heartbeat.replace(year=2020)
     storage.update_trial(theirs, heartbeat=long_ago)
     assert [trial.id for trial in storage.fetch_lost_trials(new._experiment)] == [theirs.id]

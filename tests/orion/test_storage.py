@@ -29,6 +29,7 @@ from orion.storage.base import (
 )
 
 from aiostorage import ConfigurationError, LockLost
+from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.orion import AioStorage, AioStorageDB
 
 
@@ -57,12 +58,18 @@ def trial(experiment: Stored, x: Any = 0.5, **fields: Any) -> Trial:
     return Trial(experiment=experiment.id, params=params, **fields)
 
 
+def lock_of(storage: AioStorage, uid: Any) -> LockedAlgorithmState:
+    info = storage.get_algorithm_lock_info(uid=uid)
+    assert info is not None
+    return info
+
+
 # ------------------------------------------------------------------------------ configuration
 
 
 def test_found_by_its_entry_point(configured: dict[str, Any]) -> None:
     assert isinstance(setup_storage(configured), AioStorage)
-    assert isinstance(storage_factory.create("AioStorage", **{"url": "memory://"}), AioStorage)
+    assert isinstance(storage_factory.create("AioStorage", url="memory://"), AioStorage)
 
 
 def test_three_constructions_share_one_connection(configured: dict[str, Any]) -> None:
@@ -190,7 +197,8 @@ def test_a_worker_s_way(storage: AioStorage, experiment: Stored) -> None:
 def test_reserving_a_given_trial(storage: AioStorage, experiment: Stored) -> None:
     """`ExperimentClient.reserve` passes its interval where a heartbeat is meant."""
     mine = storage.register_trial(trial(experiment))
-    storage.set_trial_status(mine, "reserved", heartbeat=60)
+    anything: Any = 60
+    storage.set_trial_status(mine, "reserved", heartbeat=anything)
     stored = storage.get_trial(mine)
     assert stored.worker == mine.worker is not None
     assert abs(stored.heartbeat - dt.datetime.utcnow()) < dt.timedelta(seconds=30)  # noqa: DTZ003
@@ -215,13 +223,13 @@ def test_times_are_naive_and_in_utc(storage: AioStorage, experiment: Stored) -> 
 
 def test_create_experiment_puts_the_id_into_the_config(storage: AioStorage) -> None:
     config: dict[str, Any] = {"name": "tune", "version": 1, "algorithm": {"random": {"seed": 1}}}
-    assert storage.create_experiment(config) is None
+    storage.create_experiment(config)
     assert config["_id"]
     (found,) = storage.fetch_experiments({"name": "tune"})
     assert found == config
     with pytest.raises(DuplicateKeyError):
         storage.create_experiment({"name": "tune", "version": 1})
-    assert storage.get_algorithm_lock_info(uid=config["_id"]).configuration == config["algorithm"]
+    assert lock_of(storage, config["_id"]).configuration == config["algorithm"]
 
 
 def test_tuples_are_lists(storage: AioStorage) -> None:
@@ -290,10 +298,10 @@ def test_state_is_pickled_as_orion_does(storage: AioStorage, experiment: Stored)
     assert storage.delete_algorithm_lock(uid=experiment.id) == 1
     assert storage.initialize_algorithm_lock(experiment.id, {"random": ("x",)}) == 1
     assert storage.initialize_algorithm_lock(experiment.id, {}) == 0  # `db upgrade` asks again
-    assert storage.get_algorithm_lock_info(experiment).configuration == {"random": ["x"]}
+    assert lock_of(storage, experiment.id).configuration == {"random": ["x"]}
     storage.delete_algorithm_lock(experiment)
     assert storage.write_algorithm_lock(experiment.id, {}, locked=0, state={"seed": 1}) == 1
-    assert storage.get_algorithm_lock_info(experiment).state == {"seed": 1}
+    assert lock_of(storage, experiment.id).state == {"seed": 1}
 
 
 def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
@@ -307,7 +315,7 @@ def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
             pytest.fail("two hold it")
 
     error = ValueError("the body's own")
-    with pytest.raises(ValueError) as raised, storage.acquire_algorithm_lock(experiment) as held:  # noqa: PT011
+    with pytest.raises(ValueError) as raised, storage.acquire_algorithm_lock(experiment) as held:
         held.state["seed"] = 2
         raise error
     assert raised.value is error
@@ -322,7 +330,7 @@ def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
     with pytest.raises(LockAcquisitionTimeout) as lost:
         lose()
     assert isinstance(lost.value.__cause__, LockLost)
-    assert storage.get_algorithm_lock_info(experiment).state == {"seed": 1}
+    assert lock_of(storage, experiment.id).state == {"seed": 1}
 
 
 # --------------------------------------------------------------------- processes, and the rest

@@ -108,7 +108,9 @@ class Worker:
         line = self.line(within)
         assert line is not None, f"process {self.pid} has ended: {self.stderr}"
         first, *fields = line.split(" ")
-        assert first == word, f"{word!r} expected of process {self.pid}, not {line!r}: {self.stderr}"
+        assert first == word, (
+            f"{word!r} expected of process {self.pid}, not {line!r}: {self.stderr}"
+        )
         return fields
 
     def tell(self, line: str = "") -> None:

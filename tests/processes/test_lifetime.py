@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -205,24 +206,41 @@ def test_killed_in_the_first_open(start: Starter, path: Path) -> None:
     assert {integrity(file) for file in path.parent.glob("shared.db-*[0-9]")} == {"ok"}
 
 
-def test_readers_do_not_take_the_lock_off_the_file(start: Starter, path: Path) -> None:
-    """Closing any descriptor of a file drops all locks that a process has on it."""
+def test_opened_by_others_while_looking_at_it(start: Starter, path: Path) -> None:
+    """What was empty a moment ago is no database of somebody else."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")  # as one leaves it that is killed then
+    slow = start(SCRIPT, "opens_slowly", path)
+    slow.expect("looks")
+    start(SCRIPT, "adds", path, "quick").wait()
+    slow.tell()
+    assert slow.expect("sees") == ["quick", "slow"]
+    slow.succeed()
+
+
+def test_opening_it_again_takes_no_lock_off_the_file(start: Starter, path: Path) -> None:
+    """To close any descriptor of a file drops all locks that the process has on it.
+
+    Then another process that closes the file holds itself for the last one, and deletes the log.
+    """
 
     async def main() -> None:
         async with open_storage(f"sqlite:///{path}") as storage:
-            await storage.create_experiment({"name": "one"})
-            assert await names(storage) == ["one"]
+            await storage.create_experiment({"name": "1"})
+            assert await names(storage) == ["1"]  # by a connection that was opened for it
             async with open_storage(f"sqlite:///{path}") as second:
-                assert await names(second) == ["one"]
-            # the last one to close a file removes its log: this one is not the last
-            other = await asyncio.to_thread(start, SCRIPT, "unclosed", path)
-            await asyncio.to_thread(other.succeed)
-            closes = await asyncio.to_thread(start, SCRIPT, "unpickled", pickle.dumps(storage).hex())
-            await asyncio.to_thread(closes.succeed)
-            await storage.create_experiment({"name": "two"})
+                assert await names(second) == ["1"]
+            for number in range(2, 7):
+                if number % 2:
+                    await storage.create_experiment({"name": str(number)})
+                else:
+                    other = await asyncio.to_thread(start, SCRIPT, "adds", path, number)
+                    seen = await asyncio.to_thread(other.expect, "sees")
+                    assert seen == [str(n) for n in range(1, number + 1)]
+                    await asyncio.to_thread(other.succeed)
+                assert await names(storage) == [str(n) for n in range(1, number + 1)]
 
     asyncio.run(main())
-    assert experiments(path) == ["one", "two", "unclosed", "unpickled"]
     assert integrity(path) == "ok"
 
 

@@ -11,11 +11,13 @@ import resource
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
 from aiostorage import BackendError, Storage, Trial, open_storage
+from aiostorage.drivers import _sqlite_connection
 from aiostorage.drivers._sqlite_connection import Connection
 
 BATCH = 100
@@ -286,6 +288,17 @@ def unpickled(data: str) -> None:
     asyncio.run(main())
 
 
+def adds(path: str, name: str) -> None:
+    """Write, tell what is there, and close the file."""
+
+    async def main() -> None:
+        async with storage_at(path) as storage:
+            await written(storage, name)
+            say("sees", *await names(storage))
+
+    asyncio.run(main())
+
+
 # -------------------------------------------------------------------------------- first opens
 
 
@@ -324,8 +337,6 @@ def killed_while_opening(path: str) -> None:
                 kill()
                 return super().execute(sql, parameters)
 
-        from aiostorage.drivers import _sqlite_connection
-
         vars(_sqlite_connection)["Connection"] = Watched
         asyncio.run(storage_at(file).open())
         os._exit(0)
@@ -346,6 +357,22 @@ def killed_while_opening(path: str) -> None:
             assert code == 0
             say("killed", step // 3)
             return
+
+
+def opens_slowly(path: str) -> None:
+    """Open a file, and pause while looking at what is in it."""
+
+    class Slow(Connection):
+        def execute(self, sql: Any, parameters: Any = (), /) -> Any:
+            if sql == "PRAGMA user_version" and not paused:
+                paused.append(True)
+                say("looks")
+                heard()
+            return super().execute(sql, parameters)
+
+    paused: list[bool] = []
+    vars(_sqlite_connection)["Connection"] = Slow
+    adds(path, "slow")
 
 
 # --------------------------------------------------------------------------------- disk full
@@ -422,9 +449,8 @@ def writes(path: str, name: str) -> None:
 
 def occupies(path: str, seconds: str) -> None:
     """Keep everybody from writing."""
-    import time
-
     connection = sqlite3.connect(path, isolation_level=None)
+    say("ready")
     heard()
     connection.execute("BEGIN IMMEDIATE")
     say("occupied")

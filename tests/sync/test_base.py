@@ -25,7 +25,7 @@ from aiostorage.base import (
     setup_storage,
     storage_factory,
 )
-from aiostorage.protocols import BaseStorageProtocol as Door
+from aiostorage.legacy import BaseStorageProtocol as Door
 
 
 def test_names() -> None:

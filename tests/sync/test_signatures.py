@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aiostorage import Storage, SyncStorage
-from aiostorage.protocols import AsyncStorageProtocol, BaseStorageProtocol
+from aiostorage.legacy import BaseStorageProtocol
+from aiostorage.protocols import AsyncStorageProtocol
 
 needs_orion = pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="Oríon 0.2.7 does not run on Python 3.12 and later"

@@ -357,6 +357,17 @@ def test_a_facade_that_nobody_has_any_more_ends(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
+def test_what_nobody_has_any_more_nobody_holds(storage: SyncStorage) -> None:
+    """Ctrl-C may come before the first line of ``__exit__``."""
+    experiment = storage.create_experiment({"name": "tune"}, algo_state={"seed": 1})
+    dropped = storage.acquire_algorithm_lock(experiment)
+    dropped.__enter__().set_state({"half": "made"})
+    del dropped
+    gc.collect()
+    with storage.acquire_algorithm_lock(experiment, timeout=2) as algorithm:
+        assert algorithm.state == {"seed": 1}
+
+
 def test_close_while_others_call(make: Make) -> None:
     """Every call ends: with an answer, or with the error that says why it has none."""
     for _ in range(5):

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from aiostorage import StorageClosedError
-
 DEADLINE = 30.0
 """Seconds that any of these may take; all of them take about one."""
 
@@ -130,7 +128,7 @@ def test_exit_with_the_facade_open(tmp_path: Path, how: str) -> None:
     elif "daemon" in how:  # its call ends with the error that says why
         assert code == 0
         assert err.count("Traceback") <= 1
-        assert not err or err.rstrip().endswith("StorageClosedError: " + str(StorageClosedError()))
+        assert not err or "aiostorage.errors.StorageClosedError: " in err
     else:
         assert (code, err) == (0, "")
     after = """
@@ -384,7 +382,8 @@ def test_interrupted_all_the_time(tmp_path: Path) -> None:
                     storage.count_completed_trials(experiment)
                     algorithm.set_state({"count": count + 1})
                 with storage.reserved_trial(experiment) as mine:
-                    storage.complete_trial(mine, 1)
+                    if mine is not None:
+                        storage.complete_trial(mine, 1)
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 interrupted += 1

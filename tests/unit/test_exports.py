@@ -107,7 +107,7 @@ def test_import_is_light() -> None:
         best = min(best, took)
         if number >= 4 and best < 0.15:  # more runs than five only where others keep us from it
             break
-    print(f"import aiostorage: {best * 1000:.0f} ms")  # noqa: T201
+    print(f"import aiostorage: {best * 1000:.0f} ms")
     assert best < 0.15
 
 
