@@ -50,10 +50,10 @@ class Crew:
         self.hire()
 
     def watch(self) -> None:
-        """Kill one after so many completions, every seventh time one that holds the lock."""
+        """Kill one after so many completions, and now and then the one that holds the lock."""
         for _ in range(PROCESSES):
             self.hire()
-        left = self.draw.randrange(5, 25)
+        left = self.draw.randrange(3, 11)
         while self.alive:
             worker, line = self.events.get(timeout=DEADLINE)
             if worker not in self.alive:
@@ -63,12 +63,14 @@ class Crew:
                 self.alive.remove(worker)
                 continue
             left -= line == "completed"
-            holder_wanted = len(self.killed) % 7 == 6
-            if left > 0 or len(self.killed) == KILLS or (holder_wanted and line != "holds"):
+            if len(self.killed) == KILLS:
                 continue
-            self.kill(worker if holder_wanted else self.draw.choice(self.alive))
-            self.holders_killed += holder_wanted
-            left = self.draw.randrange(3, 12)
+            if line == "holds" and self.holders_killed < len(self.killed) // 6:
+                self.holders_killed += 1
+                self.kill(worker)
+            elif left <= 0:
+                left = self.draw.randrange(3, 11)
+                self.kill(self.draw.choice(self.alive))
 
 
 async def prepare(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from pathlib import Path
 
@@ -56,12 +57,12 @@ def test_no_block(start: Starter, path: Path, capsys: pytest.CaptureFixture[str]
             assert await storage.count_completed_trials(experiment) == 4000
 
     asyncio.run(main())
-    pause = max(after - before for before, after in zip(done, done[1:], strict=False))
+    pause = max(after - before for before, after in itertools.pairwise(done))
+    rate = len(done) / (done[-1] - done[0] - pause)
     with capsys.disabled():
         print(
-            f"\nno block: longest stall of the event loop {max(stalls) * 1000:.0f} ms while nothing "
-            f"could be written for {pause:.2f} s; {len(done) / (done[-1] - done[0] - pause):.0f} "
-            f"cycles/s of {TASKS} tasks otherwise"
+            f"\nno block: longest stall of the event loop {max(stalls) * 1000:.0f} ms, nothing "
+            f"written for {pause:.2f} s, {rate:.0f} cycles/s of {TASKS} tasks otherwise"
         )
     assert pause > BUSY / 2
     assert max(stalls) < STALL

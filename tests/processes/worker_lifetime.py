@@ -46,7 +46,7 @@ async def written(storage: Storage, name: str) -> None:
     assert name in await names(storage)
 
 
-def make_trials(experiment: object, numbers: range) -> list[Trial]:
+def make_trials(experiment: str | int, numbers: range) -> list[Trial]:
     return [Trial(experiment=experiment, params={"number": n, "text": "x" * 200}) for n in numbers]
 
 
@@ -199,7 +199,7 @@ def child_of(storage: Storage, name: str, parent_closed: Any) -> None:
 
     async def main() -> None:
         await asyncio.gather(*(written(storage, f"{name}-{n}") for n in range(5)))
-        say(name, "wrote")
+        say("wrote", name)
         await asyncio.to_thread(parent_closed.wait)
         await asyncio.gather(*(written(storage, f"{name}-late-{n}") for n in range(5)))
         await storage.aclose()
