@@ -45,7 +45,7 @@ class Portal:
     def __init__(self, farewell: Callable[[], Awaitable[object]]) -> None:
         self._farewell = farewell
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close what is just being opened
         self._thread: _LoopThread | None = None
         self._finalizer: weakref.finalize[..., Portal] | None = None
         _portals.add(self)
@@ -54,7 +54,7 @@ class Portal:
         """Begin anew, in a child process, where the thread of the loop is not there any more."""
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._lock, self._thread, self._finalizer = threading.Lock(), None, None
+        self._lock, self._thread, self._finalizer = threading.RLock(), None, None
 
     @property
     def thread(self) -> _LoopThread | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import random
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import pytest
 from aiostorage import Trial, open_storage
 
 from .support import DEADLINE, Events, Starter, Worker, integrity
-from .worker_kill import LEASE, RETRY, TASKS
+from .worker_kill import LEASE, LOST_AFTER, RETRY, TASKS
 
 PROCESSES = 8
 TRIALS = 50 * PROCESSES
@@ -35,6 +36,9 @@ class Crew:
     alive: list[Worker] = field(default_factory=list)
     killed: list[Worker] = field(default_factory=list)
     holders_killed: int = 0
+    sleeper: Worker | None = None
+    wake_at: float = 0.0
+    stops: int = 0
     events: Events = field(default_factory=queue.SimpleQueue)
 
     def hire(self) -> None:
@@ -49,13 +53,31 @@ class Crew:
         victim.kill()
         self.hire()
 
+    def stop(self) -> None:
+        """Stop one for so long that it is declared lost; it will know nothing of that."""
+        self.sleeper = self.draw.choice(self.alive)
+        self.sleeper.signal(signal.SIGSTOP)
+        self.wake_at = time.monotonic() + 1.3 * max(LOST_AFTER, LEASE)
+        self.stops += 1
+
+    def wake(self) -> None:
+        if self.sleeper is not None and time.monotonic() >= self.wake_at:
+            if self.sleeper in self.alive:
+                self.sleeper.signal(signal.SIGCONT)
+            self.sleeper = None
+
     def watch(self) -> None:
         """Kill one after so many completions, and now and then the one that holds the lock."""
         for _ in range(PROCESSES):
             self.hire()
         left = self.draw.randrange(3, 11)
         while self.alive:
-            worker, line = self.events.get(timeout=DEADLINE)
+            self.wake()
+            try:
+                worker, line = self.events.get(timeout=DEADLINE if self.sleeper is None else 0.1)
+            except queue.Empty:
+                assert self.sleeper is not None
+                continue
             if worker not in self.alive:
                 continue
             if line is None:
@@ -71,6 +93,8 @@ class Crew:
             elif left <= 0:
                 left = self.draw.randrange(3, 11)
                 self.kill(self.draw.choice(self.alive))
+                if self.sleeper is None and self.stops < len(self.killed) // 7:
+                    self.stop()
 
 
 async def prepare(path: Path) -> str:
@@ -121,7 +145,7 @@ def test_kill(
     with capsys.disabled():
         print(
             f"\nkill: {TRIALS} trials in {seconds:.1f} s, {kills} processes killed, "
-            f"{crew.holders_killed} of them seen with the lock; "
+            f"{crew.holders_killed} of them seen with the lock, {crew.stops} stopped for a while; "
             f"{TRIALS - len(logged)} completions not logged, "
             f"{words['trial-lost']} trials and {words['lock-lost']} locks lost by the living; "
             f"{words['held']} holdings logged, {outcome.count} counted; "

@@ -14,7 +14,7 @@ from aiostorage import LockLost, Storage, Trial, TrialLost, open_storage
 
 TASKS = 3
 LOST_AFTER = 1.0
-LEASE = 2.0
+LEASE = 1.2
 RETRY = 0.2
 
 
@@ -43,12 +43,13 @@ class Worker:
         """Work until all trials are completed."""
         while True:
             try:
-                worked = await (self._beating() if self._draw.random() < 0.5 else self._silent())
+                worked = await (self._beating() if self._draw.random() < 0.7 else self._silent())
             except TrialLost:
                 self._log("trial-lost")
                 continue
-            if not worked:
+            if not worked or self._draw.random() < 0.2:
                 await self._storage.recover_lost_trials(self._experiment)
+            if not worked:
                 if await self._storage.count_completed_trials(self._experiment) == total:
                     return
                 await asyncio.sleep(0.05)
@@ -58,7 +59,7 @@ class Worker:
             if trial is None:
                 return False
             await asyncio.sleep(self._draw.uniform(0.001, 0.008))
-            if self._draw.random() < 0.3:
+            if self._draw.random() < 0.5:
                 await self._count()
             await self._complete(trial)
         return True

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import sys
 import time
+import warnings
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
@@ -460,4 +461,6 @@ def occupies(path: str, seconds: str) -> None:
 
 
 if __name__ == "__main__":
+    # Python 3.12 warns of threads, which is what is tested
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     globals()[sys.argv[1]](*sys.argv[2:])

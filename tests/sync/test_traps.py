@@ -14,6 +14,9 @@ import pytest
 DEADLINE = 30.0
 """Seconds that any of these may take; all of them take about one."""
 
+WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
+"""That a process with threads forks, which Python 3.12 and later warn of, is the point here."""
+
 PRELUDE = """
 import asyncio, os, signal, sys, threading, time
 from aiostorage import *
@@ -59,7 +62,12 @@ EXITS = {
         threading.Thread(target=call, daemon=True).start()
         time.sleep(0.1)
     """,
-    "used at exit": "import atexit; atexit.register(lambda: storage.fetch_experiments({}))",
+    # with a connection that is there: Python 3.12 starts no thread any more by then
+    "used at exit": """
+        import atexit
+        storage.fetch_experiments({})
+        atexit.register(lambda: storage.fetch_experiments({}))
+    """,
     "on memory too": """
         other = SyncStorage(open_storage("memory://"))
         other.create_experiment({"name": "other"})
@@ -71,7 +79,7 @@ def start(path: Path, script: str, *arguments: str) -> subprocess.Popen[str]:
     file = path / "script.py"
     file.write_text(PRELUDE + textwrap.dedent(script))
     return subprocess.Popen(
-        [sys.executable, "-W", "error", str(file), *arguments],
+        [sys.executable, *WARNINGS, str(file), *arguments],
         cwd=path,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

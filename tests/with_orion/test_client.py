@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,24 +199,17 @@ def test_rest_server(completed: Any, configured: dict[str, Any]) -> None:
     assert web.simulate_get("/experiments/none").status_code == 404
 
 
-def test_rest_server_under_gunicorn(
-    completed: Any, environment: None, processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_orion_serve(completed: Any, url: str, processes: Processes, tmp_path: Path) -> None:
     """It makes its storage, and forks its workers afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = f"""
-from orion.core.cli.serve import GunicornApp
-from orion.serving.webapi import WebApi
-from orion.storage.base import setup_storage
-
-storage = setup_storage()
-assert len(storage.fetch_experiments({{}})) == 1
-options = {{"bind": "127.0.0.1:{port}", "workers": 2, "graceful_timeout": 3}}
-GunicornApp(WebApi(storage, {{}}), options).run()
-"""
-    server = processes.start("-c", script)
+    configuration = {
+        "storage": {"type": "aiostorage", "database": {"url": url}},
+        "gunicorn": {"bind": f"127.0.0.1:{port}", "workers": 2, "graceful_timeout": 3},
+    }
+    (tmp_path / "orion.yaml").write_text(json.dumps(configuration))
+    server = processes.orion("serve", "-c", "orion.yaml")
 
     def get(path: str) -> Any:
         end = time.monotonic() + 60
