@@ -1,0 +1,98 @@
+"""The facade behind the async protocol, so that one contract serves both colours."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+
+from aiostorage._core.storage import Storage
+from aiostorage.sync import SyncStorage
+
+__all__ = ["ThroughFacade"]
+
+_END = object()
+
+
+class ThroughFacade:
+    """The methods of the async protocol, each of which calls the facade's in a worker thread.
+
+    A thread cannot be cancelled. Whoever is cancelled here waits until the facade returns.
+
+    Parameters
+    ----------
+    facade
+        What is called.
+    threads
+        How many calls may wait at the same time.
+    """
+
+    def __init__(self, facade: SyncStorage, threads: int = 200) -> None:
+        self._facade = facade
+        self._limiter = CapacityLimiter(threads)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name == "aclose":
+            return partial(self._run, self._facade.close)
+        method = getattr(self._facade, name)
+        twin = getattr(Storage, name)
+        if not callable(method):
+            return method
+        if inspect.iscoroutinefunction(twin):
+
+            @wraps(twin)
+            async def call(*args: Any, **kwargs: Any) -> Any:
+                return await self._run(partial(method, *args, **kwargs))
+
+            return call
+        if name == "iter_trials":
+            return wraps(twin)(lambda *args, **kwargs: self._items(method(*args, **kwargs)))
+        return wraps(twin)(lambda *args, **kwargs: _Context(self._run, method(*args, **kwargs)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._facade!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"facade": self._facade}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    async def _run(self, call: Callable[[], Any]) -> Any:
+        return await anyio.to_thread.run_sync(call, limiter=self._limiter)
+
+    async def _items(self, items: Iterator[Any]) -> AsyncIterator[Any]:
+        while (item := await self._run(partial(next, items, _END))) is not _END:
+            yield item
+
+
+class _Context:
+    """A context manager of the facade, entered and left in worker threads."""
+
+    def __init__(
+        self, run: Callable[[Callable[[], Any]], Any], manager: AbstractContextManager[Any]
+    ) -> None:
+        self._run = run
+        self._manager = manager
+
+    async def __aenter__(self) -> Any:
+        return await self._run(self._manager.__enter__)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        leave = partial(self._manager.__exit__, exc_type, exc, traceback)
+        with anyio.CancelScope(shield=True):
+            ended: bool | None = await self._run(leave)
+        return ended
