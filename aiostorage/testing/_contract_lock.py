@@ -205,6 +205,7 @@ class LockLaws:
         async with storage.acquire_algorithm_lock(one), storage.acquire_algorithm_lock(two, 0):
             pass
 
+    @pytest.mark.usefixtures("cancels")
     async def test_first_come_first_served(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config())
         order: list[int] = []
@@ -272,6 +273,7 @@ class LockLaws:
         for mine in (storage, other):
             await _is_free(mine, experiment)
 
+    @pytest.mark.usefixtures("cancels")
     async def test_who_gives_up_is_in_nobodys_way(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
     ) -> None:
@@ -300,6 +302,7 @@ LEASE: Final = 0.4
 class LockLossLaws:
     """Law 9: leases, takeover, and holders that come back too late."""
 
+    @pytest.mark.usefixtures("apart")
     async def test_the_lease_is_renewed(self, opening: Open) -> None:
         storage, other = await opening(lock_lease=LEASE), await opening(lock_lease=LEASE)
         experiment = await _with_state(storage, 1)
@@ -348,6 +351,7 @@ class LockLossLaws:
         assert await _state(storage, experiment) == "operator's"
         await _is_free(storage, experiment)
 
+    @pytest.mark.usefixtures("cancels")
     async def test_the_body_of_a_late_owner_is_cancelled(self, opening: Open) -> None:
         storage = await opening(lock_lease=LEASE)
         experiment = await _with_state(storage, "old")
@@ -359,6 +363,7 @@ class LockLossLaws:
         assert algorithm.state == "old"
         assert await _state(storage, experiment) == "old"
 
+    @pytest.mark.usefixtures("apart")
     async def test_an_error_of_a_late_owner_is_not_hidden(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
     ) -> None:

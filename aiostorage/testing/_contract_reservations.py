@@ -345,6 +345,7 @@ class WorkerLaws:
             assert await storage.recover_lost_trials(experiment) == []
             await storage.complete_trial(trial, 1)
 
+    @pytest.mark.usefixtures("cancels")
     async def test_taken_over(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config())
         await registered(storage, experiment, 1)
@@ -397,4 +398,5 @@ class WorkerLaws:
 
     async def test_heartbeat_must_be_positive(self, storage: AsyncStorageProtocol) -> None:
         with pytest.raises(Exception, match="heartbeat"):
-            storage.reserved_trial({"_id": "e"}, heartbeat=0)
+            async with storage.reserved_trial({"_id": "e"}, heartbeat=0):
+                pass

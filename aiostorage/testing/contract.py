@@ -49,6 +49,8 @@ class StorageContract(
         Whether a pickled copy of a storage is on the same data, too.
     threads : bool
         Whether two of them may be used in two threads at the same time.
+    cancels : bool
+        Whether a cancelled call ends at once, and a body can be cancelled; a thread cannot.
     resolution : timedelta
         How finely datetimes are kept.
     secrets : tuple of str
@@ -68,6 +70,7 @@ class StorageContract(
     shared: bool = True
     durable: bool = True
     threads: bool = True
+    cancels: bool = True
     resolution: timedelta = timedelta(microseconds=1)
     secrets: tuple[str, ...] = ()
 
@@ -127,6 +130,18 @@ class StorageContract(
         """Skip a test that needs two threads."""
         if not (self.shared and self.threads):
             pytest.skip("the engine cannot be used in two threads")
+
+    @pytest.fixture(name="apart")
+    def fixture_apart(self) -> None:
+        """Skip a test that needs two storages on the same data."""
+        if not self.shared:
+            pytest.skip("the engine has no second storage on the same data")
+
+    @pytest.fixture(name="cancels")
+    def fixture_cancels(self) -> None:
+        """Skip a test that cancels what waits."""
+        if not self.cancels:
+            pytest.skip("what waits in a thread cannot be cancelled")
 
     @pytest.fixture(name="resolution")
     def fixture_resolution(self) -> timedelta:

@@ -48,14 +48,18 @@ class ThroughFacade:
             return method
         if inspect.iscoroutinefunction(twin):
 
-            @wraps(twin)
+            @wraps(method)
             async def call(*args: Any, **kwargs: Any) -> Any:
                 return await self._run(partial(method, *args, **kwargs))
 
             return call
         if name == "iter_trials":
-            return wraps(twin)(lambda *args, **kwargs: self._items(method(*args, **kwargs)))
-        return wraps(twin)(lambda *args, **kwargs: _Context(self._run, method(*args, **kwargs)))
+            return wraps(method)(
+                lambda *args, **kwargs: self._items(partial(method, *args, **kwargs))
+            )
+        return wraps(method)(
+            lambda *args, **kwargs: _Context(self._run, partial(method, *args, **kwargs))
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._facade!r})"
@@ -69,7 +73,8 @@ class ThroughFacade:
     async def _run(self, call: Callable[[], Any]) -> Any:
         return await anyio.to_thread.run_sync(call, limiter=self._limiter)
 
-    async def _items(self, items: Iterator[Any]) -> AsyncIterator[Any]:
+    async def _items(self, make: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
+        items = await self._run(make)
         while (item := await self._run(partial(next, items, _END))) is not _END:
             yield item
 
@@ -78,12 +83,16 @@ class _Context:
     """A context manager of the facade, entered and left in worker threads."""
 
     def __init__(
-        self, run: Callable[[Callable[[], Any]], Any], manager: AbstractContextManager[Any]
+        self,
+        run: Callable[[Callable[[], Any]], Any],
+        make: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self._run = run
-        self._manager = manager
+        self._make = make
+        self._manager: AbstractContextManager[Any]
 
     async def __aenter__(self) -> Any:
+        self._manager = await self._run(self._make)
         return await self._run(self._manager.__enter__)
 
     async def __aexit__(

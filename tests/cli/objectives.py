@@ -25,7 +25,7 @@ async def paced(params: Mapping[str, float]) -> float:
 
 
 def partly_broken(params: Mapping[str, float]) -> float:
-    print("no event at all")  # noqa: T201
+    print("no event at all")
     if params["n"] > 2:
         raise ValueError("more than\ntwo")
     return params["n"]
