@@ -16,7 +16,7 @@ from .worker_lifetime import make_trials
 
 TASKS = 64
 BUSY = 1.0
-STALL = 0.2
+STALL = 0.5
 
 
 async def ticker(stalls: list[float]) -> None:
