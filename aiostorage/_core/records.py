@@ -102,7 +102,7 @@ class Records:
 
         async def attempt(uncertain: bool) -> T:
             if uncertain:
-                return cast(T, await self._again(operation))
+                return cast(T, (await self._again((operation,)))[0])
             return await self.driver.execute(operation)
 
         return await retrying(self.policy, attempt)
@@ -116,24 +116,23 @@ class Records:
 
         async def attempt(uncertain: bool) -> list[Any]:
             if uncertain:
-                found = await self._settled(operations[0])
-                if found is not None:
-                    return [found, *[0] * (len(operations) - 1)]
+                return await self._again(operations)
             return await self.driver.transact(operations)
 
         return await retrying(self.policy, attempt)
 
-    async def _again(self, operation: Operation[Any]) -> Any:
-        """Carry out an operation that may have happened already."""
-        found = await self._settled(operation)
-        if found is not None:
-            return found
-        try:
-            return await self.driver.execute(operation)
-        except DuplicateKeyError:
-            # the earlier attempt was under way still, and has come in between
-            if await self._settled(operation) is None:
-                raise
+    async def _again(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Carry out operations that may have happened already."""
+        found = await self._settled(operations[0])
+        if found is None:
+            try:
+                return await self.driver.transact(operations)
+            except DuplicateKeyError:
+                # the earlier attempt was under way still, and has come in between
+                found = await self._settled(operations[0])
+                if found is None:
+                    raise
+        return [found, *[0] * (len(operations) - 1)]
 
     async def _settled(self, operation: Operation[Any]) -> Any:
         """Answer the result of an operation that is in place already, else None."""
