@@ -420,7 +420,7 @@ def test_a_summary_tells_what_became_of_killed_trials(terminal: bool) -> None:
         best=Best(7, {"x": 1}),
         references={"a preset": 10, "another": 5},
         name="demo v1",
-        location="/tmp/x.db",
+        location="/data/x.db",
         look="aiostorage status x",
         kill=True,
     ).print(on)
@@ -433,7 +433,7 @@ def test_a_summary_tells_what_became_of_killed_trials(terminal: bool) -> None:
         "process 2 (pid 102) by SIGKILL in the middle of 1 trial",
         "12345678 recovered by process 1 after 0.0 s, completed by process 1, worker 1",
         "trial brokenxx: [bold]no markup[/]",
-        "/tmp/x.db, experiment demo v1; look at it with",
+        "/data/x.db, experiment demo v1; look at it with",
     ):
         assert wanted in text
 
