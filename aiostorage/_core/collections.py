@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aiostorage._core.records import Records, document_of, query_of, update_of
-from aiostorage.operations import And, Condition, Count, Delete, Document, Find, Insert, Take
+from aiostorage._core.records import Records, both, document_of, query_of, update_of
+from aiostorage.operations import EVERYTHING, Count, Delete, Document, Find, Insert, Take
 
 __all__ = ["Collections"]
 
@@ -29,7 +29,9 @@ class Collections:
         self, collection: str, query: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> int:
         """Set fields of all that match; answer how many did."""
-        return await self._records.execute(update_of(collection, _flat(query), changes))
+        return await self._records.execute(
+            update_of(collection, both(EVERYTHING, query_of(query)[0]), changes)
+        )
 
     async def find(
         self,
@@ -45,7 +47,7 @@ class Collections:
         self, collection: str, query: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> Document | None:
         """Set fields of the first that matches, and answer it as it is then."""
-        update = update_of(collection, _flat(query), changes)
+        update = update_of(collection, both(EVERYTHING, query_of(query)[0]), changes)
         taken = await self._records.execute(Take(collection, update.where, update.changes))
         return taken[0] if taken else None
 
@@ -56,8 +58,3 @@ class Collections:
     async def delete(self, collection: str, query: Mapping[str, Any] | None) -> int:
         """Delete what matches; answer how many did."""
         return await self._records.execute(Delete(collection, query_of(query)[0]))
-
-
-def _flat(query: Mapping[str, Any] | None) -> And:
-    condition: Condition = query_of(query)[0]
-    return condition if isinstance(condition, And) else And((condition,))
