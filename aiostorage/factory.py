@@ -291,25 +291,77 @@ def _memory(*, url: str | None = None) -> Driver:
     return MemoryDriver()
 
 
+def _mongodb(
+    *,
+    url: str | None = None,
+    host: str | None = None,
+    port: int | str | None = None,
+    name: str | None = None,
+    client: str | None = None,
+    **options: Any,
+) -> Driver:
+    """Make the MongoDB engine of a URL, or of what Oríon says of one: host, port and name."""
+    if url is None:
+        host = host or "localhost"
+        where = host if "://" in host else f"mongodb://{host}"
+        if port and not re.search(r":\d+", where.partition("://")[2].rpartition("@")[2]):
+            parts = where.partition("/?")
+            where = f"{parts[0]}:{port}{parts[1]}{parts[2]}"
+        url = where
+    elif host or port:
+        raise ConfigurationError("mongodb: pass a URL or a host and port, not both")
+    url, given = _without_options(url, ("client", "timeout"))
+    options = {**given, **options}
+    if client is not None:
+        options["client"] = client
+    if name is not None:
+        options.setdefault("database", name)
+    if "timeout" in options:
+        try:
+            options["timeout"] = float(options["timeout"])
+        except (TypeError, ValueError):
+            raise ConfigurationError(
+                f"mongodb: timeout is a number of seconds, not {options['timeout']!r}"
+            ) from None
+    try:
+        from aiostorage.drivers.mongodb import MongoDBDriver  # noqa: PLC0415  as above
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"mongodb needs {error.name}, which is not installed: pip install 'aiostorage[mongodb]'"
+        ) from error
+    driver: Driver = _called(MongoDBDriver, "mongodb", {"url": url, **options})
+    return driver
+
+
+def _without_options(url: str, ours: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """Take our own options out of the query of a URL, which is otherwise left as it is."""
+    place, mark, query = url.partition("?")
+    parts = [part for part in query.split("&") if part]
+    taken = {k: unquote(v) for k, _, v in (p.partition("=") for p in parts) if k in ours}
+    left = "&".join(part for part in parts if part.partition("=")[0] not in ours)
+    return (f"{place}?{left}" if mark and left else place), taken
+
+
 def _legacy(*, url: str | None = None, database: Mapping[str, Any] | None = None) -> Driver:
     """Make the engine that stands for one of Oríon's databases."""
     if url is not None:
         raise ConfigurationError("`legacy` is no URL scheme; it is a type with a `database`")
     options = dict(database or {})
     of_type = str(options.pop("type", "pickleddb")).lower()
-    options.pop("name", None)
     match of_type:
         case "ephemeraldb":
             return _memory()
         case "pickleddb":
             return _sqlite(path=options.get("host") or _default_path())
         case "mongodb":
-            return storage_factory.driver("mongodb", options)
+            return _called(_mongodb, "mongodb", options)  # type: ignore[no-any-return]
     raise UnknownStorageType(of_type, ("ephemeraldb", "mongodb", "pickleddb"))
 
 
 _BUILT_IN: Final[dict[str, Callable[..., Driver]]] = {
     "legacy": _legacy,
     "memory": _memory,
+    "mongodb": _mongodb,
+    "mongodb+srv": _mongodb,
     "sqlite": _sqlite,
 }

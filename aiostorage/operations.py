@@ -208,20 +208,32 @@ class Index:
         No two documents agree in all of these fields; a missing field counts as None.
     where
         Only documents that match are in the index.
+    descending
+        An engine with a direction of keys makes this one descend, so that it can stand beside
+        another program's index on the same fields.
     """
 
     fields: tuple[str, ...]
     unique: bool = False
     where: Condition | None = None
+    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A named set of documents. ``_id`` is implied: a required, unique ``key``."""
+    """A named set of documents. ``_id`` is implied: a required, unique ``key``.
+
+    Attributes
+    ----------
+    references
+        Dotted paths at which the ``_id`` of another record stands, for engines that have a type of
+        their own for ids.
+    """
 
     name: str
     fields: tuple[Field, ...]
     indexes: tuple[Index, ...] = ()
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ LAYOUT = Layout(
             EXPERIMENTS,
             fields=(Field("name", "key", required=True), Field("version", "key")),
             indexes=(Index(("name", "version"), unique=True),),
+            references=("refers.root_id", "refers.parent_id"),
         ),
         Collection(
             TRIALS,
@@ -42,6 +43,7 @@ LAYOUT = Layout(
                 Index(("experiment", "submit_time"), where=PENDING),
                 Index(("experiment", "status")),
             ),
+            references=("experiment",),
         ),
         Collection(
             ALGO,
@@ -54,7 +56,9 @@ LAYOUT = Layout(
                 Field("heartbeat", "time"),
                 Field("state", "bytes"),
             ),
-            indexes=(Index(("experiment",), unique=True),),
+            # Oríon has an ascending one, which is not unique
+            indexes=(Index(("experiment",), unique=True, descending=True),),
+            references=("experiment",),
         ),
         Collection(
             BENCHMARKS,
@@ -69,6 +73,7 @@ LAYOUT = Layout(
                 Field("expires", "time", required=True),
             ),
             indexes=(Index(("experiment", "since")),),
+            references=("experiment",),
         ),
         Collection(SCRATCH, fields=()),
     ),

@@ -1,0 +1,269 @@
+"""Operations as MongoDB's own filters, updates and sorts: pure functions, no connection.
+
+A collection is a MongoDB collection, a document a document. Two things are not stored as they are:
+
+- An ``_id`` of 24 hex digits, and what refers to one, is an ObjectId, as Oríon's own storage writes
+  it. It comes back as 24 hex digits.
+- `StoreTime` becomes ``$$NOW`` or ``$currentDate``, so that the server's clock decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, assert_never
+
+from bson import ObjectId
+
+from aiostorage._core.query import compile_condition
+from aiostorage.operations import (
+    And,
+    Collection,
+    Compare,
+    Condition,
+    Document,
+    Index,
+    Or,
+    StoreTime,
+    Take,
+)
+
+__all__ = ["RECORD_ID", "Table", "by_insertion", "one_each", "tells_time"]
+
+RECORD_ID: Final = "$recordId"
+"""What a server calls the number of a document, which grows with each insertion."""
+
+_OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}\Z")
+_NEVER: Final[dict[str, Any]] = {"$nor": [{}]}
+
+
+def by_insertion(documents: list[Document], order: tuple[str, ...] = ()) -> list[Document]:
+    """Sort documents that carry their `RECORD_ID`, by `order` and then by insertion; take it off."""
+    documents.sort(key=lambda d: (*(_rank(d.get(name)) for name in order), d[RECORD_ID]))
+    for document in documents:
+        del document[RECORD_ID]
+    return documents
+
+
+def _rank(value: Any) -> tuple[int, Any]:
+    """Sort as the server does: None first, then numbers, texts, times."""
+    if value is None:
+        return (0, 0)
+    return (2 if isinstance(value, str) else 3 if isinstance(value, datetime) else 1, value)
+
+
+def tells_time(values: Iterable[Any]) -> bool:
+    """Tell whether a `StoreTime` is among the values."""
+    return any(value.__class__ is StoreTime for value in values)
+
+
+def one_each(take: Take) -> bool:
+    """Tell whether takes like this one, at the same time, never get the same document.
+
+    Then several can be carried out together: what one has taken no longer matches.
+    """
+    if take.limit != 1:
+        return False
+    conjuncts = take.where.conditions if isinstance(take.where, And) else (take.where,)
+    return any(
+        isinstance(c, Compare)
+        and c.path in take.changes
+        and take.changes[c.path].__class__ is not StoreTime
+        and c.value.__class__ is not StoreTime
+        and "." not in c.path
+        and not compile_condition(c)({c.path: take.changes[c.path]})
+        for c in conjuncts
+    )
+
+
+class Table:
+    """One collection: its filters, updates and indexes in MongoDB's words.
+
+    Parameters
+    ----------
+    partial
+        Whether the server can have an ``$in`` in a partial index. Without it the field of the
+        condition stands in the index instead, and the server merges the parts of the index.
+    """
+
+    def __init__(self, collection: Collection, *, partial: bool = True) -> None:
+        self._partial = partial
+        self.name = collection.name
+        self.blobs = tuple(f.name for f in collection.fields if f.kind == "bytes")
+        self.indexes = collection.indexes
+        self._times = {f.name for f in collection.fields if f.kind == "time"}
+        self._references = ("_id", *collection.references)
+        self.unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
+
+    # ----------------------------------------------------------------------------- indexes
+
+    def index_keys(self, index: Index) -> list[tuple[str, int]]:
+        """Answer the key pattern of an index."""
+        names = list(index.fields)
+        if index.where is not None and not self._partial:
+            (field,) = self.filter(index.where)
+            if field not in names:
+                names.insert(1, field)
+        return [(name, -1 if index.descending else 1) for name in names]
+
+    def index_filter(self, index: Index) -> dict[str, Any] | None:
+        """Answer which documents are in an index; None for all of them."""
+        return self.filter(index.where) if index.where is not None and self._partial else None
+
+    def index_name(self, index: Index) -> str:
+        """Name an index as MongoDB does by default, which is what Oríon has."""
+        name = "_".join(f"{name}_{way}" for name, way in self.index_keys(index))
+        return name if self.index_filter(index) is None else f"{name}_partial"
+
+    def one(self, where: Condition) -> bool:
+        """Tell whether at most one document can match."""
+        bound = _bound(where)
+        return any(bound.issuperset(fields) for fields in self.unique)
+
+    def serving(self, where: Condition, order: tuple[str, ...]) -> Index | None:
+        """Find the index that has the matches in order, those that are equal by insertion."""
+        bound, conjuncts = _bound(where), _conjuncts(where)
+        for index in self.indexes:
+            rest = index.fields
+            while rest and rest[0] in bound:
+                rest = rest[1:]
+            if rest == order and (index.where is None or index.where in conjuncts):
+                return index
+        return None
+
+    # ----------------------------------------------------------------------------- filters
+
+    def filter(self, where: Condition, now: datetime | None = None) -> dict[str, Any]:
+        """Write a condition as a filter.
+
+        Parameters
+        ----------
+        now
+            What `StoreTime` goes by; None for the server's clock at that moment.
+        """
+        match where:
+            case And(conditions):
+                parts = [self.filter(c, now) for c in conditions]
+                merged: dict[str, Any] = {}
+                for part in parts:
+                    if merged.keys() & part.keys():
+                        return {"$and": parts}
+                    merged |= part
+                return merged
+            case Or(conditions):
+                return {"$or": [self.filter(c, now) for c in conditions]} if conditions else _NEVER
+            case Compare(path, op, value):
+                if value.__class__ is StoreTime:
+                    return self._timed(where, value, now)
+                if op in ("in", "nin"):
+                    if tells_time(value):
+                        same = Or(tuple(Compare(path, "eq", one) for one in value))
+                        found = self.filter(same, now)
+                        return found if op == "in" else {"$nor": [found]}
+                    return {path: {f"${op}": [self._refer(path, one) for one in value]}}
+                return {path: {f"${op}": self._refer(path, value)}}
+            case _:
+                assert_never(where)
+
+    def _timed(self, compare: Compare, value: StoreTime, now: datetime | None) -> dict[str, Any]:
+        path, op = compare.path, compare.op
+        if now is not None:
+            return {path: {f"${op}": value.at(now)}}
+        if op == "ne":
+            return {"$nor": [self._timed(Compare(path, "eq", value), value, None)]}
+        # expressions compare across types: what is no time must not count as an early one
+        return {
+            "$and": [
+                {path: {"$type": "date"}},
+                {"$expr": {f"${op}": [f"${path}", _moment(value)]}},
+            ]
+        }
+
+    @staticmethod
+    def references_of(ids: Sequence[Any]) -> list[Any]:
+        """Answer ids as they are stored."""
+        return [_object_ids(uid) for uid in ids]
+
+    # ------------------------------------------------------------------- documents, updates
+
+    def document(self, document: Mapping[str, Any], now: datetime | None) -> Document:
+        """Answer the document to insert; `now` is needed if a `StoreTime` is in it."""
+        return self._assigned(document, now)
+
+    def update(self, changes: Mapping[str, Any], now: datetime | None) -> Any:
+        """Write changes as an update; None if it takes the time, which has to be asked for."""
+        offsets = [v.offset for v in changes.values() if v.__class__ is StoreTime]
+        if now is not None or not offsets:
+            return {"$set": self._assigned(changes, now)}
+        plain = {k: v for k, v in changes.items() if v.__class__ is not StoreTime}
+        if not any(offsets):
+            times = {name: True for name in changes if name not in plain}
+            update: dict[str, Any] = {"$currentDate": times}
+            if plain:
+                update["$set"] = self._assigned(plain, None)
+            return update
+        if any("." in name for name in changes):  # a path means something else in a pipeline
+            return None
+        stage: dict[str, Any] = {
+            name: {"$literal": value} for name, value in self._assigned(plain, None).items()
+        }
+        for name, value in changes.items():
+            if value.__class__ is StoreTime:
+                stage[name] = _moment(value)
+        return [{"$set": stage}]
+
+    def _assigned(self, values: Mapping[str, Any], now: datetime | None) -> dict[str, Any]:
+        assigned: dict[str, Any] = {}
+        for path, value in values.items():
+            if value.__class__ is StoreTime:
+                if now is None:
+                    raise AssertionError(f"{path} needs the server's time")
+                assigned[path] = value.at(now)
+            else:
+                assigned[path] = self._refer(path, value)
+        return assigned
+
+    def _refer(self, path: str, value: Any) -> Any:
+        """Put ObjectIds where ids stand in a value that stands at a path."""
+        for reference in self._references:
+            if reference == path:
+                value = _object_ids(value)
+            elif reference.startswith(path) and reference[len(path)] == ".":
+                value = _inside(value, reference[len(path) + 1 :].split("."))
+        return value
+
+
+def _object_ids(value: Any) -> Any:
+    if value.__class__ is str:
+        return ObjectId(value) if _OBJECT_ID.match(value) else value
+    return [_object_ids(one) for one in value] if value.__class__ is list else value
+
+
+def _inside(value: Any, names: list[str]) -> Any:
+    """Copy a dict with ObjectIds for ids where the names lead."""
+    if value.__class__ is not dict or names[0] not in value:
+        return value
+    inner = value[names[0]]
+    inner = _inside(inner, names[1:]) if len(names) > 1 else _object_ids(inner)
+    return {**value, names[0]: inner}
+
+
+def _moment(value: StoreTime) -> Any:
+    milliseconds = timedelta(seconds=value.offset) // timedelta(milliseconds=1)
+    return {"$add": ["$$NOW", milliseconds]} if milliseconds else "$$NOW"
+
+
+def _conjuncts(where: Condition) -> tuple[Condition, ...]:
+    return where.conditions if isinstance(where, And) else (where,)
+
+
+def _bound(where: Condition) -> set[str]:
+    """Answer which fields must equal one scalar; only those cannot be a list's elements."""
+    return {
+        c.path
+        for c in _conjuncts(where)
+        if isinstance(c, Compare)
+        and c.op == "eq"
+        and (c.value is None or c.value.__class__ in (str, int))
+    }

@@ -1,0 +1,337 @@
+"""MongoDB: the engine for many machines, best on a replica set.
+
+Written on motor, whose place PyMongo's own asynchronous client can take; the modules beside this
+one have a subject each, and only ``_mongodb_client`` and ``_mongodb_errors`` know the libraries.
+
+What writes one document is atomic by itself. What writes several is a transaction on a replica set,
+and an order of writes whose partial result does no harm on a server by itself. A write that is
+under way when its caller is cancelled runs to its end, for the server would not stop it anyway;
+the caller hears of the cancellation afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final, TypeVar, cast
+
+from aiostorage._core.timeouts import sheltered
+from aiostorage.drivers._mongodb_blobs import Blobs
+from aiostorage.drivers._mongodb_changes import Changes
+from aiostorage.drivers._mongodb_client import Client, ClientLibrary, Settings, check_url, connect
+from aiostorage.drivers._mongodb_compile import Table
+from aiostorage.drivers._mongodb_errors import translated
+from aiostorage.drivers._mongodb_operations import Run, asks_time, single
+from aiostorage.drivers._mongodb_schema import prepare
+from aiostorage.drivers._mongodb_standalone import all_or_none
+from aiostorage.drivers._mongodb_takes import Takes
+from aiostorage.errors import (
+    AioStorageError,
+    ConfigurationError,
+    StorageClosedError,
+    TemporaryBackendError,
+)
+from aiostorage.operations import (
+    And,
+    Compare,
+    Count,
+    Document,
+    Find,
+    Insert,
+    Layout,
+    Operation,
+    Take,
+)
+
+__all__ = ["MongoDBDriver"]
+
+T = TypeVar("T")
+
+DATABASE: Final = "aiostorage"
+"""The database, where the URL names none."""
+
+
+class MongoDBDriver:
+    """Documents in a MongoDB database.
+
+    Parameters
+    ----------
+    url
+        A connection string, ``mongodb://`` or ``mongodb+srv://``, with whatever MongoDB allows in
+        it: several hosts, user and password, ``tls``, ``replicaSet``, ``w``, ``readConcernLevel``.
+        On a replica set the default write concern is ``majority`` with journal.
+    client
+        ``motor``, or ``pymongo`` for PyMongo's own `pymongo.AsyncMongoClient`.
+    database
+        The database; default: the one in the URL, else ``aiostorage``.
+    timeout
+        Seconds that one operation may take; the server stops it then.
+    username, password, auth_source
+        What does not stand in the URL.
+    """
+
+    name = "mongodb"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        client: ClientLibrary = "motor",
+        database: str | None = None,
+        timeout: float = 20.0,
+        username: str | None = None,
+        password: str | None = None,
+        auth_source: str | None = None,
+    ) -> None:
+        if client not in ("motor", "pymongo"):
+            raise ConfigurationError(f"client is 'motor' or 'pymongo', not {client!r}")
+        if not (isinstance(timeout, int | float) and 0 < timeout < 3600):
+            raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
+        hosts, named = _hosts_and_database(url)
+        database = database or named or DATABASE
+        location = f"mongodb://{hosts}/{database}"
+        check_url(url, location)
+        given = {"username": username, "password": password, "authSource": auth_source}
+        self._settings = Settings(
+            url=url,
+            location=location,
+            database=database,
+            library=client,
+            timeout=timeout,
+            credentials=tuple((k, v) for k, v in given.items() if v is not None),
+        )
+        self._layout: Layout | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._client: Client | None = None
+        self._tables: dict[str, Table] = {}
+        self._takes: Takes | None = None
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self._connecting = asyncio.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self._settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._settings = state["settings"]
+        self._layout = None
+        self._forget()  # a copy is opened anew
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.location!r})"
+
+    @property
+    def location(self) -> str:
+        """Hosts and database."""
+        return self._settings.location
+
+    # ------------------------------------------------------------------------ open and close
+
+    async def open(self, layout: Layout) -> None:
+        """See `aiostorage.protocols.Driver.open`."""
+        self._layout = layout
+        await self._here()
+
+    async def aclose(self) -> None:
+        """See `aiostorage.protocols.Driver.aclose`."""
+        self._layout = None
+        client, self._client = self._client, None
+        if client is None or self._pid != os.getpid():
+            return
+        if client.loop is not asyncio.get_running_loop():
+            return  # the loop that it belongs to has ended, and with it the connections
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        if client.users == 1 and (changes := client.shared.pop("changes", None)):
+            await changes.stop()
+        await client.release()
+
+    async def _here(self) -> Client:
+        """Answer the client of this process and event loop; connect if there is none yet."""
+        if self._layout is None:
+            raise StorageClosedError(f"{self!r} is not open")
+        if self._pid != os.getpid():
+            self._forget()
+        client = self._client
+        if client is not None and client.loop is asyncio.get_running_loop():
+            return client
+        if client is not None:
+            self._forget()  # another loop has come; neither library's clients can move there
+        async with self._connecting:
+            if self._client is not None:
+                return self._client
+            client = await connect(self._settings)
+            try:
+                tables = {c.name: Table(c, partial=client.partial) for c in self._layout.collections}
+                with translated(self.location, writing=False), client.limit():
+                    await prepare(client, tables, self._layout.version)
+            except BaseException:
+                await client.release()
+                raise
+            self._tables = tables
+            self._takes = Takes(client, self._run, self._guarded)
+            self._client = client
+        return client
+
+    # ------------------------------------------------------------------------------ operations
+
+    async def execute(self, operation: Operation[T]) -> T:
+        """See `aiostorage.protocols.Driver.execute`."""
+        client = await self._here()
+        table = self._tables[operation.collection]
+        if isinstance(operation, Find | Count):
+            with translated(self.location, writing=False), client.limit():
+                return cast(T, await self._run().run(operation))
+        if not single(table, operation) or self._large(operation):
+            return cast(T, (await self.transact((operation,)))[0])
+        if isinstance(operation, Take) and self._takes is not None:
+            return cast(T, await self._takes.take(table, operation))
+        return cast(T, await self._guarded(lambda: self._alone(client, operation)))
+
+    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """See `aiostorage.protocols.Driver.transact`."""
+        client = await self._here()
+        if not operations:
+            return []
+        if len(operations) == 1 and single(self._tables[operations[0].collection], operations[0]):
+            if not self._large(operations[0]):
+                return [await self.execute(operations[0])]
+        results: list[Any] = await self._guarded(lambda: self._together(client, operations))
+        return results
+
+    async def _alone(self, client: Client, operation: Operation[Any]) -> Any:
+        now = None
+        if isinstance(operation, Insert) and asks_time(operation):
+            now = await client.now()  # an insert knows no expressions
+        run = self._run(now=now)
+        result = await run.run(operation)
+        await self._tidy(run.blobs, run.stale)
+        return result
+
+    async def _together(self, client: Client, operations: Sequence[Operation[Any]]) -> list[Any]:
+        blobs, files = Blobs(client), list[str]()
+        try:
+            if any(map(self._large, operations)):
+                operations = [
+                    await blobs.taken_out(self._tables[operation.collection], operation, files)
+                    for operation in operations
+                ]
+            now = await client.now() if any(map(asks_time, operations)) else None
+            stale: list[str] = []
+            results: list[Any] = []
+
+            async def carry_out(session: Any) -> None:
+                run = self._run(session=session, now=now)
+                results[:] = [await run.run(operation) for operation in operations]
+                stale[:] = run.stale
+
+            if all(single(self._tables[o.collection], o) for o in operations) and len(operations) == 1:
+                await carry_out(None)
+            elif client.replicated:
+                await client.in_transaction(carry_out)
+            else:
+                run = self._run(now=now)
+                results = await all_or_none(run, operations)
+                stale = run.stale
+        except TemporaryBackendError as error:
+            if not error.ambiguous:
+                await self._tidy(blobs, files)
+            raise
+        except AioStorageError:
+            await self._tidy(blobs, files)
+            raise
+        unused = [f for f, r in zip(files, results, strict=False) if not r and r is not None]
+        await self._tidy(blobs, [*stale, *unused], sweep=bool(files))
+        return results
+
+    async def _tidy(self, blobs: Blobs, files: Sequence[str], *, sweep: bool = False) -> None:
+        """Delete blobs that nothing refers to; if that fails, they are swept up later."""
+        with suppress(AioStorageError), translated(self.location, writing=False):
+            if files:
+                await blobs.delete(files)
+            if sweep:
+                await blobs.sweep(self._tables)
+
+    async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
+        """Write: to the end, though the caller may be cancelled, but not for longer than is left."""
+        client = await self._here()
+        seconds = client.time_left()
+
+        async def bounded() -> Any:
+            with translated(self.location, writing=True), client.limit(seconds):
+                return await action()
+
+        done: asyncio.Future[None] = client.loop.create_future()
+        self._under_way.add(done)
+        try:
+            return await sheltered(None, bounded)
+        finally:
+            self._under_way.discard(done)
+            done.set_result(None)
+
+    def _run(self, **more: Any) -> Run:
+        if self._client is None:
+            raise StorageClosedError(f"{self!r} is not open")
+        return Run(self._client, self._tables, Blobs(self._client), **more)
+
+    def _large(self, operation: Operation[Any]) -> bool:
+        if self._client is None:
+            return False
+        return Blobs(self._client).is_large(self._tables[operation.collection], operation)
+
+    # -------------------------------------------------------------------------------- the rest
+
+    async def page(
+        self, find: Find, after: object | None, size: int
+    ) -> tuple[list[Document], object | None]:
+        """See `aiostorage.protocols.Driver.page`.
+
+        The mark has the ids that are still to come: a server can go on by insertion from a
+        document only as long as that one is not deleted.
+        """
+        client = await self._here()
+        table, run = self._tables[find.collection], self._run()
+        with translated(self.location, writing=False), client.limit():
+            ids = await run.ids(table, find.where) if after is None else cast(list[Any], after)
+            documents: list[Document] = []
+            while ids and len(documents) < size:
+                # some may have gone since
+                chosen, ids = ids[: size - len(documents)], ids[size - len(documents) :]
+                some = And((Compare("_id", "in", tuple(chosen)), find.where))
+                found = await run.run(Find(find.collection, some, find.selection))
+                documents += found
+        return documents, ids or None
+
+    async def now(self) -> datetime:
+        """See `aiostorage.protocols.Driver.now`: the server's clock."""
+        client = await self._here()
+        with translated(self.location, writing=False), client.limit():
+            return await client.now()
+
+    async def wait_for_change(
+        self, collection: str, since: object | None, timeout: float
+    ) -> object:
+        """See `aiostorage.protocols.Driver.wait_for_change`."""
+        client = await self._here()
+        changes: Changes = client.shared.setdefault("changes", Changes(client))
+        return await changes.wait(collection, since, timeout)
+
+
+def _hosts_and_database(url: str) -> tuple[str, str]:
+    """Take what may be shown out of a connection string."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("mongodb", "mongodb+srv") or not rest:
+        raise ConfigurationError(
+            "a MongoDB URL reads mongodb://host:port/database or mongodb+srv://host/database"
+        )
+    place, _, _ = rest.partition("?")
+    hosts, _, database = place.rpartition("@")[2].partition("/")
+    if not hosts:
+        raise ConfigurationError(f"{scheme}:// needs a host: {scheme}://localhost/{database}")
+    return hosts, database
+
