@@ -105,9 +105,13 @@ class Insert(Operation[None]):
     """Add `documents`, all or none; each has its ``_id``. A taken key raises `DuplicateKeyError`.
 
     The driver owns the documents it is handed: nobody else holds a reference to them.
+
+    `repeated` says that an attempt before this one may have inserted them. An engine on which it may
+    have inserted only some of them leaves those, and inserts the others.
     """
 
     documents: tuple[Document, ...]
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

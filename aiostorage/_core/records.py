@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -125,6 +126,10 @@ class Records:
         """Carry out operations that may have happened already."""
         found = await self._settled(operations[0])
         if found is None:
+            operations = [
+                replace(operation, repeated=True) if isinstance(operation, Insert) else operation
+                for operation in operations
+            ]
             try:
                 return await self.driver.transact(operations)
             except DuplicateKeyError:

@@ -274,7 +274,7 @@ class Client:
     async def now(self) -> datetime:
         """Answer the server's clock."""
         moment: datetime = (await self._database.command("hello"))["localTime"]
-        return moment
+        return moment.replace(tzinfo=UTC)
 
     async def create_index(self, collection: str, keys: Sequence[Any], **options: Any) -> None:
         """Create an index unless it is there.

@@ -157,7 +157,7 @@ class Table:
                 if value.__class__ is StoreTime:
                     return self._timed(where, value, now)
                 if op in ("in", "nin"):
-                    if tells_time(value):
+                    if tells_time(value) or any(map(_looks_like_operators, value)):
                         same = Or(tuple(Compare(path, "eq", one) for one in value))
                         found = self.filter(same, now)
                         return found if op == "in" else {"$nor": [found]}
@@ -247,6 +247,11 @@ def _inside(value: Any, names: list[str]) -> Any:
     inner = value[names[0]]
     inner = _inside(inner, names[1:]) if len(names) > 1 else _object_ids(inner)
     return {**value, names[0]: inner}
+
+
+def _looks_like_operators(value: Any) -> bool:
+    """Tell whether the server would refuse a value among others; by itself it takes it."""
+    return value.__class__ is dict and any(key.startswith("$") for key in value)
 
 
 def _moment(value: StoreTime) -> Any:

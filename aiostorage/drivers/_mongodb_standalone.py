@@ -49,9 +49,10 @@ async def all_or_none(run: Run, operations: Sequence[Operation[Any]]) -> list[An
     turn = [*range(1, len(operations)), 0] if apart else list(range(len(operations)))
     work = _Work(run)
     if apart:
-        for operation in operations:
-            if isinstance(operation, Insert):
-                await work.check(operation)
+        with translated(run.client.settings.location, writing=False):
+            for operation in operations:
+                if isinstance(operation, Insert):
+                    await work.check(operation)
     results: list[Any] = [None] * len(operations)
     try:
         for position in turn:
@@ -99,18 +100,20 @@ class _Work:
                     raise TypeError(f"unknown operation {operation!r}")
 
     async def check(self, insert: Insert) -> None:
-        """Find out what is taken before anything is written."""
-        table = self._table(insert)
-        for document in insert.documents:
-            for fields in table.unique[1:]:  # an _id may be our own, written by an attempt before
+        """Find out what is taken before anything is written.
+
+        What an attempt before this one has inserted is ours, and not taken.
+        """
+        table, documents = self._table(insert), insert.documents
+        there = await self._there(table, documents)
+        known = [uid for uid, same in there.items() if same and insert.repeated]
+        for document in documents:
+            if document["_id"] in there and document["_id"] not in known:
+                raise _taken(table, ("_id",), document)
+            for fields in table.unique[1:] if len(documents) == 1 else ():
                 same = And(tuple(Compare(name, "eq", document.get(name)) for name in fields))
-                found = await self._run.ids(table, same)
-                if found and found != [document["_id"]]:
-                    raise DuplicateKeyError(
-                        collection=table.name,
-                        fields=fields,
-                        values=tuple(document.get(name) for name in fields),
-                    )
+                if set(await self._run.ids(table, same)) - set(known):
+                    raise _taken(table, fields, document)
 
     async def take_back(self) -> None:
         for back in reversed(self._back):
@@ -131,28 +134,13 @@ class _Work:
         return And((where, Compare("_id", "nin", tuple(doomed)))) if doomed else where
 
     async def _insert(self, insert: Insert) -> None:
+        await self.check(insert)
         table, documents = self._table(insert), insert.documents
-
-        async def back() -> None:
-            ours = [uid for uid, same in (await self._there(table, documents)).items() if same]
-            await self._run.run(Delete(table.name, Compare("_id", "in", tuple(ours))))
-
-        self._back.append(back)
-        try:
-            await self._attempt(insert)
-        except DuplicateKeyError:
-            # an attempt before this one, whose answer was lost, may have inserted them in part
-            there = await self._there(table, documents)
-            rest = tuple(d for d in documents if d["_id"] not in there)
-            distinct = len({d["_id"] for d in documents}) == len(documents)
-            if not distinct or not there or not all(there.values()):
-                raise
-            if rest:
-                await self._attempt(Insert(table.name, rest))
-
-    async def _attempt(self, insert: Insert) -> None:
-        with translated(self._run.client.settings.location, writing=True):
-            await self._run.run(insert)
+        ours = Compare("_id", "in", tuple(document["_id"] for document in documents))
+        self._back.append(lambda: self._run.run(Delete(table.name, ours)))
+        there = await self._there(table, documents) if insert.repeated else {}
+        rest = tuple(document for document in documents if document["_id"] not in there)
+        await self._run.run(Insert(table.name, rest))
 
     async def _there(self, table: Table, documents: Sequence[Document]) -> dict[Any, bool]:
         """Answer which ids are taken, and whether by the very documents."""
@@ -170,15 +158,18 @@ class _Work:
         return matched
 
     async def _take(self, take: Take) -> list[Document]:
-        table = self._table(take)
-        ids = await self._run.ids(table, take.where, take.order, take.limit)
-        if not ids:
-            return []
-        chosen = Compare("_id", "in", tuple(ids))
-        await self._before(take, chosen)
-        taken: list[Document] = await self._run.run(
-            Take(table.name, And((chosen, take.where)), take.changes, take.order, None)
-        )
+        """Take one document after the other; whoever is faster gets it, and we take another."""
+        table, taken = self._table(take), list[Document]()
+        while take.limit is None or len(taken) < take.limit:
+            left = None if take.limit is None else take.limit - len(taken)
+            mine = Compare("_id", "nin", tuple(document["_id"] for document in taken))
+            ids = await self._run.ids(table, And((take.where, mine)), take.order, left)
+            await self._before(take, Compare("_id", "in", tuple(ids)))
+            for uid in ids:
+                one = And((Compare("_id", "eq", uid), take.where))
+                taken += await self._run.run(Take(table.name, one, take.changes))
+            if take.limit is None or not ids:
+                break
         return taken
 
     async def _before(self, change: Update | Take, where: Condition) -> list[Document]:
@@ -203,6 +194,11 @@ class _Work:
         ids = await self._run.ids(self._table(delete), where)
         self._doomed.setdefault(delete.collection, []).extend(ids)
         return len(ids)
+
+
+def _taken(table: Table, fields: tuple[str, ...], document: Document) -> DuplicateKeyError:
+    values = tuple(document.get(name) for name in fields)
+    return DuplicateKeyError(collection=table.name, fields=fields, values=values)
 
 
 def _same(ours: Document, found: Document) -> bool:
