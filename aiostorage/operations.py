@@ -106,8 +106,8 @@ class Insert(Operation[None]):
 
     The driver owns the documents it is handed: nobody else holds a reference to them.
 
-    `repeated` says that an attempt before this one may have inserted them. An engine on which it may
-    have inserted only some of them leaves those, and inserts the others.
+    `repeated` says that an attempt before this one may have inserted them. An engine on which it
+    may have inserted only some of them leaves those, and inserts the others.
     """
 
     documents: tuple[Document, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from aiostorage.algorithm import LockedAlgorithmState
@@ -54,6 +54,11 @@ class Driver(Protocol):
     @property
     def location(self) -> str:
         """Where the data is, for people to read; without secrets."""
+        ...
+
+    @property
+    def resolution(self) -> timedelta:
+        """How finely datetimes are kept."""
         ...
 
     async def open(self, layout: Layout) -> None:

@@ -35,7 +35,8 @@ def no_blocking_call() -> Iterator[BlockBuster]:
             # where threads run beside the loop, coverage's tracer waits for the other one's
             lock.can_block_in("coverage/collector.py", {"lock_data"})
         # PyMongo looks whether it is in a container when it opens its connections
-        detector.functions["os.stat"].can_block_in("pymongo/pool_options.py", {"get_container_env_info"})
+        stat = detector.functions["os.stat"]
+        stat.can_block_in("pymongo/pool_options.py", {"get_container_env_info"})
         yield detector
 
 

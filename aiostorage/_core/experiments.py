@@ -30,7 +30,7 @@ class Experiments:
         algo_state: Any,
         algo_heartbeat: datetime | None,
     ) -> Experiment:
-        document = document_of(EXPERIMENTS, config)
+        document = self._records.as_kept(document_of(EXPERIMENTS, config))
         experiment = Experiment.from_config(document)
         lock = await self._locks.record(
             experiment.id, experiment.algorithm, algo_locked or 0, algo_state, algo_heartbeat

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -153,6 +153,11 @@ class Records:
             case _:
                 return None
 
+    def as_kept(self, document: Document) -> Document:
+        """Answer a document with times as finely as the engine keeps them."""
+        step = self.driver.resolution // timedelta(microseconds=1)
+        return document if step <= 1 else cast(Document, _cut(document, step))
+
     async def pages(self, find: Find, size: int) -> AsyncIterator[list[Document]]:
         """Answer matches page by page, by insertion."""
         await self._ready()
@@ -178,6 +183,14 @@ class Records:
         """See `aiostorage.protocols.Driver.wait_for_change`."""
         await self._ready()
         return await self.driver.wait_for_change(collection, since, timeout)
+
+
+def _cut(value: Any, step: int) -> Any:
+    if isinstance(value, datetime):
+        return value.replace(microsecond=value.microsecond // step * step)
+    if isinstance(value, dict):
+        return {key: _cut(item, step) for key, item in value.items()}
+    return [_cut(item, step) for item in value] if isinstance(value, list) else value
 
 
 # ------------------------------------------------------------------ what goes to an engine

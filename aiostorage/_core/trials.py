@@ -65,7 +65,7 @@ class Trials:
             document = document_of(TRIALS, trial.to_dict())
             if document["submit_time"] is None:
                 document["submit_time"] = datetime.now(UTC)
-            documents.append(document)
+            documents.append(self._records.as_kept(document))
         stored = [Trial.from_dict(document) for document in documents]
         await self._records.execute(Insert(TRIALS, tuple(documents)))
         return stored

@@ -60,7 +60,7 @@ class Blobs:
     async def taken_out(
         self, table: Table, operation: Operation[Any], files: list[str]
     ) -> Operation[Any]:
-        """Write the large bytes of an operation into blobs; answer it with references to `files`."""
+        """Write the large bytes of an operation into blobs, `files`; answer it with references."""
         match operation:
             case Insert(documents=documents):
                 made = [await self._taken_out(table, document, files) for document in documents]
@@ -141,7 +141,9 @@ class Blobs:
         cursor = self._client.collection(table.name).find(
             {"$and": [where, held]}, self.references(table.blobs), session=session
         )
-        return [file for found in await cursor.to_list(None) for file in self.in_document(table, found)]
+        return [
+            file for found in await cursor.to_list(None) for file in self.in_document(table, found)
+        ]
 
     async def delete(self, files: Iterable[str]) -> None:
         """Delete blobs, those that are gone already included."""
@@ -158,9 +160,9 @@ class Blobs:
         cursor = self._client.collection(f"{BUCKET}.files").find(old)
         for file in await cursor.to_list(None):
             place = file.get("metadata") or {}
-            table, name = tables.get(place.get("collection")), place.get("field")
+            table, name = tables.get(place.get("collection", "")), place.get("field")
             if table is None or name not in table.blobs:
-                continue
+                continue  # it is not ours
             refers = {f"{name}.{_FILE}": ObjectId(file["_id"])}
             if await self._client.collection(table.name).find_one(refers, {"_id": 1}) is None:
                 await self.delete([file["_id"]])

@@ -93,7 +93,7 @@ class Changes:
             {"$match": {"ns.coll": {"$in": sorted(watched)}}},
             {"$project": {"ns.coll": 1}},
         ]
-        while True:
+        while not self._unwanted():
             try:
                 with translated(self._client.settings.location, writing=False):
                     async for change in self._client.changes(pipeline, self._unwanted):
@@ -102,15 +102,12 @@ class Changes:
                             ready.set()
                         else:
                             self._tell([change["ns"]["coll"]])
-                return
             except AioStorageError as error:
                 # those who wait look for themselves now and then
                 log.info("the change stream of %s broke: %s", self._client.settings.location, error)
                 self._tell(watched)
                 ready.set()
                 await asyncio.sleep(RESTART)
-                if self._unwanted():
-                    return
 
     def _unwanted(self) -> bool:
         return not self._waiting and self._client.loop.time() - self._last_wait > IDLE

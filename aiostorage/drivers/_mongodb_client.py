@@ -38,7 +38,7 @@ OLDEST: Final = (9, "4.4")
 PARTIAL: Final = 17
 """The wire version (6.0) since which a partial index may have an ``$in``."""
 
-SELECTION: Final = 20_000
+SELECTION: Final = 15_000
 """Milliseconds to look for a server, where the URL says nothing."""
 
 MARGIN: Final = 0.95
@@ -215,13 +215,12 @@ class Client:
     def _make(self) -> Any:
         options: dict[str, Any] = dict(self.settings.credentials)
         given = self.settings.url.lower()
-        for name, value in (
-            ("appname", "aiostorage"),
-            ("serverSelectionTimeoutMS", SELECTION),
-            ("connectTimeoutMS", SELECTION),
-        ):
-            if f"{name.lower()}=" not in given:
-                options[name] = value
+        defaults = {
+            "appname": "aiostorage",
+            "serverSelectionTimeoutMS": SELECTION,
+            "connectTimeoutMS": SELECTION,
+        }
+        options |= {k: v for k, v in defaults.items() if f"{k.lower()}=" not in given}
         with translated(self.settings.location, writing=False):
             if not self._motor:
                 return AsyncMongoClient(self.settings.url, **options)
@@ -344,4 +343,3 @@ def check_url(url: str, shown: str) -> None:
             f"{shown}: reads go to the primary, since a member that lags behind would answer what "
             "is no longer so; remove readPreference"
         )
-

@@ -39,7 +39,7 @@ _NEVER: Final[dict[str, Any]] = {"$nor": [{}]}
 
 
 def by_insertion(documents: list[Document], order: tuple[str, ...] = ()) -> list[Document]:
-    """Sort documents that carry their `RECORD_ID`, by `order` and then by insertion; take it off."""
+    """Sort documents by `order` and then by insertion; take the `RECORD_ID` off."""
     documents.sort(key=lambda d: (*(_rank(d.get(name)) for name in order), d[RECORD_ID]))
     for document in documents:
         del document[RECORD_ID]

@@ -95,9 +95,9 @@ def _taken(details: Mapping[str, Any], message: str) -> Exception:
 
 def _bulk(failure: _Failure) -> Exception:
     error = failure.error
-    details: Mapping[str, Any] = (error.details or {}) if isinstance(
-        error, pymongo.OperationFailure
-    ) else {}
+    details: Mapping[str, Any] = (
+        (error.details or {}) if isinstance(error, pymongo.OperationFailure) else {}
+    )
     failed = details.get("writeErrors") or ()
     for one in failed:
         if one.get("code") in (11000, 11001, 12582):
@@ -118,7 +118,7 @@ def _operation(failure: _Failure) -> Exception:
     return _by_code(getattr(error, "code", None), failure)
 
 
-def _by_code(code: int | None, failure: _Failure) -> Exception:  # noqa: PLR0911  a table
+def _by_code(code: int | None, failure: _Failure) -> Exception:
     if code in (18, 8000):
         return errors.PermissionDenied(
             f"{failure.location} does not let us in: wrong user name or password, or the wrong "

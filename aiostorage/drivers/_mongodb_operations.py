@@ -1,4 +1,4 @@
-"""Operations carried out on a MongoDB server, one by one, inside a transaction or outside of one."""
+"""Operations carried out on a MongoDB server, inside a transaction or outside of one."""
 
 from __future__ import annotations
 
@@ -177,16 +177,14 @@ class Run:
         collection = self.client.collection(table.name)
         matching = table.filter(where, self.now)
         if not changes:
-            counted: int = await collection.count_documents(matching, session=self.session)
-            return counted
+            return int(await collection.count_documents(matching, session=self.session))
         update = await self._change(table, changes)
         blobs = [name for name in table.blobs if name in changes]
         if not table.one(where):
             if blobs:
                 self.stale += await self.blobs.referred(table, matching, self.session)
             updated = await collection.update_many(matching, update, session=self.session)
-            matched: int = updated.matched_count
-            return matched
+            return int(updated.matched_count)
         if blobs:  # one trip writes, and tells what is to be thrown away
             before = await collection.find_one_and_update(
                 matching, update, self.blobs.references(blobs), session=self.session
@@ -194,8 +192,7 @@ class Run:
             self.stale += self.blobs.in_document(table, before)
             return int(before is not None)
         updated = await collection.update_one(matching, update, session=self.session)
-        matched = updated.matched_count
-        return matched
+        return int(updated.matched_count)
 
     async def _take(self, table: Table, take: Take) -> list[Document]:
         if take.limit != 1:
@@ -246,6 +243,4 @@ class Run:
         deleted = await self.client.collection(table.name).delete_many(
             matching, session=self.session
         )
-        count: int = deleted.deleted_count
-        return count
-
+        return int(deleted.deleted_count)

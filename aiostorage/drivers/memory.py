@@ -11,7 +11,7 @@ import asyncio
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final, TypeVar, assert_never, cast
 
@@ -62,6 +62,7 @@ class MemoryDriver:
 
     name = "memory"
     location = "memory://"
+    resolution = timedelta(microseconds=1)
 
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock

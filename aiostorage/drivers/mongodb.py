@@ -15,7 +15,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 
 from aiostorage._core.timeouts import sheltered
@@ -74,6 +74,7 @@ class MongoDBDriver:
     """
 
     name = "mongodb"
+    resolution = timedelta(milliseconds=1)
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class MongoDBDriver:
     ) -> None:
         if client not in ("motor", "pymongo"):
             raise ConfigurationError(f"client is 'motor' or 'pymongo', not {client!r}")
-        if not (isinstance(timeout, int | float) and 0 < timeout < 3600):
+        if not 0 < timeout < 3600:
             raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
         hosts, named = _hosts_and_database(url)
         database = database or named or DATABASE
@@ -167,7 +168,9 @@ class MongoDBDriver:
                 return self._client
             client = await connect(self._settings)
             try:
-                tables = {c.name: Table(c, partial=client.partial) for c in self._layout.collections}
+                tables = {
+                    c.name: Table(c, partial=client.partial) for c in self._layout.collections
+                }
                 with translated(self.location, writing=False), client.limit():
                     await prepare(client, tables, self._layout.version)
             except BaseException:
@@ -198,9 +201,8 @@ class MongoDBDriver:
         client = await self._here()
         if not operations:
             return []
-        if len(operations) == 1 and single(self._tables[operations[0].collection], operations[0]):
-            if not self._large(operations[0]):
-                return [await self.execute(operations[0])]
+        if self._is_single(operations) and not self._large(operations[0]):
+            return [await self.execute(operations[0])]
         results: list[Any] = await self._guarded(lambda: self._together(client, operations))
         return results
 
@@ -230,7 +232,7 @@ class MongoDBDriver:
                 results[:] = [await run.run(operation) for operation in operations]
                 stale[:] = run.stale
 
-            if all(single(self._tables[o.collection], o) for o in operations) and len(operations) == 1:
+            if self._is_single(operations):
                 await carry_out(None)
             elif client.replicated:
                 await client.in_transaction(carry_out)
@@ -258,7 +260,7 @@ class MongoDBDriver:
                 await blobs.sweep(self._tables)
 
     async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
-        """Write: to the end, though the caller may be cancelled, but not for longer than is left."""
+        """Write to the end, though the caller may be cancelled, but not for longer than is left."""
         client = await self._here()
         seconds = client.time_left()
 
@@ -278,6 +280,11 @@ class MongoDBDriver:
         if self._client is None:
             raise StorageClosedError(f"{self!r} is not open")
         return Run(self._client, self._tables, Blobs(self._client), **more)
+
+    def _is_single(self, operations: Sequence[Operation[Any]]) -> bool:
+        """Tell whether it is one operation that writes at most one document."""
+        first = operations[0]
+        return len(operations) == 1 and single(self._tables[first.collection], first)
 
     def _large(self, operation: Operation[Any]) -> bool:
         if self._client is None:
@@ -334,4 +341,3 @@ def _hosts_and_database(url: str) -> tuple[str, str]:
     if not hosts:
         raise ConfigurationError(f"{scheme}:// needs a host: {scheme}://localhost/{database}")
     return hosts, database
-

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
@@ -78,6 +78,7 @@ class SQLiteDriver:
     """
 
     name = "sqlite"
+    resolution = timedelta(microseconds=1)
 
     def __init__(
         self,

@@ -137,6 +137,11 @@ class FaultyDriver:
         return self.driver.name
 
     @property
+    def resolution(self) -> timedelta:
+        """The inner driver's resolution of times."""
+        return self.driver.resolution
+
+    @property
     def location(self) -> str:
         """Where the engine's data is."""
         return self.driver.location
