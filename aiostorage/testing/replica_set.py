@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from aiostorage.testing._mongod_command import end_of_log
 from aiostorage.testing._mongodb_urls import make_url, url_for_database
 from aiostorage.testing.mongod import Mongod, MongodError, TlsFiles
 
@@ -267,7 +268,7 @@ class ReplicaSet:
         end = time.monotonic() + self.timeout
         while (member := found()) is None:
             if time.monotonic() > end:
-                logs = "\n".join(f"{each!r}:\n{each.log[-1000:]}" for each in self.members)
+                logs = "\n".join(f"{each!r}:\n{end_of_log(each.log)}" for each in self.members)
                 raise MongodError(f"{what}: not there after {self.timeout} s\n{logs}")
             time.sleep(0.05)
         return member
