@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from aiostorage.testing.deployments import VARIABLE, Deployment, Deployments, Kind
+from aiostorage.testing._deployments import VARIABLE, Deployment, Deployments, Kind
 from aiostorage.testing.mongod import MongodError, MongodMissing
 from aiostorage.testing.replica_set import ReplicaSet
 
