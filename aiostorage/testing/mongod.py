@@ -74,6 +74,7 @@ class Mongod:
         self.directory = directory
         self.login = login
         self.timeout = timeout
+        self.new = False  # whether it waits for what is done once, such as creating the user
         self._command = MongodCommand(
             directory, binary, replica_set, login is not None, key, tls, test_commands
         )
@@ -155,11 +156,12 @@ class Mongod:
         MongodError
             It ended, or it did not take connections in time; the message has the end of its log.
         """
-        new = self.spawn()
+        self.spawn()
         try:
             self.wait_for_start()
-            if new and self.login is not None and self._command.replica_set is None:
+            if self.new and self._command.replica_set is None:
                 self.create_user()
+                self.new = False
         except BaseException:
             self.kill()
             raise
@@ -249,14 +251,14 @@ class Mongod:
         with fail_point_on(self.client, name, mode, data, lambda: self.pid == pid) as point:
             yield point
 
-    def spawn(self) -> bool:
-        """Start the process without waiting for it; answer whether it has no data yet."""
+    def spawn(self) -> None:
+        """Start the process without waiting for it."""
         if self.running:
-            return False
+            return
         if self._port is None:
             self._port = free_port()
         data = self.directory / "data"
-        new = not data.exists()
+        self.new = self.new or not data.exists()
         data.mkdir(parents=True, exist_ok=True)
         log = self.directory / "log"
         self._log_start = log.stat().st_size if log.exists() else 0
@@ -266,7 +268,6 @@ class Mongod:
             self._process = GuardedProcess(command, log)
         except OSError as error:
             raise MongodMissing(f"{command[0]} does not run here: {error}") from error
-        return new
 
     def wait_for_start(self) -> None:
         """Wait until the process that was spawned takes connections; see `start`."""
@@ -274,7 +275,7 @@ class Mongod:
         while not self._ready:
             ended = None if self._process is None else self._process.returncode
             log = self.log  # its own log, for on its port somebody else might answer
-            if "waiting for connections" in log.lower():
+            if ended is None and "waiting for connections" in log.lower():
                 self._ready = self._port_is_known = True
             elif time.monotonic() > end:
                 self.kill()
@@ -293,7 +294,7 @@ class Mongod:
                 )
 
     def create_user(self) -> None:
-        """Create the user of `login`, which only works as long as there is none."""
+        """Create the user of `login` if it has one; that only works as long as there is none."""
         if self.login is None:
             return
         name, password = self.login

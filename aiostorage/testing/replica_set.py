@@ -121,10 +121,11 @@ class ReplicaSet:
             A member did not start, or they did not agree in time.
         """
         try:
-            new = [member.spawn() for member in self.members]
+            for member in self.members:
+                member.spawn()
             for member in self.members:
                 member.wait_for_start()
-            if all(new):
+            if all(member.new for member in self.members):
                 self._initiate()
             self.wait_until_healthy()
         except BaseException:
@@ -233,9 +234,9 @@ class ReplicaSet:
         config = {"_id": self.name, "members": members, "settings": self._settings}
         with self.members[0].client(login=False) as client:
             client.admin.command("replSetInitiate", config)
-        if self.login is not None:
-            # the user that the first one creates is everybody's; nobody else can be asked before
-            self.primary().create_user()
+        self.primary().create_user()  # one creates it for all
+        for member in self.members:
+            member.new = False
 
     @contextmanager
     def _watched(self) -> Iterator[Callable[[], list[Hello]]]:
