@@ -25,9 +25,9 @@ pytest.register_assert_rewrite(
     )
 )
 
+from aiostorage.testing._deployments import Deployment  # noqa: E402
 from aiostorage.testing.cancellation import cancelled_at_every_await  # noqa: E402
 from aiostorage.testing.contract import StorageContract  # noqa: E402
-from aiostorage.testing.deployments import Deployment  # noqa: E402
 from aiostorage.testing.driver_contract import DriverContract  # noqa: E402
 from aiostorage.testing.faults import FakeClock, FaultyDriver  # noqa: E402
 from aiostorage.testing.mongod import (  # noqa: E402

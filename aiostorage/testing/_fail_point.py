@@ -20,7 +20,8 @@ class FailPoint:
     Attributes
     ----------
     hits : int
-        How often it made something fail; known when it is off again.
+        How often it made something fail; known when it is off again, and zero if the server was
+        killed before.
     """
 
     hits: int = 0
@@ -28,33 +29,31 @@ class FailPoint:
 
 @contextmanager
 def fail_point_on(
-    client: MongoClient[dict[str, Any]],
+    connect: Callable[[], MongoClient[dict[str, Any]]],
     name: str,
     mode: object,
     data: Mapping[str, Any],
-    gone: Callable[[], bool],
+    same: Callable[[], bool],
 ) -> Iterator[FailPoint]:
     """Turn a fail point on while a block runs.
 
     Parameters
     ----------
-    client
-        A client of the server.
+    connect
+        Makes a client of the server.
     name, mode, data
         What ``configureFailPoint`` takes.
-    gone
-        Whether the server does not run any more; then there is nothing to turn off.
+    same
+        Whether the process is still the same one; fail points end with it.
     """
-    from pymongo.errors import ConnectionFailure  # noqa: PLC0415  only for those who ask
-
     point = FailPoint()
-    before = client.admin.command("configureFailPoint", name, mode=mode, data=data)["count"]
+    # no client stays open: one whose server was killed would take long to close
+    with connect() as client:
+        before = client.admin.command("configureFailPoint", name, mode=mode, data=data)["count"]
     try:
         yield point
     finally:
-        try:
-            after = client.admin.command("configureFailPoint", name, mode="off")["count"]
+        if same():
+            with connect() as client:
+                after = client.admin.command("configureFailPoint", name, mode="off")["count"]
             point.hits = after - before
-        except ConnectionFailure:
-            if not gone():
-                raise

@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -71,6 +72,8 @@ class GuardedProcess:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self._guarded = True
+        self._lock = threading.Lock()
         atexit.register(self.kill)
 
     @property
@@ -118,9 +121,11 @@ class GuardedProcess:
 
     def _release(self) -> None:
         """Send the guard home, before the number of the process may become somebody else's."""
-        atexit.unregister(self.kill)
-        if self._guard.poll() is None:
-            with suppress(BrokenPipeError):
-                self._guard.communicate(b"done\n")
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
+        if not self._guarded or os.getpid() != self._owner:
+            return
+        with self._lock:  # one thread may kill what another one looks at
+            if self._guarded:
+                with suppress(BrokenPipeError):  # somebody has killed the guard
+                    self._guard.communicate(b"done\n")
+                atexit.unregister(self.kill)
+                self._guarded = False

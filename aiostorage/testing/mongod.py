@@ -19,6 +19,7 @@ from aiostorage.testing._mongod_command import (
     MongodError,
     MongodMissing,
     TlsFiles,
+    end_of_log,
     find_mongod,
 )
 from aiostorage.testing._mongodb_urls import make_url, url_for_database
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from pymongo import MongoClient
 
 __all__ = ["FailPoint", "Mongod", "MongodError", "MongodMissing", "TlsFiles", "find_mongod"]
+
+LIBRARY_IS_MISSING = 127
+"""What a program ends with that cannot be loaded."""
 
 
 class Mongod:
@@ -70,12 +74,14 @@ class Mongod:
         self.directory = directory
         self.login = login
         self.timeout = timeout
+        self.new = False  # whether it waits for what is done once, such as creating the user
         self._command = MongodCommand(
             directory, binary, replica_set, login is not None, key, tls, test_commands
         )
         self._port: int | None = None
         self._process: GuardedProcess | None = None
         self._port_is_known = False
+        self._ready = False
         self._paused = False
         self._log_start = 0
 
@@ -146,15 +152,16 @@ class Mongod:
         Raises
         ------
         MongodMissing
-            There is no server on this machine.
+            There is no server on this machine, or it cannot be run there.
         MongodError
             It ended, or it did not take connections in time; the message has the end of its log.
         """
-        new = self.spawn()
+        self.spawn()
         try:
             self.wait_for_start()
-            if new and self.login is not None and self._command.replica_set is None:
+            if self.new and self._command.replica_set is None:
                 self.create_user()
+                self.new = False
         except BaseException:
             self.kill()
             raise
@@ -204,12 +211,8 @@ class Mongod:
         from pymongo import MongoClient  # noqa: PLC0415  only for those who ask
 
         url = make_url([self.address], login=self.login if login else None, options=self._options())
-        options = {
-            "directConnection": True,
-            "serverSelectionTimeoutMS": round(self.timeout * 1000),
-            **options,
-        }
-        return MongoClient(url, **options)
+        limits = dict.fromkeys(("serverSelectionTimeoutMS", "socketTimeoutMS"), self.timeout * 1000)
+        return MongoClient(url, **{"directConnection": True, **limits, **options})
 
     @contextmanager
     def fail_point(
@@ -244,47 +247,54 @@ class Mongod:
             mode = {"activationProbability": chance}
         if commands:
             data["failCommands"] = list(commands)
-        with (
-            self.client() as client,
-            fail_point_on(client, name, mode, data, lambda: not self.running) as point,
-        ):
+        pid = self.pid
+        with fail_point_on(self.client, name, mode, data, lambda: self.pid == pid) as point:
             yield point
 
-    def spawn(self) -> bool:
-        """Start the process without waiting for it; answer whether it has no data yet."""
+    def spawn(self) -> None:
+        """Start the process without waiting for it."""
         if self.running:
-            return False
+            return
         if self._port is None:
             self._port = free_port()
         data = self.directory / "data"
-        new = not data.exists()
+        self.new = self.new or not data.exists()
         data.mkdir(parents=True, exist_ok=True)
         log = self.directory / "log"
         self._log_start = log.stat().st_size if log.exists() else 0
-        self._paused = False
-        self._process = GuardedProcess(self._command.arguments(self._port, data), log)
-        return new
+        self._paused = self._ready = False
+        command = self._command.arguments(self._port, data)
+        try:
+            self._process = GuardedProcess(command, log)
+        except OSError as error:
+            raise MongodMissing(f"{command[0]} does not run here: {error}") from error
 
     def wait_for_start(self) -> None:
         """Wait until the process that was spawned takes connections; see `start`."""
         end = time.monotonic() + self.timeout
-        # its own log, for on its port somebody else might answer
-        while "waiting for connections" not in (log := self.log).lower():
-            late = time.monotonic() > end
-            if self.running and not late:
-                time.sleep(0.02)
-            elif "already in use" in log and not late:
-                self._spawn_elsewhere()
-            else:
-                ended = "is not ready in time" if self.running else "does not start"
+        while not self._ready:
+            ended = None if self._process is None else self._process.returncode
+            log = self.log  # its own log, for on its port somebody else might answer
+            if ended is None and "waiting for connections" in log.lower():
+                self._ready = self._port_is_known = True
+            elif time.monotonic() > end:
                 self.kill()
                 raise MongodError(
-                    f"{self._command.binary or find_mongod()} {ended}:\n{log[-2000:]}"
+                    f"mongod takes no connections after {self.timeout} s:\n{end_of_log(log)}"
                 )
-        self._port_is_known = True
+            elif ended is None:
+                time.sleep(0.02)
+            elif "already in use" in log:
+                self._spawn_elsewhere()
+            elif ended == LIBRARY_IS_MISSING:
+                raise MongodMissing(f"mongod does not run here: {end_of_log(log)}")
+            else:
+                raise MongodError(
+                    f"mongod does not start, but ends with {ended}:\n{end_of_log(log)}"
+                )
 
     def create_user(self) -> None:
-        """Create the user of `login`, which only works as long as there is none."""
+        """Create the user of `login` if it has one; that only works as long as there is none."""
         if self.login is None:
             return
         name, password = self.login

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from aiostorage.testing._mongod_command import end_of_log
 from aiostorage.testing._mongodb_urls import make_url, url_for_database
 from aiostorage.testing.mongod import Mongod, MongodError, TlsFiles
 
@@ -120,10 +121,11 @@ class ReplicaSet:
             A member did not start, or they did not agree in time.
         """
         try:
-            new = [member.spawn() for member in self.members]
+            for member in self.members:
+                member.spawn()
             for member in self.members:
                 member.wait_for_start()
-            if all(new):
+            if all(member.new for member in self.members):
                 self._initiate()
             self.wait_until_healthy()
         except BaseException:
@@ -232,9 +234,9 @@ class ReplicaSet:
         config = {"_id": self.name, "members": members, "settings": self._settings}
         with self.members[0].client(login=False) as client:
             client.admin.command("replSetInitiate", config)
-        if self.login is not None:
-            # the user that the first one creates is everybody's; nobody else can be asked before
-            self.primary().create_user()
+        self.primary().create_user()  # one creates it for all
+        for member in self.members:
+            member.new = False
 
     @contextmanager
     def _watched(self) -> Iterator[Callable[[], list[Hello]]]:
@@ -267,7 +269,7 @@ class ReplicaSet:
         end = time.monotonic() + self.timeout
         while (member := found()) is None:
             if time.monotonic() > end:
-                logs = "\n".join(f"{each!r}:\n{each.log[-1000:]}" for each in self.members)
+                logs = "\n".join(f"{each!r}:\n{end_of_log(each.log)}" for each in self.members)
                 raise MongodError(f"{what}: not there after {self.timeout} s\n{logs}")
             time.sleep(0.05)
         return member

@@ -5,7 +5,25 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import pytest
+
+from aiostorage.testing import TlsFiles
+
 CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 if find_spec("pymongo") is None and not CI:
     collect_ignore_glob = ["test_*.py"]  # they cannot even be imported
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    """Make certificates for a server on 127.0.0.1, by an authority that nobody else knows."""
+    import trustme
+
+    directory = tmp_path_factory.mktemp("tls")
+    files = TlsFiles(certificate=directory / "server.pem", ca=directory / "ca.pem")
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1")
+    server.private_key_and_cert_chain_pem.write_to_path(str(files.certificate))
+    authority.cert_pem.write_to_path(str(files.ca))
+    return files

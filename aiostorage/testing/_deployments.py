@@ -19,6 +19,9 @@ __all__ = ["Deployment", "Deployments", "GivenDeployment", "Kind"]
 VARIABLE = "AIOSTORAGE_TEST_MONGODB"
 """The environment variable that may have the URL of a deployment."""
 
+ANSWER_TIMEOUT = 10.0
+"""Seconds after which one that is given and does not answer is an error."""
+
 Kind = Literal["any", "standalone", "replica set", "replica set of 3"]
 """What a test can ask for: any deployment will do, or it has to be of a certain kind."""
 
@@ -104,7 +107,7 @@ class Deployments:
         if isinstance(deployment, Mongod | ReplicaSet):
             deployment.heal()
         # no client is kept: its threads would be in the way of tests that fork
-        with MongoClient[dict[str, Any]](deployment.url) as client:
+        with MongoClient[dict[str, Any]](deployment.url, socketTimeoutMS=60_000) as client:
             client.drop_database(database)
 
     def close(self) -> None:
@@ -134,7 +137,7 @@ class Deployments:
         from pymongo.errors import PyMongoError  # noqa: PLC0415
 
         if self._given_kind is None:
-            options: dict[str, Any] = {"serverSelectionTimeoutMS": 10_000}
+            options: dict[str, Any] = {"serverSelectionTimeoutMS": ANSWER_TIMEOUT * 1000}
             try:
                 with MongoClient[dict[str, Any]](url, **options) as client:
                     hello = client.admin.command("hello")
