@@ -392,5 +392,9 @@ def _owned(uid: Any, token: str) -> And:
 
 
 def _open() -> dict[str, Any]:
-    """Return the changes that open the lock; `owner` stays, to tell afterwards who had it."""
-    return {"locked": 0, "heartbeat": NOW}
+    """Return the changes that open the lock; `owner` stays, to tell afterwards who had it.
+
+    `expires` goes: when Oríon's own storage takes the lock on a database that both use, it sets
+    none, and a lease of ours that has run out must not make its lock free.
+    """
+    return {"locked": 0, "heartbeat": NOW, "expires": None}
