@@ -301,7 +301,7 @@ class Client:
         None comes first, as soon as nothing can be missed.
         """
         database = self._raw[self.settings.database]
-        stream = database.watch(pipeline, max_await_time_ms=1000)
+        stream = database.watch(pipeline, max_await_time_ms=500)
         if not self._motor:
             stream = await stream
         async with stream:
