@@ -95,6 +95,8 @@ class MongoDBDriver:
         hosts, named = _hosts_and_database(url)
         database = database or named or DATABASE
         location = f"mongodb://{hosts}/{database}"
+        if set(database) & set('/\\. "$*<>:|?'):
+            raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
         check_url(url, location)
         given = {"username": username, "password": password, "authSource": auth_source}
         self._settings = Settings(
