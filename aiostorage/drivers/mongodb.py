@@ -26,7 +26,7 @@ from aiostorage.drivers._mongodb_client import Client, ClientLibrary, Settings, 
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
-from aiostorage.drivers._mongodb_schema import prepare
+from aiostorage.drivers._mongodb_schema import pass_barrier, prepare
 from aiostorage.drivers._mongodb_standalone import all_or_none
 from aiostorage.drivers._mongodb_takes import Takes
 from aiostorage.errors import (
@@ -191,6 +191,8 @@ class MongoDBDriver:
         client = await self._here()
         table = self._tables[operation.collection]
         if isinstance(operation, Find | Count):
+            if operation.settled and client.replicated:
+                await self._guarded(lambda: pass_barrier(client))
             with translated(self.location, writing=False), client.limit():
                 return cast(T, await self._run().run(operation))
         if not single(table, operation) or self._large(operation):
