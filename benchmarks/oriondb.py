@@ -105,6 +105,7 @@ def _filled(config: Config, size: int) -> _Holder:
     ]
     # registered in one go, which PickledDB has beside the protocol only
     storage._db.write("trials", [trial.to_dict() for trial in trials])  # noqa: SLF001
+    os.sync()  # what came before has left much to write, and a commit would wait for it
     return _Holder(experiment["_id"])
 
 
@@ -202,6 +203,7 @@ def _hunt(directory: Path, config: Config, arguments: list[str]) -> tuple[float,
     script = Path(__file__).with_name("hunt.py")
     command = [sys.executable, "-W", "ignore", str(script), str(report)]
     command += ["hunt", "-n", "bench", "-c", str(file), *arguments]
+    os.sync()
     begin = time.perf_counter()
     subprocess.run(
         command, cwd=directory, env=os.environ, check=True, capture_output=True, timeout=1800
