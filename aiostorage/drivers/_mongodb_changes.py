@@ -84,9 +84,9 @@ class Changes:
     async def stop(self) -> None:
         """End the stream."""
         task, self._task = self._task, None
-        if task is not None:
+        while task is not None and not task.done():
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=RESTART)  # a library may swallow a cancellation
 
     async def _run(self, watched: frozenset[str], ready: asyncio.Event) -> None:
         pipeline: list[dict[str, Any]] = [
