@@ -65,6 +65,8 @@ class _Plain(TypeDecoder):
         return self._transform(value)
 
 
+_LIBRARY: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+
 _DOCUMENTS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
     tz_aware=True,
     tzinfo=UTC,
@@ -275,6 +277,19 @@ class Client:
     def collection(self, name: str) -> Any:
         """Answer a collection whose documents are those of every engine."""
         return self._database[name]
+
+    async def find_one_and_update(
+        self, name: str, where: dict[str, Any], update: Any, *more: Any, **options: Any
+    ) -> dict[str, Any] | None:
+        """Do what the libraries call so, and make the answer a document of every engine.
+
+        They would, by the collection's options; but then PyMongo does not survive the error that
+        a primary answers which steps down meanwhile: it wants to write into a document that is
+        read-only (`_check_command_response`, up to 4.20 at least).
+        """
+        plain = self._database.get_collection(name, codec_options=_LIBRARY)
+        found = await plain.find_one_and_update(where, update, *more, **options)
+        return None if found is None else as_stored(found)
 
     async def now(self) -> datetime:
         """Answer the server's clock."""
