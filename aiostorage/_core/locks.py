@@ -392,8 +392,8 @@ def _owned(uid: Any, token: str) -> And:
 def _open() -> dict[str, Any]:
     """Return the changes that open the lock.
 
-    Nothing of ours stays but the receipts. Oríon's own storage, which may work on the same database,
-    takes the lock without touching what it does not know: an `owner` would seem to hold it, and by
-    his token could write; a lease that has run out would make it free.
+    Nothing of ours stays but the receipts. Oríon's own storage, which may work on the same
+    database, takes the lock without touching what it does not know: an `owner` would seem to hold
+    it, and could write by its token; a lease that has run out would make it free.
     """
     return {"locked": 0, "owner": None, "since": None, "heartbeat": NOW, "expires": None}
