@@ -11,8 +11,7 @@ import pytest
 from aiostorage import Storage, open_storage
 from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.protocols import AsyncStorageProtocol, Driver
-from aiostorage.testing import DriverContract, StorageContract
-from aiostorage.testing._deployments import Deployment
+from aiostorage.testing import Deployment, DriverContract, StorageContract
 from aiostorage.testing.facade import FacadeContract
 
 MILLISECOND = timedelta(milliseconds=1)
