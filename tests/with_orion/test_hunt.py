@@ -34,15 +34,16 @@ experiment:
 storage:
   type: aiostorage
   database:
-    url: sqlite:///tune.db
+    url: {URL}
 """
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Callable[..., str]:
+def config(tmp_path: Path, url: str) -> Callable[..., str]:
     def write(algorithm: str = "{random: {seed: 1}}") -> str:
         path = tmp_path / "orion.yaml"
-        path.write_text(CONFIGURATION.replace("{ALGORITHM}", algorithm))
+        text = CONFIGURATION.replace("{ALGORITHM}", algorithm).replace("{URL}", repr(url))
+        path.write_text(text)
         return str(path)
 
     return write
@@ -244,11 +245,9 @@ def test_db_release(hunted: Any, command: Command, url: str) -> None:
     assert "failed" in command("db", "release", "-f", "tune")  # there was nothing to release
 
 
-def test_db_upgrade(hunted: Any, command: Command, tmp_path: Path) -> None:
+def test_db_upgrade(hunted: Any, command: Command, config: Any) -> None:
     before = [trial.to_dict() for trial in hunted.fetch_trials()]
-    path = tmp_path / "orion.yaml"
-    path.write_text(CONFIGURATION.replace("{ALGORITHM}", "random"))
-    assert "completed successfully" in command("db", "upgrade", "-f", "-c", str(path))
+    assert "completed successfully" in command("db", "upgrade", "-f", "-c", config())
     assert [trial.to_dict() for trial in hunted.fetch_trials()] == before
     state = hunted._experiment._storage.get_algorithm_lock_info(uid=hunted.id).state
     assert state
@@ -267,7 +266,7 @@ def test_db_test(
     else:
         path = tmp_path / "orion.yaml"
         path.write_text(
-            "storage: {type: aiostorage, database: {type: aiostoragedb, url: 'sqlite:///tune.db'}}"
+            f"storage: {{type: aiostorage, database: {{type: aiostoragedb, url: {url!r}}}}}"
         )
         arguments = ["-c", str(path)]
     said = command("db", "test", *arguments)
