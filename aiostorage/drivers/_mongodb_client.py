@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 import bson
@@ -352,8 +352,7 @@ def _cancellable() -> Iterator[None]:
     It uses `asyncio.wait_for`, which before Python 3.12 swallows one that comes together with the
     answer: https://github.com/python/cpython/issues/86296
     """
-    task = asyncio.current_task()
-    assert task is not None  # it is called in a coroutine
+    task = cast("asyncio.Task[Any]", asyncio.current_task())  # it is called in a coroutine
     before = task.cancelling()
     try:
         yield
