@@ -209,6 +209,11 @@ class Client:
                 f"the MongoDB server at {self.settings.location} is too old: aiostorage needs "
                 f"{name} or newer"
             )
+        if not hello.get("isWritablePrimary", True):
+            raise BackendError(
+                f"the MongoDB server at {self.settings.location} is not the primary of its replica "
+                "set; name the set in the URL (replicaSet=...) in place of directConnection=true"
+            )
         self.replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
         self.partial = hello["maxWireVersion"] >= PARTIAL
         wanted = self._raw.write_concern
@@ -384,6 +389,10 @@ def check_url(url: str, shown: str) -> None:
         raise ConfigurationError(
             f"{shown}: reads go to the primary, since a member that lags behind would answer what "
             "is no longer so; remove readPreference"
+        )
+    if str(options.get("readConcernLevel")).lower() == "linearizable":
+        raise ConfigurationError(
+            f"{shown}: transactions know no linearizable reads; majority is the strictest level"
         )
     if options.get("w") == 0:
         raise ConfigurationError(f"{shown}: with w=0 no write is answered; remove it")

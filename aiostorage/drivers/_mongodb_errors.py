@@ -55,6 +55,13 @@ def _temporary(failure: _Failure) -> Exception:
     return TemporaryBackendError(failure.text, ambiguous=failure.writing)
 
 
+def _write_concern(failure: _Failure) -> Exception:
+    details = getattr(failure.error, "details", None) or {}
+    if 100 in (getattr(failure.error, "code", None), details.get("code")):
+        return BackendError(f"{failure.text}; there are not so many members: correct w in the URL")
+    return TemporaryBackendError(failure.text, ambiguous=True)
+
+
 def _not_sent(failure: _Failure) -> Exception:
     return TemporaryBackendError(failure.text)
 
@@ -104,7 +111,10 @@ def _bulk(failure: _Failure) -> Exception:
             return _taken(one, one.get("errmsg", ""))
     if failed:
         return _by_code(failed[0].get("code"), failure)
-    return _temporary(failure)  # only the write concern failed: it is written, perhaps for good
+    # only the write concern failed: it is written, perhaps for good
+    if any(one.get("code") == 100 for one in details.get("writeConcernErrors") or ()):
+        return _write_concern(failure._replace(error=pymongo.WriteConcernError(str(error), 100)))
+    return _temporary(failure)
 
 
 def _operation(failure: _Failure) -> Exception:
@@ -160,7 +170,7 @@ MAPPED: Final[dict[type[Exception], Callable[[_Failure], Exception]]] = {
     pymongo.OperationFailure: _operation,
     pymongo.CursorNotFound: _not_sent,
     pymongo.ExecutionTimeout: _timeout,
-    pymongo.WriteConcernError: _temporary,
+    pymongo.WriteConcernError: _write_concern,
     pymongo.WriteError: _operation,
     pymongo.WTimeoutError: _temporary,
     pymongo.DuplicateKeyError: _duplicate,

@@ -94,7 +94,7 @@ class MongoDBDriver:
             raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
         hosts, named = _hosts_and_database(url)
         database = database or named or DATABASE
-        location = f"mongodb://{hosts}/{database}"
+        location = f"{url.partition('://')[0]}://{hosts}/{database}"
         if set(database) & set('/\\. "$*<>:|?'):
             raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
         check_url(url, location)
