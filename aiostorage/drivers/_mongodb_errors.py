@@ -14,7 +14,7 @@ from pymongo import errors as pymongo
 from aiostorage import errors
 from aiostorage.errors import BackendError, TemporaryBackendError
 
-__all__ = ["MAPPED", "translated"]
+__all__ = ["MAPPED", "brief", "translated"]
 
 _TEMPORARY: Final = frozenset(
     (
@@ -32,6 +32,12 @@ _TOO_LARGE: Final = (10334, 17419, 17420)
 _REFUSED_CHANGE: Final = (28, 40)
 _REFUSED_VALUE: Final = (52, 55, 56, 57)
 _NAMESPACE: Final = re.compile(r"collection: [^.\s]+\.(\S+)")
+_NOISE: Final = re.compile(r" \(configured timeouts:[^)]*\)|, (full error|Timeout): .*", re.DOTALL)
+
+
+def brief(error: Exception) -> str:
+    """Answer a library's message without what it repeats, and without the whole topology."""
+    return _NOISE.sub("", str(error))[:300]
 
 
 class _Failure(NamedTuple):
@@ -43,8 +49,8 @@ class _Failure(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The library's message, shortened: some tell the whole topology."""
-        return f"{self.location}: {self.error!s:.300}"
+        """Where it failed, and how."""
+        return f"{self.location}: {brief(self.error)}"
 
 
 def _backend(failure: _Failure) -> Exception:
@@ -75,7 +81,7 @@ def _configuration(failure: _Failure) -> Exception:
 
 
 def _encoding(failure: _Failure) -> Exception:
-    return errors.EncodingError(f"MongoDB cannot hold it: {failure.error!s:.300}")
+    return errors.EncodingError(f"MongoDB cannot hold it: {brief(failure.error)}")
 
 
 def _closed(failure: _Failure) -> Exception:
@@ -136,7 +142,7 @@ def _by_code(code: int | None, failure: _Failure) -> Exception:
         )
     if code == 13:
         return errors.PermissionDenied(
-            f"{failure.location} refuses: {failure.error!s:.200}; the user needs the role readWrite"
+            f"{failure.location} refuses: {brief(failure.error)}; the user needs the role readWrite"
             " on this database (without a user, put one into the URL)"
         )
     if code in (50, 202, 262):
@@ -144,10 +150,10 @@ def _by_code(code: int | None, failure: _Failure) -> Exception:
     if code in _TEMPORARY:
         return _temporary(failure)
     if code in _REFUSED_CHANGE:
-        return errors.UnsupportedQuery(f"the update is impossible: {failure.error!s:.300}")
+        return errors.UnsupportedQuery(f"the update is impossible: {brief(failure.error)}")
     if code in _TOO_LARGE:
         return errors.EncodingError(
-            f"the document is larger than MongoDB's 16 MiB: {failure.error!s:.200}"
+            f"the document is larger than MongoDB's 16 MiB: {brief(failure.error)}"
         )
     if code in _REFUSED_VALUE:
         return _encoding(failure)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -53,6 +54,8 @@ T = TypeVar("T")
 
 DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
+
+_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
 
 
 class MongoDBDriver:
@@ -347,8 +350,19 @@ def _hosts_and_database(url: str) -> tuple[str, str]:
         raise ConfigurationError(
             "a MongoDB URL reads mongodb://host:port/database or mongodb+srv://host/database"
         )
-    place, _, _ = rest.partition("?")
-    hosts, _, database = place.rpartition("@")[2].partition("/")
+    place, _, options = rest.partition("?")
+    user, _, where = place.rpartition("@")
+    if "/" in user or "@" in options:  # what stands before a / or ? might be part of a password
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: in a user name, a password and an option write "
+            "%2F for a /, %3F for a ? and %40 for an @"
+        )
+    hosts, _, database = where.partition("/")
     if not hosts:
         raise ConfigurationError(f"{scheme}:// needs a host: {scheme}://localhost/{database}")
+    if not all(map(_HOST.fullmatch, hosts.split(","))):  # a password without its @, perhaps
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: a host reads name:27017 or [::1]:27017, and an @ "
+            "stands between a password and the host"
+        )
     return hosts, database
