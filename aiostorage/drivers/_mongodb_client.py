@@ -8,13 +8,14 @@ here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 import bson
@@ -28,7 +29,16 @@ from aiostorage._core.timeouts import sheltered
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.errors import BackendError, ConfigurationError
 
-__all__ = ["Client", "ClientLibrary", "Settings", "UpdateOne", "as_stored", "check_url", "connect"]
+__all__ = [
+    "MARGIN",
+    "Client",
+    "ClientLibrary",
+    "Settings",
+    "UpdateOne",
+    "as_stored",
+    "check_url",
+    "connect",
+]
 
 T = TypeVar("T")
 
@@ -352,16 +362,20 @@ def _cancellable() -> Iterator[None]:
     It uses `asyncio.wait_for`, which before Python 3.12 swallows one that comes together with the
     answer: https://github.com/python/cpython/issues/86296
     """
-    task = asyncio.current_task()
-    assert task is not None  # it is called in a coroutine
+    task = cast("asyncio.Task[Any]", asyncio.current_task())  # it is called in a coroutine
     before = task.cancelling()
+
+    def swallowed() -> bool:
+        # a scope of AnyIO cancels again at the next await, and would not know an error of ours
+        return task.cancelling() > before and anyio.current_effective_deadline() > -math.inf
+
     try:
         yield
     except Exception as error:
-        if task.cancelling() > before:
+        if swallowed():
             raise asyncio.CancelledError from error
         raise
-    if task.cancelling() > before:
+    if swallowed():
         raise asyncio.CancelledError
 
 
