@@ -127,13 +127,7 @@ class Locks:
 
     async def override(self, experiment: Any, uid: Any, new_state: Any) -> int:
         uid = get_uid(experiment, uid)
-        changes: dict[str, Any] = {
-            "locked": 0,
-            "owner": None,
-            "since": None,
-            "expires": None,
-            "heartbeat": NOW,
-        }
+        changes = _open()
         if new_state is not None:
             changes["state"] = await self._encoded(new_state, None)
         return await self._records.execute(Update(ALGO, equal(experiment=uid, locked=1), changes))
@@ -231,7 +225,11 @@ class Locks:
         return tokens.index(token) if token in tokens else len(tokens)
 
     async def _take(self, uid: Any, token: str, *, waited: bool) -> Document | None:
-        free = Or((Compare("locked", "eq", 0), Compare("expires", "lte", NOW)))
+        # When Oríon's own storage opens the lock of a dead holder and takes it, the lease stays and
+        # the heartbeat does not: within a lease of it, its holder is not robbed.
+        quiet = Compare("heartbeat", "lte", StoreTime(-self._lease))
+        expired = And((Compare("expires", "lte", NOW), quiet))
+        free = Or((Compare("locked", "eq", 0), expired))
         changes = {
             "locked": 1,
             "owner": token,
@@ -401,9 +399,10 @@ def _owned(uid: Any, token: str) -> And:
 
 
 def _open() -> dict[str, Any]:
-    """Return the changes that open the lock; `owner` stays, to tell afterwards who had it.
+    """Return the changes that open the lock.
 
-    `expires` goes: when Oríon's own storage takes the lock on a database that both use, it sets
-    none, and a lease of ours that has run out must not make its lock free.
+    Nothing of ours stays but the receipts. Oríon's own storage, which may work on the same
+    database, takes the lock without touching what it does not know: an `owner` would seem to hold
+    it, and could write by its token; a lease that has run out would make it free.
     """
-    return {"locked": 0, "heartbeat": NOW, "expires": None}
+    return {"locked": 0, "owner": None, "since": None, "heartbeat": NOW, "expires": None}

@@ -32,9 +32,9 @@ class LockView:
     Parameters
     ----------
     owner
-        Who holds it, or held it last.
+        Who holds it; None if it is free, or if Oríon's own storage holds it.
     since
-        When that one got it.
+        When the owner got it.
     heartbeat
         When it was last acquired, renewed or released.
     """

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from aiostorage.drivers._mongodb_client import Client
 from aiostorage.drivers._mongodb_compile import Table
-from aiostorage.errors import NotADatabaseError, SchemaVersionError
+from aiostorage.drivers._mongodb_errors import translated
+from aiostorage.errors import DuplicateKeyError, NotADatabaseError, SchemaVersionError
 
 __all__ = ["META", "pass_barrier", "prepare"]
 
@@ -66,4 +67,13 @@ async def _create(client: Client, table: Table) -> None:
             options["unique"] = True
         if (partial := table.index_filter(index)) is not None:
             options["partialFilterExpression"] = partial
-        await client.create_index(table.name, table.index_keys(index), **options)
+        try:
+            with translated(client.settings.location, writing=False):
+                await client.create_index(table.name, table.index_keys(index), **options)
+        except DuplicateKeyError as error:
+            named = ", ".join(map("{}={!r}".format, error.fields, error.values))
+            raise NotADatabaseError(
+                f"{client.settings.location}: {table.name} has records with {named} more than "
+                "once, which must not be; delete all but one (of locks, `orion db upgrade` leaves "
+                "several: the right one has a state)"
+            ) from error

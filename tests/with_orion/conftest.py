@@ -54,9 +54,19 @@ def its_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     adapter._shared.clear()
 
 
+@pytest.fixture(params=["sqlite", "mongodb"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Name the engine below the storage that `url` is of."""
+    return str(request.param)
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/tune.db"
+def url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Give the URL of a storage that is empty, in a file or on a MongoDB replica set."""
+    if engine == "sqlite":
+        return f"sqlite:///{tmp_path}/tune.db"
+    deployment = request.getfixturevalue("mongodb_replica_set")
+    return str(deployment.url_for(request.getfixturevalue("mongodb_database")))
 
 
 @pytest.fixture
