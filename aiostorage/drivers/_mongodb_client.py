@@ -8,6 +8,7 @@ here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from aiostorage.drivers._mongodb_errors import brief, translated
 from aiostorage.errors import BackendError, ConfigurationError
 
 __all__ = [
+    "MARGIN",
     "Client",
     "ClientLibrary",
     "Settings",
@@ -382,13 +384,18 @@ def _cancellable() -> Iterator[None]:
     answer: https://github.com/python/cpython/issues/86296
     """
     before = cancellations()
+
+    def swallowed() -> bool:
+        # a scope of AnyIO cancels again at the next await, and would not know an error of ours
+        return cancellations() > before and anyio.current_effective_deadline() > -math.inf
+
     try:
         yield
     except Exception as error:
-        if cancellations() > before:
+        if swallowed():
             raise asyncio.CancelledError from error
         raise
-    if cancellations() > before:
+    if swallowed():
         raise asyncio.CancelledError
 
 

@@ -20,10 +20,19 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
+import anyio
+
 from aiostorage._core.timeouts import sheltered
 from aiostorage.drivers._mongodb_blobs import Blobs
 from aiostorage.drivers._mongodb_changes import Changes
-from aiostorage.drivers._mongodb_client import Client, ClientLibrary, Settings, check_url, connect
+from aiostorage.drivers._mongodb_client import (
+    MARGIN,
+    Client,
+    ClientLibrary,
+    Settings,
+    check_url,
+    connect,
+)
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
@@ -33,6 +42,7 @@ from aiostorage.drivers._mongodb_takes import Takes
 from aiostorage.errors import (
     AioStorageError,
     ConfigurationError,
+    OperationTimeout,
     StorageClosedError,
     TemporaryBackendError,
 )
@@ -273,14 +283,21 @@ class MongoDBDriver:
             if sweep:
                 await blobs.sweep(self._tables)
 
-    async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
+    async def _guarded(
+        self, action: Callable[[], Awaitable[Any]], seconds: float | None = None
+    ) -> Any:
         """Write to the end, though the caller may be cancelled, but not for longer than is left."""
         client = await self._here()
-        seconds = client.time_left()
+        limit = client.time_left() if seconds is None else seconds
 
         async def bounded() -> Any:
-            with translated(self.location, writing=True), client.limit(seconds):
-                return await action()
+            with translated(self.location, writing=True), client.limit(limit):
+                # motor begins a transaction anew for two minutes, whatever the limit is
+                with anyio.move_on_after(limit / MARGIN):
+                    return await action()
+                raise OperationTimeout(
+                    f"{self.location}: no answer within {limit:.3g} s", ambiguous=True
+                )
 
         done: asyncio.Future[None] = client.loop.create_future()
         self._under_way.add(done)
