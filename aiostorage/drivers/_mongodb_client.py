@@ -87,6 +87,8 @@ class Settings:
         Hosts and database, without secrets.
     timeout
         Seconds that one operation may take.
+    read_only
+        Whether the database is only looked at.
     """
 
     url: str = field(repr=False)
@@ -95,6 +97,7 @@ class Settings:
     library: ClientLibrary = "motor"
     timeout: float = 20.0
     credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    read_only: bool = False
 
 
 _clients: Final[dict[Any, Client]] = {}
@@ -270,6 +273,10 @@ class Client:
     def collection(self, name: str) -> Any:
         """Answer a collection whose documents are those of every engine."""
         return self._database[name]
+
+    async def collection_names(self) -> set[str]:
+        """Answer which collections there are in the database."""
+        return set(await self._database.list_collection_names())
 
     async def now(self) -> datetime:
         """Answer the server's clock."""
