@@ -486,5 +486,23 @@ def _orions(found: Trial | Sequence[Trial] | None) -> Any:
     if found is None:
         return None
     if isinstance(found, Trial):
-        return OrionTrial(**naive(found.to_dict()))
-    return [OrionTrial(**naive(trial.to_dict())) for trial in found]
+        return _orions_trial(found)
+    return [_orions_trial(trial) for trial in found]
+
+
+def _orions_trial(trial: Trial) -> Any:
+    # without `to_dict`, which computes the id: Oríon asks for all trials all the time
+    return OrionTrial(
+        _id=trial.id_override,
+        experiment=trial.experiment,
+        status=trial.status,
+        worker=trial.worker,
+        submit_time=naive(trial.submit_time),
+        start_time=naive(trial.start_time),
+        end_time=naive(trial.end_time),
+        heartbeat=naive(trial.heartbeat),
+        parent=trial.parent,
+        exp_working_dir=trial.exp_working_dir,
+        params=[naive(param.to_dict()) for param in trial.param_list],
+        results=[naive(result.to_dict()) for result in trial.results],
+    )

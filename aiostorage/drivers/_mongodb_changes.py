@@ -99,7 +99,9 @@ class Changes:
 
         def unwanted() -> bool:
             idle = not self._waiting and self._client.loop.time() - self._last_wait > IDLE
-            stream.over = idle or stream is not self._stream
+            # a library may have swallowed it
+            cancelled = (task := asyncio.current_task()) is not None and task.cancelling()
+            stream.over = idle or bool(cancelled) or stream is not self._stream
             return stream.over
 
         try:

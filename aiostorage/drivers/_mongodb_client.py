@@ -11,10 +11,10 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 import bson
@@ -24,6 +24,7 @@ from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 from pymongo.uri_parser import parse_uri
 
+from aiostorage._core.timeouts import sheltered
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.errors import BackendError, ConfigurationError
 
@@ -41,6 +42,9 @@ PARTIAL: Final = 17
 
 SELECTION: Final = 15_000
 """Milliseconds to look for a server, where the URL says nothing."""
+
+CLOSING: Final = 2.0
+"""Seconds to tell the server that we go."""
 
 MARGIN: Final = 0.95
 """Part of the time left that the server gets, so that its answer comes before ours is given up."""
@@ -60,6 +64,8 @@ class _Plain(TypeDecoder):
     def transform_bson(self, value: Any) -> Any:
         return self._transform(value)
 
+
+_LIBRARY: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 _DOCUMENTS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
     tz_aware=True,
@@ -239,18 +245,21 @@ class Client:
 
     async def _close(self) -> None:
         raw, self._raw, self._database = self._raw, None, None
-        if raw is None:
-            return
-        if self._motor:
-            await anyio.to_thread.run_sync(raw.close)
-        else:
-            await raw.close()
+
+        async def close() -> None:
+            with pymongo.timeout(CLOSING):
+                await (anyio.to_thread.run_sync(raw.close) if self._motor else raw.close())
+
+        if raw is not None:
+            await sheltered(None, close)
 
     # -------------------------------------------------------------------------------- commands
 
     @contextmanager
     def limit(self, seconds: float | None = None, *, opening: bool = False) -> Iterator[None]:
         """Bound what is called inside: the server stops it when the time is over.
+
+        What is cancelled inside ends as cancelled.
 
         Parameters
         ----------
@@ -259,10 +268,8 @@ class Client:
         opening
             The URL's own time for finding a server holds, not ours.
         """
-        if opening:
-            yield
-            return
-        with pymongo.timeout(self.time_left() if seconds is None else seconds):
+        bound = nullcontext() if opening else pymongo.timeout(seconds or self.time_left())
+        with bound, _cancellable():
             yield
 
     def time_left(self) -> float:
@@ -277,6 +284,19 @@ class Client:
     async def collection_names(self) -> set[str]:
         """Answer which collections there are in the database."""
         return set(await self._database.list_collection_names())
+
+    async def find_one_and_update(
+        self, name: str, where: dict[str, Any], update: Any, *more: Any, **options: Any
+    ) -> dict[str, Any] | None:
+        """Do what the libraries call so, and make the answer a document of every engine.
+
+        They would, by the collection's options; but then PyMongo does not survive the error that
+        a primary answers which steps down meanwhile: it wants to write into a document that is
+        read-only (`_check_command_response`, up to 4.20 at least).
+        """
+        plain = self._database.get_collection(name, codec_options=_LIBRARY)
+        found = await plain.find_one_and_update(where, update, *more, **options)
+        return None if found is None else as_stored(found)
 
     async def now(self) -> datetime:
         """Answer the server's clock."""
@@ -330,6 +350,25 @@ class Client:
         from gridfs import AsyncGridFSBucket  # noqa: PLC0415  for large states only
 
         return AsyncGridFSBucket(database, name, chunk_size_bytes=chunk)
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """Raise the cancellations that PyMongo swallows.
+
+    It uses `asyncio.wait_for`, which before Python 3.12 swallows one that comes together with the
+    answer: https://github.com/python/cpython/issues/86296
+    """
+    task = cast("asyncio.Task[Any]", asyncio.current_task())  # it is called in a coroutine
+    before = task.cancelling()
+    try:
+        yield
+    except Exception as error:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def check_url(url: str, shown: str) -> None:

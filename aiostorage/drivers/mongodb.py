@@ -156,11 +156,15 @@ class MongoDBDriver:
             return
         if client.loop is not asyncio.get_running_loop():
             return  # the loop that it belongs to has ended, and with it the connections
-        while self._under_way:
-            await asyncio.wait(self._under_way)
-        if client.users == 1 and (changes := client.shared.pop("changes", None)):
-            await changes.stop()
-        await client.release()
+
+        async def close() -> None:
+            while self._under_way:
+                await asyncio.wait(self._under_way)
+            if client.users == 1 and (changes := client.shared.pop("changes", None)):
+                await changes.stop()
+            await client.release()
+
+        await sheltered(None, close)
 
     async def _here(self) -> Client:
         """Answer the client of this process and event loop; connect if there is none yet."""

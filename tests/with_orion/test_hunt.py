@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +106,55 @@ def test_several_hunts_at_once(
     assert len(completed(url)) == 40
 
 
+def test_a_hunt_that_is_interrupted(
+    processes: Processes, config: Any, objective: Path, url: str
+) -> None:
+    """Ctrl-C gives the trial back and frees the lock at once; the next hunt goes on with it."""
+    slow = objective.with_name("slow.sh")
+    slow.write_text("#!/bin/sh\ntouch running\nexec sleep 3\n")  # Oríon waits for its end
+    slow.chmod(0o755)
+    space = "-x~uniform(0,1)"
+    first = processes.orion("hunt", "-c", config(), str(slow), space)
+    end = time.monotonic() + 60
+    while not objective.with_name("running").exists():
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+
+    storage = AioStorage({"url": url})
+    (experiment,) = storage.fetch_experiments({})
+    (trial,) = storage.fetch_trials(uid=experiment["_id"])
+    assert trial.status == "interrupted"
+    info = storage.get_algorithm_lock_info(uid=experiment["_id"])
+    assert info is not None
+    assert not info.locked
+    more = ["--worker-max-trials", "1", str(slow), space]
+    slow.write_text(objective.read_text())
+    processes.finish(processes.orion("hunt", "-c", config(), *more))
+    (again,) = storage.fetch_trials(uid=experiment["_id"])
+    assert (again.id, again.status) == (trial.id, "completed")
+
+
+def test_a_branch_of_a_hunt(
+    processes: Processes, config: Any, objective: Path, configured: dict[str, Any], command: Command
+) -> None:
+    """With one dimension more, whose default makes the parent's trials count."""
+    arguments = ["hunt", "-c", config(), "--enable-evc", "--exp-max-trials"]
+    given = [str(objective), "-x~uniform(0,1)"]
+    processes.finish(processes.orion(*arguments, "3", *given))
+    more = "-y~+uniform(0,1,default_value=0.5)"
+    processes.finish(processes.orion(*arguments, "5", *given, more))
+    assert "tune-v2" in command("list", "-c", config())
+    branch = get_experiment("tune", storage=configured)
+    assert (branch.version, branch.node.parent.item.version) == (2, 1)
+    assert len(branch.fetch_trials()) == 2
+    tree = branch.fetch_trials(with_evc_tree=True)
+    assert [trial.params["/y"] for trial in tree].count(0.5) == 3
+    assert {trial.status for trial in tree} == {"completed"}
+
+
 # ----------------------------------------------------------------------------------- commands
 
 
@@ -151,6 +203,12 @@ def test_status_info_and_list(hunted: Any, command: Command) -> None:
 
 def test_status_in_a_process_of_its_own(hunted: Any, processes: Processes) -> None:
     assert "completed           5" in processes.finish(processes.orion("status"))
+
+
+def test_plot(hunted: Any, command: Command, tmp_path: Path) -> None:
+    for kind in ("regret", "parallel_coordinates", "lpi"):
+        command("plot", kind, "-n", "tune", "-t", "html", "-o", str(tmp_path / f"{kind}.json"))
+        assert json.loads((tmp_path / f"{kind}.json").read_text())["data"]
 
 
 def test_db_set(hunted: Any, command: Command) -> None:

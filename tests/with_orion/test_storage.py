@@ -328,6 +328,13 @@ def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
         raise error
     assert raised.value is error
 
+    # Oríon's own saves what a Ctrl-C left half done
+    with pytest.raises(KeyboardInterrupt), storage.acquire_algorithm_lock(experiment) as held:
+        held.set_state({"seed": 4})
+        raise KeyboardInterrupt
+    assert lock_of(storage, experiment.id).state == {"seed": 1}
+    assert not lock_of(storage, experiment.id).locked
+
     def lose() -> None:
         with storage.acquire_algorithm_lock(experiment) as held:
             held.set_state({"seed": 3})
