@@ -33,11 +33,12 @@ def status(url: str, experiment: str | None, as_json: bool) -> None:
     """Show the experiments of a storage.
 
     For each experiment: how many trials there are in which status, the smallest objective of the
-    completed ones, and who holds its algorithm lock since when. Nothing is changed, and no file is
-    created; other processes may go on working there.
+    completed ones, and who holds its algorithm lock since when. Nothing is changed, and no file or
+    database is created; other processes may go on working there.
 
-    URL is for example sqlite:///tune.db (a relative path) or sqlite:////home/me/tune.db. Without
-    one it is that of the environment's AIOSTORAGE_URL, where a password is not for all to see.
+    URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
+    mongodb://localhost/tune, which may be a database of Oríon's own. Without one it is that of the
+    environment's AIOSTORAGE_URL, where a password is not for all to see.
     """
     storage = open_existing(url)
     location, found = storage.location, anyio.run(_look, storage, experiment)

@@ -104,6 +104,8 @@ class Settings:
         Hosts and database, without secrets.
     timeout
         Seconds that one operation may take.
+    read_only
+        Whether the database is only looked at.
     """
 
     url: str = field(repr=False)
@@ -112,6 +114,7 @@ class Settings:
     library: ClientLibrary = "motor"
     timeout: float = 20.0
     credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    read_only: bool = False
 
 
 _clients: Final[dict[Any, Client]] = {}
@@ -298,6 +301,10 @@ class Client:
     def collection(self, name: str) -> Any:
         """Answer a collection whose documents are those of every engine."""
         return self._database[name]
+
+    async def collection_names(self) -> set[str]:
+        """Answer which collections there are in the database."""
+        return set(await self._database.list_collection_names())
 
     async def find_one_and_update(
         self, name: str, where: dict[str, Any], update: Any, *more: Any, **options: Any
