@@ -386,7 +386,8 @@ class WorkerLaws:
             async with storage.reserved_trial(experiment, heartbeat=0.02) as trial:
                 assert trial is not None
                 await lose(storage, trial)
-                await storage.recover_lost_trials(experiment)
+                while not await storage.recover_lost_trials(experiment):
+                    await lose(storage, trial)  # its heart had beaten in between
                 successor = await storage.reserve_trial(experiment)
                 try:
                     await anyio.sleep_forever()

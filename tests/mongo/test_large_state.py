@@ -150,7 +150,7 @@ KILLED = """
 import asyncio, os, random, sys
 from aiostorage import open_storage
 async def main(url, library, uid):
-    storage = open_storage(url, client=library, lock_lease=1.0)
+    storage = open_storage(url, client=library, lock_lease=6.0)
     async with storage.acquire_algorithm_lock({"_id": uid}) as algorithm:
         algorithm.set_state(random.Random(1).randbytes(14 * 2**20))
         from aiostorage.drivers._mongodb_blobs import Blobs
@@ -168,7 +168,7 @@ def test_a_crash_before_the_swap_leaves_the_state_whole(
     url: str, library: str, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = noise(13 * MIB)
-    with SyncStorage(open_storage(url, client=library, lock_lease=1.0)) as storage:
+    with SyncStorage(open_storage(url, client=library, lock_lease=6.0)) as storage:
         experiment = storage.create_experiment({"name": "tune"}, algo_state=old)
         killed = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(KILLED), url, library, str(experiment.id)],

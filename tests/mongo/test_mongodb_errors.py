@@ -436,7 +436,7 @@ def test_urls_that_cannot_work(url: str, message: str) -> None:
 @pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
 def test_what_is_shown_of_a_url(scheme: str) -> None:
     storage = open_storage(f"{scheme}://jo%40x:S3cret%3F@h.x.y/db?tls=true&appName=a%40b")
-    assert repr(storage) == "<Storage mongodb at 'mongodb://h.x.y/db'>"
+    assert repr(storage) == f"<Storage mongodb at '{scheme}://h.x.y/db'>"
 
 
 @pytest.fixture
