@@ -23,9 +23,14 @@ from aiostorage._core.identity import experiment_uid, get_uid, new_token
 from aiostorage._core.layout import ALGO, WAITERS
 from aiostorage._core.records import Records, document_of, equal
 from aiostorage._core.state import StateCodec
-from aiostorage._core.timeouts import sheltered, tidy_up
+from aiostorage._core.timeouts import sheltered
 from aiostorage.algorithm import LockedAlgorithmState
-from aiostorage.errors import AioStorageError, LockAcquisitionTimeout, LockError, LockLost
+from aiostorage.errors import (
+    LockAcquisitionTimeout,
+    LockError,
+    LockLost,
+    TemporaryBackendError,
+)
 from aiostorage.operations import (
     And,
     Compare,
@@ -206,12 +211,10 @@ class Locks:
                 await anyio.sleep(pause)
                 # without a mark this answers at once: what came before it is looked at once more
                 mark = await self._records.wait_for_change(ALGO, mark, limit - pause)
-        except BaseException:
+        except BaseException as error:
             # the lock may be ours by now, if its answer did not reach us
             give_up = (self._leave(token), Update(ALGO, _owned(uid, token), _open()))
-            await tidy_up(
-                self._lease, lambda: self._records.transact(give_up), "leaving the lock's queue"
-            )
+            await self._records.undo(give_up, error, self._lease, "leaving the lock's queue")
             raise
 
     async def _ahead(self, uid: Any, token: str) -> int:
@@ -267,6 +270,9 @@ class Locks:
     ) -> AsyncIterator[LockedAlgorithmState]:
         """Hand the state to the body; save it afterwards, or leave the old one."""
         state: LockedAlgorithmState | None = None
+        give_up: list[Update | Delete] = [Update(ALGO, _owned(uid, token), _open())]
+        if queued:
+            give_up.append(self._leave(token))
         try:
             state = await self._opened(record)
 
@@ -278,14 +284,10 @@ class Locks:
             async with repeating(renew, self._lease / 3):
                 yield state
             data = await self._encoded(state.state, record["state"])
-        except BaseException:
+        except BaseException as error:
             if state is not None:
                 state.reset()
-            await tidy_up(
-                self._lease,
-                lambda: self._release(uid, token, _open(), queued=queued),
-                "releasing the algorithm lock",
-            )
+            await self._records.undo(give_up, error, self._lease, "releasing the algorithm lock")
             raise
         # a receipt, by which we know that we released it even if others have had it since
         receipts = [token, *(record.get("released") or ())][:RECEIPTS]
@@ -296,9 +298,10 @@ class Locks:
             released = await sheltered(
                 self._lease, lambda: self._release(uid, token, changes, queued=queued)
             )
+        except TemporaryBackendError as error:
+            await self._records.undo(give_up, error, self._lease, "releasing the algorithm lock")
+            raise
         except TimeoutError as error:
-            if isinstance(error, AioStorageError):
-                raise
             raise LockLost(
                 "the lock could not be released within its lease", holder=token
             ) from error

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from aiostorage._core.query import compile_condition
+from aiostorage._core.timeouts import sheltered
 from aiostorage.drivers._mongodb_client import Client, UpdateOne
 from aiostorage.drivers._mongodb_compile import Table, one_each
 from aiostorage.drivers._mongodb_operations import Run
@@ -28,7 +29,8 @@ TOGETHER: Final = 100
 HASTE: Final = 1.0
 """Seconds: a take that has less left goes by itself, lest others fail with it."""
 
-_Waiting = list[tuple[Take, "asyncio.Future[list[Document]]"]]
+_Waiting = list[tuple[Take, "asyncio.Future[list[Document]]", float]]
+"""Takes, where their results go, and when their callers give up."""
 
 
 class Takes:
@@ -37,14 +39,14 @@ class Takes:
     Parameters
     ----------
     guarded
-        Runs an action to its end, under the time limit and with our errors.
+        Runs an action to its end, under a time limit and with our errors.
     """
 
     def __init__(
         self,
         client: Client,
         make_run: Callable[[], Run],
-        guarded: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
+        guarded: Callable[..., Awaitable[Any]],
     ) -> None:
         self._client = client
         self._make_run = make_run
@@ -55,13 +57,14 @@ class Takes:
     async def take(self, table: Table, take: Take) -> list[Document]:
         """Carry out a take, alone or together with others like it."""
         key = _kind(table, take)
-        if key is None or self._client.time_left() < HASTE:
+        left = self._client.time_left()
+        if key is None or left < HASTE:
             return await self._alone(take)
         queue = self._queues.get(key)
         if queue is not None:
             waiting: asyncio.Future[list[Document]] = self._client.loop.create_future()
-            queue.append((take, waiting))
-            return await self._wait(queue, take, waiting)
+            queue.append((take, waiting, self._client.loop.time() + left))
+            return await self._wait(queue, waiting)
         self._queues[key] = []
         try:
             return await self._alone(take)
@@ -73,16 +76,17 @@ class Takes:
         return taken
 
     async def _wait(
-        self, queue: _Waiting, take: Take, waiting: asyncio.Future[list[Document]]
+        self, queue: _Waiting, waiting: asyncio.Future[list[Document]]
     ) -> list[Document]:
         try:
             return await asyncio.shield(waiting)
         except asyncio.CancelledError:
-            if (take, waiting) in queue:
-                queue.remove((take, waiting))
-            else:  # it is being carried out: what it gets has to be known before it is given back
+            before = len(queue)
+            queue[:] = [entry for entry in queue if entry[1] is not waiting]
+            if len(queue) == before:
+                # it is being carried out: what it gets has to be known before it is given back
                 with suppress(Exception):
-                    await self._guarded(lambda: asyncio.shield(waiting))
+                    await sheltered(None, lambda: asyncio.shield(waiting))
             raise
 
     def _go_on(self, key: Any, table: Table) -> None:
@@ -98,15 +102,16 @@ class Takes:
 
     async def _together(self, key: Any, table: Table, batch: _Waiting) -> None:
         try:
-            takes = [take for take, _ in batch]
-            results = await self._guarded(lambda: self._carry_out(table, takes))
+            takes = [take for take, _, _ in batch]
+            left = min(end for _, _, end in batch) - self._client.loop.time()
+            results = await self._guarded(lambda: self._carry_out(table, takes), max(left, HASTE))
         except BaseException as error:  # noqa: BLE001  it is raised where the take was asked for
-            for _, waiting in batch:
+            for _, waiting, _ in batch:
                 if not waiting.done():
                     waiting.set_exception(error)
                     waiting.exception()  # a caller that was cancelled does not ask for it
         else:
-            for (_, waiting), result in zip(batch, results, strict=True):
+            for (_, waiting, _), result in zip(batch, results, strict=True):
                 if not waiting.done():
                     waiting.set_result(result)
         finally:

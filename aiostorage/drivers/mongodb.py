@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,10 +21,19 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
+import anyio
+
 from aiostorage._core.timeouts import sheltered
 from aiostorage.drivers._mongodb_blobs import Blobs
 from aiostorage.drivers._mongodb_changes import Changes
-from aiostorage.drivers._mongodb_client import Client, ClientLibrary, Settings, check_url, connect
+from aiostorage.drivers._mongodb_client import (
+    MARGIN,
+    Client,
+    ClientLibrary,
+    Settings,
+    check_url,
+    connect,
+)
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
@@ -33,6 +43,7 @@ from aiostorage.drivers._mongodb_takes import Takes
 from aiostorage.errors import (
     AioStorageError,
     ConfigurationError,
+    OperationTimeout,
     PermissionDenied,
     StorageClosedError,
     TemporaryBackendError,
@@ -55,6 +66,8 @@ T = TypeVar("T")
 
 DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
+
+_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
 
 
 class MongoDBDriver:
@@ -100,7 +113,7 @@ class MongoDBDriver:
             raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
         hosts, named = _hosts_and_database(url)
         database = database or named or DATABASE
-        location = f"mongodb://{hosts}/{database}"
+        location = f"{url.partition('://')[0]}://{hosts}/{database}"
         if set(database) & set('/\\. "$*<>:|?'):
             raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
         check_url(url, location)
@@ -286,16 +299,23 @@ class MongoDBDriver:
             if sweep:
                 await blobs.sweep(self._tables)
 
-    async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
+    async def _guarded(
+        self, action: Callable[[], Awaitable[Any]], seconds: float | None = None
+    ) -> Any:
         """Write to the end, though the caller may be cancelled, but not for longer than is left."""
         client = await self._here()
         if self._settings.read_only:
             raise PermissionDenied(f"{self.location} was opened with read_only=True")
-        seconds = client.time_left()
+        limit = client.time_left() if seconds is None else seconds
 
         async def bounded() -> Any:
-            with translated(self.location, writing=True), client.limit(seconds):
-                return await action()
+            with translated(self.location, writing=True), client.limit(limit):
+                # motor begins a transaction anew for two minutes, whatever the limit is
+                with anyio.move_on_after(limit / MARGIN):
+                    return await action()
+                raise OperationTimeout(
+                    f"{self.location}: no answer within {limit:.3g} s", ambiguous=True
+                )
 
         done: asyncio.Future[None] = client.loop.create_future()
         self._under_way.add(done)
@@ -365,8 +385,19 @@ def _hosts_and_database(url: str) -> tuple[str, str]:
         raise ConfigurationError(
             "a MongoDB URL reads mongodb://host:port/database or mongodb+srv://host/database"
         )
-    place, _, _ = rest.partition("?")
-    hosts, _, database = place.rpartition("@")[2].partition("/")
+    place, _, options = rest.partition("?")
+    user, _, where = place.rpartition("@")
+    if "/" in user or "@" in options:  # what stands before a / or ? might be part of a password
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: in a user name, a password and an option write "
+            "%2F for a /, %3F for a ? and %40 for an @"
+        )
+    hosts, _, database = where.partition("/")
     if not hosts:
         raise ConfigurationError(f"{scheme}:// needs a host: {scheme}://localhost/{database}")
+    if not all(map(_HOST.fullmatch, hosts.split(","))):  # a password without its @, perhaps
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: a host reads name:27017 or [::1]:27017, and an @ "
+            "stands between a password and the host"
+        )
     return hosts, database
