@@ -123,7 +123,9 @@ def studies_of(documents: Mapping[str, Iterable[Document]]) -> tuple[list[Study]
     """
     locks: dict[Any, Document] = {}
     for lock in documents.get(ALGO, ()):
-        locks.setdefault(lock.get("experiment"), lock)
+        # `orion db upgrade` adds another one, empty, to a MongoDB that has one
+        if locks.get(lock.get("experiment"), {}).get("state") is None:
+            locks[lock.get("experiment")] = lock
     studies: dict[Any, Study] = {}
     keys = set()
     for document in documents.get(EXPERIMENTS, ()):

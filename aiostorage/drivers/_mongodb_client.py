@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar
 
 import anyio
 import bson
@@ -23,10 +23,10 @@ import pymongo
 from bson import DBRef, Int64, ObjectId
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
-from pymongo.uri_parser import parse_uri
+from pymongo.uri_parser import parse_uri, split_options
 
 from aiostorage._core.timeouts import sheltered
-from aiostorage.drivers._mongodb_errors import translated
+from aiostorage.drivers._mongodb_errors import brief, translated
 from aiostorage.errors import BackendError, ConfigurationError
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Settings",
     "UpdateOne",
     "as_stored",
+    "cancellations",
     "check_url",
     "connect",
 ]
@@ -103,6 +104,8 @@ class Settings:
         Hosts and database, without secrets.
     timeout
         Seconds that one operation may take.
+    read_only
+        Whether the database is only looked at.
     """
 
     url: str = field(repr=False)
@@ -111,6 +114,7 @@ class Settings:
     library: ClientLibrary = "motor"
     timeout: float = 20.0
     credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    read_only: bool = False
 
 
 _clients: Final[dict[Any, Client]] = {}
@@ -202,13 +206,18 @@ class Client:
 
     async def _connect(self) -> None:
         # options and certificates are read, and a mongodb+srv name is looked up
-        self._raw = await anyio.to_thread.run_sync(self._make)
+        try:
+            self._raw = await anyio.to_thread.run_sync(self._make)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.settings.location}: a certificate cannot be used: {error}"
+            ) from error
         with translated(self.settings.location, writing=False), self.limit(opening=True):
             try:
                 hello = await self._raw.admin.command("hello")
             except pymongo.errors.ServerSelectionTimeoutError as error:
                 raise BackendError(
-                    f"no MongoDB server answers at {self.settings.location}: {error!s:.300}; check "
+                    f"no MongoDB server answers at {self.settings.location}: {brief(error)}; check "
                     "host, port, replica set name and TLS, and that the server runs"
                 ) from error
             except pymongo.errors.ConfigurationError as error:  # its wire version, says PyMongo
@@ -218,6 +227,11 @@ class Client:
             raise BackendError(
                 f"the MongoDB server at {self.settings.location} is too old: aiostorage needs "
                 f"{name} or newer"
+            )
+        if not hello.get("isWritablePrimary", True):
+            raise BackendError(
+                f"the MongoDB server at {self.settings.location} is not the primary of its replica "
+                "set; name the set in the URL (replicaSet=...) in place of directConnection=true"
             )
         self.replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
         self.partial = hello["maxWireVersion"] >= PARTIAL
@@ -288,6 +302,10 @@ class Client:
         """Answer a collection whose documents are those of every engine."""
         return self._database[name]
 
+    async def collection_names(self) -> set[str]:
+        """Answer which collections there are in the database."""
+        return set(await self._database.list_collection_names())
+
     async def find_one_and_update(
         self, name: str, where: dict[str, Any], update: Any, *more: Any, **options: Any
     ) -> dict[str, Any] | None:
@@ -355,6 +373,16 @@ class Client:
         return AsyncGridFSBucket(database, name, chunk_size_bytes=chunk)
 
 
+def _refused_option(url: str) -> str:
+    """Name the option that cannot stand in a URL, if it is due to one."""
+    for option in filter(None, url.partition("?")[2].split("&")):
+        try:
+            split_options(option, warn=False)
+        except (pymongo.errors.PyMongoError, ValueError, OSError):
+            return f"{option.partition('=')[0]}: "
+    return ""
+
+
 @contextmanager
 def _cancellable() -> Iterator[None]:
     """Raise the cancellations that PyMongo swallows.
@@ -362,12 +390,11 @@ def _cancellable() -> Iterator[None]:
     It uses `asyncio.wait_for`, which before Python 3.12 swallows one that comes together with the
     answer: https://github.com/python/cpython/issues/86296
     """
-    task = cast("asyncio.Task[Any]", asyncio.current_task())  # it is called in a coroutine
-    before = task.cancelling()
+    before = cancellations()
 
     def swallowed() -> bool:
         # a scope of AnyIO cancels again at the next await, and would not know an error of ours
-        return task.cancelling() > before and anyio.current_effective_deadline() > -math.inf
+        return cancellations() > before and anyio.current_effective_deadline() > -math.inf
 
     try:
         yield
@@ -377,6 +404,12 @@ def _cancellable() -> Iterator[None]:
         raise
     if swallowed():
         raise asyncio.CancelledError
+
+
+def cancellations() -> int:
+    """Count how often the running task was cancelled."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def check_url(url: str, shown: str) -> None:
@@ -393,12 +426,16 @@ def check_url(url: str, shown: str) -> None:
         ).rstrip("?&")
     try:
         options = parse_uri(url, warn=False)["options"]
-    except (pymongo.errors.PyMongoError, ValueError) as error:
-        raise ConfigurationError(f"{shown}: {error}") from None
+    except (pymongo.errors.PyMongoError, ValueError, OSError) as error:
+        raise ConfigurationError(f"{shown}: {_refused_option(url)}{error}") from None
     if str(options.get("readPreference", "primary")).lower() != "primary":
         raise ConfigurationError(
             f"{shown}: reads go to the primary, since a member that lags behind would answer what "
             "is no longer so; remove readPreference"
+        )
+    if str(options.get("readConcernLevel")).lower() == "linearizable":
+        raise ConfigurationError(
+            f"{shown}: transactions know no linearizable reads; majority is the strictest level"
         )
     if options.get("w") == 0:
         raise ConfigurationError(f"{shown}: with w=0 no write is answered; remove it")

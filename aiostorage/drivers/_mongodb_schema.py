@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from aiostorage.drivers._mongodb_client import Client
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
-from aiostorage.errors import DuplicateKeyError, NotADatabaseError, SchemaVersionError
+from aiostorage.errors import (
+    ConfigurationError,
+    DuplicateKeyError,
+    NotADatabaseError,
+    SchemaVersionError,
+)
 
-__all__ = ["META", "pass_barrier", "prepare"]
+__all__ = ["META", "inspect", "pass_barrier", "prepare"]
 
 META: Final = "aiostorage_meta"
 """The collection with a document that tells the version of the layout, and one that is written."""
@@ -37,6 +42,41 @@ async def prepare(client: Client, tables: Mapping[str, Table], version: int) -> 
             {"_id": "layout"}, {"$setOnInsert": {"version": version}}, upsert=True
         )
         found = await meta.find_one({"_id": "layout"}) or {}
+    _check_version(client, found, version)
+
+
+async def inspect(client: Client, names: Collection[str], version: int) -> bool:
+    """Look at a database without changing it; answer whether it was prepared, and has our indexes.
+
+    Parameters
+    ----------
+    names
+        The collections of which it has at least one.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none of that name.
+    NotADatabaseError
+        It is somebody else's.
+    SchemaVersionError
+        Another version of aiostorage has made it.
+    """
+    there = await client.collection_names()
+    if not there:
+        raise ConfigurationError(f"there is no database {client.settings.location}, or it is empty")
+    found = await client.collection(META).find_one({"_id": "layout"})
+    if found is not None:
+        _check_version(client, found, version)
+    elif there.isdisjoint(names):
+        raise NotADatabaseError(
+            f"{client.settings.location} is a database neither of aiostorage nor of Oríon: it has "
+            f"no collection {', '.join(names)}"
+        )
+    return found is not None
+
+
+def _check_version(client: Client, found: Mapping[str, Any], version: int) -> None:
     there: Any = found.get("version")
     if not isinstance(there, int):
         raise NotADatabaseError(

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
@@ -35,13 +37,14 @@ from aiostorage.drivers._mongodb_client import (
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
-from aiostorage.drivers._mongodb_schema import pass_barrier, prepare
+from aiostorage.drivers._mongodb_schema import inspect, pass_barrier, prepare
 from aiostorage.drivers._mongodb_standalone import all_or_none
 from aiostorage.drivers._mongodb_takes import Takes
 from aiostorage.errors import (
     AioStorageError,
     ConfigurationError,
     OperationTimeout,
+    PermissionDenied,
     StorageClosedError,
     TemporaryBackendError,
 )
@@ -64,6 +67,8 @@ T = TypeVar("T")
 DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
 
+_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
+
 
 class MongoDBDriver:
     """Documents in a MongoDB database.
@@ -82,6 +87,9 @@ class MongoDBDriver:
         Seconds that one operation may take; the server stops it then.
     username, password, auth_source
         What does not stand in the URL.
+    read_only
+        Whether the database is only looked at: nothing is made or changed in it, and one that is
+        not there is refused. It need not be one that aiostorage has made; Oríon's will do.
     """
 
     name = "mongodb"
@@ -97,6 +105,7 @@ class MongoDBDriver:
         username: str | None = None,
         password: str | None = None,
         auth_source: str | None = None,
+        read_only: bool = False,
     ) -> None:
         if client not in ("motor", "pymongo"):
             raise ConfigurationError(f"client is 'motor' or 'pymongo', not {client!r}")
@@ -104,7 +113,7 @@ class MongoDBDriver:
             raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
         hosts, named = _hosts_and_database(url)
         database = database or named or DATABASE
-        location = f"mongodb://{hosts}/{database}"
+        location = f"{url.partition('://')[0]}://{hosts}/{database}"
         if set(database) & set('/\\. "$*<>:|?'):
             raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
         check_url(url, location)
@@ -116,6 +125,7 @@ class MongoDBDriver:
             library=client,
             timeout=timeout,
             credentials=tuple((k, v) for k, v in given.items() if v is not None),
+            read_only=read_only,
         )
         self._layout: Layout | None = None
         self._forget()
@@ -185,11 +195,8 @@ class MongoDBDriver:
                 return self._client
             client = await connect(self._settings)
             try:
-                tables = {
-                    c.name: Table(c, partial=client.partial) for c in self._layout.collections
-                }
                 with translated(self.location, writing=False), client.limit():
-                    await prepare(client, tables, self._layout.version)
+                    tables = await self._prepared(client, self._layout)
             except BaseException:
                 await client.release()
                 raise
@@ -197,6 +204,18 @@ class MongoDBDriver:
             self._takes = Takes(client, self._run, self._guarded)
             self._client = client
         return client
+
+    async def _prepared(self, client: Client, layout: Layout) -> dict[str, Table]:
+        tables = {c.name: Table(c, partial=client.partial) for c in layout.collections}
+        if not self._settings.read_only:
+            await prepare(client, tables, layout.version)
+            return tables
+        named = [c.name for c in layout.collections if c.fields]
+        if not await inspect(client, named, layout.version):
+            # there may be none of our indexes, and more than one of what should be unique
+            bare = (replace(c, indexes=()) for c in layout.collections)
+            tables = {c.name: Table(c) for c in bare}
+        return tables
 
     # ------------------------------------------------------------------------------ operations
 
@@ -285,6 +304,8 @@ class MongoDBDriver:
     ) -> Any:
         """Write to the end, though the caller may be cancelled, but not for longer than is left."""
         client = await self._here()
+        if self._settings.read_only:
+            raise PermissionDenied(f"{self.location} was opened with read_only=True")
         limit = client.time_left() if seconds is None else seconds
 
         async def bounded() -> Any:
@@ -364,8 +385,19 @@ def _hosts_and_database(url: str) -> tuple[str, str]:
         raise ConfigurationError(
             "a MongoDB URL reads mongodb://host:port/database or mongodb+srv://host/database"
         )
-    place, _, _ = rest.partition("?")
-    hosts, _, database = place.rpartition("@")[2].partition("/")
+    place, _, options = rest.partition("?")
+    user, _, where = place.rpartition("@")
+    if "/" in user or "@" in options:  # what stands before a / or ? might be part of a password
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: in a user name, a password and an option write "
+            "%2F for a /, %3F for a ? and %40 for an @"
+        )
+    hosts, _, database = where.partition("/")
     if not hosts:
         raise ConfigurationError(f"{scheme}:// needs a host: {scheme}://localhost/{database}")
+    if not all(map(_HOST.fullmatch, hosts.split(","))):  # a password without its @, perhaps
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: a host reads name:27017 or [::1]:27017, and an @ "
+            "stands between a password and the host"
+        )
     return hosts, database

@@ -26,7 +26,7 @@ ENGINES = [
 def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Driver]]:
     """Give a function that makes drivers of the same store.
 
-    Of MongoDB each library has another kind of deployment: what lies between is tested elsewhere.
+    Of MongoDB, each library has another kind of deployment here.
     """
     match request.param:
         case "memory":

@@ -49,6 +49,7 @@ def create(storage: dict[str, Any], **settings: Any) -> Any:
     return create_experiment("tune", storage=storage, **settings)
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 @pytest.mark.parametrize(
     ("executor", "workers"), [("single", 1), ("joblib", 2), ("PoolExecutor", 3)]
 )

@@ -63,7 +63,11 @@ def completed(url: str) -> list[Any]:
     return list(trials)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    ("engine", "workers"),
+    [("sqlite", 1), ("sqlite", 4), ("motor", 1), ("motor", 4), ("pymongo", 4)],
+    indirect=["engine"],
+)
 def test_one_hunt(  # noqa: PLR0917  fixtures
     processes: Processes, config: Any, objective: Path, run_log: Log, url: str, workers: int
 ) -> None:

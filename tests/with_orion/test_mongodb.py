@@ -36,6 +36,7 @@ from pymongo import MongoClient
 
 from aiostorage import NotADatabaseError
 from aiostorage.orion import AioStorage
+from aiostorage.testing import Deployment
 
 Processes = Any  # that of conftest.py
 
@@ -87,14 +88,14 @@ class Shared:
 
 
 @pytest.fixture
-def deployment(request: pytest.FixtureRequest) -> tuple[str, Any]:
+def deployment(request: pytest.FixtureRequest) -> tuple[str, Deployment]:
     library, _, server = request.param.partition(" on ")
     fixture = "mongodb_replica_set" if server == "a replica set" else "mongodb_standalone"
     return library, request.getfixturevalue(fixture)
 
 
 @pytest.fixture
-def shared(deployment: tuple[str, Any], mongodb_database: str) -> Iterator[Shared]:
+def shared(deployment: tuple[str, Deployment], mongodb_database: str) -> Iterator[Shared]:
     library, server = deployment
     url = server.url_for(mongodb_database)
     with MongoClient[dict[str, Any]](url) as client:
