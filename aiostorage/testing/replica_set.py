@@ -70,6 +70,9 @@ class ReplicaSet:
         self._settings = {
             "electionTimeoutMillis": round(election_timeout * 1000),
             "heartbeatIntervalMillis": round(heartbeat * 1000),
+            # a secondary that tries another one before that has any data avoids it for a minute:
+            # if they are left alone meanwhile, nothing gets a majority that long
+            "chainingAllowed": False,
         }
         self._tls = tls
         key = None if login is None else base64.b64encode(secrets.token_bytes(96)).decode()
