@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
 
 from aiostorage.errors import AioStorageError
 
-__all__ = ["sheltered", "tidy_up"]
+__all__ = ["apart", "sheltered", "tidy_up"]
 
 T = TypeVar("T")
 
@@ -47,6 +48,32 @@ async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -
     if not task.cancelled() and (failure := task.exception()) is not None:
         log.warning("while being cancelled: %s", failure)
     raise cancelled
+
+
+async def apart(action: Callable[[], Awaitable[T]]) -> T:
+    """Await `action` in a task of its own, which is cancelled once if this one is, and waited for.
+
+    For what takes a cancellation badly. A scope of AnyIO cancels again and again; and before Python
+    3.12 `asyncio.wait_for` may swallow a cancellation, or leave a condition locked for ever if a
+    second one follows: https://github.com/python/cpython/issues/86296
+    """
+
+    async def act() -> T:
+        return await action()
+
+    task = asyncio.create_task(act())
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        with anyio.CancelScope(shield=True):
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.debug("while being cancelled: %s", failure)
+        raise
+    return task.result()
 
 
 async def tidy_up(seconds: float, action: Callable[[], Awaitable[object]], what: str) -> None:

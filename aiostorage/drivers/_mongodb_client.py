@@ -8,7 +8,6 @@ here and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -280,8 +279,6 @@ class Client:
     def limit(self, seconds: float | None = None, *, opening: bool = False) -> Iterator[None]:
         """Bound what is called inside: the server stops it when the time is over.
 
-        What is cancelled inside ends as cancelled.
-
         Parameters
         ----------
         seconds
@@ -289,8 +286,7 @@ class Client:
         opening
             The URL's own time for finding a server holds, not ours.
         """
-        bound = nullcontext() if opening else pymongo.timeout(seconds or self.time_left())
-        with bound, _cancellable():
+        with nullcontext() if opening else pymongo.timeout(seconds or self.time_left()):
             yield
 
     def time_left(self) -> float:
@@ -381,29 +377,6 @@ def _refused_option(url: str) -> str:
         except (pymongo.errors.PyMongoError, ValueError, OSError):
             return f"{option.partition('=')[0]}: "
     return ""
-
-
-@contextmanager
-def _cancellable() -> Iterator[None]:
-    """Raise the cancellations that PyMongo swallows.
-
-    It uses `asyncio.wait_for`, which before Python 3.12 swallows one that comes together with the
-    answer: https://github.com/python/cpython/issues/86296
-    """
-    before = cancellations()
-
-    def swallowed() -> bool:
-        # a scope of AnyIO cancels again at the next await, and would not know an error of ours
-        return cancellations() > before and anyio.current_effective_deadline() > -math.inf
-
-    try:
-        yield
-    except Exception as error:
-        if swallowed():
-            raise asyncio.CancelledError from error
-        raise
-    if swallowed():
-        raise asyncio.CancelledError
 
 
 def cancellations() -> int:

@@ -21,9 +21,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
-import anyio
-
-from aiostorage._core.timeouts import sheltered
+from aiostorage._core.timeouts import apart, sheltered
 from aiostorage.drivers._mongodb_blobs import Blobs
 from aiostorage.drivers._mongodb_changes import Changes
 from aiostorage.drivers._mongodb_client import (
@@ -191,18 +189,21 @@ class MongoDBDriver:
         if client is not None:
             self._forget()  # another loop has come; neither library's clients can move there
         async with self._connecting:
-            if self._client is not None:
-                return self._client
-            client = await connect(self._settings)
-            try:
-                with translated(self.location, writing=False), client.limit():
-                    tables = await self._prepared(client, self._layout)
-            except BaseException:
-                await client.release()
-                raise
-            self._tables = tables
-            self._takes = Takes(client, self._run, self._guarded)
-            self._client = client
+            layout = self._layout
+            if (client := self._client) is None:
+                client = await apart(lambda: self._connect(layout))
+        return client
+
+    async def _connect(self, layout: Layout) -> Client:
+        client = await connect(self._settings)
+        try:
+            with translated(self.location, writing=False), client.limit():
+                self._tables = await self._prepared(client, layout)
+        except BaseException:
+            await client.release()
+            raise
+        self._takes = Takes(client, self._run, self._guarded)
+        self._client = client
         return client
 
     async def _prepared(self, client: Client, layout: Layout) -> dict[str, Table]:
@@ -226,8 +227,7 @@ class MongoDBDriver:
         if isinstance(operation, Find | Count):
             if operation.settled and client.replicated:
                 await self._guarded(lambda: pass_barrier(client))
-            with translated(self.location, writing=False), client.limit():
-                return cast(T, await self._run().run(operation))
+            return cast(T, await self._reading(lambda: self._run().run(operation)))
         if not single(table, operation) or self._large(operation):
             return cast(T, (await self.transact((operation,)))[0])
         if isinstance(operation, Take) and self._takes is not None:
@@ -299,6 +299,17 @@ class MongoDBDriver:
             if sweep:
                 await blobs.sweep(self._tables)
 
+    async def _reading(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Read; not for longer than is left."""
+        client = await self._here()
+        seconds = client.time_left()
+
+        async def bounded() -> T:
+            with translated(self.location, writing=False), client.limit(seconds):
+                return await action()
+
+        return await apart(bounded)
+
     async def _guarded(
         self, action: Callable[[], Awaitable[Any]], seconds: float | None = None
     ) -> Any:
@@ -309,13 +320,17 @@ class MongoDBDriver:
         limit = client.time_left() if seconds is None else seconds
 
         async def bounded() -> Any:
-            with translated(self.location, writing=True), client.limit(limit):
+            try:
                 # motor begins a transaction anew for two minutes, whatever the limit is
-                with anyio.move_on_after(limit / MARGIN):
-                    return await action()
+                async with asyncio.timeout(limit / MARGIN):
+                    with translated(self.location, writing=True), client.limit(limit):
+                        return await action()
+            except TimeoutError as error:
+                if isinstance(error, AioStorageError):
+                    raise
                 raise OperationTimeout(
                     f"{self.location}: no answer within {limit:.3g} s", ambiguous=True
-                )
+                ) from None
 
         done: asyncio.Future[None] = client.loop.create_future()
         self._under_way.add(done)
@@ -350,9 +365,10 @@ class MongoDBDriver:
         The mark has the ids that are still to come: a server can go on by insertion from a
         document only as long as that one is not deleted.
         """
-        client = await self._here()
+        await self._here()
         table, run = self._tables[find.collection], self._run()
-        with translated(self.location, writing=False), client.limit():
+
+        async def read() -> tuple[list[Document], object | None]:
             ids = await run.ids(table, find.where) if after is None else cast(list[Any], after)
             documents: list[Document] = []
             while ids and len(documents) < size:
@@ -361,13 +377,14 @@ class MongoDBDriver:
                 some = And((Compare("_id", "in", tuple(chosen)), find.where))
                 found = await run.run(Find(find.collection, some, find.selection))
                 documents += found
-        return documents, ids or None
+            return documents, ids or None
+
+        return await self._reading(read)
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`: the server's clock."""
         client = await self._here()
-        with translated(self.location, writing=False), client.limit():
-            return await client.now()
+        return await self._reading(client.now)
 
     async def wait_for_change(
         self, collection: str, since: object | None, timeout: float

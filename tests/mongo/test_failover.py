@@ -229,9 +229,11 @@ def test_a_primary_that_steps_down_answers(
     replica_set: ReplicaSet, url: str, client: str, times: int
 ) -> None:
     """It has carried out what it was asked for, but cannot promise that this stays."""
+    # as it does not really step down, nothing but their next look tells the clients who is primary
+    soon = f"{url}&serverMonitoringMode=poll&heartbeatFrequencyMS=500"
 
     async def work() -> None:
-        async with open_storage(url, client=client) as storage:
+        async with open_storage(soon, client=client) as storage:
             experiment = await stocked(storage, 3)
             primary = await asyncio.to_thread(replica_set.primary)
             failing = primary.fail_point(
