@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Compared", "available", "hunts", "operations"]
+__all__ = ["Compared", "Holder", "available", "fill", "hunts", "operations"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ def _storages(directory: Path, name: str) -> dict[str, Mapping[str, Any]]:
 
 def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[Compared]:
     """Measure reservations a second through Oríon's storage protocol, for so many seconds each."""
-    from orion.core.worker.trial import Trial  # noqa: PLC0415
     from orion.storage.base import setup_storage  # noqa: PLC0415
 
     compared = []
@@ -55,20 +54,7 @@ def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[
         rates = {}
         for kind, config in _storages(directory, f"operations-{size}").items():
             storage = setup_storage(dict(config))
-            experiment: dict[str, Any] = {"name": "bench", "version": 1, "algorithm": {}}
-            storage.create_experiment(experiment)
-            trials = [
-                Trial(
-                    experiment=experiment["_id"],
-                    params=[{"name": "/x", "type": "integer", "value": number}],
-                )
-                for number in range(size)
-            ]
-            # registered in one go, which PickledDB has beside the protocol only
-            storage._db.write(  # noqa: SLF001
-                "trials", [trial.to_dict() for trial in trials]
-            )
-            holder = _Holder(experiment["_id"])
+            holder = Holder(fill(storage, "bench", size))
             storage.reserve_trial(holder)
             done, begin = 0, time.perf_counter()
             while time.perf_counter() - begin < seconds and done < size - 1:
@@ -79,8 +65,26 @@ def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[
     return compared
 
 
+def fill(storage: Any, name: str, count: int) -> Any:
+    """Make an experiment with pending trials in a storage of Oríon's; answer its id."""
+    from orion.core.worker.trial import Trial  # noqa: PLC0415
+
+    experiment: dict[str, Any] = {"name": name, "version": 1, "algorithm": {}}
+    storage.create_experiment(experiment)
+    trials = [
+        Trial(
+            experiment=experiment["_id"],
+            params=[{"name": "/x", "type": "integer", "value": number}],
+        )
+        for number in range(count)
+    ]
+    # registered in one go, which PickledDB has beside the protocol only
+    storage._db.write("trials", [trial.to_dict() for trial in trials])  # noqa: SLF001
+    return experiment["_id"]
+
+
 @dataclass
-class _Holder:
+class Holder:
     """All that a storage wants of an experiment."""
 
     id: Any
