@@ -156,6 +156,7 @@ class Client:
         self._motor = settings.library == "motor"
         self._concern = WriteConcern()
         self._database: Any = None
+        self._collections: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------ open and close
 
@@ -235,6 +236,7 @@ class Client:
 
     async def _close(self) -> None:
         raw, self._raw, self._database = self._raw, None, None
+        self._collections.clear()
         if raw is None:
             return
         if self._motor:
@@ -263,12 +265,15 @@ class Client:
 
     def time_left(self) -> float:
         """Answer how many seconds an operation has that begins now."""
-        left = (anyio.current_effective_deadline() - anyio.current_time()) * MARGIN
+        left = (anyio.current_effective_deadline() - self.loop.time()) * MARGIN
         return max(min(left, self.settings.timeout), 0.001)
 
     def collection(self, name: str) -> Any:
         """Answer a collection whose documents are those of every engine."""
-        return self._database[name]
+        found = self._collections.get(name)
+        if found is None:
+            found = self._collections[name] = self._database[name]
+        return found
 
     async def now(self) -> datetime:
         """Answer the server's clock."""

@@ -16,7 +16,6 @@ from typing import Any, Final, assert_never
 
 from bson import ObjectId
 
-from aiostorage._core.query import compile_condition
 from aiostorage.operations import (
     And,
     Collection,
@@ -65,16 +64,13 @@ def one_each(take: Take) -> bool:
     """
     if take.limit != 1:
         return False
-    conjuncts = take.where.conditions if isinstance(take.where, And) else (take.where,)
-    return any(
-        isinstance(c, Compare)
-        and c.path in take.changes
-        and take.changes[c.path].__class__ is not StoreTime
-        and c.value.__class__ is not StoreTime
-        and "." not in c.path
-        and not compile_condition(c)({c.path: take.changes[c.path]})
-        for c in conjuncts
-    )
+    for condition in _conjuncts(take.where):
+        if isinstance(condition, Compare) and condition.op in ("eq", "in"):
+            new = take.changes.get(condition.path)
+            wanted = condition.value if condition.op == "in" else (condition.value,)
+            if new.__class__ is str and all(v.__class__ is str and v != new for v in wanted):
+                return True
+    return False
 
 
 class Table:
@@ -94,6 +90,7 @@ class Table:
         self.indexes = collection.indexes
         self._times = {f.name for f in collection.fields if f.kind == "time"}
         self._references = ("_id", *collection.references)
+        self._inner: dict[str, tuple[list[str], ...]] = {}
         self.unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
 
     # ----------------------------------------------------------------------------- indexes
@@ -121,6 +118,13 @@ class Table:
         bound = _bound(where)
         return any(bound.issuperset(fields) for fields in self.unique)
 
+    def scalar(self, where: Condition) -> bool:
+        """Tell whether a condition is but fields, no ``_id``, that equal one scalar each."""
+        bound = _bound(where)
+        return len(bound) == len(_conjuncts(where)) and not any(
+            path == "_id" or "." in path for path in bound
+        )
+
     def serving(self, where: Condition, order: tuple[str, ...]) -> Index | None:
         """Find the index that has the matches in order, those that are equal by insertion."""
         bound, conjuncts = _bound(where), _conjuncts(where)
@@ -145,12 +149,8 @@ class Table:
         match where:
             case And(conditions):
                 parts = [self.filter(c, now) for c in conditions]
-                merged: dict[str, Any] = {}
-                for part in parts:
-                    if merged.keys() & part.keys():
-                        return {"$and": parts}
-                    merged |= part
-                return merged
+                merged = {path: part for each in parts for path, part in each.items()}
+                return merged if len(merged) == sum(map(len, parts)) else {"$and": parts}
             case Or(conditions):
                 return {"$or": [self.filter(c, now) for c in conditions]} if conditions else _NEVER
             case Compare(path, op, value):
@@ -226,11 +226,15 @@ class Table:
 
     def _refer(self, path: str, value: Any) -> Any:
         """Put ObjectIds where ids stand in a value that stands at a path."""
-        for reference in self._references:
-            if reference == path:
-                value = _object_ids(value)
-            elif reference.startswith(path) and reference[len(path)] == ".":
-                value = _inside(value, reference[len(path) + 1 :].split("."))
+        inner = self._inner.get(path)
+        if inner is None:  # what a path leads to is found out once
+            inner = self._inner[path] = tuple(
+                reference[len(path) + 1 :].split(".")
+                for reference in self._references
+                if f"{reference}.".startswith(f"{path}.")
+            )
+        for names in inner:
+            value = _inside(value, names) if names != [""] else _object_ids(value)
         return value
 
 

@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 
-from aiostorage._core.timeouts import sheltered
+from aiostorage._core.timeouts import to_the_end
 from aiostorage.drivers._mongodb_blobs import Blobs
 from aiostorage.drivers._mongodb_changes import Changes
 from aiostorage.drivers._mongodb_client import Client, ClientLibrary, Settings, check_url, connect
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
+from aiostorage.drivers._mongodb_queue import Queue
 from aiostorage.drivers._mongodb_schema import prepare
 from aiostorage.drivers._mongodb_standalone import all_or_none
-from aiostorage.drivers._mongodb_takes import Takes
+from aiostorage.drivers._mongodb_together import carry_out_together, kind_of
 from aiostorage.errors import (
     AioStorageError,
     ConfigurationError,
@@ -43,7 +44,6 @@ from aiostorage.operations import (
     Insert,
     Layout,
     Operation,
-    Take,
 )
 
 __all__ = ["MongoDBDriver"]
@@ -52,6 +52,9 @@ T = TypeVar("T")
 
 DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
+
+HASTE: Final = 1.0
+"""Seconds: an operation that has less left goes by itself, lest others fail with it."""
 
 
 class MongoDBDriver:
@@ -111,7 +114,7 @@ class MongoDBDriver:
         self._pid = os.getpid()
         self._client: Client | None = None
         self._tables: dict[str, Table] = {}
-        self._takes: Takes | None = None
+        self._queues: dict[Hashable, Queue[Any, Any]] = {}
         self._under_way: set[asyncio.Future[Any]] = set()
         self._connecting = asyncio.Lock()
 
@@ -177,7 +180,6 @@ class MongoDBDriver:
                 await client.release()
                 raise
             self._tables = tables
-            self._takes = Takes(client, self._run, self._guarded)
             self._client = client
         return client
 
@@ -192,9 +194,17 @@ class MongoDBDriver:
                 return cast(T, await self._run().run(operation))
         if not single(table, operation) or self._large(operation):
             return cast(T, (await self.transact((operation,)))[0])
-        if isinstance(operation, Take) and self._takes is not None:
-            return cast(T, await self._takes.take(table, operation))
-        return cast(T, await self._guarded(lambda: self._alone(client, operation)))
+        kind, seconds = kind_of(table, operation), client.time_left()
+        if kind is None or seconds < HASTE:
+            return cast(T, await self._guarded(lambda: self._alone(client, operation), seconds))
+        queue = self._queues.get(kind)
+        if queue is None:
+            queue = self._queues[kind] = Queue(client.loop, self._queued, self._queued_together)
+        try:
+            return cast(T, await self._counted(queue.carry_out(operation, seconds)))
+        finally:
+            if queue.idle and self._queues.get(kind) is queue:
+                del self._queues[kind]
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
@@ -203,8 +213,20 @@ class MongoDBDriver:
             return []
         if self._is_single(operations) and not self._large(operations[0]):
             return [await self.execute(operations[0])]
-        results: list[Any] = await self._guarded(lambda: self._together(client, operations))
+        results: list[Any] = await self._guarded(
+            lambda: self._together(client, operations), client.time_left()
+        )
         return results
+
+    async def _queued(self, operation: Operation[Any], seconds: float) -> Any:
+        client = await self._here()
+        with translated(self.location, writing=True), client.limit(seconds):
+            return await self._alone(client, operation)
+
+    async def _queued_together(self, operations: Sequence[Operation[Any]], seconds: float) -> Any:
+        client, table = await self._here(), self._tables[operations[0].collection]
+        with translated(self.location, writing=True), client.limit(seconds):
+            return await carry_out_together(self._run(), table, operations)
 
     async def _alone(self, client: Client, operation: Operation[Any]) -> Any:
         now = None
@@ -212,7 +234,8 @@ class MongoDBDriver:
             now = await client.now()  # an insert knows no expressions
         run = self._run(now=now)
         result = await run.run(operation)
-        await self._tidy(run.blobs, run.stale)
+        if run.stale:
+            await self._tidy(run.blobs, run.stale)
         return result
 
     async def _together(self, client: Client, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -259,19 +282,22 @@ class MongoDBDriver:
             if sweep:
                 await blobs.sweep(self._tables)
 
-    async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
+    async def _guarded(self, action: Callable[[], Awaitable[Any]], seconds: float) -> Any:
         """Write to the end, though the caller may be cancelled, but not for longer than is left."""
         client = await self._here()
-        seconds = client.time_left()
 
         async def bounded() -> Any:
             with translated(self.location, writing=True), client.limit(seconds):
                 return await action()
 
-        done: asyncio.Future[None] = client.loop.create_future()
+        return await self._counted(to_the_end(bounded))
+
+    async def _counted(self, work: Awaitable[T]) -> T:
+        """Carry out what has to end before the connections are closed."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._under_way.add(done)
         try:
-            return await sheltered(None, bounded)
+            return await work
         finally:
             self._under_way.discard(done)
             done.set_result(None)
@@ -287,9 +313,10 @@ class MongoDBDriver:
         return len(operations) == 1 and single(self._tables[first.collection], first)
 
     def _large(self, operation: Operation[Any]) -> bool:
-        if self._client is None:
+        table = self._tables[operation.collection]
+        if self._client is None or not table.blobs:
             return False
-        return Blobs(self._client).is_large(self._tables[operation.collection], operation)
+        return Blobs(self._client).is_large(table, operation)
 
     # -------------------------------------------------------------------------------- the rest
 
