@@ -304,10 +304,7 @@ def _mongodb(
     if url is None:
         host = host or "localhost"
         where = host if "://" in host else f"mongodb://{host}"
-        if port and not re.search(r":\d+", where.partition("://")[2].rpartition("@")[2]):
-            parts = where.partition("/?")
-            where = f"{parts[0]}:{port}{parts[1]}{parts[2]}"
-        url = where
+        url = f"{where}:{port}" if port and where is not host else where
     elif host or port:
         raise ConfigurationError("mongodb: pass a URL or a host and port, not both")
     url, given = _without_options(url, ("client", "timeout"))

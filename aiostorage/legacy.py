@@ -58,7 +58,7 @@ class BaseStorageProtocol:
     def register_trial(self, trial: Trial) -> Trial:
         raise NotImplementedError
 
-    def reserve_trial(self, experiment: ExperimentLike) -> Trial | None:
+    def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
         raise NotImplementedError
 
     def fetch_trials(

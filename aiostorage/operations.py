@@ -127,19 +127,24 @@ class Find(Operation[list[Document]]):
         go by insertion.
     limit
         How many at most; None for all.
+    settled
+        Whether to see only what will stay, though an engine of several servers may have lost one
+        of them just now.
     """
 
     where: Condition = EVERYTHING
     selection: Mapping[str, bool] | None = None
     order: tuple[str, ...] = ()
     limit: int | None = None
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Count(Operation[int]):
-    """Answer how many documents match."""
+    """Answer how many documents match; `settled` as in `Find`."""
 
     where: Condition = EVERYTHING
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,11 +248,17 @@ class AsyncStorageProtocol(Protocol):
         """
         ...
 
-    async def reserve_trial(self, experiment: ExperimentLike) -> Trial | None:
+    async def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
         """Give the oldest pending trial to this caller alone; None when none is pending.
 
         Pending is what is new, suspended or interrupted. The trial comes back ``reserved``, with a
         fresh token in ``worker``, and with ``start_time`` and ``heartbeat`` now.
+
+        Parameters
+        ----------
+        wait
+            Seconds to wait for a pending trial, at most; engines that can tell of changes wake the
+            caller soon after one has come.
         """
         ...
 
@@ -473,7 +479,7 @@ class AsyncStorageProtocol(Protocol):
         ...
 
     def reserved_trial(
-        self, experiment: ExperimentLike, *, heartbeat: float | None = None
+        self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractAsyncContextManager[Trial | None]:
         """Reserve a trial for the body; its heart beats in the background.
 
@@ -486,6 +492,8 @@ class AsyncStorageProtocol(Protocol):
         ----------
         heartbeat
             Seconds between two beats. Default: a fifth of `lost_after`, as in Oríon.
+        wait
+            As for `reserve_trial`.
 
         Raises
         ------

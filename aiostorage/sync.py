@@ -171,8 +171,8 @@ class SyncStorage(BaseStorageProtocol):
     def register_trials(self, trials: Sequence[Trial]) -> list[Trial]:
         return self._call(self._storage.register_trials, trials)
 
-    def reserve_trial(self, experiment: ExperimentLike) -> Trial | None:
-        return self._call(self._storage.reserve_trial, experiment)
+    def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
+        return self._call(self._storage.reserve_trial, experiment, wait=wait)
 
     def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
         return self._call(self._storage.reserve_trials, experiment, count)
@@ -281,9 +281,11 @@ class SyncStorage(BaseStorageProtocol):
         return self._call(self._storage.update_heartbeat, trial)
 
     def reserved_trial(
-        self, experiment: ExperimentLike, *, heartbeat: float | None = None
+        self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractContextManager[Trial | None]:
-        return self._context(self._storage.reserved_trial, experiment, heartbeat=heartbeat)
+        return self._context(
+            self._storage.reserved_trial, experiment, heartbeat=heartbeat, wait=wait
+        )
 
     def create_benchmark(self, config: dict[str, Any]) -> int:
         return self._call(self._storage.create_benchmark, config)

@@ -23,7 +23,7 @@ from bson import ObjectId
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, MongoClient, ReturnDocument, WriteConcern
 
-from aiostorage import Storage, open_storage
+from aiostorage import open_storage
 from benchmarks.workload import Measure, cycle, fill, rate, reserve, watched
 
 __all__ = [
@@ -138,7 +138,8 @@ async def _client(url: str, library: Library) -> AsyncIterator[Any]:
     else:
         from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415  not for pymongo
 
-        with closing(AsyncIOMotorClient(url)) as client:
+        motor: Any = AsyncIOMotorClient(url)
+        with closing(motor) as client:
             yield client
 
 

@@ -152,8 +152,8 @@ class Locks:
         turn.users += 1
         try:
             async with self._in_turn(turn, uid, start, timeout):
-                record = await self._acquire(uid, token, start, timeout, retry_interval)
-                async with self._released(uid, token, record) as state:
+                record, queued = await self._acquire(uid, token, start, timeout, retry_interval)
+                async with self._released(uid, token, record, queued=queued) as state:
                     yield state
         finally:
             turn.users -= 1
@@ -188,8 +188,8 @@ class Locks:
         start: float,
         timeout: float,
         retry_interval: float,
-    ) -> Document:
-        """Get the lock: at once if nobody waits for it, else by a ticket."""
+    ) -> tuple[Document, bool]:
+        """Get the lock: at once if nobody waits for it, else by a ticket; tell which it was."""
         mark: object | None = None
         refresh = 0.0  # when the ticket has to be refreshed; 0 without one
         try:
@@ -198,7 +198,7 @@ class Locks:
                 if not ahead:
                     record = await self._take(uid, token, waited=refresh > 0)
                     if record is not None:
-                        return record
+                        return record, refresh > 0
                 now = anyio.current_time()
                 left = start + timeout - now
                 if left <= 0:
@@ -265,7 +265,7 @@ class Locks:
 
     @asynccontextmanager
     async def _released(
-        self, uid: Any, token: str, record: Document
+        self, uid: Any, token: str, record: Document, *, queued: bool
     ) -> AsyncIterator[LockedAlgorithmState]:
         """Hand the state to the body; save it afterwards, or leave the old one."""
         state: LockedAlgorithmState | None = None
@@ -285,7 +285,7 @@ class Locks:
                 state.reset()
             await tidy_up(
                 self._lease,
-                lambda: self._release(uid, token, _open()),
+                lambda: self._release(uid, token, _open(), queued=queued),
                 "releasing the algorithm lock",
             )
             raise
@@ -295,7 +295,9 @@ class Locks:
         if data is not None and data != record["state"]:
             changes["state"] = data
         try:
-            released = await sheltered(self._lease, lambda: self._release(uid, token, changes))
+            released = await sheltered(
+                self._lease, lambda: self._release(uid, token, changes, queued=queued)
+            )
         except TimeoutError as error:
             if isinstance(error, AioStorageError):
                 raise
@@ -305,9 +307,13 @@ class Locks:
         if not released:
             raise await self._lost(uid, token)
 
-    async def _release(self, uid: Any, token: str, changes: Mapping[str, Any]) -> bool:
+    async def _release(
+        self, uid: Any, token: str, changes: Mapping[str, Any], *, queued: bool
+    ) -> bool:
         settled = equal(experiment=uid, released=token)
         update = Update(ALGO, _owned(uid, token), changes, settled)
+        if not queued:  # then there is no ticket, and no need for a transaction
+            return bool(await self._records.execute(update))
         results = await self._records.transact((update, self._leave(token)))
         return bool(results[0])
 

@@ -144,12 +144,14 @@ class Records:
         match operation:
             case Insert(collection, documents):
                 ids = tuple(document["_id"] for document in documents)
-                there = Count(collection, Compare("_id", "in", ids))
+                there = Count(collection, Compare("_id", "in", ids), settled=True)
                 return 0 if await self.driver.execute(there) == len(ids) else None
             case Update(collection, settled=settled) if settled is not None:
-                return await self.driver.execute(Count(collection, settled)) or None
+                there = Count(collection, settled, settled=True)
+                return await self.driver.execute(there) or None
             case Take(collection, order=order, settled=settled) if settled is not None:
-                return await self.driver.execute(Find(collection, settled, order=order)) or None
+                taken = Find(collection, settled, order=order, settled=True)
+                return await self.driver.execute(taken) or None
             case _:
                 return None
 

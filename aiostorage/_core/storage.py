@@ -142,8 +142,8 @@ class Storage(AsyncStorageProtocol):
     async def register_trials(self, trials: Sequence[Trial]) -> list[Trial]:
         return await self._trials.register(trials)
 
-    async def reserve_trial(self, experiment: ExperimentLike) -> Trial | None:
-        reserved = await self._trials.reserve(experiment, 1)
+    async def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
+        reserved = await self._trials.reserve(experiment, 1, wait)
         return reserved[0] if reserved else None
 
     async def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
@@ -247,10 +247,10 @@ class Storage(AsyncStorageProtocol):
         return await self._trials.beat(trial)
 
     def reserved_trial(
-        self, experiment: ExperimentLike, *, heartbeat: float | None = None
+        self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractAsyncContextManager[Trial | None]:
         every = self._lost_after / 5 if heartbeat is None else _seconds("heartbeat", heartbeat)
-        return reserved_trial(self._trials, experiment, every, self._records.policy.total)
+        return reserved_trial(self._trials, experiment, every, self._records.policy.total, wait)
 
     # --------------------------------------------------------------------------- benchmarks
 

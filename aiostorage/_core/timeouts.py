@@ -56,7 +56,8 @@ async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -
             return await action()
 
     with anyio.CancelScope(shield=True):
-        return await to_the_end(act)
+        result = await to_the_end(act)
+    return result
 
 
 async def tidy_up(seconds: float, action: Callable[[], Awaitable[object]], what: str) -> None:

@@ -47,6 +47,10 @@ AT_ONCE = 200
 """Documents that become trials between two turns of the event loop."""
 
 
+LOOK = 0.05
+"""Seconds between two looks for a pending trial, at least."""
+
+
 class Trials:
     """What `Storage` does with trials; the contract is `AsyncStorageProtocol`."""
 
@@ -94,9 +98,24 @@ class Trials:
 
     # ------------------------------------------------------------------------- reservations
 
-    async def reserve(self, experiment: Any, count: int) -> list[Trial]:
+    async def reserve(self, experiment: Any, count: int, wait: float = 0.0) -> list[Trial]:
         if count < 1:
             raise ValueError(f"count must be at least 1, not {count!r}")
+        if not wait >= 0:
+            raise ValueError(f"wait is a number of seconds, not {wait!r}")
+        end = anyio.current_time() + wait if wait else 0.0
+        mark: object | None = None
+        while True:
+            trials = await self._reserve(experiment, count)
+            left = end - anyio.current_time() if wait else 0.0
+            if trials or left <= 0:
+                return trials
+            # not every change brings a pending trial: when there are many, this is often enough
+            await anyio.sleep(min(LOOK, left))
+            # without a mark this answers at once: what came before it is looked at once more
+            mark = await self._records.wait_for_change(TRIALS, mark, left)
+
+    async def _reserve(self, experiment: Any, count: int) -> list[Trial]:
         uid, token = experiment_uid(experiment), new_token()
         ours = equal(experiment=uid, status="reserved", worker=token)
         take = Take(

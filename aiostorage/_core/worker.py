@@ -17,7 +17,7 @@ __all__ = ["reserved_trial"]
 
 @asynccontextmanager
 async def reserved_trial(
-    trials: Trials, experiment: Any, heartbeat: float, patience: float
+    trials: Trials, experiment: Any, heartbeat: float, patience: float, wait: float
 ) -> AsyncIterator[Trial | None]:
     """Reserve a trial for the body; the contract is `AsyncStorageProtocol.reserved_trial`.
 
@@ -27,8 +27,10 @@ async def reserved_trial(
         Seconds between two beats.
     patience
         Seconds that handing the trial back may take.
+    wait
+        Seconds to wait for a pending trial.
     """
-    reserved = await trials.reserve(experiment, 1)
+    reserved = await trials.reserve(experiment, 1, wait)
     if not reserved:
         yield None
         return

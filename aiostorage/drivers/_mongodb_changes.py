@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -47,9 +48,8 @@ class Changes:
         self._changed = asyncio.Event()
         self._waiting = 0
         self._last_wait = 0.0
-        self._task: asyncio.Task[None] | None = None
-        self._watched: frozenset[str] = frozenset()
-        self._ready = asyncio.Event()
+        self._stream: _Stream | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def wait(self, collection: str, since: object | None, timeout: float) -> object:
         """See `aiostorage.protocols.Driver.wait_for_change`."""
@@ -59,61 +59,80 @@ class Changes:
             return object()
         self._waiting += 1
         try:
-            with anyio.move_on_after(min(timeout, SAFETY) if since is not None else SAFETY):
-                await self._watch(collection)
+            with anyio.move_on_after(SAFETY if since is None else min(timeout, SAFETY)):
+                await self._watch(collection).ready.wait()
                 while self._counts[collection] == since:
                     await self._changed.wait()
-            if since == self._counts.get(collection):
+            if since == self._counts[collection]:
                 return object()  # it may have changed for all we know: the next wait looks again
-            return self._counts.get(collection)
+            return self._counts[collection]
         finally:
             self._waiting -= 1
             self._last_wait = self._client.loop.time()
 
-    async def _watch(self, collection: str) -> None:
-        """Have the stream look at a collection, and wait until it does."""
-        if collection not in self._counts:
-            self._counts[collection] = 0
-        if self._task is None or self._task.done() or collection not in self._watched:
-            await self.stop()
-            self._watched = frozenset(self._counts)
-            self._ready = asyncio.Event()
-            self._task = self._client.loop.create_task(self._run(self._watched, self._ready))
-        await self._ready.wait()
-
     async def stop(self) -> None:
         """End the stream."""
-        task, self._task = self._task, None
-        if task is not None:
+        self._stream = None
+        for task in self._tasks:
             task.cancel()
-            await asyncio.wait([task])
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
-    async def _run(self, watched: frozenset[str], ready: asyncio.Event) -> None:
+    def _watch(self, collection: str) -> _Stream:
+        """Answer a stream that looks at a collection, among those that it is wanted for."""
+        self._counts.setdefault(collection, 0)
+        stream = self._stream
+        if stream is None or stream.over or collection not in stream.collections:
+            # the one before ends by itself: a cursor that is cancelled stays open on the server
+            stream = self._stream = _Stream(frozenset(self._counts))
+            task = self._client.loop.create_task(self._run(stream))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return stream
+
+    async def _run(self, stream: _Stream) -> None:
         pipeline: list[dict[str, Any]] = [
-            {"$match": {"ns.coll": {"$in": sorted(watched)}}},
+            {"$match": {"ns.coll": {"$in": sorted(stream.collections)}}},
             {"$project": {"ns.coll": 1}},
         ]
-        while not self._unwanted():
-            try:
-                with translated(self._client.settings.location, writing=False):
-                    async for change in self._client.changes(pipeline, self._unwanted):
-                        if change is None:
-                            self._tell(watched)  # nobody knows what happened before
-                            ready.set()
-                        else:
-                            self._tell([change["ns"]["coll"]])
-            except AioStorageError as error:
-                # those who wait look for themselves now and then
-                log.info("the change stream of %s broke: %s", self._client.settings.location, error)
-                self._tell(watched)
-                ready.set()
-                await asyncio.sleep(RESTART)
+        location = self._client.settings.location
 
-    def _unwanted(self) -> bool:
-        return not self._waiting and self._client.loop.time() - self._last_wait > IDLE
+        def unwanted() -> bool:
+            idle = not self._waiting and self._client.loop.time() - self._last_wait > IDLE
+            stream.over = idle or stream is not self._stream
+            return stream.over
+
+        try:
+            while not unwanted():
+                try:
+                    with translated(location, writing=False):
+                        async for change in self._client.changes(pipeline, unwanted):
+                            if change is None:
+                                self._tell(stream.collections)  # who knows what happened before
+                                stream.ready.set()
+                            else:
+                                self._tell([change["ns"]["coll"]])
+                except AioStorageError as error:
+                    # those who wait look for themselves now and then
+                    log.info("the change stream of %s broke: %s", location, error)
+                    self._tell(stream.collections)
+                    stream.ready.set()
+                    await asyncio.sleep(RESTART)
+        finally:
+            stream.over = True
+            stream.ready.set()
 
     def _tell(self, collections: Iterable[str]) -> None:
         for name in collections:
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] += 1
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+@dataclass
+class _Stream:
+    """A change stream: what it looks at, whether it has begun, and whether it has ended."""
+
+    collections: frozenset[str]
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    over: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -306,7 +307,7 @@ class Client:
         None comes first, as soon as nothing can be missed.
         """
         database = self._raw[self.settings.database]
-        stream = database.watch(pipeline, max_await_time_ms=1000)
+        stream = database.watch(pipeline, max_await_time_ms=500)
         if not self._motor:
             stream = await stream
         async with stream:
@@ -335,16 +336,20 @@ def check_url(url: str, shown: str) -> None:
     Raises
     ------
     ConfigurationError
-        It is malformed, or reads would go to members that lag behind.
+        It is malformed, reads would go to members that lag behind, or writes would not be answered.
     """
-    if not url.startswith("mongodb://"):
-        return  # the name has to be looked up first
+    if url.startswith("mongodb+srv://"):  # all but the hosts can be read without looking them up
+        url = re.sub(
+            r"(?<=[?&])srv\w+=[^&]*&?", "", url.replace("mongodb+srv", "mongodb", 1)
+        ).rstrip("?&")
     try:
         options = parse_uri(url, warn=False)["options"]
     except (pymongo.errors.PyMongoError, ValueError) as error:
         raise ConfigurationError(f"{shown}: {error}") from None
-    if str(options.get("readpreference", "primary")).lower() != "primary":
+    if str(options.get("readPreference", "primary")).lower() != "primary":
         raise ConfigurationError(
             f"{shown}: reads go to the primary, since a member that lags behind would answer what "
             "is no longer so; remove readPreference"
         )
+    if options.get("w") == 0:
+        raise ConfigurationError(f"{shown}: with w=0 no write is answered; remove it")

@@ -9,10 +9,10 @@ from aiostorage.drivers._mongodb_client import Client
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.errors import NotADatabaseError, SchemaVersionError
 
-__all__ = ["META", "prepare"]
+__all__ = ["META", "pass_barrier", "prepare"]
 
 META: Final = "aiostorage_meta"
-"""The collection with one document, which tells the version of the layout."""
+"""The collection with a document that tells the version of the layout, and one that is written."""
 
 
 async def prepare(client: Client, tables: Mapping[str, Table], version: int) -> None:
@@ -47,6 +47,16 @@ async def prepare(client: Client, tables: Mapping[str, Table], version: int) -> 
             f"{client.settings.location} has layout {there}, this version of aiostorage has "
             f"{version}: use the version of aiostorage that it was made with"
         )
+
+
+async def pass_barrier(client: Client) -> None:
+    """Wait until a majority of the members has all that was written before.
+
+    A new primary may know of a write that the old one did not answer, and that the members do not
+    have yet. What it answers to a read after this write of ours, no failover takes back.
+    """
+    barrier = client.collection(META)
+    await barrier.update_one({"_id": "barrier"}, {"$currentDate": {"passed": True}}, upsert=True)
 
 
 async def _create(client: Client, table: Table) -> None:

@@ -16,6 +16,7 @@ import os
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
 from aiostorage._core.timeouts import to_the_end
@@ -26,7 +27,7 @@ from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
 from aiostorage.drivers._mongodb_queue import Queue
-from aiostorage.drivers._mongodb_schema import prepare
+from aiostorage.drivers._mongodb_schema import pass_barrier, prepare
 from aiostorage.drivers._mongodb_standalone import all_or_none
 from aiostorage.drivers._mongodb_together import carry_out_together, kind_of
 from aiostorage.errors import (
@@ -97,6 +98,8 @@ class MongoDBDriver:
         hosts, named = _hosts_and_database(url)
         database = database or named or DATABASE
         location = f"mongodb://{hosts}/{database}"
+        if set(database) & set('/\\. "$*<>:|?'):
+            raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
         check_url(url, location)
         given = {"username": username, "password": password, "authSource": auth_source}
         self._settings = Settings(
@@ -190,13 +193,15 @@ class MongoDBDriver:
         client = await self._here()
         table = self._tables[operation.collection]
         if isinstance(operation, Find | Count):
+            if operation.settled and client.replicated:
+                await self._guarded(lambda: pass_barrier(client))
             with translated(self.location, writing=False), client.limit():
                 return cast(T, await self._run().run(operation))
         if not single(table, operation) or self._large(operation):
             return cast(T, (await self.transact((operation,)))[0])
         kind, seconds = kind_of(table, operation), client.time_left()
         if kind is None or seconds < HASTE:
-            return cast(T, await self._guarded(lambda: self._alone(client, operation), seconds))
+            return cast(T, await self._guarded(lambda: self._alone(client, operation)))
         queue = self._queues.get(kind)
         if queue is None:
             queue = self._queues[kind] = Queue(client.loop, self._queued, self._queued_together)
@@ -213,9 +218,7 @@ class MongoDBDriver:
             return []
         if self._is_single(operations) and not self._large(operations[0]):
             return [await self.execute(operations[0])]
-        results: list[Any] = await self._guarded(
-            lambda: self._together(client, operations), client.time_left()
-        )
+        results: list[Any] = await self._guarded(lambda: self._together(client, operations))
         return results
 
     async def _queued(self, operation: Operation[Any], seconds: float) -> Any:
@@ -239,40 +242,42 @@ class MongoDBDriver:
         return result
 
     async def _together(self, client: Client, operations: Sequence[Operation[Any]]) -> list[Any]:
-        blobs, files = Blobs(client), list[str]()
+        blobs = Blobs(client)
+        files: list[list[str]] = [[] for _ in operations]  # what each one wrote
         try:
-            if any(map(self._large, operations)):
-                operations = [
-                    await blobs.taken_out(self._tables[operation.collection], operation, files)
-                    for operation in operations
-                ]
-            now = await client.now() if any(map(asks_time, operations)) else None
-            stale: list[str] = []
-            results: list[Any] = []
-
-            async def carry_out(session: Any) -> None:
-                run = self._run(session=session, now=now)
-                results[:] = [await run.run(operation) for operation in operations]
-                stale[:] = run.stale
-
-            if self._is_single(operations):
-                await carry_out(None)
-            elif client.replicated:
-                await client.in_transaction(carry_out)
-            else:
-                run = self._run(now=now)
-                results = await all_or_none(run, operations)
-                stale = run.stale
-        except TemporaryBackendError as error:
-            if not error.ambiguous:
-                await self._tidy(blobs, files)
+            with translated(self.location, writing=True):
+                if any(map(self._large, operations)):
+                    operations = [
+                        await blobs.taken_out(self._tables[operation.collection], operation, mine)
+                        for operation, mine in zip(operations, files, strict=True)
+                    ]
+                results, stale = await self._all_or_none(client, operations)
+        except AioStorageError as error:
+            if not (isinstance(error, TemporaryBackendError) and error.ambiguous):
+                await self._tidy(blobs, [*chain(*files)])
             raise
-        except AioStorageError:
-            await self._tidy(blobs, files)
-            raise
-        unused = [f for f, r in zip(files, results, strict=False) if not r and r is not None]
-        await self._tidy(blobs, [*stale, *unused], sweep=bool(files))
+        for mine, result in zip(files, results, strict=True):
+            if not result and result is not None:  # nothing matched
+                stale += mine
+        await self._tidy(blobs, stale, sweep=any(files))
         return results
+
+    async def _all_or_none(
+        self, client: Client, operations: Sequence[Operation[Any]]
+    ) -> tuple[list[Any], list[str]]:
+        """Answer the results, and which blobs nothing refers to any more."""
+        now = await client.now() if any(map(asks_time, operations)) else None
+        if not client.replicated and not self._is_single(operations):
+            run = self._run(now=now)
+            return await all_or_none(run, operations), run.stale
+
+        async def carry_out(session: Any) -> tuple[list[Any], list[str]]:
+            run = self._run(session=session, now=now)
+            return [await run.run(operation) for operation in operations], run.stale
+
+        if self._is_single(operations):
+            return await carry_out(None)
+        return await client.in_transaction(carry_out)
 
     async def _tidy(self, blobs: Blobs, files: Sequence[str], *, sweep: bool = False) -> None:
         """Delete blobs that nothing refers to; if that fails, they are swept up later."""
@@ -282,9 +287,10 @@ class MongoDBDriver:
             if sweep:
                 await blobs.sweep(self._tables)
 
-    async def _guarded(self, action: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
         """Write to the end, though the caller may be cancelled, but not for longer than is left."""
         client = await self._here()
+        seconds = client.time_left()
 
         async def bounded() -> Any:
             with translated(self.location, writing=True), client.limit(seconds):

@@ -61,6 +61,38 @@ class ReservationLaws:
         assert await storage.reserve_trial(experiment) is None
         assert await storage.reserve_trial({"_id": "nobody"}) is None
 
+    async def test_waiting_for_a_pending_trial(
+        self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
+    ) -> None:
+        experiment = await storage.create_experiment(make_config())
+        start = anyio.current_time()
+        assert await storage.reserve_trial(experiment, wait=0.2) is None
+        async with storage.reserved_trial(experiment, wait=0.1) as nothing:
+            assert nothing is None
+        assert 0.3 <= anyio.current_time() - start < 5
+        for writer in (storage, other):
+            waiting = [
+                asyncio.create_task(storage.reserve_trial(experiment, wait=60)) for _ in range(4)
+            ]
+            await anyio.sleep(0.2)
+            first = 0 if writer is storage else 4
+            await writer.register_trials(
+                [make_trial(experiment, x) for x in range(first, first + 4)]
+            )
+            with anyio.fail_after(10):
+                trials = await gather(waiting)
+            assert len({trial.id for trial in trials if trial is not None}) == 4
+            assert all(trial.status == "reserved" for trial in trials if trial is not None)
+            if other is storage:
+                break
+        with anyio.fail_after(5):
+            await storage.register_trial(make_trial(experiment, 9))
+            async with storage.reserved_trial(experiment, wait=60) as trial:
+                assert trial is not None
+        for wait in (-1, float("nan")):
+            with pytest.raises(ValueError, match="wait"):
+                await storage.reserve_trial(experiment, wait=wait)
+
     async def test_the_oldest_pending_one_first(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config())
         start = datetime(2026, 1, 1, tzinfo=UTC)

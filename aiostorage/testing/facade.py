@@ -6,16 +6,22 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial, wraps
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import anyio.to_thread
+import pytest
 from anyio import CapacityLimiter
 
 from aiostorage._core.storage import Storage
+from aiostorage.errors import LockAcquisitionTimeout
+from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.sync import SyncStorage
+from aiostorage.testing._contract_tools import Open, make_config
+from aiostorage.testing.contract import StorageContract
 
-__all__ = ["ThroughFacade"]
+__all__ = ["FacadeContract", "ThroughFacade"]
 
 _END = object()
 
@@ -105,3 +111,42 @@ class _Context:
         with anyio.CancelScope(shield=True):
             ended: bool | None = await self._run(leave)
         return ended
+
+
+class FacadeContract(StorageContract):
+    """The contract of a storage once more, through the synchronous facade.
+
+    What differs there: a waiting thread cannot be cancelled; and a body that blocks its thread does
+    not block the loop that renews the lease.
+
+    Examples
+    --------
+    >>> class TestMineThroughTheFacade(FacadeContract):
+    ...     def make_storage(self, tmp_path, **settings):
+    ...         return Storage(MyDriver(tmp_path), **settings)
+    """
+
+    cancels = False
+
+    def make_storage(self, tmp_path: Path, **settings: Any) -> Storage:
+        """Make the storage behind the facade, not opened; see `open_storage`."""
+        raise NotImplementedError
+
+    async def open_storage(self, tmp_path: Path, **settings: Any) -> AsyncStorageProtocol:
+        """Make a storage and the facade before it."""
+        facade = SyncStorage(self.make_storage(tmp_path, **settings))
+        return cast(AsyncStorageProtocol, ThroughFacade(facade))
+
+    @pytest.mark.usefixtures("apart")
+    async def test_an_expired_lease_is_taken_over(self, opening: Open) -> None:
+        """Show that a body which blocks its thread does not keep the lease from being renewed."""
+        storage, other = await opening(lock_lease=0.4), await opening(lock_lease=0.4)
+        experiment = await storage.create_experiment(make_config())
+        async with storage.acquire_algorithm_lock(experiment) as algorithm:
+            with pytest.raises(LockAcquisitionTimeout):
+                async with other.acquire_algorithm_lock(experiment, 1.2, 0.02):
+                    pass
+            algorithm.set_state("kept")
+        info = await other.get_algorithm_lock_info(experiment)
+        assert info is not None
+        assert info.state == "kept"

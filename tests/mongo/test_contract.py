@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 
-from aiostorage import Storage, SyncStorage, open_storage
+from aiostorage import Storage, open_storage
 from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.protocols import AsyncStorageProtocol, Driver
-from aiostorage.testing import DriverContract, StorageContract
-from aiostorage.testing.deployments import Deployment
-from aiostorage.testing.facade import ThroughFacade
+from aiostorage.testing import Deployment, DriverContract, StorageContract
+from aiostorage.testing.facade import FacadeContract
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -69,15 +68,20 @@ class TestPymongoReplicaSet(_OnReplicaSet, _Storage):
     library = "pymongo"
 
 
-class _Facade(StorageContract):
+class _Facade(FacadeContract):
     url: ClassVar[str]
     library = "motor"
     resolution = MILLISECOND
-    cancels = False
 
-    async def open_storage(self, tmp_path: Path, **settings: Any) -> AsyncStorageProtocol:
-        storage = open_storage(self.url, client=self.library, **settings)
-        return cast(AsyncStorageProtocol, ThroughFacade(SyncStorage(storage)))
+    def make_storage(self, tmp_path: Path, **settings: Any) -> Storage:
+        return open_storage(self.url, client=self.library, **settings)
+
+
+class TestFacadeMotorReplicaSet(_OnReplicaSet, _Facade): ...
+
+
+class TestFacadePymongoStandalone(_OnStandalone, _Facade):
+    library = "pymongo"
 
 
 class _Driver(DriverContract):

@@ -6,10 +6,12 @@ there is to know; for more cases than CI runs, set AIOSTORAGE_TEST_SEED and AIOS
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -22,7 +24,13 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from aiostorage._core.projection import apply_changes, check_selection, copy_tree, select
 from aiostorage._core.query import compile_condition, parse
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.drivers.mongodb import MongoDBDriver
+from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.errors import UnsupportedQuery
+from aiostorage.operations import Find, Insert
+from aiostorage.protocols import Driver
+from aiostorage.testing._driver_operations import LAYOUT, THINGS
 
 Document = dict[str, Any]
 
@@ -30,6 +38,7 @@ SEED = int(os.environ.get("AIOSTORAGE_TEST_SEED", "0"))
 ROUNDS = int(os.environ.get("AIOSTORAGE_TEST_ROUNDS", "12"))
 DOCUMENTS = 200
 QUERIES = 1000
+ENGINE_DOCUMENTS = 40
 SELECTIONS = 100
 CHANGES = 10
 
@@ -197,6 +206,43 @@ def test_filters_find_what_the_server_finds(
         ours = {document["_id"] for document in documents if matcher(document)}
         wrong = [documents[number] for number in sorted(ours ^ theirs)]
         assert not wrong, f"{query} finds {len(theirs)}; we have another opinion of {wrong[:3]}"
+
+
+@seeds
+def test_engines_find_what_the_server_finds(
+    collection: Collection[RawBSONDocument], mongodb_url: str, tmp_path: Path, seed: int
+) -> None:
+    """Ask the engines themselves, each of which compiles filters in its own way."""
+    make = Maker(seed + 1_000_000)
+    documents = [{**document, "group": "g"} for document in make.documents()[:ENGINE_DOCUMENTS]]
+    queries = [make.query() for _ in range(QUERIES)]
+    collection.insert_many(RawBSONDocument(bson.encode(document)) for document in documents)
+    theirs = [[found["_id"] for found in collection.find(query, {"_id": 1})] for query in queries]
+    database = collection.database.name
+    engines: list[Driver] = [
+        MemoryDriver(),
+        SQLiteDriver(tmp_path / "things.db"),
+        MongoDBDriver(mongodb_url, database=f"{database}_motor"),
+        MongoDBDriver(mongodb_url, database=f"{database}_pymongo", client="pymongo"),
+    ]
+
+    async def ask(driver: Driver) -> None:
+        try:
+            await driver.open(LAYOUT)
+            await driver.execute(Insert(THINGS, tuple(map(copy_tree, documents))))
+            for query, expected in zip(queries, theirs, strict=True):
+                find = Find(THINGS, parse(query), {"_id": True})
+                ours = [found["_id"] for found in await driver.execute(find)]
+                assert ours == expected, f"{driver.name} finds by {query} {ours}, not {expected}"
+        finally:
+            await driver.aclose()
+
+    try:
+        for driver in engines:
+            asyncio.run(ask(driver))
+    finally:
+        for suffix in ("motor", "pymongo"):
+            collection.database.client.drop_database(f"{database}_{suffix}")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+"""Waiters are woken by one change stream for a process; a standalone server is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from pymongo import MongoClient
+
+from aiostorage import Storage, Trial, open_storage
+from aiostorage.drivers import _mongodb_changes
+from aiostorage.testing import Deployment
+
+pytestmark = pytest.mark.anyio
+
+NEVER = 3600.0
+
+
+@pytest.fixture(params=["motor", "pymongo"])
+async def storages(
+    request: pytest.FixtureRequest,
+    mongodb_replica_set: Deployment,
+    mongodb_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[list[Storage]]:
+    """Give storages on one database, none of which ever looks by itself."""
+    monkeypatch.setattr(_mongodb_changes, "SAFETY", NEVER)
+    async with AsyncExitStack() as stack:
+        url = mongodb_replica_set.url_for(mongodb_database)
+        yield [
+            await stack.enter_async_context(open_storage(url, client=request.param))
+            for _ in range(12)
+        ]
+
+
+def streams(url: str) -> int:
+    """Count the change streams that clients of ours have open on the server."""
+    with MongoClient[dict[str, Any]](url) as client:
+        cursors = client.admin.aggregate(
+            [
+                {"$currentOp": {"idleCursors": True, "allUsers": True}},
+                {"$match": {"cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": 1}}},
+            ]
+        )
+        return len(cursors.to_list())
+
+
+async def test_a_process_has_one_stream(
+    storages: list[Storage], mongodb_replica_set: Deployment
+) -> None:
+    experiment = await storages[0].create_experiment({"name": "tune"})
+    waiting = [
+        asyncio.create_task(storage.reserve_trial(experiment, wait=NEVER)) for storage in storages
+    ]
+    async with storages[0].acquire_algorithm_lock(experiment):
+        locking = asyncio.create_task(_hold(storages[1], experiment))
+        with anyio.fail_after(20):  # the stream that did not look at locks has to end first
+            while await anyio.to_thread.run_sync(streams, mongodb_replica_set.url) != 1:
+                await anyio.sleep(0.1)
+    with anyio.fail_after(10):
+        await locking
+        await storages[0].register_trials(
+            [Trial(experiment=experiment.id, params={"x": x}) for x in range(len(storages))]
+        )
+        trials = await asyncio.gather(*waiting)
+    assert len({trial.id for trial in trials if trial is not None}) == len(storages)
+
+
+async def _hold(storage: Storage, experiment: Any) -> None:
+    async with storage.acquire_algorithm_lock(experiment, retry_interval=NEVER):
+        pass
+
+
+async def test_the_stream_ends_when_nobody_waits(
+    storages: list[Storage], mongodb_replica_set: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_mongodb_changes, "IDLE", 0.1)
+    experiment = await storages[0].create_experiment({"name": "tune"})
+    assert await storages[0].reserve_trial(experiment, wait=0.5) is None
+    with anyio.fail_after(20):
+        while await anyio.to_thread.run_sync(streams, mongodb_replica_set.url):
+            await anyio.sleep(0.1)
+    waiting = asyncio.create_task(storages[0].reserve_trial(experiment, wait=NEVER))
+    await anyio.sleep(0.5)
+    await storages[1].register_trial(Trial(experiment=experiment.id, params={"x": 1}))
+    with anyio.fail_after(10):
+        assert await waiting is not None
+
+
+async def test_a_stream_that_breaks_is_opened_again(
+    storages: list[Storage], mongodb_replica_set: Deployment
+) -> None:
+    experiment = await storages[0].create_experiment({"name": "tune"})
+    waiting = asyncio.create_task(storages[0].reserve_trial(experiment, wait=NEVER))
+    await anyio.sleep(0.5)
+    await anyio.to_thread.run_sync(_kill_streams, mongodb_replica_set.url)
+    await anyio.sleep(0.5)
+    await storages[1].register_trial(Trial(experiment=experiment.id, params={"x": 1}))
+    with anyio.fail_after(20):
+        assert await waiting is not None
+
+
+def _kill_streams(url: str) -> None:
+    with MongoClient[dict[str, Any]](url) as client:
+        for operation in client.admin.aggregate(
+            [
+                {"$currentOp": {"idleCursors": True, "allUsers": True}},
+                {"$match": {"cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": 1}}},
+            ]
+        ):
+            name, _, collection = operation["ns"].partition(".")
+            client[name].command(
+                "killCursors", collection, cursors=[operation["cursor"]["cursorId"]]
+            )
+
+
+async def test_a_standalone_server_is_looked_at(
+    mongodb_standalone: Deployment, mongodb_database: str
+) -> None:
+    url = mongodb_standalone.url_for(mongodb_database)
+    async with open_storage(url) as storage, open_storage(url) as other:
+        experiment = await storage.create_experiment({"name": "tune"})
+        waiting = asyncio.create_task(storage.reserve_trial(experiment, wait=60))
+        await anyio.sleep(0.3)
+        await other.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
+        with anyio.fail_after(5):
+            assert await waiting is not None

@@ -1,0 +1,197 @@
+"""Algorithm state beyond what one document holds: in GridFS, swapped in as a whole."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any, Literal
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from aiostorage import BackendError, Experiment, Storage, SyncStorage, open_storage
+from aiostorage.drivers import _mongodb_blobs as blobs
+from aiostorage.testing import Deployment
+from aiostorage.testing.mongod import Mongod
+from aiostorage.testing.replica_set import ReplicaSet
+
+MIB = 2**20
+
+Library = Literal["motor", "pymongo"]
+
+
+@pytest.fixture(params=["replica set", "standalone"])
+def deployment(request: pytest.FixtureRequest) -> Deployment:
+    name = "mongodb_replica_set" if request.param == "replica set" else "mongodb_standalone"
+    found: Deployment = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture(params=["motor", "pymongo"])
+def library(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def url(deployment: Deployment, mongodb_database: str) -> str:
+    return deployment.url_for(mongodb_database)
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database[dict[str, Any]]]:
+    with MongoClient[dict[str, Any]](url) as client:
+        yield client.get_default_database()
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def files(database: Database[dict[str, Any]]) -> int:
+    return database[f"{blobs.BUCKET}.files"].count_documents({})
+
+
+def chunks(database: Database[dict[str, Any]]) -> int:
+    return database[f"{blobs.BUCKET}.chunks"].count_documents({})
+
+
+async def save(storage: Storage, experiment: Experiment, state: object) -> None:
+    async with storage.acquire_algorithm_lock(experiment) as algorithm:
+        algorithm.set_state(state)
+
+
+async def saved(storage: Storage, experiment: Experiment) -> object:
+    info = await storage.get_algorithm_lock_info(experiment)
+    assert info is not None
+    return info.state
+
+
+@pytest.mark.anyio
+async def test_large_states_come_and_go(
+    url: str, library: str, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_storage(url, client=library) as storage:
+        experiment = await storage.create_experiment({"name": "tune"})
+        for number, size in enumerate((1, 13, 20, 1, 40)):
+            state = {"data": noise(size * MIB, number), "number": number}
+            await save(storage, experiment, state)
+            assert await saved(storage, experiment) == state
+            # bytes that no longer belong to a state are gone
+            found = await in_thread(lambda: (files(database), chunks(database)))
+            assert found == ((1, size + 1) if size > 12 else (0, 0))
+        with pytest.raises(ZeroDivisionError):
+            async with storage.acquire_algorithm_lock(experiment) as algorithm:
+                algorithm.state["number"] = -1
+                raise ZeroDivisionError
+        assert await saved(storage, experiment) == state
+        await storage.delete_experiment(experiment)
+        assert await in_thread(lambda: (files(database), chunks(database))) == (0, 0)
+
+
+@pytest.mark.anyio
+async def test_a_state_of_100_mib(url: str, library: str) -> None:
+    async with open_storage(url, client=library, lock_lease=30) as storage:
+        experiment = await storage.create_experiment({"name": "tune"})
+        state = noise(100 * MIB)
+        await save(storage, experiment, state)
+        async with storage.acquire_algorithm_lock(experiment) as algorithm:
+            assert algorithm.state == state
+            algorithm.set_state(None)
+
+
+@pytest.mark.anyio
+async def test_an_experiment_that_begins_with_a_large_state(
+    url: str, library: str, database: Database[dict[str, Any]]
+) -> None:
+    async with open_storage(url, client=library) as storage:
+        state = noise(14 * MIB)
+        experiment = await storage.create_experiment({"name": "tune"}, algo_state=state)
+        assert await saved(storage, experiment) == state
+        assert await storage.release_algorithm_lock(experiment) == 0
+        assert await storage.write_algorithm_lock("other", {}, state=noise(15 * MIB, 1)) == 1
+        assert await in_thread(lambda: files(database)) == 2
+        assert await storage.delete_algorithm_lock(uid="other") == 1
+        assert await in_thread(lambda: files(database)) == 1
+
+
+def test_a_swap_that_fails_leaves_the_state_whole(
+    url: str, deployment: Deployment, library: str, database: Database[dict[str, Any]]
+) -> None:
+    server = deployment.primary() if isinstance(deployment, ReplicaSet) else deployment
+    assert isinstance(server, Mongod), "needs a server of its own"
+    old, new = noise(13 * MIB), noise(14 * MIB, 1)
+    with SyncStorage(open_storage(url, client=library)) as storage:
+        experiment = storage.create_experiment({"name": "tune"}, algo_state=old)
+        # not a failure that may pass: it is not tried again, and the new bytes are taken away
+        with (
+            server.fail_point("findAndModify", errorCode=20),
+            pytest.raises(BackendError),
+            storage.acquire_algorithm_lock(experiment),
+        ):
+            pytest.fail("the lock cannot be taken while the server refuses it")
+        failing = ExitStack()
+        with pytest.raises(BackendError), storage.acquire_algorithm_lock(experiment) as algorithm:
+            algorithm.set_state(new)
+            failing.enter_context(server.fail_point("findAndModify", "update", errorCode=20))
+        failing.close()
+        info = storage.get_algorithm_lock_info(experiment)
+        assert info is not None
+        assert info.state == old
+        assert files(database) == 1
+
+
+KILLED = """
+import asyncio, os, random, sys
+from aiostorage import open_storage
+async def main(url, library, uid):
+    storage = open_storage(url, client=library, lock_lease=1.0)
+    async with storage.acquire_algorithm_lock({"_id": uid}) as algorithm:
+        algorithm.set_state(random.Random(1).randbytes(14 * 2**20))
+        from aiostorage.drivers._mongodb_blobs import Blobs
+        written = Blobs.taken_out
+        async def die(self, *args):
+            await written(self, *args)
+            os.kill(os.getpid(), 9)
+        Blobs.taken_out = die
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_crash_before_the_swap_leaves_the_state_whole(
+    url: str, library: str, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = noise(13 * MIB)
+    with SyncStorage(open_storage(url, client=library, lock_lease=1.0)) as storage:
+        experiment = storage.create_experiment({"name": "tune"}, algo_state=old)
+        killed = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(KILLED), url, library, str(experiment.id)],
+            timeout=60,
+            check=False,
+            capture_output=True,
+        )
+        assert killed.returncode == -9, killed.stderr.decode()
+        assert files(database) == 2  # the old one and what nobody refers to
+        with storage.acquire_algorithm_lock(experiment, timeout=30) as algorithm:
+            assert algorithm.state == old
+            algorithm.set_state(noise(15 * MIB, 2))
+        assert files(database) == 2
+        monkeypatch.setattr(blobs, "SWEEP", timedelta(seconds=-1))
+        with storage.acquire_algorithm_lock(experiment) as algorithm:
+            algorithm.set_state(noise(16 * MIB, 3))
+        assert files(database) == 1
+        info = storage.get_algorithm_lock_info(experiment)
+        assert info is not None
+        assert info.state == noise(16 * MIB, 3)
+
+
+async def in_thread(action: Any) -> Any:
+    import anyio.to_thread
+
+    return await anyio.to_thread.run_sync(action)
