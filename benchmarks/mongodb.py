@@ -28,6 +28,7 @@ from benchmarks.workload import Measure, cycle, fill, rate, reserve, watched
 
 __all__ = [
     "LIBRARIES",
+    "WAYS",
     "Contended",
     "Fetched",
     "Paired",
@@ -41,10 +42,14 @@ __all__ = [
 Library = Literal["motor", "pymongo"]
 Way = Literal["ours", "plain"]
 LIBRARIES: tuple[Library, ...] = ("motor", "pymongo")
+WAYS: tuple[Way, ...] = ("ours", "plain")
 TASKS = (1, 8, 64)
 HINT = "experiment_1_submit_time_1_partial"
 SPARE = 50
 """Trials of a block beside those that are counted, for warming up."""
+
+MOST = 5000
+"""Reservations a second, at most: as many trials are made beforehand."""
 
 
 @contextmanager
@@ -178,7 +183,7 @@ class Paired:
 
 
 async def _pair(
-    what: str, library: Library, tasks: int, rounds: int, ours: Block, theirs: Block
+    what: str, library: Library, tasks: int, rounds: int, *, ours: Block, theirs: Block
 ) -> Paired:
     mine, yours = [await ours()], [await theirs()]  # these two open connections: not counted
     for number in range(rounds):
@@ -233,7 +238,7 @@ async def _beside_bare(
                     one = bare.reserve if what == "reservations" else bare.cycle
                     return await rate(one, tasks, count)
 
-                measured.append(await _pair(what, library, tasks, rounds, ours, theirs))
+                measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
     return measured
 
 
@@ -269,7 +274,7 @@ async def _beside_orion(
                     one = orion.reserve if what == "reservations" else orion.cycle
                     return Measure(await asyncio.to_thread(_in_threads, one, tasks, count), 0.0)
 
-                measured.append(await _pair(what, library, tasks, rounds, ours, theirs))
+                measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
     return measured
 
 
@@ -344,13 +349,12 @@ class Fetched:
 
 
 async def depth(
-    url: str, library: Library, sizes: tuple[int, int], count: int, rounds: int
+    url: str, library: Library, *, many: int, few: int, count: int, rounds: int
 ) -> tuple[Paired, Fetched]:
     """Measure reservations with few trials in the database beside those with many; fetch the many.
 
     Both have a task, as a queue would hide what the server does. In `Paired`, the many are ours.
     """
-    few, many = sizes
     with _database(url) as one, _database(url) as other:
         async with (
             open_storage(url, client=library, database=one) as small,
@@ -374,7 +378,7 @@ async def depth(
                 await small.delete_trials(experiment)
                 return measure
 
-            paired = await _pair(f"{many} trials", library, 1, rounds, at_many, at_few)
+            paired = await _pair(f"{many} trials", library, 1, rounds, ours=at_many, theirs=at_few)
     return paired, Fetched(library, many, seconds, stall())
 
 
@@ -394,22 +398,13 @@ class Contended:
     """
 
     way: Way
-    library: Library
     processes: int
     tasks: int
     rate: float
     conflicts: float
 
 
-def contention(
-    url: str,
-    library: Library,
-    way: Way,
-    processes: int,
-    tasks: int,
-    seconds: float,
-    most: float = 4000,
-) -> Contended:
+def contention(url: str, way: Way, processes: int, tasks: int, seconds: float) -> Contended:
     """Measure workers that are spread over processes.
 
     Parameters
@@ -418,15 +413,16 @@ def contention(
         ``plain`` is the bare client.
     seconds
         How long they reserve.
-    most
-        Reservations a second, at most: as many trials are made beforehand.
     """
     with _database(url) as database, MongoClient[Any](url) as client:
-        experiment = asyncio.run(_filled(url, database, round(seconds * most)))
+        experiment = asyncio.run(_filled(url, database, round(seconds * MOST)))
         context = multiprocessing.get_context("spawn")
         ready, counts = context.Barrier(processes + 1), context.Queue()
-        arguments = (url, database, library, way, experiment, tasks, seconds, ready, counts)
-        workers = [context.Process(target=_worker, args=arguments) for _ in range(processes)]
+        work = _Work(url, database, way, experiment, tasks, seconds)
+        workers = [
+            context.Process(target=work, args=(ready, counts), daemon=True)
+            for _ in range(processes)
+        ]
         for worker in workers:
             worker.start()
         ready.wait(120)
@@ -437,7 +433,7 @@ def contention(
             worker.join()
     done = sum(count for count, _ in found)
     total = sum(count / took for count, took in found)
-    return Contended(way, library, processes, tasks, total, conflicts / done)
+    return Contended(way, processes, tasks, total, conflicts / done)
 
 
 async def _filled(url: str, database: str, count: int) -> str:
@@ -449,44 +445,46 @@ def _conflicts(client: MongoClient[Any]) -> int:
     return int(client.admin.command("serverStatus")["metrics"]["operation"]["writeConflicts"])
 
 
-def _worker(
-    url: str,
-    database: str,
-    library: Library,
-    way: Way,
-    experiment: str,
-    tasks: int,
-    seconds: float,
-    ready: Any,
-    counts: Any,
-) -> None:
-    """Reserve for so many seconds from so many tasks; the body of a process."""
+@dataclass(frozen=True)
+class _Work:
+    """What a process does: it reserves from so many tasks, for so many seconds."""
 
-    async def run() -> tuple[int, float]:
+    url: str
+    database: str
+    way: Way
+    experiment: str
+    tasks: int
+    seconds: float
+
+    def __call__(self, ready: Any, counts: Any) -> None:
+        try:
+            counts.put(asyncio.run(self._run(ready)))
+        except BaseException:
+            ready.abort()  # the others need not wait
+            raise
+
+    async def _run(self, ready: Any) -> tuple[int, float]:
+        done = 0
         async with (
-            open_storage(url, client=library, database=database) as storage,
-            _client(url, library) as client,
+            open_storage(self.url, client="pymongo", database=self.database) as storage,
+            _client(self.url, "pymongo") as client,
         ):
-            await storage.open()
-            bare = Bare(client, database, experiment)
+            bare = Bare(client, self.database, self.experiment)
 
-            async def one() -> object:
-                if way == "plain":
-                    return await bare.reserve()
-                return await storage.reserve_trial(experiment)
-
-            await asyncio.gather(*(one() for _ in range(tasks)))  # connections
-            ready.wait(120)
-            done, begin = 0, time.perf_counter()
+            async def one() -> None:
+                if self.way == "plain":
+                    await bare.reserve()
+                elif await storage.reserve_trial({"_id": self.experiment}) is None:
+                    raise AssertionError("the experiment ran out of trials; make more")
 
             async def work() -> None:
                 nonlocal done
-                while time.perf_counter() - begin < seconds:
-                    if await one() is None:
-                        raise AssertionError("the experiment ran out of trials; make more")
+                while time.perf_counter() - begin < self.seconds:
+                    await one()
                     done += 1
 
-            await asyncio.gather(*(work() for _ in range(tasks)))
+            await asyncio.gather(*(one() for _ in range(self.tasks)))  # opens connections
+            ready.wait(120)
+            begin = time.perf_counter()
+            await asyncio.gather(*(work() for _ in range(self.tasks)))
             return done, time.perf_counter() - begin
-
-    counts.put(asyncio.run(run()))

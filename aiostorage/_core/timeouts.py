@@ -56,8 +56,8 @@ async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -
             return await action()
 
     with anyio.CancelScope(shield=True):
-        result = await to_the_end(act)
-    return result
+        return await to_the_end(act)
+    raise AssertionError("unreachable")  # pragma: no cover
 
 
 async def tidy_up(seconds: float, action: Callable[[], Awaitable[object]], what: str) -> None:

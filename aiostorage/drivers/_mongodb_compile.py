@@ -116,13 +116,15 @@ class Table:
     def one(self, where: Condition) -> bool:
         """Tell whether at most one document can match."""
         bound = _bound(where)
-        return any(bound.issuperset(fields) for fields in self.unique)
+        return any(map(bound.issuperset, self.unique))
 
     def scalar(self, where: Condition) -> bool:
         """Tell whether a condition is but fields, no ``_id``, that equal one scalar each."""
         bound = _bound(where)
-        return len(bound) == len(_conjuncts(where)) and not any(
-            path == "_id" or "." in path for path in bound
+        return (
+            len(bound) == len(_conjuncts(where))
+            and "_id" not in bound
+            and "." not in "".join(bound)
         )
 
     def serving(self, where: Condition, order: tuple[str, ...]) -> Index | None:

@@ -49,15 +49,15 @@ _DUPLICATE: Final = (11000, 11001, 12582)
 
 def kind_of(table: Table, operation: Operation[Any]) -> Hashable | None:
     """Answer what operations that can go together have in common; None if this one cannot."""
-    match operation:
-        case Take() if operation.settled is not None and one_each(operation):
-            key = (operation.collection, operation.where, operation.order)
-            return key if _in_place(operation.changes) and _hashable(key) else None
-        case Update(where=where, changes=changes) if changes and not table.blobs:
-            plain = table.one(where) and table.scalar(where) and _in_place(changes)
-            return operation.collection if plain else None
-        case _:
-            return None
+    if table.blobs or not isinstance(operation, Take | Update) or not _in_place(operation.changes):
+        return None
+    if isinstance(operation, Update):
+        plain = operation.changes and table.scalar(operation.where) and table.one(operation.where)
+        return operation.collection if plain else None
+    if operation.settled is None or not one_each(operation) or table.one(operation.where):
+        return None
+    key = (operation.collection, operation.where, operation.order)
+    return key if _hashable(key) else None
 
 
 def _in_place(changes: Mapping[str, Any]) -> bool:

@@ -118,7 +118,8 @@ class MongoDBDriver:
         self._client: Client | None = None
         self._tables: dict[str, Table] = {}
         self._queues: dict[Hashable, Queue[Any, Any]] = {}
-        self._under_way: set[asyncio.Future[Any]] = set()
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
         self._connecting = asyncio.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -153,7 +154,8 @@ class MongoDBDriver:
         if client.loop is not asyncio.get_running_loop():
             return  # the loop that it belongs to has ended, and with it the connections
         while self._under_way:
-            await asyncio.wait(self._under_way)
+            self._none_under_way.clear()
+            await self._none_under_way.wait()
         if client.users == 1 and (changes := client.shared.pop("changes", None)):
             await changes.stop()
         await client.release()
@@ -197,9 +199,10 @@ class MongoDBDriver:
                 await self._guarded(lambda: pass_barrier(client))
             with translated(self.location, writing=False), client.limit():
                 return cast(T, await self._run().run(operation))
-        if not single(table, operation) or self._large(operation):
+        kind = kind_of(table, operation)
+        if kind is None and (not single(table, operation) or self._large(operation)):
             return cast(T, (await self.transact((operation,)))[0])
-        kind, seconds = kind_of(table, operation), client.time_left()
+        seconds = client.time_left()
         if kind is None or seconds < HASTE:
             return cast(T, await self._guarded(lambda: self._alone(client, operation)))
         queue = self._queues.get(kind)
@@ -222,14 +225,14 @@ class MongoDBDriver:
         return results
 
     async def _queued(self, operation: Operation[Any], seconds: float) -> Any:
-        client = await self._here()
-        with translated(self.location, writing=True), client.limit(seconds):
-            return await self._alone(client, operation)
+        run = self._run()
+        with translated(self.location, writing=True), run.client.limit(seconds):
+            return await run.run(operation)
 
     async def _queued_together(self, operations: Sequence[Operation[Any]], seconds: float) -> Any:
-        client, table = await self._here(), self._tables[operations[0].collection]
-        with translated(self.location, writing=True), client.limit(seconds):
-            return await carry_out_together(self._run(), table, operations)
+        run, table = self._run(), self._tables[operations[0].collection]
+        with translated(self.location, writing=True), run.client.limit(seconds):
+            return await carry_out_together(run, table, operations)
 
     async def _alone(self, client: Client, operation: Operation[Any]) -> Any:
         now = None
@@ -300,13 +303,13 @@ class MongoDBDriver:
 
     async def _counted(self, work: Awaitable[T]) -> T:
         """Carry out what has to end before the connections are closed."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._under_way.add(done)
+        self._under_way += 1
         try:
             return await work
         finally:
-            self._under_way.discard(done)
-            done.set_result(None)
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_under_way.set()
 
     def _run(self, **more: Any) -> Run:
         if self._client is None:
