@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
@@ -247,8 +247,9 @@ class Client:
 
     # -------------------------------------------------------------------------------- commands
 
-    @contextmanager
-    def limit(self, seconds: float | None = None, *, opening: bool = False) -> Iterator[None]:
+    def limit(
+        self, seconds: float | None = None, *, opening: bool = False
+    ) -> AbstractContextManager[None]:
         """Bound what is called inside: the server stops it when the time is over.
 
         Parameters
@@ -259,10 +260,8 @@ class Client:
             The URL's own time for finding a server holds, not ours.
         """
         if opening:
-            yield
-            return
-        with pymongo.timeout(self.time_left() if seconds is None else seconds):
-            yield
+            return nullcontext()
+        return pymongo.timeout(self.time_left() if seconds is None else seconds)
 
     def time_left(self) -> float:
         """Answer how many seconds an operation has that begins now."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from bson import ObjectId
 
@@ -118,13 +118,14 @@ class Table:
         bound = _bound(where)
         return any(map(bound.issuperset, self.unique))
 
-    def scalar(self, where: Condition) -> bool:
-        """Tell whether a condition is but fields, no ``_id``, that equal one scalar each."""
+    def plain(self, where: Condition) -> bool:
+        """Tell whether at most one document can match, by fields that equal one scalar each."""
         bound = _bound(where)
         return (
             len(bound) == len(_conjuncts(where))
             and "_id" not in bound
             and "." not in "".join(bound)
+            and any(map(bound.issuperset, self.unique))
         )
 
     def serving(self, where: Condition, order: tuple[str, ...]) -> Index | None:
@@ -148,25 +149,24 @@ class Table:
         now
             What `StoreTime` goes by; None for the server's clock at that moment.
         """
-        match where:
-            case And(conditions):
-                parts = [self.filter(c, now) for c in conditions]
-                merged = {path: part for each in parts for path, part in each.items()}
-                return merged if len(merged) == sum(map(len, parts)) else {"$and": parts}
-            case Or(conditions):
-                return {"$or": [self.filter(c, now) for c in conditions]} if conditions else _NEVER
-            case Compare(path, op, value):
-                if value.__class__ is StoreTime:
-                    return self._timed(where, value, now)
-                if op in ("in", "nin"):
-                    if tells_time(value) or any(map(_looks_like_operators, value)):
-                        same = Or(tuple(Compare(path, "eq", one) for one in value))
-                        found = self.filter(same, now)
-                        return found if op == "in" else {"$nor": [found]}
-                    return {path: {f"${op}": [self._refer(path, one) for one in value]}}
-                return {path: {f"${op}": self._refer(path, value)}}
-            case _:
-                assert_never(where)
+        if isinstance(where, Compare):
+            return self._compare(where, now)
+        parts = [self.filter(condition, now) for condition in where.conditions]
+        if isinstance(where, Or):
+            return {"$or": parts} if parts else _NEVER
+        merged = {path: part for each in parts for path, part in each.items()}
+        return merged if len(merged) == sum(map(len, parts)) else {"$and": parts}
+
+    def _compare(self, where: Compare, now: datetime | None) -> dict[str, Any]:
+        path, op, value = where.path, where.op, where.value
+        if value.__class__ is StoreTime:
+            return self._timed(where, value, now)
+        if op not in ("in", "nin"):
+            return {path: {f"${op}": self._refer(path, value)}}
+        if tells_time(value) or any(map(_looks_like_operators, value)):
+            found = self.filter(Or(tuple(Compare(path, "eq", one) for one in value)), now)
+            return found if op == "in" else {"$nor": [found]}
+        return {path: {f"${op}": [self._refer(path, one) for one in value]}}
 
     def _timed(self, compare: Compare, value: StoreTime, now: datetime | None) -> dict[str, Any]:
         path, op = compare.path, compare.op

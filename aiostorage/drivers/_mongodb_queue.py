@@ -28,6 +28,9 @@ ABREAST: Final = 3
 TOGETHER: Final = 100
 """Operations that go together, at most."""
 
+APART: Final = (32, 1024)
+"""Operations that go by themselves where going together failed: the first time, and at most."""
+
 
 @dataclass(eq=False, slots=True)
 class _Entry(Generic[O, R]):
@@ -56,14 +59,14 @@ class Queue(Generic[O, R]):
     alone
         Carries out one operation within so many seconds.
     together
-        Carries out several, and answers a result or an error for each.
+        Carries out several, and answers a result or an error for each; is handed this queue too.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         alone: Callable[[O, float], Awaitable[R]],
-        together: Callable[[Sequence[O], float], Awaitable[Sequence[R | Exception]]],
+        together: Callable[[Queue[O, R], Sequence[O], float], Awaitable[Sequence[R | Exception]]],
     ) -> None:
         self._loop = loop
         self._alone = alone
@@ -71,12 +74,23 @@ class Queue(Generic[O, R]):
         self._waiting: list[_Entry[O, R]] = []
         self._under_way = 0
         self._looking = False
+        self._apart, self._next_apart = 0, APART[0]
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do, and nobody is at it."""
         return not self._waiting and not self._under_way
+
+    def went_well(self, well: bool) -> None:
+        """Be told whether it was good that operations went together.
+
+        If not, they go by themselves for a while, for longer each time.
+        """
+        if well:
+            self._next_apart = APART[0]
+        else:
+            self._apart, self._next_apart = self._next_apart, min(2 * self._next_apart, APART[1])
 
     async def carry_out(self, operation: O, seconds: float) -> R:
         """Carry out an operation, to the end if it has begun when the caller is cancelled."""
@@ -110,18 +124,20 @@ class Queue(Generic[O, R]):
             self._spawn(self._go())
 
     def _can_go(self) -> bool:
-        return not self._under_way or len(self._waiting) <= ABREAST - self._under_way
+        abreast = TOGETHER if self._apart else ABREAST
+        return not self._under_way or len(self._waiting) <= abreast - self._under_way
 
     async def _go(self) -> None:
         self._looking = False
         if not self._can_go():
             return  # more have come; the last one that is under way looks after them
         batch, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
-        if len(batch) > ABREAST:
-            self._under_way = ABREAST
+        if len(batch) > ABREAST and not self._apart:
+            self._under_way = TOGETHER  # nothing goes beside it
             await self._carry_out_together(batch)
             return
         self._under_way += len(batch)
+        self._apart = max(self._apart - len(batch), 0)
         for entry in batch[1:]:
             self._spawn(self._carry_out_alone(entry))
         for entry in batch[:1]:
@@ -143,7 +159,8 @@ class Queue(Generic[O, R]):
     async def _carry_out_together(self, batch: Sequence[_Entry[O, R]]) -> None:
         try:
             operations = [entry.operation for entry in batch]
-            results = await self._together(operations, min(entry.seconds for entry in batch))
+            seconds = min(entry.seconds for entry in batch)
+            results = await self._together(self, operations, seconds)
         except BaseException as error:
             for entry in batch:
                 entry.settle(None, error)

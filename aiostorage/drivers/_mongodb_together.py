@@ -21,7 +21,7 @@ from aiostorage.drivers._mongodb_client import UpdateOne
 from aiostorage.drivers._mongodb_compile import Table, one_each
 from aiostorage.drivers._mongodb_errors import as_ours
 from aiostorage.drivers._mongodb_operations import Run
-from aiostorage.drivers._mongodb_queue import ABREAST
+from aiostorage.drivers._mongodb_queue import Queue
 from aiostorage.operations import (
     And,
     Compare,
@@ -52,8 +52,7 @@ def kind_of(table: Table, operation: Operation[Any]) -> Hashable | None:
     if table.blobs or not isinstance(operation, Take | Update) or not _in_place(operation.changes):
         return None
     if isinstance(operation, Update):
-        plain = operation.changes and table.scalar(operation.where) and table.one(operation.where)
-        return operation.collection if plain else None
+        return table.name if operation.changes and table.plain(operation.where) else None
     if operation.settled is None or not one_each(operation) or table.one(operation.where):
         return None
     key = (operation.collection, operation.where, operation.order)
@@ -74,45 +73,47 @@ def _hashable(key: object) -> bool:
 
 
 async def carry_out_together(
-    run: Run, table: Table, operations: Sequence[Any]
+    run: Run, table: Table, queue: Queue[Any, Any], operations: Sequence[Any]
 ) -> Sequence[Any | Exception]:
     """Carry out operations of one kind; answer the result of each, or its error."""
     if isinstance(operations[0], Take):
-        return await _take(run, table, operations)
+        results = await _take(run, table, operations)
+        left = [position for position, taken in enumerate(results) if taken is None]
+        # where other processes take the same documents, the server sorts it out better than we do
+        queue.went_well(2 * len(left) < len(operations))
+        rest = await asyncio.gather(*(run.run(operations[position]) for position in left))
+        for position, taken in zip(left, rest, strict=True):
+            results[position] = taken
+        return results
     return await _update(run, table, operations)
 
 
-async def _take(run: Run, table: Table, takes: Sequence[Take]) -> list[list[Document]]:
-    first, results = takes[0], [list[Document]() for _ in takes]
-    left = list(range(len(takes)))
-    while len(left) > ABREAST:
-        free = await run.find(
-            table, Find(table.name, first.where, {"_id": True}, first.order, len(left))
-        )
-        ids = [document["_id"] for document in free]
-        if not ids:
-            return results
-        await run.client.collection(table.name).bulk_write(
-            [
-                UpdateOne(
-                    table.filter(And((Compare("_id", "eq", uid), first.where))),
-                    table.update(takes[position].changes, None),
-                )
-                for position, uid in zip(left, ids, strict=False)
-            ],
-            ordered=False,
-        )
-        chosen = Find(table.name, Compare("_id", "in", tuple(ids)))
-        found = {document["_id"]: document for document in await run.find(table, chosen)}
-        for position, uid in list(zip(left, ids, strict=False)):
-            document, settled = found.get(uid), takes[position].settled
-            if document is not None and settled and compile_condition(settled)(document):
-                results[position] = [document]
-                left.remove(position)
-    if left:  # somebody was faster
-        rest = await asyncio.gather(*(run.run(takes[position]) for position in left))
-        for position, taken in zip(left, rest, strict=True):
-            results[position] = taken
+async def _take(run: Run, table: Table, takes: Sequence[Take]) -> list[list[Document] | None]:
+    """Answer what each take got; None for those that others were faster than."""
+    first = takes[0]
+    free = await run.find(
+        table, Find(table.name, first.where, {"_id": True}, first.order, len(takes))
+    )
+    ids = [document["_id"] for document in free]
+    results: list[list[Document] | None] = [None if n < len(ids) else [] for n in range(len(takes))]
+    if not ids:
+        return results
+    await run.client.collection(table.name).bulk_write(
+        [
+            UpdateOne(
+                table.filter(And((Compare("_id", "eq", uid), first.where))),
+                table.update(take.changes, None),
+            )
+            for take, uid in zip(takes, ids, strict=False)
+        ],
+        ordered=False,
+    )
+    found = await run.find(table, Find(table.name, Compare("_id", "in", tuple(ids))))
+    by_id = {document["_id"]: document for document in found}
+    for position, (take, uid) in enumerate(zip(takes, ids, strict=False)):
+        document, settled = by_id.get(uid), take.settled
+        if document is not None and settled and compile_condition(settled)(document):
+            results[position] = [document]
     return results
 
 

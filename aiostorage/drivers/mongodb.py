@@ -57,6 +57,9 @@ DATABASE: Final = "aiostorage"
 HASTE: Final = 1.0
 """Seconds: an operation that has less left goes by itself, lest others fail with it."""
 
+QUEUES: Final = 100
+"""Kinds of operations that are remembered, although there is nothing to do."""
+
 
 class MongoDBDriver:
     """Documents in a MongoDB database.
@@ -208,11 +211,9 @@ class MongoDBDriver:
         queue = self._queues.get(kind)
         if queue is None:
             queue = self._queues[kind] = Queue(client.loop, self._queued, self._queued_together)
-        try:
-            return cast(T, await self._counted(queue.carry_out(operation, seconds)))
-        finally:
-            if queue.idle and self._queues.get(kind) is queue:
-                del self._queues[kind]
+            if len(self._queues) > QUEUES:
+                self._queues = {k: q for k, q in self._queues.items() if q is queue or not q.idle}
+        return cast(T, await self._counted(queue.carry_out(operation, seconds)))
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
@@ -229,10 +230,12 @@ class MongoDBDriver:
         with translated(self.location, writing=True), run.client.limit(seconds):
             return await run.run(operation)
 
-    async def _queued_together(self, operations: Sequence[Operation[Any]], seconds: float) -> Any:
+    async def _queued_together(
+        self, queue: Queue[Any, Any], operations: Sequence[Operation[Any]], seconds: float
+    ) -> Any:
         run, table = self._run(), self._tables[operations[0].collection]
         with translated(self.location, writing=True), run.client.limit(seconds):
-            return await carry_out_together(run, table, operations)
+            return await carry_out_together(run, table, queue, operations)
 
     async def _alone(self, client: Client, operation: Operation[Any]) -> Any:
         now = None
