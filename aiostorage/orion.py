@@ -87,8 +87,9 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
     ) -> None:
         given = dict(database or {})
         host = given.pop("host", None)
-        for name in ("type", "name", "port"):  # Oríon's defaults for its own databases
-            given.pop(name, None)
+        for key in ("type", "port"):  # Oríon's defaults for its own databases
+            given.pop(key, None)
+        name = given.pop("name", None)
         url = url or given.pop("url", None) or (host if "://" in str(host or "") else None)
         if url is None:
             raise errors.ConfigurationError(
@@ -96,6 +97,8 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
                 "sqlite:///tune.db}}` into Oríon's configuration, or put the URL into "
                 "ORION_DB_ADDRESS"
             )
+        if name is not None and _names_no_database(url):
+            given["database"] = name
         self._options = {
             "lost_after": float(BEATS * orion.core.config.worker.heartbeat),
             "state_codec": "pickle",
@@ -178,9 +181,9 @@ class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Orío
     # ------------------------------------------------------------------------------- trials
 
     def register_trial(self, trial: Any) -> Any:
-        """Store a new trial; it gets its database id."""
+        """Store a new trial; it gets its database id, and its times as they are stored."""
         stored = self._ask(self._storage.register_trial, _ours(trial))
-        trial.id_override = stored.id_override
+        trial.id_override, trial.submit_time = stored.id_override, naive(stored.submit_time)
         return trial
 
     def reserve_trial(self, experiment: Any) -> Any:
@@ -350,7 +353,9 @@ class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is 
     ----------
     host
         The URL, if `url` is not given; see `AioStorage`.
-    name, port, username, password
+    name
+        The database, where `host` is the URL of a MongoDB server and names none.
+    port, username, password
         Taken for Oríon's sake: all that is needed stands in the URL.
     options
         As in `AioStorage`.
@@ -365,7 +370,8 @@ class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is 
         password: str | None = None,
         **options: Any,
     ) -> None:
-        self._storage = AioStorage({"host": host, **options})._storage  # noqa: SLF001  of this module
+        given = {"host": host, "name": name, **options}
+        self._storage = AioStorage(given)._storage  # noqa: SLF001  of this module
         super().__init__(self._storage.location, name, port, username, password)
 
     def __repr__(self) -> str:
@@ -445,6 +451,14 @@ class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is 
             return self._storage.in_collections(method, *args)
 
 
+def _names_no_database(url: str) -> bool:
+    """Tell whether a URL leads to a server whose database has to be named beside it."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("mongodb", "mongodb+srv"):
+        return False
+    return not rest.partition("?")[0].rpartition("@")[2].partition("/")[2]
+
+
 def _shared_storage(options: Mapping[str, Any]) -> SyncStorage:
     key = Path.cwd(), repr(sorted(options.items()))  # a path may be relative
     storage = _shared.get(key)
@@ -472,5 +486,23 @@ def _orions(found: Trial | Sequence[Trial] | None) -> Any:
     if found is None:
         return None
     if isinstance(found, Trial):
-        return OrionTrial(**naive(found.to_dict()))
-    return [OrionTrial(**naive(trial.to_dict())) for trial in found]
+        return _orions_trial(found)
+    return [_orions_trial(trial) for trial in found]
+
+
+def _orions_trial(trial: Trial) -> Any:
+    # without `to_dict`, which computes the id: Oríon asks for all trials all the time
+    return OrionTrial(
+        _id=trial.id_override,
+        experiment=trial.experiment,
+        status=trial.status,
+        worker=trial.worker,
+        submit_time=naive(trial.submit_time),
+        start_time=naive(trial.start_time),
+        end_time=naive(trial.end_time),
+        heartbeat=naive(trial.heartbeat),
+        parent=trial.parent,
+        exp_working_dir=trial.exp_working_dir,
+        params=[naive(param.to_dict()) for param in trial.param_list],
+        results=[naive(result.to_dict()) for result in trial.results],
+    )

@@ -1,7 +1,7 @@
 """Coming over from Oríon's own databases, and going back to them.
 
-`import_orion` copies a PickledDB file into any storage; `export_orion` makes such a file of one.
-Both need Oríon, of which nothing is imported before they are called.
+`import_orion` copies a PickledDB file or a MongoDB database into any storage; `export_orion` makes
+such a file of one. Both need Oríon, of which nothing is imported before they are called.
 """
 
 from __future__ import annotations
@@ -30,11 +30,20 @@ from aiostorage._core.foreign import (
 )
 from aiostorage._core.importer import Importer
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
+from aiostorage._core.state import PickleCodec
 from aiostorage._core.storage import Storage
 from aiostorage.errors import BackendError, ConfigurationError, EncodingError, NotADatabaseError
 from aiostorage.operations import Document
 
-__all__ = ["Count", "Counts", "Progress", "export_orion", "import_orion"]
+__all__ = [
+    "Count",
+    "Counts",
+    "Progress",
+    "export_orion",
+    "import_orion",
+    "is_url",
+    "location_of",
+]
 
 _Documents: TypeAlias = dict[str, list[Document]]
 """What a store of Oríon's holds, by collection."""
@@ -44,18 +53,26 @@ _PICKLE: Final = b"\x80"
 """The first byte of what `pickle` has written since its protocol 2."""
 
 
+_SCHEMES: Final = ("mongodb", "mongodb+srv")
+"""Of the URLs of databases."""
+
+PAGE: Final = 1000
+"""Documents of a database that are read in one go."""
+
+
 async def import_orion(
-    source: Path,
+    source: Path | str,
     storage: Storage,
     *,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Counts:
-    """Copy a PickledDB file of Oríon into a storage.
+    """Copy a PickledDB file or a MongoDB database of Oríon into a storage.
 
     Experiments come over with their trials and the state of their algorithm, and benchmarks. To
-    read a PickledDB is to unpickle it, and **that runs code which the file contains**: name only
-    files that come from people you trust. The file is not changed, and not locked.
+    read a PickledDB is to unpickle it, and so it is with the states in a database: **that runs code
+    which the source contains**. Name only sources that come from people you trust. The source is
+    not changed, and not locked.
 
     Nothing that is in the storage is changed. An experiment of the same name and version is taken
     for the same one if it was created at the same moment (``metadata.datetime``) and has the same
@@ -73,7 +90,8 @@ async def import_orion(
     Parameters
     ----------
     source
-        The file.
+        The file; or the URL of the database, as it is for `aiostorage.open_storage`:
+        ``mongodb://host/orion``.
     storage
         Where it is copied to. Better nobody works there on the same experiments meanwhile.
     overwrite
@@ -94,14 +112,22 @@ async def import_orion(
     EncodingError
         Something cannot be stored here; it is named. Nothing was written.
     NotADatabaseError
-        The file is no PickledDB.
+        The file is no PickledDB, or the database is not Oríon's.
     ConfigurationError
-        There is no such file, or Oríon is not installed.
+        There is no such file or database, or Oríon is not installed.
+    PermissionDenied
+        The server of the database does not let us in.
     BackendError
-        Counting afterwards, something was missing.
+        The server does not answer; or counting afterwards, something was missing.
     """
-    studies, benchmarks, orphans = await anyio.to_thread.run_sync(_sorted_documents, Path(source))
-    importer = Importer(storage, str(source), _loaded, overwrite=overwrite, progress=progress)
+    if is_url(source):
+        documents = await _read_database(str(source), progress or (lambda _: None))
+    else:
+        documents = await anyio.to_thread.run_sync(_read, Path(source))
+    studies, benchmarks, orphans = await anyio.to_thread.run_sync(_sorted, documents)
+    importer = Importer(
+        storage, location_of(source), _loaded, overwrite=overwrite, progress=progress
+    )
     return await importer.run(studies, benchmarks, orphans)
 
 
@@ -164,10 +190,53 @@ async def export_orion(
 # ------------------------------------------------------------------------------------- reading
 
 
-def _sorted_documents(source: Path) -> tuple[list[Study], list[Document], int]:
-    documents = _read(source)
+def is_url(source: object) -> bool:
+    """Tell whether a source of an import is the URL of a database, and no file."""
+    return isinstance(source, str) and source.partition("://")[0].lower() in _SCHEMES
+
+
+def location_of(source: Path | str) -> str:
+    """Answer what people may read of the source of an import: no password is in it."""
+    return _database(str(source)).location if is_url(source) else str(source)
+
+
+def _sorted(documents: _Documents) -> tuple[list[Study], list[Document], int]:
     studies, orphans = studies_of(documents)
     return studies, benchmarks_of(documents), orphans
+
+
+def _database(url: str) -> Storage:
+    from aiostorage.factory import open_storage  # noqa: PLC0415  no engine for a file
+
+    return open_storage(url, read_only=True)
+
+
+async def _read_database(url: str, report: Callable[[Progress], None]) -> _Documents:
+    """Answer what a database holds, by our own engine, which changes nothing in it."""
+    if not _names_database(url):
+        raise ConfigurationError(
+            f"{location_of(url).rpartition('/')[0]}: which database? put its name into the URL; "
+            "Oríon's own default is orion"
+        )
+    documents: _Documents = {name: [] for name in _COLLECTIONS}
+    async with _database(url) as storage:
+        total = sum([await storage.collections.count(name, {}) for name in _COLLECTIONS])
+        for name in _COLLECTIONS:
+            async for page in storage.collections.pages(name, {}, PAGE):
+                documents[name] += page
+                report(Progress("read", sum(map(len, documents.values())), total))
+    nameless = sum(not isinstance(one.get("name"), str) for one in documents[EXPERIMENTS])
+    if nameless:
+        raise NotADatabaseError(
+            f"{location_of(url)} is not a database of Oríon: {nameless} of its experiments "
+            "have no name"
+        )
+    return documents
+
+
+def _names_database(url: str) -> bool:
+    place = url.partition("://")[2].partition("?")[0]
+    return bool(place.rpartition("@")[2].partition("/")[2])
 
 
 def _read(path: Path) -> _Documents:
@@ -202,13 +271,8 @@ def _check_pickle(path: Path) -> None:
 
 
 def _loaded(state: Any) -> Any:
-    """Answer the state of an algorithm as it was before Oríon pickled it."""
-    if not isinstance(state, bytes):
-        return state
-    try:
-        return pickle.loads(state)  # noqa: S301 -- the caller has unpickled the whole file
-    except Exception as error:  # unpickling calls anything
-        raise EncodingError(f"cannot be unpickled: {error!r}") from error
+    """Answer the state of an algorithm as it was before Oríon, or we, encoded it."""
+    return PickleCodec().decode(state) if isinstance(state, bytes) else state
 
 
 @contextmanager

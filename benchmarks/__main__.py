@@ -105,11 +105,11 @@ def _orion(console: Console, directory: Path, *, quick: bool) -> None:
             f"Oríon's {one.what}: {one.aiostorage:,.0f} on aiostorage, {one.pickleddb:,.1f} on "
             f"PickledDB: ratio {one.aiostorage / one.pickleddb:.0f}"
         )
-    hunt = oriondb.hunts(directory, 20 if quick else 200, 4)
-    console.print(
-        f"Oríon, {hunt.what}: {hunt.aiostorage:.1f} on aiostorage, {hunt.pickleddb:.1f} on "
-        f"PickledDB: ratio {hunt.pickleddb / hunt.aiostorage:.1f}"
-    )
+    for one in oriondb.hunts(directory, 20 if quick else 200, 4):
+        console.print(
+            f"Oríon, {one.what}: {one.aiostorage:.1f} on aiostorage, {one.pickleddb:.1f} on "
+            f"PickledDB: ratio {one.pickleddb / one.aiostorage:.2f}"
+        )
 
 
 def _mongodb(console: Console, directory: Path, *, quick: bool) -> None:

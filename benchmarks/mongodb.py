@@ -24,6 +24,7 @@ from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, MongoClient, ReturnDocument, WriteConcern
 
 from aiostorage import open_storage
+from benchmarks import oriondb
 from benchmarks.workload import Measure, cycle, fill, rate, reserve, watched
 
 __all__ = [
@@ -261,13 +262,15 @@ async def _beside_orion(
 ) -> list[Paired]:
     measured = []
     trials = 2 * (rounds + 1) * (count + SPARE)
-    with _database(url) as database, _database(url) as theirs_database:
-        async with open_storage(url, client=library, database=database) as storage:
-            for what, action in (("reservations", reserve), ("cycles", cycle)):
+    for what, action in (("reservations", reserve), ("cycles", cycle)):
+        with _database(url) as database, _database(url) as theirs_database:
+            orion = _Orion(url, theirs_database, trials)
+            async with open_storage(url, client=library, database=database) as storage:
                 experiment = await fill(storage, what, trials)
-                orion = _Orion(url, theirs_database, what, trials)
 
-                async def ours(action: Any = action, experiment: Any = experiment) -> Measure:
+                async def ours(
+                    storage: Any = storage, action: Any = action, experiment: Any = experiment
+                ) -> Measure:
                     return await rate(lambda: action(storage, experiment), tasks, count)
 
                 async def theirs(orion: _Orion = orion, what: str = what) -> Measure:
@@ -281,31 +284,25 @@ async def _beside_orion(
 class _Orion:
     """Oríon's storage, on a database as it makes one itself."""
 
-    def __init__(self, url: str, database: str, name: str, trials: int) -> None:
-        from orion.storage.base import setup_storage  # noqa: PLC0415
-
-        from benchmarks import oriondb  # noqa: PLC0415
-
+    def __init__(self, url: str, database: str, trials: int) -> None:
         place, _, options = url.partition("?")
-        self._storage = setup_storage(
-            {
-                "type": "legacy",
-                "database": {
-                    "type": "mongodb",
-                    "host": f"{place.rstrip('/')}/{database}?{options}",
-                    "name": database,
-                },
-            }
-        )
-        self._holder = oriondb.Holder(oriondb.fill(self._storage, name, trials))
+        host = f"{place.rstrip('/')}/{database}?{options}"
+        config = {
+            "type": "legacy",
+            "database": {"type": "mongodb", "host": host, "name": database},
+        }
+        self._holder = oriondb.filled(config, trials)
+        self._storage = oriondb.opened(config)
 
     def reserve(self) -> Any:
+        """Reserve one trial."""
         trial = self._storage.reserve_trial(self._holder)
         if trial is None:
             raise AssertionError("the experiment ran out of trials; make more")
         return trial
 
     def cycle(self) -> None:
+        """Take one trial from its reservation to its completion."""
         from orion.core.worker.trial import Trial  # noqa: PLC0415
 
         trial = self.reserve()

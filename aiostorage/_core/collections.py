@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from aiostorage._core.records import Records, both, document_of, query_of, update_of
@@ -42,6 +42,13 @@ class Collections:
         """Answer what matches, by insertion."""
         condition, selected = query_of(query, selection)
         return await self._records.execute(Find(collection, condition, selected))
+
+    async def pages(
+        self, collection: str, query: Mapping[str, Any] | None, size: int
+    ) -> AsyncIterator[list[Document]]:
+        """Answer what matches page by page, by insertion."""
+        async for documents in self._records.pages(Find(collection, query_of(query)[0]), size):
+            yield documents
 
     async def take(
         self, collection: str, query: Mapping[str, Any] | None, changes: Mapping[str, Any]

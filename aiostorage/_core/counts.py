@@ -14,9 +14,10 @@ class Progress:
     Attributes
     ----------
     collection
-        ``experiments``, ``benchmarks`` or ``trials``.
+        ``experiments``, ``benchmarks`` or ``trials``; before them ``read``, where the source is a
+        database, for all that is read from it.
     done, total
-        How many documents are done, of how many that have to be written.
+        How many documents are done, of how many that have to be written or read.
     """
 
     collection: str

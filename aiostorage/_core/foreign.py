@@ -31,12 +31,16 @@ __all__ = [
 ]
 
 _FINAL: Final = ("completed", "broken")
+_ATOMS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+"""Types whose values are the same for Oríon and for us."""
 _TICK: Final = timedelta(milliseconds=1)
 """The coarsest clock among the engines."""
 
 
 def listed(value: Any) -> Any:
     """Answer a copy with lists for tuples, which Oríon's MongoDB makes of them as well."""
+    if value.__class__ in _ATOMS:  # nearly all are, and Oríon asks for all trials all the time
+        return value
     if isinstance(value, Mapping):
         return {key: listed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -46,6 +50,8 @@ def listed(value: Any) -> Any:
 
 def naive(value: Any) -> Any:
     """Answer a copy with naive UTC for aware times, as Oríon expects them."""
+    if value.__class__ in _ATOMS:
+        return value
     if isinstance(value, datetime):
         return value.astimezone(UTC).replace(tzinfo=None)
     if isinstance(value, dict):
@@ -117,7 +123,9 @@ def studies_of(documents: Mapping[str, Iterable[Document]]) -> tuple[list[Study]
     """
     locks: dict[Any, Document] = {}
     for lock in documents.get(ALGO, ()):
-        locks.setdefault(lock.get("experiment"), lock)
+        # `orion db upgrade` adds another one, empty, to a MongoDB that has one
+        if locks.get(lock.get("experiment"), {}).get("state") is None:
+            locks[lock.get("experiment")] = lock
     studies: dict[Any, Study] = {}
     keys = set()
     for document in documents.get(EXPERIMENTS, ()):

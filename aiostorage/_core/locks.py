@@ -23,9 +23,14 @@ from aiostorage._core.identity import experiment_uid, get_uid, new_token
 from aiostorage._core.layout import ALGO, WAITERS
 from aiostorage._core.records import Records, document_of, equal
 from aiostorage._core.state import StateCodec
-from aiostorage._core.timeouts import sheltered, tidy_up
+from aiostorage._core.timeouts import sheltered
 from aiostorage.algorithm import LockedAlgorithmState
-from aiostorage.errors import AioStorageError, LockAcquisitionTimeout, LockError, LockLost
+from aiostorage.errors import (
+    LockAcquisitionTimeout,
+    LockError,
+    LockLost,
+    TemporaryBackendError,
+)
 from aiostorage.operations import (
     And,
     Compare,
@@ -122,13 +127,7 @@ class Locks:
 
     async def override(self, experiment: Any, uid: Any, new_state: Any) -> int:
         uid = get_uid(experiment, uid)
-        changes: dict[str, Any] = {
-            "locked": 0,
-            "owner": None,
-            "since": None,
-            "expires": None,
-            "heartbeat": NOW,
-        }
+        changes = _open()
         if new_state is not None:
             changes["state"] = await self._encoded(new_state, None)
         return await self._records.execute(Update(ALGO, equal(experiment=uid, locked=1), changes))
@@ -212,12 +211,10 @@ class Locks:
                 await anyio.sleep(pause)
                 # without a mark this answers at once: what came before it is looked at once more
                 mark = await self._records.wait_for_change(ALGO, mark, limit - pause)
-        except BaseException:
+        except BaseException as error:
             # the lock may be ours by now, if its answer did not reach us
             give_up = (self._leave(token), Update(ALGO, _owned(uid, token), _open()))
-            await tidy_up(
-                self._lease, lambda: self._records.transact(give_up), "leaving the lock's queue"
-            )
+            await self._records.undo(give_up, error, self._lease, "leaving the lock's queue")
             raise
 
     async def _ahead(self, uid: Any, token: str) -> int:
@@ -228,7 +225,11 @@ class Locks:
         return tokens.index(token) if token in tokens else len(tokens)
 
     async def _take(self, uid: Any, token: str, *, waited: bool) -> Document | None:
-        free = Or((Compare("locked", "eq", 0), Compare("expires", "lte", NOW)))
+        # When Oríon's own storage opens the lock of a dead holder and takes it, the lease stays and
+        # the heartbeat does not: within a lease of it, its holder is not robbed.
+        quiet = Compare("heartbeat", "lte", StoreTime(-self._lease))
+        expired = And((Compare("expires", "lte", NOW), quiet))
+        free = Or((Compare("locked", "eq", 0), expired))
         changes = {
             "locked": 1,
             "owner": token,
@@ -269,6 +270,9 @@ class Locks:
     ) -> AsyncIterator[LockedAlgorithmState]:
         """Hand the state to the body; save it afterwards, or leave the old one."""
         state: LockedAlgorithmState | None = None
+        give_up: list[Update | Delete] = [Update(ALGO, _owned(uid, token), _open())]
+        if queued:
+            give_up.append(self._leave(token))
         try:
             state = await self._opened(record)
 
@@ -280,14 +284,10 @@ class Locks:
             async with repeating(renew, self._lease / 3):
                 yield state
             data = await self._encoded(state.state, record["state"])
-        except BaseException:
+        except BaseException as error:
             if state is not None:
                 state.reset()
-            await tidy_up(
-                self._lease,
-                lambda: self._release(uid, token, _open(), queued=queued),
-                "releasing the algorithm lock",
-            )
+            await self._records.undo(give_up, error, self._lease, "releasing the algorithm lock")
             raise
         # a receipt, by which we know that we released it even if others have had it since
         receipts = [token, *(record.get("released") or ())][:RECEIPTS]
@@ -298,9 +298,10 @@ class Locks:
             released = await sheltered(
                 self._lease, lambda: self._release(uid, token, changes, queued=queued)
             )
+        except TemporaryBackendError as error:
+            await self._records.undo(give_up, error, self._lease, "releasing the algorithm lock")
+            raise
         except TimeoutError as error:
-            if isinstance(error, AioStorageError):
-                raise
             raise LockLost(
                 "the lock could not be released within its lease", holder=token
             ) from error
@@ -398,9 +399,10 @@ def _owned(uid: Any, token: str) -> And:
 
 
 def _open() -> dict[str, Any]:
-    """Return the changes that open the lock; `owner` stays, to tell afterwards who had it.
+    """Return the changes that open the lock.
 
-    `expires` goes: when Oríon's own storage takes the lock on a database that both use, it sets
-    none, and a lease of ours that has run out must not make its lock free.
+    Nothing of ours stays but the receipts. Oríon's own storage, which may work on the same
+    database, takes the lock without touching what it does not know: an `owner` would seem to hold
+    it, and could write by its token; a lease that has run out would make it free.
     """
-    return {"locked": 0, "heartbeat": NOW, "expires": None}
+    return {"locked": 0, "owner": None, "since": None, "heartbeat": NOW, "expires": None}

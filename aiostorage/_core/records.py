@@ -5,6 +5,7 @@ Everything above talks to `Records`, and only `Records` talks to a driver.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,15 @@ from aiostorage._core.layout import LAYOUT
 from aiostorage._core.projection import check_changes, check_selection
 from aiostorage._core.query import parse
 from aiostorage._core.retry import RetryPolicy, retrying
-from aiostorage.errors import DuplicateKeyError, EncodingError, StorageClosedError, UnsupportedQuery
+from aiostorage._core.timeouts import tidy_up
+from aiostorage.errors import (
+    AioStorageError,
+    DuplicateKeyError,
+    EncodingError,
+    StorageClosedError,
+    TemporaryBackendError,
+    UnsupportedQuery,
+)
 from aiostorage.operations import (
     And,
     Collection,
@@ -39,6 +48,11 @@ __all__ = ["Records", "both", "changes_of", "document_of", "equal", "query_of", 
 
 T = TypeVar("T")
 
+log = logging.getLogger("aiostorage")
+
+LAST = 1.0
+"""Seconds for a last attempt to take back what may have been done for nobody."""
+
 _COLLECTIONS: dict[str, Collection] = {c.name: c for c in LAYOUT.collections}
 
 
@@ -57,6 +71,7 @@ class Records:
         self.driver = driver
         self.policy = policy
         self._closed = False
+        self._owed: list[tuple[Operation[Any], ...]] = []
         self._opened_in = 0
         self._opening = (0, anyio.Lock())
 
@@ -89,6 +104,8 @@ class Records:
         if not self._closed:
             self._closed = True
             if self._opened_in:
+                if self._owed:
+                    await tidy_up(LAST, self._settle_up, "giving back what was taken for nobody")
                 await self.driver.aclose()
 
     async def _ready(self) -> None:
@@ -102,6 +119,8 @@ class Records:
         await self._ready()
 
         async def attempt(uncertain: bool) -> T:
+            if self._owed:
+                await self._settle_up()
             if uncertain:
                 return cast(T, (await self._again((operation,)))[0])
             return await self.driver.execute(operation)
@@ -116,11 +135,42 @@ class Records:
         await self._ready()
 
         async def attempt(uncertain: bool) -> list[Any]:
+            if self._owed:
+                await self._settle_up()
             if uncertain:
                 return await self._again(operations)
             return await self.driver.transact(operations)
 
         return await retrying(self.policy, attempt)
+
+    async def undo(
+        self, operations: Sequence[Operation[Any]], error: BaseException, seconds: float, what: str
+    ) -> None:
+        """Take back what may have been done for nobody, as `error` happened.
+
+        If the engine does not answer it is taken back with the next call. Where the policy has
+        run out it has not answered for long enough: then that is tried only once.
+        """
+        self._owed.append(tuple(operations))
+        if isinstance(error, TemporaryBackendError):
+            await tidy_up(min(LAST, seconds), self._settle_up, what)
+        else:
+            await tidy_up(seconds, lambda: retrying(self.policy, lambda _: self._settle_up()), what)
+
+    async def _settle_up(self) -> None:
+        """Take back what could not be taken back before."""
+        while self._owed:
+            operations = self._owed.pop()
+            try:
+                await self.driver.transact(operations)
+            except BaseException as error:
+                if isinstance(error, AioStorageError) and not isinstance(
+                    error, TemporaryBackendError
+                ):
+                    log.warning("what was taken for nobody cannot be given back: %s", error)
+                    continue
+                self._owed.append(operations)
+                raise
 
     async def _again(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations that may have happened already."""

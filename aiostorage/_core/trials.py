@@ -22,7 +22,6 @@ from aiostorage._core.records import (
     query_of,
     update_of,
 )
-from aiostorage._core.timeouts import tidy_up
 from aiostorage.errors import FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import (
     And,
@@ -196,12 +195,9 @@ class Trials:
     ) -> None:
         """Undo what may have been reserved for nobody, as the answer did not get through."""
         if not isinstance(error, Exception) or _uncertain(error):
-            back = Update(TRIALS, ours, changes)
-            await tidy_up(
-                self._records.policy.total,
-                lambda: self._records.execute(back),
-                "giving a reservation back",
-            )
+            back = (Update(TRIALS, ours, changes),)
+            seconds = self._records.policy.total
+            await self._records.undo(back, error, seconds, "giving a reservation back")
 
     async def _write(self, trial: Trial, was: str, changes: Mapping[str, Any]) -> None:
         """Change a trial that is ours and has the status `was`."""

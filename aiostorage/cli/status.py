@@ -25,7 +25,7 @@ ALWAYS = ("new", "reserved", "completed")
 
 
 @click.command
-@click.argument("url")
+@click.argument("url", envvar="AIOSTORAGE_URL")
 @click.option("--experiment", metavar="NAME", help="Show only this experiment, in all versions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 @debug_option
@@ -33,10 +33,12 @@ def status(url: str, experiment: str | None, as_json: bool) -> None:
     """Show the experiments of a storage.
 
     For each experiment: how many trials there are in which status, the smallest objective of the
-    completed ones, and who holds its algorithm lock since when. Nothing is changed, and no file is
-    created; other processes may go on working there.
+    completed ones, and who holds its algorithm lock since when. Nothing is changed, and no file or
+    database is created; other processes may go on working there.
 
-    URL is for example sqlite:///tune.db (a relative path) or sqlite:////home/me/tune.db.
+    URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
+    mongodb://localhost/tune, which may be a database of Oríon's own. Without one it is that of the
+    environment's AIOSTORAGE_URL, where a password is not for all to see.
     """
     storage = open_existing(url)
     location, found = storage.location, anyio.run(_look, storage, experiment)

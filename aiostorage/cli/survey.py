@@ -32,9 +32,9 @@ class LockView:
     Parameters
     ----------
     owner
-        Who holds it, or held it last.
+        Who holds it; None if it is free, or if Oríon's own storage holds it.
     since
-        When that one got it.
+        When the owner got it.
     heartbeat
         When it was last acquired, renewed or released.
     """
@@ -87,8 +87,15 @@ class Survey:
         }
 
 
-def open_existing(url: str) -> Storage:
-    """Make the storage of a URL, if what it names is there already.
+def open_existing(url: str, **settings: Any) -> Storage:
+    """Make the storage of a URL, to look at what is there already.
+
+    A MongoDB database is looked at when the storage is opened, and raises the same errors then.
+
+    Parameters
+    ----------
+    settings
+        Those of `open_storage`.
 
     Raises
     ------
@@ -97,8 +104,10 @@ def open_existing(url: str) -> Storage:
     NotADatabaseError
         The file is not one of aiostorage's.
     """
-    storage = open_storage(url)
     scheme = url.partition("://")[0].lower()
+    if scheme in ("mongodb", "mongodb+srv"):
+        return open_storage(url, read_only=True, **settings)
+    storage = open_storage(url, **settings)
     if scheme == "memory":
         raise ConfigurationError("a storage in memory ends with its process: nothing to look at")
     if scheme == "sqlite":

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import anyio
 import click
@@ -20,7 +20,7 @@ from aiostorage.cli.survey import open_existing
 from aiostorage.cli.text import plural, span
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import open_storage
-from aiostorage.transfer import Counts, Progress, export_orion, import_orion
+from aiostorage.transfer import Counts, Progress, export_orion, import_orion, is_url, location_of
 
 __all__ = ["export_command", "import_command"]
 
@@ -35,8 +35,21 @@ _NOUNS: Final = {
 }
 
 
+class _Source(click.Path):
+    """A file, or the URL of a database."""
+
+    name = "source"
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Leave a URL as it is; check a path."""
+        return value if is_url(value) else super().convert(value, param, ctx)
+
+
 @click.command("import-orion")
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("source", type=_Source())
 @click.argument("dest")
 @click.option(
     "--overwrite", is_flag=True, help="Replace experiments that are there but differ, as a whole."
@@ -49,12 +62,14 @@ _NOUNS: Final = {
     help="How algorithm state is written; Oríon on aiostorage expects pickle.",
 )
 @debug_option
-def import_command(source: Path, dest: str, overwrite: bool, state_codec: str) -> None:
-    """Copy a PickledDB file of Oríon into a storage.
+def import_command(source: Path | str, dest: str, overwrite: bool, state_codec: str) -> None:
+    """Copy a PickledDB file or a MongoDB database of Oríon into a storage.
 
-    SOURCE is read by unpickling it, which runs code that it contains: it has to come from people
-    you trust. DEST is for example sqlite:///tune.db. Run the command again after an interruption,
-    and it goes on. Nothing that is in DEST is changed: what is there and differs is refused.
+    SOURCE is the file, or the URL of the database with its name: mongodb://localhost/orion. It is
+    left as it is. It is read by unpickling it (of a database, the states of the algorithms), which
+    runs code that it contains: it has to come from people you trust. DEST is for example
+    sqlite:///tune.db. Run the command again after an interruption, and it goes on. Nothing that is
+    in DEST is changed: what is there and differs is refused.
     """
     if dest.partition("://")[0].lower() == "memory":
         raise ConfigurationError("a storage in memory ends with its process: nothing would be left")
@@ -65,7 +80,7 @@ def import_command(source: Path, dest: str, overwrite: bool, state_codec: str) -
         async with aclosing(storage):
             return await import_orion(source, storage, overwrite=overwrite, progress=report)
 
-    _run(copy, str(source), storage.location)
+    _run(copy, location_of(source), storage.location)
 
 
 @click.command("export-orion")
@@ -76,11 +91,11 @@ def import_command(source: Path, dest: str, overwrite: bool, state_codec: str) -
 def export_command(source: str, dest: Path, overwrite: bool) -> None:
     """Copy a storage into a PickledDB file, for Oríon to carry on there.
 
+    SOURCE is for example sqlite:///tune.db or mongodb://localhost/tune.
     Pickled algorithm states in SOURCE are unpickled, which runs code that they contain. DEST gets
     its name when it is complete.
     """
-    open_existing(source)  # refuses what is not there
-    storage = open_storage(source, state_codec="pickle")
+    storage = open_existing(source, state_codec="pickle")
 
     async def copy(report: Callable[[Progress], None]) -> Counts:
         async with aclosing(storage):

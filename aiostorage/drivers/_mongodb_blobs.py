@@ -11,7 +11,7 @@ import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import gridfs.errors
@@ -82,7 +82,9 @@ class Blobs:
     ) -> dict[str, Any]:
         taken_out = dict(values)
         for name in self._large(table, values):
-            place, file = {"collection": table.name, "field": name}, ObjectId()
+            # by the server's clock, for `sweep`; GridFS itself puts in that of this machine
+            place = {"collection": table.name, "field": name, "at": await self._client.now()}
+            file = ObjectId()
             files.append(str(file))
             await self._client.bucket(BUCKET, CHUNK).upload_from_stream_with_id(
                 file, f"{table.name}.{name}", io.BytesIO(values[name]), metadata=place
@@ -156,7 +158,7 @@ class Blobs:
 
     async def sweep(self, tables: Mapping[str, Table]) -> None:
         """Delete what was written a while ago and never referred to."""
-        old = {"uploadDate": {"$lt": datetime.now(UTC) - SWEEP}}
+        old = {"metadata.at": {"$lt": await self._client.now() - SWEEP}}
         cursor = self._client.collection(f"{BUCKET}.files").find(old)
         for file in await cursor.to_list(None):
             place = file.get("metadata") or {}

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import anyio
 
-from aiostorage.drivers._mongodb_client import Client
+from aiostorage.drivers._mongodb_client import Client, cancellations
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.errors import AioStorageError
 
@@ -99,7 +99,8 @@ class Changes:
 
         def unwanted() -> bool:
             idle = not self._waiting and self._client.loop.time() - self._last_wait > IDLE
-            stream.over = idle or stream is not self._stream
+            cancelled = cancellations() > 0  # a library may have swallowed it
+            stream.over = idle or cancelled or stream is not self._stream
             return stream.over
 
         try:

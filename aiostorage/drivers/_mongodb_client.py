@@ -8,10 +8,11 @@ here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
@@ -22,12 +23,23 @@ import pymongo
 from bson import DBRef, Int64, ObjectId
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
-from pymongo.uri_parser import parse_uri
+from pymongo.uri_parser import parse_uri, split_options
 
-from aiostorage.drivers._mongodb_errors import translated
+from aiostorage._core.timeouts import sheltered
+from aiostorage.drivers._mongodb_errors import brief, translated
 from aiostorage.errors import BackendError, ConfigurationError
 
-__all__ = ["Client", "ClientLibrary", "Settings", "UpdateOne", "as_stored", "check_url", "connect"]
+__all__ = [
+    "MARGIN",
+    "Client",
+    "ClientLibrary",
+    "Settings",
+    "UpdateOne",
+    "as_stored",
+    "cancellations",
+    "check_url",
+    "connect",
+]
 
 T = TypeVar("T")
 
@@ -41,6 +53,9 @@ PARTIAL: Final = 17
 
 SELECTION: Final = 15_000
 """Milliseconds to look for a server, where the URL says nothing."""
+
+CLOSING: Final = 2.0
+"""Seconds to tell the server that we go."""
 
 MARGIN: Final = 0.95
 """Part of the time left that the server gets, so that its answer comes before ours is given up."""
@@ -60,6 +75,8 @@ class _Plain(TypeDecoder):
     def transform_bson(self, value: Any) -> Any:
         return self._transform(value)
 
+
+_LIBRARY: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 _DOCUMENTS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
     tz_aware=True,
@@ -87,6 +104,8 @@ class Settings:
         Hosts and database, without secrets.
     timeout
         Seconds that one operation may take.
+    read_only
+        Whether the database is only looked at.
     """
 
     url: str = field(repr=False)
@@ -95,6 +114,7 @@ class Settings:
     library: ClientLibrary = "motor"
     timeout: float = 20.0
     credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    read_only: bool = False
 
 
 _clients: Final[dict[Any, Client]] = {}
@@ -157,7 +177,9 @@ class Client:
         self._motor = settings.library == "motor"
         self._concern = WriteConcern()
         self._database: Any = None
+        # making one costs as much as many an operation
         self._collections: dict[str, Any] = {}
+        self._plain: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------ open and close
 
@@ -187,13 +209,18 @@ class Client:
 
     async def _connect(self) -> None:
         # options and certificates are read, and a mongodb+srv name is looked up
-        self._raw = await anyio.to_thread.run_sync(self._make)
+        try:
+            self._raw = await anyio.to_thread.run_sync(self._make)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.settings.location}: a certificate cannot be used: {error}"
+            ) from error
         with translated(self.settings.location, writing=False), self.limit(opening=True):
             try:
                 hello = await self._raw.admin.command("hello")
             except pymongo.errors.ServerSelectionTimeoutError as error:
                 raise BackendError(
-                    f"no MongoDB server answers at {self.settings.location}: {error!s:.300}; check "
+                    f"no MongoDB server answers at {self.settings.location}: {brief(error)}; check "
                     "host, port, replica set name and TLS, and that the server runs"
                 ) from error
             except pymongo.errors.ConfigurationError as error:  # its wire version, says PyMongo
@@ -203,6 +230,11 @@ class Client:
             raise BackendError(
                 f"the MongoDB server at {self.settings.location} is too old: aiostorage needs "
                 f"{name} or newer"
+            )
+        if not hello.get("isWritablePrimary", True):
+            raise BackendError(
+                f"the MongoDB server at {self.settings.location} is not the primary of its replica "
+                "set; name the set in the URL (replicaSet=...) in place of directConnection=true"
             )
         self.replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
         self.partial = hello["maxWireVersion"] >= PARTIAL
@@ -238,19 +270,22 @@ class Client:
     async def _close(self) -> None:
         raw, self._raw, self._database = self._raw, None, None
         self._collections.clear()
-        if raw is None:
-            return
-        if self._motor:
-            await anyio.to_thread.run_sync(raw.close)
-        else:
-            await raw.close()
+        self._plain.clear()
+
+        async def close() -> None:
+            with pymongo.timeout(CLOSING):
+                await (anyio.to_thread.run_sync(raw.close) if self._motor else raw.close())
+
+        if raw is not None:
+            await sheltered(None, close)
 
     # -------------------------------------------------------------------------------- commands
 
-    def limit(
-        self, seconds: float | None = None, *, opening: bool = False
-    ) -> AbstractContextManager[None]:
+    @contextmanager
+    def limit(self, seconds: float | None = None, *, opening: bool = False) -> Iterator[None]:
         """Bound what is called inside: the server stops it when the time is over.
+
+        What is cancelled inside ends as cancelled.
 
         Parameters
         ----------
@@ -259,9 +294,14 @@ class Client:
         opening
             The URL's own time for finding a server holds, not ours.
         """
-        if opening:
-            return nullcontext()
-        return pymongo.timeout(self.time_left() if seconds is None else seconds)
+        bound = nullcontext() if opening else self.bound(seconds or self.time_left())
+        with bound, _cancellable():
+            yield
+
+    @staticmethod
+    def bound(seconds: float) -> AbstractContextManager[None]:
+        """Bound what is called inside, in a task that nobody cancels."""
+        return pymongo.timeout(seconds)
 
     def time_left(self) -> float:
         """Answer how many seconds an operation has that begins now."""
@@ -274,6 +314,25 @@ class Client:
         if found is None:
             found = self._collections[name] = self._database[name]
         return found
+
+    async def collection_names(self) -> set[str]:
+        """Answer which collections there are in the database."""
+        return set(await self._database.list_collection_names())
+
+    async def find_one_and_update(
+        self, name: str, where: dict[str, Any], update: Any, *more: Any, **options: Any
+    ) -> dict[str, Any] | None:
+        """Do what the libraries call so, and make the answer a document of every engine.
+
+        They would, by the collection's options; but then PyMongo does not survive the error that
+        a primary answers which steps down meanwhile: it wants to write into a document that is
+        read-only (`_check_command_response`, up to 4.20 at least).
+        """
+        plain = self._plain.get(name)
+        if plain is None:
+            plain = self._plain[name] = self._database.get_collection(name, codec_options=_LIBRARY)
+        found = await plain.find_one_and_update(where, update, *more, **options)
+        return None if found is None else as_stored(found)
 
     async def now(self) -> datetime:
         """Answer the server's clock."""
@@ -329,6 +388,45 @@ class Client:
         return AsyncGridFSBucket(database, name, chunk_size_bytes=chunk)
 
 
+def _refused_option(url: str) -> str:
+    """Name the option that cannot stand in a URL, if it is due to one."""
+    for option in filter(None, url.partition("?")[2].split("&")):
+        try:
+            split_options(option, warn=False)
+        except (pymongo.errors.PyMongoError, ValueError, OSError):
+            return f"{option.partition('=')[0]}: "
+    return ""
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """Raise the cancellations that PyMongo swallows.
+
+    It uses `asyncio.wait_for`, which before Python 3.12 swallows one that comes together with the
+    answer: https://github.com/python/cpython/issues/86296
+    """
+    before = cancellations()
+
+    def swallowed() -> bool:
+        # a scope of AnyIO cancels again at the next await, and would not know an error of ours
+        return cancellations() > before and anyio.current_effective_deadline() > -math.inf
+
+    try:
+        yield
+    except Exception as error:
+        if swallowed():
+            raise asyncio.CancelledError from error
+        raise
+    if swallowed():
+        raise asyncio.CancelledError
+
+
+def cancellations() -> int:
+    """Count how often the running task was cancelled."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 def check_url(url: str, shown: str) -> None:
     """Refuse a URL that can never work, without connecting.
 
@@ -343,12 +441,16 @@ def check_url(url: str, shown: str) -> None:
         ).rstrip("?&")
     try:
         options = parse_uri(url, warn=False)["options"]
-    except (pymongo.errors.PyMongoError, ValueError) as error:
-        raise ConfigurationError(f"{shown}: {error}") from None
+    except (pymongo.errors.PyMongoError, ValueError, OSError) as error:
+        raise ConfigurationError(f"{shown}: {_refused_option(url)}{error}") from None
     if str(options.get("readPreference", "primary")).lower() != "primary":
         raise ConfigurationError(
             f"{shown}: reads go to the primary, since a member that lags behind would answer what "
             "is no longer so; remove readPreference"
+        )
+    if str(options.get("readConcernLevel")).lower() == "linearizable":
+        raise ConfigurationError(
+            f"{shown}: transactions know no linearizable reads; majority is the strictest level"
         )
     if options.get("w") == 0:
         raise ConfigurationError(f"{shown}: with w=0 no write is answered; remove it")

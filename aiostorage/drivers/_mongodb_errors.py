@@ -14,7 +14,7 @@ from pymongo import errors as pymongo
 from aiostorage import errors
 from aiostorage.errors import BackendError, TemporaryBackendError
 
-__all__ = ["MAPPED", "as_ours", "translated"]
+__all__ = ["MAPPED", "as_ours", "brief", "translated"]
 
 _TEMPORARY: Final = frozenset(
     (
@@ -32,6 +32,12 @@ _TOO_LARGE: Final = (10334, 17419, 17420)
 _REFUSED_CHANGE: Final = (28, 40)
 _REFUSED_VALUE: Final = (52, 55, 56, 57)
 _NAMESPACE: Final = re.compile(r"collection: [^.\s]+\.(\S+)")
+_NOISE: Final = re.compile(r" \(configured timeouts:[^)]*\)|, (full error|Timeout): .*", re.DOTALL)
+
+
+def brief(error: Exception) -> str:
+    """Answer a library's message without what it repeats, and without the whole topology."""
+    return _NOISE.sub("", str(error))[:300]
 
 
 class _Failure(NamedTuple):
@@ -43,8 +49,8 @@ class _Failure(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The library's message, shortened: some tell the whole topology."""
-        return f"{self.location}: {self.error!s:.300}"
+        """Where it failed, and how."""
+        return f"{self.location}: {brief(self.error)}"
 
 
 def _backend(failure: _Failure) -> Exception:
@@ -53,6 +59,13 @@ def _backend(failure: _Failure) -> Exception:
 
 def _temporary(failure: _Failure) -> Exception:
     return TemporaryBackendError(failure.text, ambiguous=failure.writing)
+
+
+def _write_concern(failure: _Failure) -> Exception:
+    details = getattr(failure.error, "details", None) or {}
+    if 100 in (getattr(failure.error, "code", None), details.get("code")):
+        return BackendError(f"{failure.text}; there are not so many members: correct w in the URL")
+    return TemporaryBackendError(failure.text, ambiguous=True)
 
 
 def _not_sent(failure: _Failure) -> Exception:
@@ -68,7 +81,7 @@ def _configuration(failure: _Failure) -> Exception:
 
 
 def _encoding(failure: _Failure) -> Exception:
-    return errors.EncodingError(f"MongoDB cannot hold it: {failure.error!s:.300}")
+    return errors.EncodingError(f"MongoDB cannot hold it: {brief(failure.error)}")
 
 
 def _closed(failure: _Failure) -> Exception:
@@ -104,7 +117,10 @@ def _bulk(failure: _Failure) -> Exception:
             return _taken(one, one.get("errmsg", ""))
     if failed:
         return _by_code(failed[0].get("code"), failure)
-    return _temporary(failure)  # only the write concern failed: it is written, perhaps for good
+    # only the write concern failed: it is written, perhaps for good
+    if any(one.get("code") == 100 for one in details.get("writeConcernErrors") or ()):
+        return _write_concern(failure._replace(error=pymongo.WriteConcernError(str(error), 100)))
+    return _temporary(failure)
 
 
 def _operation(failure: _Failure) -> Exception:
@@ -126,7 +142,7 @@ def _by_code(code: int | None, failure: _Failure) -> Exception:
         )
     if code == 13:
         return errors.PermissionDenied(
-            f"{failure.location} refuses: {failure.error!s:.200}; the user needs the role readWrite"
+            f"{failure.location} refuses: {brief(failure.error)}; the user needs the role readWrite"
             " on this database (without a user, put one into the URL)"
         )
     if code in (50, 202, 262):
@@ -134,10 +150,10 @@ def _by_code(code: int | None, failure: _Failure) -> Exception:
     if code in _TEMPORARY:
         return _temporary(failure)
     if code in _REFUSED_CHANGE:
-        return errors.UnsupportedQuery(f"the update is impossible: {failure.error!s:.300}")
+        return errors.UnsupportedQuery(f"the update is impossible: {brief(failure.error)}")
     if code in _TOO_LARGE:
         return errors.EncodingError(
-            f"the document is larger than MongoDB's 16 MiB: {failure.error!s:.200}"
+            f"the document is larger than MongoDB's 16 MiB: {brief(failure.error)}"
         )
     if code in _REFUSED_VALUE:
         return _encoding(failure)
@@ -160,7 +176,7 @@ MAPPED: Final[dict[type[Exception], Callable[[_Failure], Exception]]] = {
     pymongo.OperationFailure: _operation,
     pymongo.CursorNotFound: _not_sent,
     pymongo.ExecutionTimeout: _timeout,
-    pymongo.WriteConcernError: _temporary,
+    pymongo.WriteConcernError: _write_concern,
     pymongo.WriteError: _operation,
     pymongo.WTimeoutError: _temporary,
     pymongo.DuplicateKeyError: _duplicate,

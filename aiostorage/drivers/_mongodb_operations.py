@@ -186,8 +186,8 @@ class Run:
             updated = await collection.update_many(matching, update, session=self.session)
             return int(updated.matched_count)
         if blobs:  # one trip writes, and tells what is to be thrown away
-            before = await collection.find_one_and_update(
-                matching, update, self.blobs.references(blobs), session=self.session
+            before = await self.client.find_one_and_update(
+                table.name, matching, update, self.blobs.references(blobs), session=self.session
             )
             self.stale += self.blobs.in_document(table, before)
             return int(before is not None)
@@ -197,7 +197,6 @@ class Run:
     async def _take(self, table: Table, take: Take) -> list[Document]:
         if take.limit != 1:
             return await self._take_several(table, take)
-        collection = self.client.collection(table.name)
         options: dict[str, Any] = {"return_document": True, "session": self.session}
         if not table.one(take.where):
             if not take.order:
@@ -207,9 +206,11 @@ class Run:
                 options["hint"] = table.index_name(index)
             else:
                 return await self._take_chosen(table, take)
-        taken = await collection.find_one_and_update(
-            table.filter(take.where, self.now), await self._change(table, take.changes), **options
+        matching, update = (
+            table.filter(take.where, self.now),
+            await self._change(table, take.changes),
         )
+        taken = await self.client.find_one_and_update(table.name, matching, update, **options)
         return [] if taken is None else [taken]
 
     async def _take_chosen(self, table: Table, take: Take) -> list[Document]:

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio
 
-__all__ = ["ABREAST", "Queue"]
+__all__ = ["HASTE", "Queue"]
 
 O = TypeVar("O")  # noqa: E741  as in operation
 R = TypeVar("R")
@@ -28,6 +28,9 @@ ABREAST: Final = 3
 TOGETHER: Final = 100
 """Operations that go together, at most."""
 
+HASTE: Final = 1.0
+"""Seconds: what has less left does not come here, lest others fail with it."""
+
 APART: Final = (32, 1024)
 """Operations that go by themselves where going together failed: the first time, and at most."""
 
@@ -35,7 +38,7 @@ APART: Final = (32, 1024)
 @dataclass(eq=False, slots=True)
 class _Entry(Generic[O, R]):
     operation: O
-    seconds: float
+    end: float
     answer: asyncio.Future[R]
     over: bool = False
 
@@ -94,7 +97,9 @@ class Queue(Generic[O, R]):
 
     async def carry_out(self, operation: O, seconds: float) -> R:
         """Carry out an operation, to the end if it has begun when the caller is cancelled."""
-        entry: _Entry[O, R] = _Entry(operation, seconds, self._loop.create_future())
+        entry: _Entry[O, R] = _Entry(
+            operation, self._loop.time() + seconds, self._loop.create_future()
+        )
         self._waiting.append(entry)
         self._look()
         try:
@@ -145,7 +150,7 @@ class Queue(Generic[O, R]):
 
     async def _carry_out_alone(self, entry: _Entry[O, R]) -> None:
         try:
-            result = await self._alone(entry.operation, entry.seconds)
+            result = await self._alone(entry.operation, self._left([entry]))
         except BaseException as error:
             entry.settle(None, error)
             if not isinstance(error, Exception):
@@ -159,8 +164,7 @@ class Queue(Generic[O, R]):
     async def _carry_out_together(self, batch: Sequence[_Entry[O, R]]) -> None:
         try:
             operations = [entry.operation for entry in batch]
-            seconds = min(entry.seconds for entry in batch)
-            results = await self._together(self, operations, seconds)
+            results = await self._together(self, operations, self._left(batch))
         except BaseException as error:
             for entry in batch:
                 entry.settle(None, error)
@@ -176,6 +180,9 @@ class Queue(Generic[O, R]):
         finally:
             self._under_way = 0
             self._look()
+
+    def _left(self, batch: Sequence[_Entry[O, R]]) -> float:
+        return max(min(entry.end for entry in batch) - self._loop.time(), HASTE)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from aiostorage.drivers._mongodb_client import Client
 from aiostorage.drivers._mongodb_compile import Table
-from aiostorage.errors import NotADatabaseError, SchemaVersionError
+from aiostorage.drivers._mongodb_errors import translated
+from aiostorage.errors import (
+    ConfigurationError,
+    DuplicateKeyError,
+    NotADatabaseError,
+    SchemaVersionError,
+)
 
-__all__ = ["META", "pass_barrier", "prepare"]
+__all__ = ["META", "inspect", "pass_barrier", "prepare"]
 
 META: Final = "aiostorage_meta"
 """The collection with a document that tells the version of the layout, and one that is written."""
@@ -36,6 +42,41 @@ async def prepare(client: Client, tables: Mapping[str, Table], version: int) -> 
             {"_id": "layout"}, {"$setOnInsert": {"version": version}}, upsert=True
         )
         found = await meta.find_one({"_id": "layout"}) or {}
+    _check_version(client, found, version)
+
+
+async def inspect(client: Client, names: Collection[str], version: int) -> bool:
+    """Look at a database without changing it; answer whether it was prepared, and has our indexes.
+
+    Parameters
+    ----------
+    names
+        The collections of which it has at least one.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none of that name.
+    NotADatabaseError
+        It is somebody else's.
+    SchemaVersionError
+        Another version of aiostorage has made it.
+    """
+    there = await client.collection_names()
+    if not there:
+        raise ConfigurationError(f"there is no database {client.settings.location}, or it is empty")
+    found = await client.collection(META).find_one({"_id": "layout"})
+    if found is not None:
+        _check_version(client, found, version)
+    elif there.isdisjoint(names):
+        raise NotADatabaseError(
+            f"{client.settings.location} is a database neither of aiostorage nor of Oríon: it has "
+            f"no collection {', '.join(names)}"
+        )
+    return found is not None
+
+
+def _check_version(client: Client, found: Mapping[str, Any], version: int) -> None:
     there: Any = found.get("version")
     if not isinstance(there, int):
         raise NotADatabaseError(
@@ -66,4 +107,13 @@ async def _create(client: Client, table: Table) -> None:
             options["unique"] = True
         if (partial := table.index_filter(index)) is not None:
             options["partialFilterExpression"] = partial
-        await client.create_index(table.name, table.index_keys(index), **options)
+        try:
+            with translated(client.settings.location, writing=False):
+                await client.create_index(table.name, table.index_keys(index), **options)
+        except DuplicateKeyError as error:
+            named = ", ".join(map("{}={!r}".format, error.fields, error.values))
+            raise NotADatabaseError(
+                f"{client.settings.location}: {table.name} has records with {named} more than "
+                "once, which must not be; delete all but one (of locks, `orion db upgrade` leaves "
+                "several: the right one has a state)"
+            ) from error

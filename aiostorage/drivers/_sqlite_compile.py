@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, assert_never
 
@@ -62,7 +62,7 @@ def to_text(value: datetime) -> str:
 
 def from_text(text: str) -> datetime:
     """Read what `to_text` wrote."""
-    return datetime.fromisoformat(text[:26]).replace(tzinfo=UTC)
+    return datetime.fromisoformat(text)
 
 
 @lru_cache(maxsize=256)
@@ -239,14 +239,15 @@ class Table:
         return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values
 
     def changed(self, document: Document, changes: Mapping[str, Any], now: datetime) -> Document:
-        """Do to a document what `change` does to its row."""
-        apply_changes(
-            document,
-            {
-                name: value.at(now) if isinstance(value, StoreTime) else value
-                for name, value in changes.items()
-            },
-        )
+        """Do to a document what `change` does to its row, which has refused what cannot be set."""
+        rest = {}
+        for path, value in changes.items():
+            if path in self.kinds:
+                document[path] = value.at(now) if value.__class__ is StoreTime else value
+            else:
+                rest[path] = value
+        if rest:
+            apply_changes(document, rest)
         return document
 
     def _order(self, names: tuple[str, ...]) -> str:

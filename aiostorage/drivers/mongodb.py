@@ -13,26 +13,39 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
-from aiostorage._core.timeouts import to_the_end
+import anyio
+
+from aiostorage._core.timeouts import sheltered, to_the_end
 from aiostorage.drivers._mongodb_blobs import Blobs
 from aiostorage.drivers._mongodb_changes import Changes
-from aiostorage.drivers._mongodb_client import Client, ClientLibrary, Settings, check_url, connect
+from aiostorage.drivers._mongodb_client import (
+    MARGIN,
+    Client,
+    ClientLibrary,
+    Settings,
+    check_url,
+    connect,
+)
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
-from aiostorage.drivers._mongodb_queue import Queue
-from aiostorage.drivers._mongodb_schema import pass_barrier, prepare
+from aiostorage.drivers._mongodb_queue import HASTE, Queue
+from aiostorage.drivers._mongodb_schema import inspect, pass_barrier, prepare
 from aiostorage.drivers._mongodb_standalone import all_or_none
 from aiostorage.drivers._mongodb_together import carry_out_together, kind_of
 from aiostorage.errors import (
     AioStorageError,
     ConfigurationError,
+    OperationTimeout,
+    PermissionDenied,
     StorageClosedError,
     TemporaryBackendError,
 )
@@ -54,11 +67,10 @@ T = TypeVar("T")
 DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
 
-HASTE: Final = 1.0
-"""Seconds: an operation that has less left goes by itself, lest others fail with it."""
-
 QUEUES: Final = 100
 """Kinds of operations that are remembered, although there is nothing to do."""
+
+_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
 
 
 class MongoDBDriver:
@@ -78,6 +90,9 @@ class MongoDBDriver:
         Seconds that one operation may take; the server stops it then.
     username, password, auth_source
         What does not stand in the URL.
+    read_only
+        Whether the database is only looked at: nothing is made or changed in it, and one that is
+        not there is refused. It need not be one that aiostorage has made; Oríon's will do.
     """
 
     name = "mongodb"
@@ -93,6 +108,7 @@ class MongoDBDriver:
         username: str | None = None,
         password: str | None = None,
         auth_source: str | None = None,
+        read_only: bool = False,
     ) -> None:
         if client not in ("motor", "pymongo"):
             raise ConfigurationError(f"client is 'motor' or 'pymongo', not {client!r}")
@@ -100,7 +116,7 @@ class MongoDBDriver:
             raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
         hosts, named = _hosts_and_database(url)
         database = database or named or DATABASE
-        location = f"mongodb://{hosts}/{database}"
+        location = f"{url.partition('://')[0]}://{hosts}/{database}"
         if set(database) & set('/\\. "$*<>:|?'):
             raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
         check_url(url, location)
@@ -112,6 +128,7 @@ class MongoDBDriver:
             library=client,
             timeout=timeout,
             credentials=tuple((k, v) for k, v in given.items() if v is not None),
+            read_only=read_only,
         )
         self._layout: Layout | None = None
         self._forget()
@@ -156,12 +173,16 @@ class MongoDBDriver:
             return
         if client.loop is not asyncio.get_running_loop():
             return  # the loop that it belongs to has ended, and with it the connections
-        while self._under_way:
-            self._none_under_way.clear()
-            await self._none_under_way.wait()
-        if client.users == 1 and (changes := client.shared.pop("changes", None)):
-            await changes.stop()
-        await client.release()
+
+        async def close() -> None:
+            while self._under_way:
+                self._none_under_way.clear()
+                await self._none_under_way.wait()
+            if client.users == 1 and (changes := client.shared.pop("changes", None)):
+                await changes.stop()
+            await client.release()
+
+        await sheltered(None, close)
 
     async def _here(self) -> Client:
         """Answer the client of this process and event loop; connect if there is none yet."""
@@ -179,17 +200,26 @@ class MongoDBDriver:
                 return self._client
             client = await connect(self._settings)
             try:
-                tables = {
-                    c.name: Table(c, partial=client.partial) for c in self._layout.collections
-                }
                 with translated(self.location, writing=False), client.limit():
-                    await prepare(client, tables, self._layout.version)
+                    tables = await self._prepared(client, self._layout)
             except BaseException:
                 await client.release()
                 raise
             self._tables = tables
             self._client = client
         return client
+
+    async def _prepared(self, client: Client, layout: Layout) -> dict[str, Table]:
+        tables = {c.name: Table(c, partial=client.partial) for c in layout.collections}
+        if not self._settings.read_only:
+            await prepare(client, tables, layout.version)
+            return tables
+        named = [c.name for c in layout.collections if c.fields]
+        if not await inspect(client, named, layout.version):
+            # there may be none of our indexes, and more than one of what should be unique
+            bare = (replace(c, indexes=()) for c in layout.collections)
+            tables = {c.name: Table(c) for c in bare}
+        return tables
 
     # ------------------------------------------------------------------------------ operations
 
@@ -208,6 +238,7 @@ class MongoDBDriver:
         seconds = client.time_left()
         if kind is None or seconds < HASTE:
             return cast(T, await self._guarded(lambda: self._alone(client, operation)))
+        self._check_writable()
         queue = self._queues.get(kind)
         if queue is None:
             queue = self._queues[kind] = Queue(client.loop, self._queued, self._queued_together)
@@ -227,14 +258,14 @@ class MongoDBDriver:
 
     async def _queued(self, operation: Operation[Any], seconds: float) -> Any:
         run = self._run()
-        with translated(self.location, writing=True), run.client.limit(seconds):
+        with translated(self.location, writing=True), run.client.bound(seconds):
             return await run.run(operation)
 
     async def _queued_together(
         self, queue: Queue[Any, Any], operations: Sequence[Operation[Any]], seconds: float
     ) -> Any:
         run, table = self._run(), self._tables[operations[0].collection]
-        with translated(self.location, writing=True), run.client.limit(seconds):
+        with translated(self.location, writing=True), run.client.bound(seconds):
             return await carry_out_together(run, table, queue, operations)
 
     async def _alone(self, client: Client, operation: Operation[Any]) -> Any:
@@ -296,13 +327,23 @@ class MongoDBDriver:
     async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
         """Write to the end, though the caller may be cancelled, but not for longer than is left."""
         client = await self._here()
-        seconds = client.time_left()
+        self._check_writable()
+        limit = client.time_left()
 
         async def bounded() -> Any:
-            with translated(self.location, writing=True), client.limit(seconds):
-                return await action()
+            with translated(self.location, writing=True), client.limit(limit):
+                # motor begins a transaction anew for two minutes, whatever the limit is
+                with anyio.move_on_after(limit / MARGIN):
+                    return await action()
+                raise OperationTimeout(
+                    f"{self.location}: no answer within {limit:.3g} s", ambiguous=True
+                )
 
         return await self._counted(to_the_end(bounded))
+
+    def _check_writable(self) -> None:
+        if self._settings.read_only:
+            raise PermissionDenied(f"{self.location} was opened with read_only=True")
 
     async def _counted(self, work: Awaitable[T]) -> T:
         """Carry out what has to end before the connections are closed."""
@@ -375,8 +416,19 @@ def _hosts_and_database(url: str) -> tuple[str, str]:
         raise ConfigurationError(
             "a MongoDB URL reads mongodb://host:port/database or mongodb+srv://host/database"
         )
-    place, _, _ = rest.partition("?")
-    hosts, _, database = place.rpartition("@")[2].partition("/")
+    place, _, options = rest.partition("?")
+    user, _, where = place.rpartition("@")
+    if "/" in user or "@" in options:  # what stands before a / or ? might be part of a password
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: in a user name, a password and an option write "
+            "%2F for a /, %3F for a ? and %40 for an @"
+        )
+    hosts, _, database = where.partition("/")
     if not hosts:
         raise ConfigurationError(f"{scheme}:// needs a host: {scheme}://localhost/{database}")
+    if not all(map(_HOST.fullmatch, hosts.split(","))):  # a password without its @, perhaps
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: a host reads name:27017 or [::1]:27017, and an @ "
+            "stands between a password and the host"
+        )
     return hosts, database

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
@@ -188,7 +188,7 @@ class SQLiteDriver:
             table, start = self._tables[find.collection], cast(int, after or 0)
             sql = table.page(find.where, start, size, self._clock(), connection.keep)
             rows = connection.rows(sql)
-            documents = [select(table.document(row, 1), find.selection) for row in rows]
+            documents = _selected((table.document(row, 1) for row in rows), find.selection)
             return documents, (rows[-1][0] if len(rows) == size else None)
 
         return await self._read(read)
@@ -228,7 +228,7 @@ class SQLiteDriver:
                     return self._insert(connection, table, operation, now)
                 case Find():
                     rows = connection.rows(table.find(operation, now, keep))
-                    return [select(table.document(row), operation.selection) for row in rows]
+                    return _selected(map(table.document, rows), operation.selection)
                 case Count():
                     return connection.rows(table.count(operation, now, keep))[0][0]
                 case Delete():
@@ -275,6 +275,15 @@ class SQLiteDriver:
         if self._writer is None:
             raise StorageClosedError(f"{self!r} is not open")
         return self._writer
+
+
+def _selected(
+    documents: Iterable[Document], selection: Mapping[str, bool] | None
+) -> list[Document]:
+    """Keep what a selection asks for; without one nothing is copied, for rows were just read."""
+    if not selection:
+        return list(documents)
+    return [select(document, selection) for document in documents]
 
 
 def _data_version(connection: Connection) -> object:

@@ -234,6 +234,15 @@ def test_status_is_a_line_for_each_experiment(folder: Path) -> None:
     assert second[-2:] == ["-", "free"]
 
 
+def test_status_of_the_url_in_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anyio.run(filled, folder)
+    assert call("status").exit_code == 2
+    monkeypatch.setenv("AIOSTORAGE_URL", URL)
+    assert call("status").output == call("status", URL).output
+
+
 def test_status_of_one_experiment_as_json(folder: Path) -> None:
     anyio.run(filled, folder)
     result = call("status", URL, "--experiment", "first", "--json")

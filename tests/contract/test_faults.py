@@ -124,11 +124,9 @@ class World:
         return [t.status for t in await self.truth.fetch_trials(self.experiment) or ()]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    if request.param == "memory":
-        return World(MemoryDriver())
-    return World(SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL"))
+@pytest.fixture
+def world(make_driver: Callable[[], Driver]) -> World:
+    return World(make_driver())
 
 
 async def create_experiment(world: World) -> None:

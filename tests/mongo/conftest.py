@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
@@ -13,6 +15,20 @@ CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 if find_spec("pymongo") is None and not CI:
     collect_ignore_glob = ["test_*.py"]  # they cannot even be imported
+
+
+LIBRARIES = [
+    "motor",
+    # PyMongo lets the garbage collector close the sockets that it was about to connect
+    pytest.param("pymongo", marks=pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")),
+]
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Name a client library."""
+    yield request.param
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -54,9 +54,21 @@ def its_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     adapter._shared.clear()
 
 
+@pytest.fixture(params=["sqlite", "motor"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Name the engine below the storage that `url` is of; some tests take ``pymongo`` as well."""
+    return str(request.param)
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/tune.db"
+def url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Give the URL of an empty storage: in a file, on a replica set, on one MongoDB server."""
+    if engine == "sqlite":
+        return f"sqlite:///{tmp_path}/tune.db"
+    kind = "mongodb_replica_set" if engine == "motor" else "mongodb_standalone"
+    database = request.getfixturevalue("mongodb_database")
+    url = str(request.getfixturevalue(kind).url_for(database))
+    return f"{url}{'&' if '?' in url else '?'}client={engine}"
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,15 +34,16 @@ experiment:
 storage:
   type: aiostorage
   database:
-    url: sqlite:///tune.db
+    url: {URL}
 """
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Callable[..., str]:
+def config(tmp_path: Path, url: str) -> Callable[..., str]:
     def write(algorithm: str = "{random: {seed: 1}}") -> str:
         path = tmp_path / "orion.yaml"
-        path.write_text(CONFIGURATION.replace("{ALGORITHM}", algorithm))
+        text = CONFIGURATION.replace("{ALGORITHM}", algorithm).replace("{URL}", repr(url))
+        path.write_text(text)
         return str(path)
 
     return write
@@ -59,7 +63,11 @@ def completed(url: str) -> list[Any]:
     return list(trials)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    ("engine", "workers"),
+    [("sqlite", 1), ("sqlite", 4), ("motor", 1), ("motor", 4), ("pymongo", 4)],
+    indirect=["engine"],
+)
 def test_one_hunt(  # noqa: PLR0917  fixtures
     processes: Processes, config: Any, objective: Path, run_log: Log, url: str, workers: int
 ) -> None:
@@ -96,6 +104,55 @@ def test_several_hunts_at_once(
     runs = run_log()
     assert len(runs) == len(set(runs)) == 40
     assert len(completed(url)) == 40
+
+
+def test_a_hunt_that_is_interrupted(
+    processes: Processes, config: Any, objective: Path, url: str
+) -> None:
+    """Ctrl-C gives the trial back and frees the lock at once; the next hunt goes on with it."""
+    slow = objective.with_name("slow.sh")
+    slow.write_text("#!/bin/sh\ntouch running\nexec sleep 3\n")  # Oríon waits for its end
+    slow.chmod(0o755)
+    space = "-x~uniform(0,1)"
+    first = processes.orion("hunt", "-c", config(), str(slow), space)
+    end = time.monotonic() + 60
+    while not objective.with_name("running").exists():
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+
+    storage = AioStorage({"url": url})
+    (experiment,) = storage.fetch_experiments({})
+    (trial,) = storage.fetch_trials(uid=experiment["_id"])
+    assert trial.status == "interrupted"
+    info = storage.get_algorithm_lock_info(uid=experiment["_id"])
+    assert info is not None
+    assert not info.locked
+    more = ["--worker-max-trials", "1", str(slow), space]
+    slow.write_text(objective.read_text())
+    processes.finish(processes.orion("hunt", "-c", config(), *more))
+    (again,) = storage.fetch_trials(uid=experiment["_id"])
+    assert (again.id, again.status) == (trial.id, "completed")
+
+
+def test_a_branch_of_a_hunt(
+    processes: Processes, config: Any, objective: Path, configured: dict[str, Any], command: Command
+) -> None:
+    """With one dimension more, whose default makes the parent's trials count."""
+    arguments = ["hunt", "-c", config(), "--enable-evc", "--exp-max-trials"]
+    given = [str(objective), "-x~uniform(0,1)"]
+    processes.finish(processes.orion(*arguments, "3", *given))
+    more = "-y~+uniform(0,1,default_value=0.5)"
+    processes.finish(processes.orion(*arguments, "5", *given, more))
+    assert "tune-v2" in command("list", "-c", config())
+    branch = get_experiment("tune", storage=configured)
+    assert (branch.version, branch.node.parent.item.version) == (2, 1)
+    assert len(branch.fetch_trials()) == 2
+    tree = branch.fetch_trials(with_evc_tree=True)
+    assert [trial.params["/y"] for trial in tree].count(0.5) == 3
+    assert {trial.status for trial in tree} == {"completed"}
 
 
 # ----------------------------------------------------------------------------------- commands
@@ -148,6 +205,12 @@ def test_status_in_a_process_of_its_own(hunted: Any, processes: Processes) -> No
     assert "completed           5" in processes.finish(processes.orion("status"))
 
 
+def test_plot(hunted: Any, command: Command, tmp_path: Path) -> None:
+    for kind in ("regret", "parallel_coordinates", "lpi"):
+        command("plot", kind, "-n", "tune", "-t", "html", "-o", str(tmp_path / f"{kind}.json"))
+        assert json.loads((tmp_path / f"{kind}.json").read_text())["data"]
+
+
 def test_db_set(hunted: Any, command: Command) -> None:
     assert "5 trials modified" in command(
         "db", "set", "-f", "tune", "status=completed", "status=interrupted"
@@ -186,11 +249,9 @@ def test_db_release(hunted: Any, command: Command, url: str) -> None:
     assert "failed" in command("db", "release", "-f", "tune")  # there was nothing to release
 
 
-def test_db_upgrade(hunted: Any, command: Command, tmp_path: Path) -> None:
+def test_db_upgrade(hunted: Any, command: Command, config: Any) -> None:
     before = [trial.to_dict() for trial in hunted.fetch_trials()]
-    path = tmp_path / "orion.yaml"
-    path.write_text(CONFIGURATION.replace("{ALGORITHM}", "random"))
-    assert "completed successfully" in command("db", "upgrade", "-f", "-c", str(path))
+    assert "completed successfully" in command("db", "upgrade", "-f", "-c", config())
     assert [trial.to_dict() for trial in hunted.fetch_trials()] == before
     state = hunted._experiment._storage.get_algorithm_lock_info(uid=hunted.id).state
     assert state
@@ -209,7 +270,7 @@ def test_db_test(
     else:
         path = tmp_path / "orion.yaml"
         path.write_text(
-            "storage: {type: aiostorage, database: {type: aiostoragedb, url: 'sqlite:///tune.db'}}"
+            f"storage: {{type: aiostorage, database: {{type: aiostoragedb, url: {url!r}}}}}"
         )
         arguments = ["-c", str(path)]
     said = command("db", "test", *arguments)

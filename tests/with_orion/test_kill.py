@@ -28,7 +28,7 @@ experiment:
 storage:
   type: aiostorage
   database:
-    url: sqlite:///tune.db
+    url: {{URL}}
     lock_lease: {LEASE}
 """
 
@@ -61,11 +61,12 @@ def moments(said: list[str], what: str) -> list[float]:
     return [float(line.split()[1]) for line in said if line.startswith(what)]
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_a_hunt_killed_while_it_holds_the_lock(
     processes: Processes, objective: Path, url: str, tmp_path: Path
 ) -> None:
     """Another carries on by itself, within one lease."""
-    (tmp_path / "orion.yaml").write_text(CONFIGURATION)
+    (tmp_path / "orion.yaml").write_text(CONFIGURATION.replace("{URL}", repr(url)))
     arguments = ["hunt", "-c", "orion.yaml", str(objective), "-x~uniform(0,1)"]
     first = processes.start("-c", HUNT, "3", *arguments)
     assert first.stdout is not None

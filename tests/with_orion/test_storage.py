@@ -72,6 +72,7 @@ def test_found_by_its_entry_point(configured: dict[str, Any]) -> None:
     assert isinstance(storage_factory.create("AioStorage", url="memory://"), AioStorage)
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_three_constructions_share_one_connection(configured: dict[str, Any]) -> None:
     one, two, three = (setup_storage(configured) for _ in range(3))
     assert one._storage is two._storage is three._storage
@@ -80,6 +81,7 @@ def test_three_constructions_share_one_connection(configured: dict[str, Any]) ->
     assert AioStorage(other)._storage is not one._storage
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_constructed_in_many_threads(configured: dict[str, Any]) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: AioStorage(configured["database"])._storage, range(64)))
@@ -99,13 +101,14 @@ def test_a_relative_path_is_another_one_elsewhere(
     assert (tmp_path / "sub" / "tune.db").exists()
 
 
-def test_options(url: str) -> None:
+def test_options(url: str, engine: str) -> None:
     made = AioStorage({"url": url, "lock_lease": 7, "retry": {"attempts": 2}}, lost_after=3)
     assert made._storage._storage._lost_after == 3
     assert made._storage._storage._records.policy.attempts == 2
-    nested = AioStorage({"url": url, "synchronous": "normal"})
+    its_own = {"synchronous": "normal"} if engine == "sqlite" else {"timeout": 7}
+    nested = AioStorage({"url": url, **its_own})
     assert nested.fetch_experiments({}) == []
-    assert repr(url).strip("'").removeprefix("sqlite:///") in repr(made)
+    assert url.removeprefix("sqlite:///").partition("?")[0] in repr(made)
 
 
 def test_configured_by_the_environment(environment: None, url: str) -> None:
@@ -156,6 +159,7 @@ def test_lost_after_five_of_orions_heartbeats(
 # ------------------------------------------------------------------------------------- trials
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_orions_trials_in_and_out(storage: AioStorage, experiment: Stored) -> None:
     mine = trial(experiment, 0.25, exp_working_dir="/here")
     assert storage.register_trial(mine) is mine
@@ -171,6 +175,7 @@ def test_orions_trials_in_and_out(storage: AioStorage, experiment: Stored) -> No
     assert storage.retrieve_result(found, "taken", too="taken") is found
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_a_worker_s_way(storage: AioStorage, experiment: Stored) -> None:
     storage.register_trial(trial(experiment))
     mine = storage.reserve_trial(experiment)
@@ -204,6 +209,7 @@ def test_reserving_a_given_trial(storage: AioStorage, experiment: Stored) -> Non
     assert abs(stored.heartbeat - dt.datetime.utcnow()) < dt.timedelta(seconds=30)  # noqa: DTZ003
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_times_are_naive_and_in_utc(storage: AioStorage, experiment: Stored) -> None:
     when = dt.datetime(2026, 3, 1, 12, 30, 15, 250_000)  # noqa: DTZ001
     storage.register_trial(trial(experiment, submit_time=when))
@@ -283,6 +289,7 @@ class State:
     __hash__ = None  # type: ignore[assignment]
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_state_is_pickled_as_orion_does(storage: AioStorage, experiment: Stored) -> None:
     state = {"rng": (1, (2.5, None)), "trials": {"a"}, "own": State(7)}
     with storage.acquire_algorithm_lock(experiment) as algorithm:
@@ -304,6 +311,7 @@ def test_state_is_pickled_as_orion_does(storage: AioStorage, experiment: Stored)
     assert lock_of(storage, experiment.id).state == {"seed": 1}
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
     storage = AioStorage({"url": url, "lock_lease": 0.3})
     with storage.acquire_algorithm_lock(experiment) as algorithm:
@@ -319,6 +327,13 @@ def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
         held.state["seed"] = 2
         raise error
     assert raised.value is error
+
+    # Oríon's own saves what a Ctrl-C left half done
+    with pytest.raises(KeyboardInterrupt), storage.acquire_algorithm_lock(experiment) as held:
+        held.set_state({"seed": 4})
+        raise KeyboardInterrupt
+    assert lock_of(storage, experiment.id).state == {"seed": 1}
+    assert not lock_of(storage, experiment.id).locked
 
     def lose() -> None:
         with storage.acquire_algorithm_lock(experiment) as held:
@@ -336,12 +351,14 @@ def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
 # --------------------------------------------------------------------- processes, and the rest
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_pickled(storage: AioStorage, experiment: Stored) -> None:
     copy = pickle.loads(pickle.dumps(storage))
     assert copy._storage is storage._storage
     assert copy.fetch_experiments({}) == storage.fetch_experiments({})
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_forked(storage: AioStorage, experiment: Stored) -> None:
     storage.register_trial(trial(experiment))
     pid = os.fork()
@@ -362,6 +379,7 @@ def test_forked(storage: AioStorage, experiment: Stored) -> None:
     assert storage.count_completed_trials(experiment) == 1
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 def test_what_orions_commands_reach_for(storage: AioStorage, experiment: Stored) -> None:
     database = storage._db
     assert type(database).__name__ == "AioStorageDB"

@@ -10,21 +10,17 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import aiostorage
-from aiostorage import Storage, open_storage
+from aiostorage import Storage
 from aiostorage._core import importer
-from aiostorage.cli.app import cli
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
@@ -42,21 +38,24 @@ from orion.client import build_experiment
 from orion.core.worker.trial import Trial as OrionTrial
 from orion.storage.legacy import Legacy
 
-import aiostorage.orion as plugin
+from .support import (
+    COLLECTIONS,
+    SPACE,
+    TPE,
+    WIDER,
+    call,
+    everything,
+    fill,
+    in_utc,
+    plugged_in,
+    sorted_by_id,
+    stored,
+    using,
+    work,
+)
 
 # Oríon and what it stands on warn of much
 pytestmark = pytest.mark.filterwarnings("default")
-
-T = TypeVar("T")
-
-SPACE = {"x": "uniform(0, 1)", "y": "choices(['a', 'b'])"}
-WIDER = {**SPACE, "z": "uniform(0, 1, default_value=0.5)"}
-TPE = {"tpe": {"seed": 1, "n_initial_points": 3}}
-COLLECTIONS = ("experiments", "trials", "algo", "benchmarks")
-
-
-def loss(x: float, y: str, z: float = 0.5) -> list[dict[str, Any]]:
-    return [{"name": "loss", "type": "objective", "value": (x - 0.3) ** 2 + z + (y == "b")}]
 
 
 def legacy(path: Path) -> Any:
@@ -70,14 +69,6 @@ def raw(path: Path, collection: str) -> list[dict[str, Any]]:
     return documents
 
 
-def work(storage: Any, trials: int, *, name: str = "first", **config: Any) -> Any:
-    """Let Oríon's own client run an experiment up to a number of completed trials."""
-    client = build_experiment(name, storage=storage, max_trials=trials, **config)
-    client.workon(loss, max_trials=trials)
-    client.close()
-    return client
-
-
 def state_in(storage: Any) -> Any:
     """Answer the state of the first experiment's algorithm."""
     return storage.get_algorithm_lock_info(uid=1).state
@@ -87,27 +78,7 @@ def state_in(storage: Any) -> Any:
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a file as Oríon leaves it, trials in every status and a lock whose holder died."""
     path = tmp_path_factory.mktemp("original") / "orion.pkl"
-    storage = legacy(path)
-    first = work(storage, 6, space=SPACE, algorithm=TPE)
-    work(storage, 9, space=WIDER, algorithm=TPE, branching={"enable": True})
-    second = work(storage, 3, name="second", space=SPACE, algorithm={"random": {"seed": 3}})
-    for x, status in ((0.1, "broken"), (0.2, "reserved"), (0.3, "new"), (0.4, "interrupted")):
-        client = first if x < 0.35 else second
-        client.insert({"x": x, "y": "a"})
-        [trial] = storage.fetch_trials(uid=client.id, where={"status": "interrupted"})
-        if status in ("broken", "reserved"):
-            storage.set_trial_status(trial, "reserved")
-        if status in ("broken", "new"):
-            storage.set_trial_status(trial, status)
-    storage.create_benchmark(
-        {
-            "name": "bench",
-            "algorithms": ["random", {"tpe": {"seed": 1}}],
-            "targets": [{"assess": {"AverageResult": {"repetitions": 2}}, "task": {}}],
-            "metadata": {"user": "me", "datetime": datetime.now(UTC).replace(tzinfo=None)},
-        }
-    )
-    storage._db.write("algo", {"locked": 1}, {"experiment": second.id})
+    fill(legacy(path))
     return path
 
 
@@ -121,39 +92,8 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'tune.db'}"
 
 
-def using(url: str, body: Callable[[Storage], Awaitable[T]], *, codec: str = "pickle") -> T:
-    """Run an async function on a storage."""
-
-    async def main() -> T:
-        async with open_storage(url, state_codec=codec) as storage:
-            return await body(storage)
-
-    return anyio.run(main)
-
-
 def copied(source: Path, url: str, *, overwrite: bool = False) -> Counts:
     return using(url, lambda storage: import_orion(source, storage, overwrite=overwrite))
-
-
-async def everything(storage: Storage) -> dict[str, list[dict[str, Any]]]:
-    return {name: await storage.collections.find(name, {}) for name in COLLECTIONS}
-
-
-def stored(url: str) -> dict[str, list[dict[str, Any]]]:
-    return using(url, everything)
-
-
-def in_utc(value: Any) -> Any:
-    """Answer what Oríon's naive times mean."""
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC)
-    if isinstance(value, dict):
-        return {key: in_utc(item) for key, item in value.items()}
-    return [in_utc(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def sorted_by_id(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(documents, key=lambda document: str(document["_id"]))
 
 
 def without_ids(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -174,17 +114,6 @@ def check_equal(source: Path, there: dict[str, list[dict[str, Any]]]) -> None:
         assert (ours["locked"], ours["owner"], ours["expires"]) == (0, None, None)
         np.testing.assert_equal(pickle.loads(ours["state"]), pickle.loads(lock["state"]))
     assert not locks
-
-
-@contextmanager
-def plugged_in(url: str) -> Iterator[plugin.AioStorage]:
-    """Open our storage type for Oríon, and close what it leaves open until exit."""
-    storage = plugin.AioStorage(database={"url": url})
-    try:
-        yield storage
-    finally:
-        plugin._shared.clear()
-        storage._storage.close()
 
 
 # ---------------------------------------------------------------------------------- coming over
@@ -665,10 +594,6 @@ def test_a_file_that_is_no_pickleddb_is_refused(source: Path, url: str, tmp_path
 
 
 # ------------------------------------------------------------------------------ the command line
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="aiostorage")
 
 
 def test_the_commands_there_and_back(source: Path, url: str, tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""The engines that the suites here run on."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.protocols import Driver
+
+ENGINES = [
+    "memory",
+    "sqlite",
+    "motor",
+    # PyMongo lets the garbage collector close the sockets that it was about to connect
+    pytest.param("pymongo", marks=pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")),
+]
+
+
+@pytest.fixture(params=ENGINES)
+def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Driver]]:
+    """Give a function that makes drivers of the same store.
+
+    Of MongoDB, each library has another kind of deployment here.
+    """
+    match request.param:
+        case "memory":
+            one = MemoryDriver()
+            yield lambda: one
+        case "sqlite":
+            yield lambda: SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")
+        case library:
+            pytest.importorskip("pymongo")
+            from aiostorage.drivers import _mongodb_client
+            from aiostorage.drivers.mongodb import MongoDBDriver
+
+            fixture = "mongodb_standalone" if library == "motor" else "mongodb_replica_set"
+            database = request.getfixturevalue("mongodb_database")
+            url = request.getfixturevalue(fixture).url_for(database)
+            options: dict[str, Any] = {"client": library}
+            yield lambda: MongoDBDriver(url, **options)
+            assert not _mongodb_client._clients, "connections were left open"
+            gc.collect()

@@ -1,0 +1,107 @@
+"""The command ``aiostorage`` on MongoDB, but for its transfers, which need Oríon."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from click.testing import CliRunner, Result
+from pymongo import MongoClient
+
+import aiostorage
+from aiostorage import open_storage
+from aiostorage.cli.app import cli
+from aiostorage.testing import Deployment
+
+DEADLINE = 60.0
+BOOT = "import sys; from aiostorage.cli import main; sys.argv[0] = 'aiostorage'; main()"
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, prog_name="aiostorage")
+
+
+@pytest.mark.parametrize("library", ["motor", "pymongo"])
+def test_demo_and_status(
+    mongodb_replica_set: Deployment, mongodb_database: str, tmp_path: Path, library: str
+) -> None:
+    """Workers in two processes, one of which is killed; then a look at what they left."""
+    url = mongodb_replica_set.url_for(mongodb_database)
+    url += f"{'&' if '?' in url else '?'}client={library}"
+    size = ("--trials", "12", "--workers", "2", "--sample", "0.02", "--kill")
+    done = subprocess.run(
+        [sys.executable, "-c", BOOT, "demo", "--url", url, *size],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(aiostorage.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    shown = url.partition("?")[0]
+    assert f"on {shown} (experiment demo v1)" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+    plain = call("status", url)
+    assert plain.exit_code == 0, plain.stderr
+    heading, row = plain.stdout.splitlines()
+    assert heading.split("\t")[-3:] == ["total", "best", "lock"]
+    assert row.split("\t")[:2] == ["demo", "1"]
+    found = json.loads(call("status", url, "--json").stdout)
+    assert found["location"] == shown
+    [one] = found["experiments"]
+    assert one["trials"] == {"completed": 12}
+    assert one["lock"]["locked"] is False
+
+
+def test_status_of_a_lock_that_is_held(
+    mongodb_standalone: Deployment, mongodb_database: str
+) -> None:
+    url = mongodb_standalone.url_for(mongodb_database)
+    seen: list[str] = []
+
+    async def hold() -> None:
+        async with open_storage(url) as storage:
+            experiment = await storage.create_experiment({"name": "tune", "version": 1})
+            async with storage.acquire_algorithm_lock(experiment) as algorithm:
+                done = await anyio.to_thread.run_sync(call, "status", url)
+                seen.extend((done.stdout, str(algorithm.owner)))
+
+    anyio.run(hold)
+    said, owner = seen
+    assert f"\theld by {owner} since 20" in said
+
+
+def test_status_makes_nothing(mongodb_standalone: Deployment, mongodb_database: str) -> None:
+    """What it finds no database in, it leaves so; likewise somebody else's."""
+    url = mongodb_standalone.url_for(mongodb_database)
+    missing = call("status", url)
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert missing.stderr == (f"aiostorage status: there is no database {url}, or it is empty\n")
+    with MongoClient[dict[str, Any]](url) as client:
+        assert client[mongodb_database].list_collection_names() == []
+        client[mongodb_database]["posts"].insert_one({})
+        foreign = call("status", url)
+        assert client[mongodb_database].list_collection_names() == ["posts"]
+        client[mongodb_database]["aiostorage_meta"].insert_one({"_id": "layout", "version": 99})
+    assert foreign.exit_code == 2
+    assert "neither of aiostorage nor of Oríon" in foreign.stderr
+    assert "has layout 99" in call("status", url).stderr
+
+
+def test_what_is_wrong_is_one_line_without_the_password() -> None:
+    url = "mongodb://me:secret@127.0.0.1:9/tune?serverSelectionTimeoutMS=200"
+    for arguments in (("status", url), ("demo", "--url", url, "--trials", "1")):
+        done = call(*arguments)
+        assert done.exit_code == 2
+        [line] = done.stderr.splitlines()
+        assert "no MongoDB server answers at mongodb://127.0.0.1:9/tune" in line
+        assert "secret" not in line + done.stdout

@@ -1,0 +1,405 @@
+"""Elections while workers are at work: nothing is lost, nothing happens twice, nobody dies."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import queue
+import time
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiostorage import (
+    BackendError,
+    Experiment,
+    RetryPolicy,
+    Storage,
+    TemporaryBackendError,
+    Trial,
+    open_storage,
+)
+from aiostorage._core import locks
+from aiostorage.drivers import _mongodb_changes
+from aiostorage.testing import ReplicaSet
+from tests.mongo.worker_failover import TASKS
+from tests.processes.support import DEADLINE, Events, Worker, starter
+
+PROCESSES = 4
+TRIALS = 400
+NEVER = 600.0
+"""Seconds after which a test has failed long since."""
+
+SLACK = 8.0
+"""Seconds that a busy machine may add."""
+
+SCRIPT = Path(__file__).with_name("worker_failover.py")
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    # PyMongo leaves sockets of servers that are gone to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+
+@pytest.fixture(params=["motor", "pymongo"])
+def client(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def replica_set(mongodb_replica_set_3: ReplicaSet) -> ReplicaSet:
+    return mongodb_replica_set_3
+
+
+@pytest.fixture
+def url(replica_set: ReplicaSet, mongodb_database: str) -> str:
+    return replica_set.url_for(mongodb_database)
+
+
+@pytest.fixture(autouse=True)
+def no_socket_left() -> Iterator[None]:
+    """Have the sockets collected here, and not where it disturbs another test."""
+    yield
+    gc.collect()
+
+
+# ----------------------------------------------------------------------------------- under load
+
+
+@dataclass
+class Crew:
+    """Processes that all have to live to the end."""
+
+    workers: list[Worker]
+    events: Events
+    completed: int = 0
+    ended: set[int] = field(default_factory=set)
+
+    def work_until(self, completed: int) -> None:
+        """Wait until so many trials are completed."""
+        while self.completed < completed:
+            self.hear()
+
+    def finish(self) -> None:
+        """Wait until all of them have ended."""
+        while len(self.ended) < len(self.workers):
+            self.hear()
+
+    def hear(self) -> None:
+        try:
+            worker, line = self.events.get(timeout=DEADLINE)
+        except queue.Empty:
+            complaints = "\n".join(worker.stderr for worker in self.workers)
+            raise AssertionError(f"{self.completed} completed, and no more: {complaints}") from None
+        if line is None:
+            worker.succeed()
+            self.ended.add(worker.pid)
+        else:
+            assert line == "completed"
+            self.completed += 1
+
+
+@dataclass
+class Report:
+    """What the workers have logged, in the order in which it happened."""
+
+    lines: list[tuple[float, list[str]]]
+
+    @classmethod
+    def of(cls, logs: Path) -> Report:
+        lines = [
+            (float(at), words)
+            for log in logs.iterdir()
+            for at, *words in (line.split(" ") for line in log.read_text().splitlines())
+        ]
+        return cls(sorted(lines))
+
+    def rests(self, word: str) -> list[tuple[str, ...]]:
+        """Answer what follows the name of the worker, in all lines that begin with `word`."""
+        return [tuple(rest) for _, (first, _, *rest) in self.lines if first == word]
+
+    def pause(self, worker: str | None = None) -> float:
+        """Answer the longest time in which nothing succeeded, for anybody or for one worker."""
+        times = [at for at, words in self.lines if worker in (None, words[1])]
+        return max(after - before for before, after in pairwise(times))
+
+    @property
+    def workers(self) -> set[str]:
+        return {words[1] for _, words in self.lines}
+
+
+def test_failover_under_load(
+    replica_set: ReplicaSet,
+    url: str,
+    client: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+
+    async def register(experiment: str, numbers: range) -> None:
+        async with open_storage(url, client=client) as storage:
+            await storage.register_trials(
+                [Trial(experiment=experiment, params={"x": x}) for x in numbers]
+            )
+
+    async def prepare() -> str:
+        async with open_storage(url, client=client) as storage:
+            made = await storage.create_experiment({"name": "failover"}, algo_state={"count": 0})
+        return str(made.id)
+
+    experiment, half = asyncio.run(prepare()), TRIALS // 2
+    asyncio.run(register(experiment, range(half)))
+    begin = time.monotonic()
+    events: Events = queue.SimpleQueue()
+    with starter(tmp_path) as start:
+        workers = [
+            start(str(SCRIPT), url, client, experiment, logs / name, name, TRIALS, into=events)
+            for name in map(str, range(PROCESSES))
+        ]
+        crew = Crew(workers, events)
+        crew.work_until(half // 4)
+        killed = replica_set.kill_primary()
+        crew.work_until(half // 2)  # by then others than those that were under way are done, too
+        replica_set.restart(killed)
+        asyncio.run(register(experiment, range(half, TRIALS)))
+        crew.work_until(half + half // 4)
+        stepped_down = replica_set.step_down()
+        crew.finish()
+    seconds = time.monotonic() - begin
+
+    async def look() -> tuple[list[Trial], bool, int, float]:
+        async with open_storage(url, client=client) as storage:
+            lock = await storage.get_algorithm_lock_info(uid=experiment)
+            before = time.monotonic()
+            async with storage.acquire_algorithm_lock({"_id": experiment}) as algorithm:
+                waited = time.monotonic() - before
+                count = algorithm.state["count"]
+            trials = await storage.fetch_trials(uid=experiment)
+        assert lock is not None
+        assert trials is not None
+        return trials, lock.locked, count, waited
+
+    trials, locked, count, waited = asyncio.run(look())
+    report = Report.of(logs)
+    words = Counter(words[0] for _, words in report.lines)
+    longest = max(map(report.pause, report.workers))
+    with capsys.disabled():
+        print(
+            f"\nfailover, {client}: {TRIALS} trials in {seconds:.1f} s; the longest pause was "
+            f"{report.pause():.2f} s, of one worker {longest:.2f} s; {words['held']} holdings of "
+            f"the lock; it was free after {waited:.2f} s"
+        )
+
+    assert stepped_down.running
+    assert len(report.workers) == PROCESSES * TASKS
+    # each trial was given to one worker and completed by it, and the store has what he knows of it
+    assert [trial.status for trial in trials] == ["completed"] * TRIALS
+    assert sorted(report.rests("began")) == sorted((str(trial.id),) for trial in trials)
+    stored = [(str(t.id), str({r.name: r.value for r in t.results}["who"])) for t in trials]
+    assert sorted(report.rests("completed")) == sorted(stored)
+    assert len({who for _, who in stored}) == TRIALS
+    # every holding has seen the state of the one before it, and the last one let go
+    assert count == words["held"] == words["holds"] > 0
+    assert not locked
+    assert waited < DEADLINE
+
+
+# ----------------------------------------------------------------------------------- one by one
+
+
+async def stocked(storage: Storage, trials: int) -> Experiment:
+    """Answer an experiment with so many trials."""
+    experiment = await storage.create_experiment({"name": "failover"}, algo_state={"count": 0})
+    await storage.register_trials(
+        [Trial(experiment=experiment.id, params={"x": x}) for x in range(trials)]
+    )
+    return experiment
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["the library tries again", "we try again"])
+def test_a_primary_that_steps_down_answers(
+    replica_set: ReplicaSet, url: str, client: str, times: int
+) -> None:
+    """It has carried out what it was asked for, but cannot promise that this stays."""
+
+    async def work() -> None:
+        async with open_storage(url, client=client) as storage:
+            experiment = await stocked(storage, 3)
+            primary = await asyncio.to_thread(replica_set.primary)
+            failing = primary.fail_point(
+                "findAndModify",
+                times=times,
+                writeConcernError={"code": 11602, "errmsg": "stepping down"},
+                errorLabels=["RetryableWriteError"],
+            )
+            point = await asyncio.to_thread(failing.__enter__)
+            try:
+                trial = await storage.reserve_trial(experiment)
+            finally:
+                await asyncio.to_thread(failing.__exit__, None, None, None)
+            assert point.hits == times
+            assert trial is not None
+            assert trial.status == "reserved"
+            assert len(await storage.fetch_trials_by_status(experiment, "reserved")) == 1
+            await storage.complete_trial(trial, 1.0)
+
+    asyncio.run(work())
+
+
+def test_opening_waits_for_an_election(replica_set: ReplicaSet, url: str, client: str) -> None:
+    async def work() -> None:
+        async with open_storage(url, client=client) as storage:
+            assert await storage.reserve_trial(await stocked(storage, 1)) is not None
+
+    killed = replica_set.kill_primary()
+    asyncio.run(work())
+    assert not killed.running
+
+
+def test_opening_without_a_majority_fails_in_time(
+    replica_set: ReplicaSet, url: str, client: str
+) -> None:
+    replica_set.kill_primary()
+    replica_set.kill_primary()
+
+    async def work() -> None:
+        options = "serverSelectionTimeoutMS=2000"
+        async with open_storage(f"{url}&{options}", client=client):
+            pytest.fail("there is no primary")
+
+    begin = time.monotonic()
+    with pytest.raises(BackendError, match="no MongoDB server answers"):
+        asyncio.run(work())
+    assert time.monotonic() - begin < 2 + SLACK
+
+
+def test_without_a_majority(replica_set: ReplicaSet, url: str, client: str) -> None:
+    """Calls fail after the policy's total time; afterwards nothing is held by nobody."""
+    total = 3.0
+    primary = replica_set.primary()
+    others = [member for member in replica_set.members if member is not primary]
+
+    async def timed(call: Awaitable[object]) -> float:
+        begin = time.monotonic()
+        with pytest.raises(TemporaryBackendError):
+            await call
+        return time.monotonic() - begin
+
+    async def hold(storage: Storage, experiment: Experiment) -> None:
+        async with storage.acquire_algorithm_lock(experiment, timeout=NEVER):
+            pytest.fail("nobody can promise that it is ours")
+
+    async def work() -> None:
+        policy = RetryPolicy(total=total)
+        async with open_storage(url, client=client, retry=policy, lock_lease=NEVER) as storage:
+            experiment = await stocked(storage, 6)
+            mine = await storage.reserve_trial(experiment)
+            assert mine is not None
+            for member in others:
+                await asyncio.to_thread(member.kill)
+            # the primary does not know yet: it carries out what it is asked for, all alone
+            calls = [
+                *(storage.reserve_trial(experiment) for _ in range(3)),
+                storage.complete_trial(mine, 1.0),
+                hold(storage, experiment),
+            ]
+            took = await asyncio.gather(*map(timed, calls))
+            print(f"without a majority, {client}:", *(f"{seconds:.2f} s" for seconds in took))
+            assert max(took) < total + SLACK
+
+            await asyncio.to_thread(others[0].start)
+            await asyncio.to_thread(replica_set.primary)
+            left = [await storage.reserve_trial(experiment) for _ in range(6)]
+            assert [trial is not None for trial in left] == [True] * 5 + [False]
+            async with storage.acquire_algorithm_lock(experiment, timeout=DEADLINE) as algorithm:
+                assert algorithm.state == {"count": 0}
+            stored = await storage.get_trial(mine)
+            assert stored is not None
+            if stored.status != "completed":  # nobody was told that it was
+                await storage.complete_trial(mine, 1.0)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("how", ["kill", "step down"])
+def test_waiters_are_woken_after_an_election(
+    replica_set: ReplicaSet, url: str, client: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change stream goes on at the next primary; nobody has to look by himself."""
+    monkeypatch.setattr(_mongodb_changes, "SAFETY", NEVER)
+    monkeypatch.setattr(locks, "TICKET", NEVER)
+
+    async def work() -> None:
+        options: dict[str, Any] = {"client": client, "lock_lease": 10 * NEVER}
+        async with open_storage(url, **options) as holder, open_storage(url, **options) as waiter:
+            experiment = await stocked(holder, 0)
+            trial = Trial(experiment=experiment.id, params={"x": 1.0})
+
+            async def wait() -> float:
+                async with waiter.acquire_algorithm_lock(
+                    experiment, timeout=NEVER, retry_interval=NEVER
+                ):
+                    return time.monotonic()
+
+            async with holder.acquire_algorithm_lock(experiment):
+                waiting = asyncio.create_task(wait())
+                reserving = asyncio.create_task(waiter.reserve_trial(experiment, wait=NEVER))
+                await asyncio.sleep(1.0)
+                if how == "kill":
+                    await asyncio.to_thread(replica_set.kill_primary)
+                else:
+                    await asyncio.to_thread(replica_set.step_down)
+                await asyncio.to_thread(replica_set.primary)
+                await asyncio.sleep(1.0)
+                assert not waiting.done()
+            released = time.monotonic()
+            woken = await asyncio.wait_for(waiting, DEADLINE)
+            await holder.register_trial(trial)
+            registered = time.monotonic()
+            assert await asyncio.wait_for(reserving, DEADLINE) is not None
+            print(
+                f"woken after an election ({how}), {client}: by the lock after "
+                f"{woken - released:.2f} s, by a trial after {time.monotonic() - registered:.2f} s"
+            )
+
+    asyncio.run(work())
+
+
+def test_what_is_answered_stays(replica_set: ReplicaSet, url: str, client: str) -> None:
+    """What a primary has written all alone is not done, though it can be read there."""
+    primary = replica_set.primary()
+    others = [member for member in replica_set.members if member is not primary]
+
+    async def work() -> None:
+        policy = RetryPolicy(total=3.0, attempt_timeout=0.1, initial=0.0, jitter=0.0)
+        async with open_storage(url, client=client, retry=policy) as storage:
+            experiment = await stocked(storage, 1)
+            trial = await storage.reserve_trial(experiment)
+            assert trial is not None
+            for member in others:
+                await asyncio.to_thread(member.kill)
+            answered = True
+            try:
+                await storage.complete_trial(trial, 1.0)
+            except TemporaryBackendError:
+                answered = False
+            # now the others take over, and what the primary had alone is rolled back
+            await asyncio.to_thread(primary.kill)
+            for member in others:
+                await asyncio.to_thread(member.start)
+            await asyncio.to_thread(replica_set.primary)
+            await asyncio.to_thread(replica_set.restart, primary)
+            assert await storage.count_completed_trials(experiment) == 0
+            assert not answered
+            await storage.complete_trial(trial, 1.0)
+            assert await storage.count_completed_trials(experiment) == 1
+
+    asyncio.run(work())

@@ -1,0 +1,134 @@
+"""Passwords, key files and certificates, with servers that insist on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from aiostorage import BackendError, PermissionDenied, Trial, open_storage
+from aiostorage.testing import Mongod, ReplicaSet, TlsFiles
+
+LOGIN = ("jo@example", "pa/ss:wo%rd?#")
+SOON = "serverSelectionTimeoutMS=500"
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    with Mongod(tmp_path_factory.mktemp("login"), login=LOGIN) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory, tls_files: TlsFiles) -> Iterator[Mongod]:
+    with Mongod(tmp_path_factory.mktemp("tls"), tls=tls_files) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+    with ReplicaSet(tmp_path_factory.mktemp("key"), size=2, login=LOGIN) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def all_of_it(
+    tmp_path_factory: pytest.TempPathFactory, tls_files: TlsFiles
+) -> Iterator[ReplicaSet]:
+    directory = tmp_path_factory.mktemp("all")
+    with ReplicaSet(directory, size=1, login=LOGIN, tls=tls_files) as servers:
+        yield servers
+
+
+@pytest.fixture
+def servers(request: pytest.FixtureRequest) -> Mongod | ReplicaSet:
+    """Answer those whose fixture is named."""
+    found: Mongod | ReplicaSet = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the certificate of an authority that has nothing to do with the servers."""
+    import trustme
+
+    path = tmp_path_factory.mktemp("stranger") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    return path
+
+
+async def work(url: str, **options: Any) -> None:
+    """Do a bit of everything: writes, transactions, the lock, a state that needs GridFS."""
+    async with open_storage(url, **options) as storage:
+        experiment = await storage.create_experiment({"name": "e"}, algo_state={"n": 0})
+        trials = [Trial(experiment=experiment.id, params={"x": x}) for x in range(3)]
+        assert await storage.register_trials(trials) == trials
+        trial = await storage.reserve_trial(experiment)
+        assert trial is not None
+        await storage.complete_trial(trial, 1)
+        async with storage.acquire_algorithm_lock(experiment, timeout=10) as algorithm:
+            algorithm.set_state({"n": 1, "large": bytes(13 * 2**20)})
+        info = await storage.get_algorithm_lock_info(experiment)
+        assert info is not None
+        assert info.state["n"] == 1
+        assert await storage.count_completed_trials(experiment) == 1
+        assert await storage.delete_experiment(experiment) == 1
+
+
+async def no_answer(url: str, why: str, **options: Any) -> None:
+    with anyio.fail_after(10), pytest.raises(BackendError, match=why) as caught:
+        async with open_storage(url, **options):
+            pass
+    assert type(caught.value) is BackendError
+    assert "check host, port, replica set name and TLS" in str(caught.value)
+    assert LOGIN[1] not in str(caught.value)
+
+
+@pytest.mark.parametrize("servers", ["login", "tls", "key_file", "all_of_it"], indirect=True)
+async def test_who_may_gets_in(servers: Mongod | ReplicaSet, library: str) -> None:
+    await work(servers.url_for(f"work_{library}"), client=library)
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
+async def test_mechanisms(login: Mongod, library: str, mechanism: str) -> None:
+    url = f"{login.url_for('mechanisms')}&authMechanism={mechanism}"
+    async with open_storage(url, client=library) as storage:
+        assert await storage.fetch_experiments({}) == []
+
+
+@pytest.mark.parametrize("servers", ["login", "key_file", "all_of_it"], indirect=True)
+async def test_who_may_not_stays_out(servers: Mongod | ReplicaSet, library: str) -> None:
+    _, _, where = servers.url_for("db").rpartition("@")
+    with pytest.raises(PermissionDenied, match="wrong user name or password"):
+        async with open_storage(f"mongodb://jo%40example:wrong@{where}", client=library):
+            pass
+    with pytest.raises(PermissionDenied, match="requires authentication"):
+        async with open_storage(f"mongodb://{where}", client=library):
+            pass
+
+
+async def test_a_certificate_of_somebody_else(tls: Mongod, stranger: Path, library: str) -> None:
+    url = f"mongodb://{tls.address}/db?tls=true&tlsCAFile={stranger}&{SOON}"
+    await no_answer(url, "certificate verify failed", client=library)
+
+
+async def test_a_certificate_for_another_name(
+    tls: Mongod, tls_files: TlsFiles, library: str
+) -> None:
+    address = tls.address.replace("127.0.0.1", "localhost")
+    url = f"mongodb://{address}/db?tls=true&tlsCAFile={tls_files.ca}&{SOON}"
+    await no_answer(url, "Hostname mismatch", client=library)
+
+
+async def test_no_tls_where_there_has_to_be(tls: Mongod, library: str) -> None:
+    await no_answer(f"mongodb://{tls.address}/db?{SOON}", "closed|reset", client=library)
+
+
+async def test_tls_where_there_is_none(login: Mongod, library: str) -> None:
+    url = f"mongodb://jo:{'x' * 8}@{login.address}/db?tls=true&{SOON}"
+    await no_answer(url, "SSL handshake failed", client=library)

@@ -1,0 +1,1 @@
+"""Oríon itself on our storage, and beside it."""
