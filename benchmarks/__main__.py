@@ -7,12 +7,19 @@ import asyncio
 import platform
 import sqlite3
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import facade, oriondb, sqlite
+
+if TYPE_CHECKING:
+    from benchmarks import mongodb
+
+PARTS = ("sqlite", "facade", "orion", "mongodb")
 
 
 def main() -> None:
@@ -23,11 +30,11 @@ def main() -> None:
     parser.add_argument(
         "--only",
         action="append",
-        choices=("sqlite", "facade", "orion"),
+        choices=PARTS,
         help="what to measure (default: all)",
     )
     options = parser.parse_args()
-    wanted = options.only or ("sqlite", "facade", "orion")
+    wanted = options.only or PARTS
     console = Console()
     console.print(
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}"
@@ -43,6 +50,8 @@ def main() -> None:
             _orion(console, directory, quick=options.quick)
         elif "orion" in wanted:
             console.print("Oríon is not installed here: its part is left out")
+        if "mongodb" in wanted:
+            _mongodb(console, directory, quick=options.quick)
 
 
 def _throughput(console: Console, directory: Path, count: int) -> None:
@@ -101,6 +110,87 @@ def _orion(console: Console, directory: Path, *, quick: bool) -> None:
             f"Oríon, {one.what}: {one.aiostorage:.1f} on aiostorage, {one.pickleddb:.1f} on "
             f"PickledDB: ratio {one.pickleddb / one.aiostorage:.2f}"
         )
+
+
+def _mongodb(console: Console, directory: Path, *, quick: bool) -> None:
+    try:
+        from aiostorage.testing import MongodError  # noqa: PLC0415  it imports pytest
+        from benchmarks import mongodb  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        console.print(f"{error.name} is not installed here: MongoDB's part is left out")
+        return
+    try:
+        with mongodb.mongod(directory) as url:
+            _beside(
+                console,
+                "MongoDB: operations a second beside the bare client with the same commands",
+                mongodb.throughput(url, 160 if quick else 1600, 4 if quick else 10),
+            )
+            if oriondb.available():
+                _beside(
+                    console,
+                    "MongoDB: operations a second beside Oríon's own storage in threads",
+                    mongodb.beside_orion(url, 160 if quick else 1600, 2 if quick else 6),
+                )
+            else:
+                console.print("Oríon is not installed here: its part is left out")
+            _large(console, url, 10_000 if quick else 100_000, 50 if quick else 400)
+            _contention(console, url, 1.0 if quick else 5.0)
+    except MongodError as error:
+        console.print(f"MongoDB's part is left out: {error}")
+
+
+def _beside(console: Console, title: str, rows: Iterable[mongodb.Paired]) -> None:
+    table = Table(
+        title=title,
+        caption="ratio of ours: the median of blocks that alternate, and their quartiles",
+    )
+    for heading in ("client", "tasks", "what", "ours/s", "theirs/s", "ratio", "quartiles", "stall"):
+        table.add_column(heading, justify="left" if heading in ("client", "what") else "right")
+    for row in rows:
+        low, middle, high = row.quartiles
+        table.add_row(
+            row.library,
+            str(row.tasks),
+            row.what,
+            f"{row.ours:,.0f}",
+            f"{row.theirs:,.0f}",
+            f"{middle:.2f}",
+            f"{low:.2f} - {high:.2f}",
+            f"{row.stall * 1000:.1f} ms",
+        )
+    console.print(table)
+
+
+def _large(console: Console, url: str, many: int, count: int) -> None:
+    from benchmarks import mongodb  # noqa: PLC0415
+
+    for library in mongodb.LIBRARIES:
+        paired, fetched = asyncio.run(
+            mongodb.depth(url, library, many=many, few=1000, count=count, rounds=8)
+        )
+        low, middle, high = (1 / ratio for ratio in reversed(paired.quartiles))
+        console.print(
+            f"{library}: one reservation, one task, {1e6 / paired.theirs:.0f} µs with 1,000 trials "
+            f"in the database, {1e6 / paired.ours:.0f} µs with {many:,}: ratio {middle:.2f} "
+            f"({low:.2f} - {high:.2f}); all {fetched.trials:,} fetched in {fetched.seconds:.1f} s, "
+            f"longest stall {fetched.stall * 1000:.0f} ms"
+        )
+
+
+def _contention(console: Console, url: str, seconds: float) -> None:
+    from benchmarks import mongodb  # noqa: PLC0415
+
+    table = Table(title="MongoDB: workers that reserve on one experiment, PyMongo async")
+    for heading in ("processes", "tasks each", "who", "reserve/s", "write conflicts each"):
+        table.add_column(heading, justify="left" if heading == "who" else "right")
+    for processes, tasks in ((1, 64), (8, 8), (24, 1)):
+        for way in mongodb.WAYS:
+            one = mongodb.contention(url, way, processes, tasks, seconds)
+            table.add_row(
+                str(processes), str(tasks), way, f"{one.rate:,.0f}", f"{one.conflicts:.1f}"
+            )
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Compared", "available", "hunts", "operations"]
+__all__ = ["Compared", "available", "filled", "hunts", "opened", "operations"]
 
 THREADS: Final = 8
 PROCESSES: Final = 4
@@ -61,19 +61,19 @@ def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[
     compared = []
     for size in sizes:
         config = _pickleddb(directory / f"one-{size}.pkl")
-        theirs = _one(config, _filled(config, size), seconds)
+        theirs = _one(config, filled(config, size), seconds)
         for synchronous in ("FULL", "NORMAL"):
             config = _aiostorage(directory / f"one-{size}-{synchronous}.db", synchronous)
-            ours = _one(config, _filled(config, size), seconds)
+            ours = _one(config, filled(config, size), seconds)
             compared.append(
                 Compared(f"reservations/s at {size:,} trials, {synchronous}", theirs, ours)
             )
     size = sizes[0]
     for who, rate in ((f"{THREADS} threads", _threads), (f"{PROCESSES} processes", _processes)):
         config = _pickleddb(directory / f"{who}.pkl")
-        theirs = rate(config, _filled(config, size), seconds)
+        theirs = rate(config, filled(config, size), seconds)
         config = _aiostorage(directory / f"{who}.db")
-        ours = rate(config, _filled(config, size), seconds)
+        ours = rate(config, filled(config, size), seconds)
         compared.append(Compared(f"reservations/s at {size:,} trials, FULL, {who}", theirs, ours))
     return compared
 
@@ -89,11 +89,11 @@ class _Holder:
         return self.id
 
 
-def _filled(config: Config, size: int) -> _Holder:
+def filled(config: Config, size: int) -> _Holder:
     """Make an experiment with pending trials."""
     from orion.core.worker.trial import Trial  # noqa: PLC0415
 
-    storage = _storage(config)
+    storage = opened(config)
     experiment: dict[str, Any] = {"name": "bench", "version": 1, "algorithm": {}}
     storage.create_experiment(experiment)
     trials = [
@@ -109,7 +109,8 @@ def _filled(config: Config, size: int) -> _Holder:
     return _Holder(experiment["_id"])
 
 
-def _storage(config: Config) -> Any:
+def opened(config: Config) -> Any:
+    """Open a storage of Oríon's."""
     from orion.storage.base import setup_storage  # noqa: PLC0415
 
     return setup_storage(dict(config))
@@ -124,7 +125,7 @@ def _reserve(storage: Any, holder: _Holder, seconds: float) -> int:
 
 
 def _one(config: Config, holder: _Holder, seconds: float) -> float:
-    storage = _storage(config)
+    storage = opened(config)
     storage.reserve_trial(holder)
     begin = time.perf_counter()
     done = _reserve(storage, holder, seconds)
@@ -133,7 +134,7 @@ def _one(config: Config, holder: _Holder, seconds: float) -> float:
 
 def _threads(config: Config, holder: _Holder, seconds: float) -> float:
     """Let the threads of one process share a storage."""
-    storage = _storage(config)
+    storage = opened(config)
     storage.reserve_trial(holder)
     begin = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as pool:
@@ -162,7 +163,7 @@ def _processes(config: Config, holder: _Holder, seconds: float) -> float:
 
 
 def _member(config: Config, uid: Any, seconds: float, start: Any, answers: Any) -> None:
-    storage, holder = _storage(config), _Holder(uid)
+    storage, holder = opened(config), _Holder(uid)
     storage.count_broken_trials(holder)  # everything is imported and open
     start.wait()
     answers.put(_reserve(storage, holder, seconds))

@@ -6,12 +6,13 @@ import asyncio
 import gc
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiostorage import Experiment, Storage, Trial
 
-__all__ = ["Measure", "cycle", "fill", "make_trials", "rate", "reserve"]
+__all__ = ["Measure", "cycle", "fill", "make_trials", "rate", "reserve", "watched"]
 
 PARAMS = 8
 
@@ -60,16 +61,8 @@ async def cycle(storage: Storage, experiment: Experiment) -> None:
     await storage.complete_trial(trial, 0.5)
 
 
-async def rate(action: Callable[[], Awaitable[None]], tasks: int, count: int) -> Measure:
+async def rate(action: Callable[[], Awaitable[object]], tasks: int, count: int) -> Measure:
     """Do an action `count` times from so many tasks at once, and watch the event loop."""
-    stall = 0.0
-
-    async def watch() -> None:
-        nonlocal stall
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.001)
-            stall = max(stall, time.perf_counter() - before - 0.001)
 
     async def work(share: int) -> None:
         for _ in range(share):
@@ -77,14 +70,33 @@ async def rate(action: Callable[[], Awaitable[None]], tasks: int, count: int) ->
 
     for _ in range(min(count // 10, 50)):  # warm up: connections, statements, caches
         await action()
+    async with watched() as stall:
+        begin = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(tasks):
+                group.create_task(work(count // tasks))
+        seconds = time.perf_counter() - begin
+    return Measure(count // tasks * tasks / seconds, stall())
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[Callable[[], float]]:
+    """Watch the event loop; give what answers the longest time that it did not turn, in seconds."""
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - before - 0.001)
+
     # the garbage collector's passes over what the benchmark has built are not the storage's stalls
     gc.collect()
     gc.freeze()
     watcher = asyncio.create_task(watch())
-    begin = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(tasks):
-            group.create_task(work(count // tasks))
-    seconds = time.perf_counter() - begin
-    watcher.cancel()
-    return Measure(count // tasks * tasks / seconds, stall)
+    await asyncio.sleep(0)
+    try:
+        yield lambda: longest
+    finally:
+        watcher.cancel()

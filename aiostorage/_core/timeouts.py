@@ -12,18 +12,39 @@ import anyio
 
 from aiostorage.errors import AioStorageError
 
-__all__ = ["apart", "sheltered", "tidy_up"]
+__all__ = ["apart", "sheltered", "tidy_up", "to_the_end"]
 
 T = TypeVar("T")
 
 log = logging.getLogger("aiostorage")
 
 
-async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -> T:
+async def to_the_end(action: Callable[[], Awaitable[T]]) -> T:
     """Await `action` to its end although this task is cancelled; then let it be cancelled.
 
     A shielded scope of AnyIO keeps off the cancellation of other scopes, but not ``task.cancel()``,
     which `asyncio.timeout` and `asyncio.TaskGroup` use; so `action` gets a task of its own.
+    """
+    task = asyncio.ensure_future(action())
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError as error:
+        cancelled = error
+    else:
+        return task.result()
+    with anyio.CancelScope(shield=True):  # else AnyIO cancels again, at every turn of the loop
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        log.warning("while being cancelled: %s", failure)
+    raise cancelled
+
+
+async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -> T:
+    """Await `action` to its end as `to_the_end` does; a scope of AnyIO that is cancelled waits.
 
     Raises
     ------
@@ -35,19 +56,9 @@ async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -
         with anyio.fail_after(seconds):
             return await action()
 
-    task = asyncio.create_task(act())
-    cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        log.warning("while being cancelled: %s", failure)
-    raise cancelled
+        return await to_the_end(act)
+    raise AssertionError("unreachable")  # pragma: no cover
 
 
 async def apart(action: Callable[[], Awaitable[T]]) -> T:

@@ -201,12 +201,12 @@ class Trials:
 
     async def _write(self, trial: Trial, was: str, changes: Mapping[str, Any]) -> None:
         """Change a trial that is ours and has the status `was`."""
-        settled, owner = None, changes.get("worker", trial.worker)
+        held, settled, owner = _held(trial, was), None, changes.get("worker", trial.worker)
         if owner is not None and ("worker" in changes or changes.get("status", was) != was):
-            settled = equal(
-                experiment=trial.experiment, id=trial.id, status=changes["status"], worker=owner
+            settled = And(
+                (*held.conditions[:2], *equal(status=changes["status"], worker=owner).conditions)
             )
-        if not await self._records.execute(Update(TRIALS, _held(trial, was), changes, settled)):
+        if not await self._records.execute(Update(TRIALS, held, changes, settled)):
             raise await self._refusal(trial, was)
 
     async def _refusal(self, trial: Trial, was: str) -> FailedUpdate:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
@@ -176,6 +176,9 @@ class Client:
         self._motor = settings.library == "motor"
         self._concern = WriteConcern()
         self._database: Any = None
+        # making one costs as much as many an operation
+        self._collections: dict[str, Any] = {}
+        self._plain: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------ open and close
 
@@ -265,6 +268,8 @@ class Client:
 
     async def _close(self) -> None:
         raw, self._raw, self._database = self._raw, None, None
+        self._collections.clear()
+        self._plain.clear()
 
         async def close() -> None:
             with pymongo.timeout(CLOSING):
@@ -286,17 +291,25 @@ class Client:
         opening
             The URL's own time for finding a server holds, not ours.
         """
-        with nullcontext() if opening else pymongo.timeout(seconds or self.time_left()):
+        with nullcontext() if opening else self.bound(seconds or self.time_left()):
             yield
+
+    @staticmethod
+    def bound(seconds: float) -> AbstractContextManager[None]:
+        """Bound what is called inside, in a task that nobody cancels."""
+        return pymongo.timeout(seconds)
 
     def time_left(self) -> float:
         """Answer how many seconds an operation has that begins now."""
-        left = (anyio.current_effective_deadline() - anyio.current_time()) * MARGIN
+        left = (anyio.current_effective_deadline() - self.loop.time()) * MARGIN
         return max(min(left, self.settings.timeout), 0.001)
 
     def collection(self, name: str) -> Any:
         """Answer a collection whose documents are those of every engine."""
-        return self._database[name]
+        found = self._collections.get(name)
+        if found is None:
+            found = self._collections[name] = self._database[name]
+        return found
 
     async def collection_names(self) -> set[str]:
         """Answer which collections there are in the database."""
@@ -311,7 +324,9 @@ class Client:
         a primary answers which steps down meanwhile: it wants to write into a document that is
         read-only (`_check_command_response`, up to 4.20 at least).
         """
-        plain = self._database.get_collection(name, codec_options=_LIBRARY)
+        plain = self._plain.get(name)
+        if plain is None:
+            plain = self._plain[name] = self._database.get_collection(name, codec_options=_LIBRARY)
         found = await plain.find_one_and_update(where, update, *more, **options)
         return None if found is None else as_stored(found)
 

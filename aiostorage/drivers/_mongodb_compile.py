@@ -12,11 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from bson import ObjectId
 
-from aiostorage._core.query import compile_condition
 from aiostorage.operations import (
     And,
     Collection,
@@ -65,16 +64,13 @@ def one_each(take: Take) -> bool:
     """
     if take.limit != 1:
         return False
-    conjuncts = take.where.conditions if isinstance(take.where, And) else (take.where,)
-    return any(
-        isinstance(c, Compare)
-        and c.path in take.changes
-        and take.changes[c.path].__class__ is not StoreTime
-        and c.value.__class__ is not StoreTime
-        and "." not in c.path
-        and not compile_condition(c)({c.path: take.changes[c.path]})
-        for c in conjuncts
-    )
+    for condition in _conjuncts(take.where):
+        if isinstance(condition, Compare) and condition.op in ("eq", "in"):
+            new = take.changes.get(condition.path)
+            wanted = condition.value if condition.op == "in" else (condition.value,)
+            if new.__class__ is str and all(v.__class__ is str and v != new for v in wanted):
+                return True
+    return False
 
 
 class Table:
@@ -94,6 +90,7 @@ class Table:
         self.indexes = collection.indexes
         self._times = {f.name for f in collection.fields if f.kind == "time"}
         self._references = ("_id", *collection.references)
+        self._inner: dict[str, tuple[list[str], ...]] = {}
         self.unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
 
     # ----------------------------------------------------------------------------- indexes
@@ -119,7 +116,17 @@ class Table:
     def one(self, where: Condition) -> bool:
         """Tell whether at most one document can match."""
         bound = _bound(where)
-        return any(bound.issuperset(fields) for fields in self.unique)
+        return any(map(bound.issuperset, self.unique))
+
+    def plain(self, where: Condition) -> bool:
+        """Tell whether at most one document can match, by fields that equal one scalar each."""
+        bound = _bound(where)
+        return (
+            len(bound) == len(_conjuncts(where))
+            and "_id" not in bound
+            and "." not in "".join(bound)
+            and any(map(bound.issuperset, self.unique))
+        )
 
     def serving(self, where: Condition, order: tuple[str, ...]) -> Index | None:
         """Find the index that has the matches in order, those that are equal by insertion."""
@@ -142,29 +149,24 @@ class Table:
         now
             What `StoreTime` goes by; None for the server's clock at that moment.
         """
-        match where:
-            case And(conditions):
-                parts = [self.filter(c, now) for c in conditions]
-                merged: dict[str, Any] = {}
-                for part in parts:
-                    if merged.keys() & part.keys():
-                        return {"$and": parts}
-                    merged |= part
-                return merged
-            case Or(conditions):
-                return {"$or": [self.filter(c, now) for c in conditions]} if conditions else _NEVER
-            case Compare(path, op, value):
-                if value.__class__ is StoreTime:
-                    return self._timed(where, value, now)
-                if op in ("in", "nin"):
-                    if tells_time(value) or any(map(_looks_like_operators, value)):
-                        same = Or(tuple(Compare(path, "eq", one) for one in value))
-                        found = self.filter(same, now)
-                        return found if op == "in" else {"$nor": [found]}
-                    return {path: {f"${op}": [self._refer(path, one) for one in value]}}
-                return {path: {f"${op}": self._refer(path, value)}}
-            case _:
-                assert_never(where)
+        if isinstance(where, Compare):
+            return self._compare(where, now)
+        parts = [self.filter(condition, now) for condition in where.conditions]
+        if isinstance(where, Or):
+            return {"$or": parts} if parts else _NEVER
+        merged = {path: part for each in parts for path, part in each.items()}
+        return merged if len(merged) == sum(map(len, parts)) else {"$and": parts}
+
+    def _compare(self, where: Compare, now: datetime | None) -> dict[str, Any]:
+        path, op, value = where.path, where.op, where.value
+        if value.__class__ is StoreTime:
+            return self._timed(where, value, now)
+        if op not in ("in", "nin"):
+            return {path: {f"${op}": self._refer(path, value)}}
+        if tells_time(value) or any(map(_looks_like_operators, value)):
+            found = self.filter(Or(tuple(Compare(path, "eq", one) for one in value)), now)
+            return found if op == "in" else {"$nor": [found]}
+        return {path: {f"${op}": [self._refer(path, one) for one in value]}}
 
     def _timed(self, compare: Compare, value: StoreTime, now: datetime | None) -> dict[str, Any]:
         path, op = compare.path, compare.op
@@ -226,11 +228,15 @@ class Table:
 
     def _refer(self, path: str, value: Any) -> Any:
         """Put ObjectIds where ids stand in a value that stands at a path."""
-        for reference in self._references:
-            if reference == path:
-                value = _object_ids(value)
-            elif reference.startswith(path) and reference[len(path)] == ".":
-                value = _inside(value, reference[len(path) + 1 :].split("."))
+        inner = self._inner.get(path)
+        if inner is None:  # what a path leads to is found out once
+            inner = self._inner[path] = tuple(
+                reference[len(path) + 1 :].split(".")
+                for reference in self._references
+                if f"{reference}.".startswith(f"{path}.")
+            )
+        for names in inner:
+            value = _inside(value, names) if names != [""] else _object_ids(value)
         return value
 
 

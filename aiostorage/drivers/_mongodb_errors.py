@@ -14,7 +14,7 @@ from pymongo import errors as pymongo
 from aiostorage import errors
 from aiostorage.errors import BackendError, TemporaryBackendError
 
-__all__ = ["MAPPED", "brief", "translated"]
+__all__ = ["MAPPED", "as_ours", "brief", "translated"]
 
 _TEMPORARY: Final = frozenset(
     (
@@ -213,5 +213,10 @@ def translated(location: str, *, writing: bool) -> Iterator[None]:
     try:
         yield
     except (pymongo.PyMongoError, bson.errors.BSONError, gridfs.errors.GridFSError) as error:
-        make = next(MAPPED[base] for base in type(error).__mro__ if base in MAPPED)
-        raise make(_Failure(error, location, writing)) from error
+        raise as_ours(error, location, writing=writing) from error
+
+
+def as_ours(error: Exception, location: str, *, writing: bool = True) -> Exception:
+    """Answer our error for one of the libraries; see `translated`."""
+    make = next(MAPPED[base] for base in type(error).__mro__ if base in MAPPED)
+    return make(_Failure(error, location, writing))

@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
-from aiostorage._core.timeouts import apart, sheltered
+from aiostorage._core.timeouts import apart, sheltered, to_the_end
 from aiostorage.drivers._mongodb_blobs import Blobs
 from aiostorage.drivers._mongodb_changes import Changes
 from aiostorage.drivers._mongodb_client import (
@@ -35,9 +35,10 @@ from aiostorage.drivers._mongodb_client import (
 from aiostorage.drivers._mongodb_compile import Table
 from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
+from aiostorage.drivers._mongodb_queue import HASTE, Queue
 from aiostorage.drivers._mongodb_schema import inspect, pass_barrier, prepare
 from aiostorage.drivers._mongodb_standalone import all_or_none
-from aiostorage.drivers._mongodb_takes import Takes
+from aiostorage.drivers._mongodb_together import carry_out_together, kind_of
 from aiostorage.errors import (
     AioStorageError,
     ConfigurationError,
@@ -55,7 +56,6 @@ from aiostorage.operations import (
     Insert,
     Layout,
     Operation,
-    Take,
 )
 
 __all__ = ["MongoDBDriver"]
@@ -64,6 +64,9 @@ T = TypeVar("T")
 
 DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
+
+QUEUES: Final = 100
+"""Kinds of operations that are remembered, although there is nothing to do."""
 
 _HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
 
@@ -132,8 +135,9 @@ class MongoDBDriver:
         self._pid = os.getpid()
         self._client: Client | None = None
         self._tables: dict[str, Table] = {}
-        self._takes: Takes | None = None
-        self._under_way: set[asyncio.Future[Any]] = set()
+        self._queues: dict[Hashable, Queue[Any, Any]] = {}
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
         self._connecting = asyncio.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -170,7 +174,8 @@ class MongoDBDriver:
 
         async def close() -> None:
             while self._under_way:
-                await asyncio.wait(self._under_way)
+                self._none_under_way.clear()
+                await self._none_under_way.wait()
             if client.users == 1 and (changes := client.shared.pop("changes", None)):
                 await changes.stop()
             await client.release()
@@ -202,7 +207,6 @@ class MongoDBDriver:
         except BaseException:
             await client.release()
             raise
-        self._takes = Takes(client, self._run, self._guarded)
         self._client = client
         return client
 
@@ -228,11 +232,19 @@ class MongoDBDriver:
             if operation.settled and client.replicated:
                 await self._guarded(lambda: pass_barrier(client))
             return cast(T, await self._reading(lambda: self._run().run(operation)))
-        if not single(table, operation) or self._large(operation):
+        kind = kind_of(table, operation)
+        if kind is None and (not single(table, operation) or self._large(operation)):
             return cast(T, (await self.transact((operation,)))[0])
-        if isinstance(operation, Take) and self._takes is not None:
-            return cast(T, await self._takes.take(table, operation))
-        return cast(T, await self._guarded(lambda: self._alone(client, operation)))
+        seconds = client.time_left()
+        if kind is None or seconds < HASTE:
+            return cast(T, await self._guarded(lambda: self._alone(client, operation)))
+        self._check_writable()
+        queue = self._queues.get(kind)
+        if queue is None:
+            queue = self._queues[kind] = Queue(client.loop, self._queued, self._queued_together)
+            if len(self._queues) > QUEUES:
+                self._queues = {k: q for k, q in self._queues.items() if q is queue or not q.idle}
+        return cast(T, await self._counted(queue.carry_out(operation, seconds)))
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
@@ -244,13 +256,26 @@ class MongoDBDriver:
         results: list[Any] = await self._guarded(lambda: self._together(client, operations))
         return results
 
+    async def _queued(self, operation: Operation[Any], seconds: float) -> Any:
+        run = self._run()
+        with translated(self.location, writing=True), run.client.bound(seconds):
+            return await run.run(operation)
+
+    async def _queued_together(
+        self, queue: Queue[Any, Any], operations: Sequence[Operation[Any]], seconds: float
+    ) -> Any:
+        run, table = self._run(), self._tables[operations[0].collection]
+        with translated(self.location, writing=True), run.client.bound(seconds):
+            return await carry_out_together(run, table, queue, operations)
+
     async def _alone(self, client: Client, operation: Operation[Any]) -> Any:
         now = None
         if isinstance(operation, Insert) and asks_time(operation):
             now = await client.now()  # an insert knows no expressions
         run = self._run(now=now)
         result = await run.run(operation)
-        await self._tidy(run.blobs, run.stale)
+        if run.stale:
+            await self._tidy(run.blobs, run.stale)
         return result
 
     async def _together(self, client: Client, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -310,14 +335,11 @@ class MongoDBDriver:
 
         return await apart(bounded)
 
-    async def _guarded(
-        self, action: Callable[[], Awaitable[Any]], seconds: float | None = None
-    ) -> Any:
+    async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
         """Write to the end, though the caller may be cancelled, but not for longer than is left."""
         client = await self._here()
-        if self._settings.read_only:
-            raise PermissionDenied(f"{self.location} was opened with read_only=True")
-        limit = client.time_left() if seconds is None else seconds
+        self._check_writable()
+        limit = client.time_left()
 
         async def bounded() -> Any:
             try:
@@ -332,13 +354,21 @@ class MongoDBDriver:
                     f"{self.location}: no answer within {limit:.3g} s", ambiguous=True
                 ) from None
 
-        done: asyncio.Future[None] = client.loop.create_future()
-        self._under_way.add(done)
+        return await self._counted(to_the_end(bounded))
+
+    def _check_writable(self) -> None:
+        if self._settings.read_only:
+            raise PermissionDenied(f"{self.location} was opened with read_only=True")
+
+    async def _counted(self, work: Awaitable[T]) -> T:
+        """Carry out what has to end before the connections are closed."""
+        self._under_way += 1
         try:
-            return await sheltered(None, bounded)
+            return await work
         finally:
-            self._under_way.discard(done)
-            done.set_result(None)
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_under_way.set()
 
     def _run(self, **more: Any) -> Run:
         if self._client is None:
@@ -351,9 +381,10 @@ class MongoDBDriver:
         return len(operations) == 1 and single(self._tables[first.collection], first)
 
     def _large(self, operation: Operation[Any]) -> bool:
-        if self._client is None:
+        table = self._tables[operation.collection]
+        if self._client is None or not table.blobs:
             return False
-        return Blobs(self._client).is_large(self._tables[operation.collection], operation)
+        return Blobs(self._client).is_large(table, operation)
 
     # -------------------------------------------------------------------------------- the rest
 

@@ -1,0 +1,487 @@
+"""The MongoDB engine beside a bare client doing the same commands, and beside Oríon's storage.
+
+What is compared is measured in turn, in short blocks of one run: on a noisy machine only two blocks
+that follow each other can be compared. What is shown is the median of their ratios, and quartiles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import statistics
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from bson import ObjectId
+from bson.codec_options import CodecOptions
+from pymongo import AsyncMongoClient, MongoClient, ReturnDocument, WriteConcern
+
+from aiostorage import open_storage
+from benchmarks import oriondb
+from benchmarks.workload import Measure, cycle, fill, rate, reserve, watched
+
+__all__ = [
+    "LIBRARIES",
+    "WAYS",
+    "Contended",
+    "Fetched",
+    "Paired",
+    "beside_orion",
+    "contention",
+    "depth",
+    "mongod",
+    "throughput",
+]
+
+Library = Literal["motor", "pymongo"]
+Way = Literal["ours", "plain"]
+LIBRARIES: tuple[Library, ...] = ("motor", "pymongo")
+WAYS: tuple[Way, ...] = ("ours", "plain")
+TASKS = (1, 8, 64)
+HINT = "experiment_1_submit_time_1_partial"
+SPARE = 50
+"""Trials of a block beside those that are counted, for warming up."""
+
+MOST = 5000
+"""Reservations a second, at most: as many trials are made beforehand."""
+
+
+@contextmanager
+def mongod(directory: Path) -> Iterator[str]:
+    """Give the URL of a replica set with one member, or the one in ``AIOSTORAGE_TEST_MONGODB``.
+
+    Raises
+    ------
+    MongodError
+        There is no server, and none that could be started.
+    """
+    from aiostorage.testing._deployments import Deployments  # noqa: PLC0415  it imports pytest
+
+    with closing(Deployments(directory.joinpath)) as deployments:
+        yield deployments.get("replica set").url
+
+
+@contextmanager
+def _database(url: str) -> Iterator[str]:
+    """Give the name of a database, which is dropped afterwards."""
+    name = f"aiostorage_bench_{uuid4().hex[:12]}"
+    try:
+        yield name
+    finally:
+        with MongoClient[Any](url) as client:
+            client.drop_database(name)
+
+
+# ------------------------------------------------------------------------------ the bare client
+
+
+class Bare:
+    """A client library with nothing around it, and the commands that the engine sends."""
+
+    def __init__(self, client: Any, database: str, experiment: str) -> None:
+        self._experiment = ObjectId(experiment)
+        self._trials = client.get_database(
+            database,
+            codec_options=CodecOptions[dict[str, Any]](tz_aware=True, tzinfo=UTC),
+            write_concern=WriteConcern(w="majority", j=True),
+        ).trials
+
+    async def reserve(self) -> dict[str, Any]:
+        """Reserve one trial."""
+        trial: dict[str, Any] | None = await self._trials.find_one_and_update(
+            {
+                "experiment": {"$eq": self._experiment},
+                "status": {"$in": ["new", "suspended", "interrupted"]},
+            },
+            {
+                "$currentDate": {"start_time": True, "heartbeat": True},
+                "$set": {"status": "reserved", "worker": uuid4().hex},
+            },
+            sort=[("submit_time", 1)],
+            hint=HINT,
+            return_document=ReturnDocument.AFTER,
+        )
+        if trial is None:
+            raise AssertionError("the experiment ran out of trials; make more")
+        return trial
+
+    async def cycle(self) -> None:
+        """Take one trial from its reservation to its completion."""
+        trial = await self.reserve()
+        held = {
+            "experiment": {"$eq": self._experiment},
+            "id": {"$eq": trial["id"]},
+            "status": {"$eq": "reserved"},
+            "worker": {"$eq": trial["worker"]},
+        }
+        await self._update(held, {"$currentDate": {"heartbeat": True}})
+        results = [{"name": "objective", "type": "objective", "value": 0.5}]
+        await self._update(
+            held,
+            {
+                "$currentDate": {"end_time": True, "heartbeat": True},
+                "$set": {"results": results, "status": "completed"},
+            },
+        )
+
+    async def _update(self, held: Mapping[str, Any], update: Mapping[str, Any]) -> None:
+        if (await self._trials.update_one(held, update)).matched_count != 1:
+            raise AssertionError("a trial that was reserved is lost")
+
+
+@asynccontextmanager
+async def _client(url: str, library: Library) -> AsyncIterator[Any]:
+    if library == "pymongo":
+        async with AsyncMongoClient[Any](url) as client:
+            yield client
+    else:
+        from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415  not for pymongo
+
+        motor: Any = AsyncIOMotorClient(url)
+        with closing(motor) as client:
+            yield client
+
+
+# ------------------------------------------------------------------------- two beside each other
+
+Block = Callable[[], Awaitable[Measure]]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Ours beside another way of doing the same, in blocks that alternate.
+
+    Attributes
+    ----------
+    ours, theirs
+        Operations a second, medians of the blocks.
+    ratios
+        Of each block of ours to the one of theirs beside it.
+    stall
+        The longest time that the event loop did not turn while ours ran, in seconds.
+    """
+
+    what: str
+    library: Library
+    tasks: int
+    ours: float
+    theirs: float
+    ratios: tuple[float, ...]
+    stall: float
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """The lower quartile of the ratios, their median, and the upper quartile."""
+        low, middle, high = statistics.quantiles(self.ratios, method="inclusive")
+        return low, middle, high
+
+
+async def _pair(
+    what: str, library: Library, tasks: int, rounds: int, *, ours: Block, theirs: Block
+) -> Paired:
+    mine, yours = [await ours()], [await theirs()]  # these two open connections: not counted
+    for number in range(rounds):
+        for block in (ours, theirs) if number % 2 else (theirs, ours):
+            (mine if block is ours else yours).append(await block())
+    return Paired(
+        what,
+        library,
+        tasks,
+        statistics.median(one.rate for one in mine[1:]),
+        statistics.median(one.rate for one in yours[1:]),
+        tuple(one.rate / other.rate for one, other in zip(mine[1:], yours[1:], strict=True)),
+        max(one.stall for one in mine[1:]),
+    )
+
+
+def throughput(
+    url: str, count: int, rounds: int, libraries: tuple[Library, ...] = LIBRARIES
+) -> Iterator[Paired]:
+    """Measure ours beside the bare client, reservations and cycles, for 1, 8 and 64 tasks.
+
+    Parameters
+    ----------
+    count
+        Operations of one block; a fourth with one task, half with 8.
+    rounds
+        Blocks of each.
+    """
+    for library in libraries:
+        for tasks in TASKS:
+            share = count * {1: 1, 8: 2, 64: 4}[tasks] // 4
+            yield from asyncio.run(_beside_bare(url, library, tasks, share, rounds))
+
+
+async def _beside_bare(
+    url: str, library: Library, tasks: int, count: int, rounds: int
+) -> list[Paired]:
+    measured = []
+    with _database(url) as database:
+        async with (
+            open_storage(url, client=library, database=database) as storage,
+            _client(url, library) as client,
+        ):
+            for what, action in (("reservations", reserve), ("cycles", cycle)):
+                experiment = await fill(storage, what, 2 * (rounds + 1) * (count + SPARE))
+                bare = Bare(client, database, str(experiment.id))
+
+                async def ours(action: Any = action, experiment: Any = experiment) -> Measure:
+                    return await rate(lambda: action(storage, experiment), tasks, count)
+
+                async def theirs(bare: Bare = bare, what: str = what) -> Measure:
+                    one = bare.reserve if what == "reservations" else bare.cycle
+                    return await rate(one, tasks, count)
+
+                measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
+    return measured
+
+
+def beside_orion(url: str, count: int, rounds: int) -> Iterator[Paired]:
+    """Measure ours beside Oríon's own storage on MongoDB, which is for threads.
+
+    Parameters
+    ----------
+    count, rounds
+        As for `throughput`.
+    """
+    for library in LIBRARIES:
+        for tasks in TASKS:
+            share = count * {1: 1, 8: 2, 64: 4}[tasks] // 4
+            yield from asyncio.run(_beside_orion(url, library, tasks, share, rounds))
+
+
+async def _beside_orion(
+    url: str, library: Library, tasks: int, count: int, rounds: int
+) -> list[Paired]:
+    measured = []
+    trials = 2 * (rounds + 1) * (count + SPARE)
+    for what, action in (("reservations", reserve), ("cycles", cycle)):
+        with _database(url) as database, _database(url) as theirs_database:
+            orion = _Orion(url, theirs_database, trials)
+            async with open_storage(url, client=library, database=database) as storage:
+                experiment = await fill(storage, what, trials)
+
+                async def ours(
+                    storage: Any = storage, action: Any = action, experiment: Any = experiment
+                ) -> Measure:
+                    return await rate(lambda: action(storage, experiment), tasks, count)
+
+                async def theirs(orion: _Orion = orion, what: str = what) -> Measure:
+                    one = orion.reserve if what == "reservations" else orion.cycle
+                    return Measure(await asyncio.to_thread(_in_threads, one, tasks, count), 0.0)
+
+                measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
+    return measured
+
+
+class _Orion:
+    """Oríon's storage, on a database as it makes one itself."""
+
+    def __init__(self, url: str, database: str, trials: int) -> None:
+        place, _, options = url.partition("?")
+        host = f"{place.rstrip('/')}/{database}?{options}"
+        config = {
+            "type": "legacy",
+            "database": {"type": "mongodb", "host": host, "name": database},
+        }
+        self._holder = oriondb.filled(config, trials)
+        self._storage = oriondb.opened(config)
+
+    def reserve(self) -> Any:
+        """Reserve one trial."""
+        trial = self._storage.reserve_trial(self._holder)
+        if trial is None:
+            raise AssertionError("the experiment ran out of trials; make more")
+        return trial
+
+    def cycle(self) -> None:
+        """Take one trial from its reservation to its completion."""
+        from orion.core.worker.trial import Trial  # noqa: PLC0415
+
+        trial = self.reserve()
+        self._storage.update_heartbeat(trial)
+        trial.results = [Trial.Result(name="objective", type="objective", value=0.5)]
+        self._storage.push_trial_results(trial)
+        self._storage.set_trial_status(trial, status="completed", was="reserved")
+
+
+def _in_threads(action: Callable[[], object], threads: int, count: int) -> float:
+    def work() -> None:
+        for _ in range(count // threads):
+            action()
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    begin = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return count // threads * threads / (time.perf_counter() - begin)
+
+
+# ------------------------------------------------------------------------------- large experiments
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """All trials of an experiment, fetched at once.
+
+    Attributes
+    ----------
+    seconds, stall
+        How long it took, and the longest time that the event loop did not turn meanwhile.
+    """
+
+    library: Library
+    trials: int
+    seconds: float
+    stall: float
+
+
+async def depth(
+    url: str, library: Library, *, many: int, few: int, count: int, rounds: int
+) -> tuple[Paired, Fetched]:
+    """Measure reservations with few trials in the database beside those with many; fetch the many.
+
+    Both have a task, as a queue would hide what the server does. In `Paired`, the many are ours.
+    """
+    with _database(url) as one, _database(url) as other:
+        async with (
+            open_storage(url, client=library, database=one) as small,
+            open_storage(url, client=library, database=other) as large,
+        ):
+            crowd = await fill(large, "bench", many)
+            start = time.perf_counter()
+            async with watched() as stall:
+                fetched = await large.fetch_trials(crowd)
+            seconds = time.perf_counter() - start
+            assert fetched is not None
+            assert len(fetched) == many
+            del fetched
+
+            async def at_many() -> Measure:
+                return await rate(lambda: reserve(large, crowd), 1, count)
+
+            async def at_few() -> Measure:
+                experiment = await fill(small, uuid4().hex, few)
+                measure = await rate(lambda: reserve(small, experiment), 1, count)
+                await small.delete_trials(experiment)
+                return measure
+
+            paired = await _pair(f"{many} trials", library, 1, rounds, ours=at_many, theirs=at_few)
+    return paired, Fetched(library, many, seconds, stall())
+
+
+# ------------------------------------------------------------------------------------ contention
+
+
+@dataclass(frozen=True)
+class Contended:
+    """Many workers that reserve on one experiment.
+
+    Attributes
+    ----------
+    rate
+        Reservations a second of all together.
+    conflicts
+        How often the server met a write conflict, for each reservation.
+    """
+
+    way: Way
+    processes: int
+    tasks: int
+    rate: float
+    conflicts: float
+
+
+def contention(url: str, way: Way, processes: int, tasks: int, seconds: float) -> Contended:
+    """Measure workers that are spread over processes.
+
+    Parameters
+    ----------
+    way
+        ``plain`` is the bare client.
+    seconds
+        How long they reserve.
+    """
+    with _database(url) as database, MongoClient[Any](url) as client:
+        experiment = asyncio.run(_filled(url, database, round(seconds * MOST)))
+        context = multiprocessing.get_context("spawn")
+        ready, counts = context.Barrier(processes + 1), context.Queue()
+        work = _Work(url, database, way, experiment, tasks, seconds)
+        workers = [
+            context.Process(target=work, args=(ready, counts), daemon=True)
+            for _ in range(processes)
+        ]
+        for worker in workers:
+            worker.start()
+        ready.wait(120)
+        before = _conflicts(client)
+        found = [counts.get(timeout=seconds + 120) for _ in workers]
+        conflicts = _conflicts(client) - before
+        for worker in workers:
+            worker.join()
+    done = sum(count for count, _ in found)
+    total = sum(count / took for count, took in found)
+    return Contended(way, processes, tasks, total, conflicts / done)
+
+
+async def _filled(url: str, database: str, count: int) -> str:
+    async with open_storage(url, client="pymongo", database=database) as storage:
+        return str((await fill(storage, "bench", count)).id)
+
+
+def _conflicts(client: MongoClient[Any]) -> int:
+    return int(client.admin.command("serverStatus")["metrics"]["operation"]["writeConflicts"])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process does: it reserves from so many tasks, for so many seconds."""
+
+    url: str
+    database: str
+    way: Way
+    experiment: str
+    tasks: int
+    seconds: float
+
+    def __call__(self, ready: Any, counts: Any) -> None:
+        try:
+            counts.put(asyncio.run(self._run(ready)))
+        except BaseException:
+            ready.abort()  # the others need not wait
+            raise
+
+    async def _run(self, ready: Any) -> tuple[int, float]:
+        done = 0
+        async with (
+            open_storage(self.url, client="pymongo", database=self.database) as storage,
+            _client(self.url, "pymongo") as client,
+        ):
+            bare = Bare(client, self.database, self.experiment)
+
+            async def one() -> None:
+                if self.way == "plain":
+                    await bare.reserve()
+                elif await storage.reserve_trial({"_id": self.experiment}) is None:
+                    raise AssertionError("the experiment ran out of trials; make more")
+
+            async def work() -> None:
+                nonlocal done
+                while time.perf_counter() - begin < self.seconds:
+                    await one()
+                    done += 1
+
+            await asyncio.gather(*(one() for _ in range(self.tasks)))  # opens connections
+            ready.wait(120)
+            begin = time.perf_counter()
+            await asyncio.gather(*(work() for _ in range(self.tasks)))
+            return done, time.perf_counter() - begin
