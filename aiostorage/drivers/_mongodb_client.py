@@ -11,7 +11,8 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
@@ -24,7 +25,7 @@ from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 from pymongo.uri_parser import parse_uri, split_options
 
-from aiostorage._core.timeouts import sheltered
+from aiostorage._core.timeouts import sheltered, to_the_end
 from aiostorage.drivers._mongodb_errors import brief, translated
 from aiostorage.errors import BackendError, ConfigurationError
 
@@ -350,8 +351,27 @@ class Client:
         if self._motor:
             session = await session
         async with session:
-            result: T = await session.with_transaction(action, write_concern=self._concern)
+            try:
+                result: T = await session.with_transaction(action, write_concern=self._concern)
+            except (asyncio.CancelledError, pymongo.errors.PyMongoError) as error:
+                if not isinstance(error, pymongo.errors.OperationFailure) or error.timeout:
+                    # it would hold what it has written for a minute
+                    kill = {"killSessions": [session.session_id]}
+                    with suppress(pymongo.errors.PyMongoError):
+                        await self.afresh(lambda: self._raw.admin.command(kill))
+                raise
             return result
+
+    async def afresh(self, action: Callable[[], Awaitable[object]]) -> None:
+        """Await what has to be done although the limit has run out; it gets a short one."""
+
+        async def act() -> None:
+            with pymongo.timeout(CLOSING):
+                await action()
+
+        # limits are kept in the context, and none can be longer than the one around it
+        task = asyncio.create_task(act(), context=Context())
+        await to_the_end(lambda: task)
 
     async def changes(
         self, pipeline: Sequence[Any], unwanted: Callable[[], bool]
