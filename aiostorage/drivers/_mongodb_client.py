@@ -26,7 +26,7 @@ from pymongo.uri_parser import parse_uri, split_options
 
 from aiostorage._core.timeouts import sheltered
 from aiostorage.drivers._mongodb_errors import brief, translated
-from aiostorage.errors import BackendError, ConfigurationError
+from aiostorage.errors import BackendError, ConfigurationError, TemporaryBackendError
 
 __all__ = [
     "MARGIN",
@@ -209,7 +209,7 @@ class Client:
     async def _connect(self) -> None:
         # options and certificates are read, and a mongodb+srv name is looked up
         try:
-            self._raw = await anyio.to_thread.run_sync(self._make)
+            await sheltered(None, lambda: anyio.to_thread.run_sync(self._make))
         except OSError as error:
             raise ConfigurationError(
                 f"{self.settings.location}: a certificate cannot be used: {error}"
@@ -231,6 +231,8 @@ class Client:
                 f"{name} or newer"
             )
         if not hello.get("isWritablePrimary", True):
+            if self._raw.topology_description.topology_type_name != "Single":
+                raise TemporaryBackendError(f"{self.settings.location}: the primary steps down")
             raise BackendError(
                 f"the MongoDB server at {self.settings.location} is not the primary of its replica "
                 "set; name the set in the URL (replicaSet=...) in place of directConnection=true"
@@ -245,7 +247,7 @@ class Client:
             self.settings.database, codec_options=_DOCUMENTS, write_concern=wanted
         )
 
-    def _make(self) -> Any:
+    def _make(self) -> None:
         options: dict[str, Any] = dict(self.settings.credentials)
         given = self.settings.url.lower()
         defaults = {
@@ -256,7 +258,8 @@ class Client:
         options |= {k: v for k, v in defaults.items() if f"{k.lower()}=" not in given}
         with translated(self.settings.location, writing=False):
             if not self._motor:
-                return AsyncMongoClient(self.settings.url, **options)
+                self._raw = AsyncMongoClient(self.settings.url, **options)
+                return
             try:
                 from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415  not for pymongo
             except ModuleNotFoundError as error:
@@ -264,7 +267,7 @@ class Client:
                     "motor is not installed: pip install 'aiostorage[mongodb]', or pass "
                     "client='pymongo'"
                 ) from error
-            return AsyncIOMotorClient(self.settings.url, io_loop=self.loop, **options)
+            self._raw = AsyncIOMotorClient(self.settings.url, io_loop=self.loop, **options)
 
     async def _close(self) -> None:
         raw, self._raw, self._database = self._raw, None, None

@@ -196,8 +196,17 @@ class MongoDBDriver:
         async with self._connecting:
             layout = self._layout
             if (client := self._client) is None:
-                client = await apart(lambda: self._connect(layout))
+                try:
+                    client = await apart(lambda: self._connect(layout))
+                except asyncio.CancelledError:
+                    await self._disconnect()  # who is cancelled while he opens does not close
+                    raise
         return client
+
+    async def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await sheltered(None, client.release)
 
     async def _connect(self, layout: Layout) -> Client:
         client = await connect(self._settings)
