@@ -32,6 +32,9 @@ SAFETY: Final = 5.0
 IDLE: Final = 10.0
 """Seconds for which a stream runs on although nobody waits."""
 
+GRACE: Final = 1.0
+"""Seconds for a stream to end by itself; twice as long as it takes to notice."""
+
 RESTART: Final = 1.0
 """Seconds before a stream that broke is tried again."""
 
@@ -73,10 +76,12 @@ class Changes:
     async def stop(self) -> None:
         """End the stream."""
         self._stream = None
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._tasks:  # by itself, so that no cursor stays open on the server
+            _, late = await asyncio.wait(self._tasks, timeout=GRACE)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     def _watch(self, collection: str) -> _Stream:
         """Answer a stream that looks at a collection, among those that it is wanted for."""

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import Context
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import bson
@@ -23,27 +21,22 @@ import pymongo
 from bson import DBRef, Int64, ObjectId
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
-from pymongo.uri_parser import parse_uri, split_options
 
 from aiostorage._core.timeouts import sheltered, to_the_end
 from aiostorage.drivers._mongodb_errors import brief, translated
-from aiostorage.errors import BackendError, ConfigurationError
+from aiostorage.drivers._mongodb_settings import Settings
+from aiostorage.errors import BackendError, ConfigurationError, TemporaryBackendError
 
 __all__ = [
     "MARGIN",
     "Client",
-    "ClientLibrary",
-    "Settings",
     "UpdateOne",
     "as_stored",
     "cancellations",
-    "check_url",
     "connect",
 ]
 
 T = TypeVar("T")
-
-ClientLibrary = Literal["motor", "pymongo"]
 
 OLDEST: Final = (9, "4.4")
 """The wire version of the oldest server that has all that is needed, and its name."""
@@ -90,31 +83,6 @@ _DOCUMENTS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
 def as_stored(document: dict[str, Any]) -> dict[str, Any]:
     """Answer a document as it comes back: times to the millisecond, say."""
     return bson.decode(bson.encode(document), _DOCUMENTS)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Which server, by which library.
-
-    Attributes
-    ----------
-    url
-        As it was passed, with its secrets.
-    location
-        Hosts and database, without secrets.
-    timeout
-        Seconds that one operation may take.
-    read_only
-        Whether the database is only looked at.
-    """
-
-    url: str = field(repr=False)
-    location: str
-    database: str
-    library: ClientLibrary = "motor"
-    timeout: float = 20.0
-    credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    read_only: bool = False
 
 
 _clients: Final[dict[Any, Client]] = {}
@@ -210,7 +178,7 @@ class Client:
     async def _connect(self) -> None:
         # options and certificates are read, and a mongodb+srv name is looked up
         try:
-            self._raw = await anyio.to_thread.run_sync(self._make)
+            await sheltered(None, lambda: anyio.to_thread.run_sync(self._make))
         except OSError as error:
             raise ConfigurationError(
                 f"{self.settings.location}: a certificate cannot be used: {error}"
@@ -232,6 +200,8 @@ class Client:
                 f"{name} or newer"
             )
         if not hello.get("isWritablePrimary", True):
+            if self._raw.topology_description.topology_type_name != "Single":
+                raise TemporaryBackendError(f"{self.settings.location}: the primary steps down")
             raise BackendError(
                 f"the MongoDB server at {self.settings.location} is not the primary of its replica "
                 "set; name the set in the URL (replicaSet=...) in place of directConnection=true"
@@ -246,7 +216,7 @@ class Client:
             self.settings.database, codec_options=_DOCUMENTS, write_concern=wanted
         )
 
-    def _make(self) -> Any:
+    def _make(self) -> None:
         options: dict[str, Any] = dict(self.settings.credentials)
         given = self.settings.url.lower()
         defaults = {
@@ -257,7 +227,8 @@ class Client:
         options |= {k: v for k, v in defaults.items() if f"{k.lower()}=" not in given}
         with translated(self.settings.location, writing=False):
             if not self._motor:
-                return AsyncMongoClient(self.settings.url, **options)
+                self._raw = AsyncMongoClient(self.settings.url, **options)
+                return
             try:
                 from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415  not for pymongo
             except ModuleNotFoundError as error:
@@ -265,7 +236,7 @@ class Client:
                     "motor is not installed: pip install 'aiostorage[mongodb]', or pass "
                     "client='pymongo'"
                 ) from error
-            return AsyncIOMotorClient(self.settings.url, io_loop=self.loop, **options)
+            self._raw = AsyncIOMotorClient(self.settings.url, io_loop=self.loop, **options)
 
     async def _close(self) -> None:
         raw, self._raw, self._database = self._raw, None, None
@@ -404,46 +375,7 @@ class Client:
         return AsyncGridFSBucket(database, name, chunk_size_bytes=chunk)
 
 
-def _refused_option(url: str) -> str:
-    """Name the option that cannot stand in a URL, if it is due to one."""
-    for option in filter(None, url.partition("?")[2].split("&")):
-        try:
-            split_options(option, warn=False)
-        except (pymongo.errors.PyMongoError, ValueError, OSError):
-            return f"{option.partition('=')[0]}: "
-    return ""
-
-
 def cancellations() -> int:
     """Count how often the running task was cancelled."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
-
-
-def check_url(url: str, shown: str) -> None:
-    """Refuse a URL that can never work, without connecting.
-
-    Raises
-    ------
-    ConfigurationError
-        It is malformed, reads would go to members that lag behind, or writes would not be answered.
-    """
-    if url.startswith("mongodb+srv://"):  # all but the hosts can be read without looking them up
-        url = re.sub(
-            r"(?<=[?&])srv\w+=[^&]*&?", "", url.replace("mongodb+srv", "mongodb", 1)
-        ).rstrip("?&")
-    try:
-        options = parse_uri(url, warn=False)["options"]
-    except (pymongo.errors.PyMongoError, ValueError, OSError) as error:
-        raise ConfigurationError(f"{shown}: {_refused_option(url)}{error}") from None
-    if str(options.get("readPreference", "primary")).lower() != "primary":
-        raise ConfigurationError(
-            f"{shown}: reads go to the primary, since a member that lags behind would answer what "
-            "is no longer so; remove readPreference"
-        )
-    if str(options.get("readConcernLevel")).lower() == "linearizable":
-        raise ConfigurationError(
-            f"{shown}: transactions know no linearizable reads; majority is the strictest level"
-        )
-    if options.get("w") == 0:
-        raise ConfigurationError(f"{shown}: with w=0 no write is answered; remove it")

@@ -14,6 +14,8 @@ import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
+import bson
+import bson.errors
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteConcernError, WriteError
 
 from aiostorage._core.query import compile_condition
@@ -44,12 +46,15 @@ may insert a document it tells each one that could not; and none can insert one 
 ``_id``.
 """
 
+HANDY: Final = 2**16
+"""Bytes of changes, at most, that go together with others."""
+
 _DUPLICATE: Final = (11000, 11001, 12582)
 
 
 def kind_of(table: Table, operation: Operation[Any]) -> Hashable | None:
     """Answer what operations that can go together have in common; None if this one cannot."""
-    if table.blobs or not isinstance(operation, Take | Update) or not _in_place(operation.changes):
+    if table.blobs or not isinstance(operation, Take | Update) or not _handy(operation.changes):
         return None
     if isinstance(operation, Update):
         return table.name if operation.changes and table.plain(operation.where) else None
@@ -59,9 +64,18 @@ def kind_of(table: Table, operation: Operation[Any]) -> Hashable | None:
     return key if _hashable(key) else None
 
 
-def _in_place(changes: Mapping[str, Any]) -> bool:
-    """Tell whether the server can make changes without an expression."""
-    return not any(v.__class__ is StoreTime and v.offset for v in changes.values())
+def _handy(changes: Mapping[str, Any]) -> bool:
+    """Tell whether changes are nothing that others might fail with.
+
+    They take no expression, they can be sent, and together they fit into one command.
+    """
+    values = [value for value in changes.values() if value.__class__ is not StoreTime]
+    if any(v.__class__ is StoreTime and v.offset for v in changes.values()):
+        return False
+    try:
+        return not values or len(bson.encode({"values": values})) < HANDY
+    except (bson.errors.BSONError, OverflowError, UnicodeError):
+        return False  # its own caller will hear of it
 
 
 def _hashable(key: object) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -27,9 +26,6 @@ from aiostorage.drivers._mongodb_changes import Changes
 from aiostorage.drivers._mongodb_client import (
     MARGIN,
     Client,
-    ClientLibrary,
-    Settings,
-    check_url,
     connect,
 )
 from aiostorage.drivers._mongodb_compile import Table
@@ -37,11 +33,11 @@ from aiostorage.drivers._mongodb_errors import translated
 from aiostorage.drivers._mongodb_operations import Run, asks_time, single
 from aiostorage.drivers._mongodb_queue import HASTE, Queue
 from aiostorage.drivers._mongodb_schema import inspect, pass_barrier, prepare
+from aiostorage.drivers._mongodb_settings import ClientLibrary, read_settings
 from aiostorage.drivers._mongodb_standalone import all_or_none
 from aiostorage.drivers._mongodb_together import carry_out_together, kind_of
 from aiostorage.errors import (
     AioStorageError,
-    ConfigurationError,
     OperationTimeout,
     PermissionDenied,
     StorageClosedError,
@@ -62,13 +58,8 @@ __all__ = ["MongoDBDriver"]
 
 T = TypeVar("T")
 
-DATABASE: Final = "aiostorage"
-"""The database, where the URL names none."""
-
 QUEUES: Final = 100
 """Kinds of operations that are remembered, although there is nothing to do."""
-
-_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
 
 
 class MongoDBDriver:
@@ -108,26 +99,8 @@ class MongoDBDriver:
         auth_source: str | None = None,
         read_only: bool = False,
     ) -> None:
-        if client not in ("motor", "pymongo"):
-            raise ConfigurationError(f"client is 'motor' or 'pymongo', not {client!r}")
-        if not 0 < timeout < 3600:
-            raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
-        hosts, named = _hosts_and_database(url)
-        database = database or named or DATABASE
-        location = f"{url.partition('://')[0]}://{hosts}/{database}"
-        if set(database) & set('/\\. "$*<>:|?'):
-            raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
-        check_url(url, location)
         given = {"username": username, "password": password, "authSource": auth_source}
-        self._settings = Settings(
-            url=url,
-            location=location,
-            database=database,
-            library=client,
-            timeout=timeout,
-            credentials=tuple((k, v) for k, v in given.items() if v is not None),
-            read_only=read_only,
-        )
+        self._settings = read_settings(url, client, database, timeout, given, read_only=read_only)
         self._layout: Layout | None = None
         self._forget()
 
@@ -196,8 +169,17 @@ class MongoDBDriver:
         async with self._connecting:
             layout = self._layout
             if (client := self._client) is None:
-                client = await apart(lambda: self._connect(layout))
+                try:
+                    client = await apart(lambda: self._connect(layout))
+                except asyncio.CancelledError:
+                    await self._disconnect()  # who is cancelled while he opens does not close
+                    raise
         return client
+
+    async def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await sheltered(None, client.release)
 
     async def _connect(self, layout: Layout) -> Client:
         client = await connect(self._settings)
@@ -424,28 +406,3 @@ class MongoDBDriver:
         client = await self._here()
         changes: Changes = client.shared.setdefault("changes", Changes(client))
         return await changes.wait(collection, since, timeout)
-
-
-def _hosts_and_database(url: str) -> tuple[str, str]:
-    """Take what may be shown out of a connection string."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("mongodb", "mongodb+srv") or not rest:
-        raise ConfigurationError(
-            "a MongoDB URL reads mongodb://host:port/database or mongodb+srv://host/database"
-        )
-    place, _, options = rest.partition("?")
-    user, _, where = place.rpartition("@")
-    if "/" in user or "@" in options:  # what stands before a / or ? might be part of a password
-        raise ConfigurationError(
-            f"the {scheme}:// URL cannot be read: in a user name, a password and an option write "
-            "%2F for a /, %3F for a ? and %40 for an @"
-        )
-    hosts, _, database = where.partition("/")
-    if not hosts:
-        raise ConfigurationError(f"{scheme}:// needs a host: {scheme}://localhost/{database}")
-    if not all(map(_HOST.fullmatch, hosts.split(","))):  # a password without its @, perhaps
-        raise ConfigurationError(
-            f"the {scheme}:// URL cannot be read: a host reads name:27017 or [::1]:27017, and an @ "
-            "stands between a password and the host"
-        )
-    return hosts, database

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -38,20 +38,30 @@ async def storages(
         ]
 
 
-def streams(url: str) -> int:
-    """Count the change streams that clients of ours have open on the server."""
+def streams(url: str, database: str) -> list[dict[str, Any]]:
+    """Answer the change streams that there are on a database."""
+    ours = {
+        "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": True},
+        "cursor.originatingCommand.$db": database,
+    }
     with MongoClient[dict[str, Any]](url) as client:
         cursors = client.admin.aggregate(
-            [
-                {"$currentOp": {"idleCursors": True, "allUsers": True}},
-                {"$match": {"cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": 1}}},
-            ]
+            [{"$currentOp": {"idleCursors": True, "allUsers": True}}, {"$match": ours}]
         )
-        return len(cursors.to_list())
+        return cursors.to_list()
+
+
+@pytest.fixture
+def count(mongodb_replica_set: Deployment, mongodb_database: str) -> Callable[[], Awaitable[int]]:
+    async def counted() -> int:
+        url = mongodb_replica_set.url
+        return len(await anyio.to_thread.run_sync(streams, url, mongodb_database))
+
+    return counted
 
 
 async def test_a_process_has_one_stream(
-    storages: list[Storage], mongodb_replica_set: Deployment
+    storages: list[Storage], count: Callable[[], Awaitable[int]]
 ) -> None:
     experiment = await storages[0].create_experiment({"name": "tune"})
     waiting = [
@@ -60,7 +70,7 @@ async def test_a_process_has_one_stream(
     async with storages[0].acquire_algorithm_lock(experiment):
         locking = asyncio.create_task(_hold(storages[1], experiment))
         with anyio.fail_after(20):  # the stream that did not look at locks has to end first
-            while await anyio.to_thread.run_sync(streams, mongodb_replica_set.url) != 1:
+            while await count() != 1:
                 await anyio.sleep(0.1)
     with anyio.fail_after(10):
         await locking
@@ -77,13 +87,15 @@ async def _hold(storage: Storage, experiment: Any) -> None:
 
 
 async def test_the_stream_ends_when_nobody_waits(
-    storages: list[Storage], mongodb_replica_set: Deployment, monkeypatch: pytest.MonkeyPatch
+    storages: list[Storage],
+    count: Callable[[], Awaitable[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_mongodb_changes, "IDLE", 0.1)
     experiment = await storages[0].create_experiment({"name": "tune"})
     assert await storages[0].reserve_trial(experiment, wait=0.5) is None
     with anyio.fail_after(20):
-        while await anyio.to_thread.run_sync(streams, mongodb_replica_set.url):
+        while await count():
             await anyio.sleep(0.1)
     waiting = asyncio.create_task(storages[0].reserve_trial(experiment, wait=NEVER))
     await anyio.sleep(0.5)
@@ -93,30 +105,39 @@ async def test_the_stream_ends_when_nobody_waits(
 
 
 async def test_a_stream_that_breaks_is_opened_again(
-    storages: list[Storage], mongodb_replica_set: Deployment
+    storages: list[Storage], mongodb_replica_set: Deployment, mongodb_database: str
 ) -> None:
     experiment = await storages[0].create_experiment({"name": "tune"})
     waiting = asyncio.create_task(storages[0].reserve_trial(experiment, wait=NEVER))
     await anyio.sleep(0.5)
-    await anyio.to_thread.run_sync(_kill_streams, mongodb_replica_set.url)
+    await anyio.to_thread.run_sync(_kill_streams, mongodb_replica_set.url, mongodb_database)
     await anyio.sleep(0.5)
     await storages[1].register_trial(Trial(experiment=experiment.id, params={"x": 1}))
     with anyio.fail_after(20):
         assert await waiting is not None
 
 
-def _kill_streams(url: str) -> None:
+def _kill_streams(url: str, database: str) -> None:
+    found = streams(url, database)
+    assert found
     with MongoClient[dict[str, Any]](url) as client:
-        for operation in client.admin.aggregate(
-            [
-                {"$currentOp": {"idleCursors": True, "allUsers": True}},
-                {"$match": {"cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": 1}}},
-            ]
-        ):
+        for operation in found:
             name, _, collection = operation["ns"].partition(".")
-            client[name].command(
-                "killCursors", collection, cursors=[operation["cursor"]["cursorId"]]
-            )
+            cursor = operation["cursor"]["cursorId"]
+            client[name].command("killCursors", collection, cursors=[cursor])
+
+
+async def test_closing_leaves_no_stream_behind(
+    mongodb_replica_set: Deployment,
+    mongodb_database: str,
+    count: Callable[[], Awaitable[int]],
+) -> None:
+    for library in ("motor", "pymongo"):
+        url = mongodb_replica_set.url_for(mongodb_database)
+        async with open_storage(url, client=library) as storage:
+            assert await storage.reserve_trial({"_id": "nobody"}, wait=0.5) is None
+            assert await count() == 1
+        assert await count() == 0
 
 
 async def test_a_standalone_server_is_looked_at(

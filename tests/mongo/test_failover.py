@@ -381,8 +381,13 @@ def test_what_is_answered_stays(replica_set: ReplicaSet, url: str, client: str) 
     others = [member for member in replica_set.members if member is not primary]
 
     async def work() -> None:
-        policy = RetryPolicy(total=3.0, attempt_timeout=0.1, initial=0.0, jitter=0.0)
-        async with open_storage(url, client=client, retry=policy) as storage:
+        # it tries again before the primary knows that it is alone
+        hasty = RetryPolicy(total=3.0, attempt_timeout=0.1, initial=0.0, jitter=0.0)
+        async with (
+            open_storage(url, client=client) as storage,
+            open_storage(url, client=client) as impatient,
+        ):
+            impatient._records.policy = hasty  # it had time to connect
             experiment = await stocked(storage, 1)
             trial = await storage.reserve_trial(experiment)
             assert trial is not None
@@ -390,7 +395,7 @@ def test_what_is_answered_stays(replica_set: ReplicaSet, url: str, client: str) 
                 await asyncio.to_thread(member.kill)
             answered = True
             try:
-                await storage.complete_trial(trial, 1.0)
+                await impatient.complete_trial(trial, 1.0)
             except TemporaryBackendError:
                 answered = False
             # now the others take over, and what the primary had alone is rolled back

@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any
 
 import anyio
+import pymongo.common
 import pytest
 from bson import ObjectId
 from pymongo import MongoClient
@@ -147,7 +148,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture(params=["standalone", "replica set"])
-def world(request: pytest.FixtureRequest, servers: Servers, library: str) -> Iterator[World]:
+def world(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    servers: Servers,
+    library: str,
+) -> Iterator[World]:
+    # half a second, before it looks again at a server that has failed
+    monkeypatch.setattr(pymongo.common, "MIN_HEARTBEAT_INTERVAL", 0.05)
     url, server, client = servers[request.param]
     world = World(server, url, library, client[DATABASE], f"e{next(numbers)}")
     yield world

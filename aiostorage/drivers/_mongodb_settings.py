@@ -1,0 +1,151 @@
+"""Which MongoDB server is meant, by which library: all that a URL and the options beside it say.
+
+Nothing here connects; what can never work is refused before anything does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri, split_options
+
+from aiostorage.errors import ConfigurationError
+
+__all__ = ["ClientLibrary", "Settings", "read_settings"]
+
+ClientLibrary = Literal["motor", "pymongo"]
+
+DATABASE: Final = "aiostorage"
+"""The database, where the URL names none."""
+
+_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which server, by which library.
+
+    Attributes
+    ----------
+    url
+        As it was passed, with its secrets.
+    location
+        Hosts and database, without secrets.
+    timeout
+        Seconds that one operation may take.
+    read_only
+        Whether the database is only looked at.
+    """
+
+    url: str = field(repr=False)
+    location: str
+    database: str
+    library: ClientLibrary = "motor"
+    timeout: float = 20.0
+    credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    read_only: bool = False
+
+
+def read_settings(
+    url: str,
+    client: ClientLibrary,
+    database: str | None,
+    timeout: float,
+    credentials: Mapping[str, str | None],
+    *,
+    read_only: bool,
+) -> Settings:
+    """Make the settings of what a caller asks for; see `aiostorage.drivers.mongodb.MongoDBDriver`.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot work.
+    """
+    if client not in ("motor", "pymongo"):
+        raise ConfigurationError(f"client is 'motor' or 'pymongo', not {client!r}")
+    if not 0 < timeout < 3600:
+        raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
+    hosts, named = _hosts_and_database(url)
+    database = database or named or DATABASE
+    location = f"{url.partition('://')[0]}://{hosts}/{database}"
+    if set(database) & set('/\\. "$*<>:|?'):
+        raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
+    _check_options(url, location)
+    return Settings(
+        url=url,
+        location=location,
+        database=database,
+        library=client,
+        timeout=timeout,
+        credentials=tuple((k, v) for k, v in credentials.items() if v is not None),
+        read_only=read_only,
+    )
+
+
+def _hosts_and_database(url: str) -> tuple[str, str]:
+    """Take what may be shown out of a connection string."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("mongodb", "mongodb+srv") or not rest:
+        raise ConfigurationError(
+            "a MongoDB URL reads mongodb://host:port/database or mongodb+srv://host/database"
+        )
+    place, _, options = rest.partition("?")
+    user, _, where = place.rpartition("@")
+    if "/" in user or "@" in options:  # what stands before a / or ? might be part of a password
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: in a user name, a password and an option write "
+            "%2F for a /, %3F for a ? and %40 for an @"
+        )
+    hosts, _, database = where.partition("/")
+    if not hosts:
+        raise ConfigurationError(f"{scheme}:// needs a host: {scheme}://localhost/{database}")
+    if not all(map(_HOST.fullmatch, hosts.split(","))):  # a password without its @, perhaps
+        raise ConfigurationError(
+            f"the {scheme}:// URL cannot be read: a host reads name:27017 or [::1]:27017, and an @ "
+            "stands between a password and the host"
+        )
+    return hosts, database
+
+
+def _check_options(url: str, shown: str) -> None:
+    """Refuse a URL that can never work, without connecting.
+
+    Raises
+    ------
+    ConfigurationError
+        It is malformed, reads would go to members that lag behind, or writes would not be answered.
+    """
+    if url.startswith("mongodb+srv://"):  # all but the hosts can be read without looking them up
+        url = re.sub(
+            r"(?<=[?&])srv\w+=[^&]*&?", "", url.replace("mongodb+srv", "mongodb", 1)
+        ).rstrip("?&")
+    try:
+        options = parse_uri(url, warn=False)["options"]
+    except (PyMongoError, ValueError, OSError) as error:
+        raise ConfigurationError(f"{shown}: {_refused_option(url)}{error}") from None
+    if str(options.get("readPreference", "primary")).lower() != "primary":
+        raise ConfigurationError(
+            f"{shown}: reads go to the primary, since a member that lags behind would answer what "
+            "is no longer so; remove readPreference"
+        )
+    if str(options.get("readConcernLevel")).lower() == "linearizable":
+        raise ConfigurationError(
+            f"{shown}: transactions know no linearizable reads; majority is the strictest level"
+        )
+    if options.get("w") == 0:
+        raise ConfigurationError(f"{shown}: with w=0 no write is answered; remove it")
+
+
+def _refused_option(url: str) -> str:
+    """Name the option that cannot stand in a URL, if it is due to one."""
+    for option in filter(None, url.partition("?")[2].split("&")):
+        try:
+            split_options(option, warn=False)
+        except (PyMongoError, ValueError, OSError):
+            return f"{option.partition('=')[0]}: "
+    return ""
