@@ -49,8 +49,7 @@ class Work:
     def trial(self) -> Trial:
         async def found() -> Trial:
             async with self.storage() as storage:
-                trial = (await storage.fetch_trials(uid=self.experiment) or [])[0]
-            return trial
+                return (await storage.fetch_trials(uid=self.experiment) or [])[0]
 
         return asyncio.run(found())
 
