@@ -225,11 +225,32 @@ class Locks:
         return tokens.index(token) if token in tokens else len(tokens)
 
     async def _take(self, uid: Any, token: str, *, waited: bool) -> Document | None:
-        # When Oríon's own storage opens the lock of a dead holder and takes it, the lease stays and
-        # the heartbeat does not: within a lease of it, its holder is not robbed.
-        quiet = Compare("heartbeat", "lte", StoreTime(-self._lease))
-        expired = And((Compare("expires", "lte", NOW), quiet))
-        free = Or((Compare("locked", "eq", 0), expired))
+        """Take the lock if it is free or its holder's lease has run out."""
+        # having waited, look first: a vain attempt to write would keep others from writing
+        free = equal(experiment=uid, locked=0)
+        if not waited and (taken := await self._take_if(free, uid, token)):
+            return taken
+        fields = dict.fromkeys(("locked", "heartbeat", "expires"), True)
+        found = await self._find(uid, fields)
+        if found is None:
+            raise LockError(
+                f"experiment {uid!r} has no algorithm record; create_experiment makes one, and so "
+                "does initialize_algorithm_lock"
+            )
+        if not found.get("locked"):
+            return await self._take_if(free, uid, token)
+        heartbeat, expires = found.get("heartbeat"), found.get("expires")
+        # When Oríon's own storage opens the lock of a dead holder and takes it, that one's lease
+        # stays, but the heartbeat is the new holder's, who is not to be robbed for it.
+        if expires is None or (heartbeat is not None and heartbeat >= expires):
+            return None
+        same = equal(experiment=uid, locked=1, heartbeat=heartbeat, expires=expires)
+        lapsed = And((*same.conditions, Compare("expires", "lte", NOW)))
+        if not await self._records.execute(Count(ALGO, lapsed)):
+            return None
+        return await self._take_if(lapsed, uid, token)
+
+    async def _take_if(self, where: And, uid: Any, token: str) -> Document | None:
         changes = {
             "locked": 1,
             "owner": token,
@@ -237,19 +258,9 @@ class Locks:
             "heartbeat": NOW,
             "expires": StoreTime(self._lease),
         }
-        where = And((Compare("experiment", "eq", uid), free))
-        # having waited, look first: a vain attempt to write would keep others from writing
-        if not waited or await self._records.execute(Count(ALGO, where)) > 0:
-            take = Take(ALGO, where, changes, settled=_owned(uid, token))
-            taken = await self._records.execute(take)
-            if taken:
-                return taken[0]
-        if await self._find(uid, {"locked": True}) is None:
-            raise LockError(
-                f"experiment {uid!r} has no algorithm record; create_experiment makes one, and so "
-                "does initialize_algorithm_lock"
-            )
-        return None
+        take = Take(ALGO, where, changes, settled=_owned(uid, token))
+        taken = await self._records.execute(take)
+        return taken[0] if taken else None
 
     async def _queue_up(self, uid: Any, token: str, *, renew: bool) -> None:
         good = StoreTime(self._ticket)

@@ -206,12 +206,15 @@ class ExperimentLaws:
     async def test_create_writes_the_experiment_and_its_lock_or_neither(
         self, storage: AsyncStorageProtocol
     ) -> None:
-        await storage.initialize_algorithm_lock("taken", {})
-        config = make_config(_id="taken")
+        first = await storage.create_experiment(make_config())
         with pytest.raises(DuplicateKeyError) as raised:
-            await storage.create_experiment(config)
+            await storage.create_experiment(make_config(_id="another"))
+        assert raised.value.collection == "experiments"
+        assert await storage.get_algorithm_lock_info(uid="another") is None
+        assert [found["_id"] for found in await storage.fetch_experiments({})] == [first.id]
+        with pytest.raises(DuplicateKeyError) as raised:
+            await storage.initialize_algorithm_lock(first.id, {})
         assert raised.value.collection == "algo"
-        assert await storage.fetch_experiments({}) == []
 
     async def test_create_by_many_at_once_succeeds_once(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol

@@ -371,7 +371,8 @@ def test_its_holder_has_no_lease_that_could_run_out(shared: Shared) -> None:
         pytest.fail("two hold it")
 
     past = dt.datetime.utcnow() - dt.timedelta(minutes=1)  # noqa: DTZ003
-    died = {"locked": 1, "owner": "dead", "since": past, "heartbeat": past, "expires": past}
+    beat = past - dt.timedelta(seconds=30)
+    died = {"locked": 1, "owner": "dead", "since": beat, "heartbeat": beat, "expires": past}
     patient = shared.ours(lock_lease=30)
     for _ in range(2):
         shared.database["algo"].update_one({}, {"$set": died})
