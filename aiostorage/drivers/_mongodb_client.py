@@ -100,10 +100,9 @@ async def connect(settings: Settings) -> Client:
         It does not let us in.
     """
     loop = asyncio.get_running_loop()
-    for key, old in list(_clients.items()):
-        if key[0] == os.getpid() and key[1].is_closed():
-            del _clients[key]
-            old.abandon()
+    for key in list(_clients):
+        if key[0] == os.getpid() and key[1].is_closed() and (old := _clients.pop(key, None)):
+            await old.abandon()
     key = os.getpid(), loop, settings
     client = _clients.get(key)
     if client is None:
@@ -168,10 +167,10 @@ class Client:
             self._forget()
             await self._close()
 
-    def abandon(self) -> None:
+    async def abandon(self) -> None:
         """Let go of what a closed event loop left behind."""
-        if self._raw is not None and self._motor:
-            self._raw.close()
+        if self._motor:
+            await self._close()
         elif self._raw is not None:
             self._raw._closed = True  # noqa: SLF001  else its finaliser warns, and none can await
 

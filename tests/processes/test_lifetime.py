@@ -16,7 +16,7 @@ import pytest
 
 from aiostorage import LockedAlgorithmState, open_storage
 
-from .support import Starter, Worker, integrity
+from .support import Starter, Store, Worker, integrity
 from .worker_lifetime import BATCH, LEASE, make_trials, names
 
 SCRIPT = "worker_lifetime.py"
@@ -25,31 +25,32 @@ PROCESSES = 8
 NEW_FILES = 12
 
 
-def experiments(path: Path) -> list[str]:
+def experiments(place: Store | Path) -> list[str]:
     """Answer the names of all experiments."""
+    url = f"sqlite:///{place}" if isinstance(place, Path) else place.url
 
     async def found() -> list[str]:
-        async with open_storage(f"sqlite:///{path}") as storage:
+        async with open_storage(url) as storage:
             return await names(storage)
 
     return asyncio.run(found())
 
 
 @pytest.fixture
-def algorithm(path: Path) -> Path:
+def algorithm(store: Store) -> Store:
     """Make an experiment whose algorithm has a state."""
 
     async def make() -> None:
-        async with open_storage(f"sqlite:///{path}") as storage:
+        async with open_storage(store.url) as storage:
             await storage.create_experiment({"name": "e"}, algo_state={"as": "it was"})
 
     asyncio.run(make())
-    return path
+    return store
 
 
-def info(path: Path) -> LockedAlgorithmState:
+def info(store: Store) -> LockedAlgorithmState:
     async def found() -> LockedAlgorithmState:
-        async with open_storage(f"sqlite:///{path}") as storage:
+        async with open_storage(store.url) as storage:
             experiment = (await storage.fetch_experiments({}))[0]
             info = await storage.get_algorithm_lock_info(experiment)
         assert info is not None
@@ -61,9 +62,20 @@ def info(path: Path) -> LockedAlgorithmState:
 # -------------------------------------------------------------------------------------- ends
 
 
-def test_exit_with_an_unclosed_storage(start: Starter, path: Path) -> None:
-    start(SCRIPT, "unclosed", path).succeed()
-    assert experiments(path) == ["unclosed"]
+def test_exit_with_an_unclosed_storage(start: Starter, store: Store) -> None:
+    start(SCRIPT, "unclosed", store.url).succeed()
+    assert experiments(store) == ["unclosed"]
+
+
+def test_exit_while_somebody_waits(start: Starter, algorithm: Store) -> None:
+    worker = start(SCRIPT, "unclosed_while_waiting", algorithm.url)
+    worker.expect("waits")
+    waited = time.monotonic()
+    worker.expect("over")
+    worker.succeed()
+    assert time.monotonic() - waited < 5 + algorithm.slack
+    found = info(algorithm)
+    assert (found.locked, found.state) == (False, {"as": "it was"})
 
 
 def test_exit_while_a_thread_writes(start: Starter, path: Path) -> None:
@@ -74,8 +86,8 @@ def test_exit_while_a_thread_writes(start: Starter, path: Path) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["exits", "exits_elsewhere"])
-def test_sys_exit_with_the_lock(start: Starter, algorithm: Path, scenario: str) -> None:
-    worker = start(SCRIPT, scenario, algorithm)
+def test_sys_exit_with_the_lock(start: Starter, algorithm: Store, scenario: str) -> None:
+    worker = start(SCRIPT, scenario, algorithm.url)
     worker.expect("holds")
     assert worker.wait() == 7
     assert "aiostorage/" not in worker.stderr
@@ -83,8 +95,8 @@ def test_sys_exit_with_the_lock(start: Starter, algorithm: Path, scenario: str) 
     assert (found.locked, found.state) == (False, {"as": "it was"})
 
 
-def test_ctrl_c_with_the_lock(start: Starter, algorithm: Path) -> None:
-    worker = start(SCRIPT, "waits", algorithm)
+def test_ctrl_c_with_the_lock(start: Starter, algorithm: Store) -> None:
+    worker = start(SCRIPT, "waits", algorithm.url)
     worker.expect("holds")
     worker.signal(signal.SIGINT)
     assert worker.wait() in (-signal.SIGINT, 128 + signal.SIGINT)
@@ -93,23 +105,23 @@ def test_ctrl_c_with_the_lock(start: Starter, algorithm: Path) -> None:
     assert (found.locked, found.state) == (False, {"as": "it was"})
 
 
-def test_storage_goes_on_after_ctrl_c(start: Starter, algorithm: Path) -> None:
-    worker = start(SCRIPT, "interrupted_and_goes_on", algorithm)
+def test_storage_goes_on_after_ctrl_c(start: Starter, algorithm: Store) -> None:
+    worker = start(SCRIPT, "interrupted_and_goes_on", algorithm.url)
     worker.expect("holds")
     worker.signal(signal.SIGINT)
     assert worker.expect("state") == ["as"]
     worker.succeed()
 
 
-def test_sigterm_with_the_lock(start: Starter, algorithm: Path) -> None:
-    worker = start(SCRIPT, "waits", algorithm)
+def test_sigterm_with_the_lock(start: Starter, algorithm: Store) -> None:
+    worker = start(SCRIPT, "waits", algorithm.url)
     worker.expect("holds")
     worker.signal(signal.SIGTERM)
     assert worker.wait() == -signal.SIGTERM
     ended = time.monotonic()
 
     async def take_over() -> object:
-        async with open_storage(f"sqlite:///{algorithm}") as storage:
+        async with open_storage(algorithm.url, lock_lease=LEASE) as storage:
             experiment = (await storage.fetch_experiments({}))[0]
             async with storage.acquire_algorithm_lock(
                 experiment, timeout=20, retry_interval=0.1
@@ -117,17 +129,17 @@ def test_sigterm_with_the_lock(start: Starter, algorithm: Path) -> None:
                 return found.state
 
     assert asyncio.run(take_over()) == {"as": "it was"}
-    assert time.monotonic() - ended < LEASE + 1.0
+    assert time.monotonic() - ended < LEASE + algorithm.slack
 
 
 # ---------------------------------------------------------------------------- several loops
 
 
-def test_one_storage_in_several_loops(start: Starter, path: Path) -> None:
-    worker = start(SCRIPT, "two_runs", path)
+def test_one_storage_in_several_loops(start: Starter, store: Store) -> None:
+    worker = start(SCRIPT, "two_runs", store.url)
     assert worker.expect("held") == ["15"]
     worker.succeed()
-    assert len(experiments(path)) == 30
+    assert len(experiments(store)) == 30
 
 
 def test_loops_that_end_with_calls_under_way(start: Starter, path: Path) -> None:
@@ -142,8 +154,8 @@ def test_loops_that_end_with_calls_under_way(start: Starter, path: Path) -> None
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_multiprocessing(start: Starter, path: Path, method: str) -> None:
-    worker = start(SCRIPT, "started", method, path)
+def test_multiprocessing(start: Starter, store: Store, method: str) -> None:
+    worker = start(SCRIPT, "started", method, store.url)
     for _ in range(2):
         worker.expect("wrote")
     worker.tell()
@@ -151,28 +163,28 @@ def test_multiprocessing(start: Starter, path: Path, method: str) -> None:
     assert worker.wait() == 0
     children = [f"child{n}-{i}" for n in range(2) for i in range(5)]
     late = [f"child{n}-late-{i}" for n in range(2) for i in range(5)]
-    assert experiments(path) == sorted([*children, *late, "parent-0", "parent-1", "parent-2"])
-    assert integrity(path) == "ok"
+    assert experiments(store) == sorted([*children, *late, "parent-0", "parent-1", "parent-2"])
+    store.check()
 
 
-def test_forks_while_busy(start: Starter, path: Path) -> None:
-    worker = start(SCRIPT, "forks_while_busy", path)
+def test_forks_while_busy(start: Starter, store: Store) -> None:
+    worker = start(SCRIPT, "forks_while_busy", store.url)
     assert worker.expect("children") == ["0"] * 6
     assert worker.wait() == 0
-    found = experiments(path)
+    found = experiments(store)
     for child in range(6):
         assert {f"child{child}-{n}" for n in (*range(5), "late")} <= set(found)
-    assert integrity(path) == "ok"
+    store.check()
 
 
-def test_pickled(start: Starter, path: Path) -> None:
+def test_pickled(start: Starter, store: Store) -> None:
     async def main() -> str:
-        async with open_storage(f"sqlite:///{path}") as storage:
+        async with open_storage(store.url) as storage:
             await storage.create_experiment({"name": "original"})
             return pickle.dumps(storage).hex()
 
     start(SCRIPT, "unpickled", asyncio.run(main())).succeed()
-    assert experiments(path) == ["original", "unpickled"]
+    assert experiments(store) == ["original", "unpickled"]
 
 
 # ------------------------------------------------------------------------------- first opens

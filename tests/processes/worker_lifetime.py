@@ -1,4 +1,7 @@
-"""Lives of one process: ``worker_lifetime.py SCENARIO FILE ...``; each scenario is a function."""
+"""Lives of one process: ``worker_lifetime.py SCENARIO STORE ...``; each scenario is a function.
+
+The store is a URL, or the path of a SQLite file.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ def heard() -> str:
 
 
 def storage_at(path: str | Path, **options: Any) -> Storage:
-    return open_storage(f"sqlite:///{path}", **options)
+    url = str(path)
+    return open_storage(url if "://" in url else f"sqlite:///{url}", **options)
 
 
 async def names(storage: Storage) -> list[str]:
@@ -63,6 +67,33 @@ KEPT_TASKS: list[asyncio.Task[Any]] = []
 def unclosed(path: str) -> None:
     KEPT.append(storage_at(path))
     asyncio.run(written(KEPT[0], "unclosed"))
+
+
+def unclosed_while_waiting(path: str) -> None:
+    """Exit while somebody waits for a lock, which may be by a change stream."""
+
+    async def main() -> None:
+        KEPT.append(storage_at(path))
+        experiment = (await KEPT[0].fetch_experiments({}))[0]
+
+        async def hold() -> None:
+            async with KEPT[0].acquire_algorithm_lock(experiment):
+                await forever()
+
+        async def wait() -> None:
+            async with storage_at(path) as storage:
+                KEPT.append(storage)
+                async with storage.acquire_algorithm_lock(experiment):
+                    say("the lock was not held")
+
+        KEPT_TASKS.append(asyncio.create_task(hold()))
+        await asyncio.sleep(0.5)
+        KEPT_TASKS.append(asyncio.create_task(wait()))
+        await asyncio.sleep(1.0)
+        say("waits")
+
+    asyncio.run(main())
+    say("over")
 
 
 def unclosed_while_writing(path: str) -> None:
