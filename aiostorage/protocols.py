@@ -160,6 +160,10 @@ class AsyncStorageProtocol(Protocol):
     ) -> Experiment:
         """Insert a new experiment together with its algorithm's lock record, or neither.
 
+        A lock record that is there for its ``_id``, without an experiment, becomes that record: it
+        was left by a deletion without `cascade`, or by a creation that was cut short on an engine
+        without transactions.
+
         Parameters
         ----------
         config

@@ -10,8 +10,9 @@ from aiostorage._core.identity import get_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
 from aiostorage._core.locks import Locks
 from aiostorage._core.records import Records, both, document_of, equal, query_of, update_of
+from aiostorage.errors import DuplicateKeyError
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation
+from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Update
 
 __all__ = ["Experiments"]
 
@@ -35,7 +36,16 @@ class Experiments:
         lock = await self._locks.record(
             experiment.id, experiment.algorithm, algo_locked or 0, algo_state, algo_heartbeat
         )
-        await self._records.transact((Insert(EXPERIMENTS, (document,)), Insert(ALGO, (lock,))))
+        insert = Insert(EXPERIMENTS, (document,))
+        try:
+            await self._records.transact((insert, Insert(ALGO, (lock,))))
+        except DuplicateKeyError as error:
+            if error.collection != ALGO:
+                raise
+            # a creation that was cut short left it behind, or a deletion that keeps the lock
+            changes = {k: v for k, v in lock.items() if k not in ("_id", "experiment")}
+            renewal = Update(ALGO, equal(experiment=experiment.id), changes)
+            await self._records.transact((insert, renewal))
         config["_id"] = experiment.id
         return experiment
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import Context
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -21,7 +22,7 @@ from bson import DBRef, Int64, ObjectId
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 
-from aiostorage._core.timeouts import sheltered
+from aiostorage._core.timeouts import sheltered, to_the_end
 from aiostorage.drivers._mongodb_errors import brief, translated
 from aiostorage.drivers._mongodb_settings import Settings
 from aiostorage.errors import BackendError, ConfigurationError, TemporaryBackendError
@@ -321,8 +322,27 @@ class Client:
         if self._motor:
             session = await session
         async with session:
-            result: T = await session.with_transaction(action, write_concern=self._concern)
+            try:
+                result: T = await session.with_transaction(action, write_concern=self._concern)
+            except (asyncio.CancelledError, pymongo.errors.PyMongoError) as error:
+                if not isinstance(error, pymongo.errors.OperationFailure) or error.timeout:
+                    # it would hold what it has written for a minute
+                    kill = {"killSessions": [session.session_id]}
+                    with suppress(pymongo.errors.PyMongoError):
+                        await self.afresh(lambda: self._raw.admin.command(kill))
+                raise
             return result
+
+    async def afresh(self, action: Callable[[], Awaitable[object]]) -> None:
+        """Await what has to be done although the limit has run out; it gets a short one."""
+
+        async def act() -> None:
+            with pymongo.timeout(CLOSING):
+                await action()
+
+        # limits are kept in the context, and none can be longer than the one around it
+        task = asyncio.create_task(act(), context=Context())
+        await to_the_end(lambda: task)
 
     async def changes(
         self, pipeline: Sequence[Any], unwanted: Callable[[], bool]

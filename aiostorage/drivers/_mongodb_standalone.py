@@ -58,7 +58,7 @@ async def all_or_none(run: Run, operations: Sequence[Operation[Any]]) -> list[An
         for position in turn:
             results[position] = await work.carry_out(operations[position])
     except BaseException:
-        await work.take_back()
+        await run.client.afresh(work.take_back)
         raise
     await work.delete_doomed()
     return results
@@ -134,13 +134,18 @@ class _Work:
         return And((where, Compare("_id", "nin", tuple(doomed)))) if doomed else where
 
     async def _insert(self, insert: Insert) -> None:
-        await self.check(insert)
         table, documents = self._table(insert), insert.documents
-        ours = Compare("_id", "in", tuple(document["_id"] for document in documents))
-        self._back.append(lambda: self._run.run(Delete(table.name, ours)))
         there = await self._there(table, documents) if insert.repeated else {}
+        self._delete_again(table, [uid for uid, same in there.items() if same])
+        await self.check(insert)
+        self._delete_again(table, [document["_id"] for document in documents])
         rest = tuple(document for document in documents if document["_id"] not in there)
         await self._run.run(Insert(table.name, rest))
+
+    def _delete_again(self, table: Table, ids: Sequence[Any]) -> None:
+        delete = Delete(table.name, Compare("_id", "in", tuple(ids)))
+        if ids:
+            self._back.append(lambda: self._run.run(delete))
 
     async def _there(self, table: Table, documents: Sequence[Document]) -> dict[Any, bool]:
         """Answer which ids are taken, and whether by the very documents."""

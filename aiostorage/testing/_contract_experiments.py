@@ -258,6 +258,21 @@ class ExperimentLaws:
         assert len(await storage.fetch_trials(bystander) or ()) == 3
         assert await storage.delete_experiment(doomed) == 0
 
+    async def test_create_where_a_lock_record_was_left(self, storage: AsyncStorageProtocol) -> None:
+        before = await storage.create_experiment(make_config(), algo_locked=1, algo_state="old")
+        assert await storage.delete_experiment(before, cascade=False) == 1
+        config = {**make_config("after"), "_id": before.id, "algorithm": {"random": {}}}
+        after = await storage.create_experiment(config, algo_state="new")
+        assert after.id == before.id
+        async with storage.acquire_algorithm_lock(after, timeout=0) as algorithm:
+            assert (algorithm.state, algorithm.configuration) == ("new", {"random": {}})
+        with pytest.raises(DuplicateKeyError) as raised:
+            await storage.create_experiment({**config, "name": "another"}, algo_state="newer")
+        assert raised.value.collection == "experiments"
+        info = await storage.get_algorithm_lock_info(after)
+        assert info is not None
+        assert info.state == "new"
+
     async def test_update(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config(metadata={"user": "me"}))
         changes: Any = {"max_trials": 9, "metadata.user": "you", "refers.root_id": 5}

@@ -1,0 +1,457 @@
+"""Commands that fail, whose answers are lost or late, whose callers give up: exactly once.
+
+The servers fail on demand, by fail points; what is in the database afterwards is read past the
+library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import anyio
+import pymongo.common
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from aiostorage import (
+    DuplicateKeyError,
+    RetryPolicy,
+    Storage,
+    TemporaryBackendError,
+    Trial,
+    open_storage,
+)
+from aiostorage.testing import FailPoint, Mongod, ReplicaSet
+
+LIMIT = 0.4
+"""Seconds that one command may take."""
+
+POLL = "serverMonitoringMode=poll&heartbeatFrequencyMS=500"
+"""A fail point changes nothing that a monitor could be told of: it has to ask."""
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "connection closed": {"closeConnection": True},
+    "shutting down after it": {"writeConcernError": {"code": 91, "errmsg": "shutting down"}},
+    "not replicated in time": {"writeConcernError": {"code": 64, "errmsg": "timed out"}},
+    "not primary, labelled": {"errorCode": 10107, "errorLabels": ["RetryableWriteError"]},
+    "stepping down, unlabelled": {"errorCode": 11602, "errorLabels": list[str]()},
+    "too slow": {"blockConnection": True, "blockTimeMS": 700},
+}
+
+DATABASE = "faults"
+"""Several tests share it: its indexes take longer to make than most of them."""
+
+numbers = count()
+
+
+@dataclass
+class World:
+    """An experiment with three trials in a database that several tests share."""
+
+    server: Mongod
+    url: str
+    library: str
+    database: Database[dict[str, Any]]
+    name: str
+    experiment: Any = None
+    point: FailPoint | None = None
+
+    @property
+    def replicated(self) -> bool:
+        return "replicaSet" in self.url
+
+    def run(self, call: Callable[[Storage], Awaitable[Any]], **options: Any) -> Any:
+        """Await what is called on a storage of its own."""
+
+        async def main() -> Any:
+            async with open_storage(self.url, client=self.library, **options) as storage:
+                if self.experiment is None:
+                    await self.prepare(storage)
+                return await call(storage)
+
+        return anyio.run(main)
+
+    async def prepare(self, storage: Storage) -> None:
+        config = {"name": self.name}
+        self.experiment = await storage.create_experiment(config, algo_state="old")
+        await storage.register_trials(
+            [Trial(experiment=self.experiment.id, params={"x": x}) for x in range(3)]
+        )
+
+    def trials(self, **where: Any) -> list[dict[str, Any]]:
+        return list(
+            self.database.trials.find({"experiment": ObjectId(self.experiment.id), **where})
+        )
+
+    def reserved(self) -> list[str]:
+        return [trial["worker"] for trial in self.trials(status="reserved")]
+
+    def lock(self) -> dict[str, Any]:
+        (found,) = self.database.algo.find({"experiment": ObjectId(self.experiment.id)})
+        return found
+
+    def alone(self) -> set[Any]:
+        """Answer which lock records belong to no experiment."""
+        experiments = self.database.experiments.distinct("_id")
+        return {*self.database.algo.distinct("experiment")} - {*experiments}
+
+    def check_nothing_half_made(self) -> None:
+        assert self.alone() == set()
+        assert self.database.lock_waiters.count_documents({}) == 0
+
+    def usable(self) -> None:
+        """Show that the next worker finds everything in order."""
+
+        async def use(storage: Storage) -> None:
+            async with storage.acquire_algorithm_lock(self.experiment, timeout=5):
+                pass
+            left = await storage.reserve_trials(self.experiment, 9)
+            assert left
+            for trial in left:
+                await storage.complete_trial(trial, 1)
+
+        self.run(use)
+        assert self.reserved() == []
+
+
+Servers = dict[str, tuple[str, Mongod, "MongoClient[dict[str, Any]]"]]
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Give a URL, the server to which it leads, and a client to look at it."""
+    directory = tmp_path_factory.mktemp("faults")
+    with (
+        Mongod(directory / "standalone", test_commands=True) as standalone,
+        ReplicaSet(directory / "replica-set", size=1, test_commands=True) as replica_set,
+        standalone.client() as first,
+        replica_set.members[0].client() as second,
+    ):
+        yield {
+            "standalone": (f"{standalone.url_for(DATABASE)}?{POLL}", standalone, first),
+            "replica set": (
+                f"{replica_set.url_for(DATABASE)}&{POLL}",
+                replica_set.members[0],
+                second,
+            ),
+        }
+
+
+@pytest.fixture(params=["standalone", "replica set"])
+def world(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    servers: Servers,
+    library: str,
+) -> Iterator[World]:
+    # half a second, before it looks again at a server that has failed
+    monkeypatch.setattr(pymongo.common, "MIN_HEARTBEAT_INTERVAL", 0.05)
+    url, server, client = servers[request.param]
+    world = World(server, url, library, client[DATABASE], f"e{next(numbers)}")
+    yield world
+    world.database.algo.delete_many({"experiment": {"$in": [*world.alone()]}})
+
+
+# ------------------------------------------------------------------------ what is called
+
+
+Arm = Callable[[], Awaitable[None]]
+
+
+async def reserve(world: World, storage: Storage, arm: Arm) -> None:
+    await arm()
+    trial = await storage.reserve_trial(world.experiment)
+    assert trial is not None
+    assert await asyncio.to_thread(world.reserved) == [trial.worker]
+    await storage.set_trial_status(trial, "interrupted")
+
+
+async def register(world: World, storage: Storage, arm: Arm) -> None:
+    new = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 15)]
+    await arm()
+    assert await storage.register_trials(new) == new
+
+
+async def complete(world: World, storage: Storage, arm: Arm) -> None:
+    trial = await storage.reserve_trial(world.experiment)
+    assert trial is not None
+    await arm()
+    await storage.complete_trial(trial, 1.5)
+    assert trial.status == "completed"
+
+
+async def create(world: World, storage: Storage, arm: Arm) -> None:
+    await arm()
+    await storage.create_experiment({"name": f"{world.name} new"}, algo_state="s")
+
+
+async def acquire(world: World, storage: Storage, arm: Arm) -> None:
+    await arm()
+    async with storage.acquire_algorithm_lock(world.experiment, timeout=5) as algorithm:
+        assert algorithm.state == "old"
+        algorithm.set_state("new")
+
+
+async def release(world: World, storage: Storage, arm: Arm) -> None:
+    async with storage.acquire_algorithm_lock(world.experiment, timeout=5) as algorithm:
+        algorithm.set_state("new")
+        await arm()
+
+
+def check_reserved(world: World, done: bool) -> None:
+    assert world.reserved() == []
+    assert {t["status"] for t in world.trials()} <= {"new", "interrupted"}
+
+
+def check_registered(world: World, done: bool) -> None:
+    assert len(world.trials()) in ((8,) if done else (3, 8))
+    assert {t["status"] for t in world.trials()} == {"new"}
+
+
+def check_completed(world: World, done: bool) -> None:
+    completed = world.trials(status="completed")
+    for trial in completed:
+        assert [r["value"] for r in trial["results"]] == [1.5]
+    # who was not answered still has it
+    assert len(completed) == 1 if done else len(completed) + len(world.reserved()) == 1
+    world.database.trials.update_many({"status": "reserved"}, {"$set": {"status": "interrupted"}})
+
+
+def check_created(world: World, done: bool) -> None:
+    found = list(world.database.experiments.find({"name": f"{world.name} new"}))
+    assert len(found) in ((1,) if done else (0, 1))
+
+
+def check_locked(world: World, done: bool) -> None:
+    record = world.lock()
+    assert record["locked"] == 0
+    old = world.run(lambda storage: storage.get_algorithm_lock_info(world.experiment)).state
+    assert old in (("new",) if done else ("old", "new"))
+
+
+Call = Callable[[World, Storage, Arm], Awaitable[None]]
+Check = Callable[[World, bool], None]
+
+CALLS: dict[str, tuple[str, str, Call, Check]] = {
+    "reserve_trial": ("findAndModify", "trials", reserve, check_reserved),
+    "register_trials": ("insert", "trials", register, check_registered),
+    "complete_trial": ("update", "trials", complete, check_completed),
+    "create_experiment": ("insert", "experiments", create, check_created),
+    "create_experiment's lock": ("insert", "algo", create, check_created),
+    "acquiring the lock": ("findAndModify", "algo", acquire, check_locked),
+    "releasing the lock": ("findAndModify", "algo", release, check_locked),
+}
+
+
+@contextmanager
+def failing(
+    world: World, command: str, collection: str, **data: Any
+) -> Iterator[tuple[Arm, ExitStack]]:
+    """Answer how to make a command fail from then on, and what ends that."""
+    with ExitStack() as faults:
+
+        async def arm() -> None:
+            point = world.server.fail_point(command, namespace=f"{DATABASE}.{collection}", **data)
+            world.point = await asyncio.to_thread(faults.enter_context, point)
+
+        yield arm, faults
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", CALLS)
+def test_fails_once(world: World, name: str, fault: str) -> None:
+    command, collection, call, check = CALLS[name]
+    with failing(world, command, collection, times=1, **FAULTS[fault]) as (arm, _):
+        world.run(lambda storage: call(world, storage, arm), timeout=LIMIT)
+    assert world.point is not None
+    assert world.point.hits == 1
+    check(world, True)
+    world.check_nothing_half_made()
+
+
+@pytest.mark.parametrize("fault", ["connection closed", "not replicated in time", "too slow"])
+@pytest.mark.parametrize("name", CALLS)
+def test_fails_for_good(world: World, name: str, fault: str) -> None:
+    """One attempt, without an answer: whatever it did is given back at once, or harmless."""
+    command, collection, call, check = CALLS[name]
+    done = True
+    with failing(world, command, collection, times=1, **FAULTS[fault]) as (arm, _):
+        try:
+            world.run(
+                lambda storage: call(world, storage, arm),
+                timeout=LIMIT,
+                retry=RetryPolicy(attempts=1),
+                lock_lease=1.0,
+            )
+        except TemporaryBackendError:
+            done = False
+    assert world.point is not None
+    assert world.point.hits == 1
+    if call is not release:  # what could not be released is free when its lease is over
+        check(world, done)
+    world.check_nothing_half_made()
+    world.usable()
+
+
+# --------------------------------------------------------------------- callers that give up
+
+
+async def task_cancelled(call: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    task = asyncio.ensure_future(call())
+    await asyncio.sleep(seconds)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def timed_out(call: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await call()
+
+
+async def failed_after(call: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    with suppress(TimeoutError), anyio.fail_after(seconds):
+        await call()
+
+
+@pytest.mark.parametrize("give_up", [task_cancelled, timed_out, failed_after])
+@pytest.mark.parametrize("many", [1, 3])
+def test_a_reservation_that_nobody_waits_for(
+    world: World, many: int, give_up: Callable[..., Awaitable[None]]
+) -> None:
+    # the server reserves, but later
+    command = "update" if many > 1 and world.replicated else "findAndModify"
+    slow = failing(world, command, "trials", times=1, blockConnection=True, blockTimeMS=400)
+
+    async def main(storage: Storage) -> None:
+        with slow as (arm, faults):
+            await arm()
+            start = asyncio.get_running_loop().time()
+            await give_up(lambda: storage.reserve_trials(world.experiment, many), 0.1)
+            assert asyncio.get_running_loop().time() - start < 5
+            assert await asyncio.to_thread(world.reserved) == []
+            await asyncio.to_thread(faults.close)
+        again = await storage.reserve_trials(world.experiment, 3)
+        assert len(again) == 3
+        for trial in again:
+            await storage.complete_trial(trial, 1)
+
+    world.run(main)
+    assert world.point is not None
+    assert world.point.hits == 1
+    assert world.reserved() == []
+
+
+def test_some_of_many_give_up(world: World) -> None:
+    """Reservations that share commands: each is its caller's or nobody's."""
+
+    async def main(storage: Storage) -> None:
+        more = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 30)]
+        await storage.register_trials(more)
+        slow = failing(
+            world, "findAndModify", "trials", times=1, blockConnection=True, blockTimeMS=300
+        )
+        with slow as (arm, faults):
+            await arm()
+            tasks = [
+                asyncio.ensure_future(storage.reserve_trial(world.experiment)) for _ in range(12)
+            ]
+            await asyncio.sleep(0.1)
+            for task in tasks[::3]:
+                task.cancel()
+            await asyncio.sleep(0.21)  # those that waited are under way
+            for task in tasks[1::3]:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.to_thread(faults.close)
+        got = [task.result() for task in tasks if not task.cancelled()]
+        reserved = await asyncio.to_thread(world.reserved)
+        assert sorted(reserved) == sorted(str(trial.worker) for trial in got if trial)
+        for trial in got:
+            assert trial is not None
+            await storage.set_trial_status(trial, "interrupted")
+
+    world.run(main)
+
+
+def test_a_lock_that_nobody_waits_for(world: World) -> None:
+    slow = failing(world, "findAndModify", "algo", times=1, blockConnection=True, blockTimeMS=300)
+
+    async def main(storage: Storage) -> None:
+        async def hold() -> None:
+            async with storage.acquire_algorithm_lock(world.experiment):
+                raise AssertionError("it was given up before")
+
+        with slow as (arm, faults):
+            await arm()
+            await task_cancelled(hold, 0.1)
+            await asyncio.to_thread(faults.close)
+        assert (await asyncio.to_thread(world.lock))["locked"] == 0
+
+    world.run(main)
+    world.check_nothing_half_made()
+    world.usable()
+
+
+# --------------------------------------------------- a server that has no transactions
+
+
+CREATOR = """
+import asyncio, sys
+from aiostorage import open_storage
+
+async def main():
+    url, library, uid = sys.argv[1:]
+    async with open_storage(url, client=library) as storage:
+        await storage.create_experiment({"name": uid, "_id": uid}, algo_state="first")
+
+asyncio.run(main())
+"""
+
+
+def test_killed_between_the_two_writes(world: World) -> None:
+    world.run(lambda storage: storage.fetch_experiments({}))
+    uid = f"killed {world.name}"
+    there = {"experiment": uid}
+    slow: dict[str, Any] = {
+        "blockConnection": True,
+        "blockTimeMS": 1500,
+        "errorCode": 11602,
+        "errorLabels": [],
+    }
+    with world.server.fail_point("insert", namespace=f"{DATABASE}.experiments", times=1, **slow):
+        command = [sys.executable, "-c", CREATOR, world.url, world.library, uid]
+        with subprocess.Popen(command) as creator:
+            end = time.monotonic() + 30
+            while not world.replicated and not world.database.algo.find_one(there):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            time.sleep(0.3 if world.replicated else 0.0)
+            creator.kill()
+        time.sleep(1.5)  # the server notices that nobody wants the second write any more
+    assert world.database.experiments.find_one({"_id": uid}) is None
+    assert (world.database.algo.find_one(there) is None) is world.replicated
+
+    async def again(storage: Storage) -> None:
+        config = {"name": uid, "_id": uid}
+        experiment = await storage.create_experiment(config, algo_state="second")
+        async with storage.acquire_algorithm_lock(experiment, timeout=0) as algorithm:
+            assert algorithm.state == "second"
+        with pytest.raises(DuplicateKeyError):
+            await storage.create_experiment(config, algo_state="third")
+        async with storage.acquire_algorithm_lock(experiment, timeout=0) as algorithm:
+            assert algorithm.state == "second"
+
+    world.run(again)
+    world.check_nothing_half_made()
