@@ -229,7 +229,7 @@ async def _beside_bare(
             open_storage(url, client=library, database=database) as storage,
             _client(url, library) as client,
         ):
-            for what, action in (("reservations", reserve), ("cycles", cycle)):
+            for what, action in (("reserve", reserve), ("cycle", cycle)):
                 experiment = await fill(storage, what, 2 * (rounds + 1) * (count + SPARE))
                 bare = Bare(client, database, str(experiment.id))
 
@@ -237,7 +237,7 @@ async def _beside_bare(
                     return await rate(lambda: action(storage, experiment), tasks, count)
 
                 async def theirs(bare: Bare = bare, what: str = what) -> Measure:
-                    one = bare.reserve if what == "reservations" else bare.cycle
+                    one = bare.reserve if what == "reserve" else bare.cycle
                     return await rate(one, tasks, count)
 
                 measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
@@ -263,7 +263,7 @@ async def _beside_orion(
 ) -> list[Paired]:
     measured = []
     trials = 2 * (rounds + 1) * (count + SPARE)
-    for what, action in (("reservations", reserve), ("cycles", cycle)):
+    for what, action in (("reserve", reserve), ("cycle", cycle)):
         with _database(url) as database, _database(url) as theirs_database:
             orion = _Orion(url, theirs_database, trials)
             async with open_storage(url, client=library, database=database) as storage:
@@ -275,7 +275,7 @@ async def _beside_orion(
                     return await rate(lambda: action(storage, experiment), tasks, count)
 
                 async def theirs(orion: _Orion = orion, what: str = what) -> Measure:
-                    one = orion.reserve if what == "reservations" else orion.cycle
+                    one = orion.reserve if what == "reserve" else orion.cycle
                     return Measure(await asyncio.to_thread(_in_threads, one, tasks, count), 0.0)
 
                 measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
