@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -143,9 +144,10 @@ def _mongodb(console: Console, directory: Path, *, quick: bool) -> None:
 def _beside(console: Console, title: str, rows: Iterable[mongodb.Paired]) -> None:
     table = Table(
         title=title,
-        caption="ratio of ours: the median of blocks that alternate, and their quartiles",
+        caption="the median of the ratios of blocks that alternate, and their quartiles",
+        box=SIMPLE,
     )
-    for heading in ("client", "tasks", "what", "ours/s", "theirs/s", "ratio", "quartiles", "stall"):
+    for heading in ("client", "tasks", "what", "ours/s", "theirs/s", "ours/theirs", "stall"):
         table.add_column(heading, justify="left" if heading in ("client", "what") else "right")
     for row in rows:
         low, middle, high = row.quartiles
@@ -155,8 +157,7 @@ def _beside(console: Console, title: str, rows: Iterable[mongodb.Paired]) -> Non
             row.what,
             f"{row.ours:,.0f}",
             f"{row.theirs:,.0f}",
-            f"{middle:.2f}",
-            f"{low:.2f} - {high:.2f}",
+            f"{middle:.2f} ({low:.2f} - {high:.2f})",
             f"{row.stall * 1000:.1f} ms",
         )
     console.print(table)
@@ -174,7 +175,7 @@ def _large(console: Console, url: str, many: int, count: int) -> None:
             f"{library}: one reservation, one task, {1e6 / paired.theirs:.0f} µs with 1,000 trials "
             f"in the database, {1e6 / paired.ours:.0f} µs with {many:,}: ratio {middle:.2f} "
             f"({low:.2f} - {high:.2f}); all {fetched.trials:,} fetched in {fetched.seconds:.1f} s, "
-            f"longest stall {fetched.stall * 1000:.0f} ms"
+            f"longest stall {fetched.stall * 1000:.0f} ms (without Python's collector)"
         )
 
 

@@ -7,6 +7,7 @@ that follow each other can be compared. What is shown is the median of their rat
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import statistics
 import threading
@@ -25,7 +26,7 @@ from pymongo import AsyncMongoClient, MongoClient, ReturnDocument, WriteConcern
 
 from aiostorage import open_storage
 from benchmarks import oriondb
-from benchmarks.workload import Measure, cycle, fill, rate, reserve, watched
+from benchmarks.workload import Measure, cycle, fill, make_trials, rate, reserve, watched
 
 __all__ = [
     "LIBRARIES",
@@ -228,7 +229,7 @@ async def _beside_bare(
             open_storage(url, client=library, database=database) as storage,
             _client(url, library) as client,
         ):
-            for what, action in (("reservations", reserve), ("cycles", cycle)):
+            for what, action in (("reserve", reserve), ("cycle", cycle)):
                 experiment = await fill(storage, what, 2 * (rounds + 1) * (count + SPARE))
                 bare = Bare(client, database, str(experiment.id))
 
@@ -236,7 +237,7 @@ async def _beside_bare(
                     return await rate(lambda: action(storage, experiment), tasks, count)
 
                 async def theirs(bare: Bare = bare, what: str = what) -> Measure:
-                    one = bare.reserve if what == "reservations" else bare.cycle
+                    one = bare.reserve if what == "reserve" else bare.cycle
                     return await rate(one, tasks, count)
 
                 measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
@@ -262,7 +263,7 @@ async def _beside_orion(
 ) -> list[Paired]:
     measured = []
     trials = 2 * (rounds + 1) * (count + SPARE)
-    for what, action in (("reservations", reserve), ("cycles", cycle)):
+    for what, action in (("reserve", reserve), ("cycle", cycle)):
         with _database(url) as database, _database(url) as theirs_database:
             orion = _Orion(url, theirs_database, trials)
             async with open_storage(url, client=library, database=database) as storage:
@@ -274,7 +275,7 @@ async def _beside_orion(
                     return await rate(lambda: action(storage, experiment), tasks, count)
 
                 async def theirs(orion: _Orion = orion, what: str = what) -> Measure:
-                    one = orion.reserve if what == "reservations" else orion.cycle
+                    one = orion.reserve if what == "reserve" else orion.cycle
                     return Measure(await asyncio.to_thread(_in_threads, one, tasks, count), 0.0)
 
                 measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
@@ -291,8 +292,10 @@ class _Orion:
             "type": "legacy",
             "database": {"type": "mongodb", "host": host, "name": database},
         }
-        self._holder = oriondb.filled(config, trials)
         self._storage = oriondb.opened(config)
+        self._holder = oriondb.Holder(uuid4().hex)
+        made = make_trials(self._holder.id, trials)
+        self._storage._db.write("trials", [trial.to_dict() for trial in made])  # noqa: SLF001
 
     def reserve(self) -> Any:
         """Reserve one trial."""
@@ -336,7 +339,8 @@ class Fetched:
     Attributes
     ----------
     seconds, stall
-        How long it took, and the longest time that the event loop did not turn meanwhile.
+        How long it took, and the longest time that the event loop did not turn meanwhile; without
+        Python's garbage collector, which takes longer than all the rest.
     """
 
     library: Library
@@ -358,10 +362,13 @@ async def depth(
             open_storage(url, client=library, database=other) as large,
         ):
             crowd = await fill(large, "bench", many)
+            # Python's collector passes over the answer while it grows, whatever makes it
+            gc.disable()
             start = time.perf_counter()
             async with watched() as stall:
                 fetched = await large.fetch_trials(crowd)
             seconds = time.perf_counter() - start
+            gc.enable()
             assert fetched is not None
             assert len(fetched) == many
             del fetched

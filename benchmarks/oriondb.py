@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Compared", "available", "filled", "hunts", "opened", "operations"]
+__all__ = ["Compared", "Holder", "available", "hunts", "opened", "operations"]
 
 THREADS: Final = 8
 PROCESSES: Final = 4
@@ -61,25 +61,25 @@ def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[
     compared = []
     for size in sizes:
         config = _pickleddb(directory / f"one-{size}.pkl")
-        theirs = _one(config, filled(config, size), seconds)
+        theirs = _one(config, _filled(config, size), seconds)
         for synchronous in ("FULL", "NORMAL"):
             config = _aiostorage(directory / f"one-{size}-{synchronous}.db", synchronous)
-            ours = _one(config, filled(config, size), seconds)
+            ours = _one(config, _filled(config, size), seconds)
             compared.append(
                 Compared(f"reservations/s at {size:,} trials, {synchronous}", theirs, ours)
             )
     size = sizes[0]
     for who, rate in ((f"{THREADS} threads", _threads), (f"{PROCESSES} processes", _processes)):
         config = _pickleddb(directory / f"{who}.pkl")
-        theirs = rate(config, filled(config, size), seconds)
+        theirs = rate(config, _filled(config, size), seconds)
         config = _aiostorage(directory / f"{who}.db")
-        ours = rate(config, filled(config, size), seconds)
+        ours = rate(config, _filled(config, size), seconds)
         compared.append(Compared(f"reservations/s at {size:,} trials, FULL, {who}", theirs, ours))
     return compared
 
 
 @dataclass
-class _Holder:
+class Holder:
     """All that a storage wants of an experiment."""
 
     id: Any
@@ -89,7 +89,7 @@ class _Holder:
         return self.id
 
 
-def filled(config: Config, size: int) -> _Holder:
+def _filled(config: Config, size: int) -> Holder:
     """Make an experiment with pending trials."""
     from orion.core.worker.trial import Trial  # noqa: PLC0415
 
@@ -106,7 +106,7 @@ def filled(config: Config, size: int) -> _Holder:
     # registered in one go, which PickledDB has beside the protocol only
     storage._db.write("trials", [trial.to_dict() for trial in trials])  # noqa: SLF001
     os.sync()  # what came before has left much to write, and a commit would wait for it
-    return _Holder(experiment["_id"])
+    return Holder(experiment["_id"])
 
 
 def opened(config: Config) -> Any:
@@ -116,7 +116,7 @@ def opened(config: Config) -> Any:
     return setup_storage(dict(config))
 
 
-def _reserve(storage: Any, holder: _Holder, seconds: float) -> int:
+def _reserve(storage: Any, holder: Holder, seconds: float) -> int:
     """Reserve until the time is over or nothing is left; answer how many."""
     done, end = 0, time.perf_counter() + seconds
     while time.perf_counter() < end and storage.reserve_trial(holder) is not None:
@@ -124,7 +124,7 @@ def _reserve(storage: Any, holder: _Holder, seconds: float) -> int:
     return done
 
 
-def _one(config: Config, holder: _Holder, seconds: float) -> float:
+def _one(config: Config, holder: Holder, seconds: float) -> float:
     storage = opened(config)
     storage.reserve_trial(holder)
     begin = time.perf_counter()
@@ -132,7 +132,7 @@ def _one(config: Config, holder: _Holder, seconds: float) -> float:
     return done / (time.perf_counter() - begin)
 
 
-def _threads(config: Config, holder: _Holder, seconds: float) -> float:
+def _threads(config: Config, holder: Holder, seconds: float) -> float:
     """Let the threads of one process share a storage."""
     storage = opened(config)
     storage.reserve_trial(holder)
@@ -143,7 +143,7 @@ def _threads(config: Config, holder: _Holder, seconds: float) -> float:
     return done / (time.perf_counter() - begin)
 
 
-def _processes(config: Config, holder: _Holder, seconds: float) -> float:
+def _processes(config: Config, holder: Holder, seconds: float) -> float:
     """Let processes share a file, each with a storage of its own."""
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(PROCESSES + 1), context.Queue()
@@ -163,7 +163,7 @@ def _processes(config: Config, holder: _Holder, seconds: float) -> float:
 
 
 def _member(config: Config, uid: Any, seconds: float, start: Any, answers: Any) -> None:
-    storage, holder = opened(config), _Holder(uid)
+    storage, holder = opened(config), Holder(uid)
     storage.count_broken_trials(holder)  # everything is imported and open
     start.wait()
     answers.put(_reserve(storage, holder, seconds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -332,11 +332,12 @@ def _uncertain(error: BaseException) -> bool:
     return isinstance(error, TemporaryBackendError) and error.ambiguous
 
 
-async def _trials(documents: Iterable[Document]) -> list[Trial]:
-    """Make trials of documents without holding up the event loop."""
+async def _trials(documents: list[Document]) -> list[Trial]:
+    """Make trials of documents, which are used up, without holding up the event loop."""
     trials: list[Trial] = []
-    for document in documents:
-        trials.append(Trial.from_dict(document))
+    documents.reverse()
+    while documents:  # all of them let go of at the end would hold it up
+        trials.append(Trial.from_dict(documents.pop()))
         if len(trials) % AT_ONCE == 0:
             await anyio.lowlevel.checkpoint()
     return trials

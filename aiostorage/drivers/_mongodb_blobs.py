@@ -94,7 +94,7 @@ class Blobs:
 
     async def filled(self, table: Table, documents: list[Document]) -> list[Document]:
         """Read the blobs that documents refer to into them."""
-        for document in documents:
+        for document in documents if table.blobs else ():
             for name in table.blobs:
                 value = document.get(name)
                 if value.__class__ is dict:

@@ -28,7 +28,7 @@ from aiostorage.operations import (
     Take,
 )
 
-__all__ = ["RECORD_ID", "Table", "by_insertion", "one_each", "tells_time"]
+__all__ = ["RECORD_ID", "Table", "one_each", "place", "tells_time"]
 
 RECORD_ID: Final = "$recordId"
 """What a server calls the number of a document, which grows with each insertion."""
@@ -37,12 +37,10 @@ _OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}\Z")
 _NEVER: Final[dict[str, Any]] = {"$nor": [{}]}
 
 
-def by_insertion(documents: list[Document], order: tuple[str, ...] = ()) -> list[Document]:
-    """Sort documents by `order` and then by insertion; take the `RECORD_ID` off."""
-    documents.sort(key=lambda d: (*(_rank(d.get(name)) for name in order), d[RECORD_ID]))
-    for document in documents:
-        del document[RECORD_ID]
-    return documents
+def place(document: Document, order: Sequence[str]) -> tuple[Any, ...]:
+    """Answer what a document is sorted by: `order`, then insertion; take the `RECORD_ID` off."""
+    number = document.pop(RECORD_ID)
+    return (*(_rank(document.get(name)) for name in order), number)
 
 
 def _rank(value: Any) -> tuple[int, Any]:

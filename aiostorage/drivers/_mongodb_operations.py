@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiostorage.drivers._mongodb_blobs import Blobs
 from aiostorage.drivers._mongodb_client import Client
-from aiostorage.drivers._mongodb_compile import Table, by_insertion, tells_time
+from aiostorage.drivers._mongodb_compile import Table, place, tells_time
 from aiostorage.operations import (
     And,
     Compare,
@@ -26,7 +28,9 @@ from aiostorage.operations import (
 
 __all__ = ["Run", "asks_time", "single"]
 
-BATCH: Final = 1000
+T = TypeVar("T")
+
+BATCH: Final = 500
 """Documents that one answer of the server brings, at most, so that decoding is soon over."""
 
 
@@ -61,6 +65,32 @@ def _timed(where: Condition) -> bool:
         values = where.value if where.op in ("in", "nin") else (where.value,)
         return tells_time(values)
     return any(map(_timed, where.conditions))
+
+
+def _used_up(items: list[T]) -> Iterator[T]:
+    """Let go of items one by one, for all of them at once would hold up the event loop."""
+    items.reverse()
+    while items:
+        yield items.pop()
+
+
+async def _in_order(cursor: Any, order: Sequence[str]) -> list[Document]:
+    """Answer what a cursor finds by `order` and then by insertion.
+
+    A large result is sorted in parts, so that the event loop turns meanwhile.
+    """
+    parts: list[list[tuple[tuple[Any, ...], Document]]] = []
+    while batch := await cursor.to_list(BATCH):
+        parts.append(sorted((place(document, order), document) for document in batch))
+    if len(parts) == 1:
+        return [document for _, document in parts[0]]
+    documents: list[Document] = []
+    # no two have one place, so that no documents are compared
+    for _, document in heapq.merge(*map(_used_up, parts)):
+        documents.append(document)
+        if len(documents) % BATCH == 0:
+            await asyncio.sleep(0)
+    return documents
 
 
 @dataclass
@@ -136,7 +166,7 @@ class Run:
         if find.order and fields is not None:
             return await self._first(table, find)
         cursor = collection.find(where, fields, show_record_id=True, **options)
-        return by_insertion(await cursor.to_list(None), find.order)
+        return await _in_order(cursor, find.order)
 
     async def _first(self, table: Table, find: Find) -> list[Document]:
         """Find by an order that no index has; the server's own sort forgets the insertion."""
@@ -156,7 +186,7 @@ class Run:
             show_record_id=True,
             session=self.session,
         )
-        found = by_insertion(await cursor.to_list(None), tuple(order))
+        found = await _in_order(cursor, order)
         return [document["_id"] for document in found[:limit]]
 
     # ------------------------------------------------------------------------------ writing
