@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import Starter, starter
+from .support import MongoDBStore, SQLiteStore, Starter, Store, starter
 
 
 @pytest.fixture
@@ -19,3 +19,23 @@ def start(tmp_path: Path) -> Iterator[Starter]:
 def path(tmp_path: Path) -> Path:
     """Name the file that the processes share."""
     return tmp_path / "shared.db"
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        "motor",
+        # PyMongo lets the garbage collector close the sockets that it was about to connect
+        pytest.param(
+            "pymongo", marks=pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+        ),
+    ]
+)
+def store(request: pytest.FixtureRequest, path: Path) -> Store:
+    """Give what the processes share: a file, a server by itself, a replica set."""
+    if request.param == "sqlite":
+        return SQLiteStore(path)
+    pytest.importorskip("pymongo")
+    fixture = "mongodb_standalone" if request.param == "motor" else "mongodb_replica_set"
+    database = request.getfixturevalue("mongodb_database")
+    return MongoDBStore(request.getfixturevalue(fixture).url_for(database), request.param)

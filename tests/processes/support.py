@@ -11,12 +11,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import aiostorage
 
-__all__ = ["DEADLINE", "Events", "Starter", "Worker", "integrity", "starter"]
+__all__ = [
+    "DEADLINE",
+    "Events",
+    "MongoDBStore",
+    "SQLiteStore",
+    "Starter",
+    "Store",
+    "Worker",
+    "integrity",
+    "starter",
+]
 
 DEADLINE = 60.0
 """Seconds that anything may take on a machine that has much else to do."""
@@ -192,3 +203,67 @@ def integrity(path: Path) -> str:
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("PRAGMA integrity_check").fetchall()
     return "; ".join(row[0] for row in found)
+
+
+class Store(Protocol):
+    """What processes share, seen past the library."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        ...
+
+    @property
+    def slack(self) -> float:
+        """Seconds that a loaded machine may add."""
+        ...
+
+    def waiters(self) -> int:
+        """Count the tickets of those who wait for a lock."""
+        ...
+
+    def check(self) -> None:
+        """Fail if it is damaged."""
+        ...
+
+
+@dataclass(frozen=True)
+class SQLiteStore:
+    """A file."""
+
+    path: Path
+    slack: float = 1.0
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def waiters(self) -> int:
+        with closing(sqlite3.connect(self.path)) as connection:
+            found: int = connection.execute("SELECT count(*) FROM lock_waiters").fetchone()[0]
+        return found
+
+    def check(self) -> None:
+        assert integrity(self.path) == "ok"
+
+
+@dataclass(frozen=True)
+class MongoDBStore:
+    """A database of a server or a replica set."""
+
+    where: str
+    library: str
+    slack: float = 3.0  # the libraries alone take long to import
+
+    @property
+    def url(self) -> str:
+        return f"{self.where}{'&' if '?' in self.where else '?'}client={self.library}"
+
+    def waiters(self) -> int:
+        from pymongo import MongoClient
+
+        with MongoClient[dict[str, Any]](self.where) as client:
+            return client.get_default_database()["lock_waiters"].count_documents({})
+
+    def check(self) -> None:
+        pass

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from aiostorage import open_storage
 
-from .support import DEADLINE, Starter, Worker, integrity
+from .support import DEADLINE, Starter, Store, Worker
 
 LEASE = 1.5
 TICKET = LEASE / 3
 RETRY = 0.2
-SLACK = 1.0
-"""Seconds that a loaded machine may add."""
 
 
 @dataclass
@@ -29,36 +24,31 @@ class Lock:
     """An experiment's lock, seen from outside."""
 
     start: Starter
-    path: Path
+    store: Store
     experiment: str
     show: Callable[[str], None]
 
     def worker(self, name: str) -> Worker:
         """Start a process that wants the lock."""
-        worker = self.start("worker_lock.py", self.path, self.experiment, LEASE, RETRY, name)
+        worker = self.start("worker_lock.py", self.store.url, self.experiment, LEASE, RETRY, name)
         worker.expect("waits")
         return worker
 
     def waiter(self, name: str) -> Worker:
         """Start one that has to queue up, and wait until it has."""
-        before = self.queue()
+        before = self.store.waiters()
         worker = self.worker(name)
         end = time.monotonic() + DEADLINE
-        while self.queue() <= before:  # the queue is in the file: only to look there tells
+        while self.store.waiters() <= before:  # only to look there tells
             assert time.monotonic() < end
             time.sleep(0.005)
         return worker
-
-    def queue(self) -> int:
-        with closing(sqlite3.connect(self.path)) as connection:
-            found: int = connection.execute("SELECT count(*) FROM lock_waiters").fetchone()[0]
-        return found
 
     def state(self) -> list[str]:
         """Answer whose holdings were saved."""
 
         async def state() -> list[str]:
-            async with open_storage(f"sqlite:///{self.path}") as storage:
+            async with open_storage(self.store.url) as storage:
                 info = await storage.get_algorithm_lock_info(uid=self.experiment)
             assert info is not None
             return list(info.state)
@@ -69,7 +59,7 @@ class Lock:
         """Release it as an operator."""
 
         async def release() -> int:
-            async with open_storage(f"sqlite:///{self.path}") as storage:
+            async with open_storage(self.store.url) as storage:
                 return await storage.release_algorithm_lock(uid=self.experiment)
 
         return asyncio.run(release())
@@ -78,13 +68,13 @@ class Lock:
         """Check how long something took, and show it."""
         seconds = time.monotonic() - since
         self.show(f"{what} after {seconds:.2f} s (at most {most:.2f} s wanted)")
-        assert seconds < most + SLACK
+        assert seconds < most + self.store.slack
 
 
 @pytest.fixture
-def lock(start: Starter, path: Path, capsys: pytest.CaptureFixture[str]) -> Lock:
+def lock(start: Starter, store: Store, capsys: pytest.CaptureFixture[str]) -> Lock:
     async def prepare() -> str:
-        async with open_storage(f"sqlite:///{path}") as storage:
+        async with open_storage(store.url) as storage:
             experiment = await storage.create_experiment({"name": "e"}, algo_state=["nobody"])
             return str(experiment.id)
 
@@ -92,7 +82,7 @@ def lock(start: Starter, path: Path, capsys: pytest.CaptureFixture[str]) -> Lock
         with capsys.disabled():
             print(f"\nlock, lease {LEASE} s: {line}")
 
-    return Lock(start, path, asyncio.run(prepare()), show)
+    return Lock(start, store, asyncio.run(prepare()), show)
 
 
 def leave(worker: Worker) -> None:
@@ -111,7 +101,7 @@ def test_holder_killed(lock: Lock) -> None:
     lock.took(killed, "a waiter took over from a killed holder", LEASE + RETRY)
     leave(waiter)
     assert lock.state() == ["nobody", "waiter"]
-    assert integrity(lock.path) == "ok"
+    lock.store.check()
 
 
 def test_holder_killed_that_had_queued(lock: Lock) -> None:
@@ -146,7 +136,7 @@ def test_holder_stopped_for_longer_than_its_lease(lock: Lock, still_held: bool) 
     if still_held:
         leave(successor)
     assert lock.state() == ["nobody", "successor"]
-    assert integrity(lock.path) == "ok"
+    lock.store.check()
 
 
 def test_holder_stopped_and_nobody_wanted_the_lock(lock: Lock) -> None:

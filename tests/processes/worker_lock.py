@@ -1,6 +1,6 @@
 """One holding of the algorithm lock, under orders from stdin.
 
-Arguments: the file, the experiment, the lease, the retry interval, a name. Prints ``waits``, then
+Arguments: the URL, the experiment, the lease, the retry interval, a name. Prints ``waits``, then
 ``holds`` and the names of those whose holdings were saved before, and after a line of its stdin
 ``left``, or ``lost`` and why.
 """
@@ -18,12 +18,12 @@ def say(*words: object) -> None:
 
 
 async def main() -> None:
-    path, experiment, lease, retry, name = sys.argv[1:]
+    url, experiment, lease, retry, name = sys.argv[1:]
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
     )
-    async with open_storage(f"sqlite:///{path}", lock_lease=float(lease)) as storage:
+    async with open_storage(url, lock_lease=float(lease)) as storage:
         say("waits")
         try:
             async with storage.acquire_algorithm_lock(
