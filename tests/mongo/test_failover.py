@@ -375,17 +375,17 @@ def test_waiters_are_woken_after_an_election(
     asyncio.run(work())
 
 
-def test_what_is_answered_stays(replica_set: ReplicaSet, url: str, client: str) -> None:
+def test_what_is_answered_stays(tmp_path: Path) -> None:
     """What a primary has written all alone is not done, though it can be read there."""
-    primary = replica_set.primary()
-    others = [member for member in replica_set.members if member is not primary]
 
-    async def work() -> None:
+    async def work(replica_set: ReplicaSet) -> None:
+        url, primary = replica_set.url_for("stays"), await asyncio.to_thread(replica_set.primary)
+        others = [member for member in replica_set.members if member is not primary]
         # it tries again before the primary knows that it is alone
         hasty = RetryPolicy(total=3.0, attempt_timeout=0.1, initial=0.0, jitter=0.0)
         async with (
-            open_storage(url, client=client) as storage,
-            open_storage(url, client=client) as impatient,
+            open_storage(url) as storage,
+            open_storage(url) as impatient,
         ):
             impatient._records.policy = hasty  # it had time to connect
             experiment = await stocked(storage, 1)
@@ -398,15 +398,16 @@ def test_what_is_answered_stays(replica_set: ReplicaSet, url: str, client: str) 
                 await impatient.complete_trial(trial, 1.0)
             except TemporaryBackendError:
                 answered = False
-            # now the others take over, and what the primary had alone is rolled back
+            # now the others take over, without what the primary had alone
             await asyncio.to_thread(primary.kill)
             for member in others:
                 await asyncio.to_thread(member.start)
             await asyncio.to_thread(replica_set.primary)
-            await asyncio.to_thread(replica_set.restart, primary)
             assert await storage.count_completed_trials(experiment) == 0
             assert not answered
             await storage.complete_trial(trial, 1.0)
             assert await storage.count_completed_trials(experiment) == 1
 
-    asyncio.run(work())
+    # one of its own: a member that would have to roll back takes up to a minute for that
+    with ReplicaSet(tmp_path) as replica_set:
+        asyncio.run(work(replica_set))
