@@ -45,6 +45,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
+def there(pid: int) -> bool:
+    """Answer whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
+
+
 class Worker:
     """A Python process: the lines that it prints, and how it ends.
 
@@ -158,8 +169,10 @@ class Worker:
 
     def close(self) -> None:
         """End it in any case, with the children that it may have, and let go of its pipes."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # the session is its own, see `start_new_session`
+        # once it is buried its number may be somebody else's, but not while its children live
+        if self.runs or not there(self.pid):
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)  # its session is its own: `start_new_session`
         self._popen.wait()
         self._reader.join()
         assert self._popen.stdin is not None
