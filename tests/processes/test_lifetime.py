@@ -121,7 +121,7 @@ def test_sigterm_with_the_lock(start: Starter, algorithm: Store) -> None:
     ended = time.monotonic()
 
     async def take_over() -> object:
-        async with open_storage(algorithm.url, lock_lease=LEASE) as storage:
+        async with open_storage(algorithm.url) as storage:
             experiment = (await storage.fetch_experiments({}))[0]
             async with storage.acquire_algorithm_lock(
                 experiment, timeout=20, retry_interval=0.1
