@@ -86,7 +86,6 @@ class Table:
         self.name = collection.name
         self.blobs = tuple(f.name for f in collection.fields if f.kind == "bytes")
         self.indexes = collection.indexes
-        self._times = {f.name for f in collection.fields if f.kind == "time"}
         self._references = ("_id", *collection.references)
         self._inner: dict[str, tuple[list[str], ...]] = {}
         self.unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
