@@ -6,7 +6,7 @@
 ...         algorithm.set_state({"seed": 1})
 """
 
-from aiostorage._core.identity import get_trial_uid_and_exp, get_uid
+from aiostorage._core.ids import get_trial_uid_and_exp, get_uid
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.storage import Storage
 from aiostorage.algorithm import LockedAlgorithmState
@@ -39,7 +39,7 @@ from aiostorage.experiment import Experiment
 from aiostorage.factory import StorageFactory, open_storage, setup_storage, storage_factory
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
-from aiostorage.sync import SyncStorage
+from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from aiostorage import factory
-from aiostorage._core.identity import get_trial_uid_and_exp, get_uid
+from aiostorage._core.ids import get_trial_uid_and_exp, get_uid
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import (
     DuplicateKeyError,
@@ -21,9 +21,9 @@ from aiostorage.errors import (
     LockAcquisitionTimeout,
     MissingArguments,
 )
-from aiostorage.legacy import BaseStorageProtocol
 from aiostorage.readonly import ReadOnlyStorageProtocol
-from aiostorage.sync import SyncStorage
+from aiostorage.sync.base_protocol import BaseStorageProtocol
+from aiostorage.sync.facade import SyncStorage
 
 __all__ = [
     "BaseStorageProtocol",

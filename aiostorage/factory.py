@@ -237,7 +237,7 @@ def _sqlite(
     synchronous: str | None = None,
     busy_timeout: float | str | None = None,
 ) -> Driver:
-    from aiostorage.drivers.sqlite import SQLiteDriver  # noqa: PLC0415  no engine before it is asked for
+    from aiostorage.drivers.sqlite.driver import SQLiteDriver  # noqa: PLC0415  no engine before it is asked for
 
     options: dict[str, Any] = {}
     if url is not None:
@@ -321,7 +321,7 @@ def _mongodb(
                 f"mongodb: timeout is a number of seconds, not {options['timeout']!r}"
             ) from None
     try:
-        from aiostorage.drivers.mongodb import MongoDBDriver  # noqa: PLC0415  as above
+        from aiostorage.drivers.mongodb.driver import MongoDBDriver  # noqa: PLC0415  as above
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"mongodb needs {error.name}, which is not installed: pip install 'aiostorage[mongodb]'"

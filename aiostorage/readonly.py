@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from aiostorage.legacy import BaseStorageProtocol
 from aiostorage.protocols import AsyncStorageProtocol
+from aiostorage.sync.base_protocol import BaseStorageProtocol
 
 __all__ = ["ReadOnlyStorage", "ReadOnlyStorageProtocol"]
 

@@ -63,7 +63,7 @@ def mongod(directory: Path) -> Iterator[str]:
     MongodError
         There is no server, and none that could be started.
     """
-    from aiostorage.testing._deployments import Deployments  # noqa: PLC0415  it imports pytest
+    from aiostorage.testing.mongodb.deployments import Deployments  # noqa: PLC0415  it imports pytest
 
     with closing(Deployments(directory.joinpath)) as deployments:
         yield deployments.get("replica set").url

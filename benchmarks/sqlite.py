@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aiostorage import Storage, open_storage
+from aiostorage._core.gateway import equal
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
-from aiostorage._core.records import equal
-from aiostorage.drivers._sqlite_compile import Keep, Table
-from aiostorage.drivers._sqlite_connection import Connection
+from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.sql import Keep, Table
 from aiostorage.operations import And, Compare, StoreTime, Take, Update
 from benchmarks.workload import Measure, cycle, fill, rate, reserve
 

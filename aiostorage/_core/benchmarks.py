@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aiostorage._core.gateway import Records, document_of, query_of
 from aiostorage._core.layout import BENCHMARKS
-from aiostorage._core.records import Records, document_of, query_of
 from aiostorage.operations import Delete, Document, Find, Insert
 
 __all__ = ["Benchmarks"]

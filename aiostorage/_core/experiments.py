@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from aiostorage._core.identity import get_uid
+from aiostorage._core.gateway import Records, both, document_of, equal, query_of, update_of
+from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
-from aiostorage._core.locks import Locks
-from aiostorage._core.records import Records, both, document_of, equal, query_of, update_of
+from aiostorage._core.lock import Locks
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Update

@@ -7,12 +7,12 @@ We deviate in this, on purpose:
 
 - Selections know inclusion and exclusion by 0, 1, False and True, and nothing else: no ``$slice``,
   no ``$elemMatch``, no expressions.
-- Paths have the shape that `aiostorage._core.values.split_path` wants, and none leads into ``_id``.
+- Paths have the shape that `aiostorage._core.comparison.split_path` wants; none leads into ``_id``.
 - Changes do not name ``01``. The server takes it for the index 1, which its queries do not; and
   6.0.5 crashes when one update names ``a.1`` and ``a.01.x``.
 - Of several indexes that are far out, each is held against the length that the list had before.
 
-Documents are plain: what `aiostorage._core.codec.normalise` makes of them.
+Documents are plain: what `aiostorage._core.normalise.normalise` makes of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from aiostorage._core.values import array_index, equal, split_path
+from aiostorage._core.comparison import array_index, equal, split_path
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import Document
 

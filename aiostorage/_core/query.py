@@ -16,7 +16,7 @@ We deviate in this, on purpose:
 - Regular expressions are refused everywhere, also as plain values.
 - Datetimes have microseconds; the server's have milliseconds.
 
-Documents are plain: what `aiostorage._core.codec.normalise` makes of them.
+Documents are plain: what `aiostorage._core.normalise.normalise` makes of them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias, TypeGuard, assert_never
 
-from aiostorage._core.codec import normalise
-from aiostorage._core.values import (
+from aiostorage._core.comparison import (
     MISSING,
     Test,
     array_index,
@@ -36,6 +35,7 @@ from aiostorage._core.values import (
     ordered,
     split_path,
 )
+from aiostorage._core.normalise import normalise
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import EVERYTHING, And, Compare, Comparison, Condition, Or, StoreTime
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgpack
 
-from aiostorage._core.codec import error_at, join_path, type_name
+from aiostorage._core.normalise import error_at, join_path, type_name
 from aiostorage.errors import ConfigurationError, EncodingError
 
 if TYPE_CHECKING:

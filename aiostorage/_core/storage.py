@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiostorage._core.benchmarks import Benchmarks
-from aiostorage._core.collections import Collections
+from aiostorage._core.collection_access import Collections
 from aiostorage._core.experiments import Experiments
-from aiostorage._core.locks import Locks
-from aiostorage._core.records import Records
+from aiostorage._core.gateway import Records
+from aiostorage._core.lock import Locks
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.trials import Trials

@@ -9,11 +9,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from aiostorage._core.codec import normalise, to_utc
 from aiostorage._core.experiments import Experiments
-from aiostorage._core.identity import experiment_uid, get_trial_uid_and_exp, get_uid, new_token
-from aiostorage._core.layout import PENDING, TRIALS
-from aiostorage._core.records import (
+from aiostorage._core.gateway import (
     Records,
     both,
     changes_of,
@@ -22,6 +19,9 @@ from aiostorage._core.records import (
     query_of,
     update_of,
 )
+from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid, new_token
+from aiostorage._core.layout import PENDING, TRIALS
+from aiostorage._core.normalise import normalise, to_utc
 from aiostorage.errors import FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import (
     And,

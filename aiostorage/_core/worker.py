@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiostorage._core.background import repeating
-from aiostorage._core.timeouts import tidy_up
+from aiostorage._core.cancellation import tidy_up
+from aiostorage._core.heartbeat import repeating
 from aiostorage._core.trials import Trials
 from aiostorage.errors import FailedUpdate, TrialLost
 from aiostorage.trial import Trial

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import aiostorage
-from aiostorage.cli.demo import demo
+from aiostorage.cli.demo.command import demo
 from aiostorage.cli.options import DEBUG, debug_option
 from aiostorage.cli.status import status
 from aiostorage.cli.transfer import export_command, import_command

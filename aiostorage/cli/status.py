@@ -14,7 +14,7 @@ from rich.text import Text
 
 from aiostorage import Storage
 from aiostorage.cli.options import Stdout, debug_option
-from aiostorage.cli.survey import LockView, Survey, open_existing, survey
+from aiostorage.cli.summary import LockView, Survey, open_existing, survey
 from aiostorage.cli.text import number
 from aiostorage.trial import TrialStatus
 

@@ -1,154 +1,218 @@
-"""What a demo has come to."""
+"""How the experiments of a storage stand, read without changing anything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from aiostorage import Storage
+from aiostorage._core.layout import ALGO
+from aiostorage.cli.demo.run_state import Best
+from aiostorage.errors import ConfigurationError, NotADatabaseError
+from aiostorage.factory import open_storage
+from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike, Uid
 
-from aiostorage.cli.board import Best, Board, Recovery
-from aiostorage.cli.problem import Problem
-from aiostorage.cli.text import measure, pairs, plural, span
+__all__ = ["LockView", "Survey", "best_in", "objective_of", "open_existing", "survey", "tally"]
 
-__all__ = ["Summary"]
-
-LABEL = 12
-"""Columns of what stands left."""
+_SQLITE: Final = b"SQLite format 3\0"
+_OURS: Final = b"aios"
+_HEADER: Final = 100
+"""Bytes of a SQLite file's header; those from 68 on tell the application."""
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """Prints the outcome of a run.
+class LockView:
+    """The algorithm lock of an experiment.
 
     Parameters
     ----------
-    board
-        What the workers reported.
-    best
-        The best trial.
-    references
-        What it is compared with.
-    name
-        The experiment's, with its version.
-    location
-        Where everything can be looked at; None if nothing is left.
-    look
-        The command that does it.
-    kill
-        Whether a process was to be killed.
+    owner
+        Who holds it; None if it is free, or if Oríon's own storage holds it.
+    since
+        When the owner got it.
+    heartbeat
+        When it was last acquired, renewed or released.
     """
 
-    problem: Problem
-    board: Board
-    best: Best | None
-    references: Mapping[str, float]
+    locked: bool
+    owner: str | None
+    since: datetime | None
+    heartbeat: datetime | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Make a dict that JSON can hold; the owner of a free lock is not in it."""
+        return {
+            "locked": self.locked,
+            "owner": self.owner if self.locked else None,
+            "since": _iso(self.since) if self.locked else None,
+            "heartbeat": _iso(self.heartbeat),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How an experiment stands.
+
+    Parameters
+    ----------
+    trials
+        How many there are, by status.
+    best
+        The smallest objective of the completed trials; None before there is one.
+    lock
+        None if the experiment has no algorithm lock.
+    """
+
     name: str
-    location: str | None
-    look: str
-    kill: bool = False
+    version: int
+    uid: Uid
+    trials: Counter[str]
+    best: float | None
+    lock: LockView | None
 
-    def print(self, console: Console) -> None:
-        """Print it."""
-        if not console.is_terminal:
-            for label, text in self._rows():
-                console.print(f"{label:<{LABEL}}", text, sep="", soft_wrap=True, markup=False)
-            return
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style="bold", min_width=LABEL - 2, no_wrap=True)
-        grid.add_column(overflow="fold")
-        for label, text in self._rows():
-            grid.add_row(label, text)
-        console.print(grid)
+    def to_dict(self) -> dict[str, Any]:
+        """Make a dict that JSON can hold."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "id": self.uid,
+            "trials": dict(self.trials),
+            "best": self.best,
+            "lock": None if self.lock is None else self.lock.to_dict(),
+        }
 
-    def _rows(self) -> Iterator[tuple[str, Text]]:
-        yield "done", Text(self._done())
-        yield from self._outcome()
-        yield "storage", Text(self._share())
-        yield from (("", Text(line)) for line in self._times())
-        yield from self._incidents()
-        if self.location is None:
-            yield "left", Text("nothing: the storage was in memory")
-        else:
-            yield "left", Text(f"{self.location}, experiment {self.name}; look at it with")
-            yield "", Text(self.look, style="cyan")
 
-    def _done(self) -> str:
-        board = self.board
-        workers = sum(len(process.workers) for process in board.processes.values())
-        return (
-            f"{plural(board.statuses['completed'], 'trial')} completed in "
-            f"{span(board.last - board.started)}, {board.rate:.2f} trials/s, by "
-            f"{plural(workers, 'worker')} in {plural(len(board.processes), 'process')}"
+def open_existing(url: str, **settings: Any) -> Storage:
+    """Make the storage of a URL, to look at what is there already.
+
+    A MongoDB database is looked at when the storage is opened, and raises the same errors then.
+
+    Parameters
+    ----------
+    settings
+        Those of `open_storage`.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such file, or a storage in memory was asked for.
+    NotADatabaseError
+        The file is not one of aiostorage's.
+    """
+    scheme = url.partition("://")[0].lower()
+    if scheme in ("mongodb", "mongodb+srv"):
+        return open_storage(url, read_only=True, **settings)
+    storage = open_storage(url, **settings)
+    if scheme == "memory":
+        raise ConfigurationError("a storage in memory ends with its process: nothing to look at")
+    if scheme == "sqlite":
+        _check_file(Path(storage.location))
+    return storage
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what opening it would make a new database of."""
+    if path.is_dir():
+        return  # the engine has its own words for it
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigurationError(f"there is no file {path}") from None
+    except OSError:
+        return  # likewise
+    log = path.with_name(f"{path.name}-wal")
+    # a young database may stand in its log still
+    young = head.startswith(_SQLITE) and log.exists() and log.stat().st_size > 0
+    if not head or (head.startswith(_SQLITE) and head[68:72] != _OURS and not young):
+        raise NotADatabaseError(f"{path} is not a database of aiostorage")
+
+
+async def survey(storage: Storage, name: str | None = None) -> list[Survey]:
+    """Look at all experiments, or at all versions of one.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no experiment of that name; says which there are.
+    """
+    wanted = {} if name is None else {"name": name}
+    configs = await storage.fetch_experiments(wanted, {"name": 1, "version": 1})
+    if name is not None and not configs:
+        known = {str(c["name"]) for c in await storage.fetch_experiments({}, {"name": 1})}
+        raise ConfigurationError(
+            f"there is no experiment {name!r}; there "
+            + (f"is {', '.join(map(repr, sorted(known)))}" if known else "are none at all")
         )
+    return [await _survey_one(storage, config) for config in configs]
 
-    def _outcome(self) -> Iterator[tuple[str, Text]]:
-        if self.best is None:
-            yield "best", Text("none: no trial was completed with a number")
-            return
-        best, unit = self.best.objective, self.problem.unit
-        text = Text(measure(best, unit), style="green")
-        yield "best", text.append(f"  {pairs(self.best.params)}", style="default")
-        for name, value in self.references.items():
-            change = (best - value) / value
-            which = "smaller" if change < 0 else "larger"
-            yield (
-                "",
-                Text(f"{measure(value, unit)} by {name}: the best is {abs(change):.2%} {which}"),
-            )
 
-    def _share(self) -> str:
-        spent = self.board.spent
-        if not spent.total:
-            return "no worker has reported its times"
-        return f"{(spent.storage + spent.lock) / spent.total:.1%} of the workers' time"
+async def _survey_one(storage: Storage, config: Mapping[str, Any]) -> Survey:
+    trials: Counter[str] = Counter()
+    best: float | None = None
+    async for document in storage.iter_trials(config, selection={"status": 1, "results": 1}):
+        status = document.get("status", "new")
+        trials[status] += 1
+        value = objective_of(document) if status == "completed" else None
+        if value is not None and (best is None or value < best):
+            best = value
+    lock = await _lock_of(storage, config["_id"])
+    version = config.get("version")
+    return Survey(
+        config["name"], 1 if version is None else version, config["_id"], trials, best, lock
+    )
 
-    def _times(self) -> Iterator[str]:
-        spent = self.board.spent
-        if spent.total:
-            rest = max(spent.total - spent.storage - spent.lock - spent.evaluating, 0.0)
-            yield (
-                f"{spent.storage / spent.total:.1%} waiting for its answers, "
-                f"{spent.lock / spent.total:.1%} for the algorithm lock; "
-                f"{spent.evaluating / spent.total:.1%} went into the objective, "
-                f"{rest / spent.total:.1%} into waiting for each other"
-            )
 
-    def _incidents(self) -> Iterator[tuple[str, Text]]:
-        board = self.board
-        if killed := board.killed:
-            yield (
-                "killed",
-                Text(
-                    f"process {killed.process} (pid {killed.pid}) by SIGKILL in the middle of "
-                    f"{plural(len(killed.trials), 'trial')}"
-                ),
-            )
-            for trial in killed.trials:
-                recovery = board.recovered.get(trial)
-                yield "", Text(f"{trial[:8]} {self._fate(trial, recovery, killed.at)}")
-        elif self.kill:
-            yield "killed", Text("none: the run was over before one was in the middle of a trial")
-        others = [trial for trial in board.recovered if not killed or trial not in killed.trials]
-        if others:
-            ids = ", ".join(trial[:8] for trial in others)
-            yield "recovered", Text(f"{plural(len(others), 'lost trial')}: {ids}")
-        if board.lost:
-            yield "lost", Text(f"{plural(board.lost, 'reservation')} that somebody else was given")
-        for trial, error in list(board.broken.items())[:5]:
-            yield "broken", Text(f"trial {trial[:8]}: {error}", style="red")
-        if len(board.broken) > 5:
-            yield "", Text(f"and {len(board.broken) - 5} more")
-        for failure in board.failures():
-            yield "failed", Text(failure, style="red")
+async def _lock_of(storage: Storage, uid: Uid) -> LockView | None:
+    """Look at the lock without its state, which may be in a codec that is not ours to read."""
+    found = await storage.collections.find(ALGO, {"experiment": uid}, {"state": False})
+    if not found:
+        return None
+    record = found[0]
+    expires = record.get("expires")
+    live = expires is None or expires > datetime.now(UTC)
+    return LockView(
+        bool(record.get("locked")) and live,
+        record.get("owner"),
+        record.get("since"),
+        record.get("heartbeat"),
+    )
 
-    def _fate(self, trial: str, recovery: Recovery | None, killed_at: float) -> str:
-        if recovery is None:
-            return "was not recovered"
-        text = f"recovered by process {recovery.process} after {span(recovery.at - killed_at)}"
-        done = self.board.completed_by.get(trial)
-        if done is None:
-            return f"{text}, not completed"
-        return f"{text}, completed by process {done[0]}, worker {done[1]}"
+
+async def tally(storage: AsyncStorageProtocol, experiment: ExperimentLike) -> Counter[str]:
+    """Count the trials of an experiment by status."""
+    counts: Counter[str] = Counter()
+    async for document in storage.iter_trials(experiment, selection={"status": 1}):
+        counts[document["status"]] += 1
+    return counts
+
+
+async def best_in(storage: AsyncStorageProtocol, experiment: ExperimentLike) -> Best | None:
+    """Answer the completed trial with the smallest objective, as the storage has it."""
+    best: Best | None = None
+    completed = {"status": "completed"}
+    wanted = {"results": 1, "params": 1}
+    async for document in storage.iter_trials(experiment, where=completed, selection=wanted):
+        value = objective_of(document)
+        if value is not None and (best is None or value < best.objective):
+            params = {param["name"]: param["value"] for param in document["params"]}
+            best = Best(value, params)
+    return best
+
+
+def objective_of(document: Mapping[str, Any]) -> float | None:
+    """Answer the objective of a trial's stored form; None without one, and for NaN."""
+    for result in document.get("results") or ():
+        if result.get("type") == "objective":
+            value: float = result["value"]
+            return None if math.isnan(value) else value
+    return None
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()

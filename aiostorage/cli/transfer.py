@@ -16,11 +16,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from aiostorage.cli.options import debug_option
-from aiostorage.cli.survey import open_existing
+from aiostorage.cli.summary import open_existing
 from aiostorage.cli.text import plural, span
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import open_storage
-from aiostorage.transfer import Counts, Progress, export_orion, import_orion, is_url, location_of
+from aiostorage.orion.import_export import (
+    Counts,
+    Progress,
+    export_orion,
+    import_orion,
+    is_url,
+    location_of,
+)
 
 __all__ = ["export_command", "import_command"]
 

@@ -1,7 +1,8 @@
 """For authors of engines, and for tests of code that uses a storage.
 
-`StorageContract` and `DriverContract` are test classes to subclass; the state machine, which needs
-hypothesis, is in `aiostorage.testing.stateful`, fixtures are in `aiostorage.testing.plugin`.
+`StorageContract` and `DriverContract` are test classes to subclass. The state machine, which needs
+hypothesis, is in `aiostorage.testing.contract.stateful`; fixtures are in
+`aiostorage.testing.plugin`.
 `Mongod` and `ReplicaSet` start MongoDB servers and need `pymongo` for most of what they do.
 """
 
@@ -12,33 +13,32 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "_contract_experiments",
-            "_contract_lifetime",
-            "_contract_lock",
-            "_contract_reservations",
-            "_contract_tools",
-            "_contract_trials",
-            "_contract_values",
-            "_driver_laws",
-            "_driver_operations",
+            "contract.driver_laws",
+            "contract.driver_operation_laws",
+            "contract.experiment_laws",
+            "contract.helpers",
+            "contract.lifetime_laws",
+            "contract.lock_laws",
+            "contract.reservation_laws",
+            "contract.trial_laws",
+            "contract.value_laws",
         )
     )
 )
 
-from aiostorage.testing._deployments import Deployment  # noqa: E402
 from aiostorage.testing.cancellation import cancelled_at_every_await  # noqa: E402
-from aiostorage.testing.contract import StorageContract  # noqa: E402
-from aiostorage.testing.driver_contract import DriverContract  # noqa: E402
+from aiostorage.testing.contract import DriverContract, StorageContract  # noqa: E402
 from aiostorage.testing.faults import FakeClock, FaultyDriver  # noqa: E402
-from aiostorage.testing.mongod import (  # noqa: E402
+from aiostorage.testing.mongodb import (  # noqa: E402
+    Deployment,
     FailPoint,
     Mongod,
     MongodError,
     MongodMissing,
+    ReplicaSet,
     TlsFiles,
     find_mongod,
 )
-from aiostorage.testing.replica_set import ReplicaSet  # noqa: E402
 
 __all__ = [
     "Deployment",

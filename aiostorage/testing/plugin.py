@@ -13,9 +13,9 @@ from uuid import uuid4
 
 import pytest
 
-from aiostorage.testing._deployments import VARIABLE, Deployment, Deployments, Kind
-from aiostorage.testing.mongod import MongodError, MongodMissing
-from aiostorage.testing.replica_set import ReplicaSet
+from aiostorage.testing.mongodb.deployments import VARIABLE, Deployment, Deployments, Kind
+from aiostorage.testing.mongodb.mongod import MongodError, MongodMissing
+from aiostorage.testing.mongodb.replica_set import ReplicaSet
 
 if TYPE_CHECKING:
     from aiostorage._core.storage import Storage

@@ -92,7 +92,7 @@ def test_it_is_a_module_too() -> None:
 
 def test_the_library_and_the_workers_need_neither_click_nor_rich() -> None:
     code = (
-        "import sys, aiostorage, aiostorage.cli.child; "
+        "import sys, aiostorage, aiostorage.cli.demo.worker_process; "
         "print(sorted({'click', 'rich'} & set(sys.modules)))"
     )
     found = subprocess.run(

@@ -17,19 +17,19 @@ import pytest
 from rich.console import Console
 
 from aiostorage import ConfigurationError, Storage, Trial, open_storage
-from aiostorage.cli.archive import SmallestArchive, sample_of
-from aiostorage.cli.board import Best, Board
-from aiostorage.cli.crew import Crew
-from aiostorage.cli.events import Event, Kind
-from aiostorage.cli.objective import UserObjective
-from aiostorage.cli.problem import Problem, ProblemSpec
-from aiostorage.cli.screen import LiveScreen, PlainScreen, QuietScreen, screen_on
-from aiostorage.cli.space import Categorical, Integer, Real, Space, parse_space
-from aiostorage.cli.suggest import RandomSearch
-from aiostorage.cli.summary import Summary
-from aiostorage.cli.survey import objective_of, tally
+from aiostorage.cli.demo.archive import SmallestArchive, sample_of
+from aiostorage.cli.demo.display import LiveScreen, PlainScreen, QuietScreen, screen_on
+from aiostorage.cli.demo.events import Event, Kind
+from aiostorage.cli.demo.problem import Problem, ProblemSpec
+from aiostorage.cli.demo.report import Summary
+from aiostorage.cli.demo.run_state import Best, Board
+from aiostorage.cli.demo.space import Categorical, Integer, Real, Space, parse_space
+from aiostorage.cli.demo.suggest import RandomSearch
+from aiostorage.cli.demo.timed_storage import Spent, TimedStorage
+from aiostorage.cli.demo.user_objective import UserObjective
+from aiostorage.cli.demo.workers import Crew
+from aiostorage.cli.summary import objective_of, tally
 from aiostorage.cli.text import number, pairs, plural, span
-from aiostorage.cli.timed import Spent, TimedStorage
 from aiostorage.trial import Param
 
 SPACE = parse_space(["x=0:1000000", "y=a,b"])

@@ -36,13 +36,13 @@ def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
             yield lambda: SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")
         case library:
             pytest.importorskip("pymongo")
-            from aiostorage.drivers import _mongodb_client
             from aiostorage.drivers.mongodb import MongoDBDriver
+            from aiostorage.drivers.mongodb import client as mongodb_client
 
             fixture = "mongodb_standalone" if library == "motor" else "mongodb_replica_set"
             database = request.getfixturevalue("mongodb_database")
             url = request.getfixturevalue(fixture).url_for(database)
             options: dict[str, Any] = {"client": library}
             yield lambda: MongoDBDriver(url, **options)
-            assert not _mongodb_client._clients, "connections were left open"
+            assert not mongodb_client._clients, "connections were left open"
             gc.collect()

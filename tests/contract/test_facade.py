@@ -7,7 +7,7 @@ from typing import Any
 
 from aiostorage import Storage, open_storage
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.testing.facade import FacadeContract
+from aiostorage.testing.contract.facade import FacadeContract
 
 
 class TestMemory(FacadeContract):

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, Phase, settings
 from aiostorage import Storage
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.testing.contract.stateful import machine_for
 from aiostorage.testing.faults import FakeClock
-from aiostorage.testing.stateful import machine_for
 
 
 class InFolder(Storage):

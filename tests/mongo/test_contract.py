@@ -12,7 +12,7 @@ from aiostorage import Storage, open_storage
 from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.testing import Deployment, DriverContract, StorageContract
-from aiostorage.testing.facade import FacadeContract
+from aiostorage.testing.contract.facade import FacadeContract
 
 MILLISECOND = timedelta(milliseconds=1)
 

@@ -24,8 +24,8 @@ from aiostorage import (
     Trial,
     open_storage,
 )
-from aiostorage._core import locks
-from aiostorage.drivers import _mongodb_changes
+from aiostorage._core import lock as lock_module
+from aiostorage.drivers.mongodb import change_streams
 from aiostorage.testing import ReplicaSet
 from tests.mongo.worker_failover import TASKS
 from tests.processes.support import DEADLINE, Events, Worker, starter
@@ -336,8 +336,8 @@ def test_waiters_are_woken_after_an_election(
     replica_set: ReplicaSet, url: str, client: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The change stream goes on at the next primary; nobody has to look by himself."""
-    monkeypatch.setattr(_mongodb_changes, "SAFETY", NEVER)
-    monkeypatch.setattr(locks, "TICKET", NEVER)
+    monkeypatch.setattr(change_streams, "SAFETY", NEVER)
+    monkeypatch.setattr(lock_module, "TICKET", NEVER)
 
     async def work() -> None:
         options: dict[str, Any] = {"client": client, "lock_lease": 10 * NEVER}

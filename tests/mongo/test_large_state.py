@@ -16,10 +16,10 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from aiostorage import BackendError, Experiment, Storage, SyncStorage, open_storage
-from aiostorage.drivers import _mongodb_blobs as blobs
+from aiostorage.drivers.mongodb import blobs
 from aiostorage.testing import Deployment
-from aiostorage.testing.mongod import Mongod
-from aiostorage.testing.replica_set import ReplicaSet
+from aiostorage.testing.mongodb.mongod import Mongod
+from aiostorage.testing.mongodb.replica_set import ReplicaSet
 
 MIB = 2**20
 
@@ -153,7 +153,7 @@ async def main(url, library, uid):
     storage = open_storage(url, client=library, lock_lease=6.0)
     async with storage.acquire_algorithm_lock({"_id": uid}) as algorithm:
         algorithm.set_state(random.Random(1).randbytes(14 * 2**20))
-        from aiostorage.drivers._mongodb_blobs import Blobs
+        from aiostorage.drivers.mongodb.blobs import Blobs
         written = Blobs.taken_out
         async def die(self, *args):
             await written(self, *args)

@@ -24,9 +24,9 @@ from pymongo.errors import (
 )
 
 from aiostorage.testing import Mongod, MongodError, MongodMissing, ReplicaSet, TlsFiles, mongod
-from aiostorage.testing import _deployments as deployments_module
-from aiostorage.testing import _guarded as guarded
-from aiostorage.testing._deployments import Deployment, Deployments, GivenDeployment
+from aiostorage.testing.mongodb import deployments as deployments_module
+from aiostorage.testing.mongodb import guarded_process as guarded
+from aiostorage.testing.mongodb.deployments import Deployment, Deployments, GivenDeployment
 
 Client = MongoClient[dict[str, Any]]
 

@@ -39,7 +39,7 @@ from aiostorage import (
     UnsupportedQuery,
     open_storage,
 )
-from aiostorage.drivers._mongodb_errors import MAPPED, translated
+from aiostorage.drivers.mongodb.server_errors import MAPPED, translated
 from aiostorage.testing import Mongod
 
 ROOT = ("root", "S3cret:/@")

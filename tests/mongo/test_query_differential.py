@@ -30,7 +30,7 @@ from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import Find, Insert
 from aiostorage.protocols import Driver
-from aiostorage.testing._driver_operations import LAYOUT, THINGS
+from aiostorage.testing.contract.driver_operation_laws import LAYOUT, THINGS
 
 Document = dict[str, Any]
 

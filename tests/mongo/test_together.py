@@ -10,9 +10,8 @@ from typing import Any, cast
 import pytest
 
 from aiostorage import Storage, Trial, TrialLost, open_storage
-from aiostorage._core.records import equal
-from aiostorage.drivers import _mongodb_together
-from aiostorage.drivers.mongodb import MongoDBDriver
+from aiostorage._core.gateway import equal
+from aiostorage.drivers.mongodb import MongoDBDriver, batches
 from aiostorage.errors import AioStorageError, EncodingError, UnsupportedQuery
 from aiostorage.operations import Compare, Delete, Find, Insert, Update
 from aiostorage.testing import Deployment
@@ -40,13 +39,13 @@ async def storage(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Sto
 def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Note how many updates went together."""
     sizes: list[int] = []
-    real = _mongodb_together._update
+    real = batches._update
 
     async def noted(run: Any, table: Any, updates: Any) -> Any:
         sizes.append(len(updates))
         return await real(run, table, updates)
 
-    monkeypatch.setattr(_mongodb_together, "_update", noted)
+    monkeypatch.setattr(batches, "_update", noted)
     return sizes
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aiostorage import BackendError, Storage, Trial, open_storage
-from aiostorage.drivers import _sqlite_connection
-from aiostorage.drivers._sqlite_connection import Connection
+from aiostorage.drivers.sqlite import connection as sqlite_connection
+from aiostorage.drivers.sqlite.connection import Connection
 
 BATCH = 100
 LEASE = 1.0
@@ -369,7 +369,7 @@ def killed_while_opening(path: str) -> None:
                 kill()
                 return super().execute(sql, parameters)
 
-        vars(_sqlite_connection)["Connection"] = Watched
+        vars(sqlite_connection)["Connection"] = Watched
         asyncio.run(storage_at(file).open())
         os._exit(0)
 
@@ -403,7 +403,7 @@ def opens_slowly(path: str) -> None:
             return super().execute(sql, parameters)
 
     paused: list[bool] = []
-    vars(_sqlite_connection)["Connection"] = Slow
+    vars(sqlite_connection)["Connection"] = Slow
     adds(path, "slow")
 
 

@@ -25,7 +25,7 @@ from aiostorage.base import (
     setup_storage,
     storage_factory,
 )
-from aiostorage.legacy import BaseStorageProtocol as Door
+from aiostorage.sync import BaseStorageProtocol as Door
 
 
 def test_names() -> None:

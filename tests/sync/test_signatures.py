@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from aiostorage import Storage, SyncStorage
-from aiostorage.legacy import BaseStorageProtocol
 from aiostorage.protocols import AsyncStorageProtocol
+from aiostorage.sync import BaseStorageProtocol
 
 needs_orion = pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="Oríon 0.2.7 does not run on Python 3.12 and later"

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aiostorage._core.codec import (
+from aiostorage._core.normalise import (
     MAX_DEPTH,
     dump_document,
     join_path,
@@ -460,7 +460,7 @@ def test_only_normalised_documents_are_written() -> None:
 
 def test_numpy_is_not_imported() -> None:
     code = (
-        "import sys, aiostorage._core.codec as codec, aiostorage._core.state as state;"
+        "import sys, aiostorage._core.normalise as codec, aiostorage._core.state as state;"
         "codec.normalise({'a': [1, 0.5]}); state.MsgpackCodec().encode({'a': (1, 2**70)});"
         "sys.exit('numpy' in sys.modules)"
     )

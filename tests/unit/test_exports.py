@@ -14,13 +14,25 @@ import pytest
 import aiostorage
 import aiostorage.testing
 
+MOVED = {
+    "aiostorage.legacy": "aiostorage.sync",
+    "aiostorage.testing.driver_contract": "aiostorage.testing",
+    "aiostorage.testing.facade": "aiostorage.testing.contract.facade",
+    "aiostorage.testing.mongod": "aiostorage.testing",
+    "aiostorage.testing.replica_set": "aiostorage.testing",
+    "aiostorage.testing.stateful": "aiostorage.testing.contract.stateful",
+    "aiostorage.transfer": "aiostorage.orion",
+}
+"""Where the names of a module are now whose old path works for one minor version."""
+
 NEEDS = {"aiostorage.orion": "orion.core", "aiostorage.drivers.mongodb": "motor"}
 """Modules that need a library which may not be there."""
 
 
 def modules() -> list[str]:
     found = pkgutil.walk_packages(aiostorage.__path__, "aiostorage.")
-    return ["aiostorage", *(m.name for m in found if not m.name.endswith("__main__"))]
+    names = [m.name for m in found if not m.name.endswith("__main__")]
+    return ["aiostorage", *(name for name in names if name not in MOVED)]
 
 
 def imported(name: str) -> ModuleType:
@@ -45,6 +57,16 @@ def test_all_has_all_that_is_public(name: str) -> None:
     module = imported(name)
     missing = public(module) - set(getattr(module, "__all__", ()))
     assert not missing, f"{name} defines {missing} and does not export it"
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_a_moved_module_warns_and_has_its_names(old: str, new: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"{old} has moved to {new}"):
+        module = importlib.import_module(old)
+    there = importlib.import_module(new)
+    for name in module.__all__:
+        assert getattr(module, name) is getattr(there, name)
 
 
 def test_the_public_door() -> None:

@@ -13,12 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from aiostorage import Storage, Trial, open_storage
-from aiostorage._core import importer
-from aiostorage._core.counts import Count, Counts, Progress
-from aiostorage._core.foreign import benchmarks_of, studies_of
 from aiostorage.cli.app import cli
 from aiostorage.errors import DuplicateKeyError, EncodingError
-from aiostorage.transfer import _collected, _loaded
+from aiostorage.orion import _collected, _loaded, importer
+from aiostorage.orion.conversion import benchmarks_of, studies_of
+from aiostorage.orion.progress import Count, Counts, Progress
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("pymongo")
 
-from aiostorage.drivers._mongodb_queue import ABREAST, APART, Queue
+from aiostorage.drivers.mongodb.fair_queue import ABREAST, APART, Queue
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiostorage.testing._mongodb_urls import make_url, url_for_database
+from aiostorage.testing.mongodb.urls import make_url, url_for_database
 
 
 def test_make_url() -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiostorage._core import query as query_module
+from aiostorage._core.comparison import array_index, equal, split_path
 from aiostorage._core.projection import (
     apply_changes,
     check_changes,
@@ -23,7 +24,6 @@ from aiostorage._core.projection import (
     select,
 )
 from aiostorage._core.query import compile_condition, matches, parse
-from aiostorage._core.values import array_index, equal, split_path
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import EVERYTHING, And, Compare, Or, StoreTime
 

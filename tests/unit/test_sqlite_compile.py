@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS, WAITERS
-from aiostorage.drivers._sqlite_compile import MATCH, SET, Table, from_text, to_text
+from aiostorage.drivers.sqlite.sql import MATCH, SET, Table, from_text, to_text
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
     And,

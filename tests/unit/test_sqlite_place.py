@@ -20,9 +20,9 @@ from aiostorage import (
     SchemaVersionError,
     Storage,
 )
-from aiostorage.drivers._sqlite_place import NETWORK, check_place, filesystem_of
-from aiostorage.drivers._sqlite_schema import APPLICATION_ID
 from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.drivers.sqlite.file_checks import NETWORK, check_place, filesystem_of
+from aiostorage.drivers.sqlite.tables import APPLICATION_ID
 
 MOUNTINFO = r"""
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

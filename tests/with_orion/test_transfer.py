@@ -20,7 +20,6 @@ import pytest
 
 import aiostorage
 from aiostorage import Storage
-from aiostorage._core import importer
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
@@ -28,7 +27,7 @@ from aiostorage.errors import (
     EncodingError,
     NotADatabaseError,
 )
-from aiostorage.transfer import Count, Counts, Progress, export_orion, import_orion
+from aiostorage.orion import Count, Counts, Progress, export_orion, import_orion, importer
 
 if sys.version_info >= (3, 12):
     pytest.skip("Oríon 0.2.7 ends at Python 3.11", allow_module_level=True)
@@ -677,9 +676,7 @@ def test_without_orion_the_commands_say_what_to_install(
 
 
 def test_nothing_imports_orion_before_it_is_asked_for() -> None:
-    code = (
-        "import sys, aiostorage.transfer, aiostorage.cli.app; sys.exit('orion.core' in sys.modules)"
-    )
+    code = "import sys, aiostorage.orion, aiostorage.cli.app; sys.exit('orion.core' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 
 from aiostorage import Storage, open_storage
-from aiostorage._core import importer
 from aiostorage.errors import DuplicateKeyError, PermissionDenied
+from aiostorage.orion import Count, Counts, Progress, import_orion, importer
 from aiostorage.testing import Mongod
-from aiostorage.testing._deployments import Deployment
-from aiostorage.transfer import Count, Counts, Progress, import_orion
+from aiostorage.testing.mongodb.deployments import Deployment
 
 if sys.version_info >= (3, 12):
     pytest.skip("Oríon 0.2.7 ends at Python 3.11", allow_module_level=True)

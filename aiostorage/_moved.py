@@ -1,0 +1,16 @@
+"""Old import paths: they work for one minor version, and warn."""
+
+from __future__ import annotations
+
+import warnings
+
+__all__ = ["warn_moved"]
+
+
+def warn_moved(old: str, new: str) -> None:
+    """Warn whoever imports the module `old` that its names are in `new` now."""
+    warnings.warn(
+        f"{old} has moved to {new}; the old path goes away in aiostorage 0.2",
+        DeprecationWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,1 @@
+"""The command ``aiostorage demo``: many workers in several processes on one experiment."""

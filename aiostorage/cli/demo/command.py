@@ -1,0 +1,219 @@
+"""``aiostorage demo``: a real search by many workers in several processes, on one storage."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import partial
+
+import anyio
+import click
+from click.core import ParameterSource
+
+from aiostorage.cli.demo.display import screen_on
+from aiostorage.cli.demo.problem import ProblemSpec
+from aiostorage.cli.demo.report import Summary
+from aiostorage.cli.demo.run import Run, RunFailed, Settings, Stopped
+from aiostorage.cli.options import DEBUG, Stdout, debug_option
+from aiostorage.cli.text import plural
+
+__all__ = ["demo"]
+
+EPILOG = """\b
+Examples:
+  aiostorage demo
+  aiostorage demo --kill --workers 3
+  aiostorage demo --objective mymodule:loss --space "lr=1e-5:1e-1" \\
+      --space layers=1:8 --space optimizer=sgd,adam --trials 200
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option(
+    "--url",
+    default="sqlite:///aiostorage-demo.db",
+    show_default=True,
+    help="The storage. A file that is there already gets another version of the experiment.",
+)
+@click.option(
+    "--corpus",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Pack a sample of the files in this directory.  [default: Python's own library]",
+)
+@click.option(
+    "--sample",
+    type=click.FloatRange(min=0, min_open=True, max=1024),
+    default=0.75,
+    show_default=True,
+    metavar="MIB",
+    help="How much of the corpus to pack.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    help="Worker processes.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1000),
+    default=4,
+    show_default=True,
+    help="Async workers in each process.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=48,
+    show_default=True,
+    help="How many points to try.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Makes the set of points the same again, however many workers there are.",
+)
+@click.option(
+    "--objective",
+    metavar="MODULE:FUNCTION",
+    help="Minimise this function instead. It takes the parameters as a dict and returns a number, "
+    "or a dict with an 'objective'. A plain function runs in threads, a coroutine function in the "
+    "event loop.",
+)
+@click.option(
+    "--space",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="A parameter of --objective: low:high (integers if written so, else reals) or a,b,c. May "
+    "be given several times.  [default: x=-5.0:5.0 y=-5.0:5.0]",
+)
+@click.option(
+    "--kill",
+    is_flag=True,
+    help="Kill one process (SIGKILL) in the middle of its trials, and see the others do them.",
+)
+@click.option(
+    "--lost-after",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="A trial counts as lost this long after its last heartbeat.  [default: 30, with --kill 3]",
+)
+@click.option("--quiet", is_flag=True, help="Print the summary only.")
+@debug_option
+@click.pass_context
+def demo(
+    ctx: click.Context,
+    *,
+    url: str,
+    corpus: str | None,
+    sample: float,
+    processes: int,
+    workers: int,
+    trials: int,
+    seed: int,
+    objective: str | None,
+    space: tuple[str, ...],
+    kill: bool,
+    lost_after: float | None,
+    quiet: bool,
+) -> int:
+    """Search at random, with many workers, and see what the storage does for them.
+
+    Unless told otherwise the workers look for the parameters of LZMA2 that pack some files best.
+    They suggest points under the algorithm lock, reserve trials, evaluate them in threads and
+    complete them, in several processes that know of each other through the storage alone. The
+    trials of a process that dies are done by others.
+
+    Exit codes: 0 when all trials are completed, 1 when some are broken or the workers died, 2 for
+    bad arguments and storages, 130 after Ctrl-C.
+    """
+    if url.partition("://")[0].lower() == "memory":
+        if _given(ctx, "processes") and processes > 1:
+            raise click.UsageError(
+                "a storage in memory cannot be shared by several processes; use --processes 1", ctx
+            )
+        processes = 1
+    if kill and processes < 2:
+        raise click.UsageError("--kill needs a process that survives: --processes 2 or more", ctx)
+    for name, goes_with in (("sample", objective is None), ("space", objective is not None)):
+        if _given(ctx, name) and not goes_with:
+            other = "does not go" if name == "sample" else "goes only"
+            raise click.UsageError(f"--{name} {other} with --objective", ctx)
+    settings = Settings(
+        url=url,
+        spec=ProblemSpec(objective, space, corpus, sample),
+        processes=processes,
+        workers=workers,
+        trials=trials,
+        seed=seed,
+        kill=kill,
+        lost_after=lost_after or (3.0 if kill else 30.0),
+        debug=ctx.meta.get(DEBUG, False),
+    )
+    program = ctx.find_root().info_name or "aiostorage"
+    run = Run(settings, settings.spec.problem())
+    return anyio.run(partial(_demo, settings, run, program, quiet=quiet))
+
+
+def _given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
+
+
+async def _demo(settings: Settings, run: Run, program: str, *, quiet: bool) -> int:
+    console = Stdout()
+    screen = screen_on(console, run.problem, quiet=quiet)
+    async with run:
+        if not quiet:
+            heading = _heading(settings, run)
+            console.print(heading, markup=False, soft_wrap=not console.is_terminal)
+        try:
+            with screen:
+                await run.go(screen.update)
+                screen.finish(run.board)
+        except Stopped as stop:
+            _say_goodbye(run)
+            return 128 + stop.number
+        except anyio.get_cancelled_exc_class():  # Ctrl-C
+            _say_goodbye(run)
+            raise
+        except RunFailed as error:
+            raise click.ClickException(str(error)) from error
+        if not quiet:
+            console.print()
+        look = f"{program} status {shlex.quote(_without_password(settings.url))}"
+        Summary(
+            problem=run.problem,
+            board=run.board,
+            best=await run.best(),
+            references=run.references,
+            name=run.name,
+            location=None if settings.in_memory else run.location,
+            look=look,
+            kill=settings.kill,
+        ).print(console)
+        return 1 if run.board.statuses["broken"] else 0
+
+
+def _say_goodbye(run: Run) -> None:
+    done, where = run.board.statuses["completed"], run.location
+    click.echo(
+        f"stopped after {done} of {plural(run.board.trials, 'trial')}; they are in {where}, "
+        f"experiment {run.name}",
+        err=True,
+    )
+
+
+def _heading(settings: Settings, run: Run) -> str:
+    return (
+        f"Looking for {run.problem.title}: {plural(settings.trials, 'trial')}, "
+        f"{plural(settings.workers, 'worker')} in each of "
+        f"{plural(settings.processes, 'process')}, on {run.location} (experiment {run.name})"
+    )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)

@@ -1,0 +1,76 @@
+"""Whose file it is, and what is in it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.errors import ConfigurationError, NotADatabaseError, SchemaVersionError
+
+__all__ = ["APPLICATION_ID", "prepare"]
+
+APPLICATION_ID: Final = 0x61696F73
+"""``PRAGMA application_id`` of our files: "aios"."""
+
+
+def prepare(connection: Connection, path: Path, version: int, tables: Iterable[Table]) -> None:
+    """Create the tables of a new file, check those of an old one.
+
+    Raises
+    ------
+    NotADatabaseError
+        Another application made it.
+    SchemaVersionError
+        Another version of aiostorage made it.
+    ConfigurationError
+        SQLite is too old, or cannot keep a write-ahead log there.
+    """
+    if sqlite3.sqlite_version_info < (3, 35):
+        raise ConfigurationError(f"SQLite 3.35 or newer is needed, not {sqlite3.sqlite_version}")
+    connection.execute("BEGIN")  # one look: somebody may be making the tables just now
+    try:
+        if _recognised(connection, path, version):
+            return
+    finally:
+        connection.back_out()
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise ConfigurationError(
+            f"the file system of {path} cannot carry SQLite's write-ahead log "
+            f"(journal mode {mode!r}); put the file on a local disk"
+        )
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _recognised(connection, path, version):  # nobody was faster
+            for table in tables:
+                for statement in table.schema():
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version:d}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    finally:
+        connection.back_out()
+
+
+def _recognised(connection: Connection, path: Path, version: int) -> bool:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application == APPLICATION_ID:
+        if found > version:
+            raise SchemaVersionError(
+                f"{path} was laid out by a newer aiostorage (schema {found}, this one knows "
+                f"{version}); upgrade the package"
+            )
+        if found < version:
+            raise SchemaVersionError(
+                f"{path} has schema {found}, this aiostorage needs {version}; see the release "
+                "notes on how to upgrade it"
+            )
+        return True
+    if application or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise NotADatabaseError(f"{path} is a SQLite database of something else; it was left alone")
+    return False
