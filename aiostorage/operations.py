@@ -32,7 +32,6 @@ __all__ = [
     "StoreTime",
     "Take",
     "Update",
-    "Write",
 ]
 
 Document: TypeAlias = dict[str, Any]
@@ -127,37 +126,36 @@ class Find(Operation[list[Document]]):
         go by insertion.
     limit
         How many at most; None for all.
-    settled
-        Whether to see only what will stay, though an engine of several servers may have lost one
-        of them just now.
+    majority
+        Whether to see only what a majority of the servers has, which no failover takes back.
     """
 
     where: Condition = EVERYTHING
     selection: Mapping[str, bool] | None = None
     order: tuple[str, ...] = ()
     limit: int | None = None
-    settled: bool = False
+    majority: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Count(Operation[int]):
-    """Answer how many documents match; `settled` as in `Find`."""
+    """Return how many documents match; `majority` as in `Find`."""
 
     where: Condition = EVERYTHING
-    settled: bool = False
+    majority: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Update(Operation[int]):
     """Set `changes` (dotted paths to values) in every match; answer how many matched.
 
-    `settled` matches when the update is in place already: after an attempt whose answer was lost,
+    `applied` matches when the update is in place already: after an attempt whose answer was lost,
     the retry layer asks it before it believes that nothing matched.
     """
 
     where: Condition
     changes: Mapping[str, Any]
-    settled: Condition | None = None
+    applied: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +164,14 @@ class Take(Operation[list[Document]]):
 
     They are answered as they are now. A `limit` of None takes all matches.
 
-    `settled` matches the documents that this very operation changed (by its token).
+    `applied` matches the documents that this very operation changed (by its token).
     """
 
     where: Condition
     changes: Mapping[str, Any]
     order: tuple[str, ...] = ()
     limit: int | None = 1
-    settled: Condition | None = None
+    applied: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +179,6 @@ class Delete(Operation[int]):
     """Remove every match; answer how many there were."""
 
     where: Condition
-
-
-Write: TypeAlias = Insert | Update | Take | Delete
 
 
 # ----------------------------------------------------------------------------------- layout

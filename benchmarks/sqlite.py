@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aiostorage import Storage, open_storage
-from aiostorage._core.gateway import equal
+from aiostorage._core.documents import equal
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Keep, Table

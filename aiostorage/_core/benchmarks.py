@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiostorage._core.gateway import Records, document_of, query_of
+from aiostorage._core.documents import document_of, query_of
+from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import BENCHMARKS
 from aiostorage.operations import Delete, Document, Find, Insert
 
@@ -15,12 +16,12 @@ __all__ = ["Benchmarks"]
 class Benchmarks:
     """What `Storage` does with benchmarks; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     async def create(self, config: dict[str, Any]) -> int:
         document = document_of(BENCHMARKS, config)
-        await self._records.execute(Insert(BENCHMARKS, (document,)))
+        await self._gateway.execute(Insert(BENCHMARKS, (document,)))
         config["_id"] = document["_id"]
         return 1
 
@@ -28,7 +29,7 @@ class Benchmarks:
         self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None
     ) -> list[Document]:
         condition, selected = query_of(query, selection)
-        return await self._records.execute(Find(BENCHMARKS, condition, selected))
+        return await self._gateway.execute(Find(BENCHMARKS, condition, selected))
 
     async def delete(self, query: Mapping[str, Any]) -> int:
-        return await self._records.execute(Delete(BENCHMARKS, query_of(query)[0]))
+        return await self._gateway.execute(Delete(BENCHMARKS, query_of(query)[0]))

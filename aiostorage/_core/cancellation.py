@@ -12,14 +12,14 @@ import anyio
 
 from aiostorage.errors import AioStorageError
 
-__all__ = ["apart", "sheltered", "tidy_up", "to_the_end"]
+__all__ = ["clean_up", "run_detached", "run_to_completion", "shielded"]
 
 T = TypeVar("T")
 
 log = logging.getLogger("aiostorage")
 
 
-async def to_the_end(action: Callable[[], Awaitable[T]]) -> T:
+async def run_to_completion(action: Callable[[], Awaitable[T]]) -> T:
     """Await `action` to its end although this task is cancelled; then let it be cancelled.
 
     A shielded scope of AnyIO keeps off the cancellation of other scopes, but not ``task.cancel()``,
@@ -43,8 +43,8 @@ async def to_the_end(action: Callable[[], Awaitable[T]]) -> T:
     raise cancelled
 
 
-async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -> T:
-    """Await `action` to its end as `to_the_end` does; a scope of AnyIO that is cancelled waits.
+async def shielded(seconds: float | None, action: Callable[[], Awaitable[T]]) -> T:
+    """Await `action` as `run_to_completion` does, with a time limit; also within a cancelled scope.
 
     Raises
     ------
@@ -57,11 +57,11 @@ async def sheltered(seconds: float | None, action: Callable[[], Awaitable[T]]) -
             return await action()
 
     with anyio.CancelScope(shield=True):
-        return await to_the_end(act)
+        return await run_to_completion(act)
     raise AssertionError("unreachable")  # pragma: no cover
 
 
-async def apart(action: Callable[[], Awaitable[T]]) -> T:
+async def run_detached(action: Callable[[], Awaitable[T]]) -> T:
     """Await `action` in a task of its own, which is cancelled once if this one is, and waited for.
 
     For what takes a cancellation badly. A scope of AnyIO cancels again and again; and before Python
@@ -87,14 +87,14 @@ async def apart(action: Callable[[], Awaitable[T]]) -> T:
     return task.result()
 
 
-async def tidy_up(seconds: float, action: Callable[[], Awaitable[object]], what: str) -> None:
+async def clean_up(seconds: float, action: Callable[[], Awaitable[object]], what: str) -> None:
     """Do what has to be done although something failed or was cancelled.
 
     Cancellation does not reach `action`, the time does: after so many seconds it is given up. Its
     errors are logged, not raised, for the caller has something more important to report.
     """
     try:
-        await sheltered(seconds, action)
+        await shielded(seconds, action)
     except AioStorageError as error:
         log.warning("%s failed: %s", what, error)
     except TimeoutError:

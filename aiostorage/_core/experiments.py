@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from aiostorage._core.gateway import Records, both, document_of, equal, query_of, update_of
+from aiostorage._core.documents import both, document_of, equal, query_of, update_of
+from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
 from aiostorage._core.lock import Locks
@@ -20,8 +21,8 @@ __all__ = ["Experiments"]
 class Experiments:
     """What `Storage` does with experiments; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, records: Records, locks: Locks) -> None:
-        self._records = records
+    def __init__(self, gateway: Gateway, locks: Locks) -> None:
+        self._gateway = gateway
         self._locks = locks
 
     async def create(
@@ -31,21 +32,21 @@ class Experiments:
         algo_state: Any,
         algo_heartbeat: datetime | None,
     ) -> Experiment:
-        document = self._records.as_kept(document_of(EXPERIMENTS, config))
+        document = self._gateway.as_kept(document_of(EXPERIMENTS, config))
         experiment = Experiment.from_config(document)
         lock = await self._locks.record(
             experiment.id, experiment.algorithm, algo_locked or 0, algo_state, algo_heartbeat
         )
         insert = Insert(EXPERIMENTS, (document,))
         try:
-            await self._records.transact((insert, Insert(ALGO, (lock,))))
+            await self._gateway.transact((insert, Insert(ALGO, (lock,))))
         except DuplicateKeyError as error:
             if error.collection != ALGO:
                 raise
             # a creation that was cut short left it behind, or a deletion that keeps the lock
             changes = {k: v for k, v in lock.items() if k not in ("_id", "experiment")}
             renewal = Update(ALGO, equal(experiment=experiment.id), changes)
-            await self._records.transact((insert, renewal))
+            await self._gateway.transact((insert, renewal))
         config["_id"] = experiment.id
         return experiment
 
@@ -54,20 +55,20 @@ class Experiments:
         operations: list[Operation[Any]] = [Delete(EXPERIMENTS, equal(_id=uid))]
         if cascade:
             operations += [Delete(name, equal(experiment=uid)) for name in (TRIALS, ALGO, WAITERS)]
-        results = await self._records.transact(operations)
+        results = await self._gateway.transact(operations)
         return int(results[0])
 
     async def update(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> bool:
         condition = both(equal(_id=get_uid(experiment, uid)), query_of(where)[0])
-        return bool(await self._records.execute(update_of(EXPERIMENTS, condition, changes)))
+        return bool(await self._gateway.execute(update_of(EXPERIMENTS, condition, changes)))
 
     async def fetch(
         self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None
     ) -> list[Document]:
         condition, selected = query_of(query, selection)
-        return await self._records.execute(Find(EXPERIMENTS, condition, selected))
+        return await self._gateway.execute(Find(EXPERIMENTS, condition, selected))
 
     async def exists(self, uid: Any) -> bool:
-        return await self._records.execute(Count(EXPERIMENTS, equal(_id=uid))) > 0
+        return await self._gateway.execute(Count(EXPERIMENTS, equal(_id=uid))) > 0

@@ -1,39 +1,30 @@
 """The gateway to the engine: opens it when needed, retries it, refuses after the end.
 
-Everything above talks to `Records`, and only `Records` talks to a driver.
+Everything above talks to `Gateway`, and only `Gateway` talks to a driver.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 import anyio
 
-from aiostorage._core.cancellation import tidy_up
-from aiostorage._core.ids import new_id
+from aiostorage._core.cancellation import clean_up
 from aiostorage._core.layout import LAYOUT
-from aiostorage._core.normalise import normalise
-from aiostorage._core.projection import check_changes, check_selection
-from aiostorage._core.query import parse
 from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage.errors import (
     AioStorageError,
     DuplicateKeyError,
-    EncodingError,
     StorageClosedError,
     TemporaryBackendError,
-    UnsupportedQuery,
 )
 from aiostorage.operations import (
-    And,
-    Collection,
     Compare,
-    Condition,
     Count,
     Document,
     Find,
@@ -44,7 +35,7 @@ from aiostorage.operations import (
 )
 from aiostorage.protocols import Driver
 
-__all__ = ["Records", "both", "changes_of", "document_of", "equal", "query_of", "update_of"]
+__all__ = ["Gateway"]
 
 T = TypeVar("T")
 
@@ -53,10 +44,8 @@ log = logging.getLogger("aiostorage")
 LAST = 1.0
 """Seconds for a last attempt to take back what may have been done for nobody."""
 
-_COLLECTIONS: dict[str, Collection] = {c.name: c for c in LAYOUT.collections}
 
-
-class Records:
+class Gateway:
     """A driver under a retry policy.
 
     Parameters
@@ -105,7 +94,7 @@ class Records:
             self._closed = True
             if self._opened_in:
                 if self._owed:
-                    await tidy_up(LAST, self._settle_up, "giving back what was taken for nobody")
+                    await clean_up(LAST, self._settle_up, "giving back what was taken for nobody")
                 await self.driver.aclose()
 
     async def _ready(self) -> None:
@@ -153,9 +142,11 @@ class Records:
         """
         self._owed.append(tuple(operations))
         if isinstance(error, TemporaryBackendError):
-            await tidy_up(min(LAST, seconds), self._settle_up, what)
+            await clean_up(min(LAST, seconds), self._settle_up, what)
         else:
-            await tidy_up(seconds, lambda: retrying(self.policy, lambda _: self._settle_up()), what)
+            await clean_up(
+                seconds, lambda: retrying(self.policy, lambda _: self._settle_up()), what
+            )
 
     async def _settle_up(self) -> None:
         """Take back what could not be taken back before."""
@@ -174,7 +165,7 @@ class Records:
 
     async def _again(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations that may have happened already."""
-        found = await self._settled(operations[0])
+        found = await self._applied(operations[0])
         if found is None:
             operations = [
                 replace(operation, repeated=True) if isinstance(operation, Insert) else operation
@@ -184,23 +175,23 @@ class Records:
                 return await self.driver.transact(operations)
             except DuplicateKeyError:
                 # the earlier attempt was under way still, and has come in between
-                found = await self._settled(operations[0])
+                found = await self._applied(operations[0])
                 if found is None:
                     raise
         return [found, *[0] * (len(operations) - 1)]
 
-    async def _settled(self, operation: Operation[Any]) -> Any:
+    async def _applied(self, operation: Operation[Any]) -> Any:
         """Answer the result of an operation that is in place already, else None."""
         match operation:
             case Insert(collection, documents):
                 ids = tuple(document["_id"] for document in documents)
-                there = Count(collection, Compare("_id", "in", ids), settled=True)
+                there = Count(collection, Compare("_id", "in", ids), majority=True)
                 return 0 if await self.driver.execute(there) == len(ids) else None
-            case Update(collection, settled=settled) if settled is not None:
-                there = Count(collection, settled, settled=True)
+            case Update(collection, applied=applied) if applied is not None:
+                there = Count(collection, applied, majority=True)
                 return await self.driver.execute(there) or None
-            case Take(collection, order=order, settled=settled) if settled is not None:
-                taken = Find(collection, settled, order=order, settled=True)
+            case Take(collection, order=order, applied=applied) if applied is not None:
+                taken = Find(collection, applied, order=order, majority=True)
                 return await self.driver.execute(taken) or None
             case _:
                 return None
@@ -224,11 +215,6 @@ class Records:
             if mark is None:
                 return
 
-    async def now(self) -> datetime:
-        """Answer the store's clock."""
-        await self._ready()
-        return await retrying(self.policy, lambda _: self.driver.now())
-
     async def wait_for_change(
         self, collection: str, since: object | None, timeout: float
     ) -> object:
@@ -243,95 +229,3 @@ def _cut(value: Any, step: int) -> Any:
     if isinstance(value, dict):
         return {key: _cut(item, step) for key, item in value.items()}
     return [_cut(item, step) for item in value] if isinstance(value, list) else value
-
-
-# ------------------------------------------------------------------ what goes to an engine
-
-
-def equal(**fields: Any) -> And:
-    """Require fields to equal values."""
-    return And(tuple(Compare(name, "eq", value) for name, value in fields.items()))
-
-
-def both(first: And, second: Condition) -> And:
-    """Require two conditions, flat, so that engines see the equalities in it."""
-    more = second.conditions if isinstance(second, And) else (second,)
-    return And((*first.conditions, *more)) if more else first
-
-
-def query_of(
-    query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None = None
-) -> tuple[Condition, dict[str, bool] | None]:
-    """Check what a caller asks for."""
-    return parse(query), check_selection(selection)
-
-
-def document_of(collection: str, value: Mapping[str, Any]) -> Document:
-    """Make the document to insert: a normalised copy that has an ``_id`` and fits the layout.
-
-    Raises
-    ------
-    EncodingError
-        Something in it cannot be stored.
-    """
-    document = cast(Document, normalise(value))
-    if document.get("_id") is None:
-        document["_id"] = new_id()
-    for field in _COLLECTIONS[collection].fields:
-        if field.required and document.get(field.name) is None:
-            raise EncodingError(f"a record of {collection} needs {field.name!r}", path=field.name)
-    _check_fields(collection, document)
-    return document
-
-
-def update_of(collection: str, where: And, changes: Mapping[str, Any]) -> Update:
-    """Make an update of what a caller wants to set.
-
-    An ``_id`` among the changes, as a whole stored record has it, cannot change: only the record
-    that has it matches.
-    """
-    normal = changes_of(collection, changes)
-    if "_id" in normal:
-        where = both(where, equal(_id=normal.pop("_id")))
-    return Update(collection, where, normal)
-
-
-def changes_of(collection: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the changes of an update: a normalised copy that fits the layout.
-
-    Raises
-    ------
-    EncodingError
-        Something in it cannot be stored.
-    """
-    normal = cast(dict[str, Any], normalise(changes))
-    for field in _COLLECTIONS[collection].fields:
-        if field.required and field.name in normal and normal[field.name] is None:
-            raise EncodingError(f"{collection}.{field.name} cannot be None", path=field.name)
-    check_changes(normal)
-    _check_fields(collection, normal)
-    return normal
-
-
-_KINDS: dict[str, Callable[[Any], bool]] = {
-    "key": lambda v: type(v) in (str, int),
-    "time": lambda v: isinstance(v, datetime),
-    "bytes": lambda v: isinstance(v, bytes),
-}
-_NAMES = {"key": "a str or an int", "time": "a datetime", "bytes": "bytes"}
-
-
-def _check_fields(collection: str, values: Mapping[str, Any]) -> None:
-    if "_id" in values and not _KINDS["key"](values["_id"]):
-        raise EncodingError(f"an _id is a str or an int, not {values['_id']!r:.60}", path="_id")
-    for field in _COLLECTIONS[collection].fields:
-        value = values.get(field.name)
-        if value is not None and not _KINDS[field.kind](value):
-            raise EncodingError(
-                f"{collection}.{field.name} is {_NAMES[field.kind]}, not {value!r:.60}",
-                path=field.name,
-            )
-    for path in values:
-        root, dot, _ = path.partition(".")
-        if dot and any(field.name == root for field in _COLLECTIONS[collection].fields):
-            raise UnsupportedQuery(f"{collection}.{root} has no parts to set: {path!r}")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from aiostorage._core.cancellation import sheltered
+from aiostorage._core.cancellation import shielded
 from aiostorage.errors import AioStorageError, BackendError
 
 __all__ = ["repeating"]
@@ -47,6 +47,6 @@ async def repeating(beat: Callable[[], Awaitable[object]], every: float) -> Asyn
             yield
         finally:
             task.cancel()
-            await sheltered(None, lambda: asyncio.wait([task]))
+            await shielded(None, lambda: asyncio.wait([task]))
     if gone is not None and scope.cancelled_caught:
         raise gone

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import anyio
 
-from aiostorage._core.cancellation import sheltered
-from aiostorage._core.gateway import Records, document_of, equal
+from aiostorage._core.cancellation import shielded
+from aiostorage._core.documents import document_of, equal
+from aiostorage._core.gateway import Gateway
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.ids import experiment_uid, get_uid, new_token
 from aiostorage._core.layout import ALGO, WAITERS
@@ -74,15 +75,15 @@ class Locks:
         Seconds after which the lock of a holder that does not renew it is free.
     """
 
-    def __init__(self, records: Records, codec: StateCodec, lease: float) -> None:
-        self._records = records
+    def __init__(self, gateway: Gateway, codec: StateCodec, lease: float) -> None:
+        self._gateway = gateway
         self._codec = codec
         self._lease = lease
         self._ticket = min(TICKET, lease / 3)
         self._turns: dict[tuple[int, Any], _Turn] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"records": self._records, "codec": self._codec, "lease": self._lease}
+        return {"gateway": self._gateway, "codec": self._codec, "lease": self._lease}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -115,7 +116,7 @@ class Locks:
         return document
 
     async def write(self, *record: Any) -> int:
-        await self._records.execute(Insert(ALGO, (await self.record(*record),)))
+        await self._gateway.execute(Insert(ALGO, (await self.record(*record),)))
         return 1
 
     async def info(self, experiment: Any, uid: Any) -> LockedAlgorithmState | None:
@@ -123,14 +124,14 @@ class Locks:
         return None if found is None else await self._opened(found)
 
     async def delete(self, experiment: Any, uid: Any) -> int:
-        return await self._records.execute(Delete(ALGO, equal(experiment=get_uid(experiment, uid))))
+        return await self._gateway.execute(Delete(ALGO, equal(experiment=get_uid(experiment, uid))))
 
     async def override(self, experiment: Any, uid: Any, new_state: Any) -> int:
         uid = get_uid(experiment, uid)
         changes = _open()
         if new_state is not None:
             changes["state"] = await self._encoded(new_state, None)
-        return await self._records.execute(Update(ALGO, equal(experiment=uid, locked=1), changes))
+        return await self._gateway.execute(Update(ALGO, equal(experiment=uid, locked=1), changes))
 
     # ---------------------------------------------------------------------------- the lock
 
@@ -210,17 +211,17 @@ class Locks:
                 pause = min(ahead * TURN, limit)
                 await anyio.sleep(pause)
                 # without a mark this answers at once: what came before it is looked at once more
-                mark = await self._records.wait_for_change(ALGO, mark, limit - pause)
+                mark = await self._gateway.wait_for_change(ALGO, mark, limit - pause)
         except BaseException as error:
             # the lock may be ours by now, if its answer did not reach us
             give_up = (self._leave(token), Update(ALGO, _owned(uid, token), _open()))
-            await self._records.undo(give_up, error, self._lease, "leaving the lock's queue")
+            await self._gateway.undo(give_up, error, self._lease, "leaving the lock's queue")
             raise
 
     async def _ahead(self, uid: Any, token: str) -> int:
         """Count those alive who came before."""
         alive = And((Compare("experiment", "eq", uid), Compare("expires", "gt", NOW)))
-        queue = await self._records.execute(Find(WAITERS, alive, {"_id": True}, ("since",), FAR))
+        queue = await self._gateway.execute(Find(WAITERS, alive, {"_id": True}, ("since",), FAR))
         tokens = [ticket["_id"] for ticket in queue]
         return tokens.index(token) if token in tokens else len(tokens)
 
@@ -246,7 +247,7 @@ class Locks:
             return None
         same = equal(experiment=uid, locked=1, heartbeat=heartbeat, expires=expires)
         lapsed = And((*same.conditions, Compare("expires", "lte", NOW)))
-        if not await self._records.execute(Count(ALGO, lapsed)):
+        if not await self._gateway.execute(Count(ALGO, lapsed)):
             return None
         return await self._take_if(lapsed, uid, token)
 
@@ -258,18 +259,18 @@ class Locks:
             "heartbeat": NOW,
             "expires": StoreTime(self._lease),
         }
-        take = Take(ALGO, where, changes, settled=_owned(uid, token))
-        taken = await self._records.execute(take)
+        take = Take(ALGO, where, changes, applied=_owned(uid, token))
+        taken = await self._gateway.execute(take)
         return taken[0] if taken else None
 
     async def _queue_up(self, uid: Any, token: str, *, renew: bool) -> None:
         good = StoreTime(self._ticket)
         if renew:
             renewal = Update(WAITERS, equal(_id=token), {"expires": good})
-            if await self._records.execute(renewal):
+            if await self._gateway.execute(renewal):
                 return
         ticket = {"_id": token, "experiment": uid, "since": NOW, "expires": good}
-        await self._records.execute(Insert(WAITERS, (ticket,)))
+        await self._gateway.execute(Insert(WAITERS, (ticket,)))
 
     def _leave(self, token: str) -> Delete:
         """Take our ticket out of the queue, and those that lapsed."""
@@ -289,7 +290,7 @@ class Locks:
 
             async def renew() -> None:
                 changes = {"heartbeat": NOW, "expires": StoreTime(self._lease)}
-                if not await self._records.execute(Update(ALGO, _owned(uid, token), changes)):
+                if not await self._gateway.execute(Update(ALGO, _owned(uid, token), changes)):
                     raise await self._lost(uid, token)  # noqa: TRY301  ends the body
 
             async with repeating(renew, self._lease / 3):
@@ -298,7 +299,7 @@ class Locks:
         except BaseException as error:
             if state is not None:
                 state.reset()
-            await self._records.undo(give_up, error, self._lease, "releasing the algorithm lock")
+            await self._gateway.undo(give_up, error, self._lease, "releasing the algorithm lock")
             raise
         # a receipt, by which we know that we released it even if others have had it since
         receipts = [token, *(record.get("released") or ())][:RECEIPTS]
@@ -306,11 +307,11 @@ class Locks:
         if data is not None and data != record["state"]:
             changes["state"] = data
         try:
-            released = await sheltered(
+            released = await shielded(
                 self._lease, lambda: self._release(uid, token, changes, queued=queued)
             )
         except TemporaryBackendError as error:
-            await self._records.undo(give_up, error, self._lease, "releasing the algorithm lock")
+            await self._gateway.undo(give_up, error, self._lease, "releasing the algorithm lock")
             raise
         except TimeoutError as error:
             raise LockLost(
@@ -322,11 +323,11 @@ class Locks:
     async def _release(
         self, uid: Any, token: str, changes: Mapping[str, Any], *, queued: bool
     ) -> bool:
-        settled = equal(experiment=uid, released=token)
-        update = Update(ALGO, _owned(uid, token), changes, settled)
+        applied = equal(experiment=uid, released=token)
+        update = Update(ALGO, _owned(uid, token), changes, applied)
         if not queued:  # then there is no ticket, and no need for a transaction
-            return bool(await self._records.execute(update))
-        results = await self._records.transact((update, self._leave(token)))
+            return bool(await self._gateway.execute(update))
+        results = await self._gateway.transact((update, self._leave(token)))
         return bool(results[0])
 
     # ------------------------------------------------------------------------------ errors
@@ -364,7 +365,7 @@ class Locks:
     # ------------------------------------------------------------------------------- state
 
     async def _find(self, uid: Any, selection: Mapping[str, bool] | None = None) -> Document | None:
-        found = await self._records.execute(Find(ALGO, equal(experiment=uid), selection, limit=1))
+        found = await self._gateway.execute(Find(ALGO, equal(experiment=uid), selection, limit=1))
         return found[0] if found else None
 
     async def _opened(self, record: Document) -> LockedAlgorithmState:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.collection_access import Collections
 from aiostorage._core.experiments import Experiments
-from aiostorage._core.gateway import Records
+from aiostorage._core.gateway import Gateway
 from aiostorage._core.lock import Locks
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import state_codec as codec_named
@@ -60,33 +60,33 @@ class Storage(AsyncStorageProtocol):
         state_codec: str = "msgpack",
     ) -> None:
         self._lost_after = _seconds("lost_after", lost_after)
-        self._records = Records(driver, RetryPolicy() if retry is None else retry)
+        self._gateway = Gateway(driver, RetryPolicy() if retry is None else retry)
         self._locks = Locks(
-            self._records, codec_named(state_codec), _seconds("lock_lease", lock_lease)
+            self._gateway, codec_named(state_codec), _seconds("lock_lease", lock_lease)
         )
-        self._experiments = Experiments(self._records, self._locks)
-        self._trials = Trials(self._records, self._experiments, self._lost_after)
-        self._benchmarks = Benchmarks(self._records)
-        self.collections = Collections(self._records)
+        self._experiments = Experiments(self._gateway, self._locks)
+        self._trials = Trials(self._gateway, self._experiments, self._lost_after)
+        self._benchmarks = Benchmarks(self._gateway)
+        self.collections = Collections(self._gateway)
         """The collections as they are, for adapters; this is no part of the public interface."""
 
     def __repr__(self) -> str:
-        driver = self._records.driver
+        driver = self._gateway.driver
         return f"<{type(self).__name__} {driver.name} at {driver.location!r}>"
 
     @property
     def location(self) -> str:
         """Where the data is, for people to read; without secrets."""
-        return self._records.driver.location
+        return self._gateway.driver.location
 
     # --------------------------------------------------------------------------- lifetime
 
     async def open(self) -> None:
         """Connect to the engine now rather than at the first call."""
-        await self._records.open()
+        await self._gateway.open()
 
     async def aclose(self) -> None:
-        await self._records.aclose()
+        await self._gateway.aclose()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -250,7 +250,7 @@ class Storage(AsyncStorageProtocol):
         self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractAsyncContextManager[Trial | None]:
         every = self._lost_after / 5 if heartbeat is None else _seconds("heartbeat", heartbeat)
-        return reserved_trial(self._trials, experiment, every, self._records.policy.total, wait)
+        return reserved_trial(self._trials, experiment, every, self._gateway.policy.total, wait)
 
     # --------------------------------------------------------------------------- benchmarks
 

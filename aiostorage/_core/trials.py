@@ -9,16 +9,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
+from aiostorage._core.documents import both, changes_of, document_of, equal, query_of, update_of
 from aiostorage._core.experiments import Experiments
-from aiostorage._core.gateway import (
-    Records,
-    both,
-    changes_of,
-    document_of,
-    equal,
-    query_of,
-    update_of,
-)
+from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid, new_token
 from aiostorage._core.layout import PENDING, TRIALS
 from aiostorage._core.normalise import normalise, to_utc
@@ -53,8 +46,8 @@ LOOK = 0.05
 class Trials:
     """What `Storage` does with trials; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, records: Records, experiments: Experiments, lost_after: float) -> None:
-        self._records = records
+    def __init__(self, gateway: Gateway, experiments: Experiments, lost_after: float) -> None:
+        self._gateway = gateway
         self._experiments = experiments
         self._lost_after = lost_after
 
@@ -68,9 +61,9 @@ class Trials:
             document = document_of(TRIALS, trial.to_dict())
             if document["submit_time"] is None:
                 document["submit_time"] = datetime.now(UTC)
-            documents.append(self._records.as_kept(document))
+            documents.append(self._gateway.as_kept(document))
         stored = [Trial.from_dict(document) for document in documents]
-        await self._records.execute(Insert(TRIALS, tuple(documents)))
+        await self._gateway.execute(Insert(TRIALS, tuple(documents)))
         return stored
 
     async def update(
@@ -83,17 +76,17 @@ class Trials:
     ) -> int:
         uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
         condition = both(equal(experiment=experiment, id=uid), query_of(where)[0])
-        return await self._records.execute(update_of(TRIALS, condition, changes))
+        return await self._gateway.execute(update_of(TRIALS, condition, changes))
 
     async def update_all(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> int:
         condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
-        return await self._records.execute(update_of(TRIALS, condition, changes))
+        return await self._gateway.execute(update_of(TRIALS, condition, changes))
 
     async def delete(self, experiment: Any, uid: Any, where: Mapping[str, Any] | None) -> int:
         condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
-        return await self._records.execute(Delete(TRIALS, condition))
+        return await self._gateway.execute(Delete(TRIALS, condition))
 
     # ------------------------------------------------------------------------- reservations
 
@@ -112,7 +105,7 @@ class Trials:
             # not every change brings a pending trial: when there are many, this is often enough
             await anyio.sleep(min(LOOK, left))
             # without a mark this answers at once: what came before it is looked at once more
-            mark = await self._records.wait_for_change(TRIALS, mark, left)
+            mark = await self._gateway.wait_for_change(TRIALS, mark, left)
 
     async def _reserve(self, experiment: Any, count: int) -> list[Trial]:
         uid, token = experiment_uid(experiment), new_token()
@@ -123,17 +116,17 @@ class Trials:
             {"status": "reserved", "worker": token, "start_time": NOW, "heartbeat": NOW},
             order=("submit_time",),
             limit=count,
-            settled=ours,
+            applied=ours,
         )
         try:
-            documents = await self._records.execute(take)
+            documents = await self._gateway.execute(take)
         except BaseException as error:
             await self._give_back(error, ours, {"status": "interrupted", "worker": None})
             raise
         return [Trial.from_dict(document) for document in documents]
 
     async def beat(self, trial: Trial) -> int:
-        matched = await self._records.execute(
+        matched = await self._gateway.execute(
             Update(TRIALS, _held(trial, "reserved"), {"heartbeat": NOW})
         )
         if not matched and trial.worker is not None:
@@ -187,7 +180,7 @@ class Trials:
     async def hand_back(self, trial: Trial, status: str) -> None:
         """Give up a reservation, if it is still ours."""
         changes = {"status": status, "heartbeat": NOW}
-        if await self._records.execute(Update(TRIALS, _held(trial, "reserved"), changes)):
+        if await self._gateway.execute(Update(TRIALS, _held(trial, "reserved"), changes)):
             trial.status = status
 
     async def _give_back(
@@ -196,24 +189,24 @@ class Trials:
         """Undo what may have been reserved for nobody, as the answer did not get through."""
         if not isinstance(error, Exception) or _uncertain(error):
             back = (Update(TRIALS, ours, changes),)
-            seconds = self._records.policy.total
-            await self._records.undo(back, error, seconds, "giving a reservation back")
+            seconds = self._gateway.policy.total
+            await self._gateway.undo(back, error, seconds, "giving a reservation back")
 
     async def _write(self, trial: Trial, was: str, changes: Mapping[str, Any]) -> None:
         """Change a trial that is ours and has the status `was`."""
-        held, settled, owner = _held(trial, was), None, changes.get("worker", trial.worker)
+        held, applied, owner = _held(trial, was), None, changes.get("worker", trial.worker)
         if owner is not None and ("worker" in changes or changes.get("status", was) != was):
-            settled = And(
+            applied = And(
                 (*held.conditions[:2], *equal(status=changes["status"], worker=owner).conditions)
             )
-        if not await self._records.execute(Update(TRIALS, held, changes, settled)):
+        if not await self._gateway.execute(Update(TRIALS, held, changes, applied)):
             raise await self._refusal(trial, was)
 
     async def _refusal(self, trial: Trial, was: str) -> FailedUpdate:
         """Tell why a trial could not be written."""
         there = equal(experiment=trial.experiment, id=trial.id)
         selection = {"status": True, "worker": True, "heartbeat": True}
-        found = await self._records.execute(Find(TRIALS, there, selection, limit=1))
+        found = await self._gateway.execute(Find(TRIALS, there, selection, limit=1))
         uid = trial.id
         if not found:
             return FailedUpdate(
@@ -245,7 +238,7 @@ class Trials:
 
     async def get(self, trial: Trial | None, uid: str | None, experiment: Any) -> Trial | None:
         uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
-        found = await self._records.execute(
+        found = await self._gateway.execute(
             Find(TRIALS, equal(experiment=experiment, id=uid), limit=1)
         )
         return Trial.from_dict(found[0]) if found else None
@@ -257,7 +250,7 @@ class Trials:
         trials = await self._find(uid, query_of(where)[0])
         if trials or await self._experiments.exists(uid):
             return trials
-        left = await self._records.execute(
+        left = await self._gateway.execute(
             Find(TRIALS, equal(experiment=uid), {"id": True}, limit=1)
         )
         return trials if left else None
@@ -272,7 +265,7 @@ class Trials:
         return await self.with_status(experiment, *self._lost)
 
     async def recover(self, experiment: Any) -> list[Trial]:
-        documents = await self._records.execute(
+        documents = await self._gateway.execute(
             Take(
                 TRIALS,
                 And((Compare("experiment", "eq", experiment_uid(experiment)), *self._lost)),
@@ -285,7 +278,7 @@ class Trials:
 
     async def count(self, experiment: Any, status: str) -> int:
         where = equal(experiment=experiment_uid(experiment), status=status)
-        return await self._records.execute(Count(TRIALS, where))
+        return await self._gateway.execute(Count(TRIALS, where))
 
     async def iterate(
         self,
@@ -298,7 +291,7 @@ class Trials:
             raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
         condition, selected = query_of(where, selection)
         condition = both(equal(experiment=experiment_uid(experiment)), condition)
-        async for documents in self._records.pages(Find(TRIALS, condition, selected), batch_size):
+        async for documents in self._gateway.pages(Find(TRIALS, condition, selected), batch_size):
             for document in documents:
                 yield document if selection is not None else Trial.from_dict(document)
 
@@ -318,7 +311,7 @@ class Trials:
     async def _find(self, uid: Any, condition: Condition) -> list[Trial]:
         where = both(equal(experiment=uid), condition)
         return await _trials(
-            await self._records.execute(Find(TRIALS, where, order=("submit_time",)))
+            await self._gateway.execute(Find(TRIALS, where, order=("submit_time",)))
         )
 
 

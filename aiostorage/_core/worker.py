@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiostorage._core.cancellation import tidy_up
+from aiostorage._core.cancellation import clean_up
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.trials import Trials
 from aiostorage.errors import FailedUpdate, TrialLost
@@ -38,7 +38,7 @@ async def reserved_trial(
 
     async def hand_back(status: str) -> None:
         if trial.status == "reserved":
-            await tidy_up(
+            await clean_up(
                 patience, lambda: trials.hand_back(trial, status), f"marking a trial {status}"
             )
 

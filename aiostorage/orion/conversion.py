@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from aiostorage._core.gateway import document_of
+from aiostorage._core.documents import document_of
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.operations import Document

@@ -38,12 +38,12 @@ class Portal:
 
     Parameters
     ----------
-    farewell
+    on_close
         What is awaited in the loop before it ends.
     """
 
-    def __init__(self, farewell: Callable[[], Awaitable[object]]) -> None:
-        self._farewell = farewell
+    def __init__(self, on_close: Callable[[], Awaitable[object]]) -> None:
+        self._on_close = on_close
         self._closed = False
         self._lock = threading.RLock()  # a signal handler may close what is just being opened
         self._thread: _LoopThread | None = None
@@ -109,7 +109,7 @@ class Portal:
                     raise StorageClosedError
                 thread = self._thread
                 if thread is None:
-                    thread = self._thread = _LoopThread(self._farewell)
+                    thread = self._thread = _LoopThread(self._on_close)
                     self._finalizer = weakref.finalize(self, thread.stop)
                     self._finalizer.atexit = False  # see `_end_all`
         return thread
@@ -122,11 +122,11 @@ class Portal:
 class _LoopThread:
     """An event loop that runs in a thread until it is told to stop."""
 
-    def __init__(self, farewell: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, on_close: Callable[[], Awaitable[object]]) -> None:
         self.runs: set[_Run[Any]] = set()
         self.failure: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop
-        self._farewell = farewell
+        self._on_close = on_close
         self._ready = threading.Event()
         self._end: asyncio.Event
         self._thread = threading.Thread(target=self._main, name="aiostorage", daemon=True)
@@ -164,7 +164,7 @@ class _LoopThread:
             task.cancel()
         if holders:
             await asyncio.wait(holders)
-        await self._farewell()
+        await self._on_close()
         others = [run.task for run in list(self.runs) if run.task is not None]
         if others:
             await asyncio.wait(others, timeout=LAST_CALLS)
@@ -211,8 +211,8 @@ class _Run(Generic[T]):
         self._thread = thread
         self._function = function
         # a bare lock, for Ctrl-C in the lines of an `Event` leaves that locked for ever
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._wakeup = threading.Lock()
+        self._wakeup.acquire()
         self._begun = self._cancelled = False
         self._pid = os.getpid()
 
@@ -241,7 +241,7 @@ class _Run(Generic[T]):
 
     def _ring(self) -> None:
         with suppress(RuntimeError):  # it rings already
-            self._bell.release()
+            self._wakeup.release()
 
     def cancel(self) -> None:
         """Cancel the task, from any thread; it may not have begun."""
@@ -271,7 +271,7 @@ class _Run(Generic[T]):
                 self._thread.runs.add(self)
                 self.schedule(self._start)
             while not (self.done or (ready and self.ready)):
-                self._bell.acquire()
+                self._wakeup.acquire()
         except BaseException:
             self.cancel_and_wait()
             raise
@@ -281,7 +281,7 @@ class _Run(Generic[T]):
         try:
             self.cancel()
             while not self.done:
-                self._bell.acquire()
+                self._wakeup.acquire()
         except BaseException:
             self.cancel()
             raise

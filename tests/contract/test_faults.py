@@ -60,9 +60,9 @@ def losable(operations: Sequence[Operation[Any]]) -> bool:
     match operations:
         case [Delete(), *_]:
             return False
-        case [Update(settled=None) as update, *_]:
+        case [Update(applied=None) as update, *_]:
             return not set(paths(update.where)) & set(update.changes)
-        case [Take(settled=None), *_]:
+        case [Take(applied=None), *_]:
             return False
     return True
 

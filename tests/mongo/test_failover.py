@@ -387,7 +387,7 @@ def test_what_is_answered_stays(tmp_path: Path) -> None:
             open_storage(url) as storage,
             open_storage(url) as impatient,
         ):
-            impatient._records.policy = hasty  # it had time to connect
+            impatient._gateway.policy = hasty  # it had time to connect
             experiment = await stocked(storage, 1)
             trial = await storage.reserve_trial(experiment)
             assert trial is not None

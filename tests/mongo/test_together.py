@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from aiostorage import Storage, Trial, TrialLost, open_storage
-from aiostorage._core.gateway import equal
+from aiostorage._core.documents import equal
 from aiostorage.drivers.mongodb import MongoDBDriver, batches
 from aiostorage.errors import AioStorageError, EncodingError, UnsupportedQuery
 from aiostorage.operations import Compare, Delete, Find, Insert, Update
@@ -50,7 +50,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def driver_of(storage: Storage) -> MongoDBDriver:
-    return cast(MongoDBDriver, storage._records.driver)
+    return cast(MongoDBDriver, storage._gateway.driver)
 
 
 def trials(experiment: Any, count: int = COUNT) -> list[Trial]:

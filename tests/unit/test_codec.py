@@ -24,14 +24,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aiostorage._core.normalise import (
-    MAX_DEPTH,
-    dump_document,
-    join_path,
-    load_document,
-    normalise,
-    to_utc,
-)
+from aiostorage._core.document_json import dump_document, load_document
+from aiostorage._core.normalise import MAX_DEPTH, join_path, normalise, to_utc
 from aiostorage.errors import EncodingError
 
 NOON = datetime(2024, 2, 29, 12, 0, 0, 1, tzinfo=UTC)

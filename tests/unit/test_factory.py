@@ -39,7 +39,7 @@ def place(storage: Storage) -> str:
 
 
 def driver_of(storage: Storage) -> Any:
-    return storage._records.driver
+    return storage._gateway.driver
 
 
 # ------------------------------------------------------------------------------------- URLs
@@ -142,7 +142,7 @@ def test_settings() -> None:
     storage = open_storage(
         "memory://", retry=policy, lost_after=5, lock_lease=7, state_codec="pickle"
     )
-    assert storage._records.policy is policy
+    assert storage._gateway.policy is policy
     assert storage._lost_after == 5
     assert storage._locks._lease == 7
     assert storage._locks._codec.name == "pickle"
@@ -155,7 +155,7 @@ def test_create() -> None:
     assert isinstance(driver_of(StorageFactory().create("Memory")), MemoryDriver)
     storage = storage_factory.create("sqlite", path="x.db", retry={"attempts": 3}, lost_after=9)
     assert place(storage) == "x.db"
-    assert storage._records.policy == RetryPolicy(attempts=3)
+    assert storage._gateway.policy == RetryPolicy(attempts=3)
     with pytest.raises(ConfigurationError, match="path"):
         storage_factory.create("sqlite")
     with pytest.raises(ConfigurationError, match="options are"):

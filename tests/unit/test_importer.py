@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from aiostorage import Storage, Trial, open_storage
 from aiostorage.cli.app import cli
 from aiostorage.errors import DuplicateKeyError, EncodingError
-from aiostorage.orion import _collected, _loaded, importer
+from aiostorage.orion import importer
 from aiostorage.orion.conversion import benchmarks_of, studies_of
+from aiostorage.orion.import_export import _collected, _loaded
 from aiostorage.orion.progress import Count, Counts, Progress
 
 pytestmark = pytest.mark.anyio

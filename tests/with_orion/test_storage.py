@@ -104,7 +104,7 @@ def test_a_relative_path_is_another_one_elsewhere(
 def test_options(url: str, engine: str) -> None:
     made = AioStorage({"url": url, "lock_lease": 7, "retry": {"attempts": 2}}, lost_after=3)
     assert made._storage._storage._lost_after == 3
-    assert made._storage._storage._records.policy.attempts == 2
+    assert made._storage._storage._gateway.policy.attempts == 2
     its_own = {"synchronous": "normal"} if engine == "sqlite" else {"timeout": 7}
     nested = AioStorage({"url": url, **its_own})
     assert nested.fetch_experiments({}) == []

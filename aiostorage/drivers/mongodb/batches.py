@@ -58,7 +58,7 @@ def kind_of(table: Table, operation: Operation[Any]) -> Hashable | None:
         return None
     if isinstance(operation, Update):
         return table.name if operation.changes and table.plain(operation.where) else None
-    if operation.settled is None or not one_each(operation) or table.one(operation.where):
+    if operation.applied is None or not one_each(operation) or table.one(operation.where):
         return None
     key = (operation.collection, operation.where, operation.order)
     return key if _hashable(key) else None
@@ -125,8 +125,8 @@ async def _take(run: Run, table: Table, takes: Sequence[Take]) -> list[list[Docu
     found = await run.find(table, Find(table.name, Compare("_id", "in", tuple(ids))))
     by_id = {document["_id"]: document for document in found}
     for position, (take, uid) in enumerate(zip(takes, ids, strict=False)):
-        document, settled = by_id.get(uid), take.settled
-        if document is not None and settled and compile_condition(settled)(document):
+        document, applied = by_id.get(uid), take.applied
+        if document is not None and applied and compile_condition(applied)(document):
             results[position] = [document]
     return results
 

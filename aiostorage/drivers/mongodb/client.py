@@ -22,7 +22,7 @@ from bson import DBRef, Int64, ObjectId
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 
-from aiostorage._core.cancellation import sheltered, to_the_end
+from aiostorage._core.cancellation import run_to_completion, shielded
 from aiostorage.drivers.mongodb.server_errors import brief, translated
 from aiostorage.drivers.mongodb.settings import Settings
 from aiostorage.errors import BackendError, ConfigurationError, TemporaryBackendError
@@ -177,7 +177,7 @@ class Client:
     async def _connect(self) -> None:
         # options and certificates are read, and a mongodb+srv name is looked up
         try:
-            await sheltered(None, lambda: anyio.to_thread.run_sync(self._make))
+            await shielded(None, lambda: anyio.to_thread.run_sync(self._make))
         except OSError as error:
             raise ConfigurationError(
                 f"{self.settings.location}: a certificate cannot be used: {error}"
@@ -247,7 +247,7 @@ class Client:
                 await (anyio.to_thread.run_sync(raw.close) if self._motor else raw.close())
 
         if raw is not None:
-            await sheltered(None, close)
+            await shielded(None, close)
 
     # -------------------------------------------------------------------------------- commands
 
@@ -341,7 +341,7 @@ class Client:
 
         # limits are kept in the context, and none can be longer than the one around it
         task = asyncio.create_task(act(), context=Context())
-        await to_the_end(lambda: task)
+        await run_to_completion(lambda: task)
 
     async def changes(
         self, pipeline: Sequence[Any], unwanted: Callable[[], bool]

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
-from aiostorage._core.cancellation import apart, sheltered, to_the_end
+from aiostorage._core.cancellation import run_detached, run_to_completion, shielded
 from aiostorage.drivers.mongodb.batches import carry_out_together, kind_of
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.change_streams import Changes
@@ -153,7 +153,7 @@ class MongoDBDriver:
                 await changes.stop()
             await client.release()
 
-        await sheltered(None, close)
+        await shielded(None, close)
 
     async def _here(self) -> Client:
         """Answer the client of this process and event loop; connect if there is none yet."""
@@ -170,7 +170,7 @@ class MongoDBDriver:
             layout = self._layout
             if (client := self._client) is None:
                 try:
-                    client = await apart(lambda: self._connect(layout))
+                    client = await run_detached(lambda: self._connect(layout))
                 except asyncio.CancelledError:
                     await self._disconnect()  # who is cancelled while he opens does not close
                     raise
@@ -179,7 +179,7 @@ class MongoDBDriver:
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await sheltered(None, client.release)
+            await shielded(None, client.release)
 
     async def _connect(self, layout: Layout) -> Client:
         client = await connect(self._settings)
@@ -211,7 +211,7 @@ class MongoDBDriver:
         client = await self._here()
         table = self._tables[operation.collection]
         if isinstance(operation, Find | Count):
-            if operation.settled and client.replicated:
+            if operation.majority and client.replicated:
                 await self._guarded(lambda: pass_barrier(client))
             return cast(T, await self._reading(lambda: self._run().run(operation)))
         kind = kind_of(table, operation)
@@ -315,7 +315,7 @@ class MongoDBDriver:
             with translated(self.location, writing=False), client.limit(seconds):
                 return await action()
 
-        return await apart(bounded)
+        return await run_detached(bounded)
 
     async def _guarded(self, action: Callable[[], Awaitable[Any]]) -> Any:
         """Write to the end, though the caller may be cancelled, but not for longer than is left."""
@@ -336,7 +336,7 @@ class MongoDBDriver:
                     f"{self.location}: no answer within {limit:.3g} s", ambiguous=True
                 ) from None
 
-        return await self._counted(to_the_end(bounded))
+        return await self._counted(run_to_completion(bounded))
 
     def _check_writable(self) -> None:
         if self._settings.read_only:

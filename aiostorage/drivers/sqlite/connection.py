@@ -15,8 +15,8 @@ from weakref import WeakSet
 import aiosqlite
 import anyio
 
-from aiostorage._core.cancellation import sheltered
-from aiostorage._core.normalise import dump_document, load_document
+from aiostorage._core.cancellation import shielded
+from aiostorage._core.document_json import dump_document, load_document
 from aiostorage._core.projection import apply_changes
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.errors import (
@@ -252,7 +252,7 @@ class ConnectionThread:
                 except asyncio.CancelledError:
                     # the thread would die of an answer to an event loop that is closed by then
                     with suppress(ValueError):  # closed meanwhile
-                        await sheltered(None, lambda: self._carry_out(_nothing))
+                        await shielded(None, lambda: self._carry_out(_nothing))
                     raise
         finally:
             self.busy -= 1

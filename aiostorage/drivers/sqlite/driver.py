@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 
-from aiostorage._core.cancellation import sheltered
+from aiostorage._core.cancellation import shielded
 from aiostorage._core.projection import select
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.file_checks import check_place, not_a_database
@@ -139,7 +139,7 @@ class SQLiteDriver:
         try:
             await thread.call(lambda c: prepare(c, self._path, layout.version, tables.values()))
         except BaseException as error:
-            await sheltered(None, thread.close)
+            await shielded(None, thread.close)
             if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
                 raise await anyio.to_thread.run_sync(not_a_database, self._path) from error
             raise
@@ -158,7 +158,7 @@ class SQLiteDriver:
             if writer is not None:
                 await writer.aclose()
 
-        await sheltered(None, close)
+        await shielded(None, close)
 
     async def _connect(self) -> ConnectionThread:
         thread = ConnectionThread(
@@ -266,7 +266,7 @@ class SQLiteDriver:
         if reader is None or (reader.busy and not first and len(self._readers) < READERS):
             reader = await self._connect()
             if len(self._readers) >= READERS or self._writer is None:  # meanwhile
-                await sheltered(None, reader.close)
+                await shielded(None, reader.close)
                 return await self._read(function, first=first)
             self._readers.append(reader)
         return await reader.call(function)
