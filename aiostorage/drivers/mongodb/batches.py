@@ -2,10 +2,10 @@
 
 Every worker that reserves a trial wants the same document, the oldest. When each asks the server
 for it, most of them collide there, and start again. A batch of takes needs three commands: one
-looks for as many documents as there are takes, one gives each take a document of its own, one reads
-what they got. That is the order in which the takes would have gone one by one.
+finds as many documents as there are takes, one gives each take a document of its own, and one reads
+the result. The order is the one in which the takes would have gone one by one.
 
-A batch of updates needs one command, which tells of each whether its document was there.
+A batch of updates needs one command, which reports for each whether its document was there.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ __all__ = ["carry_out_batch"]
 
 NO_MATCH: Final[Mapping[str, Any]] = {"_id": []}
 NO_MATCH_CODE: Final = 53
-"""What an update would insert where its document is not there, and how the server refuses it.
+"""The document that an update would insert where none matches, and the code of its refusal.
 
-Of many updates in one command a server tells how many have matched, but not which. Of those that
-may insert a document it tells each one that could not; and none can insert one with such an
-``_id``.
+Of many updates in one command a server reports how many have matched, but not which. Of upserts it
+reports each one that could not insert its document; and none can insert one with such an ``_id``.
 """
 
 _DUPLICATE: Final = (11000, 11001, 12582)

@@ -1,8 +1,8 @@
-"""The client libraries: the one module that imports motor, and that makes a client of PyMongo.
+"""The client libraries: the one module that imports motor, or makes a client of PyMongo.
 
-Both have one pool of connections for an event loop; drivers of one process with the same settings
-share it, and with it the one change stream that a process has. What differs between the two stands
-here and nowhere else.
+Either has one pool of connections for an event loop. Drivers of one process with the same settings
+share it, and with it the one change stream of the process. The differences between the two are
+handled here and nowhere else.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SERVER_SELECTION_TIMEOUT: Final = 15_000
 """Milliseconds to look for a server, where the URL does not tell."""
 
 CLEAN_UP_TIMEOUT: Final = 2.0
-"""Seconds for what has to be said to the server although the time is over, or at the end."""
+"""Seconds for commands after the time limit is over, and for closing."""
 
 
 _clients: Final[dict[Any, Client]] = {}
@@ -164,7 +164,7 @@ class Client:
         if self._motor:
             await self._close()
         elif self._raw is not None:
-            self._raw._closed = True  # noqa: SLF001  else its finaliser warns, and none can await
+            self._raw._closed = True  # noqa: SLF001  else its finaliser warns, and cannot await
 
     async def _connect(self) -> None:
         # options and certificates are read, and a mongodb+srv name is looked up
@@ -244,7 +244,7 @@ class Client:
     # -------------------------------------------------------------------------------- commands
 
     bound = staticmethod(pymongo.timeout)
-    """Bound what is called inside to so many seconds, in a task that no caller cancels."""
+    """Bound the calls inside to so many seconds, in a task that is not cancelled."""
 
     def _collection(self, options: CodecOptions[dict[str, Any]], name: str) -> Any:
         if self._database is None:
@@ -287,7 +287,7 @@ class Client:
             return result
 
     async def beyond_limit(self, action: Callable[[], Awaitable[object]]) -> None:
-        """Await what has to be done although the time limit is over; it gets a short one."""
+        """Await a command that is needed although the time limit is over; it gets a short one."""
 
         async def act() -> None:
             with pymongo.timeout(CLEAN_UP_TIMEOUT):

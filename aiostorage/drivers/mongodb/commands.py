@@ -1,6 +1,6 @@
 """Operations carried out on a MongoDB server, inside a transaction or outside of one.
 
-Everything above comes down to these commands; they call nothing above themselves.
+All modules above send their operations by these commands, which call nothing above themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.client import Client
-from aiostorage.drivers.mongodb.filters import CollectionSchema, place
+from aiostorage.drivers.mongodb.filters import CollectionSchema, sort_key
 from aiostorage.drivers.mongodb.plans import Plan, asks_time, make_plan
 from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
 from aiostorage.errors import AioStorageError, OperationTimeout
@@ -38,10 +38,10 @@ __all__ = ["SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
 T = TypeVar("T")
 
 SERVER_TIME_SHARE: Final = 0.95
-"""Part of the time left that the server gets, so that its answer comes before the caller's end."""
+"""Part of the time left that the server gets, so that it replies before the caller gives up."""
 
-MAX_ANSWERED: Final = 500
-"""Documents that one answer of the server brings, at most, so that decoding is soon over."""
+CURSOR_BATCH_SIZE: Final = 500
+"""Documents in one reply of a cursor, at most, so that decoding does not block the event loop."""
 
 
 async def read_within(client: Client, seconds: float, action: Callable[[], Awaitable[T]]) -> T:
@@ -84,15 +84,15 @@ async def _in_order(cursor: Any, order: Sequence[str]) -> list[Document]:
     A large result is sorted in parts, so that the event loop turns meanwhile.
     """
     parts: list[list[tuple[tuple[Any, ...], Document]]] = []
-    while batch := await cursor.to_list(MAX_ANSWERED):
-        parts.append(sorted((place(document, order), document) for document in batch))
+    while batch := await cursor.to_list(CURSOR_BATCH_SIZE):
+        parts.append(sorted((sort_key(document, order), document) for document in batch))
     if len(parts) == 1:
         return [document for _, document in parts[0]]
     documents: list[Document] = []
-    # no two have one place, so that no documents are compared
+    # no two have one sort key, so that no documents are compared
     for _, document in heapq.merge(*map(_drained, parts)):
         documents.append(document)
-        if len(documents) % MAX_ANSWERED == 0:
+        if len(documents) % CURSOR_BATCH_SIZE == 0:
             await asyncio.sleep(0)
     return documents
 
@@ -195,7 +195,7 @@ class Commands:
         find: Find = plan.operation
         collection = self.client.collections[plan.schema.name]
         fields = None if find.selection is None else dict(find.selection)
-        options: dict[str, Any] = {"session": self.session, "batch_size": MAX_ANSWERED}
+        options: dict[str, Any] = {"session": self.session, "batch_size": CURSOR_BATCH_SIZE}
         if find.limit == 0:
             return []
         if plan.one:

@@ -27,7 +27,7 @@ from aiostorage.operations import (
     StoreTime,
 )
 
-__all__ = ["RECORD_ID", "CollectionSchema", "has_store_time", "place"]
+__all__ = ["RECORD_ID", "CollectionSchema", "has_store_time", "sort_key"]
 
 RECORD_ID: Final = "$recordId"
 """The server's name for the number of a document, which grows with each insertion."""
@@ -39,7 +39,7 @@ _OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}\Z")
 _NEVER: Final[dict[str, Any]] = {"$nor": [{}]}
 
 
-def place(document: Document, order: Sequence[str]) -> tuple[Any, ...]:
+def sort_key(document: Document, order: Sequence[str]) -> tuple[Any, ...]:
     """Return the sort key of a document, `order` and then insertion; remove its `RECORD_ID`."""
     number = document.pop(RECORD_ID)
     return (*(_rank(document.get(name)) for name in order), number)

@@ -1,6 +1,6 @@
 """Operations worked out before anything is sent: pure functions, no connection.
 
-A `Plan` has everything of one operation that does not depend on what the server answers: its
+A `Plan` has everything of one operation that does not depend on replies of the server: its
 filter, its update, the index that serves it, whether it needs a transaction, and which other
 operations may share a command with it.
 """

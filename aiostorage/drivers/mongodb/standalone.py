@@ -60,7 +60,7 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     except BaseException:
         await commands.client.beyond_limit(work.undo)
         raise
-    await work.delete_doomed()
+    await work.delete_last()
     return results
 
 
@@ -70,7 +70,7 @@ class _ReversibleWrites:
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self._undo: list[Callable[[], Awaitable[object]]] = []
-        self._doomed: dict[str, list[Any]] = {}
+        self._to_delete: dict[str, list[Any]] = {}
 
     async def carry_out(self, operation: Operation[Any]) -> Any:
         with translated(self._commands.client.settings.location, writing=True):
@@ -105,10 +105,10 @@ class _ReversibleWrites:
         A document that an earlier attempt has inserted does not count as taken.
         """
         schema, documents = self._schema(insert), insert.documents
-        there = await self._there(schema, documents)
-        known = [uid for uid, same in there.items() if same and insert.repeated]
+        present = await self._present(schema, documents)
+        known = [uid for uid, same in present.items() if same and insert.repeated]
         for document in documents:
-            if document["_id"] in there and document["_id"] not in known:
+            if document["_id"] in present and document["_id"] not in known:
                 raise _taken(schema, ("_id",), document)
             for fields in schema.unique[1:] if len(documents) == 1 else ():
                 same = And(tuple(Compare(name, "eq", document.get(name)) for name in fields))
@@ -119,8 +119,8 @@ class _ReversibleWrites:
         for step in reversed(self._undo):
             await step()
 
-    async def delete_doomed(self) -> None:
-        for name, ids in self._doomed.items():
+    async def delete_last(self) -> None:
+        for name, ids in self._to_delete.items():
             await self._commands.run(Delete(name, Compare("_id", "in", tuple(ids))))
 
     # ------------------------------------------------------------------------------------
@@ -130,24 +130,24 @@ class _ReversibleWrites:
 
     def _left(self, operation: Operation[Any], where: Condition) -> Condition:
         """Return `where` without the documents that are to be deleted."""
-        doomed = self._doomed.get(operation.collection)
-        return And((where, Compare("_id", "nin", tuple(doomed)))) if doomed else where
+        excluded = self._to_delete.get(operation.collection)
+        return And((where, Compare("_id", "nin", tuple(excluded)))) if excluded else where
 
     async def _insert(self, insert: Insert) -> None:
         schema, documents = self._schema(insert), insert.documents
-        there = await self._there(schema, documents) if insert.repeated else {}
-        self._delete_again(schema, [uid for uid, same in there.items() if same])
+        present = await self._present(schema, documents) if insert.repeated else {}
+        self._undo_by_deleting(schema, [uid for uid, same in present.items() if same])
         await self.check(insert)
-        self._delete_again(schema, [document["_id"] for document in documents])
-        rest = tuple(document for document in documents if document["_id"] not in there)
+        self._undo_by_deleting(schema, [document["_id"] for document in documents])
+        rest = tuple(document for document in documents if document["_id"] not in present)
         await self._commands.run(Insert(schema.name, rest))
 
-    def _delete_again(self, schema: CollectionSchema, ids: Sequence[Any]) -> None:
+    def _undo_by_deleting(self, schema: CollectionSchema, ids: Sequence[Any]) -> None:
         delete = Delete(schema.name, Compare("_id", "in", tuple(ids)))
         if ids:
             self._undo.append(lambda: self._commands.run(delete))
 
-    async def _there(
+    async def _present(
         self, schema: CollectionSchema, documents: Sequence[Document]
     ) -> dict[Any, bool]:
         """Return which ids are taken, and whether by the same documents."""
@@ -199,7 +199,7 @@ class _ReversibleWrites:
 
     async def _delete(self, delete: Delete, where: Condition) -> int:
         ids = await self._commands.ids(self._schema(delete), where)
-        self._doomed.setdefault(delete.collection, []).extend(ids)
+        self._to_delete.setdefault(delete.collection, []).extend(ids)
         return len(ids)
 
 
