@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
+from aiostorage._core.projection import apply_changes, select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
@@ -170,7 +170,12 @@ class Table:
         values.append(dump_document(document))
         return tuple(values)
 
-    def documents(self, rows: Iterable[Sequence[Any]], start: int = 0) -> list[Document]:
+    def documents(
+        self,
+        rows: Iterable[Sequence[Any]],
+        start: int = 0,
+        selection: Mapping[str, bool] | None = None,
+    ) -> list[Document]:
         """Return the documents of rows, whose columns begin with number `start`."""
         documents = []
         for row in rows:
@@ -178,7 +183,8 @@ class Table:
             for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
                 if value is not None:
                     document[name] = datetime.fromisoformat(value) if kind == "time" else value
-            documents.append(document)
+            # nothing else refers to the document, so without a selection it need not be copied
+            documents.append(select(document, selection) if selection else document)
         return documents
 
     def _column_value(self, name: str, kind: str, value: Any, now: datetime) -> Any:
