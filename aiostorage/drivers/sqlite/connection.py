@@ -16,8 +16,8 @@ import aiosqlite
 import anyio
 
 from aiostorage._core.cancellation import shielded
+from aiostorage._core.changes import apply_changes
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.errors import (
     AioStorageError,

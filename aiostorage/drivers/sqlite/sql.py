@@ -15,8 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, assert_never
 
+from aiostorage._core.changes import apply_changes
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
