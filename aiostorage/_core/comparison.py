@@ -35,7 +35,7 @@ _RANK: Final[dict[type, int]] = {
     )
     for kind in kinds
 }
-"""Where MongoDB sorts each type; only values of the same rank are greater or less by a query."""
+"""The position of each type in MongoDB's order; a query orders only values of the same rank."""
 
 _NOT_LOOKED_UP: Final = frozenset((bool, dict, list))
 """The types not looked up in a set: True would be 1 there, and containers are not hashable."""
@@ -131,7 +131,7 @@ def equal(one: Any, other: Any) -> bool:
     if kind is list:
         return len(one) == len(other) and all(map(equal, one, other))
     if kind is dict:
-        # Comparing the keys first is cheap, and mostly decides.
+        # Comparing the keys first is cheap, and usually enough.
         return list(one) == list(other) and all(map(equal, one.values(), other.values()))
     return one == other or (_is_nan(one) and _is_nan(other))
 

@@ -26,6 +26,9 @@ __all__ = ["check_selection", "copy_tree", "select"]
 
 _CONTAINERS: Final[frozenset[type]] = frozenset((dict, list))
 
+_SelectionTree: TypeAlias = dict[str, "_SelectionTree | None"]
+"""The paths of a selection, nested by name; None where a path ends."""
+
 
 def copy_tree(value: Any) -> Any:
     """Copy a tree of plain dicts and lists; everything else in it is immutable.
@@ -46,12 +49,6 @@ def copy_tree(value: Any) -> Any:
             return value[:]
         return [copy_tree(item) if item.__class__ in _CONTAINERS else item for item in value]
     return value
-
-
-# ---------------------------------------------------------------------------------- selections
-
-_SelectionTree: TypeAlias = dict[str, "_SelectionTree | None"]
-"""The paths of a selection, nested by name; None where a path ends."""
 
 
 def check_selection(selection: Mapping[str, Any] | None) -> dict[str, bool] | None:

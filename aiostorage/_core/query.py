@@ -163,7 +163,7 @@ _compiled: Final[dict[int, tuple[Condition, Matcher]]] = {}
 
 
 def matches(document: Mapping[str, Any], condition: Condition) -> bool:
-    """Return whether a document meets a condition on a MongoDB server.
+    """Return whether a document meets a condition, as a MongoDB server would.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def matches(document: Mapping[str, Any], condition: Condition) -> bool:
 
 
 def compile_condition(condition: Condition) -> Matcher:
-    """Make a function that returns whether a document meets the condition on a MongoDB server.
+    """Make the function that returns whether a document meets a condition, as MongoDB would.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def _negated(matcher: Matcher) -> Matcher:
 
 
 def _any_at(path: str, predicate: Predicate) -> Matcher:
-    """Return whether any of the values that a path leads to meets the predicate."""
+    """Make the matcher of whether any of the values that a path leads to meets the predicate."""
     return _compile_path(split_path(path), predicate)[0]
 
 
@@ -279,7 +279,7 @@ def _compile_path(names: list[str], predicate: Predicate) -> tuple[Predicate, Pr
         for item in array:
             if item.__class__ is dict and from_dict(item):
                 return True
-        # A name that is a number is a key in the elements that are dicts, and an index as well.
+        # A name that is a number is both a key in the elements that are dicts, and an index.
         return index is not None and index < len(array) and from_index(array[index])
 
     return from_dict, from_list
