@@ -108,7 +108,7 @@ def state_codec(name: str) -> StateCodec:
 
 
 class MsgpackCodec:
-    """Exact for data, and safe to decode whoever wrote the bytes.
+    """Exact for data, and safe to decode, whatever the source of the bytes.
 
     In addition to the types of msgpack (None, bool, int, float, str, bytes, list, dict with any
     keys), it keeps tuple, set, frozenset, ints of any size, complex, datetime, timedelta, and numpy
