@@ -17,7 +17,6 @@ import anyio
 
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.errors import (
     AioStorageError,
@@ -164,7 +163,7 @@ class Connection(sqlite3.Connection):
     def _set(self, key: int, doc: str) -> str:
         try:
             document = load_document(doc)
-            apply_changes(document, self.kept[key])
+            self.kept[key](document)
             return dump_document(document)
         except Exception as error:
             self._error = error
