@@ -22,7 +22,7 @@ from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.plans import Plan
 from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
-from aiostorage.operations import And, Compare, Document, Find, Take
+from aiostorage.operations import Compare, Document, Find, Take
 
 __all__ = ["carry_out_batch"]
 
@@ -77,10 +77,7 @@ async def _take(
         return results
     await commands.client.collections[schema.name].bulk_write(
         [
-            UpdateOne(
-                schema.filter(And((Compare("_id", "eq", uid), first.where))),
-                plan.update,
-            )
+            UpdateOne(schema.with_id(uid, plan.matching), plan.update)
             for plan, uid in zip(plans, ids, strict=False)
         ],
         ordered=False,

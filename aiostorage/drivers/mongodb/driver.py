@@ -205,12 +205,8 @@ class MongoDBDriver:
         """See `aiostorage.protocols.Driver.execute`."""
         commands = self._connected() or await self._connect()
         plan = make_plan(self._schemas[operation.collection], operation)
-        if not isinstance(operation, Find | Count):
-            return cast(T, await self._change(commands, plan))
-        if operation.majority and commands.client.replicated:
-            await self._write(commands, partial(pass_barrier, commands.client))
-            commands = self._connected() or await self._connect()
-        return cast(T, await self._read(commands, partial(commands.carry_out, plan)))
+        carry_out = self._find if isinstance(operation, Find | Count) else self._change
+        return cast(T, await carry_out(commands, plan))
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
@@ -221,8 +217,16 @@ class MongoDBDriver:
             (operation,) = operations
             plan = make_plan(self._schemas[operation.collection], operation)
             if plan.single and not plan.large:
-                return [await self.execute(operation)]
+                carry_out = self._find if isinstance(operation, Find | Count) else self._change
+                return [await carry_out(commands, plan)]
         return await self._write(commands, partial(carry_out_all, commands, operations))
+
+    async def _find(self, commands: Commands, plan: Plan) -> Any:
+        """Carry out one operation that reads."""
+        if plan.operation.majority and commands.client.replicated:
+            await self._write(commands, partial(pass_barrier, commands.client))
+            commands = self._connected() or await self._connect()
+        return await self._read(commands, partial(commands.carry_out, plan))
 
     async def _change(self, commands: Commands, plan: Plan) -> Any:
         """Carry out one operation that writes."""

@@ -146,6 +146,11 @@ class CollectionSchema:
         merged = {path: part for each in parts for path, part in each.items()}
         return merged if len(merged) == sum(map(len, parts)) else {"$and": parts}
 
+    def with_id(self, uid: Any, matching: dict[str, Any]) -> dict[str, Any]:
+        """Return a filter for one document, if it also matches another filter."""
+        one = {"_id": {"$eq": _object_ids(uid)}}
+        return {"$and": [one, matching]} if "_id" in matching else {**one, **matching}
+
     def _compare(self, where: Compare, now: datetime | None) -> dict[str, Any]:
         path, op, value = where.path, where.op, where.value
         if value.__class__ is StoreTime:

@@ -94,7 +94,10 @@ def make_plan(
         case Update(where=where, changes=changes) | Take(where=where, changes=changes):
             large = is_large(schema, operation)
             batched = not schema.blobs and _may_be_batched(operation)
-            one = schema.matches_one(where)
+            plainly = (
+                batched and isinstance(operation, Update) and schema.matches_one_plainly(where)
+            )
+            one = plainly or schema.matches_one(where)
             plan = Plan(operation, schema, schema.filter(where, now), one, large=large)
             plan.update = schema.update(changes, now)
             if isinstance(operation, Take):
@@ -104,7 +107,7 @@ def make_plan(
                     plan.batch = (operation.collection, where, operation.order)
             else:
                 plan.single = one
-                plan.batch = schema.name if batched and schema.matches_one_plainly(where) else None
+                plan.batch = schema.name if plainly else None
             return plan
         case _:
             raise TypeError(f"unknown operation {operation!r}")
