@@ -378,13 +378,15 @@ def busy_state() -> RunState:
 
 def test_the_table_shows_each_worker_or_each_process_if_there_is_no_room() -> None:
     for height, wanted in (
-        (40, r"1 +evaluating +abcdefgh +0\.0 s"),
+        (40, r"1 +evaluating +abcdefgh +1 min 1 s"),
         (10, "1 evaluating, 1 between"),
     ):
         on = console(100, height)
         with display_on(on, PROBLEM, quiet=False) as display:
             assert isinstance(display, LiveDisplay)
-            display.update(busy_state())
+            state = busy_state()
+            state.processes[1].workers[1].since -= 61
+            display.update(state)
         text = on.export_text()
         assert re.search(wanted, text)
         assert "killed" in text
