@@ -8,8 +8,9 @@ still has it. Fairness rests on the queue in `lock_queue`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -38,6 +39,35 @@ MAX_RECEIPTS: Final = 32
 """How many of the last holders the record remembers to have released the lock in good order."""
 
 RELEASING: Final = "releasing the algorithm lock"
+
+
+@dataclass(slots=True)
+class _Claim:
+    """One caller's claim to a lock.
+
+    Attributes
+    ----------
+    uid
+        The experiment.
+    token
+        Names the caller in the record, and its ticket.
+    free, owned
+        The conditions that the lock is free, and that the caller holds it.
+    start
+        When it began to wait, by the clock of the event loop.
+    timeout
+        Seconds to wait.
+    queued
+        Whether it has a ticket.
+    """
+
+    uid: Any
+    token: str
+    free: And
+    owned: And
+    start: float
+    timeout: float
+    queued: bool = False
 
 
 class AlgorithmLocks:
@@ -71,44 +101,33 @@ class AlgorithmLocks:
             raise ValueError(
                 f"retry_interval is a positive number of seconds, not {retry_interval!r}"
             )
-        start = anyio.current_time()
-        async with self._queues.turn(uid, timeout, partial(self._timed_out, uid, start)):
-            record, queued = await self._acquire(uid, token, start, timeout, retry_interval)
-            async with self._held(uid, token, record, queued=queued) as state:
+        free = equal(experiment=uid, locked=0)
+        owned = equal(experiment=uid, owner=token, locked=1)
+        claim = _Claim(uid, token, free, owned, anyio.current_time(), timeout)
+        async with self._queues.turn(uid, timeout, partial(self._timed_out, claim)):
+            record = await self._acquire(claim, retry_interval)
+            async with self._held(claim, record) as state:
                 yield state
 
     # ------------------------------------------------------------------------------- acquire
 
-    async def _acquire(
-        self,
-        uid: Any,
-        token: str,
-        start: float,
-        timeout: float,
-        retry_interval: float,
-    ) -> tuple[Document, bool]:
-        """Take the lock at once if no process waits for it, else by a ticket.
-
-        Returns
-        -------
-        record, queued
-            The lock's record, and whether there is a ticket.
-        """
+    async def _acquire(self, claim: _Claim, retry_interval: float) -> Document:
+        """Take the lock at once if no process waits for it, else by a ticket; return its record."""
+        uid, token = claim.uid, claim.token
         version: object | None = None
-        renew_at = 0.0  # when the ticket has to be renewed; 0 without one
+        renew_at = 0.0  # when the ticket has to be renewed
         try:
             while True:
                 ahead = await self._tickets.ahead(uid, token)
-                if not ahead:
-                    record = await self._take(uid, token, waited=renew_at > 0)
-                    if record is not None:
-                        return record, renew_at > 0
+                if not ahead and (record := await self._take(claim)) is not None:
+                    return record
                 now = anyio.current_time()
-                left = start + timeout - now
+                left = claim.start + claim.timeout - now
                 if left <= 0:
-                    raise await self._timed_out(uid, start)  # noqa: TRY301  cleaned up below
+                    raise await self._timed_out(claim)  # noqa: TRY301  cleaned up below
                 if now >= renew_at:
-                    await (self._tickets.renew if renew_at else self._tickets.draw)(uid, token)
+                    await (self._tickets.renew if claim.queued else self._tickets.draw)(uid, token)
+                    claim.queued = True
                     renew_at = now + self._tickets.renewal_interval
                 limit = min(left, renew_at - now, retry_interval)
                 # those at the back need not see every change: to look costs more than to hold
@@ -118,19 +137,18 @@ class AlgorithmLocks:
                 version = await self._gateway.wait_for_change(ALGO, version, limit - pause)
         except BaseException as error:
             # the lock may be ours by now, although its answer did not arrive
-            give_up = (self._tickets.leave(token), Update(ALGO, _owned(uid, token), unlocked()))
+            give_up = (self._tickets.leave(token), Update(ALGO, claim.owned, unlocked()))
             await self._gateway.compensate(
                 give_up, error, self._lease, "leaving the queue of the algorithm lock"
             )
             raise
 
-    async def _take(self, uid: Any, token: str, *, waited: bool) -> Document | None:
+    async def _take(self, claim: _Claim) -> Document | None:
         """Take the lock if it is free or its holder's lease has expired."""
         # after waiting, look first: a vain attempt to write would keep others from writing
-        free = equal(experiment=uid, locked=0)
-        if not waited and (taken := await self._take_if(free, uid, token)):
+        if not claim.queued and (taken := await self._take_if(claim.free, claim)):
             return taken
-        fields = dict.fromkeys(("locked", "heartbeat", "expires"), True)
+        uid, fields = claim.uid, dict.fromkeys(("locked", "heartbeat", "expires"), True)
         found = await self._records.find(uid, fields)
         if found is None:
             raise LockError(
@@ -138,7 +156,7 @@ class AlgorithmLocks:
                 "does initialize_algorithm_lock"
             )
         if not found.get("locked"):
-            return await self._take_if(free, uid, token)
+            return await self._take_if(claim.free, claim)
         heartbeat, expires = found.get("heartbeat"), found.get("expires")
         # When Oríon's own storage opens the lock of a dead holder and takes it, the dead holder's
         # lease stays there. The later heartbeat shows that the lock has a new holder since.
@@ -148,37 +166,33 @@ class AlgorithmLocks:
         expired = And((*same.conditions, Compare("expires", "lte", NOW)))
         if not await self._gateway.execute(Count(ALGO, expired)):
             return None
-        return await self._take_if(expired, uid, token)
+        return await self._take_if(expired, claim)
 
-    async def _take_if(self, where: And, uid: Any, token: str) -> Document | None:
+    async def _take_if(self, where: And, claim: _Claim) -> Document | None:
         changes = {
             "locked": 1,
-            "owner": token,
+            "owner": claim.token,
             "since": NOW,
             "heartbeat": NOW,
             "expires": StoreTime(self._lease),
         }
-        take = Take(ALGO, where, changes, applied=_owned(uid, token))
-        taken = await self._gateway.execute(take)
+        taken = await self._gateway.execute(Take(ALGO, where, changes, applied=claim.owned))
         return taken[0] if taken else None
 
     # ------------------------------------------------------------------------------- release
 
     @asynccontextmanager
-    async def _held(
-        self, uid: Any, token: str, record: Document, *, queued: bool
-    ) -> AsyncIterator[LockedAlgorithmState]:
+    async def _held(self, claim: _Claim, record: Document) -> AsyncIterator[LockedAlgorithmState]:
         """Give the state to the body; afterwards save it, or keep the old one."""
         state: LockedAlgorithmState | None = None
-        owned = _owned(uid, token)
-        give_up: list[Update | Delete] = [Update(ALGO, owned, unlocked())]
-        if queued:
-            give_up.append(self._tickets.leave(token))
+        give_up: list[Update | Delete] = [Update(ALGO, claim.owned, unlocked())]
+        if claim.queued:
+            give_up.append(self._tickets.leave(claim.token))
 
         async def renew() -> None:
             changes = {"heartbeat": NOW, "expires": StoreTime(self._lease)}
-            if not await self._gateway.execute(Update(ALGO, owned, changes)):
-                raise await self._lost(uid, token)
+            if not await self._gateway.execute(Update(ALGO, claim.owned, changes)):
+                raise await self._lost(claim)
 
         try:
             state = await self._records.decode(record)
@@ -191,39 +205,35 @@ class AlgorithmLocks:
             await self._gateway.compensate(give_up, error, self._lease, RELEASING)
             raise
         # a receipt: it tells that we released the lock, even if others have held it since
-        receipts = [token, *(record.get("released") or ())][:MAX_RECEIPTS]
+        receipts = [claim.token, *(record.get("released") or ())][:MAX_RECEIPTS]
         changes = {**unlocked(), "released": receipts}
         if data is not None and data != record["state"]:
             changes["state"] = data
+        applied = equal(experiment=claim.uid, released=claim.token)
+        release = Update(ALGO, claim.owned, changes, applied)
         try:
-            released = await shielded(
-                self._lease, lambda: self._release(uid, token, changes, queued=queued)
-            )
+            released = await shielded(self._lease, self._releasing(claim, release))
         except TemporaryBackendError as error:
             await self._gateway.compensate(give_up, error, self._lease, RELEASING)
             raise
         except TimeoutError as error:
             raise LockLost(
-                "the lock could not be released within its lease", holder=token
+                "the lock could not be released within its lease", holder=claim.token
             ) from error
-        if not released:
-            raise await self._lost(uid, token)
+        if not released[0]:
+            raise await self._lost(claim)
 
-    async def _release(
-        self, uid: Any, token: str, changes: Mapping[str, Any], *, queued: bool
-    ) -> bool:
-        applied = equal(experiment=uid, released=token)
-        update = Update(ALGO, _owned(uid, token), changes, applied)
-        if not queued:  # then there is no ticket, and no need for a transaction
-            return bool(await self._gateway.execute(update))
-        results = await self._gateway.transact((update, self._tickets.leave(token)))
-        return bool(results[0])
+    def _releasing(self, claim: _Claim, release: Update) -> Callable[[], Awaitable[list[int]]]:
+        """Return the call that releases the lock and the ticket; the first result is the lock's."""
+        if claim.queued:
+            return partial(self._gateway.transact, (release, self._tickets.leave(claim.token)))
+        return partial(self._gateway.transact, (release,))
 
     # -------------------------------------------------------------------------------- errors
 
-    async def _timed_out(self, uid: Any, start: float) -> LockAcquisitionTimeout:
-        waited = anyio.current_time() - start
-        record = await self._records.find(uid, {"state": False}) or {}
+    async def _timed_out(self, claim: _Claim) -> LockAcquisitionTimeout:
+        waited = anyio.current_time() - claim.start
+        record = await self._records.find(claim.uid, {"state": False}) or {}
         owner, since = record.get("owner"), record.get("since")
         reason = "others were before us in the queue"
         if record.get("locked"):
@@ -231,28 +241,24 @@ class AlgorithmLocks:
                 f"{owner or 'an unknown holder'} has held it since {since or 'an unknown time'}"
             )
         return LockAcquisitionTimeout(
-            f"no algorithm lock for experiment {uid!r} in {waited:.3g} s: {reason}",
+            f"no algorithm lock for experiment {claim.uid!r} in {waited:.3g} s: {reason}",
             waited=waited,
             holder=owner,
             since=since,
         )
 
-    async def _lost(self, uid: Any, token: str) -> LockLost:
-        record = await self._records.find(uid, {"state": False}) or {}
+    async def _lost(self, claim: _Claim) -> LockLost:
+        record = await self._records.find(claim.uid, {"state": False}) or {}
         owner, since = record.get("owner"), record.get("since")
-        if record.get("locked") and owner != token:
+        if record.get("locked") and owner != claim.token:
             reason = f"{owner or 'an unknown holder'} has held it since {since}"
         elif record:
             reason = "it was released from outside"
         else:
             reason = "its record was deleted"
         return LockLost(
-            f"the algorithm lock of experiment {uid!r} is no longer held by {token}: {reason}; "
-            "the state was not saved",
+            f"the algorithm lock of experiment {claim.uid!r} is no longer held by {claim.token}: "
+            f"{reason}; the state was not saved",
             holder=owner,
             since=since,
         )
-
-
-def _owned(uid: Any, token: str) -> And:
-    return equal(experiment=uid, owner=token, locked=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from typing import Any, Final
 
 import anyio
@@ -99,12 +100,8 @@ class Tickets:
     async def ahead(self, uid: Any, token: str) -> int:
         """Return how many waiters came before this one and are alive."""
         alive = And((Compare("experiment", "eq", uid), Compare("expires", "gt", NOW)))
-        tokens = [
-            ticket["_id"]
-            for ticket in await self._gateway.execute(
-                Find(WAITERS, alive, {"_id": True}, ("since",), MAX_COUNTED_WAITERS)
-            )
-        ]
+        queue = Find(WAITERS, alive, {"_id": True}, ("since",), MAX_COUNTED_WAITERS)
+        tokens = list(map(itemgetter("_id"), await self._gateway.execute(queue)))
         return tokens.index(token) if token in tokens else len(tokens)
 
     async def draw(self, uid: Any, token: str) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
-
-import anyio.to_thread
 
 from aiostorage._core.documents import document_of, equal
 from aiostorage._core.gateway import Gateway
@@ -103,7 +102,7 @@ class LockRecords:
         elif len(data) <= MAX_INLINE_STATE:
             state = self._codec.decode(data)
         else:
-            state = await anyio.to_thread.run_sync(self._codec.decode, data)
+            state = await asyncio.to_thread(self._codec.decode, data)
         return LockedAlgorithmState(
             state,
             record.get("configuration"),
@@ -120,7 +119,7 @@ class LockRecords:
             return None
         if before is not None and len(before) <= MAX_INLINE_STATE:
             return self._codec.encode(state)
-        return await anyio.to_thread.run_sync(self._codec.encode, state)
+        return await asyncio.to_thread(self._codec.encode, state)
 
 
 def unlocked() -> dict[str, Any]:

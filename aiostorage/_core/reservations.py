@@ -112,9 +112,7 @@ class Reservations:
             "heartbeat": NOW,
         }
         await self._write(trial, RESERVED, changes)
-        trial.results = results
-        trial.status = COMPLETED
-        trial.end_time = datetime.now(UTC)
+        trial._complete(results, datetime.now(UTC))  # noqa: SLF001  checked already
 
     async def set_status(
         self, trial: Trial, status: str, heartbeat: datetime | None, was: str | None

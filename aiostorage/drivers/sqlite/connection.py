@@ -17,7 +17,6 @@ import anyio
 
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.errors import (
     AioStorageError,
@@ -164,7 +163,7 @@ class Connection(sqlite3.Connection):
     def _set(self, key: int, doc: str) -> str:
         try:
             document = load_document(doc)
-            apply_changes(document, self.kept[key])
+            self.kept[key](document)
             return dump_document(document)
         except Exception as error:
             self._error = error
@@ -197,7 +196,7 @@ class _Outcome:
 
 
 class ConnectionThread:
-    """A connection and the thread it lives in.
+    """A connection and the thread it lives in; it opens with its first call.
 
     Parameters
     ----------
@@ -207,6 +206,11 @@ class ConnectionThread:
         Seconds to wait for other processes' transactions.
     pragmas
         Statements that prepare the connection.
+
+    Attributes
+    ----------
+    busy
+        How many calls it has to carry out.
     """
 
     def __init__(self, path: Path, busy_timeout: float, *pragmas: str) -> None:
@@ -217,23 +221,15 @@ class ConnectionThread:
         self.busy = 0
         self._connect = connect
         self._proxy: aiosqlite.Connection
-
-    async def open(self) -> None:
-        """Start the thread and connect."""
-        with _translating():
-            # even the start of a thread is something that the event loop need not wait for
-            self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
-            await self._proxy
-
-    def submit(self, function: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
-        """Call a function in the thread; whoever awaits it must `drain` when cancelled."""
-        return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
+        self._opening: asyncio.Task[None] | None = None
 
     async def call(self, function: Callable[[Connection], T]) -> T:
         """Call a function in the thread; cancelled, wait for its end all the same."""
         self.busy += 1
         try:
             with _translating():
+                if self._opening is None or not self._opening.done():
+                    await self._open()
                 try:
                     return await self.submit(function)
                 except asyncio.CancelledError:
@@ -242,15 +238,48 @@ class ConnectionThread:
         finally:
             self.busy -= 1
 
+    def submit(self, function: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
+        """Call a function in the thread of an open connection.
+
+        A caller that is cancelled while it waits must `drain`.
+        """
+        return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
+
     async def drain(self) -> None:
         """Wait for the end of all calls: the thread would die of an answer to a closed loop."""
         with suppress(ValueError):  # closed meanwhile
             await shielded(None, lambda: self.submit(_nothing))
 
     async def close(self) -> None:
-        """Close the connection, after all that came before; its thread ends."""
+        """Close the connection, after all calls that came before; its thread ends."""
+        opening, self._opening = self._opening, None
         with _translating():
-            await self._proxy.close()
+            if opening is not None:
+                await asyncio.wait([opening])
+                if not _failed(opening):
+                    await self._proxy.close()
+
+    async def _open(self) -> None:
+        """Open the connection, though the caller is cancelled: others may wait for it, too."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._start())
+            self._opening.add_done_callback(_failed)  # asyncio need not warn of its error
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        except BaseException:
+            if opening.done() and self._opening is opening and _failed(opening):
+                self._opening = None  # the next call tries again
+            raise
+
+    async def _start(self) -> None:
+        # even the start of a thread is something that the event loop need not wait for
+        self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
+        await self._proxy
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None
 
 
 def _nothing(_: Connection) -> None:

@@ -10,7 +10,7 @@ cancelled caller cannot leave one behind.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,10 @@ import anyio
 
 from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
-from aiostorage.drivers.sqlite.execution import page, run
+from aiostorage.drivers.sqlite.execution import page, read
 from aiostorage.drivers.sqlite.file_checks import check_place, not_a_database
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
+from aiostorage.drivers.sqlite.readers import Readers
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.tables import prepare
 from aiostorage.errors import (
@@ -43,9 +44,6 @@ __all__ = ["SQLiteDriver", "Synchronous"]
 T = TypeVar("T")
 
 Synchronous = Literal["FULL", "NORMAL"]
-
-MAX_READERS: Final = 2
-"""Connections that read: while one scans, a short read need not wait."""
 
 MIN_POLL_INTERVAL: Final = 0.002
 MAX_POLL_INTERVAL: Final = 0.02
@@ -100,7 +98,7 @@ class SQLiteDriver:
         self._pid = os.getpid()
         self._tables: dict[str, Table] = {}
         self._writer: GroupCommit | None = None
-        self._readers: list[ConnectionThread] = []
+        self._readers = Readers(self._connect)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -133,7 +131,7 @@ class SQLiteDriver:
         self._path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, self._path)
         tables = {c.name: Table(c) for c in layout.collections}
-        thread = await self._connect()
+        thread = self._connect()
         try:
             await thread.call(lambda c: prepare(c, self._path, layout.version, tables.values()))
         except BaseException as error:
@@ -148,43 +146,42 @@ class SQLiteDriver:
         if self._pid != os.getpid():
             return
         writer, readers = self._writer, self._readers
-        self._writer, self._readers = None, []
+        self._writer, self._readers = None, Readers(self._connect)
 
         async def close() -> None:
-            for thread in readers:
-                await thread.close()
+            await readers.aclose()
             if writer is not None:
                 await writer.aclose()
 
         await shielded(None, close)
 
-    async def _connect(self) -> ConnectionThread:
-        thread = ConnectionThread(
+    def _connect(self) -> ConnectionThread:
+        return ConnectionThread(
             self._path, self._busy_timeout, f"PRAGMA synchronous = {self._synchronous}"
         )
-        await thread.open()
-        return thread
 
     # ---------------------------------------------------------------------------- operations
 
-    async def execute(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> Awaitable[T]:
         """See `aiostorage.protocols.Driver.execute`."""
+        writer = self._opened()
         if isinstance(operation, Find | Count):
-            return await self._read(
-                lambda c: cast(T, run(c, self._tables, operation, self._clock()))
+            return self._readers.read(
+                partial(read, tables=self._tables, operation=operation, clock=self._clock)
             )
-        return cast(T, (await self._opened().write((operation,)))[0])
+        return cast(Awaitable[T], writer.write((operation,), single=True))
 
-    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """See `aiostorage.protocols.Driver.transact`."""
-        return await self._opened().write(operations)
+        return self._opened().write(operations)
 
     async def page(
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:
         """See `aiostorage.protocols.Driver.page`."""
+        self._opened()
         table, start = self._tables[find.collection], cast(int, after or 0)
-        return await self._read(
+        return await self._readers.read(
             lambda c: page(c, table, find, after=start, size=size, now=self._clock())
         )
 
@@ -202,28 +199,14 @@ class SQLiteDriver:
         deadline = anyio.current_time() + timeout
         delay = MIN_POLL_INTERVAL
         while True:
-            # a connection's own number, so always the same connection; its own commits don't count
-            version: object = await self._read(_data_version, first=True)
+            self._opened()
+            # each connection counts the others' commits, so it has to be the same one always
+            version: object = await self._readers.read(_data_version, first=True)
             left = deadline - anyio.current_time()
             if version != since or left <= 0:
                 return version
             await anyio.sleep(min(delay, left))
             delay = min(delay * 1.5, MAX_POLL_INTERVAL)
-
-    # -------------------------------------------------------------------------------- reading
-
-    async def _read(self, function: Callable[[Connection], T], *, first: bool = False) -> T:
-        self._opened()
-        reader = self._readers[0] if self._readers else None
-        if not first and reader is not None and reader.busy:
-            reader = min(self._readers, key=lambda r: r.busy)
-        if reader is None or (reader.busy and not first and len(self._readers) < MAX_READERS):
-            reader = await self._connect()
-            if len(self._readers) >= MAX_READERS or self._writer is None:  # meanwhile
-                await shielded(None, reader.close)
-                return await self._read(function, first=first)
-            self._readers.append(reader)
-        return await reader.call(function)
 
     def _opened(self) -> GroupCommit:
         if self._writer is None:

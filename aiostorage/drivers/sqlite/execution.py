@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from aiostorage._core.projection import select
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Take, Update
 
-__all__ = ["Job", "commit", "page", "run"]
+__all__ = ["Job", "Tables", "commit", "page", "read", "run"]
 
 Tables = Mapping[str, Table]
 
@@ -25,7 +24,8 @@ class Job:
     """Operations that happen all or none, and the future of the caller that waits for them."""
 
     operations: Sequence[Operation[Any]]
-    future: asyncio.Future[list[Any]]
+    future: asyncio.Future[Any]
+    single: bool = False
     results: list[Any] | None = None
     error: BaseException | None = None
 
@@ -50,7 +50,7 @@ def commit(
 
 def _carry_out(connection: Connection, tables: Tables, job: Job, now: datetime) -> None:
     # one statement is atomic by itself
-    savepoint = len(job.operations) > 1 or not _is_one_statement(job.operations[0])
+    savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
     try:
         if savepoint:
             connection.statement("SAVEPOINT job")
@@ -91,7 +91,7 @@ def run(connection: Connection, tables: Tables, operation: Operation[Any], now: 
             case Find():
                 # all rows at once: an open cursor would keep the read transaction open
                 rows = connection.statement(*table.find(operation, now, kept)).fetchall()
-                return _selected(table.documents(rows), operation.selection)
+                return table.documents(rows, selection=operation.selection)
             case Count():
                 return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
             case Delete():
@@ -107,6 +107,16 @@ def run(connection: Connection, tables: Tables, operation: Operation[Any], now: 
             kept.clear()
 
 
+def read(
+    connection: Connection,
+    tables: Tables,
+    operation: Operation[Any],
+    clock: Callable[[], datetime],
+) -> Any:
+    """Carry out one operation that only reads, at the time of the clock."""
+    return run(connection, tables, operation, clock())
+
+
 def page(
     connection: Connection, table: Table, find: Find, *, after: int, size: int, now: datetime
 ) -> tuple[list[Document], int | None]:
@@ -119,7 +129,7 @@ def page(
         raise connection.cause_of(error) from error
     finally:
         kept.clear()
-    documents = _selected(table.documents(rows, 1), find.selection)
+    documents = table.documents(rows, 1, find.selection)
     return documents, (rows[-1][0] if len(rows) == size else None)
 
 
@@ -139,15 +149,6 @@ def _take(connection: Connection, table: Table, take: Take, now: datetime) -> li
     for row in rows:
         connection.statement(change, (*values, row[0]))
     return table.changed(rows, take.changes, now)
-
-
-def _selected(
-    documents: Iterable[Document], selection: Mapping[str, bool] | None
-) -> list[Document]:
-    """Keep what a selection asks for; without one nothing is copied, for the rows are ours."""
-    if not selection:
-        return list(documents)
-    return [select(document, selection) for document in documents]
 
 
 def _duplicate(table: Table, error: sqlite3.IntegrityError, document: Document) -> Exception:

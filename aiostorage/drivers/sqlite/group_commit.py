@@ -41,12 +41,15 @@ class GroupCommit:
         self._queue: list[Job] = []
         self._flusher: asyncio.Task[None] | None = None
 
-    def write(self, operations: Sequence[Operation[Any]]) -> asyncio.Future[list[Any]]:
+    def write(
+        self, operations: Sequence[Operation[Any]], *, single: bool = False
+    ) -> asyncio.Future[Any]:
         """Carry out operations, all or none; the results come after the commit.
 
-        If the future is cancelled before the transaction has begun, it never happens.
+        If the future is cancelled before the transaction has begun, it never happens. With `single`
+        its result is that of the only operation, else a list.
         """
-        job = Job(operations, asyncio.get_running_loop().create_future())
+        job = Job(operations, asyncio.get_running_loop().create_future(), single)
         self._queue.append(job)
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush())
@@ -91,7 +94,7 @@ def _answer(job: Job) -> None:
     if job.future.done():
         return
     if job.error is None and job.results is not None:
-        job.future.set_result(job.results)
+        job.future.set_result(job.results[0] if job.single else job.results)
     elif isinstance(job.error, AioStorageError):
         job.future.set_exception(job.error)
     elif isinstance(job.error, Exception):

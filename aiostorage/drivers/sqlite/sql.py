@@ -10,13 +10,15 @@ and that asks `aiostorage._core.query`, so that its meaning is written once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import methodcaller
 from typing import Any, Final, assert_never
 
+from aiostorage._core.changes import compile_changes
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
+from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
@@ -41,7 +43,7 @@ MATCH: Final = "aiostorage_match"
 """SQL function ``(key, doc)``: whether a condition that is kept as number `key` holds in `doc`."""
 
 SET: Final = "aiostorage_set"
-"""SQL function ``(key, doc)``: `doc` with the changes that are kept as number `key`."""
+"""SQL function ``(key, doc)``: `doc` as the function that is kept as number `key` changes it."""
 
 Kept = list[Any]
 """Objects that the SQL functions of a statement need; their index stands for them in the SQL."""
@@ -67,6 +69,13 @@ def _moment(value: StoreTime, now: datetime) -> datetime:
 def _keep(kept: Kept, value: Any) -> int:
     kept.append(value)
     return len(kept) - 1
+
+
+def _text_changes(changes: dict[str, Any]) -> Callable[[Document], None]:
+    """Return the function that changes a document which becomes text at once: without copies."""
+    if all(map(str.isidentifier, changes)):  # plain names: nothing to split or to check
+        return methodcaller("update", changes)
+    return compile_changes(changes)
 
 
 @lru_cache(maxsize=256)
@@ -170,7 +179,12 @@ class Table:
         values.append(dump_document(document))
         return tuple(values)
 
-    def documents(self, rows: Iterable[Sequence[Any]], start: int = 0) -> list[Document]:
+    def documents(
+        self,
+        rows: Iterable[Sequence[Any]],
+        start: int = 0,
+        selection: Mapping[str, bool] | None = None,
+    ) -> list[Document]:
         """Return the documents of rows, whose columns begin with number `start`."""
         documents = []
         for row in rows:
@@ -178,7 +192,8 @@ class Table:
             for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
                 if value is not None:
                     document[name] = datetime.fromisoformat(value) if kind == "time" else value
-            documents.append(document)
+            # nothing else refers to the document, so without a selection it need not be copied
+            documents.append(select(document, selection) if selection else document)
         return documents
 
     def _column_value(self, name: str, kind: str, value: Any, now: datetime) -> Any:
@@ -259,10 +274,11 @@ class Table:
         }
         rest = {path: value for path, value in changes.items() if path not in columns}
         documents = self.documents(rows, 1)
+        change = compile_changes(rest) if rest else None
         for document in documents:
             document.update(columns)
-            if rest:
-                apply_changes(document, rest)
+            if change is not None:
+                change(document)
         return documents
 
     def _order(self, names: tuple[str, ...]) -> str:
@@ -295,7 +311,7 @@ class Table:
         params = list(columns.values())
         if rest:
             sets.append(f"doc = {SET}(?, doc)")
-            params.append(_keep(kept, rest))
+            params.append(_keep(kept, _text_changes(rest)))
         # an update without changes still counts its matches
         return (", ".join(sets) if sets else "seq = seq"), params
 
