@@ -20,7 +20,7 @@ from aiostorage.cli.summary import open_existing
 from aiostorage.cli.text import plural, span
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import open_storage
-from aiostorage.orion.import_export import (
+from aiostorage.orion import (
     Counts,
     Progress,
     export_orion,
