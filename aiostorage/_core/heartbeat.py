@@ -1,4 +1,4 @@
-"""Something that has to be repeated while a body runs."""
+"""Heartbeats: a call that is repeated in the background while a body runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from aiostorage._core.cancellation import shielded
+from aiostorage._core.cancellation import wait_until_done
 from aiostorage.errors import AioStorageError, BackendError
 
 __all__ = ["repeating"]
@@ -18,25 +18,24 @@ log = logging.getLogger("aiostorage")
 
 
 @asynccontextmanager
-async def repeating(beat: Callable[[], Awaitable[object]], every: float) -> AsyncIterator[None]:
-    """Call `beat` every so many seconds while the body runs.
+async def repeating(beat: Callable[[], Awaitable[object]], interval: float) -> AsyncIterator[None]:
+    """Call `beat` every `interval` seconds while the body runs.
 
-    An engine that fails for a while is no reason to stop either of them: the next beat may get
-    through. Any other error of `beat` means that what it kept alive is gone: the body is cancelled
-    and the error raised in its stead.
+    When the engine fails, both go on: the next beat may succeed. Any other error of `beat` means
+    that what it keeps alive is lost: the body is cancelled, and the error is raised instead.
     """
-    gone: AioStorageError | None = None
+    lost: AioStorageError | None = None
 
     async def beating() -> None:
-        nonlocal gone
+        nonlocal lost
         while True:
-            await anyio.sleep(every)
+            await anyio.sleep(interval)
             try:
                 await beat()
             except BackendError as error:
                 log.warning("a heartbeat did not get through: %s", error)
             except AioStorageError as error:
-                gone = error
+                lost = error
                 scope.cancel()
                 return
 
@@ -47,6 +46,7 @@ async def repeating(beat: Callable[[], Awaitable[object]], every: float) -> Asyn
             yield
         finally:
             task.cancel()
-            await shielded(None, lambda: asyncio.wait([task]))
-    if gone is not None and scope.cancelled_caught:
-        raise gone
+            with anyio.CancelScope(shield=True):
+                await wait_until_done(task)
+    if lost is not None and scope.cancelled_caught:
+        raise lost

@@ -172,7 +172,8 @@ class ImportPlanner:
         try:
             planned.state = await anyio.to_thread.run_sync(self._decode_state, encoded)
             # Encode it: nothing else shows whether the storage's codec supports it.
-            await self._storage._locks.record(planned.uid, {}, 0, planned.state)  # noqa: SLF001
+            records = self._storage._lock_records  # noqa: SLF001  there is no public way
+            await records.document(planned.uid, {}, 0, planned.state)
         except EncodingError as error:
             raise EncodingError(
                 f"the algorithm's state of {planned.source.title}: {error}", path=error.path

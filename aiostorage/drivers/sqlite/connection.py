@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -84,6 +84,11 @@ class Connection(sqlite3.Connection):
     ----------
     pragmas
         Statements that prepare a connection.
+
+    Attributes
+    ----------
+    kept
+        What the SQL functions of the running statement need.
     """
 
     def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
@@ -92,7 +97,7 @@ class Connection(sqlite3.Connection):
         self.openings = 0
         with _gate:
             self._open()
-        self._kept: list[Any] = []
+        self.kept: list[Any] = []
         self._error: Exception | None = None
         self._loaded: tuple[str, Document] = ("", {})
 
@@ -108,16 +113,19 @@ class Connection(sqlite3.Connection):
         self.create_function(SET, 2, self._set, deterministic=True)
         _connections.add(self)
 
+    statement = sqlite3.Connection.execute
+    """Execute a statement."""
+
     def execute(self, sql: Any, parameters: Any = (), /) -> Any:
         """Execute a statement, or call a function with this connection."""
         if not callable(sql):
-            return super().execute(sql, parameters)
+            return self.statement(sql, parameters)
         with _gate:
             if self._closed:
                 self._open()
             if not self._prepared:
                 for pragma in self._pragmas:
-                    super().execute(pragma).fetchall()
+                    self.statement(pragma).fetchall()
                 self._prepared = True
             return _Outcome(sql(self))
 
@@ -132,35 +140,10 @@ class Connection(sqlite3.Connection):
         super().close()
         self._closed = True
 
-    def keep(self, value: Any) -> int:
-        """Keep what a function of the next statement needs."""
-        self._kept.append(value)
-        return len(self._kept) - 1
-
-    def run(self, statement: tuple[str, list[Any]]) -> sqlite3.Cursor:
-        """Execute a compiled statement that answers no rows."""
-        try:
-            return super().execute(*statement)
-        except sqlite3.OperationalError as error:
-            raise self.cause_of(error) from error
-        finally:
-            if self._kept:
-                self._kept.clear()
-
-    def rows(self, statement: tuple[str, list[Any]]) -> list[tuple[Any, ...]]:
-        """Execute a compiled statement and fetch all: an open cursor would hold the lock."""
-        try:
-            return super().execute(*statement).fetchall()
-        except sqlite3.OperationalError as error:
-            raise self.cause_of(error) from error
-        finally:
-            if self._kept:
-                self._kept.clear()
-
     def back_out(self) -> None:
         """Roll back what is open, if anything is."""
         if self.in_transaction:
-            super().execute("ROLLBACK")
+            self.statement("ROLLBACK")
 
     def cause_of(self, error: Exception) -> Exception:
         """Answer what one of our functions raised, which SQLite does not pass on."""
@@ -173,7 +156,7 @@ class Connection(sqlite3.Connection):
             if text != doc:
                 document = load_document(doc)
                 self._loaded = doc, document
-            return cast(bool, self._kept[key](document))
+            return cast(bool, self.kept[key](document))
         except Exception as error:
             self._error = error
             raise
@@ -181,7 +164,7 @@ class Connection(sqlite3.Connection):
     def _set(self, key: int, doc: str) -> str:
         try:
             document = load_document(doc)
-            apply_changes(document, self._kept[key])
+            apply_changes(document, self.kept[key])
             return dump_document(document)
         except Exception as error:
             self._error = error
@@ -242,23 +225,27 @@ class ConnectionThread:
             self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
             await self._proxy
 
+    def submit(self, function: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
+        """Call a function in the thread; whoever awaits it must `drain` when cancelled."""
+        return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
+
     async def call(self, function: Callable[[Connection], T]) -> T:
         """Call a function in the thread; cancelled, wait for its end all the same."""
         self.busy += 1
         try:
             with _translating():
                 try:
-                    return await self._carry_out(function)
+                    return await self.submit(function)
                 except asyncio.CancelledError:
-                    # the thread would die of an answer to an event loop that is closed by then
-                    with suppress(ValueError):  # closed meanwhile
-                        await shielded(None, lambda: self._carry_out(_nothing))
+                    await self.drain()
                     raise
         finally:
             self.busy -= 1
 
-    async def _carry_out(self, function: Callable[[Connection], T]) -> T:
-        return cast(T, await self._proxy.execute_fetchall(cast(str, function)))
+    async def drain(self) -> None:
+        """Wait for the end of all calls: the thread would die of an answer to a closed loop."""
+        with suppress(ValueError):  # closed meanwhile
+            await shielded(None, lambda: self.submit(_nothing))
 
     async def close(self) -> None:
         """Close the connection, after all that came before; its thread ends."""
