@@ -44,8 +44,8 @@ T_co = TypeVar("T_co", covariant=True)
 class StoreTime:
     """The store's own clock at the moment the operation is carried out, plus `offset` seconds.
 
-    It takes the place of a datetime in the value of a `Compare` and in the top-level values of `changes` and
-    inserted documents, always of a declared field of kind ``time``.
+    It takes the place of a datetime in the value of a `Compare`, and in the top-level values of
+    `changes` and of inserted documents, always of a declared field of kind ``time``.
     """
 
     offset: float = 0.0

@@ -63,8 +63,8 @@ class SQLiteDriver:
     path
         The file; made with mode 0600 when it is missing. Its directory must exist.
     synchronous
-        ``FULL``: a write that has returned survives a power cut. ``NORMAL``: it survives the death of
-        the process, but a power cut may lose the last commits (the file stays sound); several
+        ``FULL``: a write that has returned survives a power cut. ``NORMAL``: it survives the death
+        of the process, but a power cut may lose the last commits (the file stays sound); several
         times faster when few tasks write at a time. See SQLite's ``PRAGMA synchronous``.
     busy_timeout
         Seconds that one attempt waits for other processes' transactions; the retry policy decides

@@ -1,4 +1,4 @@
-"""Checks of a path before SQLite opens it: can its write-ahead log work there?"""
+"""Checks of a path before SQLite opens it: whether its write-ahead log can work there."""
 
 from __future__ import annotations
 
