@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiostorage import Storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO
 from aiostorage.cli.demo.run_state import Best
 from aiostorage.errors import ConfigurationError, NotADatabaseError
@@ -170,7 +171,7 @@ async def _survey_one(storage: Storage, config: Mapping[str, Any]) -> Survey:
 
 async def _lock_of(storage: Storage, uid: Uid) -> LockView | None:
     """Look at the lock without its state, which may be in a codec that is not ours to read."""
-    found = await storage.collections.find(ALGO, {"experiment": uid}, {"state": False})
+    found = await CollectionAccess(storage).find(ALGO, {"experiment": uid}, {"state": False})
     if not found:
         return None
     record = found[0]

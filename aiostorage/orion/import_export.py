@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 
 import anyio.to_thread
 
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.state import PickleCodec
 from aiostorage._core.storage import Storage
@@ -220,9 +221,9 @@ async def _read_database(url: str, report: Callable[[Progress], None]) -> _Docum
         )
     documents: _Documents = {name: [] for name in _COLLECTIONS}
     async with _database(url) as storage:
-        total = sum([await storage.collections.count(name, {}) for name in _COLLECTIONS])
+        total = sum([await CollectionAccess(storage).count(name, {}) for name in _COLLECTIONS])
         for name in _COLLECTIONS:
-            async for page in storage.collections.pages(name, {}, PAGE):
+            async for page in CollectionAccess(storage).pages(name, {}, PAGE):
                 documents[name] += page
                 report(Progress("read", sum(map(len, documents.values())), total))
     nameless = sum(not isinstance(one.get("name"), str) for one in documents[EXPERIMENTS])
@@ -294,7 +295,7 @@ async def _collected(
     """Answer what the storage holds, as Oríon's PickledDB would have it; and stray trials."""
     configs = await storage.fetch_experiments({})
     ids = renumbered([config["_id"] for config in configs])
-    total = await storage.collections.count(TRIALS, {})
+    total = await CollectionAccess(storage).count(TRIALS, {})
     documents: _Documents = {name: [] for name in _COLLECTIONS}
     for done, config in enumerate(configs):
         report(Progress(EXPERIMENTS, done, len(configs)))

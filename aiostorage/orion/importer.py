@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
@@ -69,6 +70,7 @@ class Importer:
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self._storage = storage
+        self._collections = CollectionAccess(storage)
         self._origin = origin
         self._state_of = state_of
         self._overwrite = overwrite
@@ -121,7 +123,7 @@ class Importer:
         self, studies: Sequence[Study], stored: Mapping[Any, Document]
     ) -> dict[Any, Any]:
         """Settle which experiment gets which ``_id``; one that is there keeps the one it has."""
-        records = await self._storage.collections.find(ALGO, {}, {"experiment": 1})
+        records = await self._collections.find(ALGO, {}, {"experiment": 1})
         taken = {config["_id"] for config in stored.values()}
         taken.update(record["experiment"] for record in records)  # also what lost its experiment
         ids = {study.uid: stored[study.key]["_id"] for study in studies if study.key in stored}
@@ -145,7 +147,7 @@ class Importer:
             target.verdict = "replaced"
             return
         selection = {"id": 1, "status": 1, "results": 1}
-        there = await self._storage.collections.find(TRIALS, {"experiment": target.uid}, selection)
+        there = await self._collections.find(TRIALS, {"experiment": target.uid}, selection)
         target.before = len(there)
         for document in there:
             trial = target.study.trials.get(document["id"])
@@ -206,7 +208,7 @@ class Importer:
             )
             configuration = lock.get("configuration")
             if configuration and configuration != experiment.algorithm:
-                await self._storage.collections.update(
+                await self._collections.update(
                     ALGO, {"experiment": target.uid}, {"configuration": configuration}
                 )
         self._progress(Progress(EXPERIMENTS, len(todo), len(todo)))
@@ -232,13 +234,13 @@ class Importer:
                     trial["experiment"] = target.uid
                     if trial["_id"] in taken:
                         trial["_id"] = new_id()
-                await self._storage.collections.insert(TRIALS, batch)
+                await self._collections.insert(TRIALS, batch)
                 done += len(batch)
         self._progress(Progress(TRIALS, done, total))
 
     async def _taken(self, batch: Sequence[Document]) -> set[Any]:
         query = {"_id": {"$in": [trial["_id"] for trial in batch]}}
-        found = await self._storage.collections.find(TRIALS, query, {"_id": 1})
+        found = await self._collections.find(TRIALS, query, {"_id": 1})
         return {document["_id"] for document in found}
 
     # --------------------------------------------------------------------------- verifying
@@ -259,7 +261,7 @@ class Importer:
                 raise BackendError(f"benchmark {benchmark['name']!r} was written, but is not there")
 
     async def _count(self, collection: str, **query: Any) -> int:
-        return await self._storage.collections.count(collection, query)
+        return await self._collections.count(collection, query)
 
     def _count_trials(self) -> Count:
         count = Count()

@@ -31,11 +31,12 @@ import orion.storage.base as orion_base
 from orion.core.worker.trial import Trial as OrionTrial
 
 from aiostorage import errors
-from aiostorage._core.collection_access import Collections
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.projection import check_selection, select
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.factory import setup_storage
 from aiostorage.orion.conversion import listed, naive
+from aiostorage.sync.collection_calls import call_collections
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Trial
 
@@ -420,35 +421,35 @@ class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is 
         if query is None:
             given = data if isinstance(data, list | tuple) else [data]
             documents = listed(given)
-            count = self._ask(Collections.insert, collection_name, documents)
+            count = self._ask(CollectionAccess.insert, collection_name, documents)
             for document, stored in zip(given, documents, strict=True):
                 document["_id"] = stored["_id"]
             return count
-        return self._ask(Collections.update, collection_name, listed(query), listed(data))
+        return self._ask(CollectionAccess.update, collection_name, listed(query), listed(data))
 
     def read(self, collection_name: str, query: Any = None, selection: Any = None) -> Any:
         """Answer what matches."""
-        found = self._ask(Collections.find, collection_name, listed(query), selection)
+        found = self._ask(CollectionAccess.find, collection_name, listed(query), selection)
         return naive(found)
 
     def read_and_write(
         self, collection_name: str, query: Any, data: Any, selection: Any = None
     ) -> Any:
         """Set `data` in the first match and answer it."""
-        taken = self._ask(Collections.take, collection_name, listed(query), listed(data))
+        taken = self._ask(CollectionAccess.take, collection_name, listed(query), listed(data))
         return None if taken is None else select(naive(taken), check_selection(selection))
 
     def count(self, collection_name: str, query: Any = None) -> int:
         """Count what matches."""
-        return self._ask(Collections.count, collection_name, listed(query))
+        return self._ask(CollectionAccess.count, collection_name, listed(query))
 
     def remove(self, collection_name: str, query: Any) -> int:
         """Delete what matches; answer how many did."""
-        return self._ask(Collections.delete, collection_name, listed(query))
+        return self._ask(CollectionAccess.delete, collection_name, listed(query))
 
     def _ask(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
         with _orions_errors():
-            return self._storage.in_collections(method, *args)
+            return call_collections(self._storage, method, *args)
 
 
 def _names_no_database(url: str) -> bool:

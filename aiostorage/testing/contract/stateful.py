@@ -256,7 +256,7 @@ class StorageMachine(RuleBasedStateMachine):
     def mark(self, query: str, mark: int) -> None:
         """Set a field of all trials that match."""
         where, matches = QUERIES[query]
-        changes = {"mark.at": mark}
+        changes: dict[str, Any] = {"mark.at": mark}
         models = list(filter(matches, self.trials.values()))
         self.expect(lambda s, _: s.update_trials(uid="e", where=where, **changes), len(models))
         for model in models:
