@@ -18,9 +18,10 @@ from typing import Any, Final, TypeVar, assert_never, cast
 import anyio
 import anyio.lowlevel
 
+from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import apply_changes, copy_tree, select
 from aiostorage._core.query import compile_condition
-from aiostorage.errors import DuplicateKeyError, StorageClosedError
+from aiostorage.errors import ConfigurationError, DuplicateKeyError, StorageClosedError
 from aiostorage.operations import (
     EVERYTHING,
     And,
@@ -41,7 +42,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["MemoryDriver"]
+__all__ = ["MemoryDriver", "driver_from_options"]
 
 T = TypeVar("T")
 
@@ -424,3 +425,17 @@ def _resolved(condition: Condition, now: datetime) -> Condition:
             return Or(tuple(_resolved(c, now) for c in conditions))
         case _:
             assert_never(condition)
+
+
+def driver_from_options(*, url: str | None = None) -> MemoryDriver:
+    """Return an empty engine.
+
+    Raises
+    ------
+    ConfigurationError
+        The URL says more than ``memory://``.
+    """
+    if url not in (None, "memory://", "memory:///"):
+        shown = hide_credentials(url or "")
+        raise ConfigurationError(f"a storage in memory has no name and no options: {shown!r}")
+    return MemoryDriver()
