@@ -8,7 +8,7 @@ engine has to provide; `aiostorage.testing.DriverContract` checks that.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
@@ -106,11 +106,11 @@ class Driver(Protocol):
         """
         ...
 
-    async def execute(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> Awaitable[T]:
         """Carry out one operation and return its result."""
         ...
 
-    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """Carry out all operations in order, or none of them; return their results."""
         ...
 

@@ -15,7 +15,7 @@ from aiostorage import Experiment, Storage, open_storage
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Keep, Table
+from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.operations import And, Compare, StoreTime, Take, Update
 from benchmarks.workload import Measure, cycle, fill, rate, reserve
 
@@ -70,15 +70,15 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
     uid = connection.execute("SELECT _id FROM experiments").fetchone()[0]
     table = Table(next(c for c in LAYOUT.collections if c.name == TRIALS))
 
-    keep: Keep = connection.keep
+    kept = connection.kept
     where = And((Compare("experiment", "eq", uid), PENDING))
     take = Take(TRIALS, where, {}, order=("submit_time",))
     reserved = {"status": "reserved", "worker": "w", "start_time": NOW, "heartbeat": NOW}
 
     def reserve_one() -> object:
         now = datetime.now(UTC)
-        chosen, params = table.chosen(take, now, keep)
-        change, values = table.change(reserved, now, keep)
+        chosen, params = table.chosen(take, now, kept)
+        change, values = table.change(reserved, now, kept)
         connection.execute("BEGIN IMMEDIATE")
         row = connection.execute(chosen, params).fetchone()
         connection.execute(change, [*values, row[0]])
@@ -86,11 +86,11 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
         return row[3]
 
     def update_one(update: Update) -> None:
-        statement, params = table.update(update, datetime.now(UTC), keep)
+        statement, params = table.update(update, datetime.now(UTC), kept)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(statement, params)
         connection.execute("COMMIT")
-        connection._kept.clear()  # noqa: SLF001  what the driver does after a statement
+        kept.clear()  # as the driver does after a statement
 
     results = [{"name": "objective", "type": "objective", "value": 0.5}]
     completed = {"results": results, "status": "completed", "end_time": NOW, "heartbeat": NOW}

@@ -165,7 +165,7 @@ class Importer:
         try:
             target.state = await anyio.to_thread.run_sync(self._state_of, encoded)
             # only this says whether the storage's codec can hold it
-            await self._storage._locks.record(target.uid, {}, 0, target.state)  # noqa: SLF001
+            await self._storage._lock_records.document(target.uid, {}, 0, target.state)  # noqa: SLF001
         except EncodingError as error:
             raise EncodingError(
                 f"the algorithm's state of {target.study.title}: {error}", path=error.path

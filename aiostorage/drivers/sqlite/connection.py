@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -17,7 +17,6 @@ import anyio
 
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.errors import (
     AioStorageError,
@@ -84,6 +83,11 @@ class Connection(sqlite3.Connection):
     ----------
     pragmas
         Statements that prepare a connection.
+
+    Attributes
+    ----------
+    kept
+        What the SQL functions of the running statement need.
     """
 
     def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
@@ -92,7 +96,7 @@ class Connection(sqlite3.Connection):
         self.openings = 0
         with _gate:
             self._open()
-        self._kept: list[Any] = []
+        self.kept: list[Any] = []
         self._error: Exception | None = None
         self._loaded: tuple[str, Document] = ("", {})
 
@@ -108,16 +112,19 @@ class Connection(sqlite3.Connection):
         self.create_function(SET, 2, self._set, deterministic=True)
         _connections.add(self)
 
+    statement = sqlite3.Connection.execute
+    """Execute a statement."""
+
     def execute(self, sql: Any, parameters: Any = (), /) -> Any:
         """Execute a statement, or call a function with this connection."""
         if not callable(sql):
-            return super().execute(sql, parameters)
+            return self.statement(sql, parameters)
         with _gate:
             if self._closed:
                 self._open()
             if not self._prepared:
                 for pragma in self._pragmas:
-                    super().execute(pragma).fetchall()
+                    self.statement(pragma).fetchall()
                 self._prepared = True
             return _Outcome(sql(self))
 
@@ -132,35 +139,10 @@ class Connection(sqlite3.Connection):
         super().close()
         self._closed = True
 
-    def keep(self, value: Any) -> int:
-        """Keep what a function of the next statement needs."""
-        self._kept.append(value)
-        return len(self._kept) - 1
-
-    def run(self, statement: tuple[str, list[Any]]) -> sqlite3.Cursor:
-        """Execute a compiled statement that answers no rows."""
-        try:
-            return super().execute(*statement)
-        except sqlite3.OperationalError as error:
-            raise self.cause_of(error) from error
-        finally:
-            if self._kept:
-                self._kept.clear()
-
-    def rows(self, statement: tuple[str, list[Any]]) -> list[tuple[Any, ...]]:
-        """Execute a compiled statement and fetch all: an open cursor would hold the lock."""
-        try:
-            return super().execute(*statement).fetchall()
-        except sqlite3.OperationalError as error:
-            raise self.cause_of(error) from error
-        finally:
-            if self._kept:
-                self._kept.clear()
-
     def back_out(self) -> None:
         """Roll back what is open, if anything is."""
         if self.in_transaction:
-            super().execute("ROLLBACK")
+            self.statement("ROLLBACK")
 
     def cause_of(self, error: Exception) -> Exception:
         """Answer what one of our functions raised, which SQLite does not pass on."""
@@ -173,7 +155,7 @@ class Connection(sqlite3.Connection):
             if text != doc:
                 document = load_document(doc)
                 self._loaded = doc, document
-            return cast(bool, self._kept[key](document))
+            return cast(bool, self.kept[key](document))
         except Exception as error:
             self._error = error
             raise
@@ -181,7 +163,7 @@ class Connection(sqlite3.Connection):
     def _set(self, key: int, doc: str) -> str:
         try:
             document = load_document(doc)
-            apply_changes(document, self._kept[key])
+            self.kept[key](document)
             return dump_document(document)
         except Exception as error:
             self._error = error
@@ -214,7 +196,7 @@ class _Outcome:
 
 
 class ConnectionThread:
-    """A connection and the thread it lives in.
+    """A connection and the thread it lives in; it opens with its first call.
 
     Parameters
     ----------
@@ -224,6 +206,11 @@ class ConnectionThread:
         Seconds to wait for other processes' transactions.
     pragmas
         Statements that prepare the connection.
+
+    Attributes
+    ----------
+    busy
+        How many calls it has to carry out.
     """
 
     def __init__(self, path: Path, busy_timeout: float, *pragmas: str) -> None:
@@ -234,36 +221,65 @@ class ConnectionThread:
         self.busy = 0
         self._connect = connect
         self._proxy: aiosqlite.Connection
-
-    async def open(self) -> None:
-        """Start the thread and connect."""
-        with _translating():
-            # even the start of a thread is something that the event loop need not wait for
-            self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
-            await self._proxy
+        self._opening: asyncio.Task[None] | None = None
 
     async def call(self, function: Callable[[Connection], T]) -> T:
         """Call a function in the thread; cancelled, wait for its end all the same."""
         self.busy += 1
         try:
             with _translating():
+                if self._opening is None or not self._opening.done():
+                    await self._open()
                 try:
-                    return await self._carry_out(function)
+                    return await self.submit(function)
                 except asyncio.CancelledError:
-                    # the thread would die of an answer to an event loop that is closed by then
-                    with suppress(ValueError):  # closed meanwhile
-                        await shielded(None, lambda: self._carry_out(_nothing))
+                    await self.drain()
                     raise
         finally:
             self.busy -= 1
 
-    async def _carry_out(self, function: Callable[[Connection], T]) -> T:
-        return cast(T, await self._proxy.execute_fetchall(cast(str, function)))
+    def submit(self, function: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
+        """Call a function in the thread of an open connection.
+
+        A caller that is cancelled while it waits must `drain`.
+        """
+        return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
+
+    async def drain(self) -> None:
+        """Wait for the end of all calls: the thread would die of an answer to a closed loop."""
+        with suppress(ValueError):  # closed meanwhile
+            await shielded(None, lambda: self.submit(_nothing))
 
     async def close(self) -> None:
-        """Close the connection, after all that came before; its thread ends."""
+        """Close the connection, after all calls that came before; its thread ends."""
+        opening, self._opening = self._opening, None
         with _translating():
-            await self._proxy.close()
+            if opening is not None:
+                await asyncio.wait([opening])
+                if not _failed(opening):
+                    await self._proxy.close()
+
+    async def _open(self) -> None:
+        """Open the connection, though the caller is cancelled: others may wait for it, too."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._start())
+            self._opening.add_done_callback(_failed)  # asyncio need not warn of its error
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        except BaseException:
+            if opening.done() and self._opening is opening and _failed(opening):
+                self._opening = None  # the next call tries again
+            raise
+
+    async def _start(self) -> None:
+        # even the start of a thread is something that the event loop need not wait for
+        self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
+        await self._proxy
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None
 
 
 def _nothing(_: Connection) -> None:
