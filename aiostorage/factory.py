@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["ENTRY_POINTS", "StorageFactory", "open_storage", "setup_storage", "storage_factory"]
 
 ENTRY_POINTS: Final = "aiostorage.drivers"
-"""Entry point group of other people's engines.
+"""Entry point group of engines from other packages.
 
-An entry point's name is the type and the URL scheme. It names a callable that makes a
-`aiostorage.protocols.Driver` of keyword options; from a URL it is called with the option `url`,
-the whole URL, and those that came beside it.
+An entry point's name is the type and the URL scheme. Its object is a callable that makes an
+`aiostorage.protocols.Driver` of keyword options. For a URL it is called with the option `url`, the
+whole URL, and with the options that were passed beside it.
 """
 
 LEGACY: Final = "legacy"
 """The type of a storage that is configured by one of Oríon's databases."""
 
 _SETTINGS: Final = ("retry", "lost_after", "lock_lease", "state_codec")
-"""Options of a storage whatever its engine."""
+"""Options that a storage has on every engine."""
 
 
 def open_storage(
@@ -54,7 +54,7 @@ def open_storage(
         scheme of an installed engine. Options of the engine may stand in the query:
         ``sqlite:///tune.db?synchronous=NORMAL``.
     retry
-        How often and how long to try what fails in a way that may pass.
+        How often and how long to retry temporary errors.
     lost_after
         Seconds without a heartbeat after which a reserved trial counts as lost.
     lock_lease
@@ -67,12 +67,12 @@ def open_storage(
     Returns
     -------
     Storage
-        Not opened yet: nothing is read or written before ``async with`` or the first call.
+        Not opened yet: it reads and writes nothing before ``async with`` or the first call.
 
     Raises
     ------
     UnknownStorageType
-        No engine has that scheme; lists those that there are.
+        No engine has that scheme; the error lists those that there are.
     ConfigurationError
         The URL or an option cannot work.
 
@@ -113,7 +113,7 @@ class StorageFactory:
         Raises
         ------
         UnknownStorageType
-            No engine has that name; lists those that there are.
+            No engine has that name; the error lists those that there are.
         ConfigurationError
             An option cannot work.
         """
@@ -149,7 +149,7 @@ def _entry_points() -> EntryPoints:
     return entry_points(group=ENTRY_POINTS)
 
 
-storage_factory = StorageFactory()
+storage_factory: Final[StorageFactory] = StorageFactory()
 
 
 def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = False) -> Storage:
@@ -247,7 +247,7 @@ _BUILT_IN: Final[dict[str, _BuiltIn]] = {
 
 
 def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | None = None) -> Driver:
-    """Make the engine that stands for one of Oríon's databases: the type ``legacy``."""
+    """Make the driver that takes the place of one of Oríon's databases: the type ``legacy``."""
     if url is not None:
         raise ConfigurationError("`legacy` is no URL scheme; it is a type with a `database`")
     options = dict(database or {})

@@ -58,7 +58,9 @@ class LoopThread:
         self.calls: set[LoopCall] = set()
         self.failure: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop
-        self.thread = threading.Thread(target=self._main, name="aiostorage", daemon=True)
+        self.thread: threading.Thread = threading.Thread(
+            target=self._main, name="aiostorage", daemon=True
+        )
         self._on_close = on_close
         self._ready = threading.Event()
         self._end: asyncio.Event

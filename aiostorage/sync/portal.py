@@ -41,7 +41,7 @@ class Portal:
     def __init__(
         self, on_close: Callable[[], Awaitable[object]], *, in_running_loop: bool = False
     ) -> None:
-        self.in_running_loop = in_running_loop
+        self.in_running_loop: bool = in_running_loop
         self._on_close = on_close
         self._closed = False
         self._lock = threading.RLock()  # a signal handler may close while the portal opens
@@ -157,9 +157,10 @@ class _PortalCall(Generic[T]):
             raise RunningLoopError(
                 "a facade was called from within its own event loop, which would wait for itself"
             )
-        self.holds = holds
+        self.holds: bool = holds
         self.task: asyncio.Task[T] | None = None
-        self.done = self.ready = False
+        self.done: bool = False
+        self.ready: bool = False
         self._thread = thread
         self._function = function
         # a bare lock: Ctrl-C in the lines of an `Event` leaves that locked for ever
