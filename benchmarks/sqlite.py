@@ -19,14 +19,14 @@ from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.operations import And, Compare, StoreTime, Take, Update
 from benchmarks.workload import Measure, cycle, fill, rate, reserve
 
-__all__ = ["Row", "depth", "throughput"]
+__all__ = ["SqliteRates", "depth", "throughput"]
 
-TASKS = (1, 8, 64)
+TASK_COUNTS = (1, 8, 64)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the report: rates of one way of doing it."""
+class SqliteRates:
+    """One line of the output: the rates of plain sqlite3, or of ours with some number of tasks."""
 
     who: str
     synchronous: str
@@ -34,14 +34,14 @@ class Row:
     cycles: Measure
 
 
-def throughput(directory: Path, count: int) -> Iterator[Row]:
+def throughput(directory: Path, count: int) -> Iterator[SqliteRates]:
     """Measure plain sqlite3, then ours with 1, 8 and 64 tasks, each on a fresh file."""
     for synchronous in ("FULL", "NORMAL"):
         few = max(count // 8, 200)
-        yield Row("plain sqlite3", synchronous, *_plain(directory, synchronous, few))
-        for tasks in TASKS:
+        yield SqliteRates("plain sqlite3", synchronous, *_plain(directory, synchronous, few))
+        for tasks in TASK_COUNTS:
             share = count if tasks > 8 else few
-            yield Row(
+            yield SqliteRates(
                 f"aiostorage, {tasks}",
                 synchronous,
                 *asyncio.run(_ours(directory, synchronous, tasks, share)),
@@ -116,9 +116,9 @@ NOW = StoreTime()
 
 
 async def depth(directory: Path, sizes: tuple[int, ...], count: int) -> dict[int, float]:
-    """Measure the seconds that one reservation takes with so many trials in the file.
+    """Measure the seconds of one reservation with each of these numbers of trials in the file.
 
-    The files are measured in turn, several times, so that a noisy machine is unfair to all alike.
+    The files are measured in turn, several times, so that noise affects all of them alike.
     """
     storages: dict[int, tuple[Storage, Experiment]] = {}
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
