@@ -64,7 +64,7 @@ class MemoryDriver:
 
     name = "memory"
     location = "memory://"
-    resolution = timedelta(microseconds=1)
+    resolution: timedelta = timedelta(microseconds=1)
 
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
