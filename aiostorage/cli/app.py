@@ -13,8 +13,8 @@ import click
 import aiostorage
 from aiostorage.cli.demo.command import demo
 from aiostorage.cli.options import DEBUG_KEY, debug_option
+from aiostorage.cli.orion_transfer import export_command, import_command
 from aiostorage.cli.status import status
-from aiostorage.cli.transfer import export_command, import_command
 from aiostorage.errors import AioStorageError
 
 __all__ = ["CommandLine", "cli"]

@@ -1,4 +1,4 @@
-"""A SQLite connection in a thread of its own, and SQLite's errors as ours."""
+"""A SQLite connection in a thread of its own, and SQLite's errors as those of aiostorage."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ T = TypeVar("T")
 
 
 class _Gate:
-    """Lets connections be used, or the process fork, but never both at a time."""
+    """Either connections are in use, or the process forks; never both at a time."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, in a child that has it as threads left it that are not there any more."""
+        """Begin anew in a forked child, where the threads that were inside do not exist."""
         self._condition = threading.Condition()
         self._inside = 0
         self._shut = False
@@ -56,14 +56,14 @@ class _Gate:
             self._condition.notify_all()
 
     def shut(self) -> None:
-        """Wait until nobody is inside, and let nobody in."""
+        """Keep new users out, and wait until those inside have left."""
         with self._condition:
             self._condition.wait_for(lambda: not self._shut)
             self._shut = True
             self._condition.wait_for(lambda: not self._inside)
 
     def open(self) -> None:
-        """Let them in again."""
+        """Admit users again."""
         with self._condition:
             self._shut = False
             self._condition.notify_all()
@@ -75,9 +75,9 @@ class Connection(sqlite3.Connection):
     aiosqlite has no public way to run a function in a connection's thread, but hands whatever
     `execute_fetchall` is given to `execute`.
 
-    It is closed while the process forks, and opened again by the next function. Otherwise SQLite
-    in the child would take the locks of the parent for its own: what the child wrote would be gone
-    when the parent closes, and a transaction under way would lock the child out for ever.
+    It is closed while the process forks, and opened again by the next function. Otherwise SQLite in
+    the child would take the parent's locks for its own: the child's writes would be lost when the
+    parent closes, and a transaction of the parent would lock the child out permanently.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Connection(sqlite3.Connection):
     def _open(self) -> None:
         args, kwargs = self._arguments
         ours = dict(vars(self))
-        # whoever forks may close it, not only its own thread
+        # the thread that forks may close it, too
         super().__init__(*args, **{**kwargs, "check_same_thread": False})
         vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
         self.openings += 1
@@ -135,7 +135,7 @@ class Connection(sqlite3.Connection):
             super().close()
 
     def put_away(self) -> None:
-        """Close it until the next function comes."""
+        """Close it until the next function is called."""
         super().close()
         self._closed = True
 
@@ -145,7 +145,7 @@ class Connection(sqlite3.Connection):
             self.statement("ROLLBACK")
 
     def cause_of(self, error: Exception) -> Exception:
-        """Answer what one of our functions raised, which SQLite does not pass on."""
+        """Return the error of our SQL function, if it was one: SQLite does not pass it on."""
         cause, self._error = self._error, None
         return cause or error
 
@@ -184,7 +184,7 @@ os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_ch
 
 
 class _Outcome:
-    """What a function answered, in the shape of a cursor."""
+    """The result of a function, in the shape of a cursor."""
 
     __slots__ = ("_value",)
 
@@ -246,7 +246,7 @@ class ConnectionThread:
         return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
 
     async def drain(self) -> None:
-        """Wait for the end of all calls: the thread would die of an answer to a closed loop."""
+        """Wait for the end of all calls: to report to a closed event loop would kill the thread."""
         with suppress(ValueError):  # closed meanwhile
             await shielded(None, lambda: self.submit(_nothing))
 
@@ -283,28 +283,28 @@ def _failed(task: asyncio.Task[None]) -> bool:
 
 
 def _nothing(_: Connection) -> None:
-    """Do nothing, after all that came before."""
+    """Do nothing; the calls that came before have ended by then."""
 
 
 _creating: Final = threading.Lock()
 
 
 def _create(path: Path) -> None:
-    """Make the file unless it is there.
+    """Create the file unless it exists.
 
-    A file that is there must not be opened but by SQLite: closing it again would take away every
-    lock that SQLite has on it in this process (fcntl(2), close), and another process that closes
-    its last connection would delete the log that we write to.
+    Only SQLite may open a file that exists: to close it again would drop every lock that SQLite has
+    on it in this process (fcntl(2), close), and another process that closes its last connection
+    would delete the log that this one writes to.
     """
     with _gate, _creating, suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _proxy_of(connect: Callable[[], Connection]) -> aiosqlite.Connection:
-    """Make aiosqlite's object in a daemon thread: the thread that it makes is a daemon too.
+    """Make aiosqlite's object in a daemon thread, so that the thread it starts is a daemon, too.
 
-    By itself it is none, and an unclosed connection keeps the interpreter from exiting. SQLite
-    survives that its thread just stops.
+    Otherwise an unclosed connection would keep the interpreter from exiting. SQLite survives when
+    its thread just stops.
     """
     made: list[aiosqlite.Connection] = []
 
@@ -332,7 +332,7 @@ _DENIED: Final = {
 
 
 def translated(error: Exception) -> Exception:
-    """Answer our error for one of sqlite3's, or of the file system's."""
+    """Return the error of `aiostorage.errors` for one of sqlite3 or of the file system."""
     match error:
         case AioStorageError():
             return error

@@ -1,8 +1,8 @@
 """SQLite: the embedded engine, one file that many tasks and processes share.
 
 One connection writes, a few read beside it (write-ahead log). Operations that wait for the writer
-at the same time become one transaction, each in its own savepoint, and every caller is answered
-after the commit: with many tasks one fsync serves them all. Whatever an operation needs happens in
+at the same time become one transaction, each in its own savepoint, and every caller gets its result
+after the commit: with many tasks, one fsync serves them all. Whatever an operation needs happens in
 one trip to the connection's thread, so no transaction is ever open between two awaits, and a
 cancelled caller cannot leave one behind.
 """
@@ -47,12 +47,12 @@ Synchronous = Literal["FULL", "NORMAL"]
 
 MIN_POLL_INTERVAL: Final = 0.002
 MAX_POLL_INTERVAL: Final = 0.02
-"""Seconds between two looks for a commit of another process: at first, and after a while."""
+"""Seconds between two checks for a commit of another process: at first, and after a while."""
 
 utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
 
 _inherited: list[Any] = []
-"""Connections of a parent process, kept for ever: their finalisers would warn of lost threads."""
+"""Connections of a parent process, never dropped: their finalisers would warn of lost threads."""
 
 
 class SQLiteDriver:
@@ -63,8 +63,8 @@ class SQLiteDriver:
     path
         The file; made with mode 0600 when it is missing. Its directory must exist.
     synchronous
-        ``FULL``: what was answered survives a power cut. ``NORMAL``: it survives the death of the
-        process, but a power cut may take the last commits along (the file stays sound); several
+        ``FULL``: a write that has returned survives a power cut. ``NORMAL``: it survives the death
+        of the process, but a power cut may lose the last commits (the file stays sound); several
         times faster when few tasks write at a time. See SQLite's ``PRAGMA synchronous``.
     busy_timeout
         Seconds that one attempt waits for other processes' transactions; the retry policy decides
@@ -195,7 +195,7 @@ class SQLiteDriver:
         since: object | None,
         timeout: float,
     ) -> object:
-        """See `aiostorage.protocols.Driver.wait_for_change`: looks for commits, of any process."""
+        """See `aiostorage.protocols.Driver.wait_for_change`: polls for commits of any process."""
         deadline = anyio.current_time() + timeout
         delay = MIN_POLL_INTERVAL
         while True:

@@ -1,10 +1,10 @@
 """Operations as SQL: pure functions, no connection.
 
 A collection is a table: one column for each declared field, and ``doc`` with the rest of the
-document as JSON text. A column is NULL when its field is None or missing; ``doc`` tells which, for
-it has the key with a null in the first case. Conditions on declared fields become SQL that means
-exactly the same; a condition on anything else calls `MATCH`, a function that the driver registers
-and that asks `aiostorage._core.query`, so that its meaning is written once.
+document as JSON text. A column is NULL when its field is None or missing; in the first case
+``doc`` has the key, with a null. Conditions on declared fields become SQL that means
+exactly the same; a condition on anything else calls `MATCH`, an SQL function that the connection
+registers and that uses `aiostorage._core.query`, so that its meaning is written once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Sql = tuple[str, list[Any]]
 _OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 _MAX_PARAMETERS: Final = 16
-"""More values than this travel as one JSON array, so that the statement stays the same."""
+"""More values than this are passed as one JSON array, so that the statement stays the same."""
 
 
 @lru_cache(maxsize=64)  # one transaction has one time, which goes into many columns
