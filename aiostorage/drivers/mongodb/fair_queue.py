@@ -20,7 +20,7 @@ __all__ = ["HASTE", "Queue"]
 O = TypeVar("O")  # noqa: E741  as in operation
 R = TypeVar("R")
 
-log = logging.getLogger("aiostorage")
+log: logging.Logger = logging.getLogger("aiostorage")
 
 ABREAST: Final = 3
 """Operations under way by themselves, at most."""
