@@ -134,9 +134,9 @@ class Client:
     ) -> None:
         self.settings = settings
         self.loop = loop
-        self.users: int = 0
-        self.replicated: bool = False
-        self.partial: bool = True
+        self.users = 0
+        self.replicated = False
+        self.partial = True
         self.shared: dict[str, Any] = {}  # what its drivers have in common, such as the stream
         self._forget = forget
         self._starting = asyncio.Lock()
