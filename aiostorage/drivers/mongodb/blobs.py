@@ -26,7 +26,7 @@ from aiostorage.operations import Document, Insert, Operation, Take, Update
 
 __all__ = ["BUCKET", "Blobs"]
 
-log = logging.getLogger("aiostorage")
+log: logging.Logger = logging.getLogger("aiostorage")
 
 BUCKET: Final = "aiostorage_blobs"
 """Name of the GridFS bucket."""

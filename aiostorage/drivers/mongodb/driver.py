@@ -74,7 +74,7 @@ class MongoDBDriver:
     """
 
     name = "mongodb"
-    resolution = timedelta(milliseconds=1)
+    resolution: timedelta = timedelta(milliseconds=1)
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 BatchOutcome: TypeAlias = tuple[Sequence[R | Exception], bool]
 
-log = logging.getLogger("aiostorage")
+log: logging.Logger = logging.getLogger("aiostorage")
 
 MAX_CONCURRENT: Final = 3
 """Operations under way by themselves, at most."""
