@@ -336,7 +336,7 @@ def test_waiters_are_woken_after_an_election(
     replica_set: ReplicaSet, url: str, client: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The change stream goes on at the next primary; nobody has to look by himself."""
-    monkeypatch.setattr(change_streams, "SAFETY", NEVER)
+    monkeypatch.setattr(change_streams, "RECHECK_INTERVAL", NEVER)
     monkeypatch.setattr(lock_module, "TICKET", NEVER)
 
     async def work() -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 from weakref import WeakSet
 
 import aiosqlite
@@ -93,7 +93,7 @@ class Connection(sqlite3.Connection):
     def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
         self._arguments = args, kwargs
         self._pragmas = pragmas
-        self.openings = 0
+        self.openings: int = 0
         with _gate:
             self._open()
         self.kept: list[Any] = []
@@ -112,7 +112,7 @@ class Connection(sqlite3.Connection):
         self.create_function(SET, 2, self._set, deterministic=True)
         _connections.add(self)
 
-    statement = sqlite3.Connection.execute
+    statement: ClassVar[Callable[..., sqlite3.Cursor]] = sqlite3.Connection.execute
     """Execute a statement."""
 
     def execute(self, sql: Any, parameters: Any = (), /) -> Any:
@@ -218,7 +218,7 @@ class ConnectionThread:
             _create(path)
             return Connection(path, timeout=busy_timeout, isolation_level=None, pragmas=pragmas)
 
-        self.busy = 0
+        self.busy: int = 0
         self._connect = connect
         self._proxy: aiosqlite.Connection
         self._opening: asyncio.Task[None] | None = None

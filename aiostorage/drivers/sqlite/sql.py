@@ -95,9 +95,9 @@ class Table:
     """One collection as a SQLite table."""
 
     def __init__(self, collection: Collection) -> None:
-        self.name = collection.name
+        self.name: str = collection.name
         self.kinds: dict[str, str] = {"_id": "key"}
-        self.required = {"_id"}
+        self.required: set[str] = {"_id"}
         for field in collection.fields:
             self.kinds[field.name] = field.kind
             if field.required:
