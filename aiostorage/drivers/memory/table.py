@@ -23,9 +23,9 @@ class MemoryTable:
     """The documents of one collection, in the order of their insertion, and their indexes."""
 
     def __init__(self, collection: Collection) -> None:
-        self.name = collection.name
+        self.name: str = collection.name
         self.documents: dict[int, Document] = {}
-        self.last = 0
+        self.last: int = 0
         self._unique = [
             UniqueIndex(index)
             for index in (Index(("_id",), unique=True), *collection.indexes)
