@@ -24,6 +24,11 @@ __all__ = [
 MAX_DEPTH: Final = 100
 """How many levels a document may nest; MongoDB has the same limit."""
 
+_MAX_KEPT_KEYS: Final = 4096
+_MAX_KEPT_KEY: Final = 64
+_plain_keys: Final[set[str]] = set()
+"""Keys that were found to be storable: most documents have the same few."""
+
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
 
@@ -178,7 +183,7 @@ def _normalise_dict(value: Mapping[Any, Any], depth_left: int) -> dict[str, Any]
     key: Any = None
     try:
         for key, item in value.items():
-            if type(key) is not str or not key.isascii():
+            if type(key) is not str or key not in _plain_keys:
                 key = _normalise_key(key)  # noqa: PLW2901
             kind = type(item)
             if kind in _ATOMS or (kind is str and item.isascii()):
@@ -229,7 +234,14 @@ def _check_str(value: str, _depth_left: int) -> str:
 
 def _normalise_key(key: object) -> str:
     if isinstance(key, str):
-        return _check_str(str.__str__(key), 0)
+        plain = _check_str(str.__str__(key), 0)
+        if "\0" in plain:
+            raise _NotStorable(f"the key {plain!r:.60} contains a NUL; use a key without one")
+        if len(plain) <= _MAX_KEPT_KEY:
+            if len(_plain_keys) >= _MAX_KEPT_KEYS:
+                _plain_keys.clear()
+            _plain_keys.add(plain)
+        return plain
     raise _NotStorable(f"{type_name(key)} as the key of a dict cannot be stored; use a str")
 
 
