@@ -31,7 +31,7 @@ def no_blocking_call() -> Iterator[BlockBuster]:
         for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
             lock = detector.functions[name]
             # holds up its event loop on purpose, so that a lease runs out
-            lock.can_block_in("testing/contract/lock_laws.py", {"stall"})
+            lock.can_block_in("testing/contract/lock_loss_laws.py", {"stall"})
             # where threads run beside the loop, coverage's tracer waits for the other one's
             lock.can_block_in("coverage/collector.py", {"lock_data"})
         # PyMongo looks whether it is in a container when it opens its connections

@@ -131,6 +131,10 @@ class FaultyDriver:
         """How many calls of `fail_next` have not come yet."""
         return len(self._planned)
 
+    def cancel_planned(self) -> None:
+        """Forget the failures of `fail_next` that have not come yet."""
+        self._planned.clear()
+
     @property
     def name(self) -> str:
         """The engine's name."""

@@ -38,7 +38,11 @@ from aiostorage.operations import (
     Update,
 )
 from aiostorage.protocols import Driver
-from aiostorage.testing import FaultyDriver, StorageContract
+from aiostorage.testing import FakeClock, FaultyDriver, StorageContract
+from aiostorage.testing.contract.helpers import case
+from tests.contract.conftest import UNCLOSED
+
+pytestmark = UNCLOSED
 
 POLICY = RetryPolicy(attempts=60, initial=0.0005, maximum=0.002, jitter=0.0005)
 
@@ -52,10 +56,10 @@ def paths(condition: Condition) -> Iterator[str]:
 
 
 def losable(operations: Sequence[Operation[Any]]) -> bool:
-    """Tell which answers may get lost without the storage answering something else.
+    """Return whether the answer may get lost without another result of the storage.
 
-    What deletes, and what changes the very fields that it looks for, cannot tell afterwards how
-    many records it met; that is by design.
+    A deletion, and a change of the very fields that it looks for, cannot know afterwards how many
+    records matched; that is by design.
     """
     match operations:
         case [Delete(), *_]:
@@ -67,32 +71,40 @@ def losable(operations: Sequence[Operation[Any]]) -> bool:
     return True
 
 
-class TestMemory(StorageContract):
+class OpensFaulty:
     """Every tenth call fails, and every fourth answer gets lost."""
 
+    large_state = 1 << 20
+
+    def setup_method(self) -> None:
+        self.clock = FakeClock()
+        self.seeds = count(1)
+
+    def faulty(self, driver: Driver, settings: dict[str, Any]) -> Storage:
+        faulty = FaultyDriver(
+            driver, before=0.1, after=0.25, seed=next(self.seeds), losable=losable
+        )
+        return Storage(faulty, retry=POLICY, **settings)
+
+
+class TestFaultyMemory(OpensFaulty, StorageContract):
     durable = False
     threads = False
 
     def setup_method(self) -> None:
-        self.driver: Driver = MemoryDriver()
-        self.seeds = count(1)
-
-    def wrapped(self, driver: Driver) -> FaultyDriver:
-        return FaultyDriver(driver, before=0.1, after=0.25, seed=next(self.seeds), losable=losable)
+        super().setup_method()
+        self.driver = MemoryDriver(clock=self.clock)
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        storage = Storage(self.wrapped(self.driver), retry=POLICY, **settings)
+        storage = self.faulty(self.driver, settings)
         await storage.open()
         return storage
 
 
-class TestSQLite(TestMemory):
-    durable = True
-    threads = True
-
+class TestFaultySQLite(OpensFaulty, StorageContract):
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        driver = SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")
-        storage = Storage(self.wrapped(driver), retry=POLICY, **settings)
+        driver = SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL", clock=self.clock)
+        storage = self.faulty(driver, settings)
         await storage.open()
         return storage
 
@@ -100,7 +112,7 @@ class TestSQLite(TestMemory):
 # ------------------------------------------------------------- every single answer gets lost
 
 
-class World:
+class FaultyWorld:
     def __init__(self, driver: Driver) -> None:
         self.faulty = FaultyDriver(driver)
         self.storage = Storage(self.faulty, retry=POLICY)
@@ -125,11 +137,11 @@ class World:
 
 
 @pytest.fixture
-def world(make_driver: Callable[[], Driver]) -> World:
-    return World(make_driver())
+def world(make_driver: Callable[[], Driver]) -> FaultyWorld:
+    return FaultyWorld(make_driver())
 
 
-async def create_experiment(world: World) -> None:
+async def create_experiment(world: FaultyWorld) -> None:
     config: dict[str, Any] = {"name": f"e{next(world.numbers)}"}
     experiment = await world.storage.create_experiment(config, algo_state="s")
     assert await world.truth.fetch_experiments({"name": config["name"]}) == [config]
@@ -140,22 +152,22 @@ async def create_experiment(world: World) -> None:
         await world.truth.create_experiment({"name": config["name"]})
 
 
-async def create_a_taken_experiment(world: World) -> None:
+async def create_a_taken_experiment(world: FaultyWorld) -> None:
     with pytest.raises(DuplicateKeyError):
         await world.storage.create_experiment({"name": world.experiment.name})
 
 
-async def update_experiment(world: World) -> None:
+async def update_experiment(world: FaultyWorld) -> None:
     assert await world.storage.update_experiment(world.experiment, a=1)
     assert len(await world.truth.fetch_experiments({"a": 1, "_id": world.experiment.id})) == 1
 
 
-async def delete_experiment(world: World) -> None:
+async def delete_experiment(world: FaultyWorld) -> None:
     assert await world.storage.delete_experiment(world.experiment) in (0, 1)
     assert await world.truth.fetch_trials(world.experiment) is None
 
 
-async def register_trial(world: World) -> None:
+async def register_trial(world: FaultyWorld) -> None:
     trial = await world.storage.register_trial(
         Trial(experiment=world.experiment.id, params={"x": 9})
     )
@@ -165,19 +177,19 @@ async def register_trial(world: World) -> None:
     assert await world.statuses() == ["new"] * 5
 
 
-async def register_trials(world: World) -> None:
+async def register_trials(world: FaultyWorld) -> None:
     new = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 20)]
     assert await world.storage.register_trials(new) == new
     assert await world.statuses() == ["new"] * 14
 
 
-async def register_a_taken_trial(world: World) -> None:
+async def register_a_taken_trial(world: FaultyWorld) -> None:
     with pytest.raises(DuplicateKeyError):
         await world.storage.register_trial(Trial(experiment=world.experiment.id, params={"x": 3}))
     assert await world.statuses() == ["new"] * 4
 
 
-async def reserve_trial(world: World) -> None:
+async def reserve_trial(world: FaultyWorld) -> None:
     trial = await world.storage.reserve_trial(world.experiment)
     assert trial is not None
     assert trial.params == {"x": 0}
@@ -187,32 +199,32 @@ async def reserve_trial(world: World) -> None:
     assert await world.statuses() == ["reserved", "new", "new", "new"]
 
 
-async def reserve_trials(world: World) -> None:
+async def reserve_trials(world: FaultyWorld) -> None:
     trials = await world.storage.reserve_trials(world.experiment, 3)
     assert [t.params["x"] for t in trials] == [0, 1, 2]
     assert await world.statuses() == ["reserved"] * 3 + ["new"]
 
 
-async def complete_trial(world: World) -> None:
+async def complete_trial(world: FaultyWorld) -> None:
     trial = await world.reserve()
     await world.storage.complete_trial(trial, 1.5)
     assert trial.status == "completed"
     assert await world.truth.count_completed_trials(world.experiment) == 1
 
 
-async def push_trial_results(world: World) -> None:
+async def push_trial_results(world: FaultyWorld) -> None:
     trial = await world.reserve()
     trial.results = [{"name": "o", "type": "objective", "value": 2}]  # type: ignore[list-item]
     assert await world.storage.push_trial_results(trial) == 1
 
 
-async def set_trial_status(world: World) -> None:
+async def set_trial_status(world: FaultyWorld) -> None:
     trial = await world.reserve()
     await world.storage.set_trial_status(trial, "suspended")
     assert await world.statuses() == ["suspended", "new", "new", "new"]
 
 
-async def set_trial_status_reserved(world: World) -> None:
+async def set_trial_status_reserved(world: FaultyWorld) -> None:
     trial = (await world.truth.fetch_trials(world.experiment) or [])[1]
     await world.storage.set_trial_status(trial, "reserved")
     found = await world.truth.get_trial(trial)
@@ -221,24 +233,24 @@ async def set_trial_status_reserved(world: World) -> None:
     assert await world.statuses() == ["new", "reserved", "new", "new"]
 
 
-async def update_heartbeat(world: World) -> None:
+async def update_heartbeat(world: FaultyWorld) -> None:
     assert await world.storage.update_heartbeat(await world.reserve()) == 1
 
 
-async def recover_lost_trials(world: World) -> None:
+async def recover_lost_trials(world: FaultyWorld) -> None:
     trial = await world.reserve()
     await world.truth.update_trial(trial, heartbeat=datetime.now(UTC) - timedelta(hours=1))
     await world.storage.recover_lost_trials(world.experiment)
     assert await world.statuses() == ["interrupted", "new", "new", "new"]
 
 
-async def reserved_trial(world: World) -> None:
+async def reserved_trial(world: FaultyWorld) -> None:
     async with world.storage.reserved_trial(world.experiment) as trial:
         assert trial is not None
     assert await world.statuses() == ["interrupted", "new", "new", "new"]
 
 
-async def algorithm_lock(world: World) -> None:
+async def algorithm_lock(world: FaultyWorld) -> None:
     async with world.storage.acquire_algorithm_lock(world.experiment, timeout=5) as algorithm:
         assert algorithm.state == "old"
         algorithm.set_state("new")
@@ -248,7 +260,7 @@ async def algorithm_lock(world: World) -> None:
     assert await world.faulty.driver.execute(Count(WAITERS)) == 0
 
 
-async def algorithm_lock_left_by_an_error(world: World) -> None:
+async def algorithm_lock_left_by_an_error(world: FaultyWorld) -> None:
     with pytest.raises(LookupError):
         async with world.storage.acquire_algorithm_lock(world.experiment) as algorithm:
             algorithm.set_state("new")
@@ -257,7 +269,7 @@ async def algorithm_lock_left_by_an_error(world: World) -> None:
         assert algorithm.state == "old"
 
 
-async def waiting_for_the_algorithm_lock(world: World) -> None:
+async def waiting_for_the_algorithm_lock(world: FaultyWorld) -> None:
     lock = world.truth.acquire_algorithm_lock(world.experiment)
     async with anyio.create_task_group() as group, lock:
         group.start_soon(algorithm_lock, world)
@@ -265,24 +277,24 @@ async def waiting_for_the_algorithm_lock(world: World) -> None:
     assert await world.faulty.driver.execute(Count(WAITERS)) == 0
 
 
-async def initialize_algorithm_lock(world: World) -> None:
+async def initialize_algorithm_lock(world: FaultyWorld) -> None:
     uid = f"l{next(world.numbers)}"
     assert await world.storage.initialize_algorithm_lock(uid, {}) == 1
     assert await world.truth.delete_algorithm_lock(uid=uid) == 1
 
 
-async def create_benchmark(world: World) -> None:
+async def create_benchmark(world: FaultyWorld) -> None:
     config = {"name": f"b{next(world.numbers)}"}
     assert await world.storage.create_benchmark(config) == 1
     assert await world.truth.fetch_benchmark({"name": config["name"]}) == [config]
 
 
-async def iter_trials(world: World) -> None:
+async def iter_trials(world: FaultyWorld) -> None:
     found = [t async for t in world.storage.iter_trials(world.experiment, batch_size=2)]
     assert [t.params["x"] for t in found] == [0, 1, 2, 3]
 
 
-CALLS: list[Callable[[World], Awaitable[None]]] = [
+CALLS: list[Callable[[FaultyWorld], Awaitable[None]]] = [
     create_experiment,
     create_a_taken_experiment,
     update_experiment,
@@ -315,27 +327,38 @@ def nth(number: int) -> Callable[[Sequence[Operation[Any]]], bool]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_each_call_fails_once(
-    world: World, call: Callable[[World], Awaitable[None]], when: Literal["before", "after"]
+    world: FaultyWorld, call: Callable[[FaultyWorld], Awaitable[None]]
 ) -> None:
     async with world.truth:
-        for number in range(1, 100):
+        await fails_once(world, call, "before")
+        await fails_once(world, call, "after")
+
+
+async def fails_once(
+    world: FaultyWorld,
+    call: Callable[[FaultyWorld], Awaitable[None]],
+    when: Literal["before", "after"],
+) -> None:
+    """Let the first call of the driver fail, then the second, and so on to the last."""
+    for number in range(1, 100):
+        with case(f"{when} call {number}"):
             await world.reset()
             world.faulty.fail_next(when, matching=nth(number))
             await call(world)
             if world.faulty.planned:
                 assert number > 1
+                world.faulty.cancel_planned()
                 return
-        raise AssertionError("the call never ends")
+    raise AssertionError("the call never ends")
 
 
 # ---------------------------------------------------------------------- the end of patience
 
 
 @pytest.mark.anyio
-async def test_the_policy_runs_out(world: World) -> None:
+async def test_the_policy_runs_out(world: FaultyWorld) -> None:
     async with world.truth:
         await world.reset()
         faulty = FaultyDriver(world.faulty.driver, before=1.0)
@@ -346,7 +369,7 @@ async def test_the_policy_runs_out(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_reservation_without_answer_is_given_back(world: World) -> None:
+async def test_a_reservation_without_answer_is_given_back(world: FaultyWorld) -> None:
     async with world.truth:
         await world.reset()
         # its only attempt is carried out, but neither answered nor found again
@@ -364,7 +387,7 @@ async def test_a_reservation_without_answer_is_given_back(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_an_attempt_that_takes_too_long(world: World) -> None:
+async def test_an_attempt_that_takes_too_long(world: FaultyWorld) -> None:
     async with world.truth:
         await world.reset()
         slow = FaultyDriver(world.faulty.driver, latency=10)
@@ -376,7 +399,7 @@ async def test_an_attempt_that_takes_too_long(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_errors_for_good_are_not_retried(world: World) -> None:
+async def test_errors_for_good_are_not_retried(world: FaultyWorld) -> None:
     async with world.truth:
         await world.reset()
         before = world.faulty.calls
@@ -388,7 +411,7 @@ async def test_errors_for_good_are_not_retried(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_heartbeats_that_do_not_get_through_are_no_end(world: World) -> None:
+async def test_heartbeats_that_do_not_get_through_are_no_end(world: FaultyWorld) -> None:
     async with world.truth:
         await world.reset()
         storage = Storage(world.faulty, retry=RetryPolicy(attempts=1))
@@ -401,7 +424,7 @@ async def test_heartbeats_that_do_not_get_through_are_no_end(world: World) -> No
 
 
 @pytest.mark.anyio
-async def test_iteration_holds_one_page(world: World) -> None:
+async def test_iteration_holds_one_page(world: FaultyWorld) -> None:
     sizes: list[int] = []
 
     class Spy(FaultyDriver):
@@ -423,7 +446,7 @@ async def test_iteration_holds_one_page(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_faulty_driver(world: World) -> None:
+async def test_faulty_driver(world: FaultyWorld) -> None:
     driver = world.faulty
     async with world.truth:
         everything = And((Or((Compare("experiment", "eq", "e"),)),))

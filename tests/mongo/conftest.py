@@ -17,11 +17,17 @@ if find_spec("pymongo") is None and not CI:
     collect_ignore_glob = ["test_*.py"]  # they cannot even be imported
 
 
-LIBRARIES = [
-    "motor",
-    # PyMongo lets the garbage collector close the sockets that it was about to connect
-    pytest.param("pymongo", marks=pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")),
-]
+# PyMongo lets the garbage collector close the sockets that it was about to connect
+UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+LIBRARIES = ["motor", pytest.param("pymongo", marks=UNCLOSED)]
+
+
+@pytest.fixture(scope="module")
+def sockets_collected() -> Iterator[None]:
+    """Have the sockets collected here, and not where that disturbs another module."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=LIBRARIES)

@@ -70,13 +70,14 @@ class Mongod:
         tls: TlsFiles | None = None,
         test_commands: bool = False,
         timeout: float = 60.0,
+        lifeline: Path | None = None,
     ) -> None:
         self.directory = directory
         self.login = login
         self.timeout = timeout
         self.new = False  # whether it waits for what is done once, such as creating the user
         self._command = MongodCommand(
-            directory, binary, replica_set, login is not None, key, tls, test_commands
+            directory, binary, replica_set, login is not None, key, tls, test_commands, lifeline
         )
         self._port: int | None = None
         self._process: GuardedProcess | None = None
@@ -265,7 +266,7 @@ class Mongod:
         self._paused = self._ready = False
         command = self._command.arguments(self._port, data)
         try:
-            self._process = GuardedProcess(command, log)
+            self._process = GuardedProcess(command, log, lifeline=self._command.lifeline)
         except OSError as error:
             raise MongodMissing(f"{command[0]} does not run here: {error}") from error
 

@@ -63,6 +63,7 @@ class ReplicaSet:
         tls: TlsFiles | None = None,
         test_commands: bool = False,
         timeout: float = 60.0,
+        lifeline: Path | None = None,
     ) -> None:
         self.name = name
         self.login = login
@@ -86,6 +87,7 @@ class ReplicaSet:
                 tls=tls,
                 test_commands=test_commands,
                 timeout=timeout,
+                lifeline=lifeline,
             )
             for number in range(size)
         )
