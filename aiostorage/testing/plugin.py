@@ -168,9 +168,12 @@ def mongodb_emptied_database(
     AssertionError
         It does not stay empty: a test before this one has left a writer behind.
     """
+    kinds = _kinds_of(request)
+    if not kinds:
+        pytest.fail("ask for the fixture of a MongoDB deployment before this one")
     group = request.node.getparent(pytest.Class) or request.node.getparent(pytest.Module)
     name = f"{_mongodb_run}_{md5(group.nodeid.encode(), usedforsecurity=False).hexdigest()[:8]}"
-    for kind in _kinds_of(request):
+    for kind in kinds:
         try:
             _mongodb_deployments.empty(kind, name)
         except MongodError as error:

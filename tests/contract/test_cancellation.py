@@ -380,7 +380,7 @@ async def test_lock_records(world: CancelledWorld, name: str) -> None:
         await world.storage.write_algorithm_lock("l", {}, locked=1, state="old")
 
     await world.storage.write_algorithm_lock("l", {}, locked=1, state="old")
-    await injected(world, LOCKS[name], verify)
+    await injected(world, LOCKS[name], verify, fresh=False)
 
 
 # -------------------------------------------------------------------------------- lifetime

@@ -13,6 +13,7 @@ from aiostorage.testing.contract.facade import FacadeContract, OpensFacade
 
 
 class OpensFacadeOnMemory(OpensFacade):
+    clock: FakeClock
     large_state = 1 << 20
     durable = False
     threads = False
@@ -32,6 +33,7 @@ class TestApiOfFacade(OpensFacadeOnMemory, ApiContract): ...
 
 
 class TestFacadeOnSQLite(FacadeContract):
+    clock: FakeClock
     large_state = 1 << 20
 
     def setup_method(self) -> None:

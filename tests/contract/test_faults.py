@@ -39,6 +39,7 @@ from aiostorage.operations import (
 )
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver, StorageContract
+from aiostorage.testing.contract.fixtures import StorageFixtures
 from aiostorage.testing.contract.helpers import case
 from tests.contract.conftest import UNCLOSED
 
@@ -71,9 +72,10 @@ def losable(operations: Sequence[Operation[Any]]) -> bool:
     return True
 
 
-class OpensFaulty:
+class OpensFaulty(StorageFixtures):
     """Every tenth call fails, and every fourth answer gets lost."""
 
+    clock: FakeClock
     large_state = 1 << 20
 
     def setup_method(self) -> None:

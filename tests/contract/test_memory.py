@@ -9,9 +9,11 @@ from aiostorage import Storage
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.protocols import Driver
 from aiostorage.testing import ApiContract, DriverContract, FakeClock, StorageContract
+from aiostorage.testing.contract.fixtures import StorageFixtures
 
 
-class OpensMemory:
+class OpensMemory(StorageFixtures):
+    clock: FakeClock
     large_state = 1 << 20
     durable = False
     threads = False

@@ -12,6 +12,8 @@ from aiostorage.testing import DriverContract, FakeClock, StorageContract
 
 
 class TestStorageOnSQLite(StorageContract):
+    clock: FakeClock
+
     def setup_method(self) -> None:
         self.clock = FakeClock()
 

@@ -30,6 +30,13 @@ def sockets_collected() -> Iterator[None]:
     gc.collect()
 
 
+PAIRS = [
+    pytest.param(("motor", "mongodb_standalone"), id="motor-standalone"),
+    pytest.param(("pymongo", "mongodb_replica_set"), id="pymongo-replica set", marks=UNCLOSED),
+]
+"""Each library and each kind of deployment once, for what does not depend on both together."""
+
+
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> Iterator[str]:
     """Name a client library."""

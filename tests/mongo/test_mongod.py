@@ -23,9 +23,10 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from aiostorage.testing import Mongod, MongodError, MongodMissing, ReplicaSet, TlsFiles, mongod
+from aiostorage.testing import Mongod, MongodError, MongodMissing, ReplicaSet, TlsFiles
 from aiostorage.testing.mongodb import deployments as deployments_module
 from aiostorage.testing.mongodb import guarded_process as guarded
+from aiostorage.testing.mongodb import mongod
 from aiostorage.testing.mongodb.deployments import Deployment, Deployments, GivenDeployment
 
 Client = MongoClient[dict[str, Any]]

@@ -23,10 +23,10 @@ COUNT = 40
 
 
 @pytest.fixture(params=["standalone", "replica set"])
-def url(request: pytest.FixtureRequest, mongodb_database: str) -> str:
+def url(request: pytest.FixtureRequest) -> str:
     fixture = f"mongodb_{request.param.replace(' ', '_')}"
     deployment: Deployment = request.getfixturevalue(fixture)
-    return deployment.url_for(mongodb_database)
+    return deployment.url_for(request.getfixturevalue("mongodb_emptied_database"))
 
 
 @pytest.fixture(params=LIBRARIES)

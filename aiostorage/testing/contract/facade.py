@@ -17,9 +17,9 @@ from anyio import CapacityLimiter
 from aiostorage._core.storage import Storage
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.sync.facade import SyncStorage
-from aiostorage.testing.contract.helpers import Open
+from aiostorage.testing.contract.fixtures import StorageFixtures
+from aiostorage.testing.contract.helpers import Open, PassTime
 from aiostorage.testing.contract.storage import StorageContract
-from aiostorage.testing.faults import FakeClock
 
 __all__ = ["FacadeContract", "OpensFacade", "ThroughFacade"]
 
@@ -113,7 +113,7 @@ class _ManagerInThreads:
         return ended
 
 
-class OpensFacade:
+class OpensFacade(StorageFixtures):
     """Opens a storage behind its facade, for a contract of a storage.
 
     Examples
@@ -149,8 +149,6 @@ class FacadeContract(OpensFacade, StorageContract):
     """
 
     @pytest.mark.usefixtures("apart")
-    async def test_an_expired_lease_is_taken_over(
-        self, opening: Open, store_clock: FakeClock | None
-    ) -> None:
+    async def test_an_expired_lease_is_taken_over(self, opening: Open, pass_time: PassTime) -> None:
         """Show that a body which blocks its thread does not keep the lease from being renewed."""
-        await self.test_the_lease_is_renewed(opening, store_clock)
+        await self.test_the_lease_is_renewed(opening, self.clock)
