@@ -1,6 +1,6 @@
 """For authors of engines, and for tests of code that uses a storage.
 
-`StorageContract` and `DriverContract` are test classes to subclass. The state machine, which needs
+`StorageContract`, `DriverContract` and `ApiContract` are test classes to subclass. The state machine, which needs
 hypothesis, is in `aiostorage.testing.contract.stateful`; fixtures are in
 `aiostorage.testing.plugin`.
 `Mongod` and `ReplicaSet` start MongoDB servers and need `pymongo` for most of what they do.

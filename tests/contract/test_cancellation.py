@@ -268,7 +268,7 @@ async def test_set_trial_status(world: CancelledWorld, status: str) -> None:
         found = await world.stored()
         assert found["status"] in ("new", status)
         if found["status"] == "reserved":
-            assert found["worker"] == world.trial.worker, "nobody owns this reservation"
+            assert found["worker"] == world.trial.worker, "the reservation has no owner"
 
     await injected(world, lambda w: w.storage.set_trial_status(w.trial, status), verify)
 

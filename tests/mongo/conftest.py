@@ -47,7 +47,7 @@ def library(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    """Make certificates for a server on 127.0.0.1, by an authority that nobody else knows."""
+    """Make certificates for a server on 127.0.0.1, by an authority of our own."""
     import trustme
 
     directory = tmp_path_factory.mktemp("tls")

@@ -1,4 +1,4 @@
-"""Waiters are woken by one change stream for a process; a standalone server is looked at."""
+"""Waiters are woken by one change stream for a process; a standalone server is polled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def storages(
     mongodb_emptied_database: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[list[Storage]]:
-    """Give storages on one database, none of which ever looks by itself."""
+    """Give storages on one database, none of which ever polls."""
     monkeypatch.setattr(change_streams, "SAFETY", NEVER)
     async with AsyncExitStack() as stack:
         url = mongodb_replica_set.url_for(mongodb_emptied_database)
@@ -39,7 +39,7 @@ async def storages(
 
 
 def streams(url: str, database: str) -> list[dict[str, Any]]:
-    """Answer the change streams that there are on a database."""
+    """Return the open change streams of a database."""
     ours = {
         "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": True},
         "cursor.originatingCommand.$db": database,

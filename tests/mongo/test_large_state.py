@@ -6,7 +6,6 @@ import gc
 import random
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -166,7 +165,7 @@ def test_a_crash_before_the_swap_leaves_the_state_whole(
             [
                 sys.executable,
                 "-c",
-                textwrap.dedent(KILLED),
+                KILLED,
                 paired_url,
                 paired_library,
                 str(experiment.id),
@@ -176,7 +175,7 @@ def test_a_crash_before_the_swap_leaves_the_state_whole(
             capture_output=True,
         )
         assert killed.returncode == -9, killed.stderr.decode()
-        assert files(paired_database) == 2  # the old one and what nobody refers to
+        assert files(paired_database) == 2  # the old one, and one without a reference
         with storage.acquire_algorithm_lock(experiment, timeout=30) as algorithm:
             assert algorithm.state == old
             algorithm.set_state(noise(15 * MIB, 2))

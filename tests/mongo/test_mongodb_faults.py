@@ -108,7 +108,7 @@ class FailingWorld:
         return found
 
     def alone(self) -> set[Any]:
-        """Answer which lock records belong to no experiment."""
+        """Return the lock records that belong to no experiment."""
         experiments = self.database.experiments.distinct("_id")
         return {*self.database.algo.distinct("experiment")} - {*experiments}
 
@@ -267,7 +267,7 @@ CALLS: dict[str, tuple[str, str, Call, Check]] = {
 def failing(
     world: FailingWorld, command: str, collection: str, **data: Any
 ) -> Iterator[tuple[Arm, ExitStack]]:
-    """Answer how to make a command fail from then on, and what ends that."""
+    """Give a function that lets a command fail from then on, and the stack that ends that."""
     with ExitStack() as faults:
 
         async def arm() -> None:
@@ -364,7 +364,7 @@ def test_a_reservation_that_nobody_waits_for(
 
 
 def test_some_of_many_give_up(world: FailingWorld) -> None:
-    """Reservations that share commands: each is its caller's or nobody's."""
+    """Reservations that share commands: each belongs to its caller, or is given back."""
 
     async def main(storage: Storage) -> None:
         more = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 30)]
@@ -478,7 +478,7 @@ def test_killed_between_the_two_writes(world: FailingWorld) -> None:
                 time.sleep(0.02)
             time.sleep(0.3 if world.replicated else 0.0)
             creator.kill()
-        time.sleep(1.5)  # the server notices that nobody wants the second write any more
+        time.sleep(1.5)  # the server notices that the client of the second write has gone
     assert world.database.experiments.find_one({"_id": uid}) is None
     assert (world.database.algo.find_one(there) is None) is world.replicated
 

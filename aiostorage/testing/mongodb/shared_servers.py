@@ -24,6 +24,9 @@ SharedKind = Literal["standalone", "replica set"]
 LIFELINE: Final = "lifeline"
 URL: Final = "url"
 
+_started: Final[list[Mongod | ReplicaSet]] = []
+"""Kept to the end of the process: `subprocess` warns of a running process that is forgotten."""
+
 END_TIMEOUT: Final = 5.0
 """Seconds that the servers of a run get to end before their data is removed."""
 
@@ -69,7 +72,6 @@ class SharedServers:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._started: list[Mongod | ReplicaSet] = []  # keeps the objects of their processes
 
     def url(self, kind: SharedKind) -> str:
         """Return the URL of a deployment; start it if no worker has done so yet.
@@ -97,7 +99,7 @@ class SharedServers:
         else:
             server = ReplicaSet(folder, size=1, test_commands=True, lifeline=lifeline)
         server.start()
-        self._started.append(server)
+        _started.append(server)
         return server
 
     @contextmanager
