@@ -1,14 +1,14 @@
 """For authors of engines, and for tests of code that uses a storage.
 
-`StorageContract`, `DriverContract` and `ApiContract` are test classes to subclass. The state machine, which needs
-hypothesis, is in `aiostorage.testing.contract.stateful`; fixtures are in
-`aiostorage.testing.plugin`.
-`Mongod` and `ReplicaSet` start MongoDB servers and need `pymongo` for most of what they do.
+`StorageContract`, `DriverContract` and `ApiContract` are test classes to subclass. The state
+machine, which needs hypothesis, is in `aiostorage.testing.contract.stateful`; fixtures are in
+`aiostorage.testing.plugin`. `Mongod` and `ReplicaSet` start
+MongoDB servers and need `pymongo` for most of their methods.
 """
 
 import pytest
 
-# so that a failing test of a contract shows what it compared
+# so that a failing test of a contract shows the compared values
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"

@@ -33,6 +33,8 @@ __all__ = [
     "mongodb_replica_set_3",
     "mongodb_standalone",
     "mongodb_url",
+    "pytest_configure_node",
+    "pytest_unconfigure",
 ]
 
 MONGODB: dict[str, Kind] = {

@@ -31,7 +31,7 @@ from tests.mongo.worker_failover import TASKS
 from tests.processes.support import DEADLINE, Events, Worker, starter
 
 PROCESSES = 4
-TRIALS = 400
+TRIALS = 240
 NEVER = 600.0
 """Seconds after which a test has failed long since."""
 

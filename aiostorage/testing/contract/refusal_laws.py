@@ -165,11 +165,11 @@ class RefusalLaws:
         await registered(storage, experiment, 1)
         held = await storage.reserve_trial(experiment)
         assert held is not None
-        before = await everything(storage, experiment)
+        before = await _everything(storage, experiment)
         for kind, value in UNSTORABLE.items():
             with case(kind):
                 await self._refused(storage, experiment, held, value)
-                assert await everything(storage, experiment) == before
+                assert await _everything(storage, experiment) == before
 
     async def _refused(
         self, storage: AsyncStorageProtocol, experiment: Experiment, held: Trial, value: Any
@@ -239,7 +239,7 @@ class RefusedQueryLaws:
                     await call
 
 
-async def everything(storage: AsyncStorageProtocol, experiment: Experiment) -> Any:
+async def _everything(storage: AsyncStorageProtocol, experiment: Experiment) -> Any:
     """Read all that is stored."""
     return (
         await storage.fetch_experiments({}),
