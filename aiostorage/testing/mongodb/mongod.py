@@ -78,7 +78,7 @@ class Mongod:
         self.directory = directory
         self.login = login
         self.timeout = timeout
-        self.new = False  # whether the user is still to be created
+        self.new: bool = False  # whether the user is still to be created
         self._command = MongodCommand(
             directory, binary, replica_set, login is not None, key, tls, test_commands, lifeline
         )
@@ -165,7 +165,7 @@ class Mongod:
             self.wait_for_start()
             if self.new and self._command.replica_set is None:
                 self.create_user()
-                self.new = False
+                self.new: bool = False
         except BaseException:
             self.kill()
             raise
