@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from aiostorage._core.benchmarks import Benchmarks
-from aiostorage._core.collection_access import Collections
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
-from aiostorage._core.lock import Locks
+from aiostorage._core.lock import AlgorithmLocks
+from aiostorage._core.lock_records import LockRecords
+from aiostorage._core.reservations import Reservations
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.trials import Trials
@@ -21,9 +22,10 @@ from aiostorage._core.worker import reserved_trial
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Compare
+from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
-from aiostorage.trial import Trial, validate_status
+from aiostorage.trial import Trial, TrialStatus, validate_status
+from aiostorage.values import Results
 
 __all__ = ["Storage"]
 
@@ -61,14 +63,13 @@ class Storage(AsyncStorageProtocol):
     ) -> None:
         self._lost_after = _seconds("lost_after", lost_after)
         self._gateway = Gateway(driver, RetryPolicy() if retry is None else retry)
-        self._locks = Locks(
-            self._gateway, codec_named(state_codec), _seconds("lock_lease", lock_lease)
-        )
-        self._experiments = Experiments(self._gateway, self._locks)
+        lease = _seconds("lock_lease", lock_lease)
+        self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
+        self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
+        self._experiments = Experiments(self._gateway, self._lock_records)
         self._trials = Trials(self._gateway, self._experiments, self._lost_after)
+        self._reservations = Reservations(self._gateway)
         self._benchmarks = Benchmarks(self._gateway)
-        self.collections = Collections(self._gateway)
-        """The collections as they are, for adapters; this is no part of the public interface."""
 
     def __repr__(self) -> str:
         driver = self._gateway.driver
@@ -113,7 +114,7 @@ class Storage(AsyncStorageProtocol):
 
     async def delete_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         *,
         cascade: bool = True,
@@ -122,7 +123,7 @@ class Storage(AsyncStorageProtocol):
 
     async def update_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -143,19 +144,39 @@ class Storage(AsyncStorageProtocol):
         return await self._trials.register(trials)
 
     async def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
-        reserved = await self._trials.reserve(experiment, 1, wait)
+        reserved = await self._reservations.reserve(experiment, 1, wait)
         return reserved[0] if reserved else None
 
     async def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
-        return await self._trials.reserve(experiment, count)
+        return await self._reservations.reserve(experiment, count)
 
     async def fetch_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> list[Trial] | None:
         return await self._trials.fetch(experiment, uid, where)
+
+    @overload
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: None = None,
+        batch_size: int = 200,
+    ) -> AsyncIterator[Trial]: ...
+
+    @overload
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: Mapping[str, Any],
+        batch_size: int = 200,
+    ) -> AsyncIterator[Document]: ...
 
     def iter_trials(
         self,
@@ -164,7 +185,7 @@ class Storage(AsyncStorageProtocol):
         where: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[Trial | Document]:
         return self._trials.iterate(experiment, where, selection, batch_size)
 
     async def get_trial(
@@ -187,7 +208,7 @@ class Storage(AsyncStorageProtocol):
 
     async def update_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -196,7 +217,7 @@ class Storage(AsyncStorageProtocol):
 
     async def delete_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> int:
@@ -212,10 +233,10 @@ class Storage(AsyncStorageProtocol):
         return await self._trials.retrieve(trial)
 
     async def push_trial_results(self, trial: Trial) -> int:
-        return await self._trials.push(trial)
+        return await self._reservations.push(trial)
 
-    async def complete_trial(self, trial: Trial, results: Any) -> None:
-        await self._trials.complete(trial, results)
+    async def complete_trial(self, trial: Trial, results: Results) -> None:
+        await self._reservations.complete(trial, results)
 
     async def set_trial_status(
         self,
@@ -224,13 +245,15 @@ class Storage(AsyncStorageProtocol):
         heartbeat: datetime | None = None,
         was: str | None = None,
     ) -> None:
-        await self._trials.set_status(trial, status, heartbeat, was)
+        await self._reservations.set_status(trial, status, heartbeat, was)
 
     async def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
         return await self._trials.pending(experiment)
 
     async def fetch_noncompleted_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        return await self._trials.with_status(experiment, Compare("status", "ne", "completed"))
+        return await self._trials.with_status(
+            experiment, Compare("status", "ne", TrialStatus.COMPLETED.value)
+        )
 
     async def fetch_trials_by_status(self, experiment: ExperimentLike, status: str) -> list[Trial]:
         return await self._trials.with_status(
@@ -238,19 +261,21 @@ class Storage(AsyncStorageProtocol):
         )
 
     async def count_completed_trials(self, experiment: ExperimentLike) -> int:
-        return await self._trials.count(experiment, "completed")
+        return await self._trials.count(experiment, TrialStatus.COMPLETED.value)
 
     async def count_broken_trials(self, experiment: ExperimentLike) -> int:
-        return await self._trials.count(experiment, "broken")
+        return await self._trials.count(experiment, TrialStatus.BROKEN.value)
 
     async def update_heartbeat(self, trial: Trial) -> int:
-        return await self._trials.beat(trial)
+        return await self._reservations.beat(trial)
 
     def reserved_trial(
         self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractAsyncContextManager[Trial | None]:
         every = self._lost_after / 5 if heartbeat is None else _seconds("heartbeat", heartbeat)
-        return reserved_trial(self._trials, experiment, every, self._gateway.policy.total, wait)
+        return reserved_trial(
+            self._reservations, experiment, every, self._gateway.policy.total, wait
+        )
 
     # --------------------------------------------------------------------------- benchmarks
 
@@ -270,7 +295,7 @@ class Storage(AsyncStorageProtocol):
     async def initialize_algorithm_lock(
         self, experiment_id: Uid, algorithm_config: Mapping[str, Any]
     ) -> int:
-        return await self._locks.write(experiment_id, algorithm_config)
+        return await self._lock_records.write(experiment_id, algorithm_config)
 
     async def write_algorithm_lock(
         self,
@@ -280,7 +305,9 @@ class Storage(AsyncStorageProtocol):
         state: Any = None,
         heartbeat: datetime | None = None,
     ) -> int:
-        return await self._locks.write(experiment_id, algorithm_config, locked, state, heartbeat)
+        return await self._lock_records.write(
+            experiment_id, algorithm_config, locked, state, heartbeat
+        )
 
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike, timeout: float = 600, retry_interval: float = 1
@@ -289,21 +316,21 @@ class Storage(AsyncStorageProtocol):
 
     async def release_algorithm_lock(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         new_state: Any = None,
     ) -> int:
-        return await self._locks.override(experiment, uid, new_state)
+        return await self._lock_records.override(experiment, uid, new_state)
 
     async def get_algorithm_lock_info(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> LockedAlgorithmState | None:
-        return await self._locks.info(experiment, uid)
+        return await self._lock_records.info(experiment, uid)
 
     async def delete_algorithm_lock(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> int:
-        return await self._locks.delete(experiment, uid)
+        return await self._lock_records.delete(experiment, uid)
 
 
 def _seconds(name: str, value: object) -> float:

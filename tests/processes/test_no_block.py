@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aiostorage import Storage, open_storage
+from aiostorage import Experiment, Storage, open_storage
 
 from .support import Starter
 from .worker_lifetime import make_trials
@@ -27,7 +27,7 @@ async def ticker(stalls: list[float]) -> None:
         stalls.append(time.perf_counter() - before - 0.001)
 
 
-async def cycles(storage: Storage, experiment: object, done: list[float]) -> None:
+async def cycles(storage: Storage, experiment: Experiment, done: list[float]) -> None:
     while trial := await storage.reserve_trial(experiment):
         await storage.update_heartbeat(trial)
         await storage.complete_trial(trial, 0.5)

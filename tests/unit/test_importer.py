@@ -13,12 +13,16 @@ import pytest
 from click.testing import CliRunner
 
 from aiostorage import Storage, Trial, open_storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.cli.app import cli
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.orion import importer
-from aiostorage.orion.conversion import benchmarks_of, studies_of
-from aiostorage.orion.import_export import _collected, _loaded
-from aiostorage.orion.progress import Count, Counts, Progress
+from aiostorage.orion.exports import _collect
+from aiostorage.orion.imported_experiment import imported_benchmarks, imported_experiments
+from aiostorage.orion.pickled_database import decode_state
+from aiostorage.orion.progress import CollectionCounts as Count
+from aiostorage.orion.progress import Progress
+from aiostorage.orion.progress import TransferCounts as Counts
 
 pytestmark = pytest.mark.anyio
 
@@ -81,9 +85,9 @@ async def put(
     progress: Any = None,
 ) -> Counts:
     given = documents() if given is None else given
-    studies, orphans = studies_of(given)
-    work = importer.Importer(storage, "there", _loaded, overwrite=overwrite, progress=progress)
-    return await work.run(studies, benchmarks_of(given), orphans)
+    experiments, orphans = imported_experiments(given)
+    work = importer.Importer(storage, "there", decode_state, overwrite=overwrite, progress=progress)
+    return await work.run(experiments, imported_benchmarks(given), orphans)
 
 
 async def test_it_copies_once() -> None:
@@ -105,7 +109,7 @@ async def test_it_copies_once() -> None:
 async def test_it_goes_on_after_an_interruption(
     after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "BATCH", 3)
+    monkeypatch.setattr(importer, "BATCH_SIZE", 3)
     seen: list[Progress] = []
 
     def interrupt(progress: Progress) -> None:
@@ -118,7 +122,7 @@ async def test_it_goes_on_after_an_interruption(
             await put(storage, progress=interrupt)
         # an experiment that is in the way of ids that are not there yet
         await storage.create_experiment({"name": "other", "_id": 1 if after == 0 else 50})
-        there = await storage.collections.count("trials", {})
+        there = await CollectionAccess(storage).count("trials", {})
         counts = await put(storage)
         assert (counts.trials.present, counts.trials.copied) == (there, 9 - there)
         root, branch = await storage.fetch_experiments({"name": "tree"})
@@ -144,7 +148,7 @@ async def test_it_refuses_or_replaces_what_differs(
 ) -> None:
     async with open_storage("memory://") as storage:
         await put(storage)
-        await storage.collections.update(collection, query, changes)
+        await CollectionAccess(storage).update(collection, query, changes)
         await storage.delete_trials(uid=3)
         with pytest.raises(DuplicateKeyError, match="nothing was written"):
             await put(storage)
@@ -171,7 +175,7 @@ async def test_ids_that_are_taken_are_given_anew_everywhere() -> None:
     async with open_storage("memory://") as storage:
         for uid in (1, 3):
             await storage.create_experiment({"name": f"other{uid}", "_id": uid})
-        await storage.collections.insert("trials", [{**trial(9, 1, 0.9), "id": "mine"}])
+        await CollectionAccess(storage).insert("trials", [{**trial(9, 1, 0.9), "id": "mine"}])
         await storage.create_benchmark({"name": "other", "_id": 1})
         assert await put(storage) == Counts(Count(3), Count(9), Count(1), Count(1), orphans=1)
         root, branch = await storage.fetch_experiments({"name": "tree"})
@@ -208,7 +212,7 @@ async def test_an_export_numbers_what_has_no_number() -> None:
         point = [{"name": "x", "type": "real", "value": 0.1}]
         await storage.register_trial(Trial(experiment=made.id, params=point))
         await storage.delete_algorithm_lock(made)
-        found, orphans = await _collected(storage, lambda _: None)
+        found, orphans = await _collect(storage, lambda _: None)
         assert orphans == 0
         assert [config["_id"] for config in found["experiments"]] == [1, 2, 3, 4]
         assert [t["_id"] for t in found["trials"]] == list(range(1, 11))

@@ -31,7 +31,7 @@ if sys.version_info < (3, 12):
         import orion.plotting.base
         import orion.serving.webapi  # noqa: F401
 
-        from aiostorage import orion as adapter
+        from aiostorage.orion import configuration
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,9 +49,9 @@ def its_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     yield
-    for storage in adapter._shared.values():
+    for storage in configuration._shared.values():
         storage.close()
-    adapter._shared.clear()
+    configuration._shared.clear()
 
 
 @pytest.fixture(params=["sqlite", "motor"])

@@ -11,9 +11,10 @@ import anyio
 from click.testing import CliRunner, Result
 from orion.client import build_experiment
 
-import aiostorage.orion as plugin
 from aiostorage import Storage, open_storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.cli.app import cli
+from aiostorage.orion import AioStorage, configuration
 
 __all__ = [
     "COLLECTIONS",
@@ -86,7 +87,7 @@ def using(url: str, body: Callable[[Storage], Awaitable[T]], *, codec: str = "pi
 
 
 async def everything(storage: Storage) -> dict[str, list[dict[str, Any]]]:
-    return {name: await storage.collections.find(name, {}) for name in COLLECTIONS}
+    return {name: await CollectionAccess(storage).find(name, {}) for name in COLLECTIONS}
 
 
 def stored(url: str) -> dict[str, list[dict[str, Any]]]:
@@ -107,13 +108,13 @@ def sorted_by_id(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def plugged_in(url: str) -> Iterator[plugin.AioStorage]:
+def plugged_in(url: str) -> Iterator[AioStorage]:
     """Open our storage type for Oríon, and close what it leaves open until exit."""
-    storage = plugin.AioStorage(database={"url": url})
+    storage = AioStorage(database={"url": url})
     try:
         yield storage
     finally:
-        plugin._shared.clear()
+        configuration._shared.clear()
         storage._storage.close()
 
 

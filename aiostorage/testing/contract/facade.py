@@ -123,7 +123,7 @@ class OpensFacade(StorageFixtures):
     ...         return Storage(MyDriver(tmp_path), **settings)
     """
 
-    cancels = False
+    cancels: bool = False
 
     def make_storage(self, tmp_path: Path, **settings: Any) -> Storage:
         """Make the storage behind the facade, not opened; see `open_storage`."""

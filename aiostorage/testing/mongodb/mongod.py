@@ -165,7 +165,7 @@ class Mongod:
             self.wait_for_start()
             if self.new and self._command.replica_set is None:
                 self.create_user()
-                self.new: bool = False
+                self.new = False
         except BaseException:
             self.kill()
             raise
