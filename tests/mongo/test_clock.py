@@ -79,9 +79,9 @@ def skew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tim
 
 
 @pytest.fixture(params=["mongodb_standalone", "mongodb_replica_set"])
-def url(request: pytest.FixtureRequest, mongodb_database: str) -> str:
+def url(request: pytest.FixtureRequest) -> str:
     deployment: Deployment = request.getfixturevalue(request.param)
-    return deployment.url_for(mongodb_database)
+    return deployment.url_for(request.getfixturevalue("mongodb_emptied_database"))
 
 
 @pytest.fixture
