@@ -7,15 +7,16 @@ import queue
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import aiostorage
+from tests.preloaded import preloaded
 
 __all__ = [
     "DEADLINE",
@@ -33,6 +34,12 @@ DEADLINE = 60.0
 """Seconds that anything may take on a machine that has much else to do."""
 
 HERE = Path(__file__).parent
+
+LIBRARIES = (
+    *("aiostorage.drivers.memory", "aiostorage.drivers.sqlite"),
+    *(("aiostorage.drivers.mongodb", "motor.motor_asyncio") if find_spec("motor") else ()),
+)
+"""What the processes need not import themselves."""
 
 Events: TypeAlias = "queue.SimpleQueue[tuple[Worker, str | None]]"
 """What several processes print: the process and the line, None after its last one."""
@@ -80,25 +87,24 @@ class Worker:
     ) -> None:
         self._complaints = complaints
         self._into = into
-        command = [sys.executable, script if script == "-c" else str(HERE / script)]
+        texts = list(map(str, arguments))
+        code = texts.pop(0) if script == "-c" else HERE / script
         with complaints.open("wb") as stderr:
-            self._popen = subprocess.Popen(
-                [*command, *map(str, arguments)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment(),
-                text=True,
-                start_new_session=True,
+            self._process = preloaded((), *LIBRARIES).start(
+                code,
+                *texts,
+                directory=Path.cwd(),
+                environment=environment(),
+                stderr=stderr.fileno(),
             )
-        self.pid = self._popen.pid
+        self.pid = self._process.pid
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._popen.stdout is not None
-        for line in self._popen.stdout:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
             self._heard(line.rstrip("\n"))
         self._heard(None)
 
@@ -137,13 +143,13 @@ class Worker:
 
     def tell(self, line: str = "") -> None:
         """Write a line to its stdin."""
-        assert self._popen.stdin is not None
-        self._popen.stdin.write(line + "\n")
-        self._popen.stdin.flush()
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        self._popen.send_signal(number)
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """Kill it at once; it is gone when this returns."""
@@ -153,12 +159,12 @@ class Worker:
     @property
     def runs(self) -> bool:
         """Whether it has not ended yet."""
-        return self._popen.poll() is None
+        return self._process.poll() is None
 
     def wait(self, within: float = DEADLINE) -> int:
         """Wait for its end; answer its exit code, negative for the signal that killed it."""
         try:
-            return self._popen.wait(within)
+            return self._process.wait(within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"process {self.pid} does not end: {self.stderr}") from None
 
@@ -173,13 +179,13 @@ class Worker:
         if self.runs or not there(self.pid):
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)  # its session is its own: `start_new_session`
-        self._popen.wait()
+        self._process.wait()
         self._reader.join()
-        assert self._popen.stdin is not None
-        assert self._popen.stdout is not None
-        self._popen.stdout.close()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         with suppress(BrokenPipeError):
-            self._popen.stdin.close()
+            self._process.stdin.close()
 
 
 class Starter:
