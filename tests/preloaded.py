@@ -198,7 +198,7 @@ class Preloaded:
         return Process(struct.unpack("i", data)[0], status, *pipes)
 
     def close(self) -> None:
-        """End it; its forks go on."""
+        """End it, and the forks that are left."""
         self._requests.close()
         self._server.wait()
 

@@ -2,7 +2,7 @@
 
 It forks for each request that comes through the socket, and the fork becomes the program that the
 request asks for, as ``__main__`` and to its last step: the interpreter ends as it always does. It
-ends itself when the other end of the socket is closed.
+ends, and its forks with it, when the other end of the socket is closed.
 """
 
 import importlib
@@ -32,6 +32,8 @@ def serve(requests: socket.socket) -> dict[str, Any]:
             continue
         message, descriptors, *_ = socket.recv_fds(requests, 2**20, 4)
         if not message:
+            for pid in statuses:
+                os.kill(pid, signal.SIGKILL)
             os._exit(0)
         *streams, status = descriptors
         pid = os.fork()

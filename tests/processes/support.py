@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import signal
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,11 +25,13 @@ __all__ = [
     "DEADLINE",
     "Events",
     "MongoDBStore",
+    "PatientClock",
     "SQLiteStore",
     "Starter",
     "Store",
     "Worker",
     "integrity",
+    "on_each",
     "starter",
 ]
 
@@ -194,12 +199,14 @@ class Starter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._workers: list[Worker] = []
+        self._numbers = itertools.count()
 
     def __call__(self, script: str, *arguments: object, into: Events | None = None) -> Worker:
         """Start a process; the arguments are those of `Worker`."""
-        complaints = self._directory / f"stderr-{len(self._workers)}"
-        self._workers.append(Worker(script, arguments, complaints, into))
-        return self._workers[-1]
+        complaints = self._directory / f"stderr-{next(self._numbers)}"
+        worker = Worker(script, arguments, complaints, into)
+        self._workers.append(worker)
+        return worker
 
     def close(self) -> None:
         """End them all."""
@@ -215,6 +222,52 @@ def starter(directory: Path) -> Iterator[Starter]:
         yield start
     finally:
         start.close()
+
+
+class PatientClock:
+    """Counts the seconds in which this machine had time for us.
+
+    A thread sleeps for a hundredth of a second, again and again, and the times that it did are
+    what is counted. On an idle machine they are seconds; where others keep the processors busy
+    they grow longer, for the processes under test as for this thread.
+    """
+
+    TICK = 0.01
+
+    def __init__(self) -> None:
+        self._ticks = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._count, daemon=True)
+        self._thread.start()
+
+    def _count(self) -> None:
+        while not self._stopped.is_set():
+            time.sleep(self.TICK)
+            self._ticks += 1
+
+    def now(self) -> float:
+        """Return how many such seconds there have been."""
+        return self._ticks * self.TICK
+
+    def close(self) -> None:
+        """Stop counting."""
+        self._stopped.set()
+        self._thread.join()
+
+
+def on_each(stores: Iterable[Store], scenario: Callable[[Store], None]) -> None:
+    """Run a scenario on several stores at once; each failure says on which store it was."""
+    stores = list(stores)
+    failures = []
+    with ThreadPoolExecutor(len(stores)) as pool:
+        for store, future in [(store, pool.submit(scenario, store)) for store in stores]:
+            if (error := future.exception()) is not None:
+                error.add_note(f"on {store.url}")
+                failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise BaseExceptionGroup("on several stores", failures)
 
 
 def integrity(path: Path) -> str:
@@ -237,8 +290,8 @@ class Store(Protocol):
         """Seconds that a loaded machine may add."""
         ...
 
-    def waiters(self) -> int:
-        """Count the tickets of those who wait for a lock."""
+    def waiters(self, experiment: str) -> int:
+        """Count the tickets of those who wait for an experiment's lock."""
         ...
 
     def check(self) -> None:
@@ -257,9 +310,10 @@ class SQLiteStore:
     def url(self) -> str:
         return f"sqlite:///{self.path}"
 
-    def waiters(self) -> int:
+    def waiters(self, experiment: str) -> int:
+        count = "SELECT count(*) FROM lock_waiters WHERE experiment = ?"
         with closing(sqlite3.connect(self.path)) as connection:
-            found: int = connection.execute("SELECT count(*) FROM lock_waiters").fetchone()[0]
+            found: int = connection.execute(count, [experiment]).fetchone()[0]
         return found
 
     def check(self) -> None:
@@ -278,11 +332,12 @@ class MongoDBStore:
     def url(self) -> str:
         return f"{self.where}{'&' if '?' in self.where else '?'}client={self.library}"
 
-    def waiters(self) -> int:
+    def waiters(self, experiment: str) -> int:
         from pymongo import MongoClient
 
         with MongoClient[dict[str, Any]](self.where) as client:
-            return client.get_default_database()["lock_waiters"].count_documents({})
+            tickets = client.get_default_database()["lock_waiters"].find()
+            return sum(str(ticket["experiment"]) == experiment for ticket in tickets)
 
     def check(self) -> None:
         pass

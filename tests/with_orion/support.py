@@ -11,9 +11,9 @@ import anyio
 from click.testing import CliRunner, Result
 from orion.client import build_experiment
 
-import aiostorage.orion as plugin
 from aiostorage import Storage, open_storage
 from aiostorage.cli.app import cli
+from aiostorage.orion import plugin
 
 __all__ = [
     "COLLECTIONS",
