@@ -85,6 +85,10 @@ class Process:
         """Kill it."""
         self.send_signal(signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Read its streams to their ends, and wait for its own; return what it printed."""
         end = None if timeout is None else time.monotonic() + timeout
