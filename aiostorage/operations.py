@@ -1,7 +1,7 @@
 """What an engine is asked to do: conditions on documents, and operations on collections.
 
-Everything here is a plain frozen record. The core builds them, drivers carry them out; neither
-knows more of the other. Queries written by people are parsed into conditions by
+All of these are frozen records. The core builds them, and drivers carry them out; neither knows
+more of the other. Queries written by people are parsed into conditions by
 ``aiostorage._core.query.parse``.
 """
 
@@ -44,14 +44,14 @@ T_co = TypeVar("T_co", covariant=True)
 class StoreTime:
     """The store's own clock at the moment the operation is carried out, plus `offset` seconds.
 
-    Stands for a datetime in the value of a `Compare` and in the top-level values of `changes` and
-    inserted documents, always of a declared field of kind ``time``.
+    It takes the place of a datetime in the value of a `Compare`, and in the top-level values of
+    `changes` and of inserted documents, always of a declared field of kind ``time``.
     """
 
     offset: float = 0.0
 
     def at(self, now: datetime) -> datetime:
-        """Answer the moment that is meant when the store's clock shows `now`."""
+        """Return the moment that is meant when the store's clock shows `now`."""
         return now + timedelta(seconds=self.offset) if self.offset else now
 
 
@@ -60,7 +60,7 @@ class StoreTime:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """One comparison of what stands at a dotted `path` with `value`, as MongoDB means it.
+    """A comparison of the value at a dotted `path` with `value`, as MongoDB means it.
 
     `value` is a storable value; a tuple of them for ``in`` and ``nin``; a bool for ``exists``.
     """
@@ -94,7 +94,7 @@ EVERYTHING = And(())
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[T_co]):
-    """One thing to do on one collection; the type parameter is what it answers."""
+    """One thing to do on one collection; the type parameter is the type of its result."""
 
     collection: str
 
@@ -103,10 +103,10 @@ class Operation(Generic[T_co]):
 class Insert(Operation[None]):
     """Add `documents`, all or none; each has its ``_id``. A taken key raises `DuplicateKeyError`.
 
-    The driver owns the documents it is handed: nobody else holds a reference to them.
+    The driver owns the documents that it is given: nothing else refers to them.
 
-    `repeated` says that an attempt before this one may have inserted them. An engine on which it
-    may have inserted only some of them leaves those, and inserts the others.
+    `repeated` says that an earlier attempt may have inserted them. Where it may have inserted only
+    some of them, the engine keeps those and inserts the others.
     """
 
     documents: tuple[Document, ...]
@@ -115,7 +115,7 @@ class Insert(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class Find(Operation[list[Document]]):
-    """Answer the documents that match, in order, as fresh copies.
+    """Return the documents that match, in order, as fresh copies.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ class Count(Operation[int]):
 
 @dataclass(frozen=True, slots=True)
 class Update(Operation[int]):
-    """Set `changes` (dotted paths to values) in every match; answer how many matched.
+    """Set `changes` (dotted paths to values) in every match; return how many matched.
 
     `applied` matches when the update is in place already: after an attempt whose answer was lost,
     the retry layer asks it before it believes that nothing matched.
@@ -160,9 +160,9 @@ class Update(Operation[int]):
 
 @dataclass(frozen=True, slots=True)
 class Take(Operation[list[Document]]):
-    """Atomically set `changes` in the first `limit` matches by `order`; answer them.
+    """Atomically set `changes` in the first `limit` matches by `order`; return them.
 
-    They are answered as they are now. A `limit` of None takes all matches.
+    They are returned as they are after the change. A `limit` of None takes all matches.
 
     `applied` matches the documents that this very operation changed (by its token).
     """
@@ -176,7 +176,7 @@ class Take(Operation[list[Document]]):
 
 @dataclass(frozen=True, slots=True)
 class Delete(Operation[int]):
-    """Remove every match; answer how many there were."""
+    """Remove every match; return how many there were."""
 
     where: Condition
 
@@ -191,7 +191,7 @@ class Field:
     Attributes
     ----------
     kind
-        What it may hold beside None: ``key`` is a str or a 64-bit int, ``time`` a datetime,
+        What it may hold besides None: ``key`` is a str or a 64-bit int, ``time`` a datetime,
         ``bytes`` bytes.
     required
         Whether every document has it, not None.
@@ -213,8 +213,8 @@ class Index:
     where
         Only documents that match are in the index.
     descending
-        An engine with a direction of keys makes this one descend, so that it can stand beside
-        another program's index on the same fields.
+        An engine whose keys have a direction makes this index descend, so that another program's
+        index on the same fields can exist beside it.
     """
 
     fields: tuple[str, ...]
@@ -230,8 +230,8 @@ class Collection:
     Attributes
     ----------
     references
-        Dotted paths at which the ``_id`` of another record stands, for engines that have a type of
-        their own for ids.
+        Dotted paths that hold the ``_id`` of another record, for engines with a type of their own
+        for ids.
     """
 
     name: str

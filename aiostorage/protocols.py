@@ -7,7 +7,7 @@ provide; `aiostorage.testing.DriverContract` checks that.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -75,11 +75,11 @@ class Driver(Protocol):
         """Finish what is under way and let go of everything. A second call does nothing."""
         ...
 
-    async def execute(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> Awaitable[T]:
         """Carry out one operation and answer its result."""
         ...
 
-    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """Carry out all operations in order or none of them; answer their results."""
         ...
 

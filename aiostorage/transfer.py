@@ -1,7 +1,7 @@
 """Moved to `aiostorage.orion`."""
 
 from aiostorage._moved import warn_moved
-from aiostorage.orion.import_export import (
+from aiostorage.orion import (
     Count,
     Counts,
     Progress,

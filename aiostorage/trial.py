@@ -164,6 +164,12 @@ class Trial:
             document["_id"] = self.id_override
         return document
 
+    def _complete(self, results: list[Result], end_time: datetime) -> None:
+        """Follow the store, which has these results; they have been checked."""
+        self._results = results
+        self._status = TrialStatus.COMPLETED.value
+        self.end_time = end_time
+
     def copy(self) -> Self:
         """Answer a copy that shares nothing that can change with this trial."""
         twin = copy.copy(self)

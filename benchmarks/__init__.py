@@ -1,1 +1,1 @@
-"""Speed, measured as ratios beside a peer in one run: ``python -m benchmarks``."""
+"""Speed, measured as ratios to a peer in the same run: ``python -m benchmarks``."""

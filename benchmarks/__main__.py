@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: all figures of one run, as ratios beside a peer."""
+"""``python -m benchmarks``: all figures of one run, as ratios to a peer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS = ("sqlite", "facade", "orion", "mongodb")
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmarks and print their figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, rough figures")
     parser.add_argument("--directory", type=Path, help="where the files go (default: temporary)")
@@ -50,14 +50,14 @@ def main() -> None:
         if "orion" in wanted and oriondb.available():
             _orion(console, directory, quick=options.quick)
         elif "orion" in wanted:
-            console.print("Oríon is not installed here: its part is left out")
+            console.print("Oríon is not installed: its part is left out")
         if "mongodb" in wanted:
             _mongodb(console, directory, quick=options.quick)
 
 
 def _throughput(console: Console, directory: Path, count: int) -> None:
     table = Table(
-        title="SQLite: operations a second, and their ratio to plain sqlite3",
+        title="SQLite: operations per second, and their ratio to plain sqlite3",
         caption="plain sqlite3: one thread, the same statements, one commit each",
     )
     for heading in ("tasks", "synchronous", "reserve/s", "ratio", "cycles/s", "ratio", "stall"):
@@ -67,7 +67,7 @@ def _throughput(console: Console, directory: Path, count: int) -> None:
         if row.who.startswith("plain"):
             plain = row
         if plain is None:
-            raise AssertionError("the peer comes first")
+            raise AssertionError("the peer must be measured first")
         stall = max(row.reservations.stall, row.cycles.stall)
         table.add_row(
             row.who,
@@ -118,33 +118,33 @@ def _mongodb(console: Console, directory: Path, *, quick: bool) -> None:
         from aiostorage.testing import MongodError  # noqa: PLC0415  it imports pytest
         from benchmarks import mongodb  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        console.print(f"{error.name} is not installed here: MongoDB's part is left out")
+        console.print(f"{error.name} is not installed: MongoDB's part is left out")
         return
     try:
         with mongodb.mongod(directory) as url:
             _beside(
                 console,
-                "MongoDB: operations a second beside the bare client with the same commands",
+                "MongoDB: operations per second beside the bare client with the same commands",
                 mongodb.throughput(url, 160 if quick else 1600, 4 if quick else 10),
             )
             if oriondb.available():
                 _beside(
                     console,
-                    "MongoDB: operations a second beside Oríon's own storage in threads",
+                    "MongoDB: operations per second beside Oríon's own storage in threads",
                     mongodb.beside_orion(url, 160 if quick else 1600, 2 if quick else 6),
                 )
             else:
-                console.print("Oríon is not installed here: its part is left out")
+                console.print("Oríon is not installed: its part is left out")
             _large(console, url, 10_000 if quick else 100_000, 50 if quick else 400)
             _contention(console, url, 1.0 if quick else 5.0)
     except MongodError as error:
         console.print(f"MongoDB's part is left out: {error}")
 
 
-def _beside(console: Console, title: str, rows: Iterable[mongodb.Paired]) -> None:
+def _beside(console: Console, title: str, rows: Iterable[mongodb.PairedResult]) -> None:
     table = Table(
         title=title,
-        caption="the median of the ratios of blocks that alternate, and their quartiles",
+        caption="the median of the ratios of alternating blocks, and their quartiles",
         box=SIMPLE,
     )
     for heading in ("client", "tasks", "what", "ours/s", "theirs/s", "ours/theirs", "stall"):
@@ -175,14 +175,14 @@ def _large(console: Console, url: str, many: int, count: int) -> None:
             f"{library}: one reservation, one task, {1e6 / paired.theirs:.0f} µs with 1,000 trials "
             f"in the database, {1e6 / paired.ours:.0f} µs with {many:,}: ratio {middle:.2f} "
             f"({low:.2f} - {high:.2f}); all {fetched.trials:,} fetched in {fetched.seconds:.1f} s, "
-            f"longest stall {fetched.stall * 1000:.0f} ms (without Python's collector)"
+            f"longest stall {fetched.stall * 1000:.0f} ms (with Python's garbage collector off)"
         )
 
 
 def _contention(console: Console, url: str, seconds: float) -> None:
     from benchmarks import mongodb  # noqa: PLC0415
 
-    table = Table(title="MongoDB: workers that reserve on one experiment, PyMongo async")
+    table = Table(title="MongoDB: workers that reserve trials of one experiment, PyMongo async")
     for heading in ("processes", "tasks each", "who", "reserve/s", "write conflicts each"):
         table.add_column(heading, justify="left" if heading == "who" else "right")
     for processes, tasks in ((1, 64), (8, 8), (24, 1)):

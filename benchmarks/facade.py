@@ -1,4 +1,4 @@
-"""What a call through the facade costs above the coroutine it awaits."""
+"""The cost of a call through the facade, beyond that of the coroutine it awaits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from aiostorage import Experiment, Storage, SyncStorage, open_storage
 
-__all__ = ["Overhead", "overhead"]
+__all__ = ["FacadeOverhead", "overhead"]
 
 
 @dataclass(frozen=True)
-class Overhead:
+class FacadeOverhead:
     """Median seconds of one call, awaited and through the facade."""
 
     engine: str
@@ -23,13 +23,13 @@ class Overhead:
     called: float
 
 
-def overhead(directory: Path, count: int) -> list[Overhead]:
-    """Measure the cheapest calls, in blocks that alternate."""
+def overhead(directory: Path, count: int) -> list[FacadeOverhead]:
+    """Measure the cheapest calls, in alternating blocks."""
     urls = {"memory": "memory://", "sqlite": f"sqlite:///{directory / 'facade.db'}"}
     return [_measured(engine, url, count) for engine, url in urls.items()]
 
 
-def _measured(engine: str, url: str, count: int) -> Overhead:
+def _measured(engine: str, url: str, count: int) -> FacadeOverhead:
     awaited: list[float] = []
     called: list[float] = []
     with SyncStorage(open_storage(url)) as facade:
@@ -40,7 +40,7 @@ def _measured(engine: str, url: str, count: int) -> Overhead:
                 begin = time.perf_counter()
                 facade.count_completed_trials(experiment)
                 called.append(time.perf_counter() - begin)
-    return Overhead(engine, statistics.median(awaited), statistics.median(called))
+    return FacadeOverhead(engine, statistics.median(awaited), statistics.median(called))
 
 
 async def _awaited(url: str, experiment: Experiment, count: int) -> list[float]:

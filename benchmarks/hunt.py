@@ -1,8 +1,7 @@
-"""``orion hunt``, timed: a script that writes down how long it waited for its storage.
+"""``orion hunt``, timed: a script that writes to a file how long it waited for its storage.
 
-Oríon has a share of its own in every hunt, which no storage makes shorter; the difference between
-the whole time and the time in the storage is that share. The file to write to comes first, then
-the arguments of ``orion``.
+The difference between the whole time and the time in the storage is Oríon's own, which no storage
+can shorten. The first argument is the file to write to; the others are those of ``orion``.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from orion.storage.legacy import Legacy
 
 from aiostorage.orion import AioStorage
 
-LOCK = "acquire_algorithm_lock"
+LOCK_METHOD = "acquire_algorithm_lock"
 
 
-class Watch:
-    """Adds up the seconds that the main thread is inside of it, however deep."""
+class StorageStopwatch:
+    """Adds up the seconds that the main thread is inside of it, at any depth."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -35,7 +34,7 @@ class Watch:
         self._begin = 0.0
 
     def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():  # heartbeats hold nobody up
+        if threading.current_thread() is threading.main_thread():  # no caller waits for heartbeats
             self._depth += 1
             if self._depth == 1:
                 self._begin = time.perf_counter()
@@ -48,14 +47,14 @@ class Watch:
 
 
 class TimedLock:
-    """A lock whose two ends are timed; what is done under it is not the storage's."""
+    """A lock whose acquisition and release are timed, but not the work under it."""
 
-    def __init__(self, watch: Watch, lock: AbstractContextManager[Any]) -> None:
-        self._watch = watch
+    def __init__(self, stopwatch: StorageStopwatch, lock: AbstractContextManager[Any]) -> None:
+        self._stopwatch = stopwatch
         self._lock = lock
 
     def __enter__(self) -> Any:
-        with self._watch:
+        with self._stopwatch:
             return self._lock.__enter__()
 
     def __exit__(
@@ -64,34 +63,34 @@ class TimedLock:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        with self._watch:
+        with self._stopwatch:
             return self._lock.__exit__(exc_type, exc, traceback)
 
 
-def timed(watch: Watch, method: Callable[..., Any]) -> Callable[..., Any]:
+def timed(stopwatch: StorageStopwatch, method: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a method of a storage."""
 
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with watch:
+        with stopwatch:
             return method(*args, **kwargs)
 
     @wraps(method)
     def lock(*args: Any, **kwargs: Any) -> TimedLock:
-        return TimedLock(watch, method(*args, **kwargs))
+        return TimedLock(stopwatch, method(*args, **kwargs))
 
-    return lock if method.__name__ == LOCK else call
+    return lock if method.__name__ == LOCK_METHOD else call
 
 
 def hunt(report: Path, arguments: list[str]) -> None:
     """Run ``orion``, and write the seconds in the storage to a file."""
-    watch = Watch()
+    stopwatch = StorageStopwatch()
     for kind in (AioStorage, Legacy):
         for name in vars(BaseStorageProtocol):
             if not name.startswith("_") and name in vars(kind):
-                setattr(kind, name, timed(watch, getattr(kind, name)))
+                setattr(kind, name, timed(stopwatch, getattr(kind, name)))
     main(arguments)
-    report.write_text(str(watch.seconds))
+    report.write_text(str(stopwatch.seconds))
 
 
 if __name__ == "__main__":

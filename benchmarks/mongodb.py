@@ -1,7 +1,7 @@
 """The MongoDB engine beside a bare client doing the same commands, and beside Oríon's storage.
 
-What is compared is measured in turn, in short blocks of one run: on a noisy machine only two blocks
-that follow each other can be compared. What is shown is the median of their ratios, and quartiles.
+The two are measured in turn, in short blocks of one run: on a noisy machine, only two consecutive
+blocks can be compared. The results are the median and the quartiles of the ratios.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from pymongo import AsyncMongoClient, MongoClient, ReturnDocument, WriteConcern
 
 from aiostorage import open_storage
 from benchmarks import oriondb
-from benchmarks.workload import Measure, cycle, fill, make_trials, rate, reserve, watched
+from benchmarks.workload import Measure, cycle, fill, make_trials, rate, reserve, stall_watched
 
 __all__ = [
     "LIBRARIES",
     "WAYS",
-    "Contended",
-    "Fetched",
-    "Paired",
+    "ContentionResult",
+    "FetchResult",
+    "PairedResult",
     "beside_orion",
     "contention",
     "depth",
@@ -45,23 +45,23 @@ Library = Literal["motor", "pymongo"]
 Way = Literal["ours", "plain"]
 LIBRARIES: tuple[Library, ...] = ("motor", "pymongo")
 WAYS: tuple[Way, ...] = ("ours", "plain")
-TASKS = (1, 8, 64)
-HINT = "experiment_1_submit_time_1_partial"
-SPARE = 50
-"""Trials of a block beside those that are counted, for warming up."""
+TASK_COUNTS = (1, 8, 64)
+INDEX_HINT = "experiment_1_submit_time_1_partial"
+WARM_UP_TRIALS = 50
+"""Trials of a block that are not counted: they warm up connections and caches."""
 
-MOST = 5000
-"""Reservations a second, at most: as many trials are made beforehand."""
+MAX_RESERVATIONS_PER_SECOND = 5000
+"""An upper bound, which tells how many trials to make beforehand."""
 
 
 @contextmanager
 def mongod(directory: Path) -> Iterator[str]:
-    """Give the URL of a replica set with one member, or the one in ``AIOSTORAGE_TEST_MONGODB``.
+    """Yield the URL of a replica set with one member, or the one in ``AIOSTORAGE_TEST_MONGODB``.
 
     Raises
     ------
     MongodError
-        There is no server, and none that could be started.
+        There is no server, and none could be started.
     """
     from aiostorage.testing.mongodb.deployments import Deployments  # noqa: PLC0415  it imports pytest
 
@@ -71,7 +71,7 @@ def mongod(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def _database(url: str) -> Iterator[str]:
-    """Give the name of a database, which is dropped afterwards."""
+    """Yield the name of a database, which is dropped afterwards."""
     name = f"aiostorage_bench_{uuid4().hex[:12]}"
     try:
         yield name
@@ -83,8 +83,8 @@ def _database(url: str) -> Iterator[str]:
 # ------------------------------------------------------------------------------ the bare client
 
 
-class Bare:
-    """A client library with nothing around it, and the commands that the engine sends."""
+class BareClient:
+    """A client library alone, with the commands that the engine sends."""
 
     def __init__(self, client: Any, database: str, experiment: str) -> None:
         self._experiment = ObjectId(experiment)
@@ -106,7 +106,7 @@ class Bare:
                 "$set": {"status": "reserved", "worker": uuid4().hex},
             },
             sort=[("submit_time", 1)],
-            hint=HINT,
+            hint=INDEX_HINT,
             return_document=ReturnDocument.AFTER,
         )
         if trial is None:
@@ -134,7 +134,7 @@ class Bare:
 
     async def _update(self, held: Mapping[str, Any], update: Mapping[str, Any]) -> None:
         if (await self._trials.update_one(held, update)).matched_count != 1:
-            raise AssertionError("a trial that was reserved is lost")
+            raise AssertionError("a reserved trial was lost")
 
 
 @asynccontextmanager
@@ -156,17 +156,17 @@ Block = Callable[[], Awaitable[Measure]]
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Ours beside another way of doing the same, in blocks that alternate.
+class PairedResult:
+    """Ours beside another way of doing the same, in alternating blocks.
 
     Attributes
     ----------
     ours, theirs
-        Operations a second, medians of the blocks.
+        Operations per second, medians of the blocks.
     ratios
-        Of each block of ours to the one of theirs beside it.
+        The ratio of each block of ours to the neighbouring one of theirs.
     stall
-        The longest time that the event loop did not turn while ours ran, in seconds.
+        The longest time that the event loop was blocked while ours ran, in seconds.
     """
 
     what: str
@@ -186,12 +186,12 @@ class Paired:
 
 async def _pair(
     what: str, library: Library, tasks: int, rounds: int, *, ours: Block, theirs: Block
-) -> Paired:
-    mine, yours = [await ours()], [await theirs()]  # these two open connections: not counted
+) -> PairedResult:
+    mine, yours = [await ours()], [await theirs()]  # not counted: these two open connections
     for number in range(rounds):
         for block in (ours, theirs) if number % 2 else (theirs, ours):
             (mine if block is ours else yours).append(await block())
-    return Paired(
+    return PairedResult(
         what,
         library,
         tasks,
@@ -204,25 +204,25 @@ async def _pair(
 
 def throughput(
     url: str, count: int, rounds: int, libraries: tuple[Library, ...] = LIBRARIES
-) -> Iterator[Paired]:
+) -> Iterator[PairedResult]:
     """Measure ours beside the bare client, reservations and cycles, for 1, 8 and 64 tasks.
 
     Parameters
     ----------
     count
-        Operations of one block; a fourth with one task, half with 8.
+        Operations of one block; a quarter of them with one task, half with 8.
     rounds
-        Blocks of each.
+        Counted blocks of each side.
     """
     for library in libraries:
-        for tasks in TASKS:
+        for tasks in TASK_COUNTS:
             share = count * {1: 1, 8: 2, 64: 4}[tasks] // 4
             yield from asyncio.run(_beside_bare(url, library, tasks, share, rounds))
 
 
 async def _beside_bare(
     url: str, library: Library, tasks: int, count: int, rounds: int
-) -> list[Paired]:
+) -> list[PairedResult]:
     measured = []
     with _database(url) as database:
         async with (
@@ -230,13 +230,13 @@ async def _beside_bare(
             _client(url, library) as client,
         ):
             for what, action in (("reserve", reserve), ("cycle", cycle)):
-                experiment = await fill(storage, what, 2 * (rounds + 1) * (count + SPARE))
-                bare = Bare(client, database, str(experiment.id))
+                experiment = await fill(storage, what, 2 * (rounds + 1) * (count + WARM_UP_TRIALS))
+                bare = BareClient(client, database, str(experiment.id))
 
                 async def ours(action: Any = action, experiment: Any = experiment) -> Measure:
                     return await rate(lambda: action(storage, experiment), tasks, count)
 
-                async def theirs(bare: Bare = bare, what: str = what) -> Measure:
+                async def theirs(bare: BareClient = bare, what: str = what) -> Measure:
                     one = bare.reserve if what == "reserve" else bare.cycle
                     return await rate(one, tasks, count)
 
@@ -244,7 +244,7 @@ async def _beside_bare(
     return measured
 
 
-def beside_orion(url: str, count: int, rounds: int) -> Iterator[Paired]:
+def beside_orion(url: str, count: int, rounds: int) -> Iterator[PairedResult]:
     """Measure ours beside Oríon's own storage on MongoDB, which is for threads.
 
     Parameters
@@ -253,19 +253,19 @@ def beside_orion(url: str, count: int, rounds: int) -> Iterator[Paired]:
         As for `throughput`.
     """
     for library in LIBRARIES:
-        for tasks in TASKS:
+        for tasks in TASK_COUNTS:
             share = count * {1: 1, 8: 2, 64: 4}[tasks] // 4
             yield from asyncio.run(_beside_orion(url, library, tasks, share, rounds))
 
 
 async def _beside_orion(
     url: str, library: Library, tasks: int, count: int, rounds: int
-) -> list[Paired]:
+) -> list[PairedResult]:
     measured = []
-    trials = 2 * (rounds + 1) * (count + SPARE)
+    trials = 2 * (rounds + 1) * (count + WARM_UP_TRIALS)
     for what, action in (("reserve", reserve), ("cycle", cycle)):
         with _database(url) as database, _database(url) as theirs_database:
-            orion = _Orion(url, theirs_database, trials)
+            orion = _OrionStorage(url, theirs_database, trials)
             async with open_storage(url, client=library, database=database) as storage:
                 experiment = await fill(storage, what, trials)
 
@@ -274,7 +274,7 @@ async def _beside_orion(
                 ) -> Measure:
                     return await rate(lambda: action(storage, experiment), tasks, count)
 
-                async def theirs(orion: _Orion = orion, what: str = what) -> Measure:
+                async def theirs(orion: _OrionStorage = orion, what: str = what) -> Measure:
                     one = orion.reserve if what == "reserve" else orion.cycle
                     return Measure(await asyncio.to_thread(_in_threads, one, tasks, count), 0.0)
 
@@ -282,8 +282,8 @@ async def _beside_orion(
     return measured
 
 
-class _Orion:
-    """Oríon's storage, on a database as it makes one itself."""
+class _OrionStorage:
+    """Oríon's storage, on a database that it makes itself."""
 
     def __init__(self, url: str, database: str, trials: int) -> None:
         place, _, options = url.partition("?")
@@ -293,13 +293,13 @@ class _Orion:
             "database": {"type": "mongodb", "host": host, "name": database},
         }
         self._storage = oriondb.opened(config)
-        self._holder = oriondb.Holder(uuid4().hex)
-        made = make_trials(self._holder.id, trials)
+        self._experiment = oriondb.ExperimentId(uuid4().hex)
+        made = make_trials(self._experiment.id, trials)
         self._storage._db.write("trials", [trial.to_dict() for trial in made])  # noqa: SLF001
 
     def reserve(self) -> Any:
         """Reserve one trial."""
-        trial = self._storage.reserve_trial(self._holder)
+        trial = self._storage.reserve_trial(self._experiment)
         if trial is None:
             raise AssertionError("the experiment ran out of trials; make more")
         return trial
@@ -333,14 +333,14 @@ def _in_threads(action: Callable[[], object], threads: int, count: int) -> float
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """All trials of an experiment, fetched at once.
+class FetchResult:
+    """The time of fetching all trials of an experiment at once.
 
     Attributes
     ----------
     seconds, stall
-        How long it took, and the longest time that the event loop did not turn meanwhile; without
-        Python's garbage collector, which takes longer than all the rest.
+        How long it took, and the longest time that the event loop was blocked meanwhile; with
+        Python's garbage collector off, which would take longer than all the rest.
     """
 
     library: Library
@@ -351,10 +351,11 @@ class Fetched:
 
 async def depth(
     url: str, library: Library, *, many: int, few: int, count: int, rounds: int
-) -> tuple[Paired, Fetched]:
+) -> tuple[PairedResult, FetchResult]:
     """Measure reservations with few trials in the database beside those with many; fetch the many.
 
-    Both have a task, as a queue would hide what the server does. In `Paired`, the many are ours.
+    Each side has one task, since a queue would hide what the server does. In `PairedResult`, `ours`
+    is the database with many trials.
     """
     with _database(url) as one, _database(url) as other:
         async with (
@@ -362,10 +363,10 @@ async def depth(
             open_storage(url, client=library, database=other) as large,
         ):
             crowd = await fill(large, "bench", many)
-            # Python's collector passes over the answer while it grows, whatever makes it
+            # the garbage collector would scan the result while it grows
             gc.disable()
             start = time.perf_counter()
-            async with watched() as stall:
+            async with stall_watched() as stall:
                 fetched = await large.fetch_trials(crowd)
             seconds = time.perf_counter() - start
             gc.enable()
@@ -383,22 +384,22 @@ async def depth(
                 return measure
 
             paired = await _pair(f"{many} trials", library, 1, rounds, ours=at_many, theirs=at_few)
-    return paired, Fetched(library, many, seconds, stall())
+    return paired, FetchResult(library, many, seconds, stall())
 
 
 # ------------------------------------------------------------------------------------ contention
 
 
 @dataclass(frozen=True)
-class Contended:
-    """Many workers that reserve on one experiment.
+class ContentionResult:
+    """Many workers that reserve trials of one experiment.
 
     Attributes
     ----------
     rate
-        Reservations a second of all together.
+        Reservations per second of all workers together.
     conflicts
-        How often the server met a write conflict, for each reservation.
+        Write conflicts in the server per reservation.
     """
 
     way: Way
@@ -408,8 +409,8 @@ class Contended:
     conflicts: float
 
 
-def contention(url: str, way: Way, processes: int, tasks: int, seconds: float) -> Contended:
-    """Measure workers that are spread over processes.
+def contention(url: str, way: Way, processes: int, tasks: int, seconds: float) -> ContentionResult:
+    """Measure workers in several processes.
 
     Parameters
     ----------
@@ -419,10 +420,12 @@ def contention(url: str, way: Way, processes: int, tasks: int, seconds: float) -
         How long they reserve.
     """
     with _database(url) as database, MongoClient[Any](url) as client:
-        experiment = asyncio.run(_filled(url, database, round(seconds * MOST)))
+        experiment = asyncio.run(
+            _filled(url, database, round(seconds * MAX_RESERVATIONS_PER_SECOND))
+        )
         context = multiprocessing.get_context("spawn")
         ready, counts = context.Barrier(processes + 1), context.Queue()
-        work = _Work(url, database, way, experiment, tasks, seconds)
+        work = _ReservingProcess(url, database, way, experiment, tasks, seconds)
         workers = [
             context.Process(target=work, args=(ready, counts), daemon=True)
             for _ in range(processes)
@@ -437,7 +440,7 @@ def contention(url: str, way: Way, processes: int, tasks: int, seconds: float) -
             worker.join()
     done = sum(count for count, _ in found)
     total = sum(count / took for count, took in found)
-    return Contended(way, processes, tasks, total, conflicts / done)
+    return ContentionResult(way, processes, tasks, total, conflicts / done)
 
 
 async def _filled(url: str, database: str, count: int) -> str:
@@ -450,8 +453,8 @@ def _conflicts(client: MongoClient[Any]) -> int:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What a process does: it reserves from so many tasks, for so many seconds."""
+class _ReservingProcess:
+    """The work of a process: reserve trials from `tasks` tasks, for `seconds` seconds."""
 
     url: str
     database: str
@@ -464,7 +467,7 @@ class _Work:
         try:
             counts.put(asyncio.run(self._run(ready)))
         except BaseException:
-            ready.abort()  # the others need not wait
+            ready.abort()  # so that the others do not wait for this one
             raise
 
     async def _run(self, ready: Any) -> tuple[int, float]:
@@ -473,7 +476,7 @@ class _Work:
             open_storage(self.url, client="pymongo", database=self.database) as storage,
             _client(self.url, "pymongo") as client,
         ):
-            bare = Bare(client, self.database, self.experiment)
+            bare = BareClient(client, self.database, self.experiment)
 
             async def one() -> None:
                 if self.way == "plain":

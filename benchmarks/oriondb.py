@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Compared", "Holder", "available", "hunts", "opened", "operations"]
+__all__ = ["Comparison", "ExperimentId", "available", "hunts", "opened", "operations"]
 
-THREADS: Final = 8
-PROCESSES: Final = 4
+THREAD_COUNT: Final = 8
+PROCESS_COUNT: Final = 4
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One figure of both: seconds of a hunt, or operations a second."""
+class Comparison:
+    """One figure for both storages: seconds of a hunt, or operations per second."""
 
     what: str
     pickleddb: float
@@ -29,7 +29,7 @@ class Compared:
 
 
 def available() -> bool:
-    """Tell whether Oríon can be imported."""
+    """Return whether Oríon can be imported."""
     try:
         import orion.storage.base  # noqa: F401, PLC0415
     except ImportError:
@@ -52,11 +52,11 @@ def _aiostorage(file: Path, synchronous: str = "FULL") -> Config:
 # ------------------------------------------------------------------------------ operations
 
 
-def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[Compared]:
-    """Measure reservations a second through Oríon's storage protocol, for so many seconds each.
+def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[Comparison]:
+    """Measure reservations per second through Oríon's storage protocol, for `seconds` each.
 
-    One caller at a time at each size, then several at the first size. PickledDB never waits for the
-    disk, so aiostorage is measured with ``NORMAL`` too, which waits for it now and then.
+    One caller at a time with each size, then several with the first size. PickledDB never waits for
+    the disk, so aiostorage is also measured with ``NORMAL``, which seldom waits for it.
     """
     compared = []
     for size in sizes:
@@ -66,21 +66,24 @@ def operations(directory: Path, sizes: tuple[int, ...], seconds: float) -> list[
             config = _aiostorage(directory / f"one-{size}-{synchronous}.db", synchronous)
             ours = _one(config, _filled(config, size), seconds)
             compared.append(
-                Compared(f"reservations/s at {size:,} trials, {synchronous}", theirs, ours)
+                Comparison(f"reservations/s at {size:,} trials, {synchronous}", theirs, ours)
             )
     size = sizes[0]
-    for who, rate in ((f"{THREADS} threads", _threads), (f"{PROCESSES} processes", _processes)):
+    for who, rate in (
+        (f"{THREAD_COUNT} threads", _threads),
+        (f"{PROCESS_COUNT} processes", _processes),
+    ):
         config = _pickleddb(directory / f"{who}.pkl")
         theirs = rate(config, _filled(config, size), seconds)
         config = _aiostorage(directory / f"{who}.db")
         ours = rate(config, _filled(config, size), seconds)
-        compared.append(Compared(f"reservations/s at {size:,} trials, FULL, {who}", theirs, ours))
+        compared.append(Comparison(f"reservations/s at {size:,} trials, FULL, {who}", theirs, ours))
     return compared
 
 
 @dataclass
-class Holder:
-    """All that a storage wants of an experiment."""
+class ExperimentId:
+    """All that a storage needs of an experiment."""
 
     id: Any
 
@@ -89,7 +92,7 @@ class Holder:
         return self.id
 
 
-def _filled(config: Config, size: int) -> Holder:
+def _filled(config: Config, size: int) -> ExperimentId:
     """Make an experiment with pending trials."""
     from orion.core.worker.trial import Trial  # noqa: PLC0415
 
@@ -103,53 +106,53 @@ def _filled(config: Config, size: int) -> Holder:
         )
         for number in range(size)
     ]
-    # registered in one go, which PickledDB has beside the protocol only
+    # registered at once, which for PickledDB is possible only past the protocol
     storage._db.write("trials", [trial.to_dict() for trial in trials])  # noqa: SLF001
-    os.sync()  # what came before has left much to write, and a commit would wait for it
-    return Holder(experiment["_id"])
+    os.sync()  # otherwise a commit would wait for what was written before
+    return ExperimentId(experiment["_id"])
 
 
 def opened(config: Config) -> Any:
-    """Open a storage of Oríon's."""
+    """Open one of Oríon's storages."""
     from orion.storage.base import setup_storage  # noqa: PLC0415
 
     return setup_storage(dict(config))
 
 
-def _reserve(storage: Any, holder: Holder, seconds: float) -> int:
-    """Reserve until the time is over or nothing is left; answer how many."""
+def _reserve(storage: Any, experiment: ExperimentId, seconds: float) -> int:
+    """Reserve until the time is over or no trial is left; return the number of reservations."""
     done, end = 0, time.perf_counter() + seconds
-    while time.perf_counter() < end and storage.reserve_trial(holder) is not None:
+    while time.perf_counter() < end and storage.reserve_trial(experiment) is not None:
         done += 1
     return done
 
 
-def _one(config: Config, holder: Holder, seconds: float) -> float:
+def _one(config: Config, experiment: ExperimentId, seconds: float) -> float:
     storage = opened(config)
-    storage.reserve_trial(holder)
+    storage.reserve_trial(experiment)
     begin = time.perf_counter()
-    done = _reserve(storage, holder, seconds)
+    done = _reserve(storage, experiment, seconds)
     return done / (time.perf_counter() - begin)
 
 
-def _threads(config: Config, holder: Holder, seconds: float) -> float:
-    """Let the threads of one process share a storage."""
+def _threads(config: Config, experiment: ExperimentId, seconds: float) -> float:
+    """Return reservations per second of threads that share a storage."""
     storage = opened(config)
-    storage.reserve_trial(holder)
+    storage.reserve_trial(experiment)
     begin = time.perf_counter()
-    with ThreadPoolExecutor(THREADS) as pool:
-        callers = [pool.submit(_reserve, storage, holder, seconds) for _ in range(THREADS)]
+    with ThreadPoolExecutor(THREAD_COUNT) as pool:
+        callers = [pool.submit(_reserve, storage, experiment, seconds) for _ in range(THREAD_COUNT)]
         done = sum(caller.result() for caller in callers)
     return done / (time.perf_counter() - begin)
 
 
-def _processes(config: Config, holder: Holder, seconds: float) -> float:
-    """Let processes share a file, each with a storage of its own."""
+def _processes(config: Config, experiment: ExperimentId, seconds: float) -> float:
+    """Return reservations per second of processes that share a file, each with its own storage."""
     context = multiprocessing.get_context("spawn")
-    start, answers = context.Barrier(PROCESSES + 1), context.Queue()
+    start, answers = context.Barrier(PROCESS_COUNT + 1), context.Queue()
     processes = [
-        context.Process(target=_member, args=(config, holder.id, seconds, start, answers))
-        for _ in range(PROCESSES)
+        context.Process(target=_member, args=(config, experiment.id, seconds, start, answers))
+        for _ in range(PROCESS_COUNT)
     ]
     for process in processes:
         process.start()
@@ -163,21 +166,21 @@ def _processes(config: Config, holder: Holder, seconds: float) -> float:
 
 
 def _member(config: Config, uid: Any, seconds: float, start: Any, answers: Any) -> None:
-    storage, holder = opened(config), Holder(uid)
-    storage.count_broken_trials(holder)  # everything is imported and open
+    storage, experiment = opened(config), ExperimentId(uid)
+    storage.count_broken_trials(experiment)  # imports everything and opens the storage
     start.wait()
-    answers.put(_reserve(storage, holder, seconds))
+    answers.put(_reserve(storage, experiment, seconds))
 
 
 # ----------------------------------------------------------------------------------- hunts
 
 
-def hunts(directory: Path, trials: int, workers: int) -> list[Compared]:
-    """Measure ``orion hunt`` with a script that does nothing but report.
+def hunts(directory: Path, trials: int, workers: int) -> list[Comparison]:
+    """Measure ``orion hunt`` with a script that only reports a result.
 
-    Answers the seconds of the whole command, and those of them that it waited for the storage. What
-    is left is Oríon's own: it copies the state of the algorithm, which has every trial in it,
-    several times for each trial.
+    Return the seconds of the whole command, and those of them that it waited for the storage. The
+    rest is Oríon's own: it copies the state of the algorithm, which contains every trial, several
+    times for each trial.
     """
     script = directory / "nothing.sh"
     script.write_text(
@@ -191,13 +194,13 @@ def hunts(directory: Path, trials: int, workers: int) -> list[Compared]:
     ours = _hunt(directory, _aiostorage(directory / "hunt.db"), command)
     what = f"seconds of a hunt, {trials} trials, {workers} workers"
     return [
-        Compared(what, theirs[0], ours[0]),
-        Compared(f"{what}: in the storage", theirs[1], ours[1]),
+        Comparison(what, theirs[0], ours[0]),
+        Comparison(f"{what}: in the storage", theirs[1], ours[1]),
     ]
 
 
 def _hunt(directory: Path, config: Config, arguments: list[str]) -> tuple[float, float]:
-    """Answer the seconds that it took, and those that it waited for the storage."""
+    """Return the seconds that it took, and those that it waited for the storage."""
     lines = [f"    {name}: {value}" for name, value in config["database"].items()]
     file, report = directory / "hunt.yaml", directory / "seconds"
     file.write_text("\n".join(["storage:", f"  type: {config['type']}", "  database:", *lines]))

@@ -15,18 +15,18 @@ from aiostorage import Storage, open_storage
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Keep, Table
+from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.operations import And, Compare, StoreTime, Take, Update
 from benchmarks.workload import Measure, cycle, fill, rate, reserve
 
-__all__ = ["Row", "depth", "throughput"]
+__all__ = ["SqliteRates", "depth", "throughput"]
 
-TASKS = (1, 8, 64)
+TASK_COUNTS = (1, 8, 64)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the report: rates of one way of doing it."""
+class SqliteRates:
+    """One line of the output: the rates of plain sqlite3, or of ours with some number of tasks."""
 
     who: str
     synchronous: str
@@ -34,14 +34,14 @@ class Row:
     cycles: Measure
 
 
-def throughput(directory: Path, count: int) -> Iterator[Row]:
+def throughput(directory: Path, count: int) -> Iterator[SqliteRates]:
     """Measure plain sqlite3, then ours with 1, 8 and 64 tasks, each on a fresh file."""
     for synchronous in ("FULL", "NORMAL"):
         few = max(count // 8, 200)
-        yield Row("plain sqlite3", synchronous, *_plain(directory, synchronous, few))
-        for tasks in TASKS:
+        yield SqliteRates("plain sqlite3", synchronous, *_plain(directory, synchronous, few))
+        for tasks in TASK_COUNTS:
             share = count if tasks > 8 else few
-            yield Row(
+            yield SqliteRates(
                 f"aiostorage, {tasks}",
                 synchronous,
                 *asyncio.run(_ours(directory, synchronous, tasks, share)),
@@ -70,15 +70,15 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
     uid = connection.execute("SELECT _id FROM experiments").fetchone()[0]
     table = Table(next(c for c in LAYOUT.collections if c.name == TRIALS))
 
-    keep: Keep = connection.keep
+    kept = connection.kept
     where = And((Compare("experiment", "eq", uid), PENDING))
     take = Take(TRIALS, where, {}, order=("submit_time",))
     reserved = {"status": "reserved", "worker": "w", "start_time": NOW, "heartbeat": NOW}
 
     def reserve_one() -> object:
         now = datetime.now(UTC)
-        chosen, params = table.chosen(take, now, keep)
-        change, values = table.change(reserved, now, keep)
+        chosen, params = table.chosen(take, now, kept)
+        change, values = table.change(reserved, now, kept)
         connection.execute("BEGIN IMMEDIATE")
         row = connection.execute(chosen, params).fetchone()
         connection.execute(change, [*values, row[0]])
@@ -86,11 +86,11 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
         return row[3]
 
     def update_one(update: Update) -> None:
-        statement, params = table.update(update, datetime.now(UTC), keep)
+        statement, params = table.update(update, datetime.now(UTC), kept)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(statement, params)
         connection.execute("COMMIT")
-        connection._kept.clear()  # noqa: SLF001  what the driver does after a statement
+        kept.clear()  # as the driver does after a statement
 
     results = [{"name": "objective", "type": "objective", "value": 0.5}]
     completed = {"results": results, "status": "completed", "end_time": NOW, "heartbeat": NOW}
@@ -116,9 +116,9 @@ NOW = StoreTime()
 
 
 async def depth(directory: Path, sizes: tuple[int, ...], count: int) -> dict[int, float]:
-    """Measure the seconds that one reservation takes with so many trials in the file.
+    """Measure the seconds of one reservation with each of these numbers of trials in the file.
 
-    The files are measured in turn, several times, so that a noisy machine is unfair to all alike.
+    The files are measured in turn, several times, so that noise affects all of them alike.
     """
     storages: dict[int, tuple[Storage, object]] = {}
     seconds: dict[int, list[float]] = {size: [] for size in sizes}

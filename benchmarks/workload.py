@@ -1,4 +1,4 @@
-"""What is measured: trials like those of a real search, and the two loops over them."""
+"""The workload: trials like those of a real search, and two loops over them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from dataclasses import dataclass
 
 from aiostorage import Experiment, Storage, Trial
 
-__all__ = ["Measure", "cycle", "fill", "make_trials", "rate", "reserve", "watched"]
+__all__ = ["Measure", "cycle", "fill", "make_trials", "rate", "reserve", "stall_watched"]
 
-PARAMS = 8
+PARAM_COUNT = 8
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Operations a second, and the longest time that the event loop did not turn, in seconds."""
+    """Operations per second, and the longest time that the event loop was blocked, in seconds."""
 
     rate: float
     stall: float
 
 
 def make_trials(experiment: str | int, count: int, seed: int = 0) -> list[Trial]:
-    """Make distinct trials of 8 real params each."""
+    """Make distinct trials of 8 params each."""
     draw = random.Random(seed)  # noqa: S311  no secret
     return [
         Trial(
             experiment=experiment,
-            params={f"x{n}": draw.uniform(-5, 5) for n in range(PARAMS - 1)} | {"number": number},
+            params={f"x{n}": draw.uniform(-5, 5) for n in range(PARAM_COUNT - 1)}
+            | {"number": number},
         )
         for number in range(count)
     ]
@@ -62,7 +63,7 @@ async def cycle(storage: Storage, experiment: Experiment) -> None:
 
 
 async def rate(action: Callable[[], Awaitable[object]], tasks: int, count: int) -> Measure:
-    """Do an action `count` times from so many tasks at once, and watch the event loop."""
+    """Do an action `count` times from `tasks` tasks at once, and watch the event loop."""
 
     async def work(share: int) -> None:
         for _ in range(share):
@@ -70,7 +71,7 @@ async def rate(action: Callable[[], Awaitable[object]], tasks: int, count: int) 
 
     for _ in range(min(count // 10, 50)):  # warm up: connections, statements, caches
         await action()
-    async with watched() as stall:
+    async with stall_watched() as stall:
         begin = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for _ in range(tasks):
@@ -80,8 +81,8 @@ async def rate(action: Callable[[], Awaitable[object]], tasks: int, count: int) 
 
 
 @asynccontextmanager
-async def watched() -> AsyncIterator[Callable[[], float]]:
-    """Watch the event loop; give what answers the longest time that it did not turn, in seconds."""
+async def stall_watched() -> AsyncIterator[Callable[[], float]]:
+    """Watch the event loop; yield a function that returns its longest blocked time, in seconds."""
     longest = 0.0
 
     async def watch() -> None:
@@ -91,7 +92,7 @@ async def watched() -> AsyncIterator[Callable[[], float]]:
             await asyncio.sleep(0.001)
             longest = max(longest, time.perf_counter() - before - 0.001)
 
-    # the garbage collector's passes over what the benchmark has built are not the storage's stalls
+    # the garbage collector's scans of what the benchmark has made are not stalls of the storage
     gc.collect()
     gc.freeze()
     watcher = asyncio.create_task(watch())

@@ -1,4 +1,4 @@
-"""Time that clean-up may take, whoever cancels."""
+"""What must run to its end although its caller is cancelled, and how long it may take."""
 
 from __future__ import annotations
 
@@ -6,45 +6,57 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
 from aiostorage.errors import AioStorageError
 
-__all__ = ["clean_up", "run_detached", "run_to_completion", "shielded"]
+__all__ = ["clean_up", "run_detached", "run_to_completion", "shielded", "wait_until_done"]
 
 T = TypeVar("T")
 
 log = logging.getLogger("aiostorage")
 
 
-async def run_to_completion(action: Callable[[], Awaitable[T]]) -> T:
-    """Await `action` to its end although this task is cancelled; then let it be cancelled.
+async def wait_until_done(future: asyncio.Future[Any]) -> None:
+    """Wait for the end of `future` although this task is cancelled; then let it be cancelled.
 
     A shielded scope of AnyIO keeps off the cancellation of other scopes, but not ``task.cancel()``,
-    which `asyncio.timeout` and `asyncio.TaskGroup` use; so `action` gets a task of its own.
+    which `asyncio.timeout` and `asyncio.TaskGroup` use.
     """
-    task = asyncio.ensure_future(action())
     try:
-        await asyncio.wait([task])
+        await asyncio.wait([future])
     except asyncio.CancelledError as error:
         cancelled = error
     else:
-        return task.result()
-    with anyio.CancelScope(shield=True):  # else AnyIO cancels again, at every turn of the loop
-        while not task.done():
+        return
+    with anyio.CancelScope(shield=True):  # else AnyIO cancels again, in every turn of the loop
+        while not future.done():
             try:
-                await asyncio.wait([task])
+                await asyncio.wait([future])
             except asyncio.CancelledError as error:
                 cancelled = error
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        log.warning("while being cancelled: %s", failure)
     raise cancelled
 
 
+async def run_to_completion(action: Callable[[], Awaitable[T]]) -> T:
+    """Await `action` in a task of its own, to its end; a cancellation of this task waits for it.
+
+    If this task is cancelled, an error of `action` is logged.
+    """
+    task = asyncio.ensure_future(action())
+    try:
+        await wait_until_done(task)
+    except asyncio.CancelledError:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.warning("while being cancelled: %s", failure)
+        raise
+    return task.result()
+
+
 async def shielded(seconds: float | None, action: Callable[[], Awaitable[T]]) -> T:
-    """Await `action` as `run_to_completion` does, with a time limit; also within a cancelled scope.
+    """Await `action` as `run_to_completion` does, with a time limit; also in a cancelled scope.
 
     Raises
     ------
@@ -52,27 +64,28 @@ async def shielded(seconds: float | None, action: Callable[[], Awaitable[T]]) ->
         It took longer than so many seconds.
     """
 
-    async def act() -> T:
+    async def limited() -> T:
         with anyio.fail_after(seconds):
             return await action()
 
     with anyio.CancelScope(shield=True):
-        return await run_to_completion(act)
+        return await run_to_completion(limited)
     raise AssertionError("unreachable")  # pragma: no cover
 
 
 async def run_detached(action: Callable[[], Awaitable[T]]) -> T:
-    """Await `action` in a task of its own, which is cancelled once if this one is, and waited for.
+    """Await `action` in a task of its own, which a cancellation of this one cancels only once.
 
-    For what takes a cancellation badly. A scope of AnyIO cancels again and again; and before Python
-    3.12 `asyncio.wait_for` may swallow a cancellation, or leave a condition locked for ever if a
-    second one follows: https://github.com/python/cpython/issues/86296
+    The end of that task is waited for. For libraries that do not expect a second cancellation: a
+    scope of AnyIO cancels again and again; and before Python 3.12 `asyncio.wait_for` may swallow a
+    cancellation, or leave a condition locked for ever if a second one follows:
+    https://github.com/python/cpython/issues/86296
     """
 
-    async def act() -> T:
+    async def run() -> T:
         return await action()
 
-    task = asyncio.create_task(act())
+    task = asyncio.create_task(run())
     try:
         await asyncio.wait([task])
     except asyncio.CancelledError:
@@ -88,10 +101,10 @@ async def run_detached(action: Callable[[], Awaitable[T]]) -> T:
 
 
 async def clean_up(seconds: float, action: Callable[[], Awaitable[object]], what: str) -> None:
-    """Do what has to be done although something failed or was cancelled.
+    """Await a clean-up after a failure or a cancellation, for at most so many seconds.
 
-    Cancellation does not reach `action`, the time does: after so many seconds it is given up. Its
-    errors are logged, not raised, for the caller has something more important to report.
+    Cancellation does not reach `action`. Its errors are logged and not raised, since the caller is
+    about to raise a more important one.
     """
     try:
         await shielded(seconds, action)

@@ -1,4 +1,4 @@
-"""Paths into documents, and how MongoDB compares the values that stand there.
+"""How MongoDB compares values.
 
 The source is MongoDB's manual, "Comparison/Sort Order", and the server where that is silent; see
 `aiostorage._core.query`.
@@ -12,61 +12,21 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
-from aiostorage.errors import UnsupportedQuery
-
 __all__ = [
     "MISSING",
-    "Test",
-    "array_index",
+    "Predicate",
     "equal",
     "equal_to",
-    "is_there",
+    "exists",
     "one_of",
     "ordered",
-    "split_path",
 ]
 
-_MAX_NAMES: Final = 100  # as deep as documents may nest
-
-Test: TypeAlias = Callable[[Any], bool]
-"""Tells whether a value, or `MISSING`, meets a condition."""
+Predicate: TypeAlias = Callable[[Any], bool]
+"""Returns whether a value, or `MISSING`, meets a condition."""
 
 MISSING: Final = object()
-"""What stands where there is no value."""
-
-# --------------------------------------------------------------------------------------- paths
-
-
-def split_path(path: Any) -> list[str]:
-    """Split a dotted path into its names.
-
-    Raises
-    ------
-    UnsupportedQuery
-        `path` is no str, or a name in it is empty, starts with ``$`` or contains a NUL.
-    """
-    if not isinstance(path, str):
-        raise UnsupportedQuery(f"field names are strings, not {path!r}")
-    names = path.split(".")
-    if len(names) > _MAX_NAMES:
-        raise UnsupportedQuery(f"the path {path[:40]!r}... has more than {_MAX_NAMES} names")
-    for name in names:
-        if not name or name.startswith("$") or "\0" in name:
-            raise UnsupportedQuery(
-                f"the path {path!r} is not supported: its names, which dots separate, may not be "
-                f"empty, start with '$' or contain a NUL"
-            )
-    return names
-
-
-def array_index(name: str) -> int | None:
-    """Read a name of a path as an index; None if it is not one, such as ``01``."""
-    if len(name) <= 10 and name.isascii() and name.isdigit() and (name[0] != "0" or name == "0"):
-        return int(name)
-    return None
-
-
-# --------------------------------------------------------------------------------- comparisons
+"""Stands for the value of a field that does not exist."""
 
 _RANK: Final[dict[type, int]] = {
     kind: rank
@@ -75,10 +35,10 @@ _RANK: Final[dict[type, int]] = {
     )
     for kind in kinds
 }
-"""Where MongoDB sorts each type; only values of the same rank are greater or less by a query."""
+"""The position of each type in MongoDB's order; a query orders only values of the same rank."""
 
-_NEVER_PLAIN: Final = frozenset((bool, dict, list))
-"""What cannot be looked up in a set: True would be 1 there, and containers do not get in."""
+_NOT_LOOKED_UP: Final = frozenset((bool, dict, list))
+"""The types not looked up in a set: True would be 1 there, and containers are not hashable."""
 
 _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "gt": operator.gt,
@@ -88,8 +48,8 @@ _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-def is_there(found: Any) -> bool:
-    """Test for any value at all."""
+def exists(found: Any) -> bool:
+    """Return whether there is a value."""
     return found is not MISSING
 
 
@@ -105,8 +65,8 @@ def _never(_found: Any) -> bool:
     return False
 
 
-def equal_to(value: Any) -> Test:
-    """Make the test of ``$eq``; null equals what is missing, too."""
+def equal_to(value: Any) -> Predicate:
+    """Make the predicate of ``$eq``; null also equals a missing field."""
     kind = value.__class__
     if value is None:
         return _is_null
@@ -121,29 +81,29 @@ def equal_to(value: Any) -> Test:
     return partial(operator.eq, value)
 
 
-def one_of(values: Sequence[Any]) -> Test:
-    """Make the test of ``$in``."""
-    plain: set[Any] = set()
-    others: list[Test] = []
+def one_of(values: Sequence[Any]) -> Predicate:
+    """Make the predicate of ``$in``."""
+    hashed: set[Any] = set()
+    others: list[Predicate] = []
     for value in values:
-        if value.__class__ in _NEVER_PLAIN or value is None or _is_nan(value):
+        if value.__class__ in _NOT_LOOKED_UP or value is None or _is_nan(value):
             others.append(equal_to(value))
         else:
-            plain.add(value)
+            hashed.add(value)
 
-    def test(found: Any) -> bool:
-        if found.__class__ not in _NEVER_PLAIN and found in plain:
+    def is_any(found: Any) -> bool:
+        if found.__class__ not in _NOT_LOOKED_UP and found in hashed:
             return True
         for other in others:  # noqa: SIM110 -- any() costs a generator for every value
             if other(found):
                 return True
         return False
 
-    return test
+    return is_any
 
 
-def ordered(op: Literal["gt", "gte", "lt", "lte"], value: Any) -> Test:
-    """Make the test of an inequality, which only values of the same type can pass.
+def ordered(op: Literal["gt", "gte", "lt", "lte"], value: Any) -> Predicate:
+    """Make the predicate of an inequality, which only values of the same type can meet.
 
     Null and NaN equal themselves, and are neither greater nor less than anything.
     """
@@ -161,7 +121,7 @@ def ordered(op: Literal["gt", "gte", "lt", "lte"], value: Any) -> Test:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Tell whether two values are equal to MongoDB.
+    """Return whether two values are equal to MongoDB.
 
     1 equals 1.0, but not True; NaN equals NaN; the order of keys counts.
     """
@@ -171,13 +131,13 @@ def equal(one: Any, other: Any) -> bool:
     if kind is list:
         return len(one) == len(other) and all(map(equal, one, other))
     if kind is dict:
-        # Comparing the keys first is cheap and mostly enough.
+        # Comparing the keys first is cheap, and usually enough.
         return list(one) == list(other) and all(map(equal, one.values(), other.values()))
     return one == other or (_is_nan(one) and _is_nan(other))
 
 
 def _sort_key(value: Any) -> tuple[Any, ...]:
-    """Make a key that sorts among keys as the value sorts among values of MongoDB, of any type."""
+    """Make a key that sorts as MongoDB sorts the value among values of any type."""
     kind = value.__class__
     rank = _RANK[kind]
     if kind is dict:

@@ -1,12 +1,13 @@
 """Documents as JSON text, for engines that store text.
 
-`dump_document` and `load_document` are exact: what was dumped loads as an equal document. They are
-plain JSON as far as JSON goes. A value that JSON lacks is an object with a single key, a *tag*::
+`dump_document` and `load_document` are exact: a dumped document loads as an equal one. The text is
+plain JSON wherever JSON has the type. A value that JSON lacks is an object with a single key, a
+*tag*::
 
     {"$date": "2024-02-29T12:00:00.000001+00:00"}     a datetime
     {"$bytes": "AAEC"}                                bytes, in base64
-    {"$float": "nan"}                                 a float that is no number: nan, inf, -inf
-    {"$escape": {"$date": "today"}}                   a dict that only looks like a tag
+    {"$float": "nan"}                                 a float that is not finite: nan, inf, -inf
+    {"$escape": {"$date": "today"}}                   a dict that looks like a tag
 """
 
 from __future__ import annotations
@@ -43,19 +44,19 @@ def dump_document(document: dict[str, Any]) -> str:
     def tag(value: Any) -> dict[str, str]:
         nonlocal tags
         tags += 1
-        return _tag(value)
+        return _encode_tag(value)
 
-    encoder = json.JSONEncoder(**_STYLE, default=tag)
+    encoder = json.JSONEncoder(**_ENCODER_OPTIONS, default=tag)
     try:
         text = encoder.encode(document)
     except ValueError:  # nan or inf
         pass
     else:
-        # Within a JSON string, a quote follows a backslash. So this is exactly the start of a
-        # dict whose first key has a dollar, and all of them should be our own.
+        # Within a JSON string, a backslash precedes each quote. So this occurs exactly where a dict
+        # starts with a key that starts with a dollar; each of them should be a tag made here.
         if text.count('{"$') == tags:
             return text
-    return _ENCODER.encode(_spell(document))
+    return _ENCODER.encode(_escape(document))
 
 
 def load_document(text: str) -> dict[str, Any]:
@@ -74,16 +75,16 @@ def load_document(text: str) -> dict[str, Any]:
     Raises
     ------
     EncodingError
-        The text is no JSON object, or has a tag that makes no sense.
+        The text is not a JSON object, or has an invalid tag.
     """
     try:
-        # Somebody may have edited the text, so there may be a space after the brace.
+        # The text may have been edited by hand, so there may be a space after the brace.
         if '"$escape"' in text:
-            document = _unspell(_READER.decode(text))
+            document = _unescape(_DECODER.decode(text))
         elif '"$' in text:
-            document = _TAG_READER.decode(text)
+            document = _TAG_DECODER.decode(text)
         else:
-            document = _READER.decode(text)
+            document = _DECODER.decode(text)
     except EncodingError:
         raise
     except (ValueError, RecursionError) as error:
@@ -95,7 +96,7 @@ def load_document(text: str) -> dict[str, Any]:
     return document
 
 
-def _tag(value: Any) -> dict[str, str]:
+def _encode_tag(value: Any) -> dict[str, str]:
     if isinstance(value, datetime):
         return {"$date": value.isoformat(timespec="microseconds")}
     if isinstance(value, bytes):
@@ -103,43 +104,43 @@ def _tag(value: Any) -> dict[str, str]:
     raise TypeError(f"{type_name(value)} in a document that is not normalised")
 
 
-def _spell(value: Any) -> Any:
-    """Say in plain JSON what the encoder alone cannot."""
+def _escape(value: Any) -> Any:
+    """Replace what the encoder cannot write by tags, and escape dicts that look like tags."""
     if isinstance(value, dict):
-        spelled = {key: _spell(item) for key, item in value.items()}
-        if len(spelled) == 1 and not _UNTAG.keys().isdisjoint(spelled):
-            return {"$escape": spelled}
-        return spelled
+        escaped = {key: _escape(item) for key, item in value.items()}
+        if len(escaped) == 1 and not _TAG_DECODERS.keys().isdisjoint(escaped):
+            return {"$escape": escaped}
+        return escaped
     if isinstance(value, list):
-        return [_spell(item) for item in value]
+        return [_escape(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": repr(value)}
     if isinstance(value, (datetime, bytes)):
-        return _tag(value)
+        return _encode_tag(value)
     return value
 
 
-def _unspell(value: Any) -> Any:
-    """Take plain JSON back; from the outside in, for what ``$escape`` wraps is no tag."""
+def _unescape(value: Any) -> Any:
+    """Replace tags by their values, from the outside in: a dict inside ``$escape`` is not a tag."""
     if isinstance(value, list):
-        return [_unspell(item) for item in value]
+        return [_unescape(item) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
         if isinstance(escaped := value.get("$escape"), dict):
-            return {key: _unspell(item) for key, item in escaped.items()}
-        if (plain := _untag(value)) is not value:
+            return {key: _unescape(item) for key, item in escaped.items()}
+        if (plain := _decode_tag(value)) is not value:
             return plain
-    return {key: _unspell(item) for key, item in value.items()}
+    return {key: _unescape(item) for key, item in value.items()}
 
 
-def _untag(value: dict[str, Any]) -> Any:
-    """Answer what a tag stands for, and any other dict as it is."""
+def _decode_tag(value: dict[str, Any]) -> Any:
+    """Return the value that a tag stands for, or any other dict as it is."""
     if len(value) == 1:
         for key, text in value.items():
-            if key in _UNTAG:
+            if key in _TAG_DECODERS:
                 try:
-                    return _UNTAG[key](text)
+                    return _TAG_DECODERS[key](text)
                 except (KeyError, TypeError, ValueError):
                     raise EncodingError(f"{{{key!r}: {reprlib.repr(text)}}} is no tag") from None
     return value
@@ -149,18 +150,18 @@ def _refuse(found: object) -> NoReturn:
     raise ValueError(f"{found!r} does not belong there")
 
 
-_UNTAG: Final[dict[str, Callable[[Any], Any]]] = {
+_TAG_DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "$date": lambda text: to_utc(datetime.fromisoformat(text)),
     "$bytes": lambda text: binascii.a2b_base64(text, strict_mode=True),
     "$float": {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.__getitem__,
-    "$escape": _refuse,  # no dict within
+    "$escape": _refuse,  # its value is not a dict
 }
-_STYLE: Final[dict[str, Any]] = {
+_ENCODER_OPTIONS: Final[dict[str, Any]] = {
     "ensure_ascii": False,
     "check_circular": False,
     "allow_nan": False,
     "separators": (",", ":"),
 }
-_ENCODER: Final = json.JSONEncoder(**_STYLE)
-_READER: Final = json.JSONDecoder(parse_constant=_refuse)
-_TAG_READER: Final = json.JSONDecoder(parse_constant=_refuse, object_hook=_untag)
+_ENCODER: Final = json.JSONEncoder(**_ENCODER_OPTIONS)
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
+_TAG_DECODER: Final = json.JSONDecoder(parse_constant=_refuse, object_hook=_decode_tag)

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
+from aiostorage._core.changes import check_changes
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.normalise import normalise
-from aiostorage._core.projection import check_changes, check_selection
+from aiostorage._core.projection import check_selection
 from aiostorage._core.query import parse
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import And, Collection, Compare, Condition, Document, Update
 
-__all__ = ["both", "changes_of", "document_of", "equal", "query_of", "update_of"]
+__all__ = [
+    "both",
+    "changes_of",
+    "document_of",
+    "equal",
+    "query_of",
+    "truncated",
+    "update_of",
+]
 
 _COLLECTIONS: dict[str, Collection] = {c.name: c for c in LAYOUT.collections}
 
 
 def equal(**fields: Any) -> And:
-    """Require fields to equal values."""
+    """Return the condition that fields equal values."""
     return And(tuple(Compare(name, "eq", value) for name, value in fields.items()))
 
 
 def both(first: And, second: Condition) -> And:
-    """Require two conditions, flat, so that engines see the equalities in it."""
+    """Return the condition that both hold, flat, so that engines see the equalities in it."""
     more = second.conditions if isinstance(second, And) else (second,)
     return And((*first.conditions, *more)) if more else first
 
@@ -33,12 +42,12 @@ def both(first: And, second: Condition) -> And:
 def query_of(
     query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None = None
 ) -> tuple[Condition, dict[str, bool] | None]:
-    """Check what a caller asks for."""
+    """Return a caller's query and selection, checked and parsed."""
     return parse(query), check_selection(selection)
 
 
 def document_of(collection: str, value: Mapping[str, Any]) -> Document:
-    """Make the document to insert: a normalised copy that has an ``_id`` and fits the layout.
+    """Return the document to insert: a normalised copy that has an ``_id`` and fits the layout.
 
     Raises
     ------
@@ -56,10 +65,10 @@ def document_of(collection: str, value: Mapping[str, Any]) -> Document:
 
 
 def update_of(collection: str, where: And, changes: Mapping[str, Any]) -> Update:
-    """Make an update of what a caller wants to set.
+    """Return the update that sets what a caller wants to set.
 
-    An ``_id`` among the changes, as a whole stored record has it, cannot change: only the record
-    that has it matches.
+    An ``_id`` cannot change. If it is among the changes, as in a whole stored record, only the
+    document with that ``_id`` matches.
     """
     normal = changes_of(collection, changes)
     if "_id" in normal:
@@ -68,7 +77,7 @@ def update_of(collection: str, where: And, changes: Mapping[str, Any]) -> Update
 
 
 def changes_of(collection: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the changes of an update: a normalised copy that fits the layout.
+    """Return the changes of an update: a normalised copy that fits the layout.
 
     Raises
     ------
@@ -82,6 +91,20 @@ def changes_of(collection: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     check_changes(normal)
     _check_fields(collection, normal)
     return normal
+
+
+def truncated(document: Document, resolution: timedelta) -> Document:
+    """Return a document with times as finely as an engine of that resolution keeps them."""
+    step = resolution // timedelta(microseconds=1)
+    return document if step <= 1 else cast(Document, _truncated(document, step))
+
+
+def _truncated(value: Any, step: int) -> Any:
+    if isinstance(value, datetime):
+        return value.replace(microsecond=value.microsecond // step * step)
+    if isinstance(value, dict):
+        return {key: _truncated(item, step) for key, item in value.items()}
+    return [_truncated(item, step) for item in value] if isinstance(value, list) else value
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from aiostorage._core.documents import both, document_of, equal, query_of, update_of
+from aiostorage._core.documents import both, document_of, equal, query_of, truncated, update_of
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
-from aiostorage._core.lock import Locks
+from aiostorage._core.lock_records import LockRecords
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Update
@@ -21,9 +21,9 @@ __all__ = ["Experiments"]
 class Experiments:
     """What `Storage` does with experiments; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, gateway: Gateway, locks: Locks) -> None:
+    def __init__(self, gateway: Gateway, lock_records: LockRecords) -> None:
         self._gateway = gateway
-        self._locks = locks
+        self._lock_records = lock_records
 
     async def create(
         self,
@@ -32,9 +32,9 @@ class Experiments:
         algo_state: Any,
         algo_heartbeat: datetime | None,
     ) -> Experiment:
-        document = self._gateway.as_kept(document_of(EXPERIMENTS, config))
+        document = truncated(document_of(EXPERIMENTS, config), self._gateway.driver.resolution)
         experiment = Experiment.from_config(document)
-        lock = await self._locks.record(
+        lock = await self._lock_records.document(
             experiment.id, experiment.algorithm, algo_locked or 0, algo_state, algo_heartbeat
         )
         insert = Insert(EXPERIMENTS, (document,))
@@ -43,7 +43,7 @@ class Experiments:
         except DuplicateKeyError as error:
             if error.collection != ALGO:
                 raise
-            # a creation that was cut short left it behind, or a deletion that keeps the lock
+            # left behind by a creation that was cut short, or by a deletion without cascade
             changes = {k: v for k, v in lock.items() if k not in ("_id", "experiment")}
             renewal = Update(ALGO, equal(experiment=experiment.id), changes)
             await self._gateway.transact((insert, renewal))

@@ -1,4 +1,4 @@
-"""Something that has to be repeated while a body runs."""
+"""Heartbeats: a call that is repeated in the background while a body runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from aiostorage._core.cancellation import shielded
+from aiostorage._core.cancellation import wait_until_done
 from aiostorage.errors import AioStorageError, BackendError
 
 __all__ = ["repeating"]
@@ -18,35 +18,64 @@ log = logging.getLogger("aiostorage")
 
 
 @asynccontextmanager
-async def repeating(beat: Callable[[], Awaitable[object]], every: float) -> AsyncIterator[None]:
-    """Call `beat` every so many seconds while the body runs.
+async def repeating(beat: Callable[[], Awaitable[object]], interval: float) -> AsyncIterator[None]:
+    """Call `beat` every `interval` seconds while the body runs.
 
-    An engine that fails for a while is no reason to stop either of them: the next beat may get
-    through. Any other error of `beat` means that what it kept alive is gone: the body is cancelled
-    and the error raised in its stead.
+    When the engine fails, both go on: the next beat may succeed. Any other error of `beat` means
+    that what it keeps alive is lost: the body is cancelled, and the error is raised instead.
     """
-    gone: AioStorageError | None = None
-
-    async def beating() -> None:
-        nonlocal gone
-        while True:
-            await anyio.sleep(every)
-            try:
-                await beat()
-            except BackendError as error:
-                log.warning("a heartbeat did not get through: %s", error)
-            except AioStorageError as error:
-                gone = error
-                scope.cancel()
-                return
-
-    # a plain task: a task group would wrap whatever the body raises in an exception group
     with anyio.CancelScope() as scope:
-        task = asyncio.create_task(beating())
+        heart = _Heart(beat, interval, scope)
+        heart.wait()
         try:
             yield
         finally:
-            task.cancel()
-            await shielded(None, lambda: asyncio.wait([task]))
-    if gone is not None and scope.cancelled_caught:
-        raise gone
+            heart.stop()
+            # plain tasks: a task group would wrap whatever the body raises in an exception group
+            if heart.beating is not None:
+                with anyio.CancelScope(shield=True):
+                    await wait_until_done(heart.beating)
+    if heart.lost is not None and scope.cancelled_caught:
+        raise heart.lost
+
+
+class _Heart:
+    """A timer and, while a beat is under way, a task: most bodies end before the first beat."""
+
+    def __init__(
+        self, beat: Callable[[], Awaitable[object]], interval: float, scope: anyio.CancelScope
+    ) -> None:
+        self._beat = beat
+        self._interval = interval
+        self._scope = scope
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.beating: asyncio.Task[None] | None = None
+        self.lost: AioStorageError | None = None
+
+    def wait(self) -> None:
+        """Beat after the interval."""
+        self._timer = self._loop.call_later(self._interval, self._start)
+
+    def stop(self) -> None:
+        """Beat no more; cancel the beat that is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.beating is not None:
+            self.beating.cancel()
+
+    def _start(self) -> None:
+        self._timer = None
+        self.beating = self._loop.create_task(self._beat_once())
+
+    async def _beat_once(self) -> None:
+        try:
+            await self._beat()
+        except BackendError as error:
+            log.warning("a heartbeat did not get through: %s", error)
+        except AioStorageError as error:
+            self.lost = error
+            self._scope.cancel()
+            return
+        self.beating = None
+        self.wait()

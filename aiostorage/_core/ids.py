@@ -1,4 +1,4 @@
-"""What names a record: ids taken from objects, ids and tokens made anew."""
+"""Ids of records, taken from objects or made anew, and tokens."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _counter = count(secrets.randbits(24))
 
 
 def new_id() -> str:
-    """Make a document's ``_id``: 24 hex digits that sort by the second they were made in.
+    """Return a new ``_id``: 24 hex digits that sort by the second in which they were made.
 
-    Made as MongoDB makes its ObjectIds (seconds, a random part, a counter), but afresh for every
-    id: a forked process shares no state that two ids could be made from.
+    Made as MongoDB makes its ObjectIds (seconds, a random part, a counter), but with a new random
+    part each time: two processes after a fork cannot make the same id.
     """
     return f"{int(time.time()):08x}{secrets.token_hex(5)}{next(_counter) & 0xFFFFFF:06x}"
 
 
 def new_token() -> str:
-    """Make the token of a reservation or of a holding of the lock: where, who, a random part."""
+    """Return a new token for a reservation or a lock: host, process and a random part."""
     return f"{_HOST}:{os.getpid()}:{secrets.token_hex(8)}"
 
 

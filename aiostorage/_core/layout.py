@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiostorage.operations import Collection, Compare, Field, Index, Layout
+from aiostorage.values import TrialStatus
 
 __all__ = ["ALGO", "BENCHMARKS", "EXPERIMENTS", "LAYOUT", "PENDING", "SCRATCH", "TRIALS", "WAITERS"]
 
@@ -14,8 +15,12 @@ WAITERS = "lock_waiters"
 SCRATCH = "test"
 """Where `orion db test` writes a document and deletes it again."""
 
-PENDING = Compare("status", "in", ("new", "suspended", "interrupted"))
-"""A trial that a worker may take."""
+PENDING = Compare(
+    "status",
+    "in",
+    (TrialStatus.NEW.value, TrialStatus.SUSPENDED.value, TrialStatus.INTERRUPTED.value),
+)
+"""The condition that a worker may reserve a trial."""
 
 LAYOUT = Layout(
     version=1,

@@ -1,4 +1,4 @@
-"""What documents may hold: the few types that every engine can store.
+"""The few types that documents may hold, because every engine can store them.
 
 Every document passes through `normalise` on its way in, so that all engines hold the same types
 and no caller keeps a reference into a store.
@@ -31,14 +31,14 @@ _INT_MAX: Final = 2**63 - 1
 
 
 def join_path(path: str, step: object) -> str:
-    """Name a place inside of another: a key of a dict or an index of a list.
+    """Extend a path by a key of a dict or an index of a list.
 
     Parameters
     ----------
     path : str
-        The place of the container; empty for the outermost.
+        The path of the container; empty for the outermost.
     step : object
-        The key or index. A str that would read ambiguously, such as ``a.b``, is quoted.
+        The key or index. An ambiguous str, such as ``a.b``, is quoted.
 
     Returns
     -------
@@ -53,33 +53,33 @@ def join_path(path: str, step: object) -> str:
 
 
 def error_at(path: str, reason: str) -> EncodingError:
-    """Make the error that says what is wrong at a place, for the caller to raise.
+    """Return the error that says what is wrong at a place, for the caller to raise.
 
     Parameters
     ----------
     path : str
-        The place; empty for the outermost.
+        The path of the place; empty for the outermost.
     reason : str
         What was found there, and what to do about it.
 
     Returns
     -------
     EncodingError
-        Its message cuts short the path of a value that contains itself; its ``path`` does not.
+        Its message shortens a long path, as of a value that contains itself; its ``path`` does not.
     """
     shown = path if len(path) <= 200 else f"{path[:100]} ... {path[-60:]}"
     return EncodingError(f"{shown}: {reason}" if shown else reason, path=path)
 
 
 def type_name(value: object) -> str:
-    """Name the type of a value, with its module unless it is built in."""
+    """Return the name of a value's type, with its module unless it is built in."""
     kind = type(value)
     module = kind.__module__
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
 
 
-class _Refused(Exception):
-    """Something in a value cannot be stored; `steps` collects the way to it, innermost first."""
+class _NotStorable(Exception):
+    """Something in a value cannot be stored; `steps` collects the path to it, innermost first."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -97,9 +97,9 @@ def normalise(value: Any, path: str = "") -> Any:
     ----------
     value : Any
         A tree of dicts (any mapping with str keys will do), lists, str, bytes, bool, int, float,
-        None and datetimes; numpy scalars and arrays stand for the numbers and lists they hold.
+        None and datetimes; numpy scalars and arrays become the numbers and lists they hold.
     path : str, optional
-        Where the value stands, for the error.
+        The path of the value, for the error.
 
     Returns
     -------
@@ -113,11 +113,11 @@ def normalise(value: Any, path: str = "") -> Any:
         Something in the value cannot be stored without changing it; the error names its place.
     """
     try:
-        return _CONVERT.get(type(value), _other)(value, MAX_DEPTH)
-    except _Refused as refused:
-        for step in reversed(refused.steps):
+        return _CONVERTERS.get(type(value), _convert_other)(value, MAX_DEPTH)
+    except _NotStorable as error:
+        for step in reversed(error.steps):
             path = join_path(path, step)
-        reason = refused.reason
+        reason = error.reason
     raise error_at(path, reason)
 
 
@@ -140,12 +140,12 @@ def to_utc(value: datetime) -> datetime:
         In UTC, the moment is outside the years 1 to 9999.
     """
     try:
-        return _utc(value)
-    except _Refused as refused:
-        raise EncodingError(refused.reason) from None
+        return _convert_datetime(value)
+    except _NotStorable as error:
+        raise EncodingError(error.reason) from None
 
 
-def _utc(value: datetime, _room: int = 0) -> datetime:
+def _convert_datetime(value: datetime, _depth_left: int = 0) -> datetime:
     if value.tzinfo is UTC and type(value) is datetime:
         return value
     try:
@@ -160,138 +160,140 @@ def _utc(value: datetime, _room: int = 0) -> datetime:
                 tzinfo=UTC,
             )
     except OverflowError:
-        raise _Refused(f"{value!r} is outside the years 1 to 9999 in UTC; use None") from None
+        raise _NotStorable(f"{value!r} is outside the years 1 to 9999 in UTC; use None") from None
     except (TypeError, ValueError):
-        raise _Refused(f"{type_name(value)} {value!r} is no moment; use None") from None
+        raise _NotStorable(f"{type_name(value)} {value!r} is no moment; use None") from None
     return value
 
 
-# The next four functions are the hottest of the library. They dispatch on the exact type, leave
-# out the call for what needs no conversion, and find the path of an error only when there is one.
+# The next four functions are the hottest of the library. They dispatch on the exact type, avoid the
+# call for values that need no conversion, and find the path of an error only when there is one.
 
 
-def _dict(value: Mapping[Any, Any], room: int) -> dict[str, Any]:
-    if not room:
-        raise _Refused(_TOO_DEEP)
-    room -= 1
+def _normalise_dict(value: Mapping[Any, Any], depth_left: int) -> dict[str, Any]:
+    if not depth_left:
+        raise _NotStorable(_TOO_DEEP)
+    depth_left -= 1
     fresh: dict[str, Any] = {}
     key: Any = None
     try:
         for key, item in value.items():
             if type(key) is not str or not key.isascii():
-                key = _key(key)  # noqa: PLW2901
+                key = _normalise_key(key)  # noqa: PLW2901
             kind = type(item)
             if kind in _ATOMS or (kind is str and item.isascii()):
                 fresh[key] = item
             else:
-                fresh[key] = _CONVERT.get(kind, _other)(item, room)
-    except _Refused as refused:
-        refused.steps.append(key)
+                fresh[key] = _CONVERTERS.get(kind, _convert_other)(item, depth_left)
+    except _NotStorable as error:
+        error.steps.append(key)
         raise
     return fresh
 
 
-def _list(value: list[Any], room: int) -> list[Any]:
-    if not room:
-        raise _Refused(_TOO_DEEP)
-    room -= 1
+def _normalise_list(value: list[Any], depth_left: int) -> list[Any]:
+    if not depth_left:
+        raise _NotStorable(_TOO_DEEP)
+    depth_left -= 1
     fresh: list[Any] = []
     append = fresh.append
     try:
         for item in value:
             kind = type(item)
-            append(item if kind in _ATOMS else _CONVERT.get(kind, _other)(item, room))
-    except _Refused as refused:
-        refused.steps.append(len(fresh))
+            append(
+                item if kind in _ATOMS else _CONVERTERS.get(kind, _convert_other)(item, depth_left)
+            )
+    except _NotStorable as error:
+        error.steps.append(len(fresh))
         raise
     return fresh
 
 
-def _int(value: int, _room: int) -> int:
+def _check_int(value: int, _depth_left: int) -> int:
     if _INT_MIN <= value <= _INT_MAX:
         return value
-    raise _Refused(
+    raise _NotStorable(
         f"int of {value.bit_length()} bits does not fit into 64 with its sign; use a float or a str"
     )
 
 
-def _str(value: str, _room: int) -> str:
+def _check_str(value: str, _depth_left: int) -> str:
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
             found = f"str with the lone surrogate {value[error.start]!r} at index {error.start}"
-            raise _Refused(f"{found} is no Unicode text; use bytes") from None
+            raise _NotStorable(f"{found} is no Unicode text; use bytes") from None
     return value
 
 
-def _key(key: object) -> str:
+def _normalise_key(key: object) -> str:
     if isinstance(key, str):
-        return _str(str.__str__(key), 0)
-    raise _Refused(f"{type_name(key)} as the key of a dict cannot be stored; use a str")
+        return _check_str(str.__str__(key), 0)
+    raise _NotStorable(f"{type_name(key)} as the key of a dict cannot be stored; use a str")
 
 
-def _other(value: Any, room: int) -> Any:
-    """Convert what has none of the exact types."""
-    for base, plain in _PLAIN:
+def _convert_other(value: Any, depth_left: int) -> Any:
+    """Convert a value whose exact type has no converter."""
+    for base, plain in _BASES:
         if isinstance(value, base):
-            return _CONVERT[base](plain(value), room)
+            return _CONVERTERS[base](plain(value), depth_left)
     if isinstance(value, datetime):
-        return _utc(value)
+        return _convert_datetime(value)
     if isinstance(value, list):
-        return _list(value, room)
+        return _normalise_list(value, depth_left)
     if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "dtype"):
-        return _numpy(value, room)
+        return _convert_numpy(value, depth_left)
     if isinstance(value, Mapping):
-        return _dict(value, room)
+        return _normalise_dict(value, depth_left)
     hints = (_HINTS[base.__name__] for base in type(value).__mro__ if base.__name__ in _HINTS)
-    raise _Refused(f"{type_name(value)} cannot be stored; use {next(hints, _STORABLE)}")
+    raise _NotStorable(f"{type_name(value)} cannot be stored; use {next(hints, _STORABLE)}")
 
 
-def _numpy(value: Any, room: int) -> Any:
-    """Convert numpy's scalars and arrays by their own methods: numpy need not be installed."""
+def _convert_numpy(value: Any, depth_left: int) -> Any:
+    """Convert numpy's scalars and arrays by their own methods, so that numpy stays optional."""
     dtype = value.dtype
     kind = dtype.kind
     if kind == "M":
-        return _list(list(value), room) if value.shape else _moment(value)
+        return _normalise_list(list(value), depth_left) if value.shape else _convert_moment(value)
     if kind == "O":
-        # A level of its own, or else an array without dimensions could hold itself for ever.
-        if not room:
-            raise _Refused(_TOO_DEEP)
-        room -= 1
+        # Counts as a level, because an array without dimensions may contain itself.
+        if not depth_left:
+            raise _NotStorable(_TOO_DEEP)
+        depth_left -= 1
     elif kind not in "biufSUT" or (kind == "f" and dtype.itemsize > 8):
         hint = _NUMPY_HINTS.get(kind, _STORABLE)
-        raise _Refused(f"{type_name(value)} of dtype {dtype} cannot be stored; use {hint}")
+        raise _NotStorable(f"{type_name(value)} of dtype {dtype} cannot be stored; use {hint}")
     plain = value.tolist()
-    return _CONVERT.get(type(plain), _other)(plain, room)
+    return _CONVERTERS.get(type(plain), _convert_other)(plain, depth_left)
 
 
-def _moment(value: Any) -> datetime | None:
-    """Convert one datetime64; what is finer than microseconds is cut off."""
+def _convert_moment(value: Any) -> datetime | None:
+    """Convert one datetime64; what is finer than microseconds is truncated."""
     plain = value.tolist()
     if isinstance(plain, int) and value.dtype.str.endswith(("ns]", "ps]", "fs]", "as]")):
         plain = value.astype("datetime64[us]").tolist()
     if plain is None:
         return None
     if isinstance(plain, datetime):
-        return _utc(plain)
+        return _convert_datetime(plain)
     if isinstance(plain, date):
         return datetime(plain.year, plain.month, plain.day, tzinfo=UTC)
-    raise _Refused(f"{value!r} is outside the years 1 to 9999; use None")
+    raise _NotStorable(f"{value!r} is outside the years 1 to 9999; use None")
 
 
 _ATOMS: Final = frozenset({type(None), bool, float, bytes})
-_CONVERT: Final[dict[type, Callable[[Any, int], Any]]] = {
-    **dict.fromkeys(_ATOMS, lambda value, _room: value),
-    dict: _dict,
-    list: _list,
-    str: _str,
-    int: _int,
-    datetime: _utc,
+_CONVERTERS: Final[dict[type, Callable[[Any, int], Any]]] = {
+    **dict.fromkeys(_ATOMS, lambda value, _depth_left: value),
+    dict: _normalise_dict,
+    list: _normalise_list,
+    str: _check_str,
+    int: _check_int,
+    datetime: _convert_datetime,
 }
-_PLAIN: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+_BASES: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
     (float, float.__float__),
-    (str, str.__str__),  # str() would ask the __str__ of an Enum
+    (str, str.__str__),  # str() would call the __str__ of an Enum
     (int, int.__int__),
     (bytes, bytes.__bytes__),
 )

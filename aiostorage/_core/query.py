@@ -1,22 +1,23 @@
-"""MongoDB's filters, and what they mean on a document: the one reading that every engine follows.
+"""MongoDB's filters, and what they mean on a document: the one definition for every engine.
 
 `parse` turns a filter into the records of `aiostorage.operations`; `compile_condition` turns those
-into a test of documents. The meaning is that of a MongoDB 6.0 server, from its manual ("Query and
-Projection Operators", "Comparison/Sort Order", "Query on Nested Documents", "Query an Array") and,
-where the manual is silent, from the server itself: ``tests/mongo/test_query_differential.py``
-compares both on random documents.
+into a function that tests documents. The meaning is that of a MongoDB 6.0 server, from its manual
+("Query and Projection Operators", "Comparison/Sort Order", "Query on Nested Documents", "Query an
+Array") and, where the manual is silent, from the server itself:
+``tests/mongo/test_query_differential.py`` compares both on random documents.
 
-We deviate in this, on purpose:
+There are deliberate deviations:
 
-- A path must have a shape that reads the same everywhere: 1 to 100 names, none of them empty or
-  starting with ``$``. The server ignores an empty last name behind an array, for one.
-- A value whose keys start with ``$`` in part (``{"a": {"x": 1, "$gt": 2}}``) is refused. The server
-  goes by the first key and takes this one for a sub-document. Behind ``$eq`` any keys may stand.
+- A path must have a shape that means the same everywhere: 1 to 100 names, none of them empty or
+  starting with ``$``. The server, for example, ignores an empty last name after an array.
+- A value only some of whose keys start with ``$`` (``{"a": {"x": 1, "$gt": 2}}``) is refused. The
+  server decides by the first key and reads this one as a sub-document. The value of ``$eq`` may
+  have any keys.
 - ``$exists`` takes a bool or a number. The server takes anything, so that "no" means yes.
 - Regular expressions are refused everywhere, also as plain values.
 - Datetimes have microseconds; the server's have milliseconds.
 
-Documents are plain: what `aiostorage._core.normalise.normalise` makes of them.
+Documents are plain, as `aiostorage._core.normalise.normalise` returns them.
 """
 
 from __future__ import annotations
@@ -27,22 +28,21 @@ from typing import Any, Final, TypeAlias, TypeGuard, assert_never
 
 from aiostorage._core.comparison import (
     MISSING,
-    Test,
-    array_index,
+    Predicate,
     equal_to,
-    is_there,
+    exists,
     one_of,
     ordered,
-    split_path,
 )
 from aiostorage._core.normalise import normalise
+from aiostorage._core.paths import array_index, split_path
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import EVERYTHING, And, Compare, Comparison, Condition, Or, StoreTime
 
 __all__ = ["Matcher", "compile_condition", "matches", "parse"]
 
 Matcher: TypeAlias = Callable[[Mapping[str, Any]], bool]
-"""Tells whether a document meets a condition."""
+"""Returns whether a document meets a condition."""
 
 _OPERATORS: Final[dict[str, Comparison]] = {
     "$eq": "eq",
@@ -68,17 +68,18 @@ def parse(query: Mapping[str, Any] | None) -> Condition:
     ----------
     query : mapping or None
         Equality, ``$eq $ne $in $nin $gt $gte $lt $lte $exists``, ``$and $or``, dotted paths.
-        `StoreTime` may stand where a value does.
+        A `StoreTime` may take the place of a value.
 
     Returns
     -------
     Condition
-        With values that share nothing with `query`; `EVERYTHING` for None and for an empty filter.
+        The condition, whose values share nothing with `query`; `EVERYTHING` for None and for an
+        empty filter.
 
     Raises
     ------
     UnsupportedQuery
-        The filter uses something else, or MongoDB would refuse it.
+        The filter uses anything else, or MongoDB would refuse it.
     EncodingError
         A value cannot be stored, so that nothing can be compared with it.
     """
@@ -148,7 +149,7 @@ def _type(value: Any) -> str:
 
 
 def _all_of(conditions: list[Condition]) -> Condition:
-    """Join conditions, without an `And` inside of an `And`."""
+    """Join conditions without nesting an `And` in an `And`."""
     flat: list[Condition] = []
     for condition in conditions:
         flat.extend(condition.conditions if isinstance(condition, And) else (condition,))
@@ -162,20 +163,20 @@ _compiled: Final[dict[int, tuple[Condition, Matcher]]] = {}
 
 
 def matches(document: Mapping[str, Any], condition: Condition) -> bool:
-    """Tell whether a document meets a condition, as a MongoDB server would.
+    """Return whether a document meets a condition, as a MongoDB server would.
 
     Parameters
     ----------
     document : mapping
         A plain document.
     condition : Condition
-        Without `StoreTime`: the driver puts the time in its place.
+        Without `StoreTime`, which the driver replaces by the time.
 
     Returns
     -------
     bool
-        What the test of `compile_condition` says. It is kept for a while, so that asking the very
-        same condition of many documents costs little more than compiling it once.
+        The result of the function of `compile_condition`. That function is cached, so that testing
+        many documents with the same object costs little more than compiling it once.
     """
     # Conditions are compared by identity: their values need not be hashable. An entry keeps its
     # condition alive, so that no other can have its id.
@@ -188,17 +189,17 @@ def matches(document: Mapping[str, Any], condition: Condition) -> bool:
 
 
 def compile_condition(condition: Condition) -> Matcher:
-    """Make a function that tells whether a document meets the condition, as MongoDB would.
+    """Make the function that returns whether a document meets a condition, as MongoDB would.
 
     Parameters
     ----------
     condition : Condition
-        Without `StoreTime`: the driver puts the time in its place.
+        Without `StoreTime`, which the driver replaces by the time.
 
     Returns
     -------
     callable
-        Takes a plain document, answers a bool.
+        Takes a plain document and returns a bool.
     """
     if isinstance(condition, Compare):
         return _compile_compare(condition)
@@ -236,59 +237,63 @@ def _compile_and(matchers: tuple[Matcher, ...]) -> Matcher:
 def _compile_compare(compare: Compare) -> Matcher:
     op, value = compare.op, compare.value
     if op == "eq":
-        return _somewhere(compare.path, equal_to(value))
+        return _any_at(compare.path, equal_to(value))
     if op == "in":
-        return _somewhere(compare.path, one_of(value))
+        return _any_at(compare.path, one_of(value))
     if op == "exists":
-        exists = _somewhere(compare.path, is_there)
-        return exists if value else _none_of(exists)
+        found = _any_at(compare.path, exists)
+        return found if value else _negated(found)
     if op == "ne":
-        return _none_of(_somewhere(compare.path, equal_to(value)))
+        return _negated(_any_at(compare.path, equal_to(value)))
     if op == "nin":
-        return _none_of(_somewhere(compare.path, one_of(value)))
-    return _somewhere(compare.path, ordered(op, value))
+        return _negated(_any_at(compare.path, one_of(value)))
+    return _any_at(compare.path, ordered(op, value))
 
 
-def _none_of(matcher: Matcher) -> Matcher:
+def _negated(matcher: Matcher) -> Matcher:
     return lambda document: not matcher(document)
 
 
 # -------------------------------------------------------------------------------------- paths
 
 
-def _somewhere(path: str, test: Test) -> Matcher:
-    """Tell whether any of the values that a path leads to passes the test."""
-    return _walk(split_path(path), test)[0]
+def _any_at(path: str, predicate: Predicate) -> Matcher:
+    """Make the matcher of whether any of the values that a path leads to meets the predicate."""
+    return _compile_path(split_path(path), predicate)[0]
 
 
-def _walk(names: list[str], test: Test) -> tuple[Test, Test]:
-    """Make the tests of what the names lead to, from a dict and from a list.
+def _compile_path(names: list[str], predicate: Predicate) -> tuple[Predicate, Predicate]:
+    """Make the predicates of what the names lead to, from a dict and from a list.
 
-    Functions within functions look at a document twice as fast as a loop over the names.
+    Nested functions test a document twice as fast as a loop over the names.
     """
     name, rest = names[0], names[1:]
     index = array_index(name)
     from_dict, from_index = (
-        _step(name, *_walk(rest, test), test(MISSING)) if rest else _last_step(name, test)
+        _inner_step(name, *_compile_path(rest, predicate), predicate(MISSING))
+        if rest
+        else _last_step(name, predicate)
     )
 
     def from_list(array: Any) -> bool:
         for item in array:
             if item.__class__ is dict and from_dict(item):
                 return True
-        # A name that is a number is a key in the elements that are dicts, and an index as well.
+        # A name that is a number is both a key in the elements that are dicts, and an index.
         return index is not None and index < len(array) and from_index(array[index])
 
     return from_dict, from_list
 
 
-def _step(name: str, into_dict: Test, into_list: Test, astray: bool) -> tuple[Test, Test]:
+def _inner_step(
+    name: str, into_dict: Predicate, into_list: Predicate, if_missing: bool
+) -> tuple[Predicate, Predicate]:
     def from_dict(document: Any) -> bool:
         found = document.get(name)
         kind = found.__class__
         if kind is dict:
             return into_dict(found)
-        return into_list(found) if kind is list else astray
+        return into_list(found) if kind is list else if_missing
 
     def from_index(item: Any) -> bool:
         kind = item.__class__
@@ -299,12 +304,12 @@ def _step(name: str, into_dict: Test, into_list: Test, astray: bool) -> tuple[Te
     return from_dict, from_index
 
 
-def _last_step(name: str, test: Test) -> tuple[Test, Test]:
+def _last_step(name: str, predicate: Predicate) -> tuple[Predicate, Predicate]:
     def from_dict(document: Any) -> bool:
         found = document.get(name, MISSING)
         if found.__class__ is list:
-            return test(found) or any(map(test, found))
-        return test(found)
+            return predicate(found) or any(map(predicate, found))
+        return predicate(found)
 
-    # A path leads to an array and to its elements; but if it counts them, only to that one.
-    return from_dict, test
+    # A path leads to an array and to its elements; a path with an index, only to that element.
+    return from_dict, predicate

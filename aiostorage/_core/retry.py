@@ -64,32 +64,42 @@ class RetryPolicy:
             raise ConfigurationError(f"RetryPolicy.attempts cannot be {self.attempts!r}")
 
 
-async def retrying(policy: RetryPolicy, attempt: Callable[[bool], Awaitable[T]]) -> T:
+async def retrying(
+    policy: RetryPolicy,
+    attempt: Callable[[bool], Awaitable[T]],
+    *,
+    start: float | None = None,
+    failed: TemporaryBackendError | None = None,
+) -> T:
     """Call `attempt` until it succeeds, fails for good, or the policy has run out.
 
     Parameters
     ----------
     attempt
-        Is told whether an earlier attempt may have happened although it was not answered.
+        Called with whether an earlier attempt may have happened although its answer was lost.
+    start
+        When the first attempt began, by `time.monotonic`. Default: now.
+    failed
+        The error of the first attempt, if the caller has made it already.
 
     Raises
     ------
     TemporaryBackendError
         The last attempt's, when the policy has run out.
     """
-    end = time.monotonic() + policy.total
-    try:
-        # nearly every call ends here; tenacity costs about 90 µs even when nothing fails
-        return await _limited(policy, end, attempt, False)
-    except TemporaryBackendError as error:
-        failed: TemporaryBackendError | None = error
-        uncertain = error.ambiguous
+    end = (time.monotonic() if start is None else start) + policy.total
+    if failed is None:
+        try:
+            # nearly every call ends here; tenacity costs about 90 µs even when nothing fails
+            return await _limited(policy, end, attempt, False)
+        except TemporaryBackendError as error:
+            failed = error
+    uncertain, first = failed.ambiguous, [failed]
 
-    async def again() -> T:
-        nonlocal failed, uncertain
-        if failed is not None:
-            error, failed = failed, None
-            raise error  # the first attempt's, so that tenacity counts it and waits
+    async def next_attempt() -> T:
+        nonlocal uncertain
+        if first:
+            raise first.pop()  # so that tenacity counts the first attempt, and waits
         try:
             return await _limited(policy, end, attempt, uncertain)
         except TemporaryBackendError as error:
@@ -103,7 +113,7 @@ async def retrying(policy: RetryPolicy, attempt: Callable[[bool], Awaitable[T]])
         wait=wait_exponential(policy.initial, policy.maximum) + wait_random(0, policy.jitter),
         sleep=anyio.sleep,
         reraise=True,
-    )(again)
+    )(next_attempt)
 
 
 async def _limited(

@@ -13,7 +13,9 @@ from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.collection_access import Collections
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
-from aiostorage._core.lock import Locks
+from aiostorage._core.lock import AlgorithmLocks
+from aiostorage._core.lock_records import LockRecords
+from aiostorage._core.reservations import Reservations
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.trials import Trials
@@ -23,7 +25,7 @@ from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Compare
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
-from aiostorage.trial import Trial, validate_status
+from aiostorage.trial import Trial, TrialStatus, validate_status
 
 __all__ = ["Storage"]
 
@@ -61,11 +63,12 @@ class Storage(AsyncStorageProtocol):
     ) -> None:
         self._lost_after = _seconds("lost_after", lost_after)
         self._gateway = Gateway(driver, RetryPolicy() if retry is None else retry)
-        self._locks = Locks(
-            self._gateway, codec_named(state_codec), _seconds("lock_lease", lock_lease)
-        )
-        self._experiments = Experiments(self._gateway, self._locks)
+        lease = _seconds("lock_lease", lock_lease)
+        self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
+        self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
+        self._experiments = Experiments(self._gateway, self._lock_records)
         self._trials = Trials(self._gateway, self._experiments, self._lost_after)
+        self._reservations = Reservations(self._gateway)
         self._benchmarks = Benchmarks(self._gateway)
         self.collections = Collections(self._gateway)
         """The collections as they are, for adapters; this is no part of the public interface."""
@@ -143,11 +146,11 @@ class Storage(AsyncStorageProtocol):
         return await self._trials.register(trials)
 
     async def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
-        reserved = await self._trials.reserve(experiment, 1, wait)
+        reserved = await self._reservations.reserve(experiment, 1, wait)
         return reserved[0] if reserved else None
 
     async def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
-        return await self._trials.reserve(experiment, count)
+        return await self._reservations.reserve(experiment, count)
 
     async def fetch_trials(
         self,
@@ -212,10 +215,10 @@ class Storage(AsyncStorageProtocol):
         return await self._trials.retrieve(trial)
 
     async def push_trial_results(self, trial: Trial) -> int:
-        return await self._trials.push(trial)
+        return await self._reservations.push(trial)
 
     async def complete_trial(self, trial: Trial, results: Any) -> None:
-        await self._trials.complete(trial, results)
+        await self._reservations.complete(trial, results)
 
     async def set_trial_status(
         self,
@@ -224,13 +227,15 @@ class Storage(AsyncStorageProtocol):
         heartbeat: datetime | None = None,
         was: str | None = None,
     ) -> None:
-        await self._trials.set_status(trial, status, heartbeat, was)
+        await self._reservations.set_status(trial, status, heartbeat, was)
 
     async def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
         return await self._trials.pending(experiment)
 
     async def fetch_noncompleted_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        return await self._trials.with_status(experiment, Compare("status", "ne", "completed"))
+        return await self._trials.with_status(
+            experiment, Compare("status", "ne", TrialStatus.COMPLETED.value)
+        )
 
     async def fetch_trials_by_status(self, experiment: ExperimentLike, status: str) -> list[Trial]:
         return await self._trials.with_status(
@@ -238,19 +243,21 @@ class Storage(AsyncStorageProtocol):
         )
 
     async def count_completed_trials(self, experiment: ExperimentLike) -> int:
-        return await self._trials.count(experiment, "completed")
+        return await self._trials.count(experiment, TrialStatus.COMPLETED.value)
 
     async def count_broken_trials(self, experiment: ExperimentLike) -> int:
-        return await self._trials.count(experiment, "broken")
+        return await self._trials.count(experiment, TrialStatus.BROKEN.value)
 
     async def update_heartbeat(self, trial: Trial) -> int:
-        return await self._trials.beat(trial)
+        return await self._reservations.beat(trial)
 
     def reserved_trial(
         self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractAsyncContextManager[Trial | None]:
         every = self._lost_after / 5 if heartbeat is None else _seconds("heartbeat", heartbeat)
-        return reserved_trial(self._trials, experiment, every, self._gateway.policy.total, wait)
+        return reserved_trial(
+            self._reservations, experiment, every, self._gateway.policy.total, wait
+        )
 
     # --------------------------------------------------------------------------- benchmarks
 
@@ -270,7 +277,7 @@ class Storage(AsyncStorageProtocol):
     async def initialize_algorithm_lock(
         self, experiment_id: Uid, algorithm_config: Mapping[str, Any]
     ) -> int:
-        return await self._locks.write(experiment_id, algorithm_config)
+        return await self._lock_records.write(experiment_id, algorithm_config)
 
     async def write_algorithm_lock(
         self,
@@ -280,7 +287,9 @@ class Storage(AsyncStorageProtocol):
         state: Any = None,
         heartbeat: datetime | None = None,
     ) -> int:
-        return await self._locks.write(experiment_id, algorithm_config, locked, state, heartbeat)
+        return await self._lock_records.write(
+            experiment_id, algorithm_config, locked, state, heartbeat
+        )
 
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike, timeout: float = 600, retry_interval: float = 1
@@ -293,17 +302,17 @@ class Storage(AsyncStorageProtocol):
         uid: Uid | None = None,
         new_state: Any = None,
     ) -> int:
-        return await self._locks.override(experiment, uid, new_state)
+        return await self._lock_records.override(experiment, uid, new_state)
 
     async def get_algorithm_lock_info(
         self, experiment: ExperimentLike = None, uid: Uid | None = None
     ) -> LockedAlgorithmState | None:
-        return await self._locks.info(experiment, uid)
+        return await self._lock_records.info(experiment, uid)
 
     async def delete_algorithm_lock(
         self, experiment: ExperimentLike = None, uid: Uid | None = None
     ) -> int:
-        return await self._locks.delete(experiment, uid)
+        return await self._lock_records.delete(experiment, uid)
 
 
 def _seconds(name: str, value: object) -> float:

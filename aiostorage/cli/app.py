@@ -1,4 +1,4 @@
-"""The command and its manners: one line for what goes wrong, exit codes, ``--debug``."""
+"""The command and its error handling: one line for each error, exit codes, ``--debug``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import click
 
 import aiostorage
 from aiostorage.cli.demo.command import demo
-from aiostorage.cli.options import DEBUG, debug_option
+from aiostorage.cli.options import DEBUG_KEY, debug_option
+from aiostorage.cli.orion_transfer import export_command, import_command
 from aiostorage.cli.status import status
-from aiostorage.cli.transfer import export_command, import_command
 from aiostorage.errors import AioStorageError
 
 __all__ = ["CommandLine", "cli"]
 
-INTERRUPTED = 130
-"""What a shell calls a command that Ctrl-C ended: 128 and the number of the signal."""
+INTERRUPTED_EXIT_CODE = 130
+"""What a shell reports for a command that Ctrl-C ended: 128 and the number of the signal."""
 
 
-class Failure(click.ClickException):
-    """What the caller can put right, from a command of that name."""
+class CommandFailed(click.ClickException):
+    """An error of the named command that the caller can fix."""
 
     exit_code = 2
 
@@ -33,8 +33,8 @@ class Failure(click.ClickException):
         self.command = command
 
 
-class Unexpected(Failure):
-    """What only we can put right."""
+class UnexpectedError(CommandFailed):
+    """An error that only a change of aiostorage can fix."""
 
     exit_code = 1
 
@@ -42,8 +42,8 @@ class Unexpected(Failure):
 class CommandLine(click.Group):
     """Commands whose errors are one line each.
 
-    Exit codes: 0 when all is well, 1 when a run came to no good end, 2 for what the caller can put
-    right (arguments, files, storages), 130 after Ctrl-C.
+    Exit codes: 0 when all is well, 1 when a run failed, 2 for what the caller can fix (arguments,
+    files, storages), 130 after Ctrl-C.
     """
 
     def main(
@@ -62,7 +62,7 @@ class CommandLine(click.Group):
         try:
             code = super().main(args, prog_name, complete_var, False, **extra)
         except click.Abort:
-            sys.exit(INTERRUPTED)
+            sys.exit(INTERRUPTED_EXIT_CODE)
         except click.ClickException as error:
             message = " ".join(error.format_message().split())
             click.echo(f"{_origin(error) or self.name}: {message}", err=True)
@@ -78,30 +78,30 @@ class CommandLine(click.Group):
         except Exception as error:
             for leaf in _leaves(error):
                 if isinstance(leaf, OSError) and leaf.errno == errno.EPIPE:
-                    raise leaf from None  # whoever read our output has seen enough
-            if ctx.meta.get(DEBUG):
+                    raise leaf from None  # the reader of our output has closed it: no message
+            if ctx.meta.get(DEBUG_KEY):
                 traceback.print_exc()
             raise explained(error, f"{ctx.command_path} {ctx.invoked_subcommand}") from error
 
 
-def explained(error: Exception, command: str) -> Failure:
-    """Make the one line of what was raised; of a group, of what matters most in it."""
+def explained(error: Exception, command: str) -> CommandFailed:
+    """Return the one-line form of an exception; of a group, that of its most telling exception."""
     leaves = list(_leaves(error))
     for leaf in leaves:
         if isinstance(leaf, AioStorageError):
-            return Failure(str(leaf), command)
+            return CommandFailed(str(leaf), command)
     leaf = leaves[0]
     if isinstance(leaf, OSError):
-        return Failure(str(leaf), command)
-    return Unexpected(
-        f"unexpected {type(leaf).__name__}: {leaf} (with --debug you see where it comes from)",
+        return CommandFailed(str(leaf), command)
+    return UnexpectedError(
+        f"unexpected {type(leaf).__name__}: {leaf} (with --debug the traceback is shown)",
         command,
     )
 
 
 def _origin(error: click.ClickException) -> str | None:
-    """Tell which command an error comes from."""
-    if isinstance(error, Failure):
+    """Return the name of the command that an error comes from."""
+    if isinstance(error, CommandFailed):
         return error.command
     context = getattr(error, "ctx", None)
     return context.command_path if isinstance(context, click.Context) else None
@@ -123,10 +123,10 @@ def _leaves(error: BaseException) -> list[BaseException]:
 @debug_option
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Look after experiments that many workers share.
+    """Manage experiments that many workers share.
 
-    `aiostorage demo` puts a real search with several processes on a storage; `aiostorage status`
-    tells how the experiments of a storage stand.
+    `aiostorage demo` runs a real search with several processes on a storage; `aiostorage status`
+    shows the state of the experiments in a storage.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

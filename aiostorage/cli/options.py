@@ -1,4 +1,4 @@
-"""What several commands have in common: options, and a console."""
+"""What several commands share: options, and a console."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-__all__ = ["DEBUG", "Stdout", "debug_option"]
+__all__ = ["DEBUG_KEY", "Stdout", "debug_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DEBUG: Final = "aiostorage.debug"
-"""Where ``--debug`` is noted in the context's `meta`, which commands and subcommands share."""
+DEBUG_KEY: Final = "aiostorage.debug"
+"""The key of ``--debug`` in the context's `meta`, which commands and subcommands share."""
 
 
 class Stdout(Console):
-    """Standard output. When nobody reads it any more, that is an `OSError` as for any file.
+    """Standard output. When its reader has closed it, writing raises `OSError` as for any file.
 
-    Rich would raise `SystemExit`, which an event loop and its task groups get confused by.
+    Rich would raise `SystemExit`, which event loops and task groups do not handle well.
     """
 
     def __init__(self) -> None:
@@ -31,9 +31,9 @@ class Stdout(Console):
         raise  # noqa: PLE0704
 
 
-def _note(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        ctx.meta[DEBUG] = True
+        ctx.meta[DEBUG_KEY] = True
 
 
 def debug_option(function: F) -> F:
@@ -43,6 +43,6 @@ def debug_option(function: F) -> F:
         is_flag=True,
         is_eager=True,
         expose_value=False,
-        callback=_note,
-        help="Show where an error comes from, and what worker processes write.",
+        callback=_set_debug,
+        help="Show the traceback of an error, and what worker processes write to stderr.",
     )(function)

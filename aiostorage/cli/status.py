@@ -1,4 +1,4 @@
-"""``aiostorage status``: how the experiments of a storage stand."""
+"""``aiostorage status``: the state of the experiments in a storage."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from rich.table import Table
 from rich.text import Text
 
 from aiostorage import Storage
+from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import Stdout, debug_option
-from aiostorage.cli.summary import LockView, Survey, open_existing, survey
+from aiostorage.cli.summary import ExperimentSummary, LockSummary, summarise
 from aiostorage.cli.text import number
 from aiostorage.trial import TrialStatus
 
 __all__ = ["status"]
 
-ALWAYS = ("new", "reserved", "completed")
-"""Statuses that the table shows even if no trial has them."""
+ALWAYS_SHOWN = (TrialStatus.NEW, TrialStatus.RESERVED, TrialStatus.COMPLETED)
+"""Statuses that have a column in the table even if no trial has them."""
 
 
 @click.command
 @click.argument("url", envvar="AIOSTORAGE_URL")
 @click.option("--experiment", metavar="NAME", help="Show only this experiment, in all versions.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @debug_option
 def status(url: str, experiment: str | None, as_json: bool) -> None:
     """Show the experiments of a storage.
 
-    For each experiment: how many trials there are in which status, the smallest objective of the
+    For each experiment: the number of trials in each status, the smallest objective of the
     completed ones, and who holds its algorithm lock since when. Nothing is changed, and no file or
-    database is created; other processes may go on working there.
+    database is created; other processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
-    mongodb://localhost/tune, which may be a database of Oríon's own. Without one it is that of the
-    environment's AIOSTORAGE_URL, where a password is not for all to see.
+    mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the environment
+    variable AIOSTORAGE_URL is used; a password in it is not visible in the list of processes.
     """
     storage = open_existing(url)
-    location, found = storage.location, anyio.run(_look, storage, experiment)
+    location, found = storage.location, anyio.run(_summarise, storage, experiment)
     console = Stdout()
     if as_json:
         document = {"location": location, "experiments": [one.to_dict() for one in found]}
@@ -52,25 +53,25 @@ def status(url: str, experiment: str | None, as_json: bool) -> None:
         _print_plain(found)
 
 
-async def _look(storage: Storage, experiment: str | None) -> list[Survey]:
+async def _summarise(storage: Storage, experiment: str | None) -> list[ExperimentSummary]:
     async with storage:
-        return await survey(storage, experiment)
+        return await summarise(storage, experiment)
 
 
-def _print_table(console: Console, location: str, found: Sequence[Survey]) -> None:
-    statuses = [s.value for s in TrialStatus if s in ALWAYS or any(one.trials[s] for one in found)]
+def _print_table(console: Console, location: str, found: Sequence[ExperimentSummary]) -> None:
+    shown = [s for s in TrialStatus if s in ALWAYS_SHOWN or any(one.trials[s] for one in found)]
     table = Table(title=location, title_justify="left", title_style="dim", header_style="bold")
     table.add_column("experiment", overflow="fold")
-    for name in [*statuses, "total", "best"]:
+    for name in [*shown, "total", "best"]:
         table.add_column(name, justify="right")
     table.add_column("lock")
     for one in found:
         table.add_row(
             Text(f"{one.name} v{one.version}\n").append(str(one.uid), style="dim"),
-            *(str(one.trials[s]) if one.trials[s] else "[dim]0[/]" for s in statuses),
+            *(str(one.trials[s]) if one.trials[s] else "[dim]0[/]" for s in shown),
             str(one.trials.total()),
             number(one.best),
-            _word(one.lock),
+            _lock_word(one.lock),
         )
     if found:
         console.print(table)
@@ -78,38 +79,38 @@ def _print_table(console: Console, location: str, found: Sequence[Survey]) -> No
         console.print(f"{location}: no experiments yet")
     for one in found:
         if one.lock is not None and one.lock.locked:
-            holder = f"lock of {one.name} v{one.version}: {_held(one.lock)}"
-            console.print(holder, markup=False, soft_wrap=True)
+            line = f"lock of {one.name} v{one.version}: {_holder(one.lock)}"
+            console.print(line, markup=False, soft_wrap=True)
 
 
-def _print_plain(found: Sequence[Survey]) -> None:
-    """Print a line for each experiment, in columns that tabs separate."""
+def _print_plain(found: Sequence[ExperimentSummary]) -> None:
+    """Print one line per experiment, in columns separated by tabs."""
     names = [status.value for status in TrialStatus]
     click.echo("\t".join(["experiment", "version", "id", *names, "total", "best", "lock"]))
     for one in found:
         counts = [str(one.trials[name]) for name in names]
-        total, best = str(one.trials.total()), _exactly(one.best)
-        lock = _held(one.lock) if one.lock is not None and one.lock.locked else _word(one.lock)
+        total, best = str(one.trials.total()), _exact(one.best)
+        lock = _holder(one.lock) if one.lock and one.lock.locked else _lock_word(one.lock)
         name = " ".join(one.name.split())
         click.echo("\t".join([name, str(one.version), str(one.uid), *counts, total, best, lock]))
 
 
-def _exactly(value: float | None) -> str:
+def _exact(value: float | None) -> str:
     return "-" if value is None else repr(value)
 
 
-def _word(lock: LockView | None) -> str:
+def _lock_word(lock: LockSummary | None) -> str:
     if lock is None:
         return "none"
     return "held" if lock.locked else "free"
 
 
-def _held(lock: LockView) -> str:
-    """Say who holds a lock, since when, and whether it seems to live."""
-    text = f"held by {lock.owner or 'somebody unknown'}"
+def _holder(lock: LockSummary) -> str:
+    """Return who holds a lock, since when, and when the holder was last active."""
+    text = f"held by {lock.owner or 'an unknown owner'}"
     if lock.since is not None:
         text += f" since {lock.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     if lock.heartbeat is not None:
         age = (datetime.now(UTC) - lock.heartbeat).total_seconds()
-        text += f" (last heard of {max(age, 0):.0f} s ago)"
+        text += f" (last heartbeat {max(age, 0):.0f} s ago)"
     return text

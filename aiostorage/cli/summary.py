@@ -1,40 +1,33 @@
-"""How the experiments of a storage stand, read without changing anything."""
+"""The state of the experiments in a storage, read without changing anything."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from aiostorage import Storage
 from aiostorage._core.layout import ALGO
-from aiostorage.cli.demo.run_state import Best
-from aiostorage.errors import ConfigurationError, NotADatabaseError
-from aiostorage.factory import open_storage
-from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike, Uid
+from aiostorage.cli.results import objective_of
+from aiostorage.errors import ConfigurationError
+from aiostorage.protocols import Uid
+from aiostorage.trial import TrialStatus
 
-__all__ = ["LockView", "Survey", "best_in", "objective_of", "open_existing", "survey", "tally"]
-
-_SQLITE: Final = b"SQLite format 3\0"
-_OURS: Final = b"aios"
-_HEADER: Final = 100
-"""Bytes of a SQLite file's header; those from 68 on tell the application."""
+__all__ = ["ExperimentSummary", "LockSummary", "summarise"]
 
 
 @dataclass(frozen=True, slots=True)
-class LockView:
+class LockSummary:
     """The algorithm lock of an experiment.
 
     Parameters
     ----------
     owner
-        Who holds it; None if it is free, or if Oríon's own storage holds it.
+        The holder of the lock; None if it is free, or if Oríon's own storage holds it.
     since
-        When the owner got it.
+        When the owner acquired it.
     heartbeat
         When it was last acquired, renewed or released.
     """
@@ -45,7 +38,7 @@ class LockView:
     heartbeat: datetime | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Make a dict that JSON can hold; the owner of a free lock is not in it."""
+        """Return a dict that JSON can hold; the owner of a free lock is left out."""
         return {
             "locked": self.locked,
             "owner": self.owner if self.locked else None,
@@ -55,13 +48,13 @@ class LockView:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """How an experiment stands.
+class ExperimentSummary:
+    """The state of an experiment.
 
     Parameters
     ----------
     trials
-        How many there are, by status.
+        The number of trials by status.
     best
         The smallest objective of the completed trials; None before there is one.
     lock
@@ -73,10 +66,10 @@ class Survey:
     uid: Uid
     trials: Counter[str]
     best: float | None
-    lock: LockView | None
+    lock: LockSummary | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Make a dict that JSON can hold."""
+        """Return a dict that JSON can hold."""
         return {
             "name": self.name,
             "version": self.version,
@@ -87,59 +80,13 @@ class Survey:
         }
 
 
-def open_existing(url: str, **settings: Any) -> Storage:
-    """Make the storage of a URL, to look at what is there already.
-
-    A MongoDB database is looked at when the storage is opened, and raises the same errors then.
-
-    Parameters
-    ----------
-    settings
-        Those of `open_storage`.
+async def summarise(storage: Storage, name: str | None = None) -> list[ExperimentSummary]:
+    """Summarise all experiments, or all versions of the one with that name.
 
     Raises
     ------
     ConfigurationError
-        There is no such file, or a storage in memory was asked for.
-    NotADatabaseError
-        The file is not one of aiostorage's.
-    """
-    scheme = url.partition("://")[0].lower()
-    if scheme in ("mongodb", "mongodb+srv"):
-        return open_storage(url, read_only=True, **settings)
-    storage = open_storage(url, **settings)
-    if scheme == "memory":
-        raise ConfigurationError("a storage in memory ends with its process: nothing to look at")
-    if scheme == "sqlite":
-        _check_file(Path(storage.location))
-    return storage
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what opening it would make a new database of."""
-    if path.is_dir():
-        return  # the engine has its own words for it
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEADER)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigurationError(f"there is no file {path}") from None
-    except OSError:
-        return  # likewise
-    log = path.with_name(f"{path.name}-wal")
-    # a young database may stand in its log still
-    young = head.startswith(_SQLITE) and log.exists() and log.stat().st_size > 0
-    if not head or (head.startswith(_SQLITE) and head[68:72] != _OURS and not young):
-        raise NotADatabaseError(f"{path} is not a database of aiostorage")
-
-
-async def survey(storage: Storage, name: str | None = None) -> list[Survey]:
-    """Look at all experiments, or at all versions of one.
-
-    Raises
-    ------
-    ConfigurationError
-        There is no experiment of that name; says which there are.
+        There is no experiment of that name. The message lists the names that there are.
     """
     wanted = {} if name is None else {"name": name}
     configs = await storage.fetch_experiments(wanted, {"name": 1, "version": 1})
@@ -149,69 +96,39 @@ async def survey(storage: Storage, name: str | None = None) -> list[Survey]:
             f"there is no experiment {name!r}; there "
             + (f"is {', '.join(map(repr, sorted(known)))}" if known else "are none at all")
         )
-    return [await _survey_one(storage, config) for config in configs]
+    return [await _summarise_one(storage, config) for config in configs]
 
 
-async def _survey_one(storage: Storage, config: Mapping[str, Any]) -> Survey:
+async def _summarise_one(storage: Storage, config: Mapping[str, Any]) -> ExperimentSummary:
     trials: Counter[str] = Counter()
     best: float | None = None
     async for document in storage.iter_trials(config, selection={"status": 1, "results": 1}):
-        status = document.get("status", "new")
+        status = document.get("status", TrialStatus.NEW.value)
         trials[status] += 1
-        value = objective_of(document) if status == "completed" else None
+        value = objective_of(document) if status == TrialStatus.COMPLETED else None
         if value is not None and (best is None or value < best):
             best = value
     lock = await _lock_of(storage, config["_id"])
     version = config.get("version")
-    return Survey(
+    return ExperimentSummary(
         config["name"], 1 if version is None else version, config["_id"], trials, best, lock
     )
 
 
-async def _lock_of(storage: Storage, uid: Uid) -> LockView | None:
-    """Look at the lock without its state, which may be in a codec that is not ours to read."""
+async def _lock_of(storage: Storage, uid: Uid) -> LockSummary | None:
+    """Read the lock without the algorithm's state, whose codec may not be ours to decode."""
     found = await storage.collections.find(ALGO, {"experiment": uid}, {"state": False})
     if not found:
         return None
     record = found[0]
     expires = record.get("expires")
-    live = expires is None or expires > datetime.now(UTC)
-    return LockView(
-        bool(record.get("locked")) and live,
+    is_live = expires is None or expires > datetime.now(UTC)
+    return LockSummary(
+        bool(record.get("locked")) and is_live,
         record.get("owner"),
         record.get("since"),
         record.get("heartbeat"),
     )
-
-
-async def tally(storage: AsyncStorageProtocol, experiment: ExperimentLike) -> Counter[str]:
-    """Count the trials of an experiment by status."""
-    counts: Counter[str] = Counter()
-    async for document in storage.iter_trials(experiment, selection={"status": 1}):
-        counts[document["status"]] += 1
-    return counts
-
-
-async def best_in(storage: AsyncStorageProtocol, experiment: ExperimentLike) -> Best | None:
-    """Answer the completed trial with the smallest objective, as the storage has it."""
-    best: Best | None = None
-    completed = {"status": "completed"}
-    wanted = {"results": 1, "params": 1}
-    async for document in storage.iter_trials(experiment, where=completed, selection=wanted):
-        value = objective_of(document)
-        if value is not None and (best is None or value < best.objective):
-            params = {param["name"]: param["value"] for param in document["params"]}
-            best = Best(value, params)
-    return best
-
-
-def objective_of(document: Mapping[str, Any]) -> float | None:
-    """Answer the objective of a trial's stored form; None without one, and for NaN."""
-    for result in document.get("results") or ():
-        if result.get("type") == "objective":
-            value: float = result["value"]
-            return None if math.isnan(value) else value
-    return None
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Numbers and parameters as people read them."""
+"""Numbers and parameters, formatted for reading."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["measure", "number", "pairs", "plural", "span"]
 
 
 def number(value: float | None) -> str:
-    """Write an objective: whole ones with commas, others with six digits."""
+    """Format an objective: an integer with commas, a real number with six digits."""
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def measure(value: float, unit: str) -> str:
-    """Write an objective with its unit, if it has one."""
+    """Format an objective with its unit, if it has one."""
     return f"{number(value)} {unit}".rstrip()
 
 
 def pairs(params: Mapping[str, Any]) -> str:
-    """Write parameters, reals with six digits."""
+    """Format parameters, real numbers with six digits."""
     return " ".join(
         f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()
@@ -29,7 +29,7 @@ def pairs(params: Mapping[str, Any]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun."""
+    """Format a count with its noun."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{_ending(noun)}"
 
 
@@ -38,7 +38,7 @@ def _ending(noun: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """Write a duration."""
+    """Format a duration."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

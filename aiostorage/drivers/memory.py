@@ -18,7 +18,8 @@ from typing import Any, Final, TypeVar, assert_never, cast
 import anyio
 import anyio.lowlevel
 
-from aiostorage._core.projection import apply_changes, copy_tree, select
+from aiostorage._core.changes import apply_changes
+from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.query import compile_condition
 from aiostorage.errors import DuplicateKeyError, StorageClosedError
 from aiostorage.operations import (

@@ -1,41 +1,49 @@
-"""Oríon on aiostorage: its plug-in, and copies of its databases to a storage and back.
+"""Oríon on aiostorage: the plug-in, and copies of Oríon's databases to a storage and back.
 
-Oríon itself is imported only when `AioStorage`, `AioStorageDB` or a copy is asked for.
+This is the one package that imports Oríon. Importing the package does not: Oríon is imported when
+`AioStorage` or `AioStorageDB` is first used, or an import or export is called.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aiostorage.orion.import_export import (
-    Count,
-    Counts,
-    Progress,
-    export_orion,
-    import_orion,
-    is_url,
-    location_of,
-)
+from aiostorage.orion.exports import export_orion
+from aiostorage.orion.imports import import_orion, is_url, location_of
+from aiostorage.orion.progress import CollectionCounts, Progress, TransferCounts
 
 if TYPE_CHECKING:
-    from aiostorage.orion.plugin import AioStorage, AioStorageDB
+    from aiostorage.orion.database import AioStorageDB
+    from aiostorage.orion.plugin import AioStorage
 
 __all__ = [
     "AioStorage",
     "AioStorageDB",
+    "CollectionCounts",
     "Count",
     "Counts",
     "Progress",
+    "TransferCounts",
     "export_orion",
     "import_orion",
     "is_url",
     "location_of",
 ]
 
+Count = CollectionCounts
+"""The old name of `CollectionCounts`."""
+
+Counts = TransferCounts
+"""The old name of `TransferCounts`."""
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("AioStorage", "AioStorageDB"):
-        from aiostorage.orion import plugin  # noqa: PLC0415  it imports Oríon
+    if name == "AioStorage":
+        from aiostorage.orion.plugin import AioStorage  # noqa: PLC0415  it imports Oríon
 
-        return getattr(plugin, name)
+        return AioStorage
+    if name == "AioStorageDB":
+        from aiostorage.orion.database import AioStorageDB  # noqa: PLC0415  it imports Oríon
+
+        return AioStorageDB
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

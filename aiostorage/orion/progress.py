@@ -1,23 +1,23 @@
-"""What a transfer between two stores tells of itself."""
+"""The progress of a transfer between two stores, and the counts of what it did."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Count", "Counts", "Progress"]
+__all__ = ["CollectionCounts", "Progress", "TransferCounts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a transfer has come with one collection.
+    """The progress of a transfer with one collection.
 
     Attributes
     ----------
     collection
-        ``experiments``, ``benchmarks`` or ``trials``; before them ``read``, where the source is a
-        database, for all that is read from it.
+        ``experiments``, ``benchmarks`` or ``trials``. Before these comes ``read`` if the source is
+        a database; it counts all the documents that are read from it.
     done, total
-        How many documents are done, of how many that have to be written or read.
+        The number of documents that are done, and of those that have to be written or read.
     """
 
     collection: str
@@ -26,17 +26,17 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """What became of the documents of one collection.
+class CollectionCounts:
+    """The numbers of documents of one collection, by what the transfer did with them.
 
     Attributes
     ----------
     copied
         New in the destination.
     present
-        There already, and left as they were.
+        In the destination already, and left unchanged.
     replaced
-        Written in the place of others.
+        Written in place of others.
     """
 
     copied: int = 0
@@ -45,19 +45,21 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class TransferCounts:
     """What a transfer did, by collection.
 
     Attributes
     ----------
+    experiments, trials, benchmarks
+        The documents of each collection.
     algorithms
-        States of algorithms; an experiment that never asked its algorithm has none.
+        States of algorithms. An experiment whose algorithm was never asked for a trial has none.
     orphans
-        Trials of the source that belong to no experiment of it; they are left out.
+        Trials of the source that belong to none of its experiments. They are left out.
     """
 
-    experiments: Count = Count()
-    trials: Count = Count()
-    benchmarks: Count = Count()
-    algorithms: Count = Count()
+    experiments: CollectionCounts = CollectionCounts()
+    trials: CollectionCounts = CollectionCounts()
+    benchmarks: CollectionCounts = CollectionCounts()
+    algorithms: CollectionCounts = CollectionCounts()
     orphans: int = 0

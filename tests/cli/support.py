@@ -22,7 +22,7 @@ from aiostorage import Trial, open_storage
 __all__ = [
     "DEADLINE",
     "URL",
-    "Outcome",
+    "CommandOutcome",
     "command",
     "ended",
     "environment",
@@ -50,7 +50,7 @@ _BOOT: Final = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """How a command ended."""
 
     code: int
@@ -88,7 +88,7 @@ def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def ended(process: subprocess.Popen[str]) -> Outcome:
+def ended(process: subprocess.Popen[str]) -> CommandOutcome:
     """Wait until a command has ended."""
     try:
         out, err = process.communicate(timeout=DEADLINE)
@@ -96,10 +96,10 @@ def ended(process: subprocess.Popen[str]) -> Outcome:
         process.kill()
         out, err = process.communicate()
         pytest.fail(f"it did not end; it printed {out[-2000:]!r} and {err[-2000:]!r}")
-    return Outcome(process.returncode, out, err)
+    return CommandOutcome(process.returncode, out, err)
 
 
-def run(folder: Path, *arguments: str) -> Outcome:
+def run(folder: Path, *arguments: str) -> CommandOutcome:
     """Run the command to its end."""
     with started(folder, *arguments) as process:
         return ended(process)
@@ -145,7 +145,7 @@ def lives(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
-def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> Outcome:
+def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> CommandOutcome:
     """Send a signal to a command, and wait for its end."""
     process.send_signal(number)
     return ended(process)

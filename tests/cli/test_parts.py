@@ -18,17 +18,17 @@ from rich.console import Console
 
 from aiostorage import ConfigurationError, Storage, Trial, open_storage
 from aiostorage.cli.demo.archive import SmallestArchive, sample_of
-from aiostorage.cli.demo.display import LiveScreen, PlainScreen, QuietScreen, screen_on
-from aiostorage.cli.demo.events import Event, Kind
+from aiostorage.cli.demo.display import LineDisplay, LiveDisplay, QuietDisplay, display_on
+from aiostorage.cli.demo.events import Event, EventKind
 from aiostorage.cli.demo.problem import Problem, ProblemSpec
-from aiostorage.cli.demo.report import Summary
-from aiostorage.cli.demo.run_state import Best, Board
+from aiostorage.cli.demo.report import DemoReport
+from aiostorage.cli.demo.run_state import RunState
 from aiostorage.cli.demo.space import Categorical, Integer, Real, Space, parse_space
 from aiostorage.cli.demo.suggest import RandomSearch
-from aiostorage.cli.demo.timed_storage import Spent, TimedStorage
+from aiostorage.cli.demo.timed_storage import TimedStorage, TimeSpent
 from aiostorage.cli.demo.user_objective import UserObjective
-from aiostorage.cli.demo.workers import Crew
-from aiostorage.cli.summary import objective_of, tally
+from aiostorage.cli.demo.workers import Workers
+from aiostorage.cli.results import BestTrial, count_by_status, objective_of
 from aiostorage.cli.text import number, pairs, plural, span
 from aiostorage.trial import Param
 
@@ -110,7 +110,7 @@ def test_what_a_space_does_not_allow_is_not_drawn() -> None:
 async def test_suggestions_are_the_same_in_whatever_portions(storage: Storage) -> None:
     search, found = RandomSearch(SPACE, 10), []
     for version, portion in ((1, 1), (2, 3), (3, 99)):
-        uid, timed = await new(storage, version), TimedStorage(storage, Spent())
+        uid, timed = await new(storage, version), TimedStorage(storage, TimeSpent())
         while not await search.suggest(timed, uid, portion):
             for trial in await storage.fetch_pending_trials({"_id": uid}):
                 await storage.set_trial_status(trial, "completed")
@@ -121,7 +121,7 @@ async def test_suggestions_are_the_same_in_whatever_portions(storage: Storage) -
 
 @pytest.mark.anyio
 async def test_nothing_is_suggested_while_something_is_pending(storage: Storage) -> None:
-    uid, timed = await new(storage), TimedStorage(storage, Spent())
+    uid, timed = await new(storage), TimedStorage(storage, TimeSpent())
     search = RandomSearch(SPACE, 10)
     assert not await search.suggest(timed, uid, 2)
     assert not await search.suggest(timed, uid, 2)
@@ -130,7 +130,7 @@ async def test_nothing_is_suggested_while_something_is_pending(storage: Storage)
 
 @pytest.mark.anyio
 async def test_what_a_dead_suggester_left_is_not_suggested_twice(storage: Storage) -> None:
-    uid, timed = await new(storage), TimedStorage(storage, Spent())
+    uid, timed = await new(storage), TimedStorage(storage, TimeSpent())
     search = RandomSearch(SPACE, 6)
     async with storage.acquire_algorithm_lock({"_id": uid}) as algorithm:
         # registered, and the state not saved: what SIGKILL would leave
@@ -147,57 +147,57 @@ async def test_what_a_dead_suggester_left_is_not_suggested_twice(storage: Storag
 
 @pytest.mark.anyio
 async def test_a_small_space_is_suggested_to_its_last_point(storage: Storage) -> None:
-    uid, timed = await new(storage), TimedStorage(storage, Spent())
+    uid, timed = await new(storage), TimedStorage(storage, TimeSpent())
     assert await RandomSearch(parse_space(["x=1:5", "y=a,b"]), 10).suggest(timed, uid, 99)
     assert len(set(await suggested(storage, uid))) == 10
     with pytest.raises(ConfigurationError, match="10 different points"):
         RandomSearch(parse_space(["x=1:5", "y=a,b"]), 11)
 
 
-# --------------------------------------------------------------------------------------- crew
+# ------------------------------------------------------------------------------------ workers
 
 
 async def work(
     storage: Storage, uid: str, problem: Problem = PROBLEM, trials: int = 6
 ) -> list[Event]:
     events: list[Event] = []
-    crew = Crew(storage, uid, problem, trials=trials, workers=3, report=events.append)
+    workers = Workers(storage, uid, problem, trials=trials, workers=3, report=events.append)
     with anyio.fail_after(30):
-        await crew.run()
+        await workers.run()
     return events
 
 
 @pytest.mark.anyio
-async def test_a_crew_does_all_trials_and_says_so(storage: Storage) -> None:
+async def test_workers_do_all_trials_and_say_so(storage: Storage) -> None:
     uid = await new(storage)
     events = await work(storage, uid)
-    assert await tally(storage, {"_id": uid}) == {"completed": 6}
+    assert await count_by_status(storage, {"_id": uid}) == {"completed": 6}
     kinds = [event.kind for event in events]
-    assert kinds[0] == Kind.READY
-    assert kinds.count(Kind.EVALUATING) == kinds.count(Kind.COMPLETED) == 6
-    assert kinds.count(Kind.ENDED) == 3
+    assert kinds[0] == EventKind.READY
+    assert kinds.count(EventKind.EVALUATING) == kinds.count(EventKind.COMPLETED) == 6
+    assert kinds.count(EventKind.ENDED) == 3
     for event in events:
         if event.spent is not None:
             assert event.spent["total"] >= event.spent["storage"] >= 0
 
 
 @pytest.mark.anyio
-async def test_a_crew_gets_past_a_lock_that_a_dead_process_holds(storage: Storage) -> None:
+async def test_workers_get_past_a_lock_that_a_dead_process_holds(storage: Storage) -> None:
     uid = await new(storage, algo_locked=1)
     await work(storage, uid)
-    assert await tally(storage, {"_id": uid}) == {"completed": 6}
+    assert await count_by_status(storage, {"_id": uid}) == {"completed": 6}
 
 
 @pytest.mark.anyio
-async def test_a_crew_does_what_a_dead_process_has_reserved(storage: Storage) -> None:
+async def test_workers_do_what_a_dead_process_has_reserved(storage: Storage) -> None:
     uid = await new(storage)
-    await RandomSearch(SPACE, 6).suggest(TimedStorage(storage, Spent()), uid, 6)
+    await RandomSearch(SPACE, 6).suggest(TimedStorage(storage, TimeSpent()), uid, 6)
     [dead] = await storage.reserve_trials({"_id": uid}, 1)
     events = await work(storage, uid)
-    assert await tally(storage, {"_id": uid}) == {"completed": 6}
-    [recovered] = [event for event in events if event.kind == Kind.RECOVERED]
+    assert await count_by_status(storage, {"_id": uid}) == {"completed": 6}
+    [recovered] = [event for event in events if event.kind == EventKind.RECOVERED]
     assert recovered.trials == (dead.id,)
-    assert dead.id in [event.trial for event in events if event.kind == Kind.COMPLETED]
+    assert dead.id in [event.trial for event in events if event.kind == EventKind.COMPLETED]
 
 
 @pytest.mark.anyio
@@ -216,8 +216,8 @@ async def test_a_worker_that_loses_its_trial_goes_on(storage: Storage) -> None:
         return 1.0
 
     events = await work(storage, uid, UserObjective("robbed", robbed, SPACE))
-    assert await tally(storage, {"_id": uid}) == {"completed": 6}
-    assert Kind.LOST in [event.kind for event in events]
+    assert await count_by_status(storage, {"_id": uid}) == {"completed": 6}
+    assert EventKind.LOST in [event.kind for event in events]
 
 
 @pytest.mark.anyio
@@ -228,8 +228,8 @@ async def test_failing_objectives_make_broken_trials(storage: Storage) -> None:
         raise LookupError("not\nthere" + "!" * 999)
 
     events = await work(storage, uid, UserObjective("failing", failing, SPACE), trials=2)
-    assert await tally(storage, {"_id": uid}) == {"broken": 2}
-    errors = [event.error for event in events if event.kind == Kind.BROKEN]
+    assert await count_by_status(storage, {"_id": uid}) == {"broken": 2}
+    errors = [event.error for event in events if event.kind == EventKind.BROKEN]
     assert all(error.startswith("LookupError: not there!!") for error in errors)
     assert all(len(error) == 200 for error in errors)
 
@@ -286,13 +286,15 @@ async def test_all_of_the_space_can_be_compressed_with() -> None:
     assert len(await problem.references()) == 2
 
 
-# ------------------------------------------------------------------------- events and the board
+# --------------------------------------------------------------------- events and the run state
 
 
 def test_an_event_survives_its_line() -> None:
-    event = Event(Kind.COMPLETED, 2, trial="t", objective=1.5, trials=("a",), spent={"lock": 1.0})
+    event = Event(
+        EventKind.COMPLETED, 2, trial="t", objective=1.5, trials=("a",), spent={"lock": 1.0}
+    )
     assert Event.from_line(event.to_line().rstrip()) == event
-    assert Event(Kind.IDLE).to_line() == b'{"kind":"idle"}\n'
+    assert Event(EventKind.IDLE).to_line() == b'{"kind":"idle"}\n'
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[]", b"{}", b'{"kind":"nix"}', b"\xff", b"7"])
@@ -300,25 +302,25 @@ def test_what_is_no_event_is_none(line: bytes) -> None:
     assert Event.from_line(line) is None
 
 
-def board_of(trials: int = 4) -> Board:
-    board = Board(trials)
-    board.joined(1, 101, 2)
-    board.joined(2, 102, 2)
+def state_of(trials: int = 4) -> RunState:
+    state = RunState(trials)
+    state.process_started(1, 101, 2)
+    state.process_started(2, 102, 2)
     for process in (1, 2):
-        board.handle(process, Event(Kind.READY))
-    return board
+        state.handle(process, Event(EventKind.READY))
+    return state
 
 
-def test_the_board_keeps_the_best() -> None:
-    board = board_of()
+def test_the_run_state_keeps_the_best() -> None:
+    state = state_of()
     for value in (3.0, math.nan, 2.0, 5.0, None):
-        board.handle(1, Event(Kind.COMPLETED, 1, trial=str(value), objective=value, params={}))
-    assert board.best == Best(2.0, {})
-    assert len(board.completed_by) == 5
+        state.handle(1, Event(EventKind.COMPLETED, 1, trial=str(value), objective=value, params={}))
+    assert state.best == BestTrial(2.0, {})
+    assert len(state.completed_by) == 5
 
 
 @pytest.mark.parametrize(
-    ("code", "state", "failures"),
+    ("code", "ending", "failures"),
     [
         (0, "ended", 0),
         (3, "failed with code 3", 1),
@@ -326,23 +328,23 @@ def test_the_board_keeps_the_best() -> None:
         (-50, "died of signal 50", 1),
     ],
 )
-def test_the_board_knows_how_a_process_ended(code: int, state: str, failures: int) -> None:
-    board = board_of()
-    board.left(2, code)
-    assert board.processes[2].state == state
-    assert not board.processes[2].lives
-    assert len(list(board.failures())) == len(board.notes) == failures
+def test_the_run_state_knows_how_a_process_ended(code: int, ending: str, failures: int) -> None:
+    state = state_of()
+    state.process_ended(2, code)
+    assert state.processes[2].state == ending
+    assert not state.processes[2].is_alive
+    assert len(list(state.failures())) == len(state.notes) == failures
 
 
-def test_the_board_adds_up_what_workers_spent() -> None:
-    board = board_of()
+def test_the_run_state_adds_up_what_workers_spent() -> None:
+    state = state_of()
     spent = {"storage": 1.0, "lock": 0.5, "evaluating": 2.0, "total": 4.0}
     for process, worker in ((1, 1), (1, 2), (2, 1), (2, 1)):
-        board.handle(process, Event(Kind.COMPLETED, worker, trial="t", spent=spent))
-    assert (board.spent.storage, board.spent.total) == (3.0, 12.0)
+        state.handle(process, Event(EventKind.COMPLETED, worker, trial="t", spent=spent))
+    assert (state.spent.storage, state.spent.total) == (3.0, 12.0)
 
 
-# ------------------------------------------------------------------------ screens and summaries
+# ----------------------------------------------------------------------- displays and reports
 
 
 def console(width: int, height: int = 40, *, terminal: bool = True) -> Console:
@@ -357,30 +359,34 @@ def console(width: int, height: int = 40, *, terminal: bool = True) -> Console:
     )
 
 
-def busy_board() -> Board:
-    board = board_of(20)
-    board.handle(1, Event(Kind.EVALUATING, 1, trial="abcdefgh1", token="t"))
-    board.handle(1, Event(Kind.COMPLETED, 2, trial="t", objective=7, params={"x": 0.123456789}))
-    board.handle(2, Event(Kind.EVALUATING, 1, trial="12345678z", token="u"))
-    assert board.evaluating(2) == {"12345678z": "u"}
-    board.was_killed(2, ("12345678z",))
-    board.handle(1, Event(Kind.RECOVERED, trials=("12345678z",)))
-    board.handle(1, Event(Kind.COMPLETED, 1, trial="12345678z", objective=8))
-    board.handle(1, Event(Kind.EVALUATING, 1, trial="abcdefgh1", token="t"))
-    board.handle(1, Event(Kind.BROKEN, 2, trial="brokenxx", error="[bold]no markup[/]"))
-    board.statuses.update(["completed", "completed", "broken", "reserved"])
-    return board
+def busy_state() -> RunState:
+    state = state_of(20)
+    state.handle(1, Event(EventKind.EVALUATING, 1, trial="abcdefgh1", token="t"))
+    state.handle(
+        1, Event(EventKind.COMPLETED, 2, trial="t", objective=7, params={"x": 0.123456789})
+    )
+    state.handle(2, Event(EventKind.EVALUATING, 1, trial="12345678z", token="u"))
+    assert state.evaluating(2) == {"12345678z": "u"}
+    state.process_killed(2, ("12345678z",))
+    state.handle(1, Event(EventKind.RECOVERED, trials=("12345678z",)))
+    state.handle(1, Event(EventKind.COMPLETED, 1, trial="12345678z", objective=8))
+    state.handle(1, Event(EventKind.EVALUATING, 1, trial="abcdefgh1", token="t"))
+    state.handle(1, Event(EventKind.BROKEN, 2, trial="brokenxx", error="[bold]no markup[/]"))
+    state.statuses.update(["completed", "completed", "broken", "reserved"])
+    return state
 
 
 def test_the_table_shows_each_worker_or_each_process_if_there_is_no_room() -> None:
     for height, wanted in (
-        (40, r"1 +evaluating +abcdefgh +0\.0 s"),
+        (40, r"1 +evaluating +abcdefgh +1 min 1 s"),
         (10, "1 evaluating, 1 between"),
     ):
         on = console(100, height)
-        with screen_on(on, PROBLEM, quiet=False) as screen:
-            assert isinstance(screen, LiveScreen)
-            screen.update(busy_board())
+        with display_on(on, PROBLEM, quiet=False) as display:
+            assert isinstance(display, LiveDisplay)
+            state = busy_state()
+            state.processes[1].workers[1].since -= 61
+            display.update(state)
         text = on.export_text()
         assert re.search(wanted, text)
         assert "killed" in text
@@ -391,11 +397,11 @@ def test_the_table_shows_each_worker_or_each_process_if_there_is_no_room() -> No
 
 def test_lines_are_printed_once() -> None:
     on = console(30, terminal=False)
-    screen = screen_on(on, PROBLEM, quiet=False)
-    assert isinstance(screen, PlainScreen)
-    board = busy_board()
+    display = display_on(on, PROBLEM, quiet=False)
+    assert isinstance(display, LineDisplay)
+    state = busy_state()
     for _ in range(3):
-        screen.finish(board)
+        display.finish(state)
     lines = on.export_text().splitlines()
     assert len(lines) == 4
     assert lines[-1].endswith("best 7")
@@ -404,24 +410,24 @@ def test_lines_are_printed_once() -> None:
 
 def test_quiet_is_quiet() -> None:
     on = console(80)
-    with screen_on(on, PROBLEM, quiet=True) as screen:
-        assert isinstance(screen, QuietScreen)
-        screen.update(busy_board())
-        screen.finish(busy_board())
+    with display_on(on, PROBLEM, quiet=True) as display:
+        assert isinstance(display, QuietDisplay)
+        display.update(busy_state())
+        display.finish(busy_state())
     assert on.export_text() == ""
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_summary_tells_what_became_of_killed_trials(terminal: bool) -> None:
     on = console(200, terminal=terminal)
-    Summary(
+    DemoReport(
         problem=PROBLEM,
-        board=busy_board(),
-        best=Best(7, {"x": 1}),
+        state=busy_state(),
+        best=BestTrial(7, {"x": 1}),
         references={"a preset": 10, "another": 5},
         name="demo v1",
         location="/data/x.db",
-        look="aiostorage status x",
+        status_command="aiostorage status x",
         kill=True,
     ).print(on)
     text = on.export_text()
@@ -439,25 +445,25 @@ def test_a_summary_tells_what_became_of_killed_trials(terminal: bool) -> None:
 
 
 def test_a_summary_does_not_hide_what_has_not_happened() -> None:
-    board = board_of()
+    state = state_of()
     on = console(200)
-    Summary(PROBLEM, board, None, {}, "demo v1", None, "", kill=True).print(on)
+    DemoReport(PROBLEM, state, None, {}, "demo v1", None, "", kill=True).print(on)
     text = on.export_text()
     assert "none: no trial was completed with a number" in text
     assert "no worker has reported its times" in text
-    assert "none: the run was over before" in text
-    board.was_killed(2, ("gone", "late"))
-    board.handle(1, Event(Kind.RECOVERED, trials=("late", "other")))
-    board.handle(1, Event(Kind.LOST, 1))
+    assert "none: the run ended before" in text
+    state.process_killed(2, ("gone", "late"))
+    state.handle(1, Event(EventKind.RECOVERED, trials=("late", "other")))
+    state.handle(1, Event(EventKind.LOST, 1))
     for index in range(7):
-        board.handle(1, Event(Kind.BROKEN, 1, trial=f"{index}", error="why"))
-    Summary(PROBLEM, board, None, {}, "demo v1", None, "").print(on)
+        state.handle(1, Event(EventKind.BROKEN, 1, trial=f"{index}", error="why"))
+    DemoReport(PROBLEM, state, None, {}, "demo v1", None, "").print(on)
     text = on.export_text()
     assert "gone was not recovered" in text
     assert "not completed" in text
     assert "1 lost trial: other" in text
     assert "and 2 more" in text
-    assert "1 reservation that somebody else was given" in text
+    assert "1 reservation given to another worker" in text
 
 
 # --------------------------------------------------------------------------------------- text

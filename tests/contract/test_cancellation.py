@@ -25,7 +25,7 @@ Make = Callable[[], Driver]
 
 
 @dataclass
-class World:
+class CancellationCase:
     """A storage with one experiment in it, which each run finds in the same state."""
 
     storage: Storage
@@ -66,18 +66,18 @@ class World:
 
 
 @pytest.fixture
-async def world(make_driver: Make) -> AsyncIterator[World]:
+async def world(make_driver: Make) -> AsyncIterator[CancellationCase]:
     driver = make_driver()
     async with Storage(driver) as storage:
-        world = World(storage, driver)
+        world = CancellationCase(storage, driver)
         await world.reset()
         yield world
 
 
 async def injected(
-    world: World,
-    call: Callable[[World], Awaitable[Any]],
-    verify: Callable[[World], Awaitable[None]],
+    world: CancellationCase,
+    call: Callable[[CancellationCase], Awaitable[Any]],
+    verify: Callable[[CancellationCase], Awaitable[None]],
     *,
     reserve: bool = False,
     usable: bool = True,
@@ -98,7 +98,7 @@ async def injected(
     assert await cancelled_at_every_await(run, check, hows=hows) >= 3
 
 
-READS: dict[str, Callable[[World], Awaitable[Any]]] = {
+READS: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
     "fetch_experiments": lambda w: w.storage.fetch_experiments({"a": 0}),
     "fetch_trials": lambda w: w.storage.fetch_trials(w.experiment, where={"params.value": 1}),
     "fetch_trials of nothing": lambda w: w.storage.fetch_trials(uid="nobody"),
@@ -121,23 +121,23 @@ async def all_of(items: AsyncIterator[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_reads(world: World, name: str) -> None:
-    async def verify(world: World) -> None:
+async def test_reads(world: CancellationCase, name: str) -> None:
+    async def verify(world: CancellationCase) -> None:
         documents = await world.documents()
         assert [d["status"] for d in documents] == ["new"] * 3
 
     await injected(world, READS[name], verify)
 
 
-async def test_create_experiment(world: World) -> None:
+async def test_create_experiment(world: CancellationCase) -> None:
     config: dict[str, Any] = {}
 
-    async def call(world: World) -> None:
+    async def call(world: CancellationCase) -> None:
         config.clear()
         config.update(name=f"created {next(world.numbers)}", algorithm={"random": {}})
         await world.storage.create_experiment(config, algo_state="s")
 
-    async def verify(world: World) -> None:
+    async def verify(world: CancellationCase) -> None:
         found = await world.storage.fetch_experiments({"name": config["name"]})
         for document in found:
             info = await world.storage.get_algorithm_lock_info(document)
@@ -153,8 +153,8 @@ async def test_create_experiment(world: World) -> None:
 
 
 @pytest.mark.parametrize("cascade", [True, False])
-async def test_delete_experiment(world: World, cascade: bool) -> None:
-    async def verify(world: World) -> None:
+async def test_delete_experiment(world: CancellationCase, cascade: bool) -> None:
+    async def verify(world: CancellationCase) -> None:
         found = await world.storage.fetch_experiments({"_id": world.experiment.id})
         trials = await world.documents()
         info = await world.storage.get_algorithm_lock_info(world.experiment)
@@ -169,8 +169,8 @@ async def test_delete_experiment(world: World, cascade: bool) -> None:
     )
 
 
-async def test_update_experiment(world: World) -> None:
-    async def verify(world: World) -> None:
+async def test_update_experiment(world: CancellationCase) -> None:
+    async def verify(world: CancellationCase) -> None:
         (found,) = await world.storage.fetch_experiments({"_id": world.experiment.id})
         assert found["a"] == found["b"]
 
@@ -178,36 +178,36 @@ async def test_update_experiment(world: World) -> None:
 
 
 @pytest.mark.parametrize("many", [1, 20])
-async def test_register(world: World, many: int) -> None:
-    async def call(world: World) -> None:
+async def test_register(world: CancellationCase, many: int) -> None:
+    async def call(world: CancellationCase) -> None:
         new = [Trial(experiment=world.experiment.id, params={"y": y}) for y in range(many)]
         if many == 1:
             await world.storage.register_trial(new[0])
         else:
             await world.storage.register_trials(new)
 
-    async def verify(world: World) -> None:
+    async def verify(world: CancellationCase) -> None:
         assert len(await world.documents()) in (3, 3 + many)
 
     await injected(world, call, verify)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_reserve(world: World, count: int) -> None:
-    async def call(world: World) -> list[Trial]:
+async def test_reserve(world: CancellationCase, count: int) -> None:
+    async def call(world: CancellationCase) -> list[Trial]:
         if count == 1:
             trial = await world.storage.reserve_trial(world.experiment)
             return [trial] if trial else []
         return await world.storage.reserve_trials(world.experiment, count)
 
-    async def verify(world: World) -> None:
+    async def verify(world: CancellationCase) -> None:
         reserved = [d["worker"] for d in await world.documents() if d["status"] == "reserved"]
         assert reserved == [trial.worker for trial in world.result or ()]
 
     await injected(world, call, verify)
 
 
-WRITES: dict[str, Callable[[World], Awaitable[Any]]] = {
+WRITES: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
     "update_trial": lambda w: w.storage.update_trial(w.trial, status="broken", y=1),
     "update_trials": lambda w: w.storage.update_trials(w.experiment, status="broken", y=1),
     "delete_trials": lambda w: w.storage.delete_trials(w.experiment),
@@ -218,8 +218,8 @@ WRITES: dict[str, Callable[[World], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_writes(world: World, name: str) -> None:
-    async def verify(world: World) -> None:
+async def test_writes(world: CancellationCase, name: str) -> None:
+    async def verify(world: CancellationCase) -> None:
         documents = await world.documents()
         if name == "delete_trials":
             assert len(documents) in (0, 3)
@@ -231,21 +231,21 @@ async def test_writes(world: World, name: str) -> None:
     await injected(world, WRITES[name], verify, reserve=True)
 
 
-async def test_push_trial_results(world: World) -> None:
-    async def call(world: World) -> None:
+async def test_push_trial_results(world: CancellationCase) -> None:
+    async def call(world: CancellationCase) -> None:
         world.trial.results = [Result("o", "objective", 1)]
         world.trial.end_time = datetime(2026, 1, 1, tzinfo=UTC)
         await world.storage.push_trial_results(world.trial)
 
-    async def verify(world: World) -> None:
+    async def verify(world: CancellationCase) -> None:
         found = await world.stored()
         assert (found["results"] == []) is (found["end_time"] is None)
 
     await injected(world, call, verify, reserve=True)
 
 
-async def test_complete_trial(world: World) -> None:
-    async def verify(world: World) -> None:
+async def test_complete_trial(world: CancellationCase) -> None:
+    async def verify(world: CancellationCase) -> None:
         found = await world.stored()
         done = found["status"] == "completed"
         assert done or found["status"] == "reserved"
@@ -260,8 +260,8 @@ async def test_complete_trial(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", ["reserved", "broken"])
-async def test_set_trial_status(world: World, status: str) -> None:
-    async def verify(world: World) -> None:
+async def test_set_trial_status(world: CancellationCase, status: str) -> None:
+    async def verify(world: CancellationCase) -> None:
         found = await world.stored()
         assert found["status"] in ("new", status)
         if found["status"] == "reserved":
@@ -270,11 +270,11 @@ async def test_set_trial_status(world: World, status: str) -> None:
     await injected(world, lambda w: w.storage.set_trial_status(w.trial, status), verify)
 
 
-async def test_recover_lost_trials(world: World) -> None:
-    async def call(world: World) -> list[Trial]:
+async def test_recover_lost_trials(world: CancellationCase) -> None:
+    async def call(world: CancellationCase) -> list[Trial]:
         return await world.storage.recover_lost_trials(world.experiment)
 
-    async def verify(world: World) -> None:
+    async def verify(world: CancellationCase) -> None:
         found = await world.stored()
         pair = (found["status"], found["worker"])
         assert pair in (("reserved", world.trial.worker), ("interrupted", None))
@@ -285,14 +285,14 @@ async def test_recover_lost_trials(world: World) -> None:
     await injected(world, call, verify, reserve=True)
 
 
-async def test_reserved_trial(world: World) -> None:
-    async def call(world: World) -> None:
+async def test_reserved_trial(world: CancellationCase) -> None:
+    async def call(world: CancellationCase) -> None:
         async with world.storage.reserved_trial(world.experiment, heartbeat=0.001) as trial:
             assert trial is not None
             await anyio.sleep(0.002)
             await world.storage.complete_trial(trial, 1)
 
-    async def verify(world: World) -> None:
+    async def verify(world: CancellationCase) -> None:
         for document in await world.documents():
             assert document["status"] in ("new", "interrupted", "completed")
             assert (document["status"] == "completed") is bool(document["results"])
@@ -303,14 +303,14 @@ async def test_reserved_trial(world: World) -> None:
 # ------------------------------------------------------------------------------- the lock
 
 
-async def test_acquire_algorithm_lock(world: World) -> None:
-    async def call(world: World) -> bool:
+async def test_acquire_algorithm_lock(world: CancellationCase) -> None:
+    async def call(world: CancellationCase) -> bool:
         async with world.storage.acquire_algorithm_lock(world.experiment) as algorithm:
             await anyio.lowlevel.checkpoint()
             algorithm.set_state("new")
         return True
 
-    async def verify(world: World) -> None:
+    async def verify(world: CancellationCase) -> None:
         info = await world.storage.get_algorithm_lock_info(world.experiment)
         assert info is not None
         assert not info.locked, "the lock is stuck"
@@ -320,11 +320,13 @@ async def test_acquire_algorithm_lock(world: World) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["same storage", "two storages"])
-async def test_wait_for_the_algorithm_lock(world: World, make_driver: Make, same: bool) -> None:
+async def test_wait_for_the_algorithm_lock(
+    world: CancellationCase, make_driver: Make, same: bool
+) -> None:
     async with Storage(make_driver()) as other:
         waiting = world.storage if same else other
 
-        async def call(world: World) -> None:
+        async def call(world: CancellationCase) -> None:
             with pytest.raises(LockAcquisitionTimeout):
                 async with waiting.acquire_algorithm_lock(world.experiment, 0.03, 0.01):
                     pass
@@ -342,13 +344,13 @@ async def test_renewing_the_lease(make_driver: Make) -> None:
     # a lease must not be over before a server has answered
     lease, hows = (0.6, HOWS[:1]) if driver.name == "mongodb" else (0.02, HOWS)
     async with Storage(driver, lock_lease=lease) as storage:
-        world = World(storage, driver)
+        world = CancellationCase(storage, driver)
 
-        async def call(world: World) -> None:
+        async def call(world: CancellationCase) -> None:
             async with storage.acquire_algorithm_lock(world.experiment):
                 await anyio.sleep(lease / 2)
 
-        async def verify(world: World) -> None:
+        async def verify(world: CancellationCase) -> None:
             info = await storage.get_algorithm_lock_info(world.experiment)
             assert info is not None
             assert not info.locked
@@ -356,7 +358,7 @@ async def test_renewing_the_lease(make_driver: Make) -> None:
         await injected(world, call, verify, hows=hows)
 
 
-LOCKS: dict[str, Callable[[World], Awaitable[Any]]] = {
+LOCKS: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
     "initialize_algorithm_lock": lambda w: w.storage.initialize_algorithm_lock("i", {}),
     "write_algorithm_lock": lambda w: w.storage.write_algorithm_lock("i", {}, state="s"),
     "release_algorithm_lock": lambda w: w.storage.release_algorithm_lock(uid="l", new_state="s"),
@@ -365,8 +367,8 @@ LOCKS: dict[str, Callable[[World], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("name", LOCKS)
-async def test_lock_records(world: World, name: str) -> None:
-    async def verify(world: World) -> None:
+async def test_lock_records(world: CancellationCase, name: str) -> None:
+    async def verify(world: CancellationCase) -> None:
         info = await world.storage.get_algorithm_lock_info(uid="l")
         if info is not None:
             assert (info.state, bool(info.locked)) in (("old", True), ("s", False))

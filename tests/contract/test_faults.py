@@ -100,7 +100,7 @@ class TestSQLite(TestMemory):
 # ------------------------------------------------------------- every single answer gets lost
 
 
-class World:
+class FaultCase:
     def __init__(self, driver: Driver) -> None:
         self.faulty = FaultyDriver(driver)
         self.storage = Storage(self.faulty, retry=POLICY)
@@ -125,11 +125,11 @@ class World:
 
 
 @pytest.fixture
-def world(make_driver: Callable[[], Driver]) -> World:
-    return World(make_driver())
+def world(make_driver: Callable[[], Driver]) -> FaultCase:
+    return FaultCase(make_driver())
 
 
-async def create_experiment(world: World) -> None:
+async def create_experiment(world: FaultCase) -> None:
     config: dict[str, Any] = {"name": f"e{next(world.numbers)}"}
     experiment = await world.storage.create_experiment(config, algo_state="s")
     assert await world.truth.fetch_experiments({"name": config["name"]}) == [config]
@@ -140,22 +140,22 @@ async def create_experiment(world: World) -> None:
         await world.truth.create_experiment({"name": config["name"]})
 
 
-async def create_a_taken_experiment(world: World) -> None:
+async def create_a_taken_experiment(world: FaultCase) -> None:
     with pytest.raises(DuplicateKeyError):
         await world.storage.create_experiment({"name": world.experiment.name})
 
 
-async def update_experiment(world: World) -> None:
+async def update_experiment(world: FaultCase) -> None:
     assert await world.storage.update_experiment(world.experiment, a=1)
     assert len(await world.truth.fetch_experiments({"a": 1, "_id": world.experiment.id})) == 1
 
 
-async def delete_experiment(world: World) -> None:
+async def delete_experiment(world: FaultCase) -> None:
     assert await world.storage.delete_experiment(world.experiment) in (0, 1)
     assert await world.truth.fetch_trials(world.experiment) is None
 
 
-async def register_trial(world: World) -> None:
+async def register_trial(world: FaultCase) -> None:
     trial = await world.storage.register_trial(
         Trial(experiment=world.experiment.id, params={"x": 9})
     )
@@ -165,19 +165,19 @@ async def register_trial(world: World) -> None:
     assert await world.statuses() == ["new"] * 5
 
 
-async def register_trials(world: World) -> None:
+async def register_trials(world: FaultCase) -> None:
     new = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 20)]
     assert await world.storage.register_trials(new) == new
     assert await world.statuses() == ["new"] * 14
 
 
-async def register_a_taken_trial(world: World) -> None:
+async def register_a_taken_trial(world: FaultCase) -> None:
     with pytest.raises(DuplicateKeyError):
         await world.storage.register_trial(Trial(experiment=world.experiment.id, params={"x": 3}))
     assert await world.statuses() == ["new"] * 4
 
 
-async def reserve_trial(world: World) -> None:
+async def reserve_trial(world: FaultCase) -> None:
     trial = await world.storage.reserve_trial(world.experiment)
     assert trial is not None
     assert trial.params == {"x": 0}
@@ -187,32 +187,32 @@ async def reserve_trial(world: World) -> None:
     assert await world.statuses() == ["reserved", "new", "new", "new"]
 
 
-async def reserve_trials(world: World) -> None:
+async def reserve_trials(world: FaultCase) -> None:
     trials = await world.storage.reserve_trials(world.experiment, 3)
     assert [t.params["x"] for t in trials] == [0, 1, 2]
     assert await world.statuses() == ["reserved"] * 3 + ["new"]
 
 
-async def complete_trial(world: World) -> None:
+async def complete_trial(world: FaultCase) -> None:
     trial = await world.reserve()
     await world.storage.complete_trial(trial, 1.5)
     assert trial.status == "completed"
     assert await world.truth.count_completed_trials(world.experiment) == 1
 
 
-async def push_trial_results(world: World) -> None:
+async def push_trial_results(world: FaultCase) -> None:
     trial = await world.reserve()
     trial.results = [{"name": "o", "type": "objective", "value": 2}]  # type: ignore[list-item]
     assert await world.storage.push_trial_results(trial) == 1
 
 
-async def set_trial_status(world: World) -> None:
+async def set_trial_status(world: FaultCase) -> None:
     trial = await world.reserve()
     await world.storage.set_trial_status(trial, "suspended")
     assert await world.statuses() == ["suspended", "new", "new", "new"]
 
 
-async def set_trial_status_reserved(world: World) -> None:
+async def set_trial_status_reserved(world: FaultCase) -> None:
     trial = (await world.truth.fetch_trials(world.experiment) or [])[1]
     await world.storage.set_trial_status(trial, "reserved")
     found = await world.truth.get_trial(trial)
@@ -221,24 +221,24 @@ async def set_trial_status_reserved(world: World) -> None:
     assert await world.statuses() == ["new", "reserved", "new", "new"]
 
 
-async def update_heartbeat(world: World) -> None:
+async def update_heartbeat(world: FaultCase) -> None:
     assert await world.storage.update_heartbeat(await world.reserve()) == 1
 
 
-async def recover_lost_trials(world: World) -> None:
+async def recover_lost_trials(world: FaultCase) -> None:
     trial = await world.reserve()
     await world.truth.update_trial(trial, heartbeat=datetime.now(UTC) - timedelta(hours=1))
     await world.storage.recover_lost_trials(world.experiment)
     assert await world.statuses() == ["interrupted", "new", "new", "new"]
 
 
-async def reserved_trial(world: World) -> None:
+async def reserved_trial(world: FaultCase) -> None:
     async with world.storage.reserved_trial(world.experiment) as trial:
         assert trial is not None
     assert await world.statuses() == ["interrupted", "new", "new", "new"]
 
 
-async def algorithm_lock(world: World) -> None:
+async def algorithm_lock(world: FaultCase) -> None:
     async with world.storage.acquire_algorithm_lock(world.experiment, timeout=5) as algorithm:
         assert algorithm.state == "old"
         algorithm.set_state("new")
@@ -248,7 +248,7 @@ async def algorithm_lock(world: World) -> None:
     assert await world.faulty.driver.execute(Count(WAITERS)) == 0
 
 
-async def algorithm_lock_left_by_an_error(world: World) -> None:
+async def algorithm_lock_left_by_an_error(world: FaultCase) -> None:
     with pytest.raises(LookupError):
         async with world.storage.acquire_algorithm_lock(world.experiment) as algorithm:
             algorithm.set_state("new")
@@ -257,7 +257,7 @@ async def algorithm_lock_left_by_an_error(world: World) -> None:
         assert algorithm.state == "old"
 
 
-async def waiting_for_the_algorithm_lock(world: World) -> None:
+async def waiting_for_the_algorithm_lock(world: FaultCase) -> None:
     lock = world.truth.acquire_algorithm_lock(world.experiment)
     async with anyio.create_task_group() as group, lock:
         group.start_soon(algorithm_lock, world)
@@ -265,24 +265,24 @@ async def waiting_for_the_algorithm_lock(world: World) -> None:
     assert await world.faulty.driver.execute(Count(WAITERS)) == 0
 
 
-async def initialize_algorithm_lock(world: World) -> None:
+async def initialize_algorithm_lock(world: FaultCase) -> None:
     uid = f"l{next(world.numbers)}"
     assert await world.storage.initialize_algorithm_lock(uid, {}) == 1
     assert await world.truth.delete_algorithm_lock(uid=uid) == 1
 
 
-async def create_benchmark(world: World) -> None:
+async def create_benchmark(world: FaultCase) -> None:
     config = {"name": f"b{next(world.numbers)}"}
     assert await world.storage.create_benchmark(config) == 1
     assert await world.truth.fetch_benchmark({"name": config["name"]}) == [config]
 
 
-async def iter_trials(world: World) -> None:
+async def iter_trials(world: FaultCase) -> None:
     found = [t async for t in world.storage.iter_trials(world.experiment, batch_size=2)]
     assert [t.params["x"] for t in found] == [0, 1, 2, 3]
 
 
-CALLS: list[Callable[[World], Awaitable[None]]] = [
+CALLS: list[Callable[[FaultCase], Awaitable[None]]] = [
     create_experiment,
     create_a_taken_experiment,
     update_experiment,
@@ -318,7 +318,7 @@ def nth(number: int) -> Callable[[Sequence[Operation[Any]]], bool]:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_each_call_fails_once(
-    world: World, call: Callable[[World], Awaitable[None]], when: Literal["before", "after"]
+    world: FaultCase, call: Callable[[FaultCase], Awaitable[None]], when: Literal["before", "after"]
 ) -> None:
     async with world.truth:
         for number in range(1, 100):
@@ -335,7 +335,7 @@ async def test_each_call_fails_once(
 
 
 @pytest.mark.anyio
-async def test_the_policy_runs_out(world: World) -> None:
+async def test_the_policy_runs_out(world: FaultCase) -> None:
     async with world.truth:
         await world.reset()
         faulty = FaultyDriver(world.faulty.driver, before=1.0)
@@ -346,7 +346,7 @@ async def test_the_policy_runs_out(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_reservation_without_answer_is_given_back(world: World) -> None:
+async def test_a_reservation_without_answer_is_given_back(world: FaultCase) -> None:
     async with world.truth:
         await world.reset()
         # its only attempt is carried out, but neither answered nor found again
@@ -364,7 +364,7 @@ async def test_a_reservation_without_answer_is_given_back(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_an_attempt_that_takes_too_long(world: World) -> None:
+async def test_an_attempt_that_takes_too_long(world: FaultCase) -> None:
     async with world.truth:
         await world.reset()
         slow = FaultyDriver(world.faulty.driver, latency=10)
@@ -376,7 +376,7 @@ async def test_an_attempt_that_takes_too_long(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_errors_for_good_are_not_retried(world: World) -> None:
+async def test_errors_for_good_are_not_retried(world: FaultCase) -> None:
     async with world.truth:
         await world.reset()
         before = world.faulty.calls
@@ -388,7 +388,7 @@ async def test_errors_for_good_are_not_retried(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_heartbeats_that_do_not_get_through_are_no_end(world: World) -> None:
+async def test_heartbeats_that_do_not_get_through_are_no_end(world: FaultCase) -> None:
     async with world.truth:
         await world.reset()
         storage = Storage(world.faulty, retry=RetryPolicy(attempts=1))
@@ -401,7 +401,7 @@ async def test_heartbeats_that_do_not_get_through_are_no_end(world: World) -> No
 
 
 @pytest.mark.anyio
-async def test_iteration_holds_one_page(world: World) -> None:
+async def test_iteration_holds_one_page(world: FaultCase) -> None:
     sizes: list[int] = []
 
     class Spy(FaultyDriver):
@@ -423,7 +423,7 @@ async def test_iteration_holds_one_page(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_faulty_driver(world: World) -> None:
+async def test_faulty_driver(world: FaultCase) -> None:
     driver = world.faulty
     async with world.truth:
         everything = And((Or((Compare("experiment", "eq", "e"),)),))

@@ -73,7 +73,7 @@ def no_socket_left() -> Iterator[None]:
 
 
 @dataclass
-class Crew:
+class FailoverWorkers:
     """Processes that all have to live to the end."""
 
     workers: list[Worker]
@@ -164,15 +164,15 @@ def test_failover_under_load(
             start(str(SCRIPT), url, client, experiment, logs / name, name, TRIALS, into=events)
             for name in map(str, range(PROCESSES))
         ]
-        crew = Crew(workers, events)
-        crew.work_until(half // 4)
+        group = FailoverWorkers(workers, events)
+        group.work_until(half // 4)
         killed = replica_set.kill_primary()
-        crew.work_until(half // 2)  # by then others than those that were under way are done, too
+        group.work_until(half // 2)  # by then others than those that were under way are done, too
         replica_set.restart(killed)
         asyncio.run(register(experiment, range(half, TRIALS)))
-        crew.work_until(half + half // 4)
+        group.work_until(half + half // 4)
         stepped_down = replica_set.step_down()
-        crew.finish()
+        group.finish()
     seconds = time.monotonic() - begin
 
     async def look() -> tuple[list[Trial], bool, int, float]:

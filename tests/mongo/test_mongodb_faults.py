@@ -55,7 +55,7 @@ numbers = count()
 
 
 @dataclass
-class World:
+class MongoDBFaultCase:
     """An experiment with three trials in a database that several tests share."""
 
     server: Mongod
@@ -153,11 +153,11 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     servers: Servers,
     library: str,
-) -> Iterator[World]:
+) -> Iterator[MongoDBFaultCase]:
     # half a second, before it looks again at a server that has failed
     monkeypatch.setattr(pymongo.common, "MIN_HEARTBEAT_INTERVAL", 0.05)
     url, server, client = servers[request.param]
-    world = World(server, url, library, client[DATABASE], f"e{next(numbers)}")
+    world = MongoDBFaultCase(server, url, library, client[DATABASE], f"e{next(numbers)}")
     yield world
     world.database.algo.delete_many({"experiment": {"$in": [*world.alone()]}})
 
@@ -168,7 +168,7 @@ def world(
 Arm = Callable[[], Awaitable[None]]
 
 
-async def reserve(world: World, storage: Storage, arm: Arm) -> None:
+async def reserve(world: MongoDBFaultCase, storage: Storage, arm: Arm) -> None:
     await arm()
     trial = await storage.reserve_trial(world.experiment)
     assert trial is not None
@@ -176,13 +176,13 @@ async def reserve(world: World, storage: Storage, arm: Arm) -> None:
     await storage.set_trial_status(trial, "interrupted")
 
 
-async def register(world: World, storage: Storage, arm: Arm) -> None:
+async def register(world: MongoDBFaultCase, storage: Storage, arm: Arm) -> None:
     new = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 15)]
     await arm()
     assert await storage.register_trials(new) == new
 
 
-async def complete(world: World, storage: Storage, arm: Arm) -> None:
+async def complete(world: MongoDBFaultCase, storage: Storage, arm: Arm) -> None:
     trial = await storage.reserve_trial(world.experiment)
     assert trial is not None
     await arm()
@@ -190,35 +190,35 @@ async def complete(world: World, storage: Storage, arm: Arm) -> None:
     assert trial.status == "completed"
 
 
-async def create(world: World, storage: Storage, arm: Arm) -> None:
+async def create(world: MongoDBFaultCase, storage: Storage, arm: Arm) -> None:
     await arm()
     await storage.create_experiment({"name": f"{world.name} new"}, algo_state="s")
 
 
-async def acquire(world: World, storage: Storage, arm: Arm) -> None:
+async def acquire(world: MongoDBFaultCase, storage: Storage, arm: Arm) -> None:
     await arm()
     async with storage.acquire_algorithm_lock(world.experiment, timeout=5) as algorithm:
         assert algorithm.state == "old"
         algorithm.set_state("new")
 
 
-async def release(world: World, storage: Storage, arm: Arm) -> None:
+async def release(world: MongoDBFaultCase, storage: Storage, arm: Arm) -> None:
     async with storage.acquire_algorithm_lock(world.experiment, timeout=5) as algorithm:
         algorithm.set_state("new")
         await arm()
 
 
-def check_reserved(world: World, done: bool) -> None:
+def check_reserved(world: MongoDBFaultCase, done: bool) -> None:
     assert world.reserved() == []
     assert {t["status"] for t in world.trials()} <= {"new", "interrupted"}
 
 
-def check_registered(world: World, done: bool) -> None:
+def check_registered(world: MongoDBFaultCase, done: bool) -> None:
     assert len(world.trials()) in ((8,) if done else (3, 8))
     assert {t["status"] for t in world.trials()} == {"new"}
 
 
-def check_completed(world: World, done: bool) -> None:
+def check_completed(world: MongoDBFaultCase, done: bool) -> None:
     completed = world.trials(status="completed")
     for trial in completed:
         assert [r["value"] for r in trial["results"]] == [1.5]
@@ -227,20 +227,20 @@ def check_completed(world: World, done: bool) -> None:
     world.database.trials.update_many({"status": "reserved"}, {"$set": {"status": "interrupted"}})
 
 
-def check_created(world: World, done: bool) -> None:
+def check_created(world: MongoDBFaultCase, done: bool) -> None:
     found = list(world.database.experiments.find({"name": f"{world.name} new"}))
     assert len(found) in ((1,) if done else (0, 1))
 
 
-def check_locked(world: World, done: bool) -> None:
+def check_locked(world: MongoDBFaultCase, done: bool) -> None:
     record = world.lock()
     assert record["locked"] == 0
     old = world.run(lambda storage: storage.get_algorithm_lock_info(world.experiment)).state
     assert old in (("new",) if done else ("old", "new"))
 
 
-Call = Callable[[World, Storage, Arm], Awaitable[None]]
-Check = Callable[[World, bool], None]
+Call = Callable[[MongoDBFaultCase, Storage, Arm], Awaitable[None]]
+Check = Callable[[MongoDBFaultCase, bool], None]
 
 CALLS: dict[str, tuple[str, str, Call, Check]] = {
     "reserve_trial": ("findAndModify", "trials", reserve, check_reserved),
@@ -255,7 +255,7 @@ CALLS: dict[str, tuple[str, str, Call, Check]] = {
 
 @contextmanager
 def failing(
-    world: World, command: str, collection: str, **data: Any
+    world: MongoDBFaultCase, command: str, collection: str, **data: Any
 ) -> Iterator[tuple[Arm, ExitStack]]:
     """Answer how to make a command fail from then on, and what ends that."""
     with ExitStack() as faults:
@@ -269,7 +269,7 @@ def failing(
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", CALLS)
-def test_fails_once(world: World, name: str, fault: str) -> None:
+def test_fails_once(world: MongoDBFaultCase, name: str, fault: str) -> None:
     command, collection, call, check = CALLS[name]
     with failing(world, command, collection, times=1, **FAULTS[fault]) as (arm, _):
         world.run(lambda storage: call(world, storage, arm), timeout=LIMIT)
@@ -281,7 +281,7 @@ def test_fails_once(world: World, name: str, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["connection closed", "not replicated in time", "too slow"])
 @pytest.mark.parametrize("name", CALLS)
-def test_fails_for_good(world: World, name: str, fault: str) -> None:
+def test_fails_for_good(world: MongoDBFaultCase, name: str, fault: str) -> None:
     """One attempt, without an answer: whatever it did is given back at once, or harmless."""
     command, collection, call, check = CALLS[name]
     done = True
@@ -328,7 +328,7 @@ async def failed_after(call: Callable[[], Awaitable[Any]], seconds: float) -> No
 @pytest.mark.parametrize("give_up", [task_cancelled, timed_out, failed_after])
 @pytest.mark.parametrize("many", [1, 3])
 def test_a_reservation_that_nobody_waits_for(
-    world: World, many: int, give_up: Callable[..., Awaitable[None]]
+    world: MongoDBFaultCase, many: int, give_up: Callable[..., Awaitable[None]]
 ) -> None:
     # the server reserves, but later
     command = "update" if many > 1 and world.replicated else "findAndModify"
@@ -353,7 +353,7 @@ def test_a_reservation_that_nobody_waits_for(
     assert world.reserved() == []
 
 
-def test_some_of_many_give_up(world: World) -> None:
+def test_some_of_many_give_up(world: MongoDBFaultCase) -> None:
     """Reservations that share commands: each is its caller's or nobody's."""
 
     async def main(storage: Storage) -> None:
@@ -385,7 +385,7 @@ def test_some_of_many_give_up(world: World) -> None:
     world.run(main)
 
 
-def test_a_lock_that_nobody_waits_for(world: World) -> None:
+def test_a_lock_that_nobody_waits_for(world: MongoDBFaultCase) -> None:
     slow = failing(world, "findAndModify", "algo", times=1, blockConnection=True, blockTimeMS=300)
 
     async def main(storage: Storage) -> None:
@@ -420,7 +420,7 @@ asyncio.run(main())
 """
 
 
-def test_killed_between_the_two_writes(world: World) -> None:
+def test_killed_between_the_two_writes(world: MongoDBFaultCase) -> None:
     world.run(lambda storage: storage.fetch_experiments({}))
     uid = f"killed {world.name}"
     there = {"experiment": uid}

@@ -22,7 +22,8 @@ from pymongo import MongoClient, UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from aiostorage._core.projection import apply_changes, check_selection, copy_tree, select
+from aiostorage._core.changes import apply_changes
+from aiostorage._core.projection import check_selection, copy_tree, select
 from aiostorage._core.query import compile_condition, parse
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.mongodb import MongoDBDriver

@@ -16,7 +16,7 @@ from aiostorage import Storage, Trial, open_storage
 TASKS = 4
 
 
-class Log:
+class FailoverLog:
     """A file of lines, each with the time at which something had just succeeded."""
 
     def __init__(self, path: str) -> None:
@@ -27,13 +27,13 @@ class Log:
         os.write(self._file, (line + "\n").encode())
 
 
-class Worker:
+class FailoverWorker:
     """One of the tasks.
 
     It never looks for lost trials: one that was reserved for nobody would never be completed.
     """
 
-    def __init__(self, storage: Storage, experiment: str, log: Log, name: str) -> None:
+    def __init__(self, storage: Storage, experiment: str, log: FailoverLog, name: str) -> None:
         self._storage = storage
         self._experiment = {"_id": experiment}
         self._log = log
@@ -87,10 +87,10 @@ class Worker:
 async def main() -> None:
     url, client, experiment, log, name, total = sys.argv[1:]
     async with open_storage(url, client=client) as storage:
-        lines = Log(log)
+        lines = FailoverLog(log)
         async with asyncio.TaskGroup() as group:
             for task in range(TASKS):
-                worker = Worker(storage, experiment, lines, f"{name}.{task}")
+                worker = FailoverWorker(storage, experiment, lines, f"{name}.{task}")
                 group.create_task(worker.run(int(total)))
 
 

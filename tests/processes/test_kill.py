@@ -25,7 +25,7 @@ SEED = 20261124
 
 
 @dataclass
-class Crew:
+class KilledProcesses:
     """Processes that are killed and replaced while they work."""
 
     start: Starter
@@ -107,13 +107,13 @@ async def prepare(path: Path) -> str:
 
 
 @dataclass
-class Outcome:
+class KillOutcome:
     trials: list[Trial]
     count: int
     waited: float
 
 
-async def look(path: Path, experiment: str) -> Outcome:
+async def look(path: Path, experiment: str) -> KillOutcome:
     async with open_storage(f"sqlite:///{path}", lock_lease=LEASE) as storage:
         before = time.monotonic()
         async with storage.acquire_algorithm_lock(
@@ -123,7 +123,7 @@ async def look(path: Path, experiment: str) -> Outcome:
             count = algorithm.state["count"]
         trials = await storage.fetch_trials(uid=experiment)
     assert trials is not None
-    return Outcome(trials, count, waited)
+    return KillOutcome(trials, count, waited)
 
 
 def test_kill(
@@ -132,20 +132,21 @@ def test_kill(
     experiment = asyncio.run(prepare(path))
     logs = tmp_path / "logs"
     logs.mkdir()
-    crew = Crew(start, path, logs, experiment, random.Random(SEED))
+    processes = KilledProcesses(start, path, logs, experiment, random.Random(SEED))
     begin = time.monotonic()
-    crew.watch()
+    processes.watch()
     seconds = time.monotonic() - begin
 
     outcome = asyncio.run(look(path, experiment))
     lines = [line.split(" ") for log in logs.iterdir() for line in log.read_text().splitlines()]
     words = Counter(line[0] for line in lines)
     logged = {trial: who for word, *rest in lines if word == "completed" for trial, who in [rest]}
-    kills = len(crew.killed)
+    kills = len(processes.killed)
     with capsys.disabled():
         print(
             f"\nkill: {TRIALS} trials in {seconds:.1f} s, {kills} processes killed, "
-            f"{crew.holders_killed} of them seen with the lock, {crew.stops} stopped for a while; "
+            f"{processes.holders_killed} of them seen with the lock, "
+            f"{processes.stops} stopped for a while; "
             f"{TRIALS - len(logged)} completions not logged, "
             f"{words['trial-lost']} trials and {words['lock-lost']} locks lost by the living; "
             f"{words['held']} holdings logged, {outcome.count} counted; "

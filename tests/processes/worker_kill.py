@@ -18,7 +18,7 @@ LEASE = 1.2
 RETRY = 0.2
 
 
-class Log:
+class KillLog:
     """A file that has every line that was written, whenever we are killed."""
 
     def __init__(self, path: str) -> None:
@@ -28,10 +28,12 @@ class Log:
         os.write(self._file, (" ".join(words) + "\n").encode())
 
 
-class Worker:
+class KillWorker:
     """One of the tasks."""
 
-    def __init__(self, storage: Storage, experiment: str, log: Log, name: str, seed: str) -> None:
+    def __init__(
+        self, storage: Storage, experiment: str, log: KillLog, name: str, seed: str
+    ) -> None:
         self._storage = storage
         self._experiment = {"_id": experiment}
         self._log = log
@@ -99,11 +101,11 @@ async def main() -> None:
     async with open_storage(
         f"sqlite:///{path}", lost_after=LOST_AFTER, lock_lease=LEASE
     ) as storage:
-        lines = Log(log)
+        lines = KillLog(log)
         async with asyncio.TaskGroup() as group:
             for task in range(TASKS):
                 who = f"{name}.{task}"
-                worker = Worker(storage, experiment, lines, who, f"{seed} {who}")
+                worker = KillWorker(storage, experiment, lines, who, f"{seed} {who}")
                 group.create_task(worker.run(int(total)))
 
 

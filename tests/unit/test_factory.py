@@ -144,8 +144,8 @@ def test_settings() -> None:
     )
     assert storage._gateway.policy is policy
     assert storage._lost_after == 5
-    assert storage._locks._lease == 7
-    assert storage._locks._codec.name == "pickle"
+    assert storage._lock_records._lease == 7
+    assert storage._lock_records._codec.name == "pickle"
 
 
 # -------------------------------------------------------------------------------- by type

@@ -16,9 +16,12 @@ from aiostorage import Storage, Trial, open_storage
 from aiostorage.cli.app import cli
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.orion import importer
-from aiostorage.orion.conversion import benchmarks_of, studies_of
-from aiostorage.orion.import_export import _collected, _loaded
-from aiostorage.orion.progress import Count, Counts, Progress
+from aiostorage.orion.exports import _collect
+from aiostorage.orion.imported_experiment import imported_benchmarks, imported_experiments
+from aiostorage.orion.pickled_database import decode_state
+from aiostorage.orion.progress import CollectionCounts as Count
+from aiostorage.orion.progress import Progress
+from aiostorage.orion.progress import TransferCounts as Counts
 
 pytestmark = pytest.mark.anyio
 
@@ -81,9 +84,9 @@ async def put(
     progress: Any = None,
 ) -> Counts:
     given = documents() if given is None else given
-    studies, orphans = studies_of(given)
-    work = importer.Importer(storage, "there", _loaded, overwrite=overwrite, progress=progress)
-    return await work.run(studies, benchmarks_of(given), orphans)
+    experiments, orphans = imported_experiments(given)
+    work = importer.Importer(storage, "there", decode_state, overwrite=overwrite, progress=progress)
+    return await work.run(experiments, imported_benchmarks(given), orphans)
 
 
 async def test_it_copies_once() -> None:
@@ -105,7 +108,7 @@ async def test_it_copies_once() -> None:
 async def test_it_goes_on_after_an_interruption(
     after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "BATCH", 3)
+    monkeypatch.setattr(importer, "BATCH_SIZE", 3)
     seen: list[Progress] = []
 
     def interrupt(progress: Progress) -> None:
@@ -208,7 +211,7 @@ async def test_an_export_numbers_what_has_no_number() -> None:
         point = [{"name": "x", "type": "real", "value": 0.1}]
         await storage.register_trial(Trial(experiment=made.id, params=point))
         await storage.delete_algorithm_lock(made)
-        found, orphans = await _collected(storage, lambda _: None)
+        found, orphans = await _collect(storage, lambda _: None)
         assert orphans == 0
         assert [config["_id"] for config in found["experiments"]] == [1, 2, 3, 4]
         assert [t["_id"] for t in found["trials"]] == list(range(1, 11))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,14 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiostorage._core import query as query_module
-from aiostorage._core.comparison import array_index, equal, split_path
-from aiostorage._core.projection import (
-    apply_changes,
-    check_changes,
-    check_selection,
-    copy_tree,
-    select,
-)
+from aiostorage._core.changes import apply_changes, check_changes, compile_changes
+from aiostorage._core.comparison import equal
+from aiostorage._core.paths import array_index, split_path
+from aiostorage._core.projection import check_selection, copy_tree, select
 from aiostorage._core.query import compile_condition, matches, parse
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import EVERYTHING, And, Compare, Or, StoreTime
@@ -543,6 +540,11 @@ def test_selecting_twice_changes_nothing(document: Document, chosen: set[str], k
 )
 def test_changes_change(document: Document, changes: Document, changed: Document) -> None:
     check_changes(changes)
+    change = compile_changes(changes)
+    copies = [copy_tree(document), copy_tree(document)]
+    for copy in copies:
+        change(copy)
+        assert equal(copy, changed)
     apply_changes(document, changes)
     assert document == changed
     assert equal(document, changed)  # the order of keys, too
@@ -598,8 +600,9 @@ def test_changes_that_no_document_can_take(changes: Document, message: str) -> N
     with pytest.raises(UnsupportedQuery, match=re.escape(message)):
         apply_changes(document, changes)
     assert document == {"z": 1}
-    with pytest.raises(UnsupportedQuery, match=re.escape(message)):
-        check_changes(changes)
+    for check in (check_changes, compile_changes):
+        with pytest.raises(UnsupportedQuery, match=re.escape(message)):
+            check(changes)
 
 
 def test_a_large_value_in_the_way_makes_no_large_message() -> None:
@@ -616,6 +619,42 @@ def test_changes_are_copied_in() -> None:
     assert document == {"a": {"x": [1]}, "b": {"c": {"x": [1]}}}
     document["a"]["x"].append(3)
     assert document["b"] == {"c": {"x": [1]}}
+
+
+@pytest.mark.parametrize("path", ["a", "b.c", "b.0.d"])
+def test_compiled_changes_share_nothing_between_documents(path: str) -> None:
+    change = compile_changes({path: {"x": [1]}, "z": 1})
+    first: Document = {}
+    second: Document = {}
+    change(first)
+    expected = copy_tree(first)
+    for container in containers(first):
+        container.update(y=2) if isinstance(container, dict) else container.append(2)
+    change(second)
+    assert second == expected
+
+
+@given(documents, documents, st.dictionaries(paths, values, max_size=3))
+def test_compiled_changes_do_not_remember_a_document(
+    first: Document, second: Document, changes: Document
+) -> None:
+    try:
+        change = compile_changes(changes)
+    except UnsupportedQuery as refused:
+        with pytest.raises(UnsupportedQuery, match=re.escape(str(refused))):
+            apply_changes(second, changes)
+        return
+    with contextlib.suppress(UnsupportedQuery):
+        change(first)
+    alone = copy_tree(second)
+    try:
+        apply_changes(alone, changes)
+    except UnsupportedQuery as refused:
+        with pytest.raises(UnsupportedQuery, match=re.escape(str(refused))):
+            change(second)
+    else:
+        change(second)
+    assert equal(second, alone)
 
 
 @given(documents, st.dictionaries(paths, values, max_size=3))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS, WAITERS
-from aiostorage.drivers.sqlite.sql import MATCH, SET, Table, from_text, to_text
+from aiostorage.drivers.sqlite.sql import MATCH, SET, Table, to_text
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
     And,
@@ -28,10 +28,6 @@ from aiostorage.operations import (
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TABLES = {c.name: Table(c) for c in LAYOUT.collections}
-
-
-def keep(_: Any) -> int:
-    return 0
 
 
 @pytest.fixture
@@ -57,7 +53,7 @@ EXPERIMENT = Compare("experiment", "eq", "e")
 def test_plan_of_a_reservation(database: sqlite3.Connection) -> None:
     where = And((EXPERIMENT, PENDING))
     find = Find(TRIALS, where, order=("submit_time",), limit=1)
-    found = plan(database, TABLES[TRIALS].find(find, NOW, keep))
+    found = plan(database, TABLES[TRIALS].find(find, NOW, []))
     assert "trials_experiment_submit_time" in found
     assert "TEMP B-TREE" not in found
     assert "SCAN" not in found
@@ -84,9 +80,9 @@ def test_plan_of_a_reservation(database: sqlite3.Connection) -> None:
 def test_plans_of_trials(database: sqlite3.Connection, where: Any, index: str) -> None:
     table = TABLES[TRIALS]
     for statement in (
-        table.count(Count(TRIALS, where), NOW, keep),
-        table.update(Update(TRIALS, where, {"status": "broken"}), NOW, keep),
-        table.delete(Delete(TRIALS, where), NOW, keep),
+        table.count(Count(TRIALS, where), NOW, []),
+        table.update(Update(TRIALS, where, {"status": "broken"}), NOW, []),
+        table.delete(Delete(TRIALS, where), NOW, []),
     ):
         found = plan(database, statement)
         assert index in found
@@ -96,7 +92,7 @@ def test_plans_of_trials(database: sqlite3.Connection, where: Any, index: str) -
 def test_plan_of_the_queue(database: sqlite3.Connection) -> None:
     where = And((EXPERIMENT, Compare("expires", "gt", StoreTime())))
     find = Find(WAITERS, where, {"_id": True}, ("since",), 1)
-    found = plan(database, TABLES[WAITERS].find(find, NOW, keep))
+    found = plan(database, TABLES[WAITERS].find(find, NOW, []))
     assert "lock_waiters_experiment_since" in found
     assert "TEMP B-TREE" not in found
 
@@ -111,7 +107,7 @@ def test_plan_of_the_queue(database: sqlite3.Connection) -> None:
     ],
 )
 def test_time_as_text(moment: datetime) -> None:
-    assert from_text(to_text(moment)) == moment
+    assert datetime.fromisoformat(to_text(moment)) == moment
     assert len(to_text(moment)) == 27
 
 
@@ -124,12 +120,12 @@ def test_what_does_not_fit_a_column() -> None:
     table = TABLES[TRIALS]
     for changes in ({"status": 1.5}, {"status": [1]}, {"heartbeat": "now"}, {"status": None}):
         with pytest.raises(EncodingError) as raised:
-            table.update(Update(TRIALS, EXPERIMENT, changes), NOW, keep)
+            table.update(Update(TRIALS, EXPERIMENT, changes), NOW, [])
         assert raised.value.path == next(iter(changes))
     with pytest.raises(UnsupportedQuery):
-        table.update(Update(TRIALS, EXPERIMENT, {"status.x": 1}), NOW, keep)
+        table.update(Update(TRIALS, EXPERIMENT, {"status.x": 1}), NOW, [])
     with pytest.raises(UnsupportedQuery):
-        table.find(Find(TRIALS, EXPERIMENT, order=("params",)), NOW, keep)
+        table.find(Find(TRIALS, EXPERIMENT, order=("params",)), NOW, [])
 
 
 def test_names_and_literals_are_quoted(database: sqlite3.Connection) -> None:
@@ -154,7 +150,7 @@ def test_names_and_literals_are_quoted(database: sqlite3.Connection) -> None:
 
 def test_empty_conditions() -> None:
     table = TABLES[TRIALS]
-    assert table.where(And(()), NOW, keep) == ("1", [])
-    assert table.where(Or(()), NOW, keep) == ("0", [])
-    assert table.where(Compare("status.x", "eq", None), NOW, keep) == ("1", [])
-    assert table.where(Compare("status.x", "eq", 1), NOW, keep) == ("0", [])
+    assert table.where(And(()), NOW, []) == ("1", [])
+    assert table.where(Or(()), NOW, []) == ("0", [])
+    assert table.where(Compare("status.x", "eq", None), NOW, []) == ("1", [])
+    assert table.where(Compare("status.x", "eq", 1), NOW, []) == ("0", [])

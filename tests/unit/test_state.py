@@ -1,21 +1,18 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import io
 import math
 import pickle
 import random
-import re
 import struct
 import subprocess
 import sys
 import threading
 import zlib
-from collections import Counter, OrderedDict, defaultdict, namedtuple
+from collections import Counter, OrderedDict, defaultdict
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from pprint import pformat
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -27,6 +24,7 @@ from hypothesis import strategies as st
 
 from aiostorage._core.state import MsgpackCodec, PickleCodec, StateCodec, state_codec
 from aiostorage.errors import ConfigurationError, EncodingError
+from tests.unit.subclasses import Blob, Colour, Number, Plain, Point, Ratio, Row, named
 
 CODEC = MsgpackCodec()
 
@@ -62,12 +60,6 @@ states = st.recursive(
     ),
     max_leaves=20,
 )
-
-
-def named(value: object) -> str:
-    """Name a test the same in every process: without addresses, and sets in order."""
-    text = " ".join(pformat(value, width=1, sort_dicts=False).split())
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def shown(value: Any) -> Any:
@@ -157,27 +149,6 @@ def test_an_aware_datetime_keeps_its_offset_but_not_the_name_of_its_zone() -> No
         assert again.tzinfo == timezone(timedelta(hours=hours))
         assert again.timestamp() == value.timestamp()
     assert kept(datetime(2024, 1, 1, tzinfo=UTC)).tzinfo is UTC
-
-
-class Colour(enum.StrEnum):
-    RED = "red"
-
-
-class Number(enum.IntEnum):
-    ONE = 1
-    HUGE = 2**70
-
-
-class Ratio(float):
-    pass
-
-
-class Blob(bytes):
-    pass
-
-
-class Row(list[Any]):
-    pass
 
 
 @pytest.mark.parametrize(
@@ -321,13 +292,6 @@ class Thing:
         return "Thing"
 
 
-class Plain(enum.Enum):
-    RED = 1
-
-
-Point = namedtuple("Point", "x y")  # noqa: PYI024 -- any will do
-
-
 @pytest.mark.parametrize(
     ("state", "path", "found"),
     [
@@ -340,7 +304,7 @@ Point = namedtuple("Point", "x y")  # noqa: PYI024 -- any will do
         ({"a": frozenset({Thing()})}, "a", "Thing"),
         ({"a": OrderedDict(b=Row([Thing()]))}, "a.b[0]", "Thing"),
         ([1, Thing(), Thing()], "[1]", "Thing"),
-        ({"ok": {}, "none": [], "x": Plain.RED}, "x", "Plain"),
+        ({"ok": {}, "none": [], "x": Plain.THING}, "x", "Plain"),
         ([Point(1, 2)], "[0]", "Point"),
         ([date(2024, 1, 1)], "[0]", "datetime.date"),
         ([Decimal(1)], "[0]", "decimal.Decimal"),

@@ -33,7 +33,7 @@ if sys.version_info < (3, 12):
         import orion.plotting.base
         import orion.serving.webapi  # noqa: F401
 
-        from aiostorage.orion import plugin as adapter
+        from aiostorage.orion import configuration
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,9 +51,9 @@ def its_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     yield
-    for storage in adapter._shared.values():
+    for storage in configuration._shared.values():
         storage.close()
-    adapter._shared.clear()
+    configuration._shared.clear()
 
 
 @pytest.fixture(params=["sqlite", "motor"])
@@ -103,7 +103,11 @@ def run_log(tmp_path: Path) -> Callable[[], list[str]]:
 
 LIBRARIES = (
     *("orion.core.cli", "orion.core.cli.hunt", "orion.client", "orion.algo.random"),
-    *("orion.algo.gridsearch", "orion.storage.legacy", "aiostorage.orion.plugin"),
+    *("orion.algo.gridsearch", "orion.algo.asha", "orion.algo.bohb", "orion.algo.dehb"),
+    *("orion.algo.evolution_es", "orion.algo.hyperband", "orion.algo.mofa", "orion.algo.pbt"),
+    *("orion.algo.tpe", "orion.storage.legacy", "orion.benchmark.benchmark_client"),
+    *("orion.benchmark.task", "orion.serving.webapi", "orion.plotting.base"),
+    *("gunicorn.app.base", "aiostorage.orion.plugin"),
     *("aiostorage.drivers.sqlite", "aiostorage.drivers.mongodb"),
 )
 """What Oríon's processes need not import themselves."""

@@ -13,7 +13,7 @@ from orion.client import build_experiment
 
 from aiostorage import Storage, open_storage
 from aiostorage.cli.app import cli
-from aiostorage.orion import plugin
+from aiostorage.orion import AioStorage, configuration
 
 __all__ = [
     "COLLECTIONS",
@@ -107,13 +107,13 @@ def sorted_by_id(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def plugged_in(url: str) -> Iterator[plugin.AioStorage]:
+def plugged_in(url: str) -> Iterator[AioStorage]:
     """Open our storage type for Oríon, and close what it leaves open until exit."""
-    storage = plugin.AioStorage(database={"url": url})
+    storage = AioStorage(database={"url": url})
     try:
         yield storage
     finally:
-        plugin._shared.clear()
+        configuration._shared.clear()
         storage._storage.close()
 
 

@@ -317,7 +317,7 @@ def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
     with storage.acquire_algorithm_lock(experiment) as algorithm:
         algorithm.set_state({"seed": 1})
         with (
-            pytest.raises(LockAcquisitionTimeout, match="holds it since"),
+            pytest.raises(LockAcquisitionTimeout, match="has held it since"),
             storage.acquire_algorithm_lock(experiment, timeout=0.1, retry_interval=0.05),
         ):
             pytest.fail("two hold it")

@@ -308,7 +308,7 @@ class Interrupted(Exception):
 def test_an_interrupted_import_goes_on(
     source: Path, url: str, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "BATCH", 5)
+    monkeypatch.setattr(importer, "BATCH_SIZE", 5)
     left = after
 
     def interrupt(_: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The demo's own problem: the parameters of LZMA2 that pack some files best."""
+"""The demo's own problem: the LZMA2 parameters that pack some files best."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ _FINDERS: Final = {
 
 _SPACE: Final = Space(
     (
-        Integer("lc", 0, 4),  # bits of the byte before that a literal's coding depends on
+        Integer("lc", 0, 4),  # bits of the previous byte that the coding of a literal depends on
         Integer("lp", 0, 2),  # bits of the position that it depends on
-        Integer("pb", 0, 2),  # bits of the position that everything else depends on
+        Integer("pb", 0, 2),  # bits of the position that all other coding depends on
         Categorical("dict_size", tuple(2**bits for bits in range(19, 23))),
         Categorical("mode", tuple(_MODES)),
         Categorical("mf", tuple(_FINDERS)),  # how earlier occurrences are found
-        Integer("nice_len", 16, 273),  # a match of this length is good enough
-        Categorical("depth", (0, 64, 256)),  # how long to look for one; 0: liblzma's choice
+        Integer("nice_len", 16, 273),  # the search ends at a match of this length
+        Categorical("depth", (0, 64, 256)),  # the steps of a search; 0: chosen by liblzma
     ),
-    allows=lambda params: params["lc"] + params["lp"] <= 4,  # a rule of the format
+    allows=lambda params: params["lc"] + params["lp"] <= 4,  # required by the format
 )
 
 
 class SmallestArchive:
     """Find the filter parameters that make the smallest ``.xz`` of some bytes.
 
-    Compression runs in threads, where it does not hold the interpreter's lock.
+    Compression runs in threads; it releases the interpreter's lock.
 
     Parameters
     ----------
     data
-        What is packed.
+        The bytes to pack.
     origin
-        Where it comes from, for people to read.
+        Where they come from, for people to read.
     """
 
     unit = "bytes"
@@ -67,12 +67,12 @@ class SmallestArchive:
 
     @classmethod
     def of(cls, corpus: Path | None, size: int) -> Self:
-        """Make the problem of a sample of the files in a directory; see `sample_of`.
+        """Make the problem for a sample of the files in a directory; see `sample_of`.
 
         Parameters
         ----------
         corpus
-            The directory; None for the sources of the running Python's library.
+            The directory; None for the library of the running Python.
         """
         if corpus is not None:
             return cls(sample_of(_files_in(corpus), corpus, size), str(corpus))
@@ -81,7 +81,7 @@ class SmallestArchive:
         return cls(sample_of(modules, library, size), "Python's library")
 
     async def evaluate(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """Answer the size in bytes, how small that is, and the seconds it took."""
+        """Return the size in bytes, its ratio to the original size, and the seconds it took."""
         chain = {
             **params,
             "id": lzma.FILTER_LZMA2,
@@ -94,7 +94,7 @@ class SmallestArchive:
         return {"size": size, "ratio": size / len(self._data), "seconds": round(seconds, 4)}
 
     async def references(self) -> dict[str, float]:
-        """Answer what liblzma's own presets make of the same bytes."""
+        """Return the sizes that liblzma's presets give for the same bytes."""
         presets = {"preset 6 (the default)": 6, "preset 9 | EXTREME": 9 | lzma.PRESET_EXTREME}
         return {
             name: await self._size(lambda preset=preset: lzma.compress(self._data, preset=preset))
@@ -102,7 +102,7 @@ class SmallestArchive:
         }
 
     async def _size(self, compress: Any) -> int:
-        # abandoned: a worker that has lost its trial, or is told to stop, need not see the end
+        # abandoned: a worker that lost its trial, or must stop, does not wait for the result
         packed: bytes = await anyio.to_thread.run_sync(
             compress, abandon_on_cancel=True, limiter=self._limiter
         )
@@ -110,17 +110,17 @@ class SmallestArchive:
 
 
 def sample_of(files: Iterator[Path], root: Path, size: int) -> bytes:
-    """Join files until there are `size` bytes; of the same files always the same ones.
+    """Join files until there are `size` bytes; the same files give the same bytes.
 
-    They are taken in the order of a hash of their names, so that they come from all over the place.
+    The files are taken in the order of a hash of their names, so that all folders contribute.
 
     Raises
     ------
     ConfigurationError
-        There is nothing in them, or one cannot be read.
+        All files are empty, or one cannot be read.
     """
     parts, missing = [], size
-    for path in sorted(files, key=lambda path: _shuffled(path.relative_to(root))):
+    for path in sorted(files, key=lambda path: _hash_of(path.relative_to(root))):
         try:
             with path.open("rb") as file:
                 parts.append(file.read(missing))
@@ -130,20 +130,22 @@ def sample_of(files: Iterator[Path], root: Path, size: int) -> bytes:
         if not missing:
             break
     if not any(parts):
-        raise ConfigurationError(f"the corpus is empty: {root} has no files with anything in them")
+        raise ConfigurationError(f"the corpus is empty: {root} has no files, or only empty ones")
     return b"".join(parts)
 
 
-def _shuffled(path: Path) -> bytes:
+def _hash_of(path: Path) -> bytes:
     return hashlib.sha256(os.fsencode(path.as_posix())).digest()
 
 
 def _files_in(directory: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        raise ConfigurationError(f"cannot look into {error.filename}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"cannot read folder {error.filename}: {error.strerror}"
+        ) from error
 
     for folder, _, names in os.walk(directory, onerror=refuse):
         for name in names:
             path = Path(folder, name)
-            if path.is_file():  # no sockets, no pipes
+            if path.is_file():  # not a socket or a pipe
                 yield path

@@ -10,12 +10,13 @@ import anyio
 import click
 from click.core import ParameterSource
 
-from aiostorage.cli.demo.display import screen_on
+from aiostorage.cli.demo.display import display_on
 from aiostorage.cli.demo.problem import ProblemSpec
-from aiostorage.cli.demo.report import Summary
-from aiostorage.cli.demo.run import Run, RunFailed, Settings, Stopped
-from aiostorage.cli.options import DEBUG, Stdout, debug_option
+from aiostorage.cli.demo.report import DemoReport
+from aiostorage.cli.demo.run import DemoRun, DemoSettings, RunFailed, StoppedBySignal
+from aiostorage.cli.options import DEBUG_KEY, Stdout, debug_option
 from aiostorage.cli.text import plural
+from aiostorage.trial import TrialStatus
 
 __all__ = ["demo"]
 
@@ -33,7 +34,7 @@ Examples:
     "--url",
     default="sqlite:///aiostorage-demo.db",
     show_default=True,
-    help="The storage. A file that is there already gets another version of the experiment.",
+    help="The storage. If it has the experiment already, the run makes another version of it.",
 )
 @click.option(
     "--corpus",
@@ -68,14 +69,14 @@ Examples:
     type=click.IntRange(min=1),
     default=48,
     show_default=True,
-    help="How many points to try.",
+    help="The number of points to try.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Makes the set of points the same again, however many workers there are.",
+    help="The same seed gives the same points, with any number of workers.",
 )
 @click.option(
     "--objective",
@@ -94,7 +95,7 @@ Examples:
 @click.option(
     "--kill",
     is_flag=True,
-    help="Kill one process (SIGKILL) in the middle of its trials, and see the others do them.",
+    help="Kill one process (SIGKILL) in the middle of its trials, which the others then do.",
 )
 @click.option(
     "--lost-after",
@@ -102,7 +103,7 @@ Examples:
     metavar="SECONDS",
     help="A trial counts as lost this long after its last heartbeat.  [default: 30, with --kill 3]",
 )
-@click.option("--quiet", is_flag=True, help="Print the summary only.")
+@click.option("--quiet", is_flag=True, help="Print only the report at the end.")
 @debug_option
 @click.pass_context
 def demo(
@@ -121,15 +122,15 @@ def demo(
     lost_after: float | None,
     quiet: bool,
 ) -> int:
-    """Search at random, with many workers, and see what the storage does for them.
+    """Run a random search with many workers, and show what the storage does for them.
 
-    Unless told otherwise the workers look for the parameters of LZMA2 that pack some files best.
-    They suggest points under the algorithm lock, reserve trials, evaluate them in threads and
-    complete them, in several processes that know of each other through the storage alone. The
-    trials of a process that dies are done by others.
+    By default, the workers search for the LZMA2 parameters that pack some files best. They suggest
+    points under the algorithm lock, reserve trials, evaluate them in threads and complete them.
+    They run in several processes that share nothing but the storage. The trials of a process that
+    dies are done by the other processes.
 
     Exit codes: 0 when all trials are completed, 1 when some are broken or the workers died, 2 for
-    bad arguments and storages, 130 after Ctrl-C.
+    invalid arguments and storages, 130 after Ctrl-C.
     """
     if url.partition("://")[0].lower() == "memory":
         if _given(ctx, "processes") and processes > 1:
@@ -143,7 +144,7 @@ def demo(
         if _given(ctx, name) and not goes_with:
             other = "does not go" if name == "sample" else "goes only"
             raise click.UsageError(f"--{name} {other} with --objective", ctx)
-    settings = Settings(
+    settings = DemoSettings(
         url=url,
         spec=ProblemSpec(objective, space, corpus, sample),
         processes=processes,
@@ -152,62 +153,62 @@ def demo(
         seed=seed,
         kill=kill,
         lost_after=lost_after or (3.0 if kill else 30.0),
-        debug=ctx.meta.get(DEBUG, False),
+        debug=ctx.meta.get(DEBUG_KEY, False),
     )
     program = ctx.find_root().info_name or "aiostorage"
-    run = Run(settings, settings.spec.problem())
-    return anyio.run(partial(_demo, settings, run, program, quiet=quiet))
+    run = DemoRun(settings, settings.spec.problem())
+    return anyio.run(partial(_run, settings, run, program, quiet=quiet))
 
 
 def _given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
 
 
-async def _demo(settings: Settings, run: Run, program: str, *, quiet: bool) -> int:
+async def _run(settings: DemoSettings, run: DemoRun, program: str, *, quiet: bool) -> int:
     console = Stdout()
-    screen = screen_on(console, run.problem, quiet=quiet)
+    display = display_on(console, run.problem, quiet=quiet)
     async with run:
         if not quiet:
             heading = _heading(settings, run)
             console.print(heading, markup=False, soft_wrap=not console.is_terminal)
         try:
-            with screen:
-                await run.go(screen.update)
-                screen.finish(run.board)
-        except Stopped as stop:
-            _say_goodbye(run)
+            with display:
+                await run.execute(display.update)
+                display.finish(run.state)
+        except StoppedBySignal as stop:
+            _print_stopped(run)
             return 128 + stop.number
         except anyio.get_cancelled_exc_class():  # Ctrl-C
-            _say_goodbye(run)
+            _print_stopped(run)
             raise
         except RunFailed as error:
             raise click.ClickException(str(error)) from error
         if not quiet:
             console.print()
-        look = f"{program} status {shlex.quote(_without_password(settings.url))}"
-        Summary(
+        status_command = f"{program} status {shlex.quote(_without_password(settings.url))}"
+        DemoReport(
             problem=run.problem,
-            board=run.board,
+            state=run.state,
             best=await run.best(),
             references=run.references,
             name=run.name,
             location=None if settings.in_memory else run.location,
-            look=look,
+            status_command=status_command,
             kill=settings.kill,
         ).print(console)
-        return 1 if run.board.statuses["broken"] else 0
+        return 1 if run.state.statuses[TrialStatus.BROKEN] else 0
 
 
-def _say_goodbye(run: Run) -> None:
-    done, where = run.board.statuses["completed"], run.location
+def _print_stopped(run: DemoRun) -> None:
+    done, where = run.state.statuses[TrialStatus.COMPLETED], run.location
     click.echo(
-        f"stopped after {done} of {plural(run.board.trials, 'trial')}; they are in {where}, "
+        f"stopped after {done} of {plural(run.state.trials, 'trial')}; they are in {where}, "
         f"experiment {run.name}",
         err=True,
     )
 
 
-def _heading(settings: Settings, run: Run) -> str:
+def _heading(settings: DemoSettings, run: DemoRun) -> str:
     return (
         f"Looking for {run.problem.title}: {plural(settings.trials, 'trial')}, "
         f"{plural(settings.workers, 'worker')} in each of "

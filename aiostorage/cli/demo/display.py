@@ -1,8 +1,9 @@
-"""What is shown while a demo runs: a live table on a terminal, a line now and then elsewhere."""
+"""What is shown while a demo runs: a live table on a terminal, regular lines elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -12,30 +13,39 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from aiostorage.cli.demo.events import EventKind
 from aiostorage.cli.demo.problem import Problem
-from aiostorage.cli.demo.run_state import Board, Doing, ProcessView
+from aiostorage.cli.demo.run_state import ProcessState, RunState, WorkerState
 from aiostorage.cli.text import measure, pairs, span
 from aiostorage.trial import TrialStatus
 
-__all__ = ["LiveScreen", "PlainScreen", "QuietScreen", "Screen", "screen_on"]
+__all__ = ["Display", "LineDisplay", "LiveDisplay", "QuietDisplay", "display_on"]
 
-EVERY: Final = 2.0
+LINE_INTERVAL: Final = 2.0
 """Seconds between two lines, where there is no terminal."""
 
-WORDS: Final = {
-    "evaluating": "evaluating",
-    "suggesting": "suggesting more trials",
-    "idle": "waiting for the others",
-    "ended": "done",
-    "starting": "starting",
+OTHER_ROWS: Final = 9
+"""Rows of the terminal that the table of workers cannot have."""
+
+ACTIVITIES: Final[Mapping[EventKind | None, str]] = {
+    EventKind.EVALUATING: "evaluating",
+    EventKind.SUGGESTING: "suggesting more trials",
+    EventKind.IDLE: "waiting for the others",
+    EventKind.ENDED: "done",
+    None: "starting",
 }
-"""What a worker does, by what it reported last; anything else means it looks for a trial."""
+"""What a worker does after which event; after any other, it looks for a trial."""
 
-STYLES: Final = {"completed": "green", "reserved": "yellow", "broken": "red", "interrupted": "red"}
+STATUS_STYLES: Final = {
+    TrialStatus.COMPLETED: "green",
+    TrialStatus.RESERVED: "yellow",
+    TrialStatus.BROKEN: "red",
+    TrialStatus.INTERRUPTED: "red",
+}
 
 
-class Screen(Protocol):
-    """Somewhere to show how a run goes."""
+class Display(Protocol):
+    """Shows the progress of a run."""
 
     def __enter__(self) -> Self: ...
 
@@ -46,25 +56,25 @@ class Screen(Protocol):
         traceback: TracebackType | None,
     ) -> None: ...
 
-    def update(self, board: Board) -> None:
-        """Show how it stands; called several times a second."""
+    def update(self, state: RunState) -> None:
+        """Show the state of the run; called several times a second."""
         ...
 
-    def finish(self, board: Board) -> None:
-        """Show how it stands at the end."""
+    def finish(self, state: RunState) -> None:
+        """Show the state of the run at its end."""
         ...
 
 
-def screen_on(console: Console, problem: Problem, *, quiet: bool) -> Screen:
-    """Choose what suits a console."""
+def display_on(console: Console, problem: Problem, *, quiet: bool) -> Display:
+    """Return the display that suits a console."""
     if quiet:
-        return QuietScreen()
+        return QuietDisplay()
     if console.is_terminal and not console.is_dumb_terminal:
-        return LiveScreen(console, problem)
-    return PlainScreen(console, problem)
+        return LiveDisplay(console, problem)
+    return LineDisplay(console, problem)
 
 
-class QuietScreen:
+class QuietDisplay:
     """Shows nothing."""
 
     def __enter__(self) -> Self:
@@ -78,64 +88,64 @@ class QuietScreen:
     ) -> None:
         pass
 
-    def update(self, board: Board) -> None:
-        """See `Screen`."""
+    def update(self, state: RunState) -> None:
+        """See `Display`."""
 
-    def finish(self, board: Board) -> None:
-        """See `Screen`."""
+    def finish(self, state: RunState) -> None:
+        """See `Display`."""
 
 
-class PlainScreen(QuietScreen):
-    """Prints a line now and then."""
+class LineDisplay(QuietDisplay):
+    """Prints a line at regular intervals."""
 
     def __init__(self, console: Console, problem: Problem) -> None:
         self._console = console
         self._problem = problem
-        self._next = time.monotonic() + EVERY / 2
-        self._said = ""
+        self._next = time.monotonic() + LINE_INTERVAL / 2
+        self._last_line = ""
 
-    def update(self, board: Board) -> None:
-        """See `Screen`."""
-        for note in _new_notes(board):
-            self._print(board, note)
+    def update(self, state: RunState) -> None:
+        """See `Display`."""
+        for note in _take_notes(state):
+            self._print(state, note)
         if time.monotonic() >= self._next:
-            line = self._line(board)
-            if line != self._said:
-                self._print(board, line)
-            self._said = line
-            self._next = time.monotonic() + EVERY
+            line = self._line(state)
+            if line != self._last_line:
+                self._print(state, line)
+            self._last_line = line
+            self._next = time.monotonic() + LINE_INTERVAL
 
-    def finish(self, board: Board) -> None:
-        """See `Screen`."""
+    def finish(self, state: RunState) -> None:
+        """See `Display`."""
         self._next = 0
-        self.update(board)
+        self.update(state)
 
-    def _print(self, board: Board, text: str) -> None:
+    def _print(self, state: RunState, text: str) -> None:
         self._console.print(
-            f"{board.elapsed:6.1f} s  {text}", markup=False, soft_wrap=True, highlight=False
+            f"{state.elapsed:6.1f} s  {text}", markup=False, soft_wrap=True, highlight=False
         )
 
-    def _line(self, board: Board) -> str:
-        counts = board.statuses
-        parts = [f"{counts['completed']}/{board.trials} completed"]
+    def _line(self, state: RunState) -> str:
+        counts = state.statuses
+        parts = [f"{counts[TrialStatus.COMPLETED]}/{state.trials} completed"]
         parts += [
             f"{counts[status]} {status}"
             for status in TrialStatus
-            if counts[status] and status != "completed"
+            if counts[status] and status != TrialStatus.COMPLETED
         ]
-        parts.append(f"{board.rate:.2f} trials/s")
-        if board.best is not None:
-            parts.append(f"best {measure(board.best.objective, self._problem.unit)}")
+        parts.append(f"{state.rate:.2f} trials/s")
+        if state.best is not None:
+            parts.append(f"best {measure(state.best.objective, self._problem.unit)}")
         return ", ".join(parts)
 
 
-class LiveScreen(QuietScreen):
-    """Draws a table that changes in place; remarkable events scroll by above it."""
+class LiveDisplay(QuietDisplay):
+    """Draws a table that changes in place, below the remarkable events."""
 
     def __init__(self, console: Console, problem: Problem) -> None:
         self._console = console
         self._problem = problem
-        # refreshed by `update` only, so that no thread draws beside the event loop
+        # refreshed by `update` only, so that no other thread draws
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -150,79 +160,78 @@ class LiveScreen(QuietScreen):
     ) -> None:
         self._live.__exit__(exc_type, exc, traceback)
 
-    def update(self, board: Board) -> None:
-        """See `Screen`."""
-        for note in _new_notes(board):
-            self._live.console.print(f"{board.elapsed:6.1f} s  {note}", markup=False)
-        self._live.update(self._table(board), refresh=True)
+    def update(self, state: RunState) -> None:
+        """See `Display`."""
+        for note in _take_notes(state):
+            self._live.console.print(f"{state.elapsed:6.1f} s  {note}", markup=False)
+        self._live.update(self._table(state), refresh=True)
 
-    def finish(self, board: Board) -> None:
-        """See `Screen`."""
-        self.update(board)
+    def finish(self, state: RunState) -> None:
+        """See `Display`."""
+        self.update(state)
 
-    def _table(self, board: Board) -> RenderableType:
-        room = self._console.height - 9
-        rows = sum(len(process.workers) for process in board.processes.values())
+    def _table(self, state: RunState) -> RenderableType:
+        room = self._console.height - OTHER_ROWS
+        rows = sum(len(process.workers) for process in state.processes.values())
         return Group(
-            _progress(board),
-            _counts(board),
-            self._best(board),
-            _workers(board) if rows <= room else _processes(board),
+            _progress(state),
+            _counts(state),
+            self._best(state),
+            _workers(state) if rows <= room else _processes(state),
         )
 
-    def _best(self, board: Board) -> Text:
-        if board.best is None:
+    def _best(self, state: RunState) -> Text:
+        if state.best is None:
             return Text("best so far: none yet", style="dim")
         text = Text("best so far: ")
-        text.append(measure(board.best.objective, self._problem.unit), style="bold green")
-        text.append(f"  {pairs(board.best.params)}", style="dim")
+        text.append(measure(state.best.objective, self._problem.unit), style="bold green")
+        text.append(f"  {pairs(state.best.params)}", style="dim")
         text.truncate(max(self._console.width, 20), overflow="ellipsis")
         return text
 
 
-def _progress(board: Board) -> Table:
+def _progress(state: RunState) -> Table:
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True)
-    bar = ProgressBar(total=board.trials, completed=board.finished)
-    grid.add_row(bar, Text(f"{board.finished}/{board.trials}"))
+    bar = ProgressBar(total=state.trials, completed=state.finished)
+    grid.add_row(bar, Text(f"{state.finished}/{state.trials}"))
     return grid
 
 
-def _counts(board: Board) -> Text:
+def _counts(state: RunState) -> Text:
     text = Text()
     for status in TrialStatus:
-        count = board.statuses[status]
-        if status != "suspended" or count:
+        count = state.statuses[status]
+        if status != TrialStatus.SUSPENDED or count:
             text.append(f"{status} ", style="dim")
-            text.append(f"{count}  ", style=STYLES.get(status, "") if count else "dim")
-    if board.recovered:
-        text.append(f"recovered {len(board.recovered)}  ", style="magenta")
-    text.append(f"{board.rate:.2f} trials/s  {span(board.elapsed)}", style="dim")
+            text.append(f"{count}  ", style=STATUS_STYLES.get(status, "") if count else "dim")
+    if state.recovered:
+        text.append(f"recovered {len(state.recovered)}  ", style="magenta")
+    text.append(f"{state.rate:.2f} trials/s  {span(state.elapsed)}", style="dim")
     return text
 
 
-def _workers(board: Board) -> Table:
-    """Show each worker."""
+def _workers(state: RunState) -> Table:
+    """Return a table with a row for each worker."""
     table = _plain_table("process", "worker", "does", "trial", "for")
-    for process in board.processes.values():
-        for worker, doing in process.workers.items():
-            name = _name(process) if worker == 1 else ""
-            if process.lives:
-                what, trial, age = _doing(doing)
-                table.add_row(name, str(worker), what, trial, age)
+    for process in state.processes.values():
+        for number, worker in process.workers.items():
+            name = _name(process) if number == 1 else ""
+            if process.is_alive:
+                table.add_row(name, str(number), *_cells(worker))
             else:
-                table.add_row(name, str(worker), Text(process.state, style=_style(process)), "", "")
+                table.add_row(name, str(number), Text(process.state, style=_style(process)), "", "")
     return table
 
 
-def _processes(board: Board) -> Table:
-    """Show each process, when there are too many workers."""
+def _processes(state: RunState) -> Table:
+    """Return a table with a row for each process, for many workers."""
     table = _plain_table("process", "completed", "does")
-    for process in board.processes.values():
-        kinds = [WORDS.get(doing.what, "between trials") for doing in process.workers.values()]
-        sums = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-        what = sums if process.lives else process.state
+    for process in state.processes.values():
+        activities = [_activity(worker) for worker in process.workers.values()]
+        sums = ", ".join(f"{activities.count(one)} {one}" for one in dict.fromkeys(activities))
+        what = sums if process.is_alive else process.state
         table.add_row(_name(process), str(process.completed), Text(what, style=_style(process)))
     return table
 
@@ -234,21 +243,25 @@ def _plain_table(*columns: str) -> Table:
     return table
 
 
-def _name(process: ProcessView) -> str:
+def _name(process: ProcessState) -> str:
     return f"{process.number} (pid {process.pid})"
 
 
-def _style(process: ProcessView) -> str:
-    return "" if process.lives else "dim" if process.state == "ended" else "bold red"
+def _style(process: ProcessState) -> str:
+    return "" if process.is_alive else "dim" if process.state == "ended" else "bold red"
 
 
-def _doing(doing: Doing) -> tuple[str, str, str]:
-    what = WORDS.get(doing.what, "between trials")
-    if doing.what != "evaluating":
-        return what, "", ""
-    return what, doing.trial[:8], span(time.monotonic() - doing.since)
+def _activity(worker: WorkerState) -> str:
+    return ACTIVITIES.get(worker.last_event, "between trials")
 
 
-def _new_notes(board: Board) -> list[str]:
-    notes, board.notes = board.notes, []
+def _cells(worker: WorkerState) -> tuple[str, str, str]:
+    """Return what a worker does, on which trial, and for how long."""
+    if worker.last_event != EventKind.EVALUATING:
+        return _activity(worker), "", ""
+    return _activity(worker), worker.trial[:8], span(time.monotonic() - worker.since)
+
+
+def _take_notes(state: RunState) -> list[str]:
+    notes, state.notes = state.notes, []
     return notes

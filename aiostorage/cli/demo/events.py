@@ -1,4 +1,4 @@
-"""What workers tell the process that shows it: one line of JSON each."""
+"""What worker processes report to the supervising process: one line of JSON per event."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Self
 
-__all__ = ["Event", "Kind"]
+__all__ = ["Event", "EventKind"]
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What happened."""
 
     READY = "ready"  # the process begins to work
     EVALUATING = "evaluating"  # a worker has reserved a trial
     COMPLETED = "completed"
-    BROKEN = "broken"  # the objective raised, or answered nonsense
-    LOST = "lost"  # the trial was given to somebody else
+    BROKEN = "broken"  # the objective raised, or returned an invalid result
+    LOST = "lost"  # the trial was given to another worker
     SUGGESTING = "suggesting"  # a worker waits for the algorithm lock, or has it
-    IDLE = "idle"  # nothing is pending, and nothing more to be suggested
-    RECOVERED = "recovered"  # trials of workers that do not live any more are pending again
+    IDLE = "idle"  # no trial is pending, and all have been suggested
+    RECOVERED = "recovered"  # trials of dead workers are pending again
     ENDED = "ended"  # the worker has nothing more to do
     FAILED = "failed"  # the process cannot go on
 
@@ -34,20 +34,20 @@ class Event:
     kind
         What happened.
     worker
-        Which worker of the process it happened to; 0 for the process itself.
+        The number of the worker that it happened to; 0 for the process itself.
     trial, token
         The id of the trial, and the token of its reservation.
     objective, params
-        The trial's, once it is completed.
+        Those of the trial, once it is completed.
     trials
         The ids of several trials.
     error
         What went wrong, for people to read.
     spent
-        Seconds that the worker has spent so far, by the names of `timed_storage.Spent`.
+        Seconds that the worker has spent so far, by the names of `timed_storage.TimeSpent`.
     """
 
-    kind: Kind
+    kind: EventKind
     worker: int = 0
     trial: str = ""
     token: str = ""
@@ -58,7 +58,7 @@ class Event:
     spent: dict[str, float] | None = None
 
     def to_line(self) -> bytes:
-        """Make a line; what is as it is by default is left out."""
+        """Return the event as a line, without the fields that have their default."""
         plain = Event(self.kind)
         changed = {
             name: value
@@ -69,11 +69,11 @@ class Event:
 
     @classmethod
     def from_line(cls, line: bytes) -> Self | None:
-        """Read a line; None for one that a killed process could not write to its end."""
+        """Read a line; return None for one that a killed process could not complete."""
         try:
             found = json.loads(line)
             known = {f.name: found[f.name] for f in fields(cls) if f.name in found}
-            known["kind"] = Kind(known["kind"])
+            known["kind"] = EventKind(known["kind"])
         except (ValueError, KeyError, TypeError):
             return None
         known["trials"] = tuple(known.get("trials", ()))

@@ -1,4 +1,4 @@
-"""What a demo looks for the best of, and how it is made of what the command line says."""
+"""What a demo minimises, and how it is made from the options of the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 from aiostorage.cli.demo.archive import SmallestArchive
 from aiostorage.cli.demo.space import Space, parse_space
-from aiostorage.cli.demo.user_objective import UserObjective, load
+from aiostorage.cli.demo.user_objective import UserObjective, load_function
 from aiostorage.errors import ConfigurationError
 
 __all__ = ["Problem", "ProblemSpec"]
@@ -22,31 +22,31 @@ class Problem(Protocol):
 
     @property
     def title(self) -> str:
-        """What is looked for, in a few words."""
+        """What is searched for, in a few words."""
         ...
 
     @property
     def unit(self) -> str:
-        """What the objective is measured in; empty for a mere number."""
+        """The unit of the objective; empty for a plain number."""
         ...
 
     @property
     def space(self) -> Space:
-        """Where to look for it."""
+        """The space to search."""
         ...
 
     async def evaluate(self, params: Mapping[str, Any]) -> Any:
-        """Answer the results of one point, as `complete_trial` takes them."""
+        """Return the results of one point, as `complete_trial` takes them."""
         ...
 
     async def references(self) -> dict[str, float]:
-        """Answer, by name, the objectives that the best one has to be compared with."""
+        """Return, by name, objectives to compare the best one with."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemSpec:
-    """What the command line says of a problem, so that every process can make it anew.
+    """The options of the command line from which every process makes the problem.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class ProblemSpec:
     corpus
         The directory whose files are archived; None for Python's own library.
     sample
-        MiB of it that are used, at most.
+        The MiB of it that are used, at most.
     """
 
     objective: str | None = None
@@ -67,15 +67,15 @@ class ProblemSpec:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Make what `to_dict` made a dict of."""
+        """Make a spec from what `to_dict` returned."""
         return cls(**{**fields, "space": tuple(fields["space"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """Make a dict that JSON and a storage can hold."""
+        """Return a dict that JSON and a storage can hold."""
         return {**asdict(self), "space": list(self.space)}
 
     def problem(self) -> Problem:
-        """Make the problem.
+        """Return the problem.
 
         Raises
         ------
@@ -84,12 +84,12 @@ class ProblemSpec:
         """
         if self.objective is None:
             if self.space:
-                raise ConfigurationError("--space goes with --objective")
+                raise ConfigurationError("--space goes only with --objective")
             corpus = None if self.corpus is None else Path(self.corpus)
             return SmallestArchive.of(corpus, int(self.sample * 2**20))
         if self.corpus is not None:
             raise ConfigurationError(
-                "--corpus is what the built-in objective packs; it does not go with --objective"
+                "--corpus is for the built-in objective; it does not go with --objective"
             )
         space = parse_space(self.space or DEFAULT_SPACE)
-        return UserObjective(self.objective, load(self.objective), space)
+        return UserObjective(self.objective, load_function(self.objective), space)

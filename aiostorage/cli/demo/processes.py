@@ -1,4 +1,4 @@
-"""The worker processes: started, listened to, and ended one by one."""
+"""The worker processes: starting them, reading their events, and ending them."""
 
 from __future__ import annotations
 
@@ -16,41 +16,58 @@ from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from aiostorage.cli.demo.events import Event
-from aiostorage.cli.demo.run_state import Board
-from aiostorage.cli.demo.worker_process import BOOT, PATIENCE
+from aiostorage.cli.demo.run_state import RunState
+from aiostorage.cli.demo.worker_process import BOOTSTRAP, STOP_TIMEOUT
 from aiostorage.protocols import AsyncStorageProtocol, Uid
+from aiostorage.trial import TrialStatus
 
-__all__ = ["Fleet"]
+__all__ = ["WorkerProcesses"]
 
-OVERTIME: Final = 10.0
-"""Seconds that processes may go on when one of them has found the run to be done."""
+PROCESS_FINISH_TIMEOUT: Final = 10.0
+"""Seconds that the other processes may go on after one has found that the run is done."""
 
-KILL_AT: Final = 0.25
+TERM_TIMEOUT: Final = 1.0
+"""Seconds that a process has to end after SIGTERM."""
+
+STDERR_TIMEOUT: Final = 0.2
+"""Seconds that stderr is read after a process has ended: its own children may hold it open."""
+
+KILL_AFTER: Final = 0.25
 """The part of the trials that is completed before a process is killed."""
 
-LINE: Final = 2**20
-"""Bytes of an event, at most."""
+KILL_POLL_INTERVAL: Final = 0.05
+"""Seconds between two attempts to kill a process, and in which its last events are read."""
+
+MAX_EVENT_BYTES: Final = 2**20
 
 
 @dataclass(slots=True)
-class _Child:
+class WorkerProcess:
+    """A process that has been started.
+
+    Parameters
+    ----------
+    tail
+        The last lines that it wrote to stderr.
+    """
+
     number: int
     process: Process
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=20))
-    """The last lines that it wrote to stderr."""
 
 
-class Fleet:
+class WorkerProcesses:
     """Processes that work on one experiment.
 
     Parameters
     ----------
     job
-        What `aiostorage.cli.demo.worker_process.main` gets, but for the path of modules.
+        The argument of `aiostorage.cli.demo.worker_process.main`, without the number of workers and
+        the module search path.
     processes, workers
-        How many processes, and how many workers in each.
-    board
-        Is told what they report.
+        The number of processes, and of workers in each.
+    state
+        Records what they report.
     debug
         Show at once what they write to stderr.
     """
@@ -61,121 +78,125 @@ class Fleet:
         *,
         processes: int,
         workers: int,
-        board: Board,
+        state: RunState,
         debug: bool = False,
     ) -> None:
         self._job = {**job, "workers": workers, "path": [str(path) for path in sys.path]}
-        self._processes = processes
+        self._count = processes
         self._workers = workers
-        self._board = board
+        self._state = state
         self._debug = debug
-        self._children: dict[int, _Child] = {}
-        self._done = anyio.Event()
-        self._ripe = anyio.Event()
+        self._started: dict[int, WorkerProcess] = {}
+        self._run_ended = anyio.Event()
+        self._may_kill = anyio.Event()
 
     async def run(self) -> None:
         """Start the processes and wait until all have ended; if cancelled, end them."""
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._end_overtime, group.cancel_scope)
+                group.start_soon(self._limit_overtime, group.cancel_scope)
                 async with anyio.create_task_group() as listeners:
-                    for number in range(1, self._processes + 1):
-                        child = await self._start(number)
-                        listeners.start_soon(self._listen, child)
+                    for number in range(1, self._count + 1):
+                        worker = await self._start(number)
+                        listeners.start_soon(self._listen, worker)
                 group.cancel_scope.cancel()
         finally:
             await self._end()
 
     async def kill_one(self, storage: AsyncStorageProtocol, experiment: Uid) -> None:
-        """Kill the last process, once a part of the trials is done and it is in the middle of some.
+        """Kill the last process while it evaluates trials, once a part of the trials is completed.
 
-        It is stopped first, so that what the storage has for it is what it dies with.
+        It is stopped first (SIGSTOP), so that it dies with exactly the trials that the storage has
+        for it.
         """
-        number, board = self._processes, self._board
-        await self._ripe.wait()
-        process = self._children[number].process
+        number, state = self._count, self._state
+        await self._may_kill.wait()
+        process = self._started[number].process
         while process.returncode is None:
             try:
                 _send(process, signal.SIGSTOP)
-                await anyio.sleep(0.05)  # what it has reported is read
-                has = await _reserved(storage, experiment, board.evaluating(number))
-                if has:
+                await anyio.sleep(KILL_POLL_INTERVAL)
+                reserved = await _reserved(storage, experiment, state.evaluating(number))
+                if reserved:
                     _send(process, signal.SIGKILL)
-                    board.was_killed(number, has)
+                    state.process_killed(number, reserved)
                     return
             finally:
                 _send(process, signal.SIGCONT)
-            await anyio.sleep(0.05)
+            await anyio.sleep(KILL_POLL_INTERVAL)
 
     # ------------------------------------------------------------------------- one process
 
-    async def _start(self, number: int) -> _Child:
-        # -P: what stands in the current directory is no module of ours
-        process = await anyio.open_process([sys.executable, "-P", "-c", BOOT])
-        child = self._children[number] = _Child(number, process)
-        self._board.joined(number, process.pid, self._workers)
+    async def _start(self, number: int) -> WorkerProcess:
+        # -P: files in the current directory must not shadow modules
+        process = await anyio.open_process([sys.executable, "-P", "-c", BOOTSTRAP])
+        worker = self._started[number] = WorkerProcess(number, process)
+        self._state.process_started(number, process.pid, self._workers)
         if process.stdin is not None:
-            with suppress(anyio.BrokenResourceError):  # it has died already, and is listened to
+            with suppress(anyio.BrokenResourceError):  # it has died already; `_listen` reports it
                 await process.stdin.send(json.dumps(self._job).encode() + b"\n")
-        return child
+        return worker
 
-    async def _listen(self, child: _Child) -> None:
-        """Pass on what a process reports, until it has ended."""
-        process = child.process
+    async def _listen(self, worker: WorkerProcess) -> None:
+        """Record what a process reports, until it has ended."""
+        process = worker.process
         async with anyio.create_task_group() as group:
             if process.stderr is not None:
-                group.start_soon(self._keep_tail, child, process.stderr)
+                group.start_soon(self._keep_tail, worker, process.stderr)
             if process.stdout is not None:
                 async for line in _lines(process.stdout):
                     event = Event.from_line(line)
                     if event is not None:
-                        self._board.handle(child.number, event)
-                        self._look_at_progress()
+                        self._state.handle(worker.number, event)
+                        self._check_progress()
             code = await process.wait()
-            # somebody that it has started may hold its stderr still
-            group.cancel_scope.deadline = anyio.current_time() + 0.2
-        view = self._board.processes[child.number]
-        if code and not view.error and child.tail:
-            view.error = child.tail[-1]
-        self._board.left(child.number, code)
+            group.cancel_scope.deadline = anyio.current_time() + STDERR_TIMEOUT
+        state = self._state.processes[worker.number]
+        if code and not state.error and worker.tail:
+            state.error = worker.tail[-1]
+        self._state.process_ended(worker.number, code)
         if code == 0:
-            self._done.set()
+            self._run_ended.set()
 
-    def _look_at_progress(self) -> None:
-        board = self._board
-        enough = len(board.completed_by) >= KILL_AT * board.trials
-        if enough and board.evaluating(self._processes):
-            self._ripe.set()
+    def _check_progress(self) -> None:
+        state = self._state
+        is_far_enough = len(state.completed_by) >= KILL_AFTER * state.trials
+        if is_far_enough and state.evaluating(self._count):
+            self._may_kill.set()
 
-    async def _keep_tail(self, child: _Child, stream: ByteReceiveStream) -> None:
+    async def _keep_tail(self, worker: WorkerProcess, stream: ByteReceiveStream) -> None:
         async for line in _lines(stream):
             text = line.decode(errors="replace")
-            child.tail.append(text)
+            worker.tail.append(text)
             if self._debug:
-                self._board.notes.append(f"process {child.number}: {text}")
+                self._state.notes.append(f"process {worker.number}: {text}")
 
-    # ------------------------------------------------------------------------- all of them
+    # ----------------------------------------------------------------------- all processes
 
-    async def _end_overtime(self, everything: anyio.CancelScope) -> None:
-        await self._done.wait()
-        await anyio.sleep(OVERTIME)
+    async def _limit_overtime(self, everything: anyio.CancelScope) -> None:
+        await self._run_ended.wait()
+        await anyio.sleep(PROCESS_FINISH_TIMEOUT)
         everything.cancel()
 
     async def _end(self) -> None:
-        """Ask processes to end, then make them."""
-        living = [c.process for c in self._children.values() if c.process.returncode is None]
+        """Close the stdin of the processes, then send SIGTERM, then SIGKILL."""
+        workers = self._started.values()
+        living = [w.process for w in workers if w.process.returncode is None]
         with anyio.CancelScope(shield=True):
             for process in living:
                 if process.stdin is not None:
                     await process.stdin.aclose()
-            for patience, last_word in ((PATIENCE, signal.SIGTERM), (1.0, signal.SIGKILL)):
-                with anyio.move_on_after(patience):
+            for timeout, number in (
+                (STOP_TIMEOUT, signal.SIGTERM),
+                (TERM_TIMEOUT, signal.SIGKILL),
+            ):
+                with anyio.move_on_after(timeout):
                     for process in living:
                         await process.wait()
                 for process in living:
-                    _send(process, last_word)
-            for child in self._children.values():
-                await child.process.aclose()
+                    _send(process, number)
+            for worker in workers:
+                await worker.process.aclose()
 
 
 def _send(process: Process, number: signal.Signals) -> None:
@@ -188,20 +209,20 @@ def _send(process: Process, number: signal.Signals) -> None:
 async def _reserved(
     storage: AsyncStorageProtocol, experiment: Uid, tokens: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Answer which trials the storage has as reserved under their tokens."""
-    trials = await storage.fetch_trials_by_status({"_id": experiment}, "reserved")
+    """Return the ids of the trials that the storage has as reserved with these tokens."""
+    trials = await storage.fetch_trials_by_status({"_id": experiment}, TrialStatus.RESERVED)
     return tuple(
         trial.id for trial in trials if trial.worker and tokens.get(trial.id) == trial.worker
     )
 
 
 async def _lines(stream: ByteReceiveStream) -> AsyncIterator[bytes]:
-    """Iterate over the lines of a stream."""
+    """Iterate over the lines of a stream; skip what is longer than an event."""
     buffered = BufferedByteReceiveStream(stream)
     while True:
         try:
-            yield await buffered.receive_until(b"\n", LINE)
+            yield await buffered.receive_until(b"\n", MAX_EVENT_BYTES)
         except (anyio.EndOfStream, anyio.IncompleteRead, anyio.ClosedResourceError):
             return
         except anyio.DelimiterNotFound:
-            await buffered.receive(LINE)
+            await buffered.receive(MAX_EVENT_BYTES)

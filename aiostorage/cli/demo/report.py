@@ -1,4 +1,4 @@
-"""What a demo has come to."""
+"""The report at the end of a demo."""
 
 from __future__ import annotations
 
@@ -10,54 +10,59 @@ from rich.table import Table
 from rich.text import Text
 
 from aiostorage.cli.demo.problem import Problem
-from aiostorage.cli.demo.run_state import Best, Board, Recovery
+from aiostorage.cli.demo.run_state import Recovery, RunState
+from aiostorage.cli.results import BestTrial
 from aiostorage.cli.text import measure, pairs, plural, span
+from aiostorage.trial import TrialStatus
 
-__all__ = ["Summary"]
+__all__ = ["DemoReport"]
 
-LABEL = 12
-"""Columns of what stands left."""
+LABEL_WIDTH = 12
+"""Columns of the labels on the left."""
+
+MAX_BROKEN_SHOWN = 5
+"""Broken trials whose errors are printed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class DemoReport:
     """Prints the outcome of a run.
 
     Parameters
     ----------
-    board
+    state
         What the workers reported.
     best
         The best trial.
     references
-        What it is compared with.
+        Objectives to compare the best one with, by name.
     name
-        The experiment's, with its version.
+        The name and version of the experiment.
     location
-        Where everything can be looked at; None if nothing is left.
-    look
-        The command that does it.
+        Where the experiment is stored; None if nothing is left.
+    status_command
+        The command that shows it.
     kill
         Whether a process was to be killed.
     """
 
     problem: Problem
-    board: Board
-    best: Best | None
+    state: RunState
+    best: BestTrial | None
     references: Mapping[str, float]
     name: str
     location: str | None
-    look: str
+    status_command: str
     kill: bool = False
 
     def print(self, console: Console) -> None:
-        """Print it."""
+        """Print the report."""
         if not console.is_terminal:
             for label, text in self._rows():
-                console.print(f"{label:<{LABEL}}", text, sep="", soft_wrap=True, markup=False)
+                console.print(f"{label:<{LABEL_WIDTH}}", text, sep="", soft_wrap=True, markup=False)
             return
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style="bold", min_width=LABEL - 2, no_wrap=True)
+        grid.add_column(style="bold", min_width=LABEL_WIDTH - 2, no_wrap=True)
         grid.add_column(overflow="fold")
         for label, text in self._rows():
             grid.add_row(label, text)
@@ -66,22 +71,22 @@ class Summary:
     def _rows(self) -> Iterator[tuple[str, Text]]:
         yield "done", Text(self._done())
         yield from self._outcome()
-        yield "storage", Text(self._share())
+        yield "storage", Text(self._storage_share())
         yield from (("", Text(line)) for line in self._times())
         yield from self._incidents()
         if self.location is None:
             yield "left", Text("nothing: the storage was in memory")
         else:
             yield "left", Text(f"{self.location}, experiment {self.name}; look at it with")
-            yield "", Text(self.look, style="cyan")
+            yield "", Text(self.status_command, style="cyan")
 
     def _done(self) -> str:
-        board = self.board
-        workers = sum(len(process.workers) for process in board.processes.values())
+        state = self.state
+        workers = sum(len(process.workers) for process in state.processes.values())
         return (
-            f"{plural(board.statuses['completed'], 'trial')} completed in "
-            f"{span(board.last - board.started)}, {board.rate:.2f} trials/s, by "
-            f"{plural(workers, 'worker')} in {plural(len(board.processes), 'process')}"
+            f"{plural(state.statuses[TrialStatus.COMPLETED], 'trial')} completed in "
+            f"{span(state.last - state.started)}, {state.rate:.2f} trials/s, by "
+            f"{plural(workers, 'worker')} in {plural(len(state.processes), 'process')}"
         )
 
     def _outcome(self) -> Iterator[tuple[str, Text]]:
@@ -99,14 +104,14 @@ class Summary:
                 Text(f"{measure(value, unit)} by {name}: the best is {abs(change):.2%} {which}"),
             )
 
-    def _share(self) -> str:
-        spent = self.board.spent
+    def _storage_share(self) -> str:
+        spent = self.state.spent
         if not spent.total:
             return "no worker has reported its times"
         return f"{(spent.storage + spent.lock) / spent.total:.1%} of the workers' time"
 
     def _times(self) -> Iterator[str]:
-        spent = self.board.spent
+        spent = self.state.spent
         if spent.total:
             rest = max(spent.total - spent.storage - spent.lock - spent.evaluating, 0.0)
             yield (
@@ -117,8 +122,8 @@ class Summary:
             )
 
     def _incidents(self) -> Iterator[tuple[str, Text]]:
-        board = self.board
-        if killed := board.killed:
+        state = self.state
+        if killed := state.killed:
             yield (
                 "killed",
                 Text(
@@ -127,28 +132,31 @@ class Summary:
                 ),
             )
             for trial in killed.trials:
-                recovery = board.recovered.get(trial)
-                yield "", Text(f"{trial[:8]} {self._fate(trial, recovery, killed.at)}")
+                recovery = state.recovered.get(trial)
+                yield "", Text(f"{trial[:8]} {self._recovery(trial, recovery, killed.at)}")
         elif self.kill:
-            yield "killed", Text("none: the run was over before one was in the middle of a trial")
-        others = [trial for trial in board.recovered if not killed or trial not in killed.trials]
+            yield (
+                "killed",
+                Text("none: the run ended before a process was in the middle of a trial"),
+            )
+        others = [trial for trial in state.recovered if not killed or trial not in killed.trials]
         if others:
             ids = ", ".join(trial[:8] for trial in others)
             yield "recovered", Text(f"{plural(len(others), 'lost trial')}: {ids}")
-        if board.lost:
-            yield "lost", Text(f"{plural(board.lost, 'reservation')} that somebody else was given")
-        for trial, error in list(board.broken.items())[:5]:
+        if state.lost:
+            yield "lost", Text(f"{plural(state.lost, 'reservation')} given to another worker")
+        for trial, error in list(state.broken.items())[:MAX_BROKEN_SHOWN]:
             yield "broken", Text(f"trial {trial[:8]}: {error}", style="red")
-        if len(board.broken) > 5:
-            yield "", Text(f"and {len(board.broken) - 5} more")
-        for failure in board.failures():
+        if len(state.broken) > MAX_BROKEN_SHOWN:
+            yield "", Text(f"and {len(state.broken) - MAX_BROKEN_SHOWN} more")
+        for failure in state.failures():
             yield "failed", Text(failure, style="red")
 
-    def _fate(self, trial: str, recovery: Recovery | None, killed_at: float) -> str:
+    def _recovery(self, trial: str, recovery: Recovery | None, killed_at: float) -> str:
         if recovery is None:
             return "was not recovered"
         text = f"recovered by process {recovery.process} after {span(recovery.at - killed_at)}"
-        done = self.board.completed_by.get(trial)
+        done = self.state.completed_by.get(trial)
         if done is None:
             return f"{text}, not completed"
         return f"{text}, completed by process {done[0]}, worker {done[1]}"

@@ -1,4 +1,4 @@
-"""One run of the demo: an experiment, those who work on it, and who watches them."""
+"""One run of the demo: its experiment, its workers, and the tasks that watch them."""
 
 from __future__ import annotations
 
@@ -17,35 +17,41 @@ import anyio
 
 from aiostorage import Storage
 from aiostorage.cli.demo.problem import Problem, ProblemSpec
-from aiostorage.cli.demo.processes import Fleet
-from aiostorage.cli.demo.run_state import Best, Board
+from aiostorage.cli.demo.processes import WorkerProcesses
+from aiostorage.cli.demo.run_state import RunState
 from aiostorage.cli.demo.suggest import RandomSearch
-from aiostorage.cli.demo.workers import Crew
-from aiostorage.cli.summary import best_in, tally
+from aiostorage.cli.demo.workers import Workers
+from aiostorage.cli.results import BestTrial, best_trial, count_by_status
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.experiment import Experiment
 from aiostorage.factory import open_storage
 
-__all__ = ["Run", "RunFailed", "Settings", "Stopped"]
+__all__ = ["DemoRun", "DemoSettings", "RunFailed", "StoppedBySignal"]
 
-NAME: Final = "demo"
-"""Of the experiment; every run makes another version of it."""
+EXPERIMENT_NAME: Final = "demo"
+"""Every run makes a new version of this experiment."""
 
-REFRESH: Final = 0.25
-"""Seconds between two looks at the storage, for the screen."""
+REFRESH_INTERVAL: Final = 0.25
+"""Seconds between two updates of the display, at least."""
+
+MAX_COUNTING_SHARE: Final = 0.1
+"""Seconds that counting the trials may take, for each second of waiting after it."""
+
+MIN_LOCK_LEASE: Final = 2.0
+"""Seconds."""
 
 
 class RunFailed(Exception):
-    """All workers have ended, the trials have not been done; says why."""
+    """All workers have ended before the trials were done; the message says why."""
 
 
-class Stopped(Exception):
+class StoppedBySignal(Exception):
     """A signal has ended the run.
 
     Attributes
     ----------
     number : int
-        Which one.
+        The number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -54,7 +60,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DemoSettings:
     """What the command line asks for; see the options of ``aiostorage demo``."""
 
     url: str
@@ -74,39 +80,39 @@ class Settings:
 
     @property
     def lock_lease(self) -> float:
-        """Seconds after which the algorithm lock is free if a dead process has it."""
-        return max(self.lost_after, 2.0)
+        """Seconds after which the algorithm lock of a dead process is free."""
+        return max(self.lost_after, MIN_LOCK_LEASE)
 
     def storage(self) -> Storage:
-        """Make the storage."""
+        """Return the storage."""
         return open_storage(self.url, lost_after=self.lost_after, lock_lease=self.lock_lease)
 
 
-class Run:
+class DemoRun:
     """A run, from the new experiment to the last trial; used with ``async with``.
 
     Attributes
     ----------
     problem
-        What the workers look for the best of.
-    board
+        What the workers minimise.
+    state
         What they report.
     references
-        What the best objective is compared with; complete after `go`.
+        Objectives to compare the best one with; complete after `execute`.
     """
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
+    def __init__(self, settings: DemoSettings, problem: Problem) -> None:
         self._settings = settings
         self.problem = problem
-        RandomSearch(problem.space, settings.trials)  # refuses what it cannot do
+        RandomSearch(problem.space, settings.trials)  # raises if the space is too small
         self._storage = settings.storage()
-        self._experiment = Experiment("", NAME)
-        self.board = Board(settings.trials)
+        self._experiment = Experiment("", EXPERIMENT_NAME)
+        self.state = RunState(settings.trials)
         self.references: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         await self._storage.open()
-        self._experiment = await self._created()
+        self._experiment = await self._create_experiment()
         return self
 
     async def __aexit__(
@@ -127,52 +133,54 @@ class Run:
         """Where the experiment is stored."""
         return self._storage.location
 
-    async def best(self) -> Best | None:
-        """Answer the best trial that the storage has."""
-        return await best_in(self._storage, self._experiment)
+    async def best(self) -> BestTrial | None:
+        """Return the best trial in the storage."""
+        return await best_trial(self._storage, self._experiment)
 
-    async def go(self, show: Callable[[Board], None]) -> None:
+    async def execute(self, show: Callable[[RunState], None]) -> None:
         """Do all trials.
 
         Parameters
         ----------
         show
-            Is called several times a second.
+            Called several times a second.
 
         Raises
         ------
         RunFailed
             The workers have ended before the trials were done.
-        Stopped
-            SIGTERM or SIGHUP came; the processes have been ended.
+        StoppedBySignal
+            SIGTERM or SIGHUP was received; the processes have been ended.
         """
         stopped: list[int] = []
         async with anyio.create_task_group() as watchers:
-            watchers.start_soon(self._heed_signals, stopped, watchers.cancel_scope)
-            watchers.start_soon(self._follow, show)
+            watchers.start_soon(self._watch_signals, stopped, watchers.cancel_scope)
+            watchers.start_soon(self._refresh, show)
             async with anyio.create_task_group() as group:
-                group.start_soon(self._compare)
+                group.start_soon(self._evaluate_references)
                 await self._work()
             watchers.cancel_scope.cancel()
         if stopped:
-            raise Stopped(stopped[0])
-        self.board.statuses = await tally(self._storage, self._experiment)
-        if self.board.finished < self._settings.trials:
-            why = "; ".join(self.board.failures()) or "somebody has deleted trials"
+            raise StoppedBySignal(stopped[0])
+        self.state.statuses = await count_by_status(self._storage, self._experiment)
+        if self.state.finished < self._settings.trials:
+            reason = "; ".join(self.state.failures()) or "trials have been deleted"
             raise RunFailed(
-                f"the workers ended after {self.board.finished} of {self._settings.trials} "
-                f"trials: {why}"
+                f"the workers ended after {self.state.finished} of {self._settings.trials} "
+                f"trials: {reason}"
             )
 
     # ---------------------------------------------------------------------------- the work
 
-    async def _created(self) -> Experiment:
+    async def _create_experiment(self) -> Experiment:
         """Create the next version of the experiment."""
         settings = self._settings
         while True:
-            others = await self._storage.fetch_experiments({"name": NAME}, {"version": 1})
+            others = await self._storage.fetch_experiments(
+                {"name": EXPERIMENT_NAME}, {"version": 1}
+            )
             config: dict[str, Any] = {
-                "name": NAME,
+                "name": EXPERIMENT_NAME,
                 "version": 1 + max((other["version"] for other in others), default=0),
                 "space": self.problem.space.priors,
                 "algorithm": {"random": {"seed": settings.seed}},
@@ -183,28 +191,34 @@ class Run:
                     "problem": settings.spec.to_dict(),
                 },
             }
-            state = RandomSearch.initial_state(settings.seed)
+            algo_state = RandomSearch.initial_state(settings.seed)
             try:
-                return await self._storage.create_experiment(config, algo_state=state)
+                return await self._storage.create_experiment(config, algo_state=algo_state)
             except DuplicateKeyError:
-                continue  # somebody else's run has just begun
+                continue  # another run has created this version
 
     async def _work(self) -> None:
-        settings, board = self._settings, self.board
-        if settings.in_memory:
-            board.joined(1, os.getpid(), settings.workers)
-            crew = Crew(
-                self._storage,
-                self._experiment.id,
-                self.problem,
-                trials=settings.trials,
-                workers=settings.workers,
-                report=partial(board.handle, 1),
-            )
-            await crew.run()
-            board.left(1, 0)
-            return
-        fleet = Fleet(
+        if self._settings.in_memory:
+            await self._work_here()
+        else:
+            await self._work_in_processes()
+
+    async def _work_here(self) -> None:
+        settings, state = self._settings, self.state
+        state.process_started(1, os.getpid(), settings.workers)
+        await Workers(
+            self._storage,
+            self._experiment.id,
+            self.problem,
+            trials=settings.trials,
+            workers=settings.workers,
+            report=partial(state.handle, 1),
+        ).run()
+        state.process_ended(1, 0)
+
+    async def _work_in_processes(self) -> None:
+        settings = self._settings
+        processes = WorkerProcesses(
             {
                 "url": settings.url,
                 "settings": {
@@ -217,36 +231,36 @@ class Run:
             },
             processes=settings.processes,
             workers=settings.workers,
-            board=board,
+            state=self.state,
             debug=settings.debug,
         )
         async with anyio.create_task_group() as group:
             if settings.kill:
-                group.start_soon(fleet.kill_one, self._storage, self._experiment.id)
-            await fleet.run()
+                group.start_soon(processes.kill_one, self._storage, self._experiment.id)
+            await processes.run()
             group.cancel_scope.cancel()
 
     # ------------------------------------------------------------------------ beside the work
 
-    async def _compare(self) -> None:
+    async def _evaluate_references(self) -> None:
         self.references = await self.problem.references()
 
-    async def _follow(self, show: Callable[[Board], None]) -> None:
+    async def _refresh(self, show: Callable[[RunState], None]) -> None:
         while True:
             begin = anyio.current_time()
-            self.board.statuses = await tally(self._storage, self._experiment)
+            self.state.statuses = await count_by_status(self._storage, self._experiment)
             took = anyio.current_time() - begin
-            show(self.board)
-            await anyio.sleep(max(REFRESH, 10 * took))  # a huge run is looked at less often
+            show(self.state)
+            await anyio.sleep(max(REFRESH_INTERVAL, took / MAX_COUNTING_SHARE))
 
-    async def _heed_signals(self, stopped: list[int], everything: anyio.CancelScope) -> None:
-        """End in good order when told to, as after Ctrl-C: no process and no cursor is left."""
+    async def _watch_signals(self, stopped: list[int], everything: anyio.CancelScope) -> None:
+        """Cancel the run at a signal, as Ctrl-C does: processes end, the cursor is shown again."""
         if threading.current_thread() is not threading.main_thread():
             return
         wanted = [
             number
             for number in (signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
+            if signal.getsignal(number) is not signal.SIG_IGN  # nohup sets it
         ]
         with anyio.open_signal_receiver(*wanted) as received:
             async for number in received:
@@ -257,5 +271,5 @@ class Run:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # in a container, a user may have no name
         return str(os.getuid())

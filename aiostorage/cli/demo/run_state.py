@@ -6,67 +6,71 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from aiostorage.cli.demo.events import Event, Kind
-from aiostorage.cli.demo.timed_storage import Spent
+from aiostorage.cli.demo.events import Event, EventKind
+from aiostorage.cli.demo.timed_storage import TimeSpent
+from aiostorage.cli.results import BestTrial
+from aiostorage.cli.text import plural
+from aiostorage.trial import TrialStatus
 
-__all__ = ["Best", "Board", "Doing", "Killed", "ProcessView", "Recovery"]
+__all__ = ["KilledProcess", "ProcessState", "Recovery", "RunState", "WorkerState"]
 
 
 @dataclass(slots=True)
-class Doing:
-    """What one worker does."""
+class WorkerState:
+    """What one worker does.
 
-    what: str = "starting"
+    Parameters
+    ----------
+    last_event
+        The kind of the last event that it reported; None before the first.
+    trial, token
+        The trial of that event, and the token of the worker's last reservation.
+    since
+        The time of that event, by `time.monotonic`.
+    """
+
+    last_event: EventKind | None = None
     trial: str = ""
     token: str = ""
     since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
-class ProcessView:
+class ProcessState:
     """A worker process.
 
     Parameters
     ----------
     number, pid
-        Which one it is: by the demo's count, and by the system's.
+        Its number in the demo, and its process id.
     workers
-        What its workers do, by their numbers.
+        The state of its workers, by their numbers.
     state
         ``starting``, ``working``, or how it ended.
     completed
-        How many trials it has completed.
+        The number of trials that it has completed.
     error
         Why it could not go on.
     """
 
     number: int
     pid: int
-    workers: dict[int, Doing]
+    workers: dict[int, WorkerState]
     state: str = "starting"
     completed: int = 0
     error: str = ""
 
     @property
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether it has not ended."""
         return self.state in ("starting", "working")
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
-    """What a trial came to."""
-
-    objective: float
-    params: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Killed:
+class KilledProcess:
     """A process that was killed on purpose, and the trials that it was evaluating."""
 
     process: int
@@ -77,32 +81,32 @@ class Killed:
 
 @dataclass(slots=True)
 class Recovery:
-    """A lost trial that a process brought back, and when."""
+    """The process that recovered a lost trial, and when."""
 
     process: int
     at: float
 
 
-class Board:
-    """Keeps what the workers report, for the screen and for the summary.
+class RunState:
+    """Collects what the workers report, for the display and the report.
 
     Parameters
     ----------
     trials
-        How many trials the run is to have.
+        The number of trials that the run is to have.
 
     Attributes
     ----------
     statuses
-        Trials by status, as somebody has last counted them in the storage.
+        The number of trials by status, as last counted in the storage.
     best
         The best trial so far.
     recovered
-        Lost trials that were brought back.
+        Lost trials that are pending again.
     completed_by
         Process and worker of each completed trial.
     broken
-        What went wrong in which trial.
+        The errors of the broken trials.
     notes
         Remarkable events that have not been shown yet.
     """
@@ -111,54 +115,54 @@ class Board:
         self.trials = trials
         self.started = time.monotonic()
         self.last = self.started
-        self.processes: dict[int, ProcessView] = {}
+        self.processes: dict[int, ProcessState] = {}
         self.statuses: Counter[str] = Counter()
-        self.best: Best | None = None
+        self.best: BestTrial | None = None
         self.recovered: dict[str, Recovery] = {}
         self.completed_by: dict[str, tuple[int, int]] = {}
         self.broken: dict[str, str] = {}
         self.lost = 0
-        self.killed: Killed | None = None
+        self.killed: KilledProcess | None = None
         self.notes: list[str] = []
-        self._spent: dict[tuple[int, int], Spent] = {}
+        self._spent: dict[tuple[int, int], TimeSpent] = {}
 
     # ------------------------------------------------------------------------- what happens
 
-    def joined(self, number: int, pid: int, workers: int) -> None:
-        """Note that a process was started."""
-        views = {worker: Doing() for worker in range(1, workers + 1)}
-        self.processes[number] = ProcessView(number, pid, views)
+    def process_started(self, number: int, pid: int, workers: int) -> None:
+        """Record that a process was started."""
+        states = {worker: WorkerState() for worker in range(1, workers + 1)}
+        self.processes[number] = ProcessState(number, pid, states)
 
     def handle(self, number: int, event: Event) -> None:
-        """Note what a process reported."""
+        """Record what a process reported."""
         process = self.processes[number]
-        doing = process.workers.get(event.worker, Doing())
+        worker = process.workers.get(event.worker, WorkerState())
         if event.spent is not None:
-            self._spent[number, event.worker] = Spent(**event.spent)
+            self._spent[number, event.worker] = TimeSpent(**event.spent)
         match event.kind:
-            case Kind.READY:
+            case EventKind.READY:
                 process.state = "working"
-            case Kind.EVALUATING:
-                doing.token = event.token
-            case Kind.COMPLETED:
-                self._completed(process, event)
-            case Kind.BROKEN:
+            case EventKind.EVALUATING:
+                worker.token = event.token
+            case EventKind.COMPLETED:
+                self._trial_completed(process, event)
+            case EventKind.BROKEN:
                 self.broken[event.trial] = event.error
                 self.notes.append(f"trial {event.trial[:8]} is broken: {event.error}")
-            case Kind.LOST:
+            case EventKind.LOST:
                 self.lost += 1
-            case Kind.RECOVERED:
+            case EventKind.RECOVERED:
                 now = time.monotonic()
                 self.recovered |= {trial: Recovery(number, now) for trial in event.trials}
                 ids = ", ".join(trial[:8] for trial in event.trials)
                 self.notes.append(f"process {number} recovered lost trials: {ids}")
-            case Kind.FAILED:
+            case EventKind.FAILED:
                 process.error = event.error
-            case Kind.SUGGESTING | Kind.IDLE | Kind.ENDED:
+            case EventKind.SUGGESTING | EventKind.IDLE | EventKind.ENDED:
                 pass
-        doing.what, doing.trial, doing.since = str(event.kind), event.trial, time.monotonic()
+        worker.last_event, worker.trial, worker.since = event.kind, event.trial, time.monotonic()
 
-    def _completed(self, process: ProcessView, event: Event) -> None:
+    def _trial_completed(self, process: ProcessState, event: Event) -> None:
         process.completed += 1
         self.completed_by[event.trial] = process.number, event.worker
         self.last = time.monotonic()
@@ -166,20 +170,20 @@ class Board:
         if value is None or math.isnan(value):
             return
         if self.best is None or value < self.best.objective:
-            self.best = Best(value, event.params or {})
+            self.best = BestTrial(value, event.params or {})
 
-    def was_killed(self, number: int, trials: tuple[str, ...]) -> None:
-        """Note that a process was killed on purpose in the middle of trials."""
+    def process_killed(self, number: int, trials: tuple[str, ...]) -> None:
+        """Record that a process was killed on purpose while it evaluated trials."""
         process = self.processes[number]
-        self.killed = Killed(number, process.pid, trials, time.monotonic())
+        self.killed = KilledProcess(number, process.pid, trials, time.monotonic())
         process.state = "killed"
         self.notes.append(
             f"process {number} (pid {process.pid}) was killed in the middle of "
-            f"{len(trials)} trial{'s' * (len(trials) != 1)}"
+            f"{plural(len(trials), 'trial')}"
         )
 
-    def left(self, number: int, code: int) -> None:
-        """Note that a process has ended."""
+    def process_ended(self, number: int, code: int) -> None:
+        """Record that a process has ended."""
         process = self.processes[number]
         if process.state == "killed":
             return
@@ -191,19 +195,19 @@ class Board:
             names = {int(known): known.name for known in signal.Signals}
             process.state = f"died of {names.get(-code, f'signal {-code}')}"
         self.notes.append(
-            f"process {number} (pid {process.pid}) {process.state}{self._why(process)}"
+            f"process {number} (pid {process.pid}) {process.state}{self._reason(process)}"
         )
 
     @staticmethod
-    def _why(process: ProcessView) -> str:
+    def _reason(process: ProcessState) -> str:
         return f": {process.error}" if process.error else ""
 
-    # ----------------------------------------------------------------------- how it stands
+    # ------------------------------------------------------------------- the state of the run
 
     @property
     def finished(self) -> int:
-        """How many trials need no more work."""
-        return self.statuses["completed"] + self.statuses["broken"]
+        """The number of trials that need no more work."""
+        return self.statuses[TrialStatus.COMPLETED] + self.statuses[TrialStatus.BROKEN]
 
     @property
     def elapsed(self) -> float:
@@ -212,25 +216,25 @@ class Board:
 
     @property
     def rate(self) -> float:
-        """Completed trials a second."""
+        """Completed trials per second."""
         seconds = self.last - self.started
         return len(self.completed_by) / seconds if seconds else 0.0
 
     @property
-    def spent(self) -> Spent:
-        """What all workers have spent together."""
-        return sum(self._spent.values(), Spent())
+    def spent(self) -> TimeSpent:
+        """The time that all workers have spent together."""
+        return sum(self._spent.values(), TimeSpent())
 
     def failures(self) -> Iterator[str]:
-        """Answer what went wrong with processes that nobody meant to end."""
+        """Iterate over the errors of processes that ended by themselves."""
         for process in self.processes.values():
             if process.state not in ("starting", "working", "ended", "killed"):
-                yield f"process {process.number} {process.state}{self._why(process)}"
+                yield f"process {process.number} {process.state}{self._reason(process)}"
 
     def evaluating(self, number: int) -> dict[str, str]:
-        """Answer the trials that a process evaluates as far as is known, and their tokens."""
+        """Return the ids of the trials that a process last reported to evaluate, with tokens."""
         return {
-            doing.trial: doing.token
-            for doing in self.processes[number].workers.values()
-            if doing.what == Kind.EVALUATING
+            worker.trial: worker.token
+            for worker in self.processes[number].workers.values()
+            if worker.last_event == EventKind.EVALUATING
         }

@@ -1,4 +1,4 @@
-"""The space of a random search: dimensions, as they are written on a command line and drawn."""
+"""The space of a random search: dimensions, drawn at random and read from the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Categorical", "Dimension", "Integer", "Real", "Space", "parse_space"
 
 
 class Dimension(Protocol):
-    """The values that one parameter may have."""
+    """The possible values of one parameter."""
 
     @property
     def name(self) -> str:
@@ -24,7 +24,7 @@ class Dimension(Protocol):
 
     @property
     def size(self) -> float:
-        """How many values there are; infinite for reals."""
+        """The number of values; infinite for real numbers."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class Integer:
 
     @property
     def size(self) -> float:
-        """How many integers there are."""
+        """The number of integers."""
         return self.high - self.low + 1
 
     @property
@@ -62,7 +62,7 @@ class Integer:
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """The reals from `low` to `high`."""
+    """The real numbers from `low` to `high`."""
 
     name: str
     low: float
@@ -92,7 +92,7 @@ class Categorical:
 
     @property
     def size(self) -> float:
-        """How many choices there are."""
+        """The number of choices."""
         return len(self.choices)
 
     @property
@@ -105,28 +105,28 @@ class Categorical:
         return Param(self.name, "categorical", rng.choice(self.choices))
 
 
-def _everything(_: Mapping[str, Any]) -> bool:
+def _allow_all(_: Mapping[str, Any]) -> bool:
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Dimensions, and which combinations of their values make sense.
+    """Dimensions, and which combinations of their values are allowed.
 
     Parameters
     ----------
     dimensions
-        In the order they are drawn in.
+        In the order of drawing.
     allows
-        Tells whether a combination makes sense; others are drawn again.
+        Return whether a combination is allowed; other combinations are drawn again.
     """
 
     dimensions: tuple[Dimension, ...]
-    allows: Callable[[Mapping[str, Any]], bool] = _everything
+    allows: Callable[[Mapping[str, Any]], bool] = _allow_all
 
     @property
     def size(self) -> float:
-        """How many points there are at most."""
+        """The number of points, at most."""
         return math.prod(dimension.size for dimension in self.dimensions)
 
     @property
@@ -143,13 +143,13 @@ class Space:
 
 
 def parse_space(texts: Iterable[str]) -> Space:
-    """Make a space of what the command line says.
+    """Make a space from options of the command line.
 
     Parameters
     ----------
     texts
-        ``name=low:high``, integers if both bounds are written as such and reals otherwise; or
-        ``name=a,b,c`` for a choice, of numbers where they look like numbers.
+        ``name=low:high``, of integers if both bounds are written as integers, else of real numbers;
+        or ``name=a,b,c`` for a choice, in which what looks like a number is one.
 
     Raises
     ------
@@ -169,28 +169,28 @@ def _dimension(text: str) -> Dimension:
     name = name.strip()
     if not equals or not name.isidentifier() or not values.strip():
         raise ConfigurationError(
-            f"--space {text!r} is neither name=low:high nor name=a,b,c (name being an identifier)"
+            f"--space {text!r} is neither name=low:high nor name=a,b,c with an identifier as name"
         )
     low, colon, high = values.partition(":")
     if not colon or "," in values:
         choices = tuple(_value(choice.strip()) for choice in values.split(","))
         if "" in choices or len(set(map(str, choices))) < len(choices):
-            raise ConfigurationError(f"--space {text!r} has an empty choice, or one twice")
+            raise ConfigurationError(f"--space {text!r} has an empty or repeated choice")
         return Categorical(name, choices)
     bounds = _value(low.strip()), _value(high.strip())
     if any(isinstance(bound, str) or not math.isfinite(bound) for bound in bounds):
         raise ConfigurationError(
-            f"--space {text!r}: the bounds are numbers, such as {name}=-5.0:5.0"
+            f"--space {text!r}: the bounds must be numbers, as in {name}=-5.0:5.0"
         )
     if bounds[0] > bounds[1]:
-        raise ConfigurationError(f"--space {text!r}: the lower bound comes first")
+        raise ConfigurationError(f"--space {text!r}: the lower bound must come first")
     if all(isinstance(bound, int) for bound in bounds):
         return Integer(name, *bounds)
     return Real(name, *map(float, bounds))
 
 
 def _value(text: str) -> Any:
-    """Read a number where there is one."""
+    """Return the number that a text is, or else the text."""
     for number in (int, float):
         try:
             return number(text)

@@ -1,7 +1,8 @@
 """A random search whose state is in the storage, shared by all workers.
 
-Whoever holds the algorithm lock goes on where the last one stopped: the state holds the random
-generator's. So one seed makes one sequence of suggestions, whoever draws them and in what portions.
+The state includes that of the random generator, so the holder of the algorithm lock goes on where
+the last holder stopped. One seed gives one sequence of suggestions, however many workers draw from
+it and however many suggestions each draws at a time.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ __all__ = ["RandomSearch"]
 
 @dataclass(frozen=True, slots=True)
 class RandomSearch:
-    """Suggest different points of a space, at random.
+    """Suggest distinct points of a space, at random.
 
     Parameters
     ----------
     space
-        Where the points are from.
+        The space of the points.
     trials
-        How many are suggested altogether.
+        The number of points to suggest in total.
 
     Raises
     ------
@@ -49,7 +50,7 @@ class RandomSearch:
 
     @staticmethod
     def initial_state(seed: int) -> dict[str, Any]:
-        """Make the state to begin with."""
+        """Return the state to begin with."""
         return {"generator": random.Random(seed).getstate(), "suggested": 0, "seen": set()}  # noqa: S311
 
     async def suggest(self, storage: TimedStorage, experiment: Uid, count: int) -> bool:
@@ -58,7 +59,7 @@ class RandomSearch:
         Returns
         -------
         exhausted
-            All trials have been suggested.
+            Whether all trials have been suggested.
         """
         async with storage.acquire_algorithm_lock({"_id": experiment}) as algorithm:
             left = self.trials - int(algorithm.state["suggested"])
@@ -90,10 +91,10 @@ class RandomSearch:
 
 
 async def _register(storage: TimedStorage, trials: list[Trial]) -> None:
-    """Register trials, of which some may be there.
+    """Register trials, of which some may be registered already.
 
-    A process that dies between registering its suggestions and saving the state leaves them behind;
-    the next one, who starts from the same state, draws the same.
+    A process that dies between registering its suggestions and saving the state leaves them behind.
+    The next process starts from the same state, and so draws the same suggestions.
     """
     try:
         await storage.register_trials(trials)

@@ -1,4 +1,4 @@
-"""Where a worker's time goes: a storage whose calls are timed."""
+"""A storage whose calls are timed, to show where a worker's time goes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike
 from aiostorage.trial import Trial
 
-__all__ = ["Spent", "TimedStorage"]
+__all__ = ["TimeSpent", "TimedStorage"]
 
 T = TypeVar("T")
 
 Purpose = Literal["storage", "lock", "evaluating"]
 
-PARTS: Final = ("storage", "lock", "evaluating", "total")
+FIELDS: Final = ("storage", "lock", "evaluating", "total")
 
 
 @dataclass(slots=True)
-class Spent:
+class TimeSpent:
     """Seconds that workers have spent.
 
     Parameters
@@ -31,11 +31,12 @@ class Spent:
     storage
         Waiting for the storage to answer.
     lock
-        Waiting for the algorithm lock: for the storage, and for those who had it.
+        Waiting for the algorithm lock: for the storage, and for the holders before.
     evaluating
         In the objective.
     total
-        Altogether; what is missing from the sum was waiting for others to finish or to suggest.
+        All together; what the other three do not account for is waiting for other workers to
+        finish or to suggest.
     """
 
     storage: float = 0.0
@@ -45,7 +46,7 @@ class Spent:
     _begin: float = field(default_factory=time.perf_counter, repr=False)
 
     @contextmanager
-    def on(self, purpose: Purpose) -> Iterator[None]:
+    def measure(self, purpose: Purpose) -> Iterator[None]:
         """Add the time of the body."""
         begin = time.perf_counter()
         try:
@@ -53,70 +54,72 @@ class Spent:
         finally:
             setattr(self, purpose, getattr(self, purpose) + time.perf_counter() - begin)
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(*(getattr(self, name) + getattr(other, name) for name in PARTS))
+    def __add__(self, other: TimeSpent) -> TimeSpent:
+        return TimeSpent(*(getattr(self, name) + getattr(other, name) for name in FIELDS))
 
     def up_to_now(self) -> dict[str, float]:
-        """Make a dict, whose total is the time since this was made."""
+        """Return a dict, whose total is the time since this object was made."""
         self.total = time.perf_counter() - self._begin
-        return {name: round(getattr(self, name), 6) for name in PARTS}
+        return {name: round(getattr(self, name), 6) for name in FIELDS}
 
 
 class TimedStorage:
     """The methods of a storage that a worker uses, timed.
 
-    Heartbeats are not in it: no worker waits for them.
+    Heartbeats are not timed: no worker waits for them.
 
     Parameters
     ----------
     storage
-        What does the work.
+        The storage that is called.
     spent
-        Where the time is noted.
+        Adds up the times.
     """
 
-    def __init__(self, storage: AsyncStorageProtocol, spent: Spent) -> None:
+    def __init__(self, storage: AsyncStorageProtocol, spent: TimeSpent) -> None:
         self._storage = storage
         self._spent = spent
 
     def reserved_trial(
         self, experiment: ExperimentLike
     ) -> AbstractAsyncContextManager[Trial | None]:
-        """See `AsyncStorageProtocol.reserved_trial`; the body is not the storage's time."""
-        return _Timed(self._storage.reserved_trial(experiment), self._spent, "storage")
+        """See `AsyncStorageProtocol.reserved_trial`; the time of the body is not counted."""
+        return _TimedContext(self._storage.reserved_trial(experiment), self._spent, "storage")
 
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike
     ) -> AbstractAsyncContextManager[LockedAlgorithmState]:
-        """See `AsyncStorageProtocol.acquire_algorithm_lock`; nor is the body here."""
-        return _Timed(self._storage.acquire_algorithm_lock(experiment), self._spent, "lock")
+        """See `AsyncStorageProtocol.acquire_algorithm_lock`; the body's time is not counted."""
+        return _TimedContext(self._storage.acquire_algorithm_lock(experiment), self._spent, "lock")
 
     async def complete_trial(self, trial: Trial, results: Any) -> None:
         """See `AsyncStorageProtocol.complete_trial`."""
-        with self._spent.on("storage"):
+        with self._spent.measure("storage"):
             await self._storage.complete_trial(trial, results)
 
     async def register_trials(self, trials: list[Trial]) -> list[Trial]:
         """See `AsyncStorageProtocol.register_trials`."""
-        with self._spent.on("storage"):
+        with self._spent.measure("storage"):
             return await self._storage.register_trials(trials)
 
     async def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
         """See `AsyncStorageProtocol.fetch_pending_trials`."""
-        with self._spent.on("storage"):
+        with self._spent.measure("storage"):
             return await self._storage.fetch_pending_trials(experiment)
 
 
-class _Timed(AbstractAsyncContextManager[T]):
+class _TimedContext(AbstractAsyncContextManager[T]):
     """A context manager whose entry and exit are timed."""
 
-    def __init__(self, inner: AbstractAsyncContextManager[T], spent: Spent, entry: Purpose) -> None:
+    def __init__(
+        self, inner: AbstractAsyncContextManager[T], spent: TimeSpent, entry: Purpose
+    ) -> None:
         self._inner = inner
         self._spent = spent
         self._entry: Purpose = entry
 
     async def __aenter__(self) -> T:
-        with self._spent.on(self._entry):
+        with self._spent.measure(self._entry):
             return await self._inner.__aenter__()
 
     async def __aexit__(
@@ -125,5 +128,5 @@ class _Timed(AbstractAsyncContextManager[T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        with self._spent.on("storage"):
+        with self._spent.measure("storage"):
             return await self._inner.__aexit__(exc_type, exc, traceback)

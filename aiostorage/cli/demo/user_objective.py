@@ -17,18 +17,18 @@ import anyio.to_thread
 from aiostorage.cli.demo.space import Space
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["UserObjective", "load"]
+__all__ = ["UserObjective", "load_function"]
 
 
 class UserObjective:
-    """Minimise what a function answers.
+    """Minimise what a function returns.
 
     Parameters
     ----------
     name
-        What it was loaded by.
+        The name that it was loaded by.
     function
-        Takes the parameters as a dict and answers a number, or what else `complete_trial` takes. A
+        Takes the parameters as a dict and returns a number, or anything `complete_trial` takes. A
         coroutine function runs in the event loop, any other in a thread.
     space
         The parameters.
@@ -41,33 +41,33 @@ class UserObjective:
         self.space = space
         self._function = function
         self._in_loop = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004  what matters is what it returns
+            getattr(function, "__call__", None)  # noqa: B004  what it returns matters
         )
         # the number of workers is the user's choice; nothing else limits the threads
         self._limiter = anyio.CapacityLimiter(math.inf)
 
     async def evaluate(self, params: Mapping[str, Any]) -> Any:
-        """Answer what the function answers."""
-        own = dict(params)
+        """Return what the function returns."""
+        copy = dict(params)
         if self._in_loop:
-            return await self._function(own)
-        answer = await anyio.to_thread.run_sync(
-            self._function, own, abandon_on_cancel=True, limiter=self._limiter
+            return await self._function(copy)
+        result = await anyio.to_thread.run_sync(
+            self._function, copy, abandon_on_cancel=True, limiter=self._limiter
         )
-        return await answer if inspect.isawaitable(answer) else answer
+        return await result if inspect.isawaitable(result) else result
 
     async def references(self) -> dict[str, float]:
-        """Answer that there is nothing to compare with."""
+        """Return no references: there is nothing to compare with."""
         return {}
 
 
-def load(name: str) -> Callable[..., Any]:
-    """Import a function by ``module:function``; the current directory is looked into as well.
+def load_function(name: str) -> Callable[..., Any]:
+    """Import a function by ``module:function``; the current directory is searched too.
 
     Raises
     ------
     ConfigurationError
-        There is none of that name, or its module cannot be imported.
+        There is no such function, or its module cannot be imported.
     """
     module, colon, path = name.partition(":")
     if not colon or not module or not path:
@@ -84,6 +84,6 @@ def load(name: str) -> Callable[..., Any]:
             f"--objective {name!r}: cannot import {module!r}: {type(error).__name__}: {error}"
         ) from error
     if not callable(function):
-        raise ConfigurationError(f"--objective {name!r} is no function: {function!r:.80}")
+        raise ConfigurationError(f"--objective {name!r} is not a function: {function!r:.80}")
     found: Callable[..., Any] = function
     return found

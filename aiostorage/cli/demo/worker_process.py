@@ -16,15 +16,15 @@ from typing import Any, Final
 import anyio
 
 from aiostorage import Storage
-from aiostorage.cli.demo.events import Event, Kind
+from aiostorage.cli.demo.events import Event, EventKind
 from aiostorage.cli.demo.problem import Problem, ProblemSpec
-from aiostorage.cli.demo.workers import Crew
+from aiostorage.cli.demo.workers import Workers
 from aiostorage.errors import AioStorageError
 from aiostorage.factory import open_storage
 
-__all__ = ["BOOT", "main"]
+__all__ = ["BOOTSTRAP", "STOP_TIMEOUT", "main"]
 
-BOOT: Final = """\
+BOOTSTRAP: Final = """\
 import json, signal, sys
 signal.signal(signal.SIGINT, lambda *_: None)
 job = json.loads(sys.stdin.buffer.readline())
@@ -32,27 +32,33 @@ sys.path[:] = job["path"]
 from aiostorage.cli.demo.worker_process import main
 main(job)
 """
-"""What a child runs. The job comes on stdin, since arguments are for all to see and URLs have
-passwords; Ctrl-C is the parent's business; and modules are looked for where the parent does."""
+"""What a worker process runs.
 
-PATIENCE: Final = 5.0
-"""Seconds that a child has to end once its parent has closed the child's stdin, or died."""
+The job comes on stdin: other users can read a process's arguments, and URLs have passwords. The
+parent handles Ctrl-C. Modules are searched for where the parent does.
+"""
+
+STOP_TIMEOUT: Final = 5.0
+"""Seconds that a process has to end after its parent has closed its stdin, or died."""
+
+THREAD_TIMEOUT: Final = 1.0
+"""Seconds that threads have to end at the end of the process."""
 
 
 def main(job: Mapping[str, Any]) -> None:
-    """Do a job, and tell the parent on stdout how it goes.
+    """Do a job, and report events on stdout.
 
     Parameters
     ----------
     job
-        What `aiostorage.cli.demo.processes.Fleet` made.
+        What `aiostorage.cli.demo.processes.WorkerProcesses` sent.
     """
     channel = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what a user's objective prints must not get in between
+    os.dup2(2, 1)  # what a user's objective prints must not mix with the events
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
     def report(event: Event) -> None:
-        with suppress(BrokenPipeError):  # the parent has died; `_follow_parent` knows
+        with suppress(BrokenPipeError):  # the parent has died; `_follow_parent` notices
             channel.write(event.to_line())
 
     code = 1
@@ -60,13 +66,13 @@ def main(job: Mapping[str, Any]) -> None:
         problem = ProblemSpec.from_dict(job["problem"]).problem()
         storage = open_storage(job["url"], **job["settings"])
         code = anyio.run(_run, job, problem, storage, report)
-    except BaseException as error:  # noqa: BLE001  the parent tells it
+    except BaseException as error:  # noqa: BLE001  the parent shows it
         traceback.print_exc()
-        report(Event(Kind.FAILED, error=_line_of(error)))
+        report(Event(EventKind.FAILED, error=_line_of(error)))
     sys.stdout.flush()
     sys.stderr.flush()
-    if code or _busy_threads():
-        os._exit(code)  # an abandoned evaluation would be waited for
+    if code or _has_busy_threads():
+        os._exit(code)  # a normal exit would wait for an abandoned evaluation
 
 
 async def _run(
@@ -76,12 +82,12 @@ async def _run(
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            with suppress(RuntimeError):  # it is over already
+            with suppress(RuntimeError):  # the loop is closed already
                 loop.call_soon_threadsafe(scope.cancel)
 
         threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
         async with storage:
-            await Crew(
+            await Workers(
                 storage,
                 job["experiment"],
                 problem,
@@ -94,16 +100,16 @@ async def _run(
 
 def _follow_parent(stop: Callable[[], None]) -> None:
     """End when the parent closes our stdin, which its death does too."""
-    while os.read(0, 1024):  # not sys.stdin, whose lock would be in the interpreter's way at exit
+    while os.read(0, 1024):  # not sys.stdin: its lock would block the interpreter's exit
         pass
     stop()
-    time.sleep(PATIENCE)
-    os._exit(1)  # the event loop, or somebody's clean-up, hangs
+    time.sleep(STOP_TIMEOUT)
+    os._exit(1)  # the event loop or a clean-up hangs
 
 
-def _busy_threads() -> bool:
-    """Tell whether some thread would keep the interpreter from ending soon."""
-    end = time.monotonic() + 1.0
+def _has_busy_threads() -> bool:
+    """Return whether a thread would keep the interpreter from ending soon."""
+    end = time.monotonic() + THREAD_TIMEOUT
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
             thread.join(max(end - time.monotonic(), 0.0))

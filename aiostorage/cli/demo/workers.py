@@ -8,30 +8,30 @@ from typing import Final
 
 import anyio
 
-from aiostorage.cli.demo.events import Event, Kind
+from aiostorage.cli.demo.events import Event, EventKind
 from aiostorage.cli.demo.problem import Problem
 from aiostorage.cli.demo.suggest import RandomSearch
-from aiostorage.cli.demo.timed_storage import Spent, TimedStorage
+from aiostorage.cli.demo.timed_storage import TimedStorage, TimeSpent
 from aiostorage.errors import FailedUpdate, InvalidResult, LockLost
 from aiostorage.protocols import AsyncStorageProtocol, Uid
 from aiostorage.trial import Trial
 
-__all__ = ["Crew"]
+__all__ = ["Workers"]
 
 log = logging.getLogger("aiostorage.cli")
 
-LOOK: Final = 0.2
-"""Seconds between two looks for lost trials, for new ones when idle, and for the end of the run."""
+POLL_INTERVAL: Final = 0.2
+"""Seconds between two checks for lost trials, for new trials when idle, and for the run's end."""
 
-GRACE: Final = 1.0
-"""Seconds that workers have to report when the run has ended."""
+FINISH_TIMEOUT: Final = 1.0
+"""Seconds that workers have to finish and report when the run has ended."""
 
 
 class _ObjectiveFailed(Exception):
-    """The objective raised; says what."""
+    """The objective raised; the message says what."""
 
 
-class Crew:
+class Workers:
     """Workers that evaluate trials until all are done.
 
     Parameters
@@ -43,11 +43,11 @@ class Crew:
     problem
         What to evaluate.
     trials
-        How many trials the experiment is to have.
+        The number of trials that the experiment is to have.
     workers
-        How many work at the same time.
+        The number of workers.
     report
-        Is told what happens; must not wait.
+        Called with each event; must not wait.
     """
 
     def __init__(
@@ -66,108 +66,107 @@ class Crew:
         self._problem = problem
         self._search = RandomSearch(problem.space, trials)
         self._trials = trials
-        self._size = workers
+        self._count = workers
         self._report = report
-        self._finished = anyio.Event()
-        self._asking = anyio.Lock()
-        self._asked = 0
+        self._run_ended = anyio.Event()
+        self._suggesting = anyio.Lock()
+        self._suggestions = 0
         self._exhausted = False
 
     async def run(self) -> None:
-        """Work until all trials are completed or broken, by whomever."""
-        self._report(Event(Kind.READY))
-        async with anyio.create_task_group() as watch:
-            watch.start_soon(self._watch, watch.cancel_scope)
+        """Work until all trials are completed or broken, in this process or in others."""
+        self._report(Event(EventKind.READY))
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, group.cancel_scope)
             async with anyio.create_task_group() as workers:
-                for number in range(1, self._size + 1):
+                for number in range(1, self._count + 1):
                     workers.start_soon(self._work, number)
-            watch.cancel_scope.cancel()
+            group.cancel_scope.cancel()
 
     async def _watch(self, everything: anyio.CancelScope) -> None:
-        """Bring lost trials back, and tell the end of the run."""
+        """Recover lost trials, and end the workers when the run has ended."""
         while True:
             recovered = await self._storage.recover_lost_trials(self._experiment)
             if recovered:
                 ids = tuple(trial.id for trial in recovered)
-                self._report(Event(Kind.RECOVERED, trials=ids))
+                self._report(Event(EventKind.RECOVERED, trials=ids))
             done = await self._storage.count_completed_trials(self._experiment)
             done += await self._storage.count_broken_trials(self._experiment)
             if done >= self._trials:
                 break
-            await anyio.sleep(LOOK)
-        self._finished.set()
-        await anyio.sleep(GRACE)
-        everything.cancel()  # somebody evaluates a trial that others have done meanwhile
+            await anyio.sleep(POLL_INTERVAL)
+        self._run_ended.set()
+        await anyio.sleep(FINISH_TIMEOUT)
+        everything.cancel()  # a worker still evaluates a trial that another one has completed
 
     async def _work(self, number: int) -> None:
-        """Be one worker."""
-        spent = Spent()
+        """Run one worker."""
+        spent = TimeSpent()
         storage = TimedStorage(self._storage, spent)
-        idle = False
-        while not self._finished.is_set():
+        is_idle = False
+        while not self._run_ended.is_set():
             if await self._evaluate_one(number, storage, spent):
-                idle = False
+                is_idle = False
             elif not self._exhausted:
-                await self._ask_for_more(number, storage)
+                await self._suggest_more(number, storage)
             else:
-                if not idle:
-                    self._report(Event(Kind.IDLE, number))
-                idle = True
-                with anyio.move_on_after(LOOK):
-                    await self._finished.wait()
-        self._report(Event(Kind.ENDED, number, spent=spent.up_to_now()))
+                if not is_idle:
+                    self._report(Event(EventKind.IDLE, number))
+                is_idle = True
+                with anyio.move_on_after(POLL_INTERVAL):
+                    await self._run_ended.wait()
+        self._report(Event(EventKind.ENDED, number, spent=spent.up_to_now()))
 
-    async def _evaluate_one(self, number: int, storage: TimedStorage, spent: Spent) -> bool:
-        """Reserve and evaluate a trial; answer whether there was one."""
+    async def _evaluate_one(self, number: int, storage: TimedStorage, spent: TimeSpent) -> bool:
+        """Reserve and evaluate a trial; return whether there was one."""
         trial: Trial | None = None
         try:
             async with storage.reserved_trial(self._experiment) as trial:
                 if trial is None:
                     return False
                 self._report(
-                    Event(Kind.EVALUATING, number, trial=trial.id, token=trial.worker or "")
+                    Event(EventKind.EVALUATING, number, trial=trial.id, token=trial.worker or "")
                 )
-                results = await self._evaluated(trial, spent)
+                results = await self._evaluate(trial, spent)
                 await storage.complete_trial(trial, results)
         except (_ObjectiveFailed, InvalidResult) as error:
-            self._report(Event(Kind.BROKEN, number, trial=_id(trial), error=str(error)))
+            self._report(Event(EventKind.BROKEN, number, trial=_id(trial), error=str(error)))
             return True
         except FailedUpdate as error:
-            self._report(Event(Kind.LOST, number, trial=_id(trial), error=str(error)))
+            self._report(Event(EventKind.LOST, number, trial=_id(trial), error=str(error)))
             return True
-        best = trial.objective.value if trial.objective else None
         self._report(
             Event(
-                Kind.COMPLETED,
+                EventKind.COMPLETED,
                 number,
                 trial=trial.id,
-                objective=best,
+                objective=trial.objective.value if trial.objective else None,
                 params=trial.params,
                 spent=spent.up_to_now(),
             )
         )
         return True
 
-    async def _evaluated(self, trial: Trial, spent: Spent) -> object:
+    async def _evaluate(self, trial: Trial, spent: TimeSpent) -> object:
         try:
-            with spent.on("evaluating"):
+            with spent.measure("evaluating"):
                 return await self._problem.evaluate(trial.params)
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise _ObjectiveFailed(f"{text:.200}") from error
 
-    async def _ask_for_more(self, number: int, storage: TimedStorage) -> None:
-        """See to it that there are suggestions, together with the others of this process."""
-        asked = self._asked
-        async with self._asking:
-            if asked != self._asked:
-                return  # somebody has, while we waited
-            self._report(Event(Kind.SUGGESTING, number))
+    async def _suggest_more(self, number: int, storage: TimedStorage) -> None:
+        """Suggest more trials, unless another worker of this process does so meanwhile."""
+        before = self._suggestions
+        async with self._suggesting:
+            if before != self._suggestions:
+                return
+            self._report(Event(EventKind.SUGGESTING, number))
             try:
-                self._exhausted = await self._search.suggest(storage, self._uid, self._size)
+                self._exhausted = await self._search.suggest(storage, self._uid, self._count)
             except LockLost as error:
-                log.warning("%s", error)  # whoever has it now suggests
-            self._asked += 1
+                log.warning("%s", error)  # the present holder of the lock suggests
+            self._suggestions += 1
 
 
 def _id(trial: Trial | None) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from aiostorage._core.projection import apply_changes, copy_tree
+from aiostorage._core.changes import apply_changes
+from aiostorage._core.projection import copy_tree
 from aiostorage.drivers.mongodb.client import as_stored
 from aiostorage.drivers.mongodb.commands import Run
 from aiostorage.drivers.mongodb.filters import Table

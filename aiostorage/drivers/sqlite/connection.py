@@ -1,4 +1,4 @@
-"""A SQLite connection in a thread of its own, and SQLite's errors as ours."""
+"""A SQLite connection in a thread of its own, and SQLite's errors as those of aiostorage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -17,7 +17,6 @@ import anyio
 
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.errors import (
     AioStorageError,
@@ -35,13 +34,13 @@ T = TypeVar("T")
 
 
 class _Gate:
-    """Lets connections be used, or the process fork, but never both at a time."""
+    """Either connections are in use, or the process forks; never both at a time."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, in a child that has it as threads left it that are not there any more."""
+        """Begin anew in a forked child, where the threads that were inside do not exist."""
         self._condition = threading.Condition()
         self._inside = 0
         self._shut = False
@@ -57,14 +56,14 @@ class _Gate:
             self._condition.notify_all()
 
     def shut(self) -> None:
-        """Wait until nobody is inside, and let nobody in."""
+        """Keep new users out, and wait until those inside have left."""
         with self._condition:
             self._condition.wait_for(lambda: not self._shut)
             self._shut = True
             self._condition.wait_for(lambda: not self._inside)
 
     def open(self) -> None:
-        """Let them in again."""
+        """Admit users again."""
         with self._condition:
             self._shut = False
             self._condition.notify_all()
@@ -76,14 +75,19 @@ class Connection(sqlite3.Connection):
     aiosqlite has no public way to run a function in a connection's thread, but hands whatever
     `execute_fetchall` is given to `execute`.
 
-    It is closed while the process forks, and opened again by the next function. Otherwise SQLite
-    in the child would take the locks of the parent for its own: what the child wrote would be gone
-    when the parent closes, and a transaction under way would lock the child out for ever.
+    It is closed while the process forks, and opened again by the next function. Otherwise SQLite in
+    the child would take the parent's locks for its own: the child's writes would be lost when the
+    parent closes, and a transaction of the parent would lock the child out permanently.
 
     Parameters
     ----------
     pragmas
         Statements that prepare a connection.
+
+    Attributes
+    ----------
+    kept
+        What the SQL functions of the running statement need.
     """
 
     def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
@@ -92,14 +96,14 @@ class Connection(sqlite3.Connection):
         self.openings = 0
         with _gate:
             self._open()
-        self._kept: list[Any] = []
+        self.kept: list[Any] = []
         self._error: Exception | None = None
         self._loaded: tuple[str, Document] = ("", {})
 
     def _open(self) -> None:
         args, kwargs = self._arguments
         ours = dict(vars(self))
-        # whoever forks may close it, not only its own thread
+        # the thread that forks may close it, too
         super().__init__(*args, **{**kwargs, "check_same_thread": False})
         vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
         self.openings += 1
@@ -108,16 +112,19 @@ class Connection(sqlite3.Connection):
         self.create_function(SET, 2, self._set, deterministic=True)
         _connections.add(self)
 
+    statement = sqlite3.Connection.execute
+    """Execute a statement."""
+
     def execute(self, sql: Any, parameters: Any = (), /) -> Any:
         """Execute a statement, or call a function with this connection."""
         if not callable(sql):
-            return super().execute(sql, parameters)
+            return self.statement(sql, parameters)
         with _gate:
             if self._closed:
                 self._open()
             if not self._prepared:
                 for pragma in self._pragmas:
-                    super().execute(pragma).fetchall()
+                    self.statement(pragma).fetchall()
                 self._prepared = True
             return _Outcome(sql(self))
 
@@ -128,42 +135,17 @@ class Connection(sqlite3.Connection):
             super().close()
 
     def put_away(self) -> None:
-        """Close it until the next function comes."""
+        """Close it until the next function is called."""
         super().close()
         self._closed = True
-
-    def keep(self, value: Any) -> int:
-        """Keep what a function of the next statement needs."""
-        self._kept.append(value)
-        return len(self._kept) - 1
-
-    def run(self, statement: tuple[str, list[Any]]) -> sqlite3.Cursor:
-        """Execute a compiled statement that answers no rows."""
-        try:
-            return super().execute(*statement)
-        except sqlite3.OperationalError as error:
-            raise self.cause_of(error) from error
-        finally:
-            if self._kept:
-                self._kept.clear()
-
-    def rows(self, statement: tuple[str, list[Any]]) -> list[tuple[Any, ...]]:
-        """Execute a compiled statement and fetch all: an open cursor would hold the lock."""
-        try:
-            return super().execute(*statement).fetchall()
-        except sqlite3.OperationalError as error:
-            raise self.cause_of(error) from error
-        finally:
-            if self._kept:
-                self._kept.clear()
 
     def back_out(self) -> None:
         """Roll back what is open, if anything is."""
         if self.in_transaction:
-            super().execute("ROLLBACK")
+            self.statement("ROLLBACK")
 
     def cause_of(self, error: Exception) -> Exception:
-        """Answer what one of our functions raised, which SQLite does not pass on."""
+        """Return the error of our SQL function, if it was one: SQLite does not pass it on."""
         cause, self._error = self._error, None
         return cause or error
 
@@ -173,7 +155,7 @@ class Connection(sqlite3.Connection):
             if text != doc:
                 document = load_document(doc)
                 self._loaded = doc, document
-            return cast(bool, self._kept[key](document))
+            return cast(bool, self.kept[key](document))
         except Exception as error:
             self._error = error
             raise
@@ -181,7 +163,7 @@ class Connection(sqlite3.Connection):
     def _set(self, key: int, doc: str) -> str:
         try:
             document = load_document(doc)
-            apply_changes(document, self._kept[key])
+            self.kept[key](document)
             return dump_document(document)
         except Exception as error:
             self._error = error
@@ -202,7 +184,7 @@ os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_ch
 
 
 class _Outcome:
-    """What a function answered, in the shape of a cursor."""
+    """The result of a function, in the shape of a cursor."""
 
     __slots__ = ("_value",)
 
@@ -214,7 +196,7 @@ class _Outcome:
 
 
 class ConnectionThread:
-    """A connection and the thread it lives in.
+    """A connection and the thread it lives in; it opens with its first call.
 
     Parameters
     ----------
@@ -224,6 +206,11 @@ class ConnectionThread:
         Seconds to wait for other processes' transactions.
     pragmas
         Statements that prepare the connection.
+
+    Attributes
+    ----------
+    busy
+        How many calls it has to carry out.
     """
 
     def __init__(self, path: Path, busy_timeout: float, *pragmas: str) -> None:
@@ -234,61 +221,90 @@ class ConnectionThread:
         self.busy = 0
         self._connect = connect
         self._proxy: aiosqlite.Connection
-
-    async def open(self) -> None:
-        """Start the thread and connect."""
-        with _translating():
-            # even the start of a thread is something that the event loop need not wait for
-            self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
-            await self._proxy
+        self._opening: asyncio.Task[None] | None = None
 
     async def call(self, function: Callable[[Connection], T]) -> T:
         """Call a function in the thread; cancelled, wait for its end all the same."""
         self.busy += 1
         try:
             with _translating():
+                if self._opening is None or not self._opening.done():
+                    await self._open()
                 try:
-                    return await self._carry_out(function)
+                    return await self.submit(function)
                 except asyncio.CancelledError:
-                    # the thread would die of an answer to an event loop that is closed by then
-                    with suppress(ValueError):  # closed meanwhile
-                        await shielded(None, lambda: self._carry_out(_nothing))
+                    await self.drain()
                     raise
         finally:
             self.busy -= 1
 
-    async def _carry_out(self, function: Callable[[Connection], T]) -> T:
-        return cast(T, await self._proxy.execute_fetchall(cast(str, function)))
+    def submit(self, function: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
+        """Call a function in the thread of an open connection.
+
+        A caller that is cancelled while it waits must `drain`.
+        """
+        return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
+
+    async def drain(self) -> None:
+        """Wait for the end of all calls: to report to a closed event loop would kill the thread."""
+        with suppress(ValueError):  # closed meanwhile
+            await shielded(None, lambda: self.submit(_nothing))
 
     async def close(self) -> None:
-        """Close the connection, after all that came before; its thread ends."""
+        """Close the connection, after all calls that came before; its thread ends."""
+        opening, self._opening = self._opening, None
         with _translating():
-            await self._proxy.close()
+            if opening is not None:
+                await asyncio.wait([opening])
+                if not _failed(opening):
+                    await self._proxy.close()
+
+    async def _open(self) -> None:
+        """Open the connection, though the caller is cancelled: others may wait for it, too."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._start())
+            self._opening.add_done_callback(_failed)  # asyncio need not warn of its error
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        except BaseException:
+            if opening.done() and self._opening is opening and _failed(opening):
+                self._opening = None  # the next call tries again
+            raise
+
+    async def _start(self) -> None:
+        # even the start of a thread is something that the event loop need not wait for
+        self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
+        await self._proxy
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None
 
 
 def _nothing(_: Connection) -> None:
-    """Do nothing, after all that came before."""
+    """Do nothing; the calls that came before have ended by then."""
 
 
 _creating: Final = threading.Lock()
 
 
 def _create(path: Path) -> None:
-    """Make the file unless it is there.
+    """Create the file unless it exists.
 
-    A file that is there must not be opened but by SQLite: closing it again would take away every
-    lock that SQLite has on it in this process (fcntl(2), close), and another process that closes
-    its last connection would delete the log that we write to.
+    Only SQLite may open a file that exists: to close it again would drop every lock that SQLite has
+    on it in this process (fcntl(2), close), and another process that closes its last connection
+    would delete the log that this one writes to.
     """
     with _gate, _creating, suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _proxy_of(connect: Callable[[], Connection]) -> aiosqlite.Connection:
-    """Make aiosqlite's object in a daemon thread: the thread that it makes is a daemon too.
+    """Make aiosqlite's object in a daemon thread, so that the thread it starts is a daemon, too.
 
-    By itself it is none, and an unclosed connection keeps the interpreter from exiting. SQLite
-    survives that its thread just stops.
+    Otherwise an unclosed connection would keep the interpreter from exiting. SQLite survives when
+    its thread just stops.
     """
     made: list[aiosqlite.Connection] = []
 
@@ -316,7 +332,7 @@ _DENIED: Final = {
 
 
 def translated(error: Exception) -> Exception:
-    """Answer our error for one of sqlite3's, or of the file system's."""
+    """Return the error of `aiostorage.errors` for one of sqlite3 or of the file system."""
     match error:
         case AioStorageError():
             return error

@@ -1,4 +1,4 @@
-"""Whether a path is a place where SQLite's write-ahead log can work."""
+"""Checks of a path before SQLite opens it: whether its write-ahead log can work there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NETWORK: Final = frozenset(_NAMES.split())
 
 
 def filesystem_of(path: Path, mountinfo: str) -> str | None:
-    """Tell the type of the file system that `path` is on.
+    """Return the type of the file system that `path` is on, None if it is unknown.
 
     Parameters
     ----------
@@ -37,21 +37,21 @@ def filesystem_of(path: Path, mountinfo: str) -> str | None:
         if len(columns) < 5:
             continue
         point = Path(columns[4].encode().decode("unicode_escape"))
-        # of two mounts on one point the later one is seen
+        # of two mounts on one point, the later one hides the other
         if (path == point or point in path.parents) and len(point.parts) >= best:
             best, found = len(point.parts), kind
     return found
 
 
 def check_place(path: Path, mounts: Path = MOUNTS) -> None:
-    """Refuse a path where no database of ours can be, before anything is written.
+    """Refuse a path where the database cannot be, before anything is written.
 
     Raises
     ------
     ConfigurationError
         The directory is missing, the path is a directory, or the file system is a network one.
     PermissionDenied
-        The file cannot be read or written, or its directory cannot be looked into.
+        The file cannot be read or written, or its directory cannot be searched.
     """
     try:
         parent = path.parent.resolve(strict=True)
@@ -69,19 +69,19 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
     try:
         kind = filesystem_of(parent, mounts.read_text())
     except OSError:
-        kind = None  # not Linux: what the database says of its journal mode has to do
+        kind = None  # not Linux: then the journal mode decides
     if kind in NETWORK:
         raise ConfigurationError(
             f"{path} is on a network file system ({kind}), where SQLite's write-ahead log corrupts "
             "data; put the file on a local disk, or use an engine made for many machines"
         )
-    # not by opening it: to close it again would take away SQLite's locks, see `ConnectionThread`
+    # without opening it: to close it again would drop SQLite's locks; see `connection._create`
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise PermissionDenied(f"cannot read and write {path}")
 
 
 def not_a_database(path: Path) -> NotADatabaseError:
-    """Say of a file that SQLite refused what it is instead."""
+    """Return the error that says what a file is that SQLite refused."""
     with path.open("rb") as file:
         pickle = file.read(1) == b"\x80"
     looks = " (it looks like a pickle, such as Oríon's PickledDB)" if pickle else ""

@@ -1,22 +1,24 @@
 """Operations as SQL: pure functions, no connection.
 
 A collection is a table: one column for each declared field, and ``doc`` with the rest of the
-document as JSON text. A column is NULL when its field is None or missing; ``doc`` tells which, for
-it has the key with a null in the first case. Conditions on declared fields become SQL that means
-exactly the same; a condition on anything else calls `MATCH`, a function that the driver registers
-and that asks `aiostorage._core.query`, so that its meaning is written once.
+document as JSON text. A column is NULL when its field is None or missing; in the first case
+``doc`` has the key, with a null. Conditions on declared fields become SQL that means
+exactly the same; a condition on anything else calls `MATCH`, an SQL function that the connection
+registers and that uses `aiostorage._core.query`, so that its meaning is written once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import methodcaller
 from typing import Any, Final, assert_never
 
+from aiostorage._core.changes import compile_changes
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.projection import apply_changes
+from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
@@ -35,34 +37,45 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["MATCH", "SET", "Keep", "Table", "from_text", "to_text"]
+__all__ = ["MATCH", "SET", "Kept", "Table", "to_text"]
 
 MATCH: Final = "aiostorage_match"
-"""SQL function ``(key, doc)``: whether a condition that was kept under `key` holds in `doc`."""
+"""SQL function ``(key, doc)``: whether a condition that is kept as number `key` holds in `doc`."""
 
 SET: Final = "aiostorage_set"
-"""SQL function ``(key, doc)``: `doc` with the changes that were kept under `key`."""
+"""SQL function ``(key, doc)``: `doc` as the function that is kept as number `key` changes it."""
 
-Keep = Callable[[Any], int]
-"""Keeps an object for the duration of one statement, and answers the key that stands for it."""
+Kept = list[Any]
+"""Objects that the SQL functions of a statement need; their index stands for them in the SQL."""
 
 Sql = tuple[str, list[Any]]
 
 _OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
-_MANY: Final = 16
-"""More values than this travel as one JSON array, so that the statement stays the same."""
+_MAX_PARAMETERS: Final = 16
+"""More values than this are passed as one JSON array, so that the statement stays the same."""
 
 
 @lru_cache(maxsize=64)  # one transaction has one time, which goes into many columns
 def to_text(value: datetime) -> str:
-    """Write an aware UTC datetime so that text sorts as time does."""
+    """Return an aware UTC datetime as text that sorts as time does."""
     return value.isoformat("T", "microseconds")[:26] + "Z"
 
 
-def from_text(text: str) -> datetime:
-    """Read what `to_text` wrote."""
-    return datetime.fromisoformat(text)
+def _moment(value: StoreTime, now: datetime) -> datetime:
+    return now + timedelta(seconds=value.offset) if value.offset else now
+
+
+def _keep(kept: Kept, value: Any) -> int:
+    kept.append(value)
+    return len(kept) - 1
+
+
+def _text_changes(changes: dict[str, Any]) -> Callable[[Document], None]:
+    """Return the function that changes a document which becomes text at once: without copies."""
+    if all(map(str.isidentifier, changes)):  # plain names: nothing to split or to check
+        return methodcaller("update", changes)
+    return compile_changes(changes)
 
 
 @lru_cache(maxsize=256)
@@ -114,11 +127,11 @@ class Table:
         ]
 
     def index_name(self, index: Index) -> str:
-        """Name an index after its fields."""
+        """Return the name of an index, made of its fields."""
         return "_".join([self.name, *index.fields])
 
     def unique_fields(self, message: str) -> tuple[str, ...]:
-        """Tell which fields SQLite means in the message of a violated unique index."""
+        """Return the fields that SQLite means in the message of a violated unique index."""
         for index in self._indexes:
             if index.unique and (
                 f"'{self.index_name(index)}'" in message
@@ -146,7 +159,7 @@ class Table:
 
     @staticmethod
     def _partial_where(condition: Condition) -> str:
-        """Write the condition of a partial index, with literals: SQLite compares the text."""
+        """Return the condition of a partial index, with literals: SQLite compares the text."""
         if not (isinstance(condition, Compare) and condition.op == "in"):
             raise TypeError("a partial index needs one `in` comparison")
         return f"{_quoted(condition.path)} IN ({', '.join(map(_literal, condition.value))})"
@@ -154,7 +167,7 @@ class Table:
     # --------------------------------------------------------------------------- documents
 
     def row(self, document: Document, now: datetime) -> tuple[Any, ...]:
-        """Take a document apart into the values of a row; uses the document up."""
+        """Return the values of a document's row; takes them out of the document."""
         values: list[Any] = []
         for name, kind in self.kinds.items():
             value = document.get(name)
@@ -166,13 +179,22 @@ class Table:
         values.append(dump_document(document))
         return tuple(values)
 
-    def document(self, row: Sequence[Any], start: int = 0) -> Document:
-        """Put a row together again."""
-        document = load_document(row[-1])
-        for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
-            if value is not None:
-                document[name] = from_text(value) if kind == "time" else value
-        return document
+    def documents(
+        self,
+        rows: Iterable[Sequence[Any]],
+        start: int = 0,
+        selection: Mapping[str, bool] | None = None,
+    ) -> list[Document]:
+        """Return the documents of rows, whose columns begin with number `start`."""
+        documents = []
+        for row in rows:
+            document = load_document(row[-1])
+            for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
+                if value is not None:
+                    document[name] = datetime.fromisoformat(value) if kind == "time" else value
+            # nothing else refers to the document, so without a selection it need not be copied
+            documents.append(select(document, selection) if selection else document)
+        return documents
 
     def _column_value(self, name: str, kind: str, value: Any, now: datetime) -> Any:
         bound = self._bind(kind, value, now)
@@ -188,9 +210,9 @@ class Table:
         """Compile the insertion of one document."""
         return self._insert, list(self.row(document, now))
 
-    def find(self, find: Find, now: datetime, keep: Keep) -> Sql:
-        """Compile a `Find`; its rows are for `document`."""
-        where, params = self.where(find.where, now, keep)
+    def find(self, find: Find, now: datetime, kept: Kept) -> Sql:
+        """Compile a `Find`; its rows are for `documents`."""
+        where, params = self.where(find.where, now, kept)
         order = self._order(find.order)
         sql = f"SELECT {self._columns} FROM {self._table} WHERE {where} ORDER BY {order}"
         if find.limit is not None:
@@ -198,57 +220,66 @@ class Table:
             params.append(find.limit)
         return sql, params
 
-    def page(self, where: Condition, after: int, size: int, now: datetime, keep: Keep) -> Sql:
-        """Compile one page of a stream: rows are ``seq`` and what `document` takes from 1 on."""
-        condition, params = self.where(where, now, keep)
+    def page(self, where: Condition, after: int, size: int, now: datetime, kept: Kept) -> Sql:
+        """Compile one page of a stream: rows are ``seq`` and, from 1 on, for `documents`."""
+        condition, params = self.where(where, now, kept)
         rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE {condition}"
         return f"{rows} AND seq > ? ORDER BY seq LIMIT ?", [*params, after, size]
 
-    def count(self, count: Count, now: datetime, keep: Keep) -> Sql:
+    def count(self, count: Count, now: datetime, kept: Kept) -> Sql:
         """Compile a `Count`."""
-        where, params = self.where(count.where, now, keep)
+        where, params = self.where(count.where, now, kept)
         return f"SELECT count(*) FROM {self._table} WHERE {where}", params
 
-    def delete(self, delete: Delete, now: datetime, keep: Keep) -> Sql:
+    def delete(self, delete: Delete, now: datetime, kept: Kept) -> Sql:
         """Compile a `Delete`."""
-        where, params = self.where(delete.where, now, keep)
+        where, params = self.where(delete.where, now, kept)
         return f"DELETE FROM {self._table} WHERE {where}", params
 
-    def update(self, update: Update, now: datetime, keep: Keep) -> Sql:
+    def update(self, update: Update, now: datetime, kept: Kept) -> Sql:
         """Compile an `Update`."""
-        sets, values = self._assignments(update.changes, now, keep)
-        where, params = self.where(update.where, now, keep)
+        sets, values = self._assignments(update.changes, now, kept)
+        where, params = self.where(update.where, now, kept)
         return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
 
-    def chosen(self, take: Take, now: datetime, keep: Keep) -> Sql:
-        """Compile the first half of a `Take`: rows are ``seq`` and what `document` takes from 1 on.
+    def chosen(self, take: Take, now: datetime, kept: Kept) -> Sql:
+        """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
 
         SQLite does this and `change` in half the time of one UPDATE with a subquery and RETURNING.
         """
-        where, params = self.where(take.where, now, keep)
+        where, params = self.where(take.where, now, kept)
         return (
             f"SELECT seq, {self._columns} FROM {self._table} "
             f"WHERE {where} ORDER BY {self._order(take.order)} LIMIT ?"
         ), [*params, -1 if take.limit is None else take.limit]
 
     def change(
-        self, changes: Mapping[str, Any], now: datetime, keep: Keep
+        self, changes: Mapping[str, Any], now: datetime, kept: Kept
     ) -> tuple[str, list[Any]]:
         """Compile the other half: the parameters still lack the ``seq`` of the row."""
-        sets, values = self._assignments(changes, now, keep)
+        sets, values = self._assignments(changes, now, kept)
         return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values
 
-    def changed(self, document: Document, changes: Mapping[str, Any], now: datetime) -> Document:
-        """Do to a document what `change` does to its row, which has refused what cannot be set."""
-        rest = {}
-        for path, value in changes.items():
-            if path in self.kinds:
-                document[path] = value.at(now) if value.__class__ is StoreTime else value
-            else:
-                rest[path] = value
-        if rest:
-            apply_changes(document, rest)
-        return document
+    def changed(
+        self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: datetime
+    ) -> list[Document]:
+        """Return the documents of the rows that `chosen` found, as `change` has changed them.
+
+        What cannot be set was refused by `change`.
+        """
+        columns = {
+            path: _moment(value, now) if value.__class__ is StoreTime else value
+            for path, value in changes.items()
+            if path in self.kinds
+        }
+        rest = {path: value for path, value in changes.items() if path not in columns}
+        documents = self.documents(rows, 1)
+        change = compile_changes(rest) if rest else None
+        for document in documents:
+            document.update(columns)
+            if change is not None:
+                change(document)
+        return documents
 
     def _order(self, names: tuple[str, ...]) -> str:
         for name in names:
@@ -258,7 +289,7 @@ class Table:
                 )
         return ", ".join([*map(_quoted, names), "seq"])
 
-    def _assignments(self, changes: Mapping[str, Any], now: datetime, keep: Keep) -> Sql:
+    def _assignments(self, changes: Mapping[str, Any], now: datetime, kept: Kept) -> Sql:
         columns: dict[str, Any] = {}
         rest: dict[str, Any] = {}
         for path, value in changes.items():
@@ -280,33 +311,33 @@ class Table:
         params = list(columns.values())
         if rest:
             sets.append(f"doc = {SET}(?, doc)")
-            params.append(keep(rest))
+            params.append(_keep(kept, _text_changes(rest)))
         # an update without changes still counts its matches
         return (", ".join(sets) if sets else "seq = seq"), params
 
     # -------------------------------------------------------------------------- conditions
 
-    def where(self, condition: Condition, now: datetime, keep: Keep) -> Sql:
+    def where(self, condition: Condition, now: datetime, kept: Kept) -> Sql:
         """Compile a condition."""
         if isinstance(condition, Compare):
             if condition.op == "in":
                 for partial, text in self._partial:
                     if condition == partial:
                         return text, []
-            return self._compare(condition, now, keep)
+            return self._compare(condition, now, kept)
         if isinstance(condition, And):
-            return self._joined(" AND ", condition.conditions, "1", now, keep)
+            return self._joined(" AND ", condition.conditions, "1", now, kept)
         if isinstance(condition, Or):
-            return self._joined(" OR ", condition.conditions, "0", now, keep)
+            return self._joined(" OR ", condition.conditions, "0", now, kept)
         assert_never(condition)
 
     def _joined(
-        self, word: str, conditions: tuple[Condition, ...], empty: str, now: datetime, keep: Keep
+        self, word: str, conditions: tuple[Condition, ...], empty: str, now: datetime, kept: Kept
     ) -> Sql:
         texts: list[str] = []
         params: list[Any] = []
         for condition in conditions:
-            text, values = self.where(condition, now, keep)
+            text, values = self.where(condition, now, kept)
             texts.append(text)
             params += values
         if not texts:
@@ -314,11 +345,11 @@ class Table:
         joined = word.join(texts)
         return (joined if word == " AND " else f"({joined})"), params
 
-    def _compare(self, compare: Compare, now: datetime, keep: Keep) -> Sql:
+    def _compare(self, compare: Compare, now: datetime, kept: Kept) -> Sql:
         root, _, rest = compare.path.partition(".")
         kind = self.kinds.get(root)
         if kind is None:
-            return f"{MATCH}(?, doc)", [keep(compile_condition(compare))]
+            return f"{MATCH}(?, doc)", [_keep(kept, compile_condition(compare))]
         if rest:  # a declared field holds no document, so there is nothing at that path
             return ("1" if matches({}, compare) else "0"), []
         column, value = _quoted(root), compare.value
@@ -338,7 +369,7 @@ class Table:
                     return ("1" if value else "0"), []
                 there = f"({column} IS NOT NULL OR {MATCH}(?, doc))"
                 return there if value else f"NOT {there}", [
-                    keep(compile_condition(Compare(root, "exists", True)))
+                    _keep(kept, compile_condition(Compare(root, "exists", True)))
                 ]
             case "gt" | "gte" | "lt" | "lte":
                 return self._ordered(column, kind, compare.op, value, now)
@@ -353,7 +384,7 @@ class Table:
 
     def _among(self, column: str, kind: str, values: tuple[Any, ...], now: datetime) -> Sql:
         bound = [b for v in values if (b := self._bind(kind, v, now)) is not None]
-        if len(bound) > _MANY and kind != "bytes":
+        if len(bound) > _MAX_PARAMETERS and kind != "bytes":
             text, params = f"{column} IN (SELECT value FROM json_each(?))", [json.dumps(bound)]
         else:
             text, params = f"{column} IN ({', '.join('?' * len(bound))})", bound
@@ -375,7 +406,7 @@ class Table:
         return f"({column} {sign} ? AND {column} < '')", [bound]
 
     def _bind(self, kind: str, value: Any, now: datetime) -> Any:
-        """Answer what stands for a value in such a column; None if it cannot stand there."""
+        """Return what stands for a value in such a column; None if no such column can hold it."""
         if kind == "key":
             if value.__class__ is str or value.__class__ is int:
                 return value
@@ -383,6 +414,6 @@ class Table:
             return value if isinstance(value, float) and value == value else None  # noqa: PLR0124
         if kind == "time":
             if value.__class__ is StoreTime:
-                value = value.at(now)
+                value = _moment(value, now)
             return to_text(value) if isinstance(value, datetime) else None
         return value if isinstance(value, bytes) else None

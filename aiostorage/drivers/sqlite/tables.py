@@ -1,4 +1,4 @@
-"""Whose file it is, and what is in it."""
+"""The tables of a file: created in a new one, checked in an old one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ APPLICATION_ID: Final = 0x61696F73
 
 
 def prepare(connection: Connection, path: Path, version: int, tables: Iterable[Table]) -> None:
-    """Create the tables of a new file, check those of an old one.
+    """Create the tables of a new file; check those of an old one.
 
     Raises
     ------
@@ -31,7 +31,9 @@ def prepare(connection: Connection, path: Path, version: int, tables: Iterable[T
     """
     if sqlite3.sqlite_version_info < (3, 35):
         raise ConfigurationError(f"SQLite 3.35 or newer is needed, not {sqlite3.sqlite_version}")
-    connection.execute("BEGIN")  # one look: somebody may be making the tables just now
+    connection.execute(
+        "BEGIN"
+    )  # one snapshot: another process may be creating the tables right now
     try:
         if _recognised(connection, path, version):
             return
@@ -45,7 +47,7 @@ def prepare(connection: Connection, path: Path, version: int, tables: Iterable[T
         )
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _recognised(connection, path, version):  # nobody was faster
+        if not _recognised(connection, path, version):  # no other process was faster
             for table in tables:
                 for statement in table.schema():
                     connection.execute(statement)

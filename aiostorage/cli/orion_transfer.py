@@ -1,4 +1,4 @@
-"""``aiostorage import-orion`` and ``export-orion``: coming over from Oríon, and going back."""
+"""``aiostorage import-orion`` and ``export-orion``: copies from Oríon's databases and to them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import debug_option
-from aiostorage.cli.summary import open_existing
 from aiostorage.cli.text import plural, span
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import open_storage
-from aiostorage.orion.import_export import (
-    Counts,
+from aiostorage.orion import (
     Progress,
+    TransferCounts,
     export_orion,
     import_orion,
     is_url,
@@ -31,8 +31,8 @@ from aiostorage.orion.import_export import (
 
 __all__ = ["export_command", "import_command"]
 
-QUIET: Final = 5.0
-"""Seconds between two lines about one collection where there is no terminal."""
+LINE_INTERVAL: Final = 5.0
+"""Seconds between two lines about one collection, where there is no terminal."""
 
 _NOUNS: Final = {
     "experiments": "experiment",
@@ -51,7 +51,7 @@ class _Source(click.Path):
         super().__init__(exists=True, dir_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Leave a URL as it is; check a path."""
+        """Return a URL unchanged, and a path if there is such a file."""
         return value if is_url(value) else super().convert(value, param, ctx)
 
 
@@ -59,7 +59,7 @@ class _Source(click.Path):
 @click.argument("source", type=_Source())
 @click.argument("dest")
 @click.option(
-    "--overwrite", is_flag=True, help="Replace experiments that are there but differ, as a whole."
+    "--overwrite", is_flag=True, help="Replace experiments that exist but differ, as a whole."
 )
 @click.option(
     "--state-codec",
@@ -73,17 +73,17 @@ def import_command(source: Path | str, dest: str, overwrite: bool, state_codec: 
     """Copy a PickledDB file or a MongoDB database of Oríon into a storage.
 
     SOURCE is the file, or the URL of the database with its name: mongodb://localhost/orion. It is
-    left as it is. It is read by unpickling it (of a database, the states of the algorithms), which
-    runs code that it contains: it has to come from people you trust. DEST is for example
-    sqlite:///tune.db. Run the command again after an interruption, and it goes on. Nothing that is
-    in DEST is changed: what is there and differs is refused.
+    not changed. The file, or the algorithm states in the database, are unpickled, which runs code
+    that they contain: import only from sources that you trust. DEST is for example
+    sqlite:///tune.db. Run the command again after an interruption, and it continues. Nothing that
+    is in DEST is changed: the command refuses to import what exists there and differs.
     """
     if dest.partition("://")[0].lower() == "memory":
         raise ConfigurationError("a storage in memory ends with its process: nothing would be left")
-    # opened by its first call, when the source is known to be good
+    # The first call opens it. By then the source has been read and checked.
     storage = open_storage(dest, state_codec=state_codec)
 
-    async def copy(report: Callable[[Progress], None]) -> Counts:
+    async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):
             return await import_orion(source, storage, overwrite=overwrite, progress=report)
 
@@ -93,10 +93,10 @@ def import_command(source: Path | str, dest: str, overwrite: bool, state_codec: 
 @click.command("export-orion")
 @click.argument("source")
 @click.argument("dest", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--overwrite", is_flag=True, help="Replace DEST if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace DEST if it exists.")
 @debug_option
 def export_command(source: str, dest: Path, overwrite: bool) -> None:
-    """Copy a storage into a PickledDB file, for Oríon to carry on there.
+    """Copy a storage into a PickledDB file, with which Oríon can continue.
 
     SOURCE is for example sqlite:///tune.db or mongodb://localhost/tune.
     Pickled algorithm states in SOURCE are unpickled, which runs code that they contain. DEST gets
@@ -104,7 +104,7 @@ def export_command(source: str, dest: Path, overwrite: bool) -> None:
     """
     storage = open_existing(source, state_codec="pickle")
 
-    async def copy(report: Callable[[Progress], None]) -> Counts:
+    async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):
             return await export_orion(storage, dest, overwrite=overwrite, progress=report)
 
@@ -112,35 +112,35 @@ def export_command(source: str, dest: Path, overwrite: bool) -> None:
 
 
 def _run(
-    copy: Callable[[Callable[[Progress], None]], Awaitable[Counts]], source: str, dest: str
+    copy: Callable[[Callable[[Progress], None]], Awaitable[TransferCounts]], source: str, dest: str
 ) -> None:
     console = Console(highlight=False)
     started = time.monotonic()
-    with _Bars(console) if console.is_terminal else _Lines() as display:
+    with _ProgressBars(console) if console.is_terminal else _ProgressLines() as display:
         counts = anyio.run(copy, display.update)
     seconds = span(time.monotonic() - started)
-    click.echo(f"{_summary(counts)}; from {source} to {dest} in {seconds}")
+    click.echo(f"{_summary_line(counts)}; from {source} to {dest} in {seconds}")
 
 
-def _summary(counts: Counts) -> str:
-    """Write all counts in one line: what was copied, even if nothing, and what else there was."""
+def _summary_line(counts: TransferCounts) -> str:
+    """Return all counts in one line. What was copied is always named, other counts unless zero."""
     parts = []
-    for verdict, words in (
+    for outcome, words in (
         ("copied", "copied"),
         ("replaced", "replaced"),
         ("present", "already there:"),
     ):
-        numbers = {name: getattr(getattr(counts, name), verdict) for name in _NOUNS}
-        if verdict == "copied" or any(numbers.values()):
-            listed = [plural(number, _NOUNS[name]) for name, number in numbers.items()]
-            parts.append(f"{words} {', '.join(listed)}")
+        numbers = {name: getattr(getattr(counts, name), outcome) for name in _NOUNS}
+        if outcome == "copied" or any(numbers.values()):
+            phrases = [plural(number, _NOUNS[name]) for name, number in numbers.items()]
+            parts.append(f"{words} {', '.join(phrases)}")
     if counts.orphans:
         parts.append(f"left out {plural(counts.orphans, 'trial')} of no experiment")
     return "; ".join(parts)
 
 
-class _Lines:
-    """Tells a log how far a transfer has come."""
+class _ProgressLines:
+    """The progress of a transfer as lines, for a log."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -157,15 +157,15 @@ class _Lines:
         pass
 
     def update(self, progress: Progress) -> None:
-        """Print a line when a collection is done, and now and then before."""
+        """Print a line when a collection is done, and at intervals before that."""
         now = time.monotonic()
-        if progress.done == progress.total or now - self._last >= QUIET:
+        if progress.done == progress.total or now - self._last >= LINE_INTERVAL:
             self._last = now
             click.echo(f"{progress.collection}: {progress.done:,} of {progress.total:,}")
 
 
-class _Bars:
-    """Shows on a terminal how far a transfer has come."""
+class _ProgressBars:
+    """The progress of a transfer as bars, for a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(

@@ -1,76 +1,37 @@
 from __future__ import annotations
 
-import contextlib
-import enum
-import json
 import math
-import re
-import sqlite3
 import subprocess
 import sys
 import types
 import uuid
-from collections import ChainMap, OrderedDict, UserDict, defaultdict, namedtuple
+from collections import ChainMap, OrderedDict, UserDict, defaultdict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePosixPath
-from pprint import pformat
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import given
 
-from aiostorage._core.document_json import dump_document, load_document
 from aiostorage._core.normalise import MAX_DEPTH, join_path, normalise, to_utc
 from aiostorage.errors import EncodingError
-
-NOON = datetime(2024, 2, 29, 12, 0, 0, 1, tzinfo=UTC)
-
-# What looks like our tags, and what looks like what looks like them.
-texts = st.text(max_size=8) | st.sampled_from(
-    ["$date", "$bytes", "$float", "$escape", "$", "a.b", "", "\0", '"$', '{"$date":"', "nan", "\\"]
+from tests.unit.plain_documents import NOON, nested, same, values
+from tests.unit.subclasses import (
+    Blob,
+    Colour,
+    Moment,
+    Number,
+    OldColour,
+    Plain,
+    Point,
+    Ratio,
+    Row,
+    named,
 )
-moments = st.datetimes(timezones=st.just(UTC))
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats()
-    | texts
-    | st.binary(max_size=8)
-    | moments
-)
-values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=20,
-)
-documents = st.dictionaries(texts, values, max_size=5)
-
-
-def named(value: object) -> str:
-    """Name a test the same in every process: without addresses, and sets in order."""
-    text = " ".join(pformat(value, width=1, sort_dicts=False).split())
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
-
-
-def same(left: Any, right: Any) -> bool:
-    """Equal in every type, sign and order, with nan equal to nan."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, dict):
-        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, float):
-        return repr(left) == repr(right)
-    if isinstance(left, datetime):
-        return left == right and left.tzinfo is right.tzinfo is UTC
-    return bool(left == right)
 
 
 def containers(value: Any) -> set[int]:
@@ -79,13 +40,6 @@ def containers(value: Any) -> set[int]:
     if isinstance(value, list):
         return {id(value)}.union(*map(containers, value))
     return set()
-
-
-def nested(levels: int) -> Any:
-    value: Any = []
-    for number in range(levels - 1):
-        value = {"a": value} if number % 2 else [value]
-    return value
 
 
 def refusal(value: Any, path: str = "") -> EncodingError:
@@ -109,41 +63,6 @@ def test_one_container_in_two_places_becomes_two() -> None:
     fresh = normalise({"a": inner, "b": inner})
     assert fresh == {"a": [1], "b": [1]}
     assert fresh["a"] is not fresh["b"]
-
-
-class Colour(enum.StrEnum):
-    RED = "red"
-
-
-class OldColour(str, enum.Enum):  # noqa: UP042 -- its str() is another one
-    RED = "red"
-
-
-class Number(enum.IntEnum):
-    ONE = 1
-
-
-class Plain(enum.Enum):
-    THING = 1
-
-
-class Ratio(float):
-    pass
-
-
-class Blob(bytes):
-    pass
-
-
-class Row(list[Any]):
-    pass
-
-
-class Moment(datetime):
-    pass
-
-
-Point = namedtuple("Point", "x y")  # noqa: PYI024 -- any will do
 
 
 @pytest.mark.parametrize(
@@ -312,7 +231,6 @@ def test_a_key_that_is_no_str_is_refused(key: Any) -> None:
 def test_depth_is_limited() -> None:
     deepest = nested(MAX_DEPTH)
     assert same(normalise(deepest), deepest)
-    assert same(load_document(dump_document({"a": deepest})), {"a": deepest})
     error = refusal(nested(MAX_DEPTH + 1))
     assert "nested deeper than 100 levels" in str(error)
 
@@ -355,107 +273,10 @@ def test_join_path() -> None:
     assert join_path(join_path(join_path("", "params"), 2), "value") == "params[2].value"
 
 
-# ------------------------------------------------------------------------------------- JSON
-
-
-def no_constants(name: str) -> NoReturn:
-    raise AssertionError(name)
-
-
-@given(documents)
-@example({})
-@example({"$date": "2024-01-01"})
-@example({"a": {"$date": NOON}})
-@example({"a": {"$escape": {"$escape": {"$float": math.nan}}}})
-@example({"a": {"$escape": 1}, "b": NOON})
-@example({"a": {"$date": "2024-01-01", "x": NOON}, "b": NOON})
-@example({"a": {"$gt": 1}, "b": math.inf})
-@example({"a": -0.0, "b": 1.0, "c": 1, "d": 5e-324, "e": 1e22, "f": 2**63 - 1, "g": -(2**63)})
-@example({"a.b": {"": "\0", "\0": '{"$date":"x"}'}, "x": '"$escape"'})
-@example({"a": b"", "b": b"\0\xff", "c": datetime.min.replace(tzinfo=UTC)})
-def test_json_text_holds_documents_exactly(document: dict[str, Any]) -> None:
-    text = dump_document(document)
-    assert same(load_document(text), document)
-    assert isinstance(json.loads(text, parse_constant=no_constants), dict)
-
-
-@given(documents)
-def test_sqlite_can_read_the_text(document: dict[str, Any]) -> None:
-    connection = sqlite3.connect(":memory:")
-    try:
-        [[valid, again]] = connection.execute(
-            "SELECT json_valid(doc), json(doc) FROM (SELECT ? AS doc)", [dump_document(document)]
-        )
-    finally:
-        connection.close()
-    assert valid == 1
-    assert same(load_document(again), document)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (NOON, '{"$date":"2024-02-29T12:00:00.000001+00:00"}'),
-        (NOON.replace(microsecond=0), '{"$date":"2024-02-29T12:00:00.000000+00:00"}'),
-        (b"\0\1\2", '{"$bytes":"AAEC"}'),
-        (math.nan, '{"$float":"nan"}'),
-        (-math.inf, '{"$float":"-inf"}'),
-        ({"$date": 1}, '{"$escape":{"$date":1}}'),
-        ({"$escape": {}}, '{"$escape":{"$escape":{}}}'),
-        ({"$date": 1, "x": 1}, '{"$date":1,"x":1}'),
-        ({"$gt": 1}, '{"$gt":1}'),
-        ([1, 1.0, -0.0, 1e22], "[1,1.0,-0.0,1e+22]"),
-        ("žluť 🐎\0", '"žluť 🐎\\u0000"'),
-        ([None, True, {}], "[null,true,{}]"),
-    ],
-)
-def test_the_text_is_what_is_documented(value: Any, text: str) -> None:
-    assert dump_document({"x": value}) == f'{{"x":{text}}}'
-    assert same(load_document(f'{{"x":{text}}}'), {"x": value})
-
-
-def test_a_person_may_edit_the_text() -> None:
-    text = '{ "at" : { "$date" : "2024-02-29T13:00:00.000001+01:00" }, "$escape": 1 }'
-    assert same(load_document(text), {"at": NOON, "$escape": 1})
-    text = '{ "x" : { "$escape" : { "$date" : 1 } }, "at": {"$date": "2024-02-29 12:00:00.000001"}}'
-    assert same(load_document(text), {"x": {"$date": 1}, "at": NOON})
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "{", "[]", "1", "null", '"a"', "{} {}", '{"a":NaN}', '{"a":-Infinity}', "nonsense"),
-        *('{"$date":1}', '{"a":{"$date":"yesterday"}}', '{"a":{"$date":null}}'),
-        '{"a":{"$date":"0001-01-01T00:00:00+01:00"}}',
-        *('{"a":{"$bytes":"A"}}', '{"a":{"$bytes":"é"}}', '{"a":{"$bytes":[]}}'),
-        *('{"a":{"$float":"1"}}', '{"a":{"$float":[]}}', '{"a":{"$escape":[]}}'),
-        '{"a":{"$escape":{"b":{"$float":0}}}}',
-        *('{"a":' + "[" * 100_000, '{"a":' + "1" * 5000 + "}"),
-    ],
-    ids=lambda text: text[:40],
-)
-def test_other_text_is_refused(text: str) -> None:
-    with pytest.raises(EncodingError):
-        load_document(text)
-
-
-@given(documents, st.data())
-def test_damaged_text_gives_one_error(document: dict[str, Any], data: st.DataObject) -> None:
-    text = dump_document(document)
-    cut = data.draw(st.integers(0, len(text)))
-    with contextlib.suppress(EncodingError):
-        load_document(text[:cut] + data.draw(st.text(max_size=3)) + text[cut + 1 :])
-
-
-def test_only_normalised_documents_are_written() -> None:
-    with pytest.raises(TypeError, match="object in a document that is not normalised"):
-        dump_document({"a": object()})
-
-
 def test_numpy_is_not_imported() -> None:
     code = (
-        "import sys, aiostorage._core.normalise as codec, aiostorage._core.state as state;"
-        "codec.normalise({'a': [1, 0.5]}); state.MsgpackCodec().encode({'a': (1, 2**70)});"
+        "import sys, aiostorage._core.normalise as module, aiostorage._core.state as state;"
+        "module.normalise({'a': [1, 0.5]}); state.MsgpackCodec().encode({'a': (1, 2**70)});"
         "sys.exit('numpy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,94 @@
+"""Compensations: operations that take back what a call did whose caller never got the answer.
+
+A reservation may have happened although its caller was cancelled or its answer was lost. Then it
+holds a trial that no worker knows of. The compensation releases the trial again: at once if the
+engine answers, else before the next call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiostorage._core.cancellation import clean_up
+from aiostorage._core.retry import RetryPolicy, retrying
+from aiostorage.errors import AioStorageError, TemporaryBackendError
+from aiostorage.operations import Operation
+from aiostorage.protocols import Driver
+
+__all__ = ["Compensations"]
+
+log = logging.getLogger("aiostorage")
+
+LAST_ATTEMPT_TIMEOUT: Final = 1.0
+"""Seconds for one last attempt, when the engine has not answered or the storage closes."""
+
+
+class Compensations:
+    """Compensations that are still to be carried out, on one engine.
+
+    Parameters
+    ----------
+    driver
+        The engine.
+    policy
+        How often and how long to try.
+    """
+
+    def __init__(self, driver: Driver, policy: RetryPolicy) -> None:
+        self._driver = driver
+        self._policy = policy
+        self.pending: list[tuple[Operation[Any], ...]] = []
+
+    async def compensate(
+        self, operations: Sequence[Operation[Any]], error: BaseException, seconds: float, what: str
+    ) -> None:
+        """Take back what a failed call may have done; on failure, the next call does it.
+
+        Parameters
+        ----------
+        operations
+            What takes it back, all or none.
+        error
+            Why the call failed. After a `TemporaryBackendError` the engine has not answered for as
+            long as the policy allows, so there is only one more attempt.
+        seconds
+            How long this may take.
+        what
+            Names the compensation in the log.
+        """
+        self.pending.append(tuple(operations))
+        if isinstance(error, TemporaryBackendError):
+            await clean_up(min(LAST_ATTEMPT_TIMEOUT, seconds), self.carry_out, what)
+        else:
+            await clean_up(seconds, self._carry_out_with_retries, what)
+
+    async def carry_out(self) -> None:
+        """Carry out all that is pending; what fails temporarily stays pending.
+
+        Raises
+        ------
+        TemporaryBackendError
+            The engine did not answer.
+        """
+        while self.pending:
+            operations = self.pending.pop()
+            try:
+                await self._driver.transact(operations)
+            except BaseException as error:
+                if isinstance(error, AioStorageError) and not isinstance(
+                    error, TemporaryBackendError
+                ):
+                    log.warning("a compensation failed for good: %s", error)
+                    continue
+                self.pending.append(operations)
+                raise
+
+    async def close(self) -> None:
+        """Make a last attempt at what is pending."""
+        if self.pending:
+            await clean_up(LAST_ATTEMPT_TIMEOUT, self.carry_out, "the last compensations")
+
+    async def _carry_out_with_retries(self) -> None:
+        await retrying(self._policy, lambda _: self.carry_out())

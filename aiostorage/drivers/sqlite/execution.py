@@ -1,0 +1,160 @@
+"""Operations carried out on a connection, in its thread: one by one, or a group in one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.errors import DuplicateKeyError
+from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Take, Update
+
+__all__ = ["Job", "Tables", "commit", "page", "read", "run"]
+
+Tables = Mapping[str, Table]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Operations that happen all or none, and the future of the caller that waits for them."""
+
+    operations: Sequence[Operation[Any]]
+    future: asyncio.Future[Any]
+    single: bool = False
+    results: list[Any] | None = None
+    error: BaseException | None = None
+
+
+def commit(
+    connection: Connection, tables: Tables, jobs: Sequence[Job], clock: Callable[[], datetime]
+) -> None:
+    """Carry out jobs in one transaction, each in its own savepoint, and note what became of them.
+
+    A job whose caller was cancelled before the transaction began is left out.
+    """
+    try:
+        connection.statement("BEGIN IMMEDIATE")
+        now = clock()
+        for job in jobs:
+            if not job.future.cancelled():
+                _carry_out(connection, tables, job, now)
+        connection.statement("COMMIT")
+    finally:
+        connection.back_out()
+
+
+def _carry_out(connection: Connection, tables: Tables, job: Job, now: datetime) -> None:
+    # one statement is atomic by itself
+    savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
+    try:
+        if savepoint:
+            connection.statement("SAVEPOINT job")
+        job.results = [run(connection, tables, operation, now) for operation in job.operations]
+    except Exception as error:
+        if not connection.in_transaction:  # SQLite gave up the whole transaction
+            raise
+        job.error = error
+        if savepoint:
+            connection.statement("ROLLBACK TO job")
+    finally:
+        if savepoint and connection.in_transaction:
+            connection.statement("RELEASE job")
+
+
+def _is_one_statement(operation: Operation[Any]) -> bool:
+    """Return whether one statement does all the writing: SQLite makes it atomic by itself."""
+    match operation:
+        case Insert(documents=documents):
+            return len(documents) == 1
+        case Take(limit=limit):
+            return limit == 1
+        case _:
+            return True
+
+
+def run(connection: Connection, tables: Tables, operation: Operation[Any], now: datetime) -> Any:
+    """Carry out one operation; the transaction, if it needs one, is open."""
+    table, kept = tables[operation.collection], connection.kept
+    try:
+        match operation:
+            case Take():
+                return _take(connection, table, operation, now)
+            case Update():
+                return connection.statement(*table.update(operation, now, kept)).rowcount
+            case Insert():
+                return _insert(connection, table, operation, now)
+            case Find():
+                # all rows at once: an open cursor would keep the read transaction open
+                rows = connection.statement(*table.find(operation, now, kept)).fetchall()
+                return table.documents(rows, selection=operation.selection)
+            case Count():
+                return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
+            case Delete():
+                return connection.statement(*table.delete(operation, now, kept)).rowcount
+            case _:
+                raise TypeError(f"unknown operation {operation!r}")
+    except sqlite3.IntegrityError as error:
+        raise _duplicate(table, error, {}) from error
+    except sqlite3.OperationalError as error:
+        raise connection.cause_of(error) from error
+    finally:
+        if kept:
+            kept.clear()
+
+
+def read(
+    connection: Connection,
+    tables: Tables,
+    operation: Operation[Any],
+    clock: Callable[[], datetime],
+) -> Any:
+    """Carry out one operation that only reads, at the time of the clock."""
+    return run(connection, tables, operation, clock())
+
+
+def page(
+    connection: Connection, table: Table, find: Find, *, after: int, size: int, now: datetime
+) -> tuple[list[Document], int | None]:
+    """Return a page of documents, and the cursor for the next one."""
+    kept = connection.kept
+    try:
+        sql = table.page(find.where, after, size, now, kept)
+        rows = connection.statement(*sql).fetchall()
+    except sqlite3.OperationalError as error:
+        raise connection.cause_of(error) from error
+    finally:
+        kept.clear()
+    documents = table.documents(rows, 1, find.selection)
+    return documents, (rows[-1][0] if len(rows) == size else None)
+
+
+def _insert(connection: Connection, table: Table, insert: Insert, now: datetime) -> None:
+    for document in insert.documents:
+        try:
+            # a copy is taken apart: if the transaction is retried, it needs the document again
+            connection.statement(*table.insert(dict(document), now))
+        except sqlite3.IntegrityError as error:
+            raise _duplicate(table, error, document) from error
+
+
+def _take(connection: Connection, table: Table, take: Take, now: datetime) -> list[Document]:
+    chosen = table.chosen(take, now, connection.kept)
+    change, values = table.change(take.changes, now, connection.kept)
+    rows = connection.statement(*chosen).fetchall()
+    for row in rows:
+        connection.statement(change, (*values, row[0]))
+    return table.changed(rows, take.changes, now)
+
+
+def _duplicate(table: Table, error: sqlite3.IntegrityError, document: Document) -> Exception:
+    """Return our error for a violated unique index."""
+    fields = table.unique_fields(str(error))
+    if not fields:
+        return error
+    values = tuple(document.get(name) for name in fields) if document else ()
+    return DuplicateKeyError(collection=table.name, fields=fields, values=values)

@@ -1,0 +1,81 @@
+"""The options in Oríon's configuration, and the storage that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orion.core
+
+from aiostorage.errors import ConfigurationError
+from aiostorage.factory import setup_storage
+from aiostorage.sync.facade import SyncStorage
+
+__all__ = ["shared_storage", "storage_options"]
+
+LOST_AFTER_HEARTBEATS: Final = 5
+"""The number of Oríon's heartbeats without one after which a reserved trial counts as lost."""
+
+_shared: dict[Any, SyncStorage] = {}
+
+
+def storage_options(
+    database: Mapping[str, Any] | None = None, url: str | None = None, **options: Any
+) -> dict[str, Any]:
+    """Return the options of a storage, with the defaults that Oríon needs.
+
+    Parameters
+    ----------
+    database
+        What stands under ``storage.database`` in Oríon's configuration: ``url`` and options, and
+        what Oríon adds for its own databases.
+    url
+        The URL, if it is not in `database`.
+    options
+        Further options, which take precedence.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no URL.
+    """
+    given = dict(database or {})
+    host = given.pop("host", None)
+    for key in ("type", "port"):  # Oríon adds defaults for its own databases
+        given.pop(key, None)
+    name = given.pop("name", None)
+    url = url or given.pop("url", None) or (host if "://" in str(host or "") else None)
+    if url is None:
+        raise ConfigurationError(
+            "which storage? write `storage: {type: aiostorage, database: {url: "
+            "sqlite:///tune.db}}` into Oríon's configuration, or put the URL into "
+            "ORION_DB_ADDRESS"
+        )
+    if name is not None and _needs_database_name(url):
+        given["database"] = name
+    return {
+        "lost_after": float(LOST_AFTER_HEARTBEATS * orion.core.config.worker.heartbeat),
+        "state_codec": "pickle",
+        **given,
+        **options,
+        "url": url,
+    }
+
+
+def shared_storage(options: Mapping[str, Any]) -> SyncStorage:
+    """Return this process's storage with these options; make it if there is none."""
+    key = Path.cwd(), repr(sorted(options.items()))  # a path may be relative
+    storage = _shared.get(key)
+    if storage is None:
+        made = SyncStorage(setup_storage(options), in_running_loop=True)
+        storage = _shared.setdefault(key, made)  # another thread may have been faster
+    return storage
+
+
+def _needs_database_name(url: str) -> bool:
+    """Return whether a URL is that of a server and names no database."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("mongodb", "mongodb+srv"):
+        return False
+    return not rest.partition("?")[0].rpartition("@")[2].partition("/")[2]

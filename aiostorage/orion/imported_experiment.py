@@ -1,0 +1,169 @@
+"""The documents of a database of Oríon's, checked and sorted by experiment for an import.
+
+Nothing here reads or writes a store, and nothing imports Oríon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiostorage._core.documents import document_of
+from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
+from aiostorage.errors import DuplicateKeyError, EncodingError
+from aiostorage.operations import Document
+from aiostorage.orion.references import parent_of
+from aiostorage.trial import Trial
+
+__all__ = ["ImportedExperiment", "imported_benchmarks", "imported_experiments"]
+
+
+@dataclass(slots=True)
+class ImportedExperiment:
+    """An experiment of the source, with everything that belongs to it.
+
+    Parameters
+    ----------
+    uid
+        Its ``_id`` in the source.
+    config
+        Its document, in the form in which it can be stored here.
+    lock
+        The lock record of its algorithm, as it is in the source; empty if there is none.
+    trials
+        Its trials by their ids, in the form in which they can be stored here.
+    """
+
+    uid: Any
+    config: Document
+    lock: Document
+    trials: dict[str, Document] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[Any, int]:
+        """Name and version, which identify an experiment in every store."""
+        return self.config["name"], self.config["version"]
+
+    @property
+    def title(self) -> str:
+        """The name of the experiment in error messages."""
+        return f"experiment {self.config['name']!r} v{self.config['version']}"
+
+    @property
+    def parent(self) -> Any:
+        """The ``_id`` in the source of the experiment that this one was branched from."""
+        return parent_of(self.config)
+
+
+def imported_experiments(
+    documents: Mapping[str, Iterable[Document]],
+) -> tuple[list[ImportedExperiment], int]:
+    """Sort documents by experiment, each parent before the experiments branched from it.
+
+    Documents of older versions of Oríon are brought to the form of the current one: a missing
+    ``version`` is 1, ``algorithms`` is called ``algorithm``, and the `id` of a trial is computed
+    from its params.
+
+    Parameters
+    ----------
+    documents
+        By collection.
+
+    Returns
+    -------
+    tuple
+        The experiments, and the number of trials that belong to none.
+
+    Raises
+    ------
+    EncodingError
+        A document cannot be stored here. The message names it.
+    DuplicateKeyError
+        Two experiments have the same name and version, or two trials of an experiment the same id.
+    """
+    locks = _locks_by_experiment(documents.get(ALGO, ()))
+    experiments: dict[Any, ImportedExperiment] = {}
+    keys = set()
+    for document in documents.get(EXPERIMENTS, ()):
+        uid = document.get("_id")
+        experiment = ImportedExperiment(uid, _storable_experiment(document), locks.get(uid, {}))
+        if experiment.key in keys:
+            raise DuplicateKeyError(
+                f"there are two of {experiment.title}; rename or delete one of them"
+            )
+        keys.add(experiment.key)
+        experiments[uid] = experiment
+    orphans = 0
+    for document in documents.get(TRIALS, ()):
+        owner = experiments.get(document.get("experiment"))
+        if owner is None:
+            orphans += 1
+            continue
+        trial = _storable_trial(document, owner)
+        if trial["id"] in owner.trials:
+            raise DuplicateKeyError(
+                f"{owner.title} has two trials {trial['id']}; delete one of them"
+            )
+        owner.trials[trial["id"]] = trial
+    return _parents_first(experiments), orphans
+
+
+def imported_benchmarks(documents: Mapping[str, Iterable[Document]]) -> list[Document]:
+    """Return the benchmarks in the form in which they can be stored here.
+
+    Raises
+    ------
+    EncodingError
+        A benchmark cannot be stored here. The message names it.
+    """
+    return [
+        _storable(BENCHMARKS, document, f"benchmark {document.get('name')!r}")
+        for document in documents.get(BENCHMARKS, ())
+    ]
+
+
+def _locks_by_experiment(records: Iterable[Document]) -> dict[Any, Document]:
+    locks: dict[Any, Document] = {}
+    for record in records:
+        # `orion db upgrade` adds a second record, an empty one, to a MongoDB that has one.
+        if locks.get(record.get("experiment"), {}).get("state") is None:
+            locks[record.get("experiment")] = record
+    return locks
+
+
+def _storable_experiment(document: Mapping[str, Any]) -> Document:
+    config = {key: value for key, value in document.items() if key != "algorithms"}
+    if config.get("algorithm") is None and "algorithms" in document:
+        config["algorithm"] = document["algorithms"]
+    if config.get("version") is None:
+        config["version"] = 1
+    return _storable(EXPERIMENTS, config, f"experiment {config.get('name')!r}")
+
+
+def _storable_trial(document: Mapping[str, Any], owner: ImportedExperiment) -> Document:
+    title = f"trial {document.get('id') or document.get('_id')!r} of {owner.title}"
+    try:
+        trial = Trial.from_dict(document).to_dict()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EncodingError(f"{title} cannot be read: {error}") from error
+    return _storable(TRIALS, {**trial, "_id": document.get("_id")}, title)
+
+
+def _storable(collection: str, document: Mapping[str, Any], title: str) -> Document:
+    try:
+        return document_of(collection, document)
+    except EncodingError as error:
+        raise EncodingError(f"{title}: {error}", path=error.path) from error
+
+
+def _parents_first(experiments: Mapping[Any, ImportedExperiment]) -> list[ImportedExperiment]:
+    ordered: dict[Any, ImportedExperiment] = {}
+    for experiment in experiments.values():
+        ancestry: dict[Any, ImportedExperiment] = {}  # the experiment, its parent, and so on
+        uid = experiment.uid
+        while uid in experiments and uid not in ordered and uid not in ancestry:
+            ancestry[uid] = experiments[uid]
+            uid = experiments[uid].parent
+        ordered.update(reversed(ancestry.items()))
+    return list(ordered.values())
