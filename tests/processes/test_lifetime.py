@@ -68,9 +68,7 @@ def test_exit_with_an_unclosed_storage(start: Starter, store: Store) -> None:
     assert experiments(store) == ["unclosed"]
 
 
-def test_exit_while_somebody_waits(
-    start: Starter, algorithm: Store, clock: PatientClock
-) -> None:
+def test_exit_while_somebody_waits(start: Starter, algorithm: Store, clock: PatientClock) -> None:
     worker = start(SCRIPT, "unclosed_while_waiting", algorithm.url)
     worker.expect("waits")
     waited = clock.now()

@@ -117,9 +117,7 @@ def run(path: Path, script: str) -> str:
     return out
 
 
-def interrupt(
-    process: Process | subprocess.Popen[str], word: str
-) -> tuple[float, int, str, str]:
+def interrupt(process: Process | subprocess.Popen[str], word: str) -> tuple[float, int, str, str]:
     """Send Ctrl-C when the script says `word`; return how long it took to end, and what it said."""
     assert process.stdout is not None
     line = process.stdout.readline().strip()
