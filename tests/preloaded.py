@@ -180,14 +180,14 @@ class Preloaded:
         theirs: list[int] = []
         if stdin == subprocess.PIPE:
             read, write = os.pipe()
-            pipes[0] = open(write, "w", encoding="utf-8")
+            pipes[0] = os.fdopen(write, "w", encoding="utf-8")
             theirs.append(read)
         else:
             theirs.append(os.open(os.devnull, os.O_RDONLY))
         for number, target in enumerate((subprocess.PIPE, stderr), 1):
             if target == subprocess.PIPE:
                 read, write = os.pipe()
-                pipes[number] = open(read, encoding="utf-8")
+                pipes[number] = os.fdopen(read, encoding="utf-8")
                 theirs.append(write)
             else:
                 theirs.append(os.dup(theirs[1] if target == subprocess.STDOUT else target))

@@ -5,6 +5,7 @@ request asks for, as ``__main__`` and to its last step: the interpreter ends as 
 ends, and its forks with it, when the other end of the socket is closed.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -24,11 +25,11 @@ def serve(requests: socket.socket) -> dict[str, Any]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     statuses: dict[int, int] = {}
     while True:
-        ready = select.select([requests, woken], [], [])[0]
+        ready = select.select([requests.fileno(), woken], [], [])[0]
         if woken in ready:
             os.read(woken, 4096)
             report_ended(statuses)
-        if requests not in ready:
+        if requests.fileno() not in ready:
             continue
         message, descriptors, *_ = socket.recv_fds(requests, 2**20, 4)
         if not message:
@@ -56,10 +57,8 @@ def report_ended(statuses: dict[int, int]) -> None:
     for pid, status in list(statuses.items()):
         ended, code = os.waitpid(pid, os.WNOHANG)
         if ended:
-            try:
+            with contextlib.suppress(BrokenPipeError):  # the test does not wait for it
                 os.write(status, struct.pack("i", code))
-            except BrokenPipeError:
-                pass  # the test has not waited for it
             os.close(statuses.pop(pid))
 
 
@@ -86,6 +85,6 @@ if __name__ == "__main__":
         del __file__
     else:
         __file__ = _request["file"]
-        sys.path[0] = os.path.dirname(__file__)
-    __doc__ = None
+        sys.path[0] = __file__.rpartition("/")[0]
+    globals()["__doc__"] = None
     exec(compile(_request["code"], _request["file"] or "<string>", "exec", dont_inherit=True))

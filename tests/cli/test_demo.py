@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,10 @@ def test_results_without_a_number_break_the_trial(folder: Path) -> None:
     assert "best        none" in outcome.out
 
 
+def two_work(folder: Path) -> bool:
+    return len(pids(folder)) == 2
+
+
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
@@ -160,7 +165,7 @@ def test_a_signal_ends_all_processes_and_gives_the_trials_back(folder: Path) -> 
             (its / "objectives.py").write_text(module)
             runs.append((number, its, stack.enter_context(started(its, "demo", *arguments))))
         for number, its, process in runs:
-            eventually(lambda its=its: len(pids(its)) == 2, f"two processes, {number.name}")
+            eventually(partial(two_work, its), f"two processes, {number.name}")
             begin = time.monotonic()
             outcome = interrupt(process, number)
             assert outcome.code == SIGNALS[number], number.name

@@ -28,7 +28,7 @@ LONG = 240.0
 """Seconds that one command may take: the demo works for a while."""
 
 SHORTER = {"demo": ["--sample", "0.05"]}
-"""What is added to commands that work for longer than it takes to see that they do: less to pack."""
+"""What is added to commands that work for long: less to pack."""
 
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 CLI = "import sys; from aiostorage.cli import main; sys.exit(main())"

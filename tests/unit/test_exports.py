@@ -126,7 +126,7 @@ def probe() -> tuple[float, int, set[str]]:
 
 
 def test_import_is_light() -> None:
-    """In modules, and in processor time beside that of `asyncio`, whatever else the machine does."""
+    """In modules, and in processor time beside that of `asyncio`."""
     took, control, loaded = probe()
     assert not loaded & HEAVY
     roots = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
