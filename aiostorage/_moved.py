@@ -8,7 +8,7 @@ __all__ = ["warn_moved"]
 
 
 def warn_moved(old: str, new: str) -> None:
-    """Warn whoever imports the module `old` that its names are in `new` now."""
+    """Warn that the names of the module `old` are in `new` now."""
     warnings.warn(
         f"{old} has moved to {new}; the old path goes away in aiostorage 0.2",
         DeprecationWarning,

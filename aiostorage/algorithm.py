@@ -57,11 +57,11 @@ class LockedAlgorithmState:
     ) -> None:
         self._original = self._state = state
         self._restore = restore
-        self.configuration = configuration
-        self.locked = locked
-        self.heartbeat = heartbeat
-        self.owner = owner
-        self.since = since
+        self.configuration: Any = configuration
+        self.locked: bool = locked
+        self.heartbeat: datetime | None = heartbeat
+        self.owner: str | None = owner
+        self.since: datetime | None = since
 
     @property
     def state(self) -> Any:

@@ -53,7 +53,7 @@ class SyncStorageFactory:
         return factory.storage_factory.known()
 
 
-storage_factory: Final = SyncStorageFactory()
+storage_factory: Final[SyncStorageFactory] = SyncStorageFactory()
 
 
 def setup_storage(

@@ -3,7 +3,7 @@
 ::
 
     AioStorageError
-    ├── ConfigurationError            the storage was asked for in a way that cannot work
+    ├── ConfigurationError            the storage is configured in a way that cannot work
     │   └── UnknownStorageType        no engine of that name or URL scheme is registered
     ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
     ├── MismatchedIds                 (AssertionError) an object and an id name different records
@@ -12,10 +12,10 @@
     ├── InvalidResult                 (ValueError) results without a usable objective
     ├── DuplicateKeyError             a record with that key exists
     ├── FailedUpdate                  the record is not in the state that the update requires
-    │   └── TrialLost                 the reservation was given to somebody else
+    │   └── TrialLost                 the reservation was given to another worker
     ├── LockError
     │   ├── LockAcquisitionTimeout    (TimeoutError) the lock stayed busy for too long
-    │   └── LockLost                  the lease ran out and somebody else took the lock
+    │   └── LockLost                  the lease ran out and another owner took the lock
     ├── StorageClosedError            used after ``aclose``
     ├── RunningLoopError              (RuntimeError) the facade was called where an event loop runs
     └── BackendError                  the engine failed
@@ -167,9 +167,9 @@ class FailedUpdate(AioStorageError):
     uid : str or None
         The trial that was to be written.
     status : str or None
-        The status that the store has for it; None when it has no such trial.
+        The status of that trial in the store; None when the store has no such trial.
     holder : str or None
-        The reservation token that the store has for it.
+        The reservation token of that trial in the store.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class LockError(AioStorageError):
     Attributes
     ----------
     holder : str or None
-        The owner that the store names; None when nobody held the lock.
+        The owner that the store names; None when the lock was free.
     since : datetime or None
         When that owner got the lock, in UTC.
     """
@@ -214,7 +214,7 @@ class LockError(AioStorageError):
 
 
 class LockAcquisitionTimeout(LockError, TimeoutError):
-    """The algorithm lock could not be had in time.
+    """The algorithm lock did not become free in time.
 
     Attributes
     ----------
@@ -235,7 +235,7 @@ class LockAcquisitionTimeout(LockError, TimeoutError):
 
 
 class LockLost(LockError):
-    """The lease of the algorithm lock ran out and somebody else may have it; nothing was saved."""
+    """The lease of the algorithm lock ran out and another owner may have it; nothing was saved."""
 
 
 class StorageClosedError(AioStorageError):
@@ -256,7 +256,7 @@ class TemporaryBackendError(BackendError):
     Attributes
     ----------
     ambiguous : bool
-        True when the operation may have happened although it was not answered.
+        True when the operation may have happened although no response arrived.
     """
 
     def __init__(self, message: str | None = None, *, ambiguous: bool = False) -> None:
@@ -269,7 +269,7 @@ class OperationTimeout(TemporaryBackendError, TimeoutError):
 
 
 class NotADatabaseError(BackendError):
-    """What stands there is not a database of aiostorage."""
+    """The file or server holds something other than a database of aiostorage."""
 
 
 class PermissionDenied(BackendError):

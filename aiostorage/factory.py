@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
 
+from aiostorage._core.driver_options import call_with_options, hide_credentials
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, UnknownStorageType
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["ENTRY_POINTS", "StorageFactory", "open_storage", "setup_storage", "storage_factory"]
 
 ENTRY_POINTS: Final = "aiostorage.drivers"
-"""Entry point group of other people's engines.
+"""Entry point group of engines from other packages.
 
-An entry point's name is the type and the URL scheme. It names a callable that makes a
-`aiostorage.protocols.Driver` of keyword options; from a URL it is called with the option `url`,
-the whole URL, and those that came beside it.
+An entry point's name is the type and the URL scheme. Its object is a callable that makes an
+`aiostorage.protocols.Driver` of keyword options. For a URL it is called with the option `url`, the
+whole URL, and with the options that were passed beside it.
 """
 
+LEGACY: Final = "legacy"
+"""The type of a storage that is configured by one of Oríon's databases."""
+
 _SETTINGS: Final = ("retry", "lost_after", "lock_lease", "state_codec")
-"""Options of a storage whatever its engine."""
+"""Options that a storage has on every engine."""
 
 
 def open_storage(
@@ -51,7 +54,7 @@ def open_storage(
         scheme of an installed engine. Options of the engine may stand in the query:
         ``sqlite:///tune.db?synchronous=NORMAL``.
     retry
-        How often and how long to try what fails in a way that may pass.
+        How often and how long to retry temporary errors.
     lost_after
         Seconds without a heartbeat after which a reserved trial counts as lost.
     lock_lease
@@ -64,12 +67,12 @@ def open_storage(
     Returns
     -------
     Storage
-        Not opened yet: nothing is read or written before ``async with`` or the first call.
+        Not opened yet: it reads and writes nothing before ``async with`` or the first call.
 
     Raises
     ------
     UnknownStorageType
-        No engine has that scheme; lists those that there are.
+        No engine has that scheme; the error lists those that there are.
     ConfigurationError
         The URL or an option cannot work.
 
@@ -80,7 +83,7 @@ def open_storage(
     """
     scheme, colon, _ = url.partition("://")
     if not colon:
-        shown = _shown(url)
+        shown = hide_credentials(url)
         raise ConfigurationError(
             f"{shown!r} is not a storage URL; write for example sqlite:///{shown or 'tune.db'}"
         )
@@ -110,34 +113,34 @@ class StorageFactory:
         Raises
         ------
         UnknownStorageType
-            No engine has that name; lists those that there are.
+            No engine has that name; the error lists those that there are.
         ConfigurationError
             An option cannot work.
         """
         settings = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
         if isinstance(settings.get("retry"), Mapping):
-            settings["retry"] = _called(RetryPolicy, "retry", settings["retry"])
+            settings["retry"] = call_with_options(RetryPolicy, "retry", settings["retry"])
         return Storage(self.driver(of_type, kwargs), **settings)
 
     def driver(self, of_type: str, options: Mapping[str, Any]) -> Driver:
         """Make the driver of a type; see `create`."""
         name = str(of_type).lower()
-        make = _BUILT_IN.get(name) or self._installed(name)
-        if make is None:
-            raise UnknownStorageType(name, self.known())
-        driver: Driver = _called(make, name, options)
-        return driver
+        return call_with_options(self._maker(name), name, options)
 
     def known(self) -> tuple[str, ...]:
         """Return the names of all types, sorted."""
-        return tuple(sorted({*_BUILT_IN, *_entry_points().names}))
+        return tuple(sorted({LEGACY, *_BUILT_IN, *_entry_points().names}))
 
-    @staticmethod
-    def _installed(name: str) -> Callable[..., Driver] | None:
+    def _maker(self, name: str) -> Callable[..., Driver]:
+        """Return what makes the driver of a type of its options."""
+        if name == LEGACY:
+            return _orion_database
+        if name in _BUILT_IN:
+            return _BUILT_IN[name].load()
         for entry_point in _entry_points().select(name=name):
-            made: Callable[..., Driver] = entry_point.load()
-            return made
-        return None
+            make: Callable[..., Driver] = entry_point.load()
+            return make
+        raise UnknownStorageType(name, self.known())
 
 
 def _entry_points() -> EntryPoints:
@@ -146,7 +149,7 @@ def _entry_points() -> EntryPoints:
     return entry_points(group=ENTRY_POINTS)
 
 
-storage_factory = StorageFactory()
+storage_factory: Final[StorageFactory] = StorageFactory()
 
 
 def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = False) -> Storage:
@@ -177,7 +180,7 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
     if of_type is None and url is not None:
         of_type = str(url).partition("://")[0]
     elif of_type is None and "database" in options:
-        of_type = "legacy"
+        of_type = LEGACY
     if of_type is None:
         raise ConfigurationError(
             "a storage configuration needs a `url` or a `type` "
@@ -207,158 +210,55 @@ def _default_path() -> Path:
     return platformdirs.user_data_path("aiostorage", ensure_exists=True) / "aiostorage.db"
 
 
-def _called(make: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
-    """Call with options, and say which ones there are when one does not fit."""
-    signature = inspect.signature(make)
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        known = [
-            p.name
-            for p in signature.parameters.values()
-            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
-        raise ConfigurationError(f"{name}: {error}; its options are {', '.join(known)}") from None
-    return make(**options)
-
-
-def _shown(url: str) -> str:
-    """Hide the name and the password that may stand in a URL, even in a mistyped one."""
-    return re.sub(r"[^/@]*@", "***@", url)
-
-
 # ---------------------------------------------------------------------------------- engines
 
 
-def _sqlite(
-    *,
-    url: str | None = None,
-    path: str | os.PathLike[str] | None = None,
-    synchronous: str | None = None,
-    busy_timeout: float | str | None = None,
-) -> Driver:
-    from aiostorage.drivers.sqlite.driver import SQLiteDriver  # noqa: PLC0415  no engine before it is asked for
+@dataclass(frozen=True, slots=True)
+class _BuiltIn:
+    """An engine of this package, imported when it is asked for."""
 
-    options: dict[str, Any] = {}
-    if url is not None:
-        where, options = _split(url, ("synchronous", "busy_timeout"))
-        if path is not None:
-            raise ConfigurationError("sqlite: pass a URL or a path, not both")
-        path = where
-    if path is None or not str(path):
-        raise ConfigurationError("sqlite: which file? write sqlite:///tune.db, or pass a path")
-    if synchronous is not None:
-        options["synchronous"] = synchronous
-    if busy_timeout is not None:
-        options["busy_timeout"] = busy_timeout
-    if "synchronous" in options:
-        options["synchronous"] = str(options["synchronous"]).upper()
-    if "busy_timeout" in options:
+    module: str
+    extra: str | None = None
+    """The extra of this package that installs its library."""
+
+    def load(self) -> Callable[..., Driver]:
         try:
-            options["busy_timeout"] = float(options["busy_timeout"])
-        except ValueError:
+            module = importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if self.extra is None:
+                raise
             raise ConfigurationError(
-                f"sqlite: busy_timeout is a number of seconds, not {options['busy_timeout']!r}"
-            ) from None
-    return SQLiteDriver(path, **options)
+                f"{self.extra} needs {error.name}, which is not installed: "
+                f"pip install 'aiostorage[{self.extra}]'"
+            ) from error
+        make: Callable[..., Driver] = module.driver_from_options
+        return make
 
 
-def _split(url: str, known: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    """Take the file and the options out of a URL without a host."""
-    parts, shown = urlsplit(url), _shown(url)
-    if parts.netloc:
-        host = _shown(parts.netloc)
-        raise ConfigurationError(
-            f"{shown!r} has {host!r} where a host would stand; a relative path has three "
-            f"slashes ({parts.scheme}:///{host}{parts.path}), an absolute one four"
-        )
-    if parts.fragment:
-        raise ConfigurationError(f"{shown!r}: write %23 for a # in a path")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ConfigurationError(
-            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
-        )
-    return unquote(parts.path[1:]), dict(options)
+_MONGODB: Final = _BuiltIn("aiostorage.drivers.mongodb.mongodb_options", extra="mongodb")
+
+_BUILT_IN: Final[dict[str, _BuiltIn]] = {
+    "memory": _BuiltIn("aiostorage.drivers.memory"),
+    "mongodb": _MONGODB,
+    "mongodb+srv": _MONGODB,
+    "sqlite": _BuiltIn("aiostorage.drivers.sqlite.sqlite_options"),
+}
+"""The engines of this package by type and URL scheme; each makes its driver of options."""
 
 
-def _memory(*, url: str | None = None) -> Driver:
-    from aiostorage.drivers.memory import MemoryDriver  # noqa: PLC0415  no engine before it is asked for
-
-    if url not in (None, "memory://", "memory:///"):
-        raise ConfigurationError(f"a storage in memory has no name and no options: {_shown(url)!r}")
-    return MemoryDriver()
-
-
-def _mongodb(
-    *,
-    url: str | None = None,
-    host: str | None = None,
-    port: int | str | None = None,
-    name: str | None = None,
-    client: str | None = None,
-    **options: Any,
-) -> Driver:
-    """Make the MongoDB engine of a URL, or of what Oríon says of one: host, port and name."""
-    if url is None:
-        host = host or "localhost"
-        where = host if "://" in host else f"mongodb://{host}"
-        url = f"{where}:{port}" if port and where is not host else where
-    elif host or port:
-        raise ConfigurationError("mongodb: pass a URL or a host and port, not both")
-    url, given = _without_options(url, ("client", "timeout"))
-    options = {**given, **options}
-    if client is not None:
-        options["client"] = client
-    if name is not None:
-        options.setdefault("database", name)
-    if "timeout" in options:
-        try:
-            options["timeout"] = float(options["timeout"])
-        except (TypeError, ValueError):
-            raise ConfigurationError(
-                f"mongodb: timeout is a number of seconds, not {options['timeout']!r}"
-            ) from None
-    try:
-        from aiostorage.drivers.mongodb.driver import MongoDBDriver  # noqa: PLC0415  as above
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"mongodb needs {error.name}, which is not installed: pip install 'aiostorage[mongodb]'"
-        ) from error
-    driver: Driver = _called(MongoDBDriver, "mongodb", {"url": url, **options})
-    return driver
-
-
-def _without_options(url: str, ours: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """Take our own options out of the query of a URL, which is otherwise left as it is."""
-    place, mark, query = url.partition("?")
-    parts = [part for part in query.split("&") if part]
-    taken = {k: unquote(v) for k, _, v in (p.partition("=") for p in parts) if k in ours}
-    left = "&".join(part for part in parts if part.partition("=")[0] not in ours)
-    return (f"{place}?{left}" if mark and left else place), taken
-
-
-def _legacy(*, url: str | None = None, database: Mapping[str, Any] | None = None) -> Driver:
-    """Make the engine that stands for one of Oríon's databases."""
+def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | None = None) -> Driver:
+    """Make the driver that takes the place of one of Oríon's databases: the type ``legacy``."""
     if url is not None:
         raise ConfigurationError("`legacy` is no URL scheme; it is a type with a `database`")
     options = dict(database or {})
     of_type = str(options.pop("type", "pickleddb")).lower()
     match of_type:
         case "ephemeraldb":
-            return _memory()
+            return storage_factory.driver("memory", {})
         case "pickleddb":
-            return _sqlite(path=options.get("host") or _default_path())
+            return storage_factory.driver(
+                "sqlite", {"path": options.get("host") or _default_path()}
+            )
         case "mongodb":
-            return _called(_mongodb, "mongodb", options)  # type: ignore[no-any-return]
+            return storage_factory.driver("mongodb", options)
     raise UnknownStorageType(of_type, ("ephemeraldb", "mongodb", "pickleddb"))
-
-
-_BUILT_IN: Final[dict[str, Callable[..., Driver]]] = {
-    "legacy": _legacy,
-    "memory": _memory,
-    "mongodb": _mongodb,
-    "mongodb+srv": _mongodb,
-    "sqlite": _sqlite,
-}

@@ -1,8 +1,9 @@
 """What callers use and what engines implement.
 
 `AsyncStorageProtocol` mirrors Oríon's ``BaseStorageProtocol`` as coroutines; its docstrings are the
-contract that `aiostorage.testing.StorageContract` checks. `Driver` is all that an engine has to
-provide; `aiostorage.testing.DriverContract` checks that.
+contract that `aiostorage.testing.StorageContract` checks. The synchronous twins of its methods, in
+`aiostorage.sync`, are generated from it by ``tools/generate_sync.py``. `Driver` is all that an
+engine has to provide; `aiostorage.testing.DriverContract` checks that.
 """
 
 from __future__ import annotations
@@ -10,36 +11,63 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.trial import Trial
+from aiostorage.values import Results
 
-__all__ = ["AsyncStorageProtocol", "Driver", "ExperimentLike", "Uid"]
+__all__ = [
+    "AsyncStorageProtocol",
+    "Driver",
+    "ExperimentLike",
+    "HasId",
+    "HasStoredId",
+    "Uid",
+]
 
 T = TypeVar("T")
 
-Uid = str | int
+Uid: TypeAlias = str | int
 """What names an experiment in its store."""
 
-ExperimentLike = Any
-"""Anything with ``.id`` or ``._id``, or a mapping with ``_id`` (a stored experiment config)."""
+
+class HasId(Protocol):
+    """An experiment of another library that has its key in the store as ``id``."""
+
+    @property
+    def id(self) -> Uid:
+        """The key in the store."""
+        ...
+
+
+class HasStoredId(Protocol):
+    """An experiment of another library that has its key in the store as ``_id``."""
+
+    @property
+    def _id(self) -> Uid:
+        """The key in the store."""
+        ...
+
+
+ExperimentLike: TypeAlias = Experiment | Mapping[str, Any] | HasId | HasStoredId
+"""An `Experiment`, a stored config (a mapping with ``_id``), or an object with an id."""
 
 
 @runtime_checkable
 class Driver(Protocol):
     """An engine: documents in collections, changed by operations.
 
-    A driver knows no trials and no experiments. It is handed a `Layout` when it is opened, and
-    records of `aiostorage.operations` afterwards. Its laws:
+    A driver knows no trials and no experiments. It gets a `Layout` when it is opened, and
+    operations, the frozen records of `aiostorage.operations`, afterwards. Its laws:
 
     - **Copies.** No caller can change what is stored through a document it passed or received.
     - **Atomic.** `execute` and `transact` happen wholly or not at all, and as if one after the
-      other, whatever tasks, threads, processes or machines call at the same time.
-    - **Durable.** What was answered survives the death of the process.
-    - **Meaning.** Conditions mean what `aiostorage._core.query.matches` says they do.
+      other, whichever tasks, threads, processes or machines call at the same time.
+    - **Durable.** What an operation has returned from survives the death of the process.
+    - **Meaning.** Conditions mean what `aiostorage.engine.matches` says they do.
     - **Cancellation.** A cancelled call happened wholly or not at all; the driver stays usable.
     - **Errors** are those of `aiostorage.errors`: `TemporaryBackendError` for what may pass (with
       ``ambiguous=True`` if the operation may have happened), `DuplicateKeyError` for a taken key,
@@ -72,52 +100,58 @@ class Driver(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Finish what is under way and let go of everything. A second call does nothing."""
+        """Finish the operations under way and close all connections.
+
+        A second call does nothing.
+        """
         ...
 
     def execute(self, operation: Operation[T]) -> Awaitable[T]:
-        """Carry out one operation and answer its result."""
+        """Carry out one operation and return its result."""
         ...
 
     def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
-        """Carry out all operations in order or none of them; answer their results."""
+        """Carry out all operations in order, or none of them; return their results."""
         ...
 
     async def page(
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:
-        """Answer the next `size` matches by insertion (`find.order` is empty), and a mark.
+        """Return the next `size` matches by insertion (`find.order` is empty), and a cursor.
 
         Parameters
         ----------
         after
-            The mark that came with the page before; None for the first page.
+            The cursor that came with the previous page; None for the first page.
 
         Returns
         -------
-        documents, mark
-            The mark is None when there is no further page. Every document that matches throughout
-            is on one page; those that come or change meanwhile may be. Nothing is held between two
-            pages.
+        documents, cursor
+            The cursor is None when there is no further page. Every document that matches throughout
+            is on exactly one page; documents that are inserted or changed meanwhile may or may not
+            be. The driver holds nothing open between two pages.
         """
         ...
 
     async def now(self) -> datetime:
-        """Answer the store's clock, in UTC."""
+        """Return the time of the store's clock, in UTC."""
         ...
 
     async def wait_for_change(
         self, collection: str, since: object | None, timeout: float
     ) -> object:
-        """Wait until `collection` may have changed; answer a mark of its present state.
+        """Wait until `collection` may have changed; return the version it has then.
+
+        A version stands for a state of the collection. It may be any object; callers only pass it
+        back. Returning too early is allowed.
 
         Parameters
         ----------
         since
-            An earlier mark: returns at once when the collection changed after it. With None it
-            returns the present mark at once.
+            A version that an earlier call returned: if the collection has changed after it, this
+            returns at once. With None it returns the present version at once.
         timeout
-            Seconds after which it returns at the latest.
+            Seconds to wait at most.
         """
         ...
 
@@ -145,8 +179,8 @@ class AsyncStorageProtocol(Protocol):
     - **Cancellation.** Every await may be cancelled: what was asked for happened wholly or not at
       all, and the storage stays usable.
 
-    An `experiment` argument is anything with ``.id`` or ``._id``, or a mapping with ``_id``; where
-    a `uid` argument stands beside it either will do, and both must agree.
+    An `experiment` argument is anything with ``.id`` or ``._id``, or a mapping with ``_id``. Where
+    there is a `uid` argument as well, either will do; if both are passed, they must agree.
     """
 
     # ------------------------------------------------------------------------- experiments
@@ -160,17 +194,17 @@ class AsyncStorageProtocol(Protocol):
     ) -> Experiment:
         """Insert a new experiment together with its algorithm's lock record, or neither.
 
-        A lock record that is there for its ``_id``, without an experiment, becomes that record: it
+        If the store has a lock record for its ``_id`` but no experiment, that record is reused: it
         was left by a deletion without `cascade`, or by a creation that was cut short on an engine
         without transactions.
 
         Parameters
         ----------
         config
-            What to store; needs a ``name``. Gets an ``_id`` unless it has one. Its ``algorithm``
-            (or ``algorithms``) becomes the configuration of the lock record.
+            The config to store; needs a ``name``. Gets an ``_id`` unless it has one. Its
+            ``algorithm`` (or ``algorithms``) becomes the configuration of the lock record.
         algo_locked, algo_state, algo_heartbeat
-            What the lock record starts with: unlocked, no state, now.
+            The initial values of the lock record. Default: unlocked, no state, now.
 
         Raises
         ------
@@ -181,17 +215,22 @@ class AsyncStorageProtocol(Protocol):
 
     async def delete_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         *,
         cascade: bool = True,
     ) -> int:
-        """Delete an experiment with its trials and lock record; answer how many experiments went.
+        """Delete an experiment with its trials and lock record.
 
         Parameters
         ----------
         cascade
-            False leaves its trials and its lock record where they are.
+            False keeps its trials and its lock record.
+
+        Returns
+        -------
+        int
+            The number of experiments deleted.
 
         Raises
         ------
@@ -204,12 +243,12 @@ class AsyncStorageProtocol(Protocol):
 
     async def update_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> bool:
-        """Set fields of an experiment that also matches `where`; answer whether one did.
+        """Set fields of an experiment that also matches `where`; return whether one did.
 
         Names of fields in `kwargs` may be dotted paths.
 
@@ -225,13 +264,13 @@ class AsyncStorageProtocol(Protocol):
     async def fetch_experiments(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Answer the stored configs that match, in the order of their insertion."""
+        """Return the stored configs that match, in the order of insertion."""
         ...
 
     # ------------------------------------------------------------------------------- trials
 
     async def register_trial(self, trial: Trial) -> Trial:
-        """Store a new trial; answer it as it was stored, with its ``_id``.
+        """Store a new trial; return it as it was stored, with its ``_id``.
 
         A trial without ``submit_time`` gets the present time.
 
@@ -243,31 +282,33 @@ class AsyncStorageProtocol(Protocol):
         ...
 
     async def register_trials(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Store new trials in one transaction, all or none; answer them as they were stored.
+        """Store new trials in one transaction, all or none; return them as they were stored.
 
         Raises
         ------
         DuplicateKeyError
-            The experiment has one of them, or two of them are the same.
+            The experiment has a trial with the params of one of them, or two of them have the same
+            params.
         """
         ...
 
     async def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
-        """Give the oldest pending trial to this caller alone; None when none is pending.
+        """Reserve the oldest pending trial for this caller alone; return None if there is none.
 
-        Pending is what is new, suspended or interrupted. The trial comes back ``reserved``, with a
-        fresh token in ``worker``, and with ``start_time`` and ``heartbeat`` now.
+        A trial is pending when it is new, suspended or interrupted. The returned trial is
+        ``reserved``, has a fresh token in ``worker``, and its ``start_time`` and ``heartbeat`` are
+        the present time.
 
         Parameters
         ----------
         wait
-            Seconds to wait for a pending trial, at most; engines that can tell of changes wake the
-            caller soon after one has come.
+            Seconds to wait for a pending trial, at most. Engines that can report changes wake the
+            caller soon after a trial has become pending.
         """
         ...
 
     async def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
-        """Give up to `count` pending trials to this caller alone, the oldest first.
+        """Reserve up to `count` pending trials for this caller alone, the oldest first.
 
         They share one token.
         """
@@ -275,13 +316,13 @@ class AsyncStorageProtocol(Protocol):
 
     async def fetch_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> list[Trial] | None:
-        """Answer the trials that match, by submit time; None if there is no such experiment.
+        """Return the trials that match, by submit time; None if there is no such experiment.
 
-        None comes back only when neither the experiment nor a trial of it exists.
+        None is returned only when neither the experiment nor a trial of it exists.
 
         Raises
         ------
@@ -290,6 +331,26 @@ class AsyncStorageProtocol(Protocol):
         """
         ...
 
+    @overload
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: None = None,
+        batch_size: int = 200,
+    ) -> AsyncIterator[Trial]: ...
+
+    @overload
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: Mapping[str, Any],
+        batch_size: int = 200,
+    ) -> AsyncIterator[Document]: ...
+
     def iter_trials(
         self,
         experiment: ExperimentLike,
@@ -297,11 +358,12 @@ class AsyncStorageProtocol(Protocol):
         where: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[Trial | Document]:
         """Iterate over the trials that match, by insertion, holding `batch_size` of them at most.
 
         With a `selection` the items are documents (dicts), without one they are `Trial` objects.
-        Trials that come or change while iterating may or may not be seen; none is seen twice.
+        Trials that are inserted or changed during the iteration may or may not be seen; none is
+        seen twice.
         """
         ...
 
@@ -311,7 +373,7 @@ class AsyncStorageProtocol(Protocol):
         uid: str | None = None,
         experiment_uid: Uid | None = None,
     ) -> Trial | None:
-        """Answer one trial as it is stored, None if there is none.
+        """Return one trial as it is stored; None if there is none.
 
         Raises
         ------
@@ -330,9 +392,9 @@ class AsyncStorageProtocol(Protocol):
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> int:
-        """Set fields of one trial that also matches `where`; answer how many matched, 0 or 1.
+        """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
-        This is not fenced: pass ``where={"worker": token}`` to fence it.
+        This is not fenced. Pass ``where={"worker": token}`` to fence it.
 
         Raises
         ------
@@ -343,12 +405,12 @@ class AsyncStorageProtocol(Protocol):
 
     async def update_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> int:
-        """Set fields of all trials of an experiment that match `where`; answer how many did.
+        """Set fields of all trials of an experiment that match `where`; return how many did.
 
         Raises
         ------
@@ -359,11 +421,11 @@ class AsyncStorageProtocol(Protocol):
 
     async def delete_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> int:
-        """Delete the trials of an experiment that match `where`; answer how many did.
+        """Delete the trials of an experiment that match `where`; return how many did.
 
         Raises
         ------
@@ -373,40 +435,40 @@ class AsyncStorageProtocol(Protocol):
         ...
 
     async def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        """Answer the reserved trials whose heartbeat is older than `lost_after` seconds."""
+        """Return the reserved trials whose heartbeat is older than `lost_after` seconds."""
         ...
 
     async def recover_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        """Put lost trials back to ``interrupted``, in one atomic step, and answer them.
+        """Set lost trials to ``interrupted``, in one atomic step, and return them.
 
         Their workers can no longer write to them.
         """
         ...
 
     async def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
-        """Answer `trial` with the results that the store has for it, if it has any.
+        """Return `trial` with the results that the store has for it, if it has any.
 
-        `args` and `kwargs` are taken for the original's sake.
+        `args` and `kwargs` are ignored; the original has them.
         """
         ...
 
     async def push_trial_results(self, trial: Trial) -> int:
-        """Store the results, the end time and the status of a reserved trial; answer 1.
+        """Store the results, the end time and the status of a reserved trial; return 1.
 
-        The status is that of `trial`, as Oríon means it: ``completed`` completes it, ``reserved``
-        leaves it where it is. `complete_trial` does all of this in one step.
+        The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
+        leaves it reserved. `complete_trial` does all of this in one step.
 
         Raises
         ------
         FailedUpdate
-            The store does not have the trial as ``reserved``; `TrialLost` if somebody else has it.
+            The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
         """
         ...
 
-    async def complete_trial(self, trial: Trial, results: Any) -> None:
+    async def complete_trial(self, trial: Trial, results: Results) -> None:
         """Store the results, the end time and the status ``completed`` in one atomic write.
 
-        `trial` follows: its results, status and end time are set when the write succeeded.
+        `trial` itself is updated when the write has succeeded: its results, status and end time.
 
         Parameters
         ----------
@@ -432,7 +494,7 @@ class AsyncStorageProtocol(Protocol):
     ) -> None:
         """Set the status of a trial, and its heartbeat, if it has the status `was`.
 
-        ``trial.status`` follows when the write succeeded. Setting ``reserved`` writes a fresh
+        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` puts a fresh
         token into ``trial.worker``.
 
         Parameters
@@ -440,76 +502,77 @@ class AsyncStorageProtocol(Protocol):
         heartbeat
             Default: now.
         was
-            The status that the store must have. Default: ``trial.status``.
+            The status that the trial must have in the store. Default: ``trial.status``.
 
         Raises
         ------
         FailedUpdate
-            The store has another status, or no such trial; `TrialLost` if somebody else has it.
+            The store has another status, or no such trial; `TrialLost` if another worker has it.
         ValueError
             `status` or `was` is not the name of a status.
         """
         ...
 
     async def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        """Answer the trials that `reserve_trial` may give away: new, suspended, interrupted."""
+        """Return the trials that `reserve_trial` may reserve: new, suspended, interrupted."""
         ...
 
     async def fetch_noncompleted_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        """Answer the trials that are not completed."""
+        """Return the trials that are not completed."""
         ...
 
     async def fetch_trials_by_status(self, experiment: ExperimentLike, status: str) -> list[Trial]:
-        """Answer the trials with this status."""
+        """Return the trials with this status."""
         ...
 
     async def count_completed_trials(self, experiment: ExperimentLike) -> int:
-        """Count the completed trials."""
+        """Return the number of completed trials."""
         ...
 
     async def count_broken_trials(self, experiment: ExperimentLike) -> int:
-        """Count the broken trials."""
+        """Return the number of broken trials."""
         ...
 
     async def update_heartbeat(self, trial: Trial) -> int:
-        """Say that the worker of a reserved trial is alive; answer how many trials matched.
+        """Record that the worker of a reserved trial is alive; return how many trials matched.
+
+        For a trial without a token that is not reserved, this is 0.
 
         Raises
         ------
         FailedUpdate
-            The trial carries a token and is no longer reserved under it (`TrialLost`). Without a
-            token, a trial that is not reserved answers 0.
+            The trial carries a token and is no longer reserved under it (`TrialLost`).
         """
         ...
 
     def reserved_trial(
         self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractAsyncContextManager[Trial | None]:
-        """Reserve a trial for the body; its heart beats in the background.
+        """Reserve a trial for the body; its heartbeat is updated in the background.
 
-        ``None`` when nothing is pending. Afterwards the trial is whatever the body made of it; if
-        it is still reserved, it becomes ``broken`` when the body raised, and ``interrupted`` when
-        the body was cancelled or left without completing it. When the reservation is taken over,
-        the body is cancelled.
+        The body gets None when no trial is pending. The status that the body sets stays. A trial
+        that is still reserved afterwards becomes ``broken`` if the body raised, and ``interrupted``
+        if the body was cancelled or ended without completing it. When another worker takes over
+        the reservation, the body is cancelled.
 
         Parameters
         ----------
         heartbeat
-            Seconds between two beats. Default: a fifth of `lost_after`, as in Oríon.
+            Seconds between two heartbeats. Default: a fifth of `lost_after`, as in Oríon.
         wait
             As for `reserve_trial`.
 
         Raises
         ------
         TrialLost
-            The reservation was taken over while the body ran.
+            Another worker took over the reservation while the body ran.
         """
         ...
 
     # --------------------------------------------------------------------------- benchmarks
 
     async def create_benchmark(self, config: dict[str, Any]) -> int:
-        """Insert a benchmark, which needs a ``name``; put ``_id`` into the config; answer 1.
+        """Insert a benchmark, which needs a ``name``; put ``_id`` into the config; return 1.
 
         Raises
         ------
@@ -521,11 +584,11 @@ class AsyncStorageProtocol(Protocol):
     async def fetch_benchmark(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Answer the benchmarks that match, in the order of their insertion."""
+        """Return the benchmarks that match, in the order of insertion."""
         ...
 
     async def delete_benchmark(self, query: Mapping[str, Any]) -> int:
-        """Delete the benchmarks that match; answer how many did."""
+        """Delete the benchmarks that match; return how many did."""
         ...
 
     # ---------------------------------------------------------------------- algorithm lock
@@ -533,12 +596,12 @@ class AsyncStorageProtocol(Protocol):
     async def initialize_algorithm_lock(
         self, experiment_id: Uid, algorithm_config: Mapping[str, Any]
     ) -> int:
-        """Insert an open lock record without state for an experiment; answer 1.
+        """Insert an unlocked lock record without state for an experiment; return 1.
 
         Raises
         ------
         DuplicateKeyError
-            The experiment has one; `create_experiment` makes it.
+            The experiment has one; `create_experiment` inserts it.
         """
         ...
 
@@ -550,10 +613,9 @@ class AsyncStorageProtocol(Protocol):
         state: Any = None,
         heartbeat: datetime | None = None,
     ) -> int:
-        """Insert a lock record as it is told, such as one read elsewhere; answer 1.
+        """Insert a lock record with these values, such as one read from another store; return 1.
 
-        A record that is written as locked has no owner who would renew it: it is free after one
-        lease.
+        A record that is written as locked has no owner that renews it: it is free after one lease.
 
         Raises
         ------
@@ -565,26 +627,27 @@ class AsyncStorageProtocol(Protocol):
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike, timeout: float = 600, retry_interval: float = 1
     ) -> AbstractAsyncContextManager[LockedAlgorithmState]:
-        """Hold the experiment's algorithm, alone, for the body; save its state afterwards.
+        """Lock the experiment's algorithm for the body; save its state afterwards.
 
-        First come, first served among those who wait and live. A lease is renewed in the
-        background while the body runs; when the holder dies, the lock is free after one lease.
-        The state is saved when the body succeeds, whether it was set with ``set_state`` or changed
-        in place; on any exception, cancellation included, the store keeps the state it had.
+        Live waiters are served in the order they came. A lease is renewed in the background while
+        the body runs; when the holder dies, the lock is free after one lease. The state is saved
+        when the body succeeds, whether it was set with ``set_state`` or changed in place. On any
+        exception, cancellation included, the store keeps the state it had.
 
         Parameters
         ----------
         timeout
             Seconds to wait for the lock.
         retry_interval
-            Seconds between two looks at the lock, at most; engines that can tell wake up earlier.
+            Seconds between two attempts, at most. Engines that can report changes wake the caller
+            earlier.
 
         Raises
         ------
         LockAcquisitionTimeout
-            The lock was not to be had in time; says who holds it and since when.
+            The lock did not become free in time; the error says who holds it and since when.
         LockLost
-            The lease ran out and somebody else took the lock: the body was cancelled, or the state
+            The lease ran out and another owner took the lock: the body was cancelled, or the state
             was not saved.
         LockError
             The experiment has no lock record.
@@ -593,20 +656,18 @@ class AsyncStorageProtocol(Protocol):
 
     async def release_algorithm_lock(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         new_state: Any = None,
     ) -> int:
-        """Open the lock whoever holds it: the operator's override.
+        """Release the lock without being its owner: the operator's override.
 
-        Answers 1 if it was locked, else 0.
-
-        The holder, if it lives, gets `LockLost`.
+        Returns 1 if it was locked, else 0. The owner, if it is alive, gets `LockLost`.
 
         Parameters
         ----------
         new_state
-            The state to store; None keeps the one that is there.
+            The state to store; None keeps the stored one.
 
         Raises
         ------
@@ -616,11 +677,11 @@ class AsyncStorageProtocol(Protocol):
         ...
 
     async def get_algorithm_lock_info(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> LockedAlgorithmState | None:
-        """Answer the lock record without acquiring it; None if there is none.
+        """Return the lock record without acquiring it; None if there is none.
 
-        Whether it is locked may have changed by the time the answer is read.
+        Whether it is locked may have changed by the time the caller looks at it.
 
         Raises
         ------
@@ -630,9 +691,9 @@ class AsyncStorageProtocol(Protocol):
         ...
 
     async def delete_algorithm_lock(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> int:
-        """Delete the lock record; answer 1 if there was one, else 0.
+        """Delete the lock record; return 1 if there was one, else 0.
 
         Raises
         ------
@@ -644,5 +705,5 @@ class AsyncStorageProtocol(Protocol):
     # --------------------------------------------------------------------------- lifetime
 
     async def aclose(self) -> None:
-        """Let go of everything. A second call does nothing."""
+        """Close all connections. A second call does nothing."""
         ...

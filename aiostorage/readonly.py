@@ -11,7 +11,7 @@ __all__ = ["ReadOnlyStorage", "ReadOnlyStorageProtocol"]
 
 
 class _View:
-    """What both colours of view have in common."""
+    """What the async and the synchronous view have in common."""
 
     __slots__ = ("_storage",)
 
@@ -29,7 +29,7 @@ class _View:
             "iter_trials",
         }
     )
-    """What the view lets through."""
+    """The methods that the view has."""
 
     def __init__(self, storage: Any) -> None:
         self._storage = storage
@@ -37,7 +37,7 @@ class _View:
     def __getattr__(self, name: str) -> Any:
         if name not in self.valid_attributes:
             raise AttributeError(
-                f"{name!r} is not to be had from a {type(self).__name__}, which only reads: "
+                f"{name!r} is not an attribute of a {type(self).__name__}, which only reads: "
                 f"{', '.join(sorted(self.valid_attributes))}"
             )
         return getattr(self._storage, name)
@@ -60,7 +60,7 @@ class ReadOnlyStorage(_View):
     Parameters
     ----------
     storage
-        The storage to look into; it is not closed with the view.
+        The storage to read; the view does not close it.
     """
 
     __slots__ = ()
@@ -77,7 +77,7 @@ class ReadOnlyStorageProtocol(_View):
     Parameters
     ----------
     protocol
-        The storage to look into; it is not closed with the view.
+        The storage to read; the view does not close it.
     """
 
     __slots__ = ()

@@ -36,7 +36,7 @@ _PLAIN: Final = (
 
 
 class Trial:
-    """A set of parameters, and what became of it.
+    """One evaluation: a set of parameters, its status and its results.
 
     Two trials are equal when their ids are. Times are datetimes in UTC.
 
@@ -47,10 +47,10 @@ class Trial:
     status : str
         A `TrialStatus`; ValueError for any other.
     params
-        `Param` objects or their dicts, in the order that the id depends on; or a mapping, maybe
-        nested, of names to values, whose Python types then tell the types of the parameters.
+        `Param` objects or their dicts, in the order that the id depends on; or a mapping, possibly
+        nested, of names to values, whose Python types determine the types of the parameters.
     results
-        `Result` objects or their dicts; or what `as_results` takes otherwise.
+        `Result` objects or their dicts, or anything else that `as_results` accepts.
     worker : str, optional
         The token of the reservation.
     submit_time, start_time, end_time, heartbeat : datetime, optional
@@ -58,11 +58,11 @@ class Trial:
     parent : str, optional
         The id of the trial that this one branched from.
     exp_working_dir : str, optional
-        The directory of the experiment, where those of its trials stand.
+        The directory of the experiment, which contains those of its trials.
     _id : str or int, optional
         The key in the database, also called `id_override`.
     id, parents, id_override
-        Ignored: they stand in documents that Oríon wrote.
+        Ignored; documents that Oríon wrote have them.
     """
 
     __slots__ = (*_PLAIN, "_params", "_results", "_status", "id_override")
@@ -84,7 +84,7 @@ class Trial:
         self,
         *,
         experiment: str | int | None = None,
-        status: str = "new",
+        status: str = TrialStatus.NEW,
         params: Params | None = None,
         results: Results | None = None,
         worker: str | None = None,
@@ -106,7 +106,7 @@ class Trial:
         else:
             self._params = make_values(Param, params or ())
         if isinstance(results, Iterable) and not isinstance(results, Mapping):
-            # Unlike the setter's these need no objective: a lie may come alone.
+            # unlike the setter's these need no objective: a lie may come alone.
             self._results = make_values(Result, results)
         else:
             self._results = [] if results is None else as_results(results)
@@ -137,7 +137,7 @@ class Trial:
         for name in _PLAIN:
             setattr(self, name, get(name))
         self.id_override = get("_id")
-        self._status = validate_status(get("status", "new"))
+        self._status = validate_status(get("status", TrialStatus.NEW))
         self._params = read_values(Param, get("params"))
         self._results = read_values(Result, get("results"))
         return self
@@ -148,7 +148,7 @@ class Trial:
         return [cls.from_dict(document) for document in documents]
 
     def to_dict(self) -> dict[str, Any]:
-        """Answer the stored form, whose values are not copied; ``_id`` is in it if there is one.
+        """Return the stored form, with ``_id`` if there is one. The values are not copied.
 
         Raises
         ------
@@ -165,20 +165,22 @@ class Trial:
         return document
 
     def _complete(self, results: list[Result], end_time: datetime) -> None:
-        """Follow the store, which has these results; they have been checked."""
+        """Take over what the store has now; the results have been checked."""
         self._results = results
         self._status = TrialStatus.COMPLETED.value
         self.end_time = end_time
 
     def copy(self) -> Self:
-        """Answer a copy that shares nothing that can change with this trial."""
+        """Return a copy that shares no mutable value with this trial."""
         twin = copy.copy(self)
         twin._params = [param.copy() for param in self._params]  # noqa: SLF001
         twin._results = [result.copy() for result in self._results]  # noqa: SLF001
         return twin
 
-    def branch(self, status: str = "new", params: Mapping[str, Any] | None = None) -> Self:
-        """Answer a new trial with this one as its parent, without results, worker and times.
+    def branch(
+        self, status: str = TrialStatus.NEW, params: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Return a new trial with this one as its parent, without results, worker and times.
 
         Parameters
         ----------
@@ -190,7 +192,7 @@ class Trial:
         Raises
         ------
         ValueError
-            This trial has no param of such a name, or `status` is no `TrialStatus`.
+            This trial has no param of that name, or `status` is not a `TrialStatus`.
         """
         changes = copy.deepcopy(dict(params or ()))
         branched = [
@@ -230,7 +232,7 @@ class Trial:
                 inner = node.get(name, {})
                 if not isinstance(inner, dict):
                     raise TypeError(f"{param.name!r} leads into the value of another param")
-                # A copy, lest a param whose value is a dict grows when another's name leads in.
+                # a copy: the dict may be the value of a param, and must not grow
                 node[name] = node = dict(inner)
             node[leaf] = param.value
         return tree
@@ -328,7 +330,7 @@ class Trial:
         ignore_lie: bool = False,
         ignore_parent: bool = False,
     ) -> str:
-        """Answer the md5, in hex, of the params, the lie and the parent of `trial`.
+        """Return the md5, in hex, of the params, the lie and the parent of `trial`.
 
         Raises
         ------
@@ -349,13 +351,13 @@ class Trial:
     def format_params(
         params: Iterable[Param], sep: str = ",", ignore_fidelity: bool = False
     ) -> str:
-        """Answer ``name:value`` of the params with `sep` between them."""
+        """Return ``name:value`` of the params with `sep` between them."""
         if ignore_fidelity:
             params = [param for param in params if param.type != "fidelity"]
         return sep.join([f"{param.name}:{param.value}" for param in params])
 
     def params_repr(self, sep: str = ",", ignore_fidelity: bool = False) -> str:
-        """Answer ``name:value`` of this trial's params with `sep` between them."""
+        """Return ``name:value`` of this trial's params with `sep` between them."""
         return self.format_params(self._params, sep, ignore_fidelity)
 
     @property
@@ -377,7 +379,7 @@ class Trial:
         ignore_lie: bool = False,
         ignore_parent: bool = False,
     ) -> str:
-        """Answer a directory that is shared by trials which differ only in what is ignored.
+        """Return a directory, which trials share that differ only in the ignored parts.
 
         Raises
         ------

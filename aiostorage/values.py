@@ -32,7 +32,7 @@ _ATOMS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 class TrialStatus(StrEnum):
-    """Where a trial stands."""
+    """The status of a trial."""
 
     NEW = "new"
     RESERVED = "reserved"
@@ -46,7 +46,7 @@ _STATUSES: Final = {status.value: status.value for status in TrialStatus}
 
 
 def validate_status(status: str) -> str:
-    """Answer `status` as a plain str; ValueError unless it is the value of a `TrialStatus`."""
+    """Return `status` as a plain str; ValueError unless it is the value of a `TrialStatus`."""
     try:
         return _STATUSES[status]
     except (KeyError, TypeError):
@@ -60,32 +60,32 @@ class Value:
     Parameters
     ----------
     name : str
-        What this is the value of; in the name of a nested parameter dots stand between the levels.
+        The name of the parameter or result; dots separate the levels of a nested parameter.
     type : str, optional
         One of `allowed_types`; ValueError for any other.
     value
-        Anything that can be stored. What has a ``tolist``, as numpy's values do, becomes Python's.
+        Anything that can be stored. Values with a ``tolist``, such as numpy's, become Python's.
     """
 
     __slots__ = ("name", "type", "value")
-    __hash__ = None  # type: ignore[assignment]  # it can change
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # it can change
     allowed_types: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, type: str | None = None, value: Any = None) -> None:  # noqa: A002 -- its stored name
         if type is not None and type not in self.allowed_types:
             known = ", ".join(self.allowed_types)
             raise ValueError(f"unknown type {type!r} of {name!r}; allowed are: {known}")
-        self.name = name
-        self.type = type
+        self.name: str = name
+        self.type: str | None = type
         not_python = value.__class__ not in _ATOMS and hasattr(value, "tolist")
-        self.value = value.tolist() if not_python else value
+        self.value: Any = value.tolist() if not_python else value
 
     def to_dict(self) -> dict[str, Any]:
-        """Answer the stored form; the value itself is not copied."""
+        """Return the stored form; the value itself is not copied."""
         return {"name": self.name, "type": self.type, "value": self.value}
 
     def copy(self) -> Self:
-        """Answer a copy that shares nothing that can change with this one."""
+        """Return a copy that shares no mutable value with this one."""
         atom = self.value.__class__ in _ATOMS
         value = self.value if atom else copy.deepcopy(self.value)
         return self.__class__(self.name, self.type, value)
@@ -102,21 +102,27 @@ class Param(Value):
     """The value of one parameter: an integer, real, categorical or fidelity."""
 
     __slots__ = ()
-    allowed_types = ("integer", "real", "categorical", "fidelity")
+    allowed_types: ClassVar[tuple[str, ...]] = ("integer", "real", "categorical", "fidelity")
 
 
 class Result(Value):
     """One outcome: an objective, constraint, gradient or statistic, or a lie (made-up)."""
 
     __slots__ = ()
-    allowed_types = ("objective", "constraint", "gradient", "statistic", "lie")
+    allowed_types: ClassVar[tuple[str, ...]] = (
+        "objective",
+        "constraint",
+        "gradient",
+        "statistic",
+        "lie",
+    )
 
 
 _V = TypeVar("_V", bound=Value)
 
 
 def make_values(kind: type[_V], items: Iterable[Any]) -> list[_V]:
-    """Make values of mappings; instances stay as they are, and Oríon's counterparts will do."""
+    """Make values of mappings or of Oríon's counterparts; instances are kept as they are."""
     values = []
     for item in items:
         if isinstance(item, kind):
@@ -140,7 +146,7 @@ Results: TypeAlias = SupportsFloat | Mapping[str, Any] | Iterable[Result | Mappi
 
 
 def as_results(value: Results) -> list[Result]:
-    """Make a list of results with an objective of what a user calls the results of a trial.
+    """Return the results of a trial, in any form that a user may pass, as a list of `Result`s.
 
     Parameters
     ----------
@@ -178,7 +184,7 @@ def as_results(value: Results) -> list[Result]:
 
 
 def typed_params(params: Mapping[str, Any], prefix: str = "") -> Iterator[Param]:
-    """Make params of names and values, which may be nested; the values tell the types."""
+    """Make params of names and values, possibly nested; the values determine the types."""
     for name, value in params.items():
         if value and isinstance(value, Mapping):
             yield from typed_params(value, f"{prefix}{name}.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aiostorage import Storage, open_storage
+from aiostorage import Experiment, Storage, open_storage
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
 from aiostorage.drivers.sqlite.connection import Connection
@@ -120,7 +120,7 @@ async def depth(directory: Path, sizes: tuple[int, ...], count: int) -> dict[int
 
     The files are measured in turn, several times, so that noise affects all of them alike.
     """
-    storages: dict[int, tuple[Storage, object]] = {}
+    storages: dict[int, tuple[Storage, Experiment]] = {}
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     for size in sizes:
         storage = open_storage(f"sqlite:///{directory / f'depth-{size}.db'}", synchronous="NORMAL")

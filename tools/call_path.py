@@ -83,15 +83,12 @@ def call_paths(url: str) -> dict[str, CallPath]:
     with SyncStorage(open_storage(url)) as storage:
         experiment = storage.create_experiment({"name": "path"})
         storage.register_trials([Trial(experiment=experiment.id, params={"x": x}) for x in (1, 2)])
-        warm = storage.reserve_trial(experiment)
-        assert warm is not None
-        storage.complete_trial(warm, 1.0)
         reserved: list[Trial] = []
 
         def reserve() -> None:
-            trial = storage.reserve_trial(experiment)
-            assert trial is not None
-            reserved.append(trial)
+            reserved.extend(storage.reserve_trials(experiment, 1))
+
+        storage.complete_trial(storage.reserve_trials(experiment, 1)[0], 1.0)
 
         def lock() -> None:
             with storage.acquire_algorithm_lock(experiment) as algorithm:

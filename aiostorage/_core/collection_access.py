@@ -1,4 +1,4 @@
-"""The collections as they are, for what the protocol has no method for."""
+"""Access to whole collections, for adapters: what the protocol has no method for."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from aiostorage._core.documents import both, document_of, query_of, update_of
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.storage import Storage
 from aiostorage.operations import EVERYTHING, Count, Delete, Document, Find, Insert, Take
 
-__all__ = ["Collections"]
+__all__ = ["CollectionAccess"]
 
 
-class Collections:
-    """Documents by collection, in the verbs of a document database; nothing here is fenced."""
+class CollectionAccess:
+    """The collections of a storage, in the verbs of a document database.
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    Nothing here is fenced, and nothing is translated: documents are read and written as the engine
+    stores them.
+
+    Parameters
+    ----------
+    storage
+        The storage whose connection is used.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._gateway = storage._gateway  # noqa: SLF001  an adapter of this package
 
     async def insert(self, collection: str, documents: Sequence[dict[str, Any]]) -> int:
-        """Insert documents, all or none; each gets its ``_id``."""
+        """Insert documents, all or none; return how many. Each gets its ``_id``."""
         made = tuple(document_of(collection, document) for document in documents)
         await self._gateway.execute(Insert(collection, made))
         for document, stored in zip(documents, made, strict=True):
@@ -29,7 +38,7 @@ class Collections:
     async def update(
         self, collection: str, query: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> int:
-        """Set fields of all that match; answer how many did."""
+        """Set fields of all documents that match; return how many did."""
         return await self._gateway.execute(
             update_of(collection, both(EVERYTHING, query_of(query)[0]), changes)
         )
@@ -40,29 +49,29 @@ class Collections:
         query: Mapping[str, Any] | None,
         selection: Mapping[str, Any] | None = None,
     ) -> list[Document]:
-        """Answer what matches, by insertion."""
+        """Return the documents that match, by insertion."""
         condition, selected = query_of(query, selection)
         return await self._gateway.execute(Find(collection, condition, selected))
 
     async def pages(
         self, collection: str, query: Mapping[str, Any] | None, size: int
     ) -> AsyncIterator[list[Document]]:
-        """Answer what matches page by page, by insertion."""
+        """Iterate over the documents that match page by page, by insertion."""
         async for documents in self._gateway.pages(Find(collection, query_of(query)[0]), size):
             yield documents
 
     async def take(
         self, collection: str, query: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> Document | None:
-        """Set fields of the first that matches, and answer it as it is then."""
+        """Set fields of the first document that matches; return it as it is then."""
         update = update_of(collection, both(EVERYTHING, query_of(query)[0]), changes)
         taken = await self._gateway.execute(Take(collection, update.where, update.changes))
         return taken[0] if taken else None
 
     async def count(self, collection: str, query: Mapping[str, Any] | None) -> int:
-        """Count what matches."""
+        """Return the number of documents that match."""
         return await self._gateway.execute(Count(collection, query_of(query)[0]))
 
     async def delete(self, collection: str, query: Mapping[str, Any] | None) -> int:
-        """Delete what matches; answer how many did."""
+        """Delete the documents that match; return how many did."""
         return await self._gateway.execute(Delete(collection, query_of(query)[0]))

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from aiostorage._core.benchmarks import Benchmarks
-from aiostorage._core.collection_access import Collections
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.lock import AlgorithmLocks
@@ -23,9 +22,10 @@ from aiostorage._core.worker import reserved_trial
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Compare
+from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
 from aiostorage.trial import Trial, TrialStatus, validate_status
+from aiostorage.values import Results
 
 __all__ = ["Storage"]
 
@@ -70,8 +70,6 @@ class Storage(AsyncStorageProtocol):
         self._trials = Trials(self._gateway, self._experiments, self._lost_after)
         self._reservations = Reservations(self._gateway)
         self._benchmarks = Benchmarks(self._gateway)
-        self.collections = Collections(self._gateway)
-        """The collections as they are, for adapters; this is no part of the public interface."""
 
     def __repr__(self) -> str:
         driver = self._gateway.driver
@@ -116,7 +114,7 @@ class Storage(AsyncStorageProtocol):
 
     async def delete_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         *,
         cascade: bool = True,
@@ -125,7 +123,7 @@ class Storage(AsyncStorageProtocol):
 
     async def update_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -154,11 +152,31 @@ class Storage(AsyncStorageProtocol):
 
     async def fetch_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> list[Trial] | None:
         return await self._trials.fetch(experiment, uid, where)
+
+    @overload
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: None = None,
+        batch_size: int = 200,
+    ) -> AsyncIterator[Trial]: ...
+
+    @overload
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: Mapping[str, Any],
+        batch_size: int = 200,
+    ) -> AsyncIterator[Document]: ...
 
     def iter_trials(
         self,
@@ -167,7 +185,7 @@ class Storage(AsyncStorageProtocol):
         where: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[Trial | Document]:
         return self._trials.iterate(experiment, where, selection, batch_size)
 
     async def get_trial(
@@ -190,7 +208,7 @@ class Storage(AsyncStorageProtocol):
 
     async def update_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -199,7 +217,7 @@ class Storage(AsyncStorageProtocol):
 
     async def delete_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> int:
@@ -217,7 +235,7 @@ class Storage(AsyncStorageProtocol):
     async def push_trial_results(self, trial: Trial) -> int:
         return await self._reservations.push(trial)
 
-    async def complete_trial(self, trial: Trial, results: Any) -> None:
+    async def complete_trial(self, trial: Trial, results: Results) -> None:
         await self._reservations.complete(trial, results)
 
     async def set_trial_status(
@@ -298,19 +316,19 @@ class Storage(AsyncStorageProtocol):
 
     async def release_algorithm_lock(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         new_state: Any = None,
     ) -> int:
         return await self._lock_records.override(experiment, uid, new_state)
 
     async def get_algorithm_lock_info(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> LockedAlgorithmState | None:
         return await self._lock_records.info(experiment, uid)
 
     async def delete_algorithm_lock(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> int:
         return await self._lock_records.delete(experiment, uid)
 

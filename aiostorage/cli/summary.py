@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiostorage import Storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO
 from aiostorage.cli.results import objective_of
 from aiostorage.errors import ConfigurationError
@@ -117,7 +118,7 @@ async def _summarise_one(storage: Storage, config: Mapping[str, Any]) -> Experim
 
 async def _lock_of(storage: Storage, uid: Uid) -> LockSummary | None:
     """Read the lock without the algorithm's state, whose codec may not be ours to decode."""
-    found = await storage.collections.find(ALGO, {"experiment": uid}, {"state": False})
+    found = await CollectionAccess(storage).find(ALGO, {"experiment": uid}, {"state": False})
     if not found:
         return None
     record = found[0]

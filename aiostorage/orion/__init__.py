@@ -14,7 +14,7 @@ from aiostorage.orion.progress import CollectionCounts, Progress, TransferCounts
 
 if TYPE_CHECKING:
     from aiostorage.orion.database import AioStorageDB
-    from aiostorage.orion.plugin import AioStorage
+    from aiostorage.orion.storage_type import AioStorage
 
 __all__ = [
     "AioStorage",
@@ -39,7 +39,7 @@ Counts = TransferCounts
 
 def __getattr__(name: str) -> Any:
     if name == "AioStorage":
-        from aiostorage.orion.plugin import AioStorage  # noqa: PLC0415  it imports Oríon
+        from aiostorage.orion.storage_type import AioStorage  # noqa: PLC0415  it imports Oríon
 
         return AioStorage
     if name == "AioStorageDB":

@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orion.core.io.database as orion_database
 
-from aiostorage._core.collection_access import Collections
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.projection import check_selection, select
 from aiostorage.errors import AioStorageError
 from aiostorage.orion.configuration import shared_storage, storage_options
 from aiostorage.orion.conversion import naive_utc, without_tuples
 from aiostorage.orion.error_translation import orion_errors
+from aiostorage.sync.collection_calls import call_collections
 
 __all__ = ["AioStorageDB"]
 
-log = logging.getLogger("aiostorage")
+log: logging.Logger = logging.getLogger("aiostorage")
 
 T = TypeVar("T")
 
 
-class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is not typed
+if TYPE_CHECKING:
+
+    class OrionDatabase:
+        """Oríon's base class, which has no types of its own."""
+
+        def __init__(self, host: str, name: str | None, *options: object) -> None: ...
+
+else:
+    OrionDatabase = orion_database.Database
+
+
+class AioStorageDB(OrionDatabase):
     """The collections of a storage, as one of Oríon's databases.
 
     Oríon's commands find it as a storage's ``_db``. As the database type ``aiostoragedb`` it lets
@@ -115,17 +127,17 @@ class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is 
         if query is None:
             given = data if isinstance(data, list | tuple) else [data]
             documents = without_tuples(given)
-            count = self._call(Collections.insert, collection_name, documents)
+            count = self._call(CollectionAccess.insert, collection_name, documents)
             for document, stored in zip(given, documents, strict=True):
                 document["_id"] = stored["_id"]
             return count
         return self._call(
-            Collections.update, collection_name, without_tuples(query), without_tuples(data)
+            CollectionAccess.update, collection_name, without_tuples(query), without_tuples(data)
         )
 
     def read(self, collection_name: str, query: Any = None, selection: Any = None) -> Any:
         """Return the documents that match."""
-        found = self._call(Collections.find, collection_name, without_tuples(query), selection)
+        found = self._call(CollectionAccess.find, collection_name, without_tuples(query), selection)
         return naive_utc(found)
 
     def read_and_write(
@@ -133,19 +145,19 @@ class AioStorageDB(orion_database.Database):  # type: ignore[misc]  # Oríon is 
     ) -> Any:
         """Set `data` in the first document that matches, and return that; None if none matches."""
         taken = self._call(
-            Collections.take, collection_name, without_tuples(query), without_tuples(data)
+            CollectionAccess.take, collection_name, without_tuples(query), without_tuples(data)
         )
         return None if taken is None else select(naive_utc(taken), check_selection(selection))
 
     def count(self, collection_name: str, query: Any = None) -> int:
         """Return the number of documents that match."""
-        return self._call(Collections.count, collection_name, without_tuples(query))
+        return self._call(CollectionAccess.count, collection_name, without_tuples(query))
 
     def remove(self, collection_name: str, query: Any) -> int:
         """Delete the documents that match; return their number."""
-        return self._call(Collections.delete, collection_name, without_tuples(query))
+        return self._call(CollectionAccess.delete, collection_name, without_tuples(query))
 
     def _call(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Call a method of `Collections`; raise Oríon's exceptions."""
+        """Call a method of `CollectionAccess`; raise Oríon's exceptions."""
         with orion_errors():
-            return self._storage.in_collections(method, *args)
+            return call_collections(self._storage, method, *args)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
 from aiostorage.errors import EncodingError
@@ -96,7 +97,7 @@ async def _collect(storage: Storage, report: Callable[[Progress], None]) -> tupl
     """Return the content of the storage in the form of a PickledDB, and the number of orphans."""
     configs = await storage.fetch_experiments({})
     ids = renumber([config["_id"] for config in configs])
-    total = await storage.collections.count(TRIALS, {})
+    total = await CollectionAccess(storage).count(TRIALS, {})
     documents: Documents = {name: [] for name in COLLECTIONS}
     for done, config in enumerate(configs):
         report(Progress(EXPERIMENTS, done, len(configs)))

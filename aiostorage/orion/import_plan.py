@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import anyio.to_thread
 
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
@@ -89,7 +90,7 @@ class ImportPlanner:
         overwrite: bool,
     ) -> None:
         self._storage = storage
-        self._collections = storage.collections
+        self._collections = CollectionAccess(storage)
         self._origin = origin
         self._decode_state = decode_state
         self._overwrite = overwrite

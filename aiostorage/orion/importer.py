@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
@@ -56,7 +57,7 @@ class Importer:
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self._storage = storage
-        self._collections = storage.collections
+        self._collections = CollectionAccess(storage)
         self._planner = ImportPlanner(storage, origin, decode_state, overwrite=overwrite)
         self._progress = progress or (lambda _: None)
         self._experiments: list[PlannedExperiment] = []

@@ -11,6 +11,7 @@ from typing import Final
 
 import anyio.to_thread
 
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import EXPERIMENTS
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, NotADatabaseError
@@ -139,7 +140,7 @@ async def _read_database(url: str, report: Callable[[Progress], None]) -> Docume
         )
     documents: Documents = {name: [] for name in COLLECTIONS}
     async with _open_database(url) as storage:
-        collections = storage.collections
+        collections = CollectionAccess(storage)
         total = sum([await collections.count(name, {}) for name in COLLECTIONS])
         for name in COLLECTIONS:
             async for page in collections.pages(name, {}, PAGE_SIZE):

@@ -1,4 +1,7 @@
-"""The synchronous protocol, as the original declares it."""
+"""The synchronous protocol, as the original declares it.
+
+Generated from `aiostorage.protocols` by ``python tools/generate_sync.py``; do not edit it here.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,10 @@ __all__ = ["BaseStorageProtocol"]
 
 
 class BaseStorageProtocol:
-    """The original's synchronous door: what legacy code calls, and what legacy storages subclass.
+    """The original's synchronous protocol: what legacy code calls and legacy storages subclass.
 
-    Every method means what the coroutine of `AsyncStorageProtocol` with its name means. As in the
-    original, a subclass need not have them all: what it lacks raises `NotImplementedError`.
-    `aiostorage.SyncStorage` has them all.
+    As in the original, a subclass need not have all methods: one that it lacks raises
+    `NotImplementedError`. `aiostorage.SyncStorage` has them all.
     """
 
     def create_experiment(
@@ -30,51 +32,137 @@ class BaseStorageProtocol:
         algo_state: Any = None,
         algo_heartbeat: datetime | None = None,
     ) -> Experiment:
+        """Insert a new experiment together with its algorithm's lock record, or neither.
+
+        If the store has a lock record for its ``_id`` but no experiment, that record is reused: it
+        was left by a deletion without `cascade`, or by a creation that was cut short on an engine
+        without transactions.
+
+        Parameters
+        ----------
+        config
+            The config to store; needs a ``name``. Gets an ``_id`` unless it has one. Its
+            ``algorithm`` (or ``algorithms``) becomes the configuration of the lock record.
+        algo_locked, algo_state, algo_heartbeat
+            The initial values of the lock record. Default: unlocked, no state, now.
+
+        Raises
+        ------
+        DuplicateKeyError
+            An experiment with the same name and version, or the same ``_id``, exists.
+        """
         raise NotImplementedError
 
     def delete_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         *,
         cascade: bool = True,
     ) -> int:
+        """Delete an experiment with its trials and lock record.
+
+        Parameters
+        ----------
+        cascade
+            False keeps its trials and its lock record.
+
+        Returns
+        -------
+        int
+            The number of experiments deleted.
+
+        Raises
+        ------
+        MissingArguments
+            Neither `experiment` nor `uid` was passed.
+        MismatchedIds
+            Both were passed and do not agree.
+        """
         raise NotImplementedError
 
     def update_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> bool:
+        """Set fields of an experiment that also matches `where`; return whether one did.
+
+        Names of fields in `kwargs` may be dotted paths.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        DuplicateKeyError
+            Another experiment has the new name and version.
+        """
         raise NotImplementedError
 
     def fetch_experiments(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
+        """Return the stored configs that match, in the order of insertion."""
         raise NotImplementedError
 
     def register_trial(self, trial: Trial) -> Trial:
+        """Store a new trial; return it as it was stored, with its ``_id``.
+
+        A trial without ``submit_time`` gets the present time.
+
+        Raises
+        ------
+        DuplicateKeyError
+            The experiment has a trial with these params.
+        """
         raise NotImplementedError
 
     def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
+        """Reserve the oldest pending trial for this caller alone; return None if there is none.
+
+        A trial is pending when it is new, suspended or interrupted. The returned trial is
+        ``reserved``, has a fresh token in ``worker``, and its ``start_time`` and ``heartbeat`` are
+        the present time.
+
+        Parameters
+        ----------
+        wait
+            Seconds to wait for a pending trial, at most. Engines that can report changes wake the
+            caller soon after a trial has become pending.
+        """
         raise NotImplementedError
 
     def fetch_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> list[Trial] | None:
+        """Return the trials that match, by submit time; None if there is no such experiment.
+
+        None is returned only when neither the experiment nor a trial of it exists.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
         raise NotImplementedError
 
     def get_trial(
-        self,
-        trial: Trial | None = None,
-        uid: str | None = None,
-        experiment_uid: Uid | None = None,
+        self, trial: Trial | None = None, uid: str | None = None, experiment_uid: Uid | None = None
     ) -> Trial | None:
+        """Return one trial as it is stored; None if there is none.
+
+        Raises
+        ------
+        MissingArguments
+            Neither `trial` nor both `uid` and `experiment_uid` were passed.
+        MismatchedIds
+            Both were passed and do not agree.
+        """
         raise NotImplementedError
 
     def update_trial(
@@ -85,75 +173,158 @@ class BaseStorageProtocol:
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> int:
+        """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
+
+        This is not fenced. Pass ``where={"worker": token}`` to fence it.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `get_trial`.
+        """
         raise NotImplementedError
 
     def update_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> int:
+        """Set fields of all trials of an experiment that match `where`; return how many did.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
         raise NotImplementedError
 
     def delete_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> int:
+        """Delete the trials of an experiment that match `where`; return how many did.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
         raise NotImplementedError
 
     def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        """Return the reserved trials whose heartbeat is older than `lost_after` seconds."""
         raise NotImplementedError
 
     def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
+        """Return `trial` with the results that the store has for it, if it has any.
+
+        `args` and `kwargs` are ignored; the original has them.
+        """
         raise NotImplementedError
 
     def push_trial_results(self, trial: Trial) -> int:
+        """Store the results, the end time and the status of a reserved trial; return 1.
+
+        The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
+        leaves it reserved. `complete_trial` does all of this in one step.
+
+        Raises
+        ------
+        FailedUpdate
+            The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
+        """
         raise NotImplementedError
 
     def set_trial_status(
-        self,
-        trial: Trial,
-        status: str,
-        heartbeat: datetime | None = None,
-        was: str | None = None,
+        self, trial: Trial, status: str, heartbeat: datetime | None = None, was: str | None = None
     ) -> None:
+        """Set the status of a trial, and its heartbeat, if it has the status `was`.
+
+        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` puts a fresh
+        token into ``trial.worker``.
+
+        Parameters
+        ----------
+        heartbeat
+            Default: now.
+        was
+            The status that the trial must have in the store. Default: ``trial.status``.
+
+        Raises
+        ------
+        FailedUpdate
+            The store has another status, or no such trial; `TrialLost` if another worker has it.
+        ValueError
+            `status` or `was` is not the name of a status.
+        """
         raise NotImplementedError
 
     def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        """Return the trials that `reserve_trial` may reserve: new, suspended, interrupted."""
         raise NotImplementedError
 
     def fetch_noncompleted_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        """Return the trials that are not completed."""
         raise NotImplementedError
 
     def fetch_trials_by_status(self, experiment: ExperimentLike, status: str) -> list[Trial]:
+        """Return the trials with this status."""
         raise NotImplementedError
 
     def count_completed_trials(self, experiment: ExperimentLike) -> int:
+        """Return the number of completed trials."""
         raise NotImplementedError
 
     def count_broken_trials(self, experiment: ExperimentLike) -> int:
+        """Return the number of broken trials."""
         raise NotImplementedError
 
     def update_heartbeat(self, trial: Trial) -> int:
+        """Record that the worker of a reserved trial is alive; return how many trials matched.
+
+        For a trial without a token that is not reserved, this is 0.
+
+        Raises
+        ------
+        FailedUpdate
+            The trial carries a token and is no longer reserved under it (`TrialLost`).
+        """
         raise NotImplementedError
 
     def create_benchmark(self, config: dict[str, Any]) -> int:
+        """Insert a benchmark, which needs a ``name``; put ``_id`` into the config; return 1.
+
+        Raises
+        ------
+        DuplicateKeyError
+            A benchmark of that name exists.
+        """
         raise NotImplementedError
 
     def fetch_benchmark(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
+        """Return the benchmarks that match, in the order of insertion."""
         raise NotImplementedError
 
     def delete_benchmark(self, query: Mapping[str, Any]) -> int:
+        """Delete the benchmarks that match; return how many did."""
         raise NotImplementedError
 
     def initialize_algorithm_lock(
         self, experiment_id: Uid, algorithm_config: Mapping[str, Any]
     ) -> int:
+        """Insert an unlocked lock record without state for an experiment; return 1.
+
+        Raises
+        ------
+        DuplicateKeyError
+            The experiment has one; `create_experiment` inserts it.
+        """
         raise NotImplementedError
 
     def write_algorithm_lock(
@@ -164,27 +335,91 @@ class BaseStorageProtocol:
         state: Any = None,
         heartbeat: datetime | None = None,
     ) -> int:
+        """Insert a lock record with these values, such as one read from another store; return 1.
+
+        A record that is written as locked has no owner that renews it: it is free after one lease.
+
+        Raises
+        ------
+        DuplicateKeyError
+            The experiment has one.
+        """
         raise NotImplementedError
 
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike, timeout: float = 600, retry_interval: float = 1
     ) -> AbstractContextManager[LockedAlgorithmState]:
+        """Lock the experiment's algorithm for the body; save its state afterwards.
+
+        Live waiters are served in the order they came. A lease is renewed in the background while
+        the body runs; when the holder dies, the lock is free after one lease. The state is saved
+        when the body succeeds, whether it was set with ``set_state`` or changed in place. On any
+        exception, Ctrl-C included, the store keeps the state it had.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for the lock.
+        retry_interval
+            Seconds between two attempts, at most. Engines that can report changes wake the caller
+            earlier.
+
+        Raises
+        ------
+        LockAcquisitionTimeout
+            The lock did not become free in time; the error says who holds it and since when.
+        LockLost
+            The lease ran out and another owner took the lock: the state
+            was not saved.
+        LockError
+            The experiment has no lock record.
+        """
         raise NotImplementedError
 
     def release_algorithm_lock(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         new_state: Any = None,
     ) -> int:
+        """Release the lock without being its owner: the operator's override.
+
+        Returns 1 if it was locked, else 0. The owner, if it is alive, gets `LockLost`.
+
+        Parameters
+        ----------
+        new_state
+            The state to store; None keeps the stored one.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
         raise NotImplementedError
 
     def get_algorithm_lock_info(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> LockedAlgorithmState | None:
+        """Return the lock record without acquiring it; None if there is none.
+
+        Whether it is locked may have changed by the time the caller looks at it.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
         raise NotImplementedError
 
     def delete_algorithm_lock(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> int:
+        """Delete the lock record; return 1 if there was one, else 0.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
         raise NotImplementedError

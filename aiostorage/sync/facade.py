@@ -1,38 +1,28 @@
-"""The synchronous facade: the original's methods over any async storage."""
+"""The synchronous facade: the original's methods over any async storage.
+
+Generated from `aiostorage.protocols` by ``python tools/generate_sync.py``; do not edit it here.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
-from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, overload
 
-from aiostorage._core.storage import Storage
 from aiostorage.algorithm import LockedAlgorithmState
-from aiostorage.errors import RunningLoopError
 from aiostorage.experiment import Experiment
-from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike, Uid
+from aiostorage.operations import Document
+from aiostorage.protocols import ExperimentLike, Uid
 from aiostorage.sync.base_protocol import BaseStorageProtocol
-from aiostorage.sync.portal import Portal
+from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial
+from aiostorage.values import Results
 
 __all__ = ["SyncStorage"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-class SyncStorage(BaseStorageProtocol):
+class SyncStorage(PortalStorage, BaseStorageProtocol):
     """A storage for callers without an event loop: legacy code, scripts, Oríon.
 
     Every method does what the async one of the same name does, in an event loop in a thread of its
@@ -46,90 +36,13 @@ class SyncStorage(BaseStorageProtocol):
         facade from now on.
     in_running_loop
         Whether calls are allowed in a thread whose event loop runs. They block that loop until
-        they return; that is what one may want in a notebook, and a fault anywhere else.
+        they return; that may be wanted in a notebook, and is a fault anywhere else.
 
     Examples
     --------
     >>> with SyncStorage(open_storage("sqlite:///tune.db")) as storage:
     ...     experiment = storage.create_experiment({"name": "tune"})
     """
-
-    def __init__(self, storage: Storage, *, in_running_loop: bool = False) -> None:
-        self._storage = storage
-        self._in_running_loop = in_running_loop
-        self._portal = Portal(storage.aclose)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"storage": self._storage, "in_running_loop": self._in_running_loop}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._storage!r})"
-
-    @property
-    def location(self) -> str:
-        """Where the data is, for people to read; without secrets."""
-        return self._storage.location
-
-    # --------------------------------------------------------------------------- lifetime
-
-    def close(self) -> None:
-        """Close the storage and end its event loop. A second call does nothing.
-
-        What other threads hold is put back, as if they had been cancelled; they get
-        `StorageClosedError`.
-        """
-        self._check("close", "aclose")
-        self._portal.close()
-
-    def __enter__(self) -> Self:
-        self._check("__enter__", "open")
-        self._portal.call(self._storage.open)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    # ------------------------------------------------------------------------------- calls
-
-    def _call(self, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        self._check(method.__name__)
-        return self._portal.call(method, *args, **kwargs)
-
-    def _context(
-        self,
-        method: Callable[P, AbstractAsyncContextManager[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> AbstractContextManager[T]:
-        self._check(method.__name__)
-        return self._portal.context(method(*args, **kwargs))
-
-    def in_collections(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Call a method of `Collections`, for adapters; this is no part of the public interface."""
-        return self._call(method, self._storage.collections, *args)
-
-    def _check(self, name: str, twin: str | None = None) -> None:
-        if self._in_running_loop:
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        raise RunningLoopError(
-            f"SyncStorage.{name}() would block the event loop that runs in this thread; await "
-            f"Storage.{twin or name}() there, or asyncio.to_thread(storage.{name}, ...); in a "
-            "notebook make the facade with SyncStorage(storage, in_running_loop=True)"
-        )
-
-    # ----------------------------------------------------------------------------- methods
 
     def create_experiment(
         self,
@@ -138,52 +51,164 @@ class SyncStorage(BaseStorageProtocol):
         algo_state: Any = None,
         algo_heartbeat: datetime | None = None,
     ) -> Experiment:
-        return self._call(
+        """Insert a new experiment together with its algorithm's lock record, or neither.
+
+        If the store has a lock record for its ``_id`` but no experiment, that record is reused: it
+        was left by a deletion without `cascade`, or by a creation that was cut short on an engine
+        without transactions.
+
+        Parameters
+        ----------
+        config
+            The config to store; needs a ``name``. Gets an ``_id`` unless it has one. Its
+            ``algorithm`` (or ``algorithms``) becomes the configuration of the lock record.
+        algo_locked, algo_state, algo_heartbeat
+            The initial values of the lock record. Default: unlocked, no state, now.
+
+        Raises
+        ------
+        DuplicateKeyError
+            An experiment with the same name and version, or the same ``_id``, exists.
+        """
+        return self._portal.call(
             self._storage.create_experiment, config, algo_locked, algo_state, algo_heartbeat
         )
 
     def delete_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         *,
         cascade: bool = True,
     ) -> int:
-        return self._call(self._storage.delete_experiment, experiment, uid, cascade=cascade)
+        """Delete an experiment with its trials and lock record.
+
+        Parameters
+        ----------
+        cascade
+            False keeps its trials and its lock record.
+
+        Returns
+        -------
+        int
+            The number of experiments deleted.
+
+        Raises
+        ------
+        MissingArguments
+            Neither `experiment` nor `uid` was passed.
+        MismatchedIds
+            Both were passed and do not agree.
+        """
+        return self._portal.call(self._storage.delete_experiment, experiment, uid, cascade=cascade)
 
     def update_experiment(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> bool:
-        return self._call(self._storage.update_experiment, experiment, uid, where, **kwargs)
+        """Set fields of an experiment that also matches `where`; return whether one did.
+
+        Names of fields in `kwargs` may be dotted paths.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        DuplicateKeyError
+            Another experiment has the new name and version.
+        """
+        return self._portal.call(self._storage.update_experiment, experiment, uid, where, **kwargs)
 
     def fetch_experiments(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        return self._call(self._storage.fetch_experiments, query, selection)
+        """Return the stored configs that match, in the order of insertion."""
+        return self._portal.call(self._storage.fetch_experiments, query, selection)
 
     def register_trial(self, trial: Trial) -> Trial:
-        return self._call(self._storage.register_trial, trial)
+        """Store a new trial; return it as it was stored, with its ``_id``.
+
+        A trial without ``submit_time`` gets the present time.
+
+        Raises
+        ------
+        DuplicateKeyError
+            The experiment has a trial with these params.
+        """
+        return self._portal.call(self._storage.register_trial, trial)
 
     def register_trials(self, trials: Sequence[Trial]) -> list[Trial]:
-        return self._call(self._storage.register_trials, trials)
+        """Store new trials in one transaction, all or none; return them as they were stored.
+
+        Raises
+        ------
+        DuplicateKeyError
+            The experiment has a trial with the params of one of them, or two of them have the same
+            params.
+        """
+        return self._portal.call(self._storage.register_trials, trials)
 
     def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
-        return self._call(self._storage.reserve_trial, experiment, wait=wait)
+        """Reserve the oldest pending trial for this caller alone; return None if there is none.
+
+        A trial is pending when it is new, suspended or interrupted. The returned trial is
+        ``reserved``, has a fresh token in ``worker``, and its ``start_time`` and ``heartbeat`` are
+        the present time.
+
+        Parameters
+        ----------
+        wait
+            Seconds to wait for a pending trial, at most. Engines that can report changes wake the
+            caller soon after a trial has become pending.
+        """
+        return self._portal.call(self._storage.reserve_trial, experiment, wait=wait)
 
     def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
-        return self._call(self._storage.reserve_trials, experiment, count)
+        """Reserve up to `count` pending trials for this caller alone, the oldest first.
+
+        They share one token.
+        """
+        return self._portal.call(self._storage.reserve_trials, experiment, count)
 
     def fetch_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> list[Trial] | None:
-        return self._call(self._storage.fetch_trials, experiment, uid, where)
+        """Return the trials that match, by submit time; None if there is no such experiment.
+
+        None is returned only when neither the experiment nor a trial of it exists.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
+        return self._portal.call(self._storage.fetch_trials, experiment, uid, where)
+
+    @overload
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: None = None,
+        batch_size: int = 200,
+    ) -> Iterator[Trial]: ...
+
+    @overload
+    def iter_trials(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        selection: Mapping[str, Any],
+        batch_size: int = 200,
+    ) -> Iterator[Document]: ...
 
     def iter_trials(
         self,
@@ -192,24 +217,34 @@ class SyncStorage(BaseStorageProtocol):
         where: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
-    ) -> Iterator[Any]:
-        items = self._storage.iter_trials(
-            experiment, where=where, selection=selection, batch_size=batch_size
+    ) -> Iterator[Trial | Document]:
+        """Iterate over the trials that match, by insertion, holding `batch_size` of them at most.
+
+        With a `selection` the items are documents (dicts), without one they are `Trial` objects.
+        Trials that are inserted or changed during the iteration may or may not be seen; none is
+        seen twice.
+        """
+        return self._iterate(
+            "iter_trials",
+            self._storage.iter_trials(
+                experiment, where=where, selection=selection, batch_size=batch_size
+            ),
+            batch_size,
         )
-        while True:
-            self._check("iter_trials")
-            batch = self._portal.call(_next, items, batch_size)
-            yield from batch
-            if len(batch) < batch_size:
-                return
 
     def get_trial(
-        self,
-        trial: Trial | None = None,
-        uid: str | None = None,
-        experiment_uid: Uid | None = None,
+        self, trial: Trial | None = None, uid: str | None = None, experiment_uid: Uid | None = None
     ) -> Trial | None:
-        return self._call(self._storage.get_trial, trial, uid, experiment_uid)
+        """Return one trial as it is stored; None if there is none.
+
+        Raises
+        ------
+        MissingArguments
+            Neither `trial` nor both `uid` and `experiment_uid` were passed.
+        MismatchedIds
+            Both were passed and do not agree.
+        """
+        return self._portal.call(self._storage.get_trial, trial, uid, experiment_uid)
 
     def update_trial(
         self,
@@ -219,89 +254,216 @@ class SyncStorage(BaseStorageProtocol):
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> int:
-        return self._call(self._storage.update_trial, trial, uid, experiment_uid, where, **kwargs)
+        """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
+
+        This is not fenced. Pass ``where={"worker": token}`` to fence it.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `get_trial`.
+        """
+        return self._portal.call(
+            self._storage.update_trial, trial, uid, experiment_uid, where, **kwargs
+        )
 
     def update_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> int:
-        return self._call(self._storage.update_trials, experiment, uid, where, **kwargs)
+        """Set fields of all trials of an experiment that match `where`; return how many did.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
+        return self._portal.call(self._storage.update_trials, experiment, uid, where, **kwargs)
 
     def delete_trials(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> int:
-        return self._call(self._storage.delete_trials, experiment, uid, where)
+        """Delete the trials of an experiment that match `where`; return how many did.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
+        return self._portal.call(self._storage.delete_trials, experiment, uid, where)
 
     def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        return self._call(self._storage.fetch_lost_trials, experiment)
+        """Return the reserved trials whose heartbeat is older than `lost_after` seconds."""
+        return self._portal.call(self._storage.fetch_lost_trials, experiment)
 
     def recover_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        return self._call(self._storage.recover_lost_trials, experiment)
+        """Set lost trials to ``interrupted``, in one atomic step, and return them.
+
+        Their workers can no longer write to them.
+        """
+        return self._portal.call(self._storage.recover_lost_trials, experiment)
 
     def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
-        return self._call(self._storage.retrieve_result, trial, *args, **kwargs)
+        """Return `trial` with the results that the store has for it, if it has any.
+
+        `args` and `kwargs` are ignored; the original has them.
+        """
+        return self._portal.call(self._storage.retrieve_result, trial, *args, **kwargs)
 
     def push_trial_results(self, trial: Trial) -> int:
-        return self._call(self._storage.push_trial_results, trial)
+        """Store the results, the end time and the status of a reserved trial; return 1.
 
-    def complete_trial(self, trial: Trial, results: Any) -> None:
-        self._call(self._storage.complete_trial, trial, results)
+        The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
+        leaves it reserved. `complete_trial` does all of this in one step.
+
+        Raises
+        ------
+        FailedUpdate
+            The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
+        """
+        return self._portal.call(self._storage.push_trial_results, trial)
+
+    def complete_trial(self, trial: Trial, results: Results) -> None:
+        """Store the results, the end time and the status ``completed`` in one atomic write.
+
+        `trial` itself is updated when the write has succeeded: its results, status and end time.
+
+        Parameters
+        ----------
+        results
+            A number (the objective); a mapping, whose entry ``objective`` or else first entry is
+            the objective and whose others are statistics; or a list of results.
+
+        Raises
+        ------
+        InvalidResult
+            There is no objective, or it is not a number.
+        FailedUpdate
+            As for `push_trial_results`.
+        """
+        self._portal.call(self._storage.complete_trial, trial, results)
 
     def set_trial_status(
-        self,
-        trial: Trial,
-        status: str,
-        heartbeat: datetime | None = None,
-        was: str | None = None,
+        self, trial: Trial, status: str, heartbeat: datetime | None = None, was: str | None = None
     ) -> None:
-        self._call(self._storage.set_trial_status, trial, status, heartbeat, was)
+        """Set the status of a trial, and its heartbeat, if it has the status `was`.
+
+        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` puts a fresh
+        token into ``trial.worker``.
+
+        Parameters
+        ----------
+        heartbeat
+            Default: now.
+        was
+            The status that the trial must have in the store. Default: ``trial.status``.
+
+        Raises
+        ------
+        FailedUpdate
+            The store has another status, or no such trial; `TrialLost` if another worker has it.
+        ValueError
+            `status` or `was` is not the name of a status.
+        """
+        self._portal.call(self._storage.set_trial_status, trial, status, heartbeat, was)
 
     def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        return self._call(self._storage.fetch_pending_trials, experiment)
+        """Return the trials that `reserve_trial` may reserve: new, suspended, interrupted."""
+        return self._portal.call(self._storage.fetch_pending_trials, experiment)
 
     def fetch_noncompleted_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        return self._call(self._storage.fetch_noncompleted_trials, experiment)
+        """Return the trials that are not completed."""
+        return self._portal.call(self._storage.fetch_noncompleted_trials, experiment)
 
     def fetch_trials_by_status(self, experiment: ExperimentLike, status: str) -> list[Trial]:
-        return self._call(self._storage.fetch_trials_by_status, experiment, status)
+        """Return the trials with this status."""
+        return self._portal.call(self._storage.fetch_trials_by_status, experiment, status)
 
     def count_completed_trials(self, experiment: ExperimentLike) -> int:
-        return self._call(self._storage.count_completed_trials, experiment)
+        """Return the number of completed trials."""
+        return self._portal.call(self._storage.count_completed_trials, experiment)
 
     def count_broken_trials(self, experiment: ExperimentLike) -> int:
-        return self._call(self._storage.count_broken_trials, experiment)
+        """Return the number of broken trials."""
+        return self._portal.call(self._storage.count_broken_trials, experiment)
 
     def update_heartbeat(self, trial: Trial) -> int:
-        return self._call(self._storage.update_heartbeat, trial)
+        """Record that the worker of a reserved trial is alive; return how many trials matched.
+
+        For a trial without a token that is not reserved, this is 0.
+
+        Raises
+        ------
+        FailedUpdate
+            The trial carries a token and is no longer reserved under it (`TrialLost`).
+        """
+        return self._portal.call(self._storage.update_heartbeat, trial)
 
     def reserved_trial(
         self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractContextManager[Trial | None]:
-        return self._context(
+        """Reserve a trial for the body; its heartbeat is updated in the background.
+
+        The body gets None when no trial is pending. The status that the body sets stays. A trial
+        that is still reserved afterwards becomes ``broken`` if the body raised, and ``interrupted``
+        if the body was interrupted or ended without completing it. When another worker takes over
+        the reservation, the body runs on.
+
+        Parameters
+        ----------
+        heartbeat
+            Seconds between two heartbeats. Default: a fifth of `lost_after`, as in Oríon.
+        wait
+            As for `reserve_trial`.
+
+        Raises
+        ------
+        TrialLost
+            Another worker took over the reservation while the body ran.
+        """
+        return self._portal.context(
             self._storage.reserved_trial, experiment, heartbeat=heartbeat, wait=wait
         )
 
     def create_benchmark(self, config: dict[str, Any]) -> int:
-        return self._call(self._storage.create_benchmark, config)
+        """Insert a benchmark, which needs a ``name``; put ``_id`` into the config; return 1.
+
+        Raises
+        ------
+        DuplicateKeyError
+            A benchmark of that name exists.
+        """
+        return self._portal.call(self._storage.create_benchmark, config)
 
     def fetch_benchmark(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        return self._call(self._storage.fetch_benchmark, query, selection)
+        """Return the benchmarks that match, in the order of insertion."""
+        return self._portal.call(self._storage.fetch_benchmark, query, selection)
 
     def delete_benchmark(self, query: Mapping[str, Any]) -> int:
-        return self._call(self._storage.delete_benchmark, query)
+        """Delete the benchmarks that match; return how many did."""
+        return self._portal.call(self._storage.delete_benchmark, query)
 
     def initialize_algorithm_lock(
         self, experiment_id: Uid, algorithm_config: Mapping[str, Any]
     ) -> int:
-        return self._call(self._storage.initialize_algorithm_lock, experiment_id, algorithm_config)
+        """Insert an unlocked lock record without state for an experiment; return 1.
+
+        Raises
+        ------
+        DuplicateKeyError
+            The experiment has one; `create_experiment` inserts it.
+        """
+        return self._portal.call(
+            self._storage.initialize_algorithm_lock, experiment_id, algorithm_config
+        )
 
     def write_algorithm_lock(
         self,
@@ -311,7 +473,16 @@ class SyncStorage(BaseStorageProtocol):
         state: Any = None,
         heartbeat: datetime | None = None,
     ) -> int:
-        return self._call(
+        """Insert a lock record with these values, such as one read from another store; return 1.
+
+        A record that is written as locked has no owner that renews it: it is free after one lease.
+
+        Raises
+        ------
+        DuplicateKeyError
+            The experiment has one.
+        """
+        return self._portal.call(
             self._storage.write_algorithm_lock,
             experiment_id,
             algorithm_config,
@@ -323,45 +494,79 @@ class SyncStorage(BaseStorageProtocol):
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike, timeout: float = 600, retry_interval: float = 1
     ) -> AbstractContextManager[LockedAlgorithmState]:
-        return self._context(
+        """Lock the experiment's algorithm for the body; save its state afterwards.
+
+        Live waiters are served in the order they came. A lease is renewed in the background while
+        the body runs; when the holder dies, the lock is free after one lease. The state is saved
+        when the body succeeds, whether it was set with ``set_state`` or changed in place. On any
+        exception, Ctrl-C included, the store keeps the state it had.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for the lock.
+        retry_interval
+            Seconds between two attempts, at most. Engines that can report changes wake the caller
+            earlier.
+
+        Raises
+        ------
+        LockAcquisitionTimeout
+            The lock did not become free in time; the error says who holds it and since when.
+        LockLost
+            The lease ran out and another owner took the lock: the state
+            was not saved.
+        LockError
+            The experiment has no lock record.
+        """
+        return self._portal.context(
             self._storage.acquire_algorithm_lock, experiment, timeout, retry_interval
         )
 
     def release_algorithm_lock(
         self,
-        experiment: ExperimentLike = None,
+        experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         new_state: Any = None,
     ) -> int:
-        return self._call(self._storage.release_algorithm_lock, experiment, uid, new_state)
+        """Release the lock without being its owner: the operator's override.
+
+        Returns 1 if it was locked, else 0. The owner, if it is alive, gets `LockLost`.
+
+        Parameters
+        ----------
+        new_state
+            The state to store; None keeps the stored one.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
+        return self._portal.call(self._storage.release_algorithm_lock, experiment, uid, new_state)
 
     def get_algorithm_lock_info(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> LockedAlgorithmState | None:
-        return self._call(self._storage.get_algorithm_lock_info, experiment, uid)
+        """Return the lock record without acquiring it; None if there is none.
+
+        Whether it is locked may have changed by the time the caller looks at it.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
+        return self._portal.call(self._storage.get_algorithm_lock_info, experiment, uid)
 
     def delete_algorithm_lock(
-        self, experiment: ExperimentLike = None, uid: Uid | None = None
+        self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> int:
-        return self._call(self._storage.delete_algorithm_lock, experiment, uid)
+        """Delete the lock record; return 1 if there was one, else 0.
 
-
-async def _next(items: AsyncIterator[T], count: int) -> list[T]:
-    """Fetch some items; what is left stays where it is."""
-    batch: list[T] = []
-    async for item in items:
-        batch.append(item)
-        if len(batch) == count:
-            break
-    return batch
-
-
-def _document() -> None:
-    """Give each method the docstring of the async one."""
-    for name, method in vars(SyncStorage).items():
-        twin = getattr(AsyncStorageProtocol, name, None)
-        if inspect.isfunction(method) and not method.__doc__ and twin is not None:
-            method.__doc__ = twin.__doc__
-
-
-_document()
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        """
+        return self._portal.call(self._storage.delete_algorithm_lock, experiment, uid)

@@ -1,34 +1,28 @@
-"""An event loop in a thread of its own, for callers that have none.
+"""Calls from threads without an event loop into one that runs in a thread of its own.
 
-The loop lives as long as the portal, since engines bind connections and tasks to it. It is left in
-an orderly way, whoever ends it: `Portal.close`, the garbage collector, or the interpreter's exit.
-Nobody waits for a loop that is gone.
+The loop lives as long as the portal, since engines bind connections and tasks to it. It is shut
+down in an orderly way however it ends: by `Portal.close`, by the garbage collector, or by the
+interpreter's exit. No thread waits for a loop that has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from aiostorage.errors import RunningLoopError, StorageClosedError
+from aiostorage.sync.loop_thread import LoopThread
 
 __all__ = ["Portal"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-PATIENCE: Final = 10.0
-"""Seconds that the interpreter's exit waits for a loop, at most."""
-
-LAST_CALLS: Final = 1.0
-"""Seconds that calls under way get to end by themselves when the storage has been closed."""
 
 
 class Portal:
@@ -40,58 +34,88 @@ class Portal:
     ----------
     on_close
         What is awaited in the loop before it ends.
+    in_running_loop
+        Whether a thread whose own event loop runs may call, which blocks that loop.
     """
 
-    def __init__(self, on_close: Callable[[], Awaitable[object]]) -> None:
+    def __init__(
+        self, on_close: Callable[[], Awaitable[object]], *, in_running_loop: bool = False
+    ) -> None:
+        self.in_running_loop: bool = in_running_loop
         self._on_close = on_close
         self._closed = False
-        self._lock = threading.RLock()  # a signal handler may close what is just being opened
-        self._thread: _LoopThread | None = None
+        self._lock = threading.RLock()  # a signal handler may close while the portal opens
+        self._thread: LoopThread | None = None
         self._finalizer: weakref.finalize[..., Portal] | None = None
         _portals.add(self)
 
-    def forget(self) -> None:
-        """Begin anew, in a child process, where the thread of the loop is not there any more."""
+    def reset_after_fork(self) -> None:
+        """Start anew in a child process, which does not have the thread of the loop."""
         if self._finalizer is not None:
             self._finalizer.detach()
+        if self._thread is not None:
+            _inherited.append(self._thread)
         self._lock, self._thread, self._finalizer = threading.RLock(), None, None
 
-    @property
-    def thread(self) -> _LoopThread | None:
-        """The thread of the loop, if it was started."""
-        return self._thread
+    def call(self, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await ``method(*args, **kwargs)`` in the loop and return its result.
 
-    def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await ``function(*args, **kwargs)`` in the loop and answer its result.
-
-        When the calling thread is interrupted (Ctrl-C), what runs is cancelled and has cleaned up
+        When the calling thread is interrupted (Ctrl-C), the task is cancelled and has cleaned up
         before the interruption goes on.
 
         Raises
         ------
         StorageClosedError
-            The portal is closed, or was while this ran.
+            The portal is closed, or was closed while this ran.
         RunningLoopError
-            The calling thread is the loop's own.
+            An event loop runs in the calling thread.
         """
+        self.check_caller(method)
 
         async def awaited() -> T:
-            return await function(*args, **kwargs)
+            return await method(*args, **kwargs)
 
-        return _Run(self._running(), awaited).result()
+        return _PortalCall(self._running(), awaited).result()
 
-    def context(self, manager: AbstractAsyncContextManager[T]) -> _Context[T]:
-        """Answer an async context manager as a plain one, whose two ends run in one task."""
-        return _Context(self, manager)
+    def context(
+        self,
+        method: Callable[P, AbstractAsyncContextManager[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AbstractContextManager[T]:
+        """Return ``method(*args, **kwargs)`` as a plain context manager; its ends run in one task.
+
+        The errors are those of `call`; `RunningLoopError` is raised at once.
+        """
+        self.check_caller(method)
+        return _PortalContext(self, method(*args, **kwargs))
+
+    def check_caller(self, method: Callable[..., object] | str, twin: str | None = None) -> None:
+        """Raise `RunningLoopError` rather than block an event loop that runs in this thread.
+
+        The error names the `method` that was called, and its async `twin` if that differs.
+        """
+        if self.in_running_loop:
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        name = method if isinstance(method, str) else method.__name__
+        raise RunningLoopError(
+            f"SyncStorage.{name}() would block the event loop that runs in this thread; await "
+            f"Storage.{twin or name}() there, or asyncio.to_thread(storage.{name}, ...); in a "
+            "notebook make the facade with SyncStorage(storage, in_running_loop=True)"
+        )
 
     def close(self) -> None:
-        """End the loop for good; what it waits for is cancelled. A second call does nothing."""
+        """End the loop for good and cancel its calls. A second call does nothing."""
         with self._lock:
             self._closed = True
             thread = self._thread
         if thread is None:
             return
-        if thread.is_current():
+        if threading.current_thread() is thread.thread:
             raise RunningLoopError("a facade cannot be closed from within its own event loop")
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -101,7 +125,7 @@ class Portal:
         if isinstance(failure, Exception):
             raise failure
 
-    def _running(self) -> _LoopThread:
+    def _running(self) -> LoopThread:
         thread = self._thread
         if thread is None or self._closed:
             with self._lock:
@@ -109,108 +133,37 @@ class Portal:
                     raise StorageClosedError
                 thread = self._thread
                 if thread is None:
-                    thread = self._thread = _LoopThread(self._on_close)
+                    thread = self._thread = LoopThread(self._on_close)
                     self._finalizer = weakref.finalize(self, thread.stop)
-                    self._finalizer.atexit = False  # see `_end_all`
+                    self._finalizer.atexit = False  # the thread ends itself at exit
         return thread
 
-    def begin(self, function: Callable[[], Coroutine[Any, Any, T]], *, holds: bool) -> _Run[T]:
-        """Prepare to run a coroutine; `_Run.wait` starts it."""
-        return _Run(self._running(), function, holds=holds)
+    def prepare(self, function: Callable[[], Coroutine[Any, Any, T]]) -> _PortalCall[T]:
+        """Return a call of a coroutine that holds something; `_PortalCall.wait` starts it."""
+        return _PortalCall(self._running(), function, holds=True)
 
 
-class _LoopThread:
-    """An event loop that runs in a thread until it is told to stop."""
-
-    def __init__(self, on_close: Callable[[], Awaitable[object]]) -> None:
-        self.runs: set[_Run[Any]] = set()
-        self.failure: BaseException | None = None
-        self.loop: asyncio.AbstractEventLoop
-        self._on_close = on_close
-        self._ready = threading.Event()
-        self._end: asyncio.Event
-        self._thread = threading.Thread(target=self._main, name="aiostorage", daemon=True)
-        self._thread.start()
-        self._ready.wait()
-        if self.failure is not None and not hasattr(self, "_end"):
-            raise self.failure
-        _threads.add(self)
-
-    def _main(self) -> None:
-        try:
-            with asyncio.Runner() as runner:
-                self.loop = runner.get_loop()
-                runner.run(self._serve())
-        except BaseException as error:  # noqa: BLE001  whoever calls next is told
-            self.failure = error
-        finally:
-            _threads.discard(self)
-            self._ready.set()
-            for run in list(self.runs):
-                run.abandon()
-
-    async def _serve(self) -> None:
-        self._end = asyncio.Event()
-        self._ready.set()
-        try:
-            await self._end.wait()
-        finally:  # also when the loop is being taken down
-            await self._finish()
-
-    async def _finish(self) -> None:
-        # what is held is put back while the storage still works
-        holders = [run.task for run in list(self.runs) if run.holds and run.task is not None]
-        for task in holders:
-            task.cancel()
-        if holders:
-            await asyncio.wait(holders)
-        await self._on_close()
-        others = [run.task for run in list(self.runs) if run.task is not None]
-        if others:
-            await asyncio.wait(others, timeout=LAST_CALLS)
-
-    def is_current(self) -> bool:
-        """Tell whether the calling thread is this one."""
-        return threading.current_thread() is self._thread
-
-    def stop(self) -> None:
-        """Begin to end, from any thread."""
-        with suppress(RuntimeError):  # it has ended
-            self.loop.call_soon_threadsafe(self._end.set)
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end."""
-        self._thread.join(timeout)
-
-    def gone(self) -> StorageClosedError:
-        """Answer the error of those who want something of a loop that has ended."""
-        if self.failure is None:
-            return StorageClosedError()
-        error = StorageClosedError(f"the event loop of this storage died: {self.failure!r}")
-        error.__cause__ = self.failure
-        return error
-
-
-class _Run(Generic[T]):
+class _PortalCall(Generic[T]):
     """A task in another thread's loop, and the thread that waits for it."""
 
     def __init__(
         self,
-        thread: _LoopThread,
+        thread: LoopThread,
         function: Callable[[], Coroutine[Any, Any, T]],
         *,
         holds: bool = False,
     ) -> None:
-        if thread.is_current():
+        if threading.current_thread() is thread.thread:
             raise RunningLoopError(
                 "a facade was called from within its own event loop, which would wait for itself"
             )
-        self.holds = holds
+        self.holds: bool = holds
         self.task: asyncio.Task[T] | None = None
-        self.done = self.ready = False
+        self.done: bool = False
+        self.ready: bool = False
         self._thread = thread
         self._function = function
-        # a bare lock, for Ctrl-C in the lines of an `Event` leaves that locked for ever
+        # a bare lock: Ctrl-C in the lines of an `Event` leaves that locked for ever
         self._wakeup = threading.Lock()
         self._wakeup.acquire()
         self._begun = self._cancelled = False
@@ -225,50 +178,53 @@ class _Run(Generic[T]):
 
     def _finished(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
-            task.exception()  # it is looked at, so asyncio need not warn
+            task.exception()  # retrieved, so that asyncio does not warn
         self.abandon()
 
     def abandon(self) -> None:
-        """Nothing more comes: wake whoever waits."""
-        self._thread.runs.discard(self)
+        """Wake the waiting thread: the task makes no further progress."""
+        self._thread.calls.discard(self)
         self.done = True
-        self._ring()
+        self._wake_waiter()
 
     def wake(self) -> None:
-        """Let the waiting thread go on while the task does too."""
+        """Let the waiting thread go on while the task goes on too."""
         self.ready = True
-        self._ring()
+        self._wake_waiter()
 
-    def _ring(self) -> None:
-        with suppress(RuntimeError):  # it rings already
+    def _wake_waiter(self) -> None:
+        with suppress(RuntimeError):  # it has been woken already
             self._wakeup.release()
 
     def cancel(self) -> None:
-        """Cancel the task, from any thread; it may not have begun."""
+        """Cancel the task, from any thread; it need not have started."""
         self._cancelled = True
         self.schedule(lambda: self.task.cancel() if self.task else self.abandon())
 
     def schedule(self, function: Callable[[], object]) -> None:
-        """Call a function in the loop, if it is still there."""
+        """Call a function in the loop, unless that has ended."""
         try:
             self._thread.loop.call_soon_threadsafe(function)
         except RuntimeError:  # the loop is closed
             self.abandon()
 
     def is_inherited(self) -> bool:
-        """Tell whether a parent process began this."""
+        """Return whether a parent process began this."""
         return self._pid != os.getpid()
 
-    def is_ours(self) -> bool:
-        """Tell whether this runs in the calling thread, which therefore cannot wait for it."""
-        return self._thread.is_current()
+    def is_own_thread(self) -> bool:
+        """Return whether this runs in the calling thread, which therefore cannot wait for it."""
+        return threading.current_thread() is self._thread.thread
 
     def wait(self, *, ready: bool = False) -> None:
-        """Wait until the task is done, or `wake` was called; an interrupted wait cancels it."""
+        """Wait until the task is done or, with `ready`, until `wake` was called.
+
+        An interrupted wait cancels the task.
+        """
         try:
             if not self._begun:
                 self._begun = True
-                self._thread.runs.add(self)
+                self._thread.calls.add(self)
                 self.schedule(self._start)
             while not (self.done or (ready and self.ready)):
                 self._wakeup.acquire()
@@ -277,7 +233,7 @@ class _Run(Generic[T]):
             raise
 
     def cancel_and_wait(self) -> None:
-        """Cancel the task and wait until it has cleaned up; interrupted once more, don't wait."""
+        """Cancel the task and wait until it has cleaned up; a second interruption ends the wait."""
         try:
             self.cancel()
             while not self.done:
@@ -287,29 +243,29 @@ class _Run(Generic[T]):
             raise
 
     def result(self) -> T:
-        """Wait for the task and answer its result."""
+        """Wait for the task and return its result."""
         self.wait()
         task = self.task
         if task is None or not task.done() or (task.cancelled() and not self._cancelled):
-            raise self._thread.gone()
+            raise self._thread.closed_error()
         return task.result()
 
 
-class _Hold(Generic[T]):
+class _ContextTask(Generic[T]):
     """The task of an async context manager: it enters, waits, and leaves."""
 
     def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
         self._manager = manager
         self._left: asyncio.Event
         self.raised: BaseException | None = None
-        self.run: _Run[bool]
+        self.call: _PortalCall[bool]
         self.value: T
 
     async def hold(self) -> bool:
-        """Answer whether the manager put an end to the error of the body."""
+        """Enter, wait for `leave`, and exit; return whether the manager suppressed the error."""
         self.value = await self._manager.__aenter__()
         self._left = asyncio.Event()
-        self.run.wake()
+        self.call.wake()
         try:
             await self._left.wait()
         except BaseException as error:
@@ -322,31 +278,31 @@ class _Hold(Generic[T]):
         return bool(await self._manager.__aexit__(type(raised), raised, raised.__traceback__))
 
     def leave(self, raised: BaseException | None) -> None:
-        """Let the task go on, from any thread."""
+        """Let the task exit the manager, from any thread."""
         self.raised = raised
-        self.run.schedule(self._left.set)
+        self.call.schedule(self._left.set)
 
 
-class _Context(Generic[T]):
+class _PortalContext(Generic[T]):
     """An async context manager, entered and left in one task of the loop."""
 
     def __init__(self, portal: Portal, manager: AbstractAsyncContextManager[T]) -> None:
         self._portal = portal
         self._manager = manager
-        self._hold: _Hold[T] | None = None
+        self._held: _ContextTask[T] | None = None
 
     def __enter__(self) -> T:
-        hold = self._hold = _Hold(self._manager)
-        run = hold.run = self._portal.begin(hold.hold, holds=True)
+        held = self._held = _ContextTask(self._manager)
+        call = held.call = self._portal.prepare(held.hold)
         try:
-            run.wait(ready=True)
-            if not run.ready:
-                run.result()  # raises what kept us out
+            call.wait(ready=True)
+            if not call.ready:
+                call.result()  # raises the error of entering
         except BaseException:
-            if not run.done:  # interrupted between two lines
-                run.cancel_and_wait()
+            if not call.done:  # interrupted between two lines
+                call.cancel_and_wait()
             raise
-        return hold.value
+        return held.value
 
     def __exit__(
         self,
@@ -354,56 +310,43 @@ class _Context(Generic[T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        hold = cast("_Hold[T]", self._hold)
-        if hold.run.is_inherited():  # it stays with the parent process
+        held = cast("_ContextTask[T]", self._held)
+        if held.call.is_inherited():  # it stays with the parent process
             if exc is None:
                 raise StorageClosedError("what the parent process holds cannot be left in a child")
             return False
-        if hold.run.is_ours():  # a generator that holds it was found by the garbage collector
-            hold.run.cancel()
+        if held.call.is_own_thread():  # the garbage collector found a generator that holds it
+            held.call.cancel()
             return False
-        over = hold.run.done
+        was_done = held.call.done
         if exc is None or isinstance(exc, Exception):
-            hold.leave(exc)
+            held.leave(exc)
         else:
-            # Ctrl-C in this thread is a cancellation there: it must not take the loop down
-            hold.run.cancel()
+            # Ctrl-C in this thread is a cancellation there: it must not end the loop
+            held.call.cancel()
         try:
-            return hold.run.result()
+            return held.call.result()
         except (Exception, asyncio.CancelledError):
-            # a body that failed says more than that its hold was lost meanwhile
-            if exc is not None and (over or not isinstance(exc, Exception)):
+            # the error of the body says more than that its hold was lost meanwhile
+            if exc is not None and (was_done or not isinstance(exc, Exception)):
                 return False
             raise
 
     def __del__(self) -> None:
-        # never left, or the attempt was interrupted: what nobody has any more, nobody holds
-        run = getattr(self._hold, "run", None)
-        if run is not None and not run.done and not run.is_inherited():
-            run.cancel()
+        # never left, or interrupted while leaving: without a reference it must not stay held
+        call = getattr(self._held, "call", None)
+        if call is not None and not call.done and not call.is_inherited():
+            call.cancel()
 
 
 _portals: Final[weakref.WeakSet[Portal]] = weakref.WeakSet()
-_threads: Final[set[_LoopThread]] = set()
-_inherited: Final[list[Any]] = []
-"""Loops of a parent process. To finalise one would take away what the parent waits on."""
+_inherited: Final[list[LoopThread]] = []
+"""Loops of a parent process. Finalising one would break what the parent waits for."""
 
 
-def _forget_all() -> None:
-    _inherited.append((set(_threads), [portal.thread for portal in _portals]))
-    _threads.clear()
+def _reset_all_after_fork() -> None:
     for portal in _portals:
-        portal.forget()
+        portal.reset_after_fork()
 
 
-def _end_all() -> None:
-    """End every loop that was not closed: daemon threads would be stopped in mid-sentence."""
-    threads = list(_threads)
-    for thread in threads:
-        thread.stop()
-    for thread in threads:
-        thread.join(PATIENCE)
-
-
-os.register_at_fork(after_in_child=_forget_all)
-atexit.register(_end_all)
+os.register_at_fork(after_in_child=_reset_all_after_fork)

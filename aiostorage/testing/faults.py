@@ -97,8 +97,8 @@ class FaultyDriver:
         self.before = before
         self.after = after
         self.latency = latency
-        self.calls = 0
-        self.faults = 0
+        self.calls: int = 0
+        self.faults: int = 0
         self._losable = losable or _any_call
         self._random = random.Random(seed)  # noqa: S311  chance, not secrets
         self._planned: list[_Planned] = []

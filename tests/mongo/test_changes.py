@@ -29,7 +29,7 @@ async def storages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[list[Storage]]:
     """Give storages on one database, none of which ever looks by itself."""
-    monkeypatch.setattr(change_streams, "SAFETY", NEVER)
+    monkeypatch.setattr(change_streams, "RECHECK_INTERVAL", NEVER)
     async with AsyncExitStack() as stack:
         url = mongodb_replica_set.url_for(mongodb_database)
         yield [
@@ -91,7 +91,7 @@ async def test_the_stream_ends_when_nobody_waits(
     count: Callable[[], Awaitable[int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(change_streams, "IDLE", 0.1)
+    monkeypatch.setattr(change_streams, "MAX_IDLE_SECONDS", 0.1)
     experiment = await storages[0].create_experiment({"name": "tune"})
     assert await storages[0].reserve_trial(experiment, wait=0.5) is None
     with anyio.fail_after(20):

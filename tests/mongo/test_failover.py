@@ -24,7 +24,7 @@ from aiostorage import (
     Trial,
     open_storage,
 )
-from aiostorage._core import lock as lock_module
+from aiostorage._core import lock_queue
 from aiostorage.drivers.mongodb import change_streams
 from aiostorage.testing import ReplicaSet
 from tests.mongo.worker_failover import TASKS
@@ -336,8 +336,8 @@ def test_waiters_are_woken_after_an_election(
     replica_set: ReplicaSet, url: str, client: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The change stream goes on at the next primary; nobody has to look by himself."""
-    monkeypatch.setattr(change_streams, "SAFETY", NEVER)
-    monkeypatch.setattr(lock_module, "TICKET", NEVER)
+    monkeypatch.setattr(change_streams, "RECHECK_INTERVAL", NEVER)
+    monkeypatch.setattr(lock_queue, "MAX_TICKET_LIFETIME", NEVER)
 
     async def work() -> None:
         options: dict[str, Any] = {"client": client, "lock_lease": 10 * NEVER}

@@ -154,11 +154,11 @@ async def main(url, library, uid):
     async with storage.acquire_algorithm_lock({"_id": uid}) as algorithm:
         algorithm.set_state(random.Random(1).randbytes(14 * 2**20))
         from aiostorage.drivers.mongodb.blobs import Blobs
-        written = Blobs.taken_out
+        written = Blobs.extract
         async def die(self, *args):
             await written(self, *args)
             os.kill(os.getpid(), 9)
-        Blobs.taken_out = die
+        Blobs.extract = die
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -182,7 +182,7 @@ def test_a_crash_before_the_swap_leaves_the_state_whole(
             assert algorithm.state == old
             algorithm.set_state(noise(15 * MIB, 2))
         assert files(database) == 2
-        monkeypatch.setattr(blobs, "SWEEP", timedelta(seconds=-1))
+        monkeypatch.setattr(blobs, "MIN_SWEPT_AGE", timedelta(seconds=-1))
         with storage.acquire_algorithm_lock(experiment) as algorithm:
             algorithm.set_state(noise(16 * MIB, 3))
         assert files(database) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from aiostorage import Storage, open_storage
+from aiostorage import Experiment, Storage, open_storage
 from aiostorage.drivers.mongodb import client as mongodb_client
 from aiostorage.testing import Deployment
 
@@ -24,7 +24,7 @@ def test_a_loop_that_ends_leaves_nothing_that_is_in_the_way(
         assert info is not None
         assert info.state == 3
 
-    async def count(storage: Storage, experiment: object) -> None:
+    async def count(storage: Storage, experiment: Experiment) -> None:
         async with storage.acquire_algorithm_lock(experiment, timeout=30) as algorithm:
             algorithm.set_state(algorithm.state + 1)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aiostorage import Storage, open_storage
+from aiostorage import Experiment, Storage, open_storage
 
 from .support import PatientClock, Starter
 from .worker_lifetime import make_trials
@@ -40,7 +40,7 @@ class LongestTurn:
             self.busy = max(self.busy, time.thread_time() - cpu)
 
 
-async def cycles(storage: Storage, experiment: object, done: list[float]) -> None:
+async def cycles(storage: Storage, experiment: Experiment, done: list[float]) -> None:
     while trial := await storage.reserve_trial(experiment):
         await storage.update_heartbeat(trial)
         await storage.complete_trial(trial, 0.5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import gc
-import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,8 @@ from aiostorage import (
     TrialLost,
     open_storage,
 )
-from aiostorage.protocols import AsyncStorageProtocol
+from aiostorage._core.collection_access import CollectionAccess
+from aiostorage.sync.collection_calls import call_collections
 
 Make = Callable[..., SyncStorage]
 
@@ -168,14 +168,6 @@ def test_iter_trials(storage: SyncStorage) -> None:
     assert len(seen) == 11
     with pytest.raises(ValueError, match="batch_size"):
         next(storage.iter_trials(experiment, batch_size=0))
-
-
-def test_docstrings_are_the_async_ones() -> None:
-    for name, method in vars(SyncStorage).items():
-        if inspect.isfunction(method) and not name.startswith("_"):
-            assert method.__doc__, name
-            if name in vars(AsyncStorageProtocol):
-                assert method.__doc__ == vars(AsyncStorageProtocol)[name].__doc__
 
 
 def test_what_a_person_sees(storage: SyncStorage) -> None:
@@ -433,10 +425,7 @@ def test_close_while_others_hold_and_wait(make: Make) -> None:
             info = another.get_algorithm_lock_info(experiment)
             assert info is not None
             assert (info.locked, info.state) == (False, None)
-            found = another.in_collections(
-                type(another._storage.collections).find, "lock_waiters", {}
-            )
-            assert found == []
+            assert call_collections(another, CollectionAccess.find, "lock_waiters", {}) == []
 
 
 def test_a_loop_that_died(storage: SyncStorage) -> None:

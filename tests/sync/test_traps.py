@@ -24,6 +24,8 @@ WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 PRELUDE = """
 import asyncio, contextlib, os, signal, sys, threading, time
 from aiostorage import *
+from aiostorage._core.collection_access import CollectionAccess
+from aiostorage.sync.collection_calls import call_collections
 
 def facade(**settings):
     return SyncStorage(open_storage("sqlite:///store.db", **settings))
@@ -296,8 +298,7 @@ def test_interrupted_in_a_waiting_lock(tmp_path: Path) -> None:
                 say("got it")
         except KeyboardInterrupt:
             say("interrupted")
-        find = type(storage._storage.collections).find
-        assert storage.in_collections(find, "lock_waiters", {}) == []
+        assert call_collections(storage, CollectionAccess.find, "lock_waiters", {}) == []
 
         async def others():
             return [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task()]

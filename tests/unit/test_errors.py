@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from aiostorage import errors
-from aiostorage.drivers.sqlite.connection import translated
+from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.errors import (
     AioStorageError,
     BackendError,

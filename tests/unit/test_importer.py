@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from aiostorage import Storage, Trial, open_storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.cli.app import cli
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.orion import importer
@@ -121,7 +122,7 @@ async def test_it_goes_on_after_an_interruption(
             await put(storage, progress=interrupt)
         # an experiment that is in the way of ids that are not there yet
         await storage.create_experiment({"name": "other", "_id": 1 if after == 0 else 50})
-        there = await storage.collections.count("trials", {})
+        there = await CollectionAccess(storage).count("trials", {})
         counts = await put(storage)
         assert (counts.trials.present, counts.trials.copied) == (there, 9 - there)
         root, branch = await storage.fetch_experiments({"name": "tree"})
@@ -147,7 +148,7 @@ async def test_it_refuses_or_replaces_what_differs(
 ) -> None:
     async with open_storage("memory://") as storage:
         await put(storage)
-        await storage.collections.update(collection, query, changes)
+        await CollectionAccess(storage).update(collection, query, changes)
         await storage.delete_trials(uid=3)
         with pytest.raises(DuplicateKeyError, match="nothing was written"):
             await put(storage)
@@ -174,7 +175,7 @@ async def test_ids_that_are_taken_are_given_anew_everywhere() -> None:
     async with open_storage("memory://") as storage:
         for uid in (1, 3):
             await storage.create_experiment({"name": f"other{uid}", "_id": uid})
-        await storage.collections.insert("trials", [{**trial(9, 1, 0.9), "id": "mine"}])
+        await CollectionAccess(storage).insert("trials", [{**trial(9, 1, 0.9), "id": "mine"}])
         await storage.create_benchmark({"name": "other", "_id": 1})
         assert await put(storage) == Counts(Count(3), Count(9), Count(1), Count(1), orphans=1)
         root, branch = await storage.fetch_experiments({"name": "tree"})

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("pymongo")
 
-from aiostorage.drivers.mongodb.fair_queue import ABREAST, APART, Queue
+from aiostorage.drivers.mongodb.fair_queue import MAX_CONCURRENT, UNBATCHED_RANGE, FairQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,7 @@ class Server:
         self.goes = asyncio.Event()
         self.goes.set()
         self.well = True
-        self.queue = Queue[int, int](asyncio.get_running_loop(), self.alone, self.together)
+        self.queue = FairQueue[int, int](asyncio.get_running_loop(), self.alone, self.together)
 
     async def alone(self, number: int, seconds: float) -> int:
         self.commands.append([number])
@@ -35,15 +35,14 @@ class Server:
         return number * 10
 
     async def together(
-        self, queue: Queue[int, int], numbers: Sequence[int], seconds: float
-    ) -> list[int | Exception]:
+        self, numbers: Sequence[int], seconds: float
+    ) -> tuple[list[int | Exception], bool]:
         self.commands.append(list(numbers))
         self.seconds.append(seconds)
         await self.goes.wait()
-        queue.went_well(self.well)
         if 0 in numbers:
             raise ValueError(0)
-        return [ValueError(number) if number < 0 else number * 10 for number in numbers]
+        return [ValueError(number) if number < 0 else number * 10 for number in numbers], self.well
 
     async def ask(self, *numbers: int) -> list[int | BaseException]:
         asked = (self.queue.carry_out(number, 20.0) for number in numbers)
@@ -80,10 +79,10 @@ async def test_those_that_come_later_wait_for_those_that_are_under_way() -> None
     assert server.commands == [[1], [2], [3]]  # three may be under way
     third = asyncio.create_task(server.ask(4, 5, 6, 7))
     await anyio.wait_all_tasks_blocked()
-    assert len(server.commands) == ABREAST
+    assert len(server.commands) == MAX_CONCURRENT
     server.goes.set()
     assert [await first, await second, await third] == [[10, 20], [30], [40, 50, 60, 70]]
-    assert server.commands[ABREAST:] == [[4, 5, 6, 7]]
+    assert server.commands[MAX_CONCURRENT:] == [[4, 5, 6, 7]]
 
 
 async def test_who_is_answered_and_asks_again_goes_along_with_the_next() -> None:
@@ -171,7 +170,7 @@ async def test_the_one_with_the_least_time_left_sets_the_limit() -> None:
 async def test_where_going_together_fails_they_go_apart_for_a_while_and_longer_each_time() -> None:
     server = Server()
     server.well = False
-    for many in (APART[0], 2 * APART[0]):
+    for many in (UNBATCHED_RANGE[0], 2 * UNBATCHED_RANGE[0]):
         server.commands.clear()
         await server.ask(1, 2, 3, 4)
         assert server.commands == [[1, 2, 3, 4]]

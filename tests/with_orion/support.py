@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from orion.client import build_experiment
 
 from aiostorage import Storage, open_storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.cli.app import cli
 from aiostorage.orion import AioStorage, configuration
 
@@ -86,7 +87,7 @@ def using(url: str, body: Callable[[Storage], Awaitable[T]], *, codec: str = "pi
 
 
 async def everything(storage: Storage) -> dict[str, list[dict[str, Any]]]:
-    return {name: await storage.collections.find(name, {}) for name in COLLECTIONS}
+    return {name: await CollectionAccess(storage).find(name, {}) for name in COLLECTIONS}
 
 
 def stored(url: str) -> dict[str, list[dict[str, Any]]]:

@@ -423,6 +423,6 @@ def test_in_a_notebook(storage: AioStorage) -> None:
     """Where an event loop always runs; to block it is what was asked for."""
 
     async def cell() -> None:
-        storage._storage._check("fetch_experiments")
+        storage._storage._portal.check_caller("fetch_experiments")
 
     anyio.run(cell)

@@ -20,6 +20,7 @@ import pytest
 
 import aiostorage
 from aiostorage import Storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
@@ -433,7 +434,7 @@ def test_what_differs_is_refused_or_replaced(source: Path, url: str, what: str) 
     copied(source, url)
 
     async def change(storage: Storage) -> None:
-        assert await storage.collections.update(collection, query, changes)
+        assert await CollectionAccess(storage).update(collection, query, changes)
         # so that there is something to write, which must not be written
         assert await storage.delete_trials(uid=3)
 
@@ -707,14 +708,17 @@ def test_two_of_one_name_in_a_file_are_refused(url: str, tmp_path: Path) -> None
 
 def test_what_vanishes_meanwhile_is_noticed(source: Path, url: str) -> None:
     async def body(storage: Storage) -> None:
-        original = storage.collections.insert
+        original = CollectionAccess.insert
 
-        async def insert(collection: str, documents: Any) -> int:
-            await original(collection, documents)
+        async def insert(access: CollectionAccess, collection: str, documents: Any) -> int:
+            await original(access, collection, documents)
             return await storage.delete_trials(uid=1)
 
-        storage.collections.insert = insert  # type: ignore[method-assign]
-        with pytest.raises(BackendError, match="experiment 'first' v1 should have"):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(BackendError, match="experiment 'first' v1 should have"),
+        ):
+            patch.setattr(CollectionAccess, "insert", insert)
             await import_orion(source, storage)
 
     using(url, body)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from aiostorage import Storage, open_storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.errors import DuplicateKeyError, PermissionDenied
 from aiostorage.orion import Count, Counts, Progress, import_orion, importer
 from aiostorage.testing import Mongod
@@ -246,8 +247,8 @@ def test_what_differs_is_refused_or_replaced(original: str, url: str) -> None:
 
     async def change(storage: Storage) -> None:
         query = {"name": "first", "version": 1}
-        assert await storage.collections.update("experiments", query, {"space": {}})
-        assert await storage.collections.delete("trials", {"status": "new"})
+        assert await CollectionAccess(storage).update("experiments", query, {"space": {}})
+        assert await CollectionAccess(storage).delete("trials", {"status": "new"})
 
     using(url, change)
     before = stored(url)

@@ -61,7 +61,7 @@ class SmallestArchive:
 
     def __init__(self, data: bytes, origin: str) -> None:
         self._data = data
-        self.title = f"the smallest .xz of {len(data) / 2**20:.2f} MiB from {origin}"
+        self.title: str = f"the smallest .xz of {len(data) / 2**20:.2f} MiB from {origin}"
         # the number of workers is the user's choice; nothing else limits the threads
         self._limiter = anyio.CapacityLimiter(math.inf)
 

@@ -107,7 +107,7 @@ class DemoRun:
         RandomSearch(problem.space, settings.trials)  # raises if the space is too small
         self._storage = settings.storage()
         self._experiment = Experiment("", EXPERIMENT_NAME)
-        self.state = RunState(settings.trials)
+        self.state: RunState = RunState(settings.trials)
         self.references: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:

@@ -113,15 +113,15 @@ class RunState:
 
     def __init__(self, trials: int) -> None:
         self.trials = trials
-        self.started = time.monotonic()
-        self.last = self.started
+        self.started: float = time.monotonic()
+        self.last: float = self.started
         self.processes: dict[int, ProcessState] = {}
         self.statuses: Counter[str] = Counter()
         self.best: BestTrial | None = None
         self.recovered: dict[str, Recovery] = {}
         self.completed_by: dict[str, tuple[int, int]] = {}
         self.broken: dict[str, str] = {}
-        self.lost = 0
+        self.lost: int = 0
         self.killed: KilledProcess | None = None
         self.notes: list[str] = []
         self._spent: dict[tuple[int, int], TimeSpent] = {}

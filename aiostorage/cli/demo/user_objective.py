@@ -37,7 +37,7 @@ class UserObjective:
     unit = ""
 
     def __init__(self, name: str, function: Callable[..., Any], space: Space) -> None:
-        self.title = f"the smallest value of {name}"
+        self.title: str = f"the smallest value of {name}"
         self.space = space
         self._function = function
         self._in_loop = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(

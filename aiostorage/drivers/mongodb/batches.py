@@ -1,147 +1,106 @@
-"""Takes, and updates of one document each, carried out many at a time.
+"""Takes, and updates of one document each, carried out in batches.
 
 Every worker that reserves a trial wants the same document, the oldest. When each asks the server
-for it, most of them collide there, and start again. Together they need three commands: one looks
-for as many documents as there are takes, one gives each take a document of its own, one reads what
-they got. That is the order in which the takes would have gone one by one.
+for it, most of them collide there, and start again. A batch of takes needs three commands: one
+finds as many documents as there are takes, one gives each take a document of its own, and one reads
+the result. The order is the one in which the takes would have gone one by one.
 
-Updates need one command, which tells of each whether its document was there.
+A batch of updates needs one command, which reports for each whether its document was there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import bson
-import bson.errors
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteConcernError, WriteError
 
 from aiostorage._core.query import compile_condition
 from aiostorage.drivers.mongodb.client import UpdateOne
-from aiostorage.drivers.mongodb.commands import Run
-from aiostorage.drivers.mongodb.fair_queue import Queue
-from aiostorage.drivers.mongodb.filters import Table, one_each
-from aiostorage.drivers.mongodb.server_errors import as_ours
-from aiostorage.operations import (
-    And,
-    Compare,
-    Document,
-    Find,
-    Operation,
-    StoreTime,
-    Take,
-    Update,
-)
+from aiostorage.drivers.mongodb.commands import Commands
+from aiostorage.drivers.mongodb.filters import CollectionSchema
+from aiostorage.drivers.mongodb.plans import Plan
+from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
+from aiostorage.operations import Compare, Document, Find, Take
 
-__all__ = ["carry_out_together", "kind_of"]
+__all__ = ["carry_out_batch"]
 
 NO_MATCH: Final[Mapping[str, Any]] = {"_id": []}
 NO_MATCH_CODE: Final = 53
-"""What an update would insert where its document is not there, and how the server refuses it.
+"""The document that an update would insert where none matches, and the code of its refusal.
 
-Of many updates in one command a server tells how many have matched, but not which. Of those that
-may insert a document it tells each one that could not; and none can insert one with such an
-``_id``.
+Of many updates in one command a server reports how many have matched, but not which. Of upserts it
+reports each one that could not insert its document; and none can insert one with such an ``_id``.
 """
-
-HANDY: Final = 2**16
-"""Bytes of changes, at most, that go together with others."""
 
 _DUPLICATE: Final = (11000, 11001, 12582)
 
 
-def kind_of(table: Table, operation: Operation[Any]) -> Hashable | None:
-    """Answer what operations that can go together have in common; None if this one cannot."""
-    if table.blobs or not isinstance(operation, Take | Update) or not _handy(operation.changes):
-        return None
-    if isinstance(operation, Update):
-        return table.name if operation.changes and table.plain(operation.where) else None
-    if operation.applied is None or not one_each(operation) or table.one(operation.where):
-        return None
-    key = (operation.collection, operation.where, operation.order)
-    return key if _hashable(key) else None
+async def carry_out_batch(
+    commands: Commands, plans: Sequence[Plan], seconds: float
+) -> tuple[Sequence[Any | Exception], bool]:
+    """Carry out a batch, in a task that no caller cancels.
 
-
-def _handy(changes: Mapping[str, Any]) -> bool:
-    """Tell whether changes are nothing that others might fail with.
-
-    They take no expression, they can be sent, and together they fit into one command.
+    Returns
+    -------
+    results, worthwhile
+        The result of each operation, or its error; and whether the batch was better than its
+        operations by themselves.
     """
-    values = [value for value in changes.values() if value.__class__ is not StoreTime]
-    if any(v.__class__ is StoreTime and v.offset for v in changes.values()):
-        return False
+    client, schema = commands.client, plans[0].schema
     try:
-        return not values or len(bson.encode({"values": values})) < HANDY
-    except (bson.errors.BSONError, OverflowError, UnicodeError):
-        return False  # its own caller will hear of it
+        with client.bound(seconds):
+            if not isinstance(plans[0].operation, Take):
+                return await _update(commands, schema, plans), True
+            results = await _take(commands, schema, plans)
+            left = [position for position, taken in enumerate(results) if taken is None]
+            rest = await asyncio.gather(*(commands.carry_out(plans[n]) for n in left))
+    except LIBRARY_ERRORS as error:
+        raise translate(error, client.settings.location) from error
+    for position, taken in zip(left, rest, strict=True):
+        results[position] = taken
+    # where other processes take the same documents, the server sorts it out better than a batch
+    return results, 2 * len(left) < len(plans)
 
 
-def _hashable(key: object) -> bool:
-    try:
-        hash(key)
-    except TypeError:
-        return False
-    return True
-
-
-async def carry_out_together(
-    run: Run, table: Table, queue: Queue[Any, Any], operations: Sequence[Any]
-) -> Sequence[Any | Exception]:
-    """Carry out operations of one kind; answer the result of each, or its error."""
-    if isinstance(operations[0], Take):
-        results = await _take(run, table, operations)
-        left = [position for position, taken in enumerate(results) if taken is None]
-        # where other processes take the same documents, the server sorts it out better than we do
-        queue.went_well(2 * len(left) < len(operations))
-        rest = await asyncio.gather(*(run.run(operations[position]) for position in left))
-        for position, taken in zip(left, rest, strict=True):
-            results[position] = taken
-        return results
-    return await _update(run, table, operations)
-
-
-async def _take(run: Run, table: Table, takes: Sequence[Take]) -> list[list[Document] | None]:
-    """Answer what each take got; None for those that others were faster than."""
-    first = takes[0]
-    free = await run.find(
-        table, Find(table.name, first.where, {"_id": True}, first.order, len(takes))
-    )
+async def _take(
+    commands: Commands, schema: CollectionSchema, plans: Sequence[Plan]
+) -> list[list[Document] | None]:
+    """Return what each take got; None for those whose document another process took first."""
+    first: Take = plans[0].operation
+    candidates = Find(schema.name, first.where, {"_id": True}, first.order, len(plans))
+    free = await commands.find_stored(candidates)
     ids = [document["_id"] for document in free]
-    results: list[list[Document] | None] = [None if n < len(ids) else [] for n in range(len(takes))]
+    results: list[list[Document] | None] = [None if n < len(ids) else [] for n in range(len(plans))]
     if not ids:
         return results
-    await run.client.collection(table.name).bulk_write(
+    await commands.client.collections[schema.name].bulk_write(
         [
-            UpdateOne(
-                table.filter(And((Compare("_id", "eq", uid), first.where))),
-                table.update(take.changes, None),
-            )
-            for take, uid in zip(takes, ids, strict=False)
+            UpdateOne(schema.with_id(uid, plan.matching), plan.update)
+            for plan, uid in zip(plans, ids, strict=False)
         ],
         ordered=False,
     )
-    found = await run.find(table, Find(table.name, Compare("_id", "in", tuple(ids))))
+    taken = Find(schema.name, Compare("_id", "in", tuple(ids)))
+    found = await commands.find_stored(taken)
     by_id = {document["_id"]: document for document in found}
-    for position, (take, uid) in enumerate(zip(takes, ids, strict=False)):
-        document, applied = by_id.get(uid), take.applied
+    for position, (plan, uid) in enumerate(zip(plans, ids, strict=False)):
+        document, applied = by_id.get(uid), plan.operation.applied
         if document is not None and applied and compile_condition(applied)(document):
             results[position] = [document]
     return results
 
 
-async def _update(run: Run, table: Table, updates: Sequence[Update]) -> list[int | Exception]:
-    results: list[int | Exception] = [1] * len(updates)
+async def _update(
+    commands: Commands, schema: CollectionSchema, plans: Sequence[Plan]
+) -> list[int | Exception]:
+    results: list[int | Exception] = [1] * len(plans)
     try:
-        await run.client.collection(table.name).bulk_write(
+        await commands.client.collections[schema.name].bulk_write(
             [
-                UpdateOne(
-                    table.filter(update.where),
-                    {**table.update(update.changes, None), "$setOnInsert": NO_MATCH},
-                    upsert=True,
-                )
-                for update in updates
+                UpdateOne(plan.matching, {**plan.update, "$setOnInsert": NO_MATCH}, upsert=True)
+                for plan in plans
             ],
             ordered=False,
         )
@@ -156,5 +115,5 @@ async def _update(run: Run, table: Table, updates: Sequence[Update]) -> list[int
                 cause = (DuplicateKeyError if code in _DUPLICATE else WriteError)(
                     text, code, failed
                 )
-                results[failed["index"]] = as_ours(cause, run.client.settings.location)
+                results[failed["index"]] = translate(cause, commands.client.settings.location)
     return results

@@ -1,8 +1,8 @@
-"""Who waits for a change: one change stream for a process, fanned out in memory.
+"""Waiting for changes: one change stream for a process, fanned out in memory.
 
 A stream costs the server a cursor and, with motor, one of the ten threads that all of its calls
-share. So the drivers of a process on one database have one stream together, which runs only while
-somebody waits, and looks only at the collections that somebody waits for.
+share. So the drivers of a process on one database share one stream. It runs only while a caller
+waits, and watches only the collections that callers wait for.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from aiostorage.errors import AioStorageError
 
 __all__ = ["Changes"]
 
-log = logging.getLogger("aiostorage")
+log: logging.Logger = logging.getLogger("aiostorage")
 
-POLL: Final = 0.05
-"""Seconds between two looks where there is no stream."""
+POLL_INTERVAL: Final = 0.05
+"""Seconds between two checks by a waiter where there is no stream."""
 
-SAFETY: Final = 5.0
-"""Seconds after which who waits looks for himself, even if the stream tells of nothing."""
+RECHECK_INTERVAL: Final = 5.0
+"""Seconds after which a waiter checks by itself, even if the stream reports no change."""
 
-IDLE: Final = 10.0
-"""Seconds for which a stream runs on although nobody waits."""
+MAX_IDLE_SECONDS: Final = 10.0
+"""Seconds for which a stream goes on without a waiter."""
 
-GRACE: Final = 1.0
+STOP_TIMEOUT: Final = 1.0
 """Seconds for a stream to end by itself; twice as long as it takes to notice."""
 
-RESTART: Final = 1.0
+RESTART_DELAY: Final = 1.0
 """Seconds before a stream that broke is tried again."""
 
 
 class Changes:
-    """Marks of what has happened to collections.
+    """Versions of collections.
 
-    A mark is a count of changes seen; a break of the stream counts as one.
+    A version is the number of changes seen; a break of the stream counts as one.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._counts: dict[str, int] = {}
+        self._versions: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._waiting = 0
         self._last_wait = 0.0
@@ -58,17 +58,19 @@ class Changes:
         """See `aiostorage.protocols.Driver.wait_for_change`."""
         if not self._client.replicated:
             if since is not None:
-                await anyio.sleep(min(timeout, POLL))
+                await anyio.sleep(min(timeout, POLL_INTERVAL))
             return object()
         self._waiting += 1
         try:
-            with anyio.move_on_after(SAFETY if since is None else min(timeout, SAFETY)):
+            with anyio.move_on_after(
+                RECHECK_INTERVAL if since is None else min(timeout, RECHECK_INTERVAL)
+            ):
                 await self._watch(collection).ready.wait()
-                while self._counts[collection] == since:
+                while self._versions[collection] == since:
                     await self._changed.wait()
-            if since == self._counts[collection]:
-                return object()  # it may have changed for all we know: the next wait looks again
-            return self._counts[collection]
+            if since == self._versions[collection]:
+                return object()  # equal to no version, so that the next wait returns at once
+            return self._versions[collection]
         finally:
             self._waiting -= 1
             self._last_wait = self._client.loop.time()
@@ -77,19 +79,19 @@ class Changes:
         """End the stream."""
         self._stream = None
         if self._tasks:  # by itself, so that no cursor stays open on the server
-            _, late = await asyncio.wait(self._tasks, timeout=GRACE)
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
 
     def _watch(self, collection: str) -> _Stream:
-        """Answer a stream that looks at a collection, among those that it is wanted for."""
-        self._counts.setdefault(collection, 0)
+        """Return a stream that watches a collection and all those that were waited for before."""
+        self._versions.setdefault(collection, 0)
         stream = self._stream
         if stream is None or stream.over or collection not in stream.collections:
             # the one before ends by itself: a cursor that is cancelled stays open on the server
-            stream = self._stream = _Stream(frozenset(self._counts))
+            stream = self._stream = _Stream(frozenset(self._versions))
             task = self._client.loop.create_task(self._run(stream))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -103,7 +105,9 @@ class Changes:
         location = self._client.settings.location
 
         def unwanted() -> bool:
-            idle = not self._waiting and self._client.loop.time() - self._last_wait > IDLE
+            idle = (
+                not self._waiting and self._client.loop.time() - self._last_wait > MAX_IDLE_SECONDS
+            )
             cancelled = cancellations() > 0  # a library may have swallowed it
             stream.over = idle or cancelled or stream is not self._stream
             return stream.over
@@ -114,30 +118,30 @@ class Changes:
                     with translated(location, writing=False):
                         async for change in self._client.changes(pipeline, unwanted):
                             if change is None:
-                                self._tell(stream.collections)  # who knows what happened before
+                                self._report(stream.collections)  # a change may have come before it
                                 stream.ready.set()
                             else:
-                                self._tell([change["ns"]["coll"]])
+                                self._report([change["ns"]["coll"]])
                 except AioStorageError as error:
-                    # those who wait look for themselves now and then
+                    # the waiters check by themselves now and then
                     log.info("the change stream of %s broke: %s", location, error)
-                    self._tell(stream.collections)
+                    self._report(stream.collections)
                     stream.ready.set()
-                    await asyncio.sleep(RESTART)
+                    await asyncio.sleep(RESTART_DELAY)
         finally:
             stream.over = True
             stream.ready.set()
 
-    def _tell(self, collections: Iterable[str]) -> None:
+    def _report(self, collections: Iterable[str]) -> None:
         for name in collections:
-            self._counts[name] += 1
+            self._versions[name] += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 @dataclass
 class _Stream:
-    """A change stream: what it looks at, whether it has begun, and whether it has ended."""
+    """A change stream: what it watches, whether it has begun, and whether it has ended."""
 
     collections: frozenset[str]
     ready: asyncio.Event = field(default_factory=asyncio.Event)

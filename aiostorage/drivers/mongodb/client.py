@@ -1,103 +1,87 @@
-"""The client libraries: the one module that imports motor and PyMongo's clients.
+"""The client libraries: the one module that imports motor, or makes a client of PyMongo.
 
-Both have one pool of connections for an event loop; drivers of one process with the same settings
-share it, and with it the one change stream that a process has. What differs between the two stands
-here and nowhere else.
+Either has one pool of connections for an event loop. Drivers of one process with the same settings
+share it, and with it the one change stream of the process. The differences between the two are
+handled here and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
-import bson
 import pymongo
-from bson import DBRef, Int64, ObjectId
-from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 
 from aiostorage._core.cancellation import run_to_completion, shielded
+from aiostorage.drivers.mongodb.bson_codec import AS_DOCUMENTS, AS_LIBRARY
 from aiostorage.drivers.mongodb.server_errors import brief, translated
-from aiostorage.drivers.mongodb.settings import Settings
-from aiostorage.errors import BackendError, ConfigurationError, TemporaryBackendError
+from aiostorage.drivers.mongodb.settings import MongoDBSettings
+from aiostorage.errors import (
+    BackendError,
+    ConfigurationError,
+    StorageClosedError,
+    TemporaryBackendError,
+)
 
 __all__ = [
-    "MARGIN",
     "Client",
     "UpdateOne",
-    "as_stored",
     "cancellations",
     "connect",
 ]
 
 T = TypeVar("T")
 
-OLDEST: Final = (9, "4.4")
+OLDEST_SERVER: Final = (9, "4.4")
 """The wire version of the oldest server that has all that is needed, and its name."""
 
-PARTIAL: Final = 17
+MIN_PARTIAL_IN_VERSION: Final = 17
 """The wire version (6.0) since which a partial index may have an ``$in``."""
 
-SELECTION: Final = 15_000
-"""Milliseconds to look for a server, where the URL says nothing."""
+SERVER_SELECTION_TIMEOUT: Final = 15_000
+"""Milliseconds to look for a server, where the URL does not tell."""
 
-CLOSING: Final = 2.0
-"""Seconds to tell the server that we go."""
-
-MARGIN: Final = 0.95
-"""Part of the time left that the server gets, so that its answer comes before ours is given up."""
-
-
-class _Plain(TypeDecoder):
-    """Makes what BSON tells apart what it is in every other engine."""
-
-    def __init__(self, bson_type: type, transform: Callable[[Any], Any]) -> None:
-        self._type = bson_type
-        self._transform = transform
-
-    @property
-    def bson_type(self) -> type:
-        return self._type
-
-    def transform_bson(self, value: Any) -> Any:
-        return self._transform(value)
-
-
-_LIBRARY: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True, tzinfo=UTC)
-
-_DOCUMENTS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
-    tz_aware=True,
-    tzinfo=UTC,
-    type_registry=TypeRegistry(
-        [_Plain(Int64, int), _Plain(ObjectId, str), _Plain(DBRef, lambda ref: dict(ref.as_doc()))]
-    ),
-)
-
-
-def as_stored(document: dict[str, Any]) -> dict[str, Any]:
-    """Answer a document as it comes back: times to the millisecond, say."""
-    return bson.decode(bson.encode(document), _DOCUMENTS)
+CLEAN_UP_TIMEOUT: Final = 2.0
+"""Seconds for commands after the time limit is over, and for closing."""
 
 
 _clients: Final[dict[Any, Client]] = {}
 """By process, event loop and settings. Those of a parent process stay: dropped, they would hang."""
 
 
-async def connect(settings: Settings) -> Client:
-    """Answer the client of this process and event loop; `Client.release` it afterwards.
+class _Collections(dict[str, Any]):
+    """The libraries' collections by name, made when first asked for.
+
+    Making one costs as much as many operations.
+    """
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> Any:
+        made = self[name] = self._make(name)
+        return made
+
+
+async def connect(settings: MongoDBSettings) -> Client:
+    """Return the client of this process and event loop; `Client.release` it afterwards.
 
     Raises
     ------
     BackendError
         No server answers, or it is too old.
     PermissionDenied
-        It does not let us in.
+        It refuses the user.
     """
     loop = asyncio.get_running_loop()
     for key in list(_clients):
@@ -127,31 +111,39 @@ class Client:
         Whether a partial index may have an ``$in``.
     users : int
         How many drivers hold it.
+    collections : mapping of str to Any
+        Collections whose documents are those of every engine.
+    undecoded : mapping of str to Any
+        Collections whose documents have BSON's own types.
+    shared : dict
+        What the drivers have in common, such as the change stream.
     """
 
     def __init__(
-        self, settings: Settings, loop: asyncio.AbstractEventLoop, forget: Callable[[], object]
+        self,
+        settings: MongoDBSettings,
+        loop: asyncio.AbstractEventLoop,
+        on_close: Callable[[], object],
     ) -> None:
         self.settings = settings
         self.loop = loop
-        self.users = 0
-        self.replicated = False
-        self.partial = True
-        self.shared: dict[str, Any] = {}  # what its drivers have in common, such as the stream
-        self._forget = forget
+        self.users: int = 0
+        self.replicated: bool = False
+        self.partial: bool = True
+        self.shared: dict[str, Any] = {}
+        self._on_close = on_close
+        self.collections: _Collections = _Collections(partial(self._collection, AS_DOCUMENTS))
+        self.undecoded: _Collections = _Collections(partial(self._collection, AS_LIBRARY))
         self._starting = asyncio.Lock()
         self._raw: Any = None
         self._motor = settings.library == "motor"
         self._concern = WriteConcern()
         self._database: Any = None
-        # making one costs as much as many an operation
-        self._collections: dict[str, Any] = {}
-        self._plain: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------ open and close
 
     async def start(self) -> None:
-        """Connect unless that is done."""
+        """Connect unless it is connected."""
         async with self._starting:
             if self._database is None:
                 try:
@@ -161,18 +153,18 @@ class Client:
                     raise
 
     async def release(self) -> None:
-        """Let go; the last one closes the connections."""
+        """End one driver's use of it; with the last one the connections are closed."""
         self.users -= 1
         if not self.users:
-            self._forget()
+            self._on_close()
             await self._close()
 
     async def abandon(self) -> None:
-        """Let go of what a closed event loop left behind."""
+        """Free what a closed event loop has left."""
         if self._motor:
             await self._close()
         elif self._raw is not None:
-            self._raw._closed = True  # noqa: SLF001  else its finaliser warns, and none can await
+            self._raw._closed = True  # noqa: SLF001  else its finaliser warns, and cannot await
 
     async def _connect(self) -> None:
         # options and certificates are read, and a mongodb+srv name is looked up
@@ -182,7 +174,7 @@ class Client:
             raise ConfigurationError(
                 f"{self.settings.location}: a certificate cannot be used: {error}"
             ) from error
-        with translated(self.settings.location, writing=False), self.limit(opening=True):
+        with translated(self.settings.location, writing=False):
             try:
                 hello = await self._raw.admin.command("hello")
             except pymongo.errors.ServerSelectionTimeoutError as error:
@@ -192,7 +184,7 @@ class Client:
                 ) from error
             except pymongo.errors.ConfigurationError as error:  # its wire version, says PyMongo
                 raise BackendError(f"{self.settings.location}: {error}") from error
-        oldest, name = OLDEST
+        oldest, name = OLDEST_SERVER
         if hello["maxWireVersion"] < oldest:
             raise BackendError(
                 f"the MongoDB server at {self.settings.location} is too old: aiostorage needs "
@@ -206,13 +198,13 @@ class Client:
                 "set; name the set in the URL (replicaSet=...) in place of directConnection=true"
             )
         self.replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
-        self.partial = hello["maxWireVersion"] >= PARTIAL
+        self.partial = hello["maxWireVersion"] >= MIN_PARTIAL_IN_VERSION
         wanted = self._raw.write_concern
         if self.replicated and wanted.is_server_default:
             wanted = WriteConcern(w="majority", j=True)
         self._concern = wanted
         self._database = self._raw.get_database(
-            self.settings.database, codec_options=_DOCUMENTS, write_concern=wanted
+            self.settings.database, codec_options=AS_DOCUMENTS, write_concern=wanted
         )
 
     def _make(self) -> None:
@@ -220,8 +212,8 @@ class Client:
         given = self.settings.url.lower()
         defaults = {
             "appname": "aiostorage",
-            "serverSelectionTimeoutMS": SELECTION,
-            "connectTimeoutMS": SELECTION,
+            "serverSelectionTimeoutMS": SERVER_SELECTION_TIMEOUT,
+            "connectTimeoutMS": SERVER_SELECTION_TIMEOUT,
         }
         options |= {k: v for k, v in defaults.items() if f"{k.lower()}=" not in given}
         with translated(self.settings.location, writing=False):
@@ -239,11 +231,11 @@ class Client:
 
     async def _close(self) -> None:
         raw, self._raw, self._database = self._raw, None, None
-        self._collections.clear()
-        self._plain.clear()
+        self.collections.clear()
+        self.undecoded.clear()
 
         async def close() -> None:
-            with pymongo.timeout(CLOSING):
+            with pymongo.timeout(CLEAN_UP_TIMEOUT):
                 await (anyio.to_thread.run_sync(raw.close) if self._motor else raw.close())
 
         if raw is not None:
@@ -251,65 +243,29 @@ class Client:
 
     # -------------------------------------------------------------------------------- commands
 
-    @contextmanager
-    def limit(self, seconds: float | None = None, *, opening: bool = False) -> Iterator[None]:
-        """Bound what is called inside: the server stops it when the time is over.
-
-        Parameters
-        ----------
-        seconds
-            How long; default: `time_left`.
-        opening
-            The URL's own time for finding a server holds, not ours.
-        """
-        with nullcontext() if opening else self.bound(seconds or self.time_left()):
-            yield
-
     @staticmethod
-    def bound(seconds: float) -> AbstractContextManager[None]:
-        """Bound what is called inside, in a task that nobody cancels."""
+    def bound(seconds: float | None) -> AbstractContextManager[None]:
+        """Bound the calls inside to so many seconds, in a task that is not cancelled."""
         return pymongo.timeout(seconds)
 
-    def time_left(self) -> float:
-        """Answer how many seconds an operation has that begins now."""
-        left = (anyio.current_effective_deadline() - self.loop.time()) * MARGIN
-        return max(min(left, self.settings.timeout), 0.001)
-
-    def collection(self, name: str) -> Any:
-        """Answer a collection whose documents are those of every engine."""
-        found = self._collections.get(name)
-        if found is None:
-            found = self._collections[name] = self._database[name]
-        return found
+    def _collection(self, options: CodecOptions[dict[str, Any]], name: str) -> Any:
+        if self._database is None:
+            raise StorageClosedError
+        return self._database.get_collection(name, codec_options=options)
 
     async def collection_names(self) -> set[str]:
-        """Answer which collections there are in the database."""
+        """Return the names of the collections in the database."""
         return set(await self._database.list_collection_names())
 
-    async def find_one_and_update(
-        self, name: str, where: dict[str, Any], update: Any, *more: Any, **options: Any
-    ) -> dict[str, Any] | None:
-        """Do what the libraries call so, and make the answer a document of every engine.
-
-        They would, by the collection's options; but then PyMongo does not survive the error that
-        a primary answers which steps down meanwhile: it wants to write into a document that is
-        read-only (`_check_command_response`, up to 4.20 at least).
-        """
-        plain = self._plain.get(name)
-        if plain is None:
-            plain = self._plain[name] = self._database.get_collection(name, codec_options=_LIBRARY)
-        found = await plain.find_one_and_update(where, update, *more, **options)
-        return None if found is None else as_stored(found)
-
     async def now(self) -> datetime:
-        """Answer the server's clock."""
+        """Return the time by the server's clock."""
         moment: datetime = (await self._database.command("hello"))["localTime"]
         return moment.replace(tzinfo=UTC)
 
     async def create_index(self, collection: str, keys: Sequence[Any], **options: Any) -> None:
-        """Create an index unless it is there.
+        """Create an index unless it exists.
 
-        A member of the replica set that is down does not hold it up.
+        A member of the replica set that is down does not block it.
         """
         quorum = {"commitQuorum": "majority"} if self.replicated else {}
         index = pymongo.IndexModel(keys, **options)
@@ -328,15 +284,15 @@ class Client:
                     # it would hold what it has written for a minute
                     kill = {"killSessions": [session.session_id]}
                     with suppress(pymongo.errors.PyMongoError):
-                        await self.afresh(lambda: self._raw.admin.command(kill))
+                        await self.beyond_limit(lambda: self._raw.admin.command(kill))
                 raise
             return result
 
-    async def afresh(self, action: Callable[[], Awaitable[object]]) -> None:
-        """Await what has to be done although the limit has run out; it gets a short one."""
+    async def beyond_limit(self, action: Callable[[], Awaitable[object]]) -> None:
+        """Await a command that is needed although the time limit is over; it gets a short one."""
 
         async def act() -> None:
-            with pymongo.timeout(CLOSING):
+            with pymongo.timeout(CLEAN_UP_TIMEOUT):
                 await action()
 
         # limits are kept in the context, and none can be longer than the one around it
@@ -346,9 +302,9 @@ class Client:
     async def changes(
         self, pipeline: Sequence[Any], unwanted: Callable[[], bool]
     ) -> AsyncIterator[Any]:
-        """Yield what happens in the database, until that is no longer wanted.
+        """Yield the changes in the database, until they are no longer wanted.
 
-        None comes first, as soon as nothing can be missed.
+        None comes first, as soon as no change can be missed.
         """
         database = self._raw[self.settings.database]
         stream = database.watch(pipeline, max_await_time_ms=500)
@@ -363,7 +319,7 @@ class Client:
                     yield change
 
     def bucket(self, name: str, chunk: int) -> Any:
-        """Answer a GridFS bucket."""
+        """Return a GridFS bucket."""
         database = self._raw.get_database(self.settings.database, write_concern=self._concern)
         if self._motor:
             from motor.motor_asyncio import AsyncIOMotorGridFSBucket  # noqa: PLC0415  as above

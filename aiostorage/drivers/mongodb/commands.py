@@ -1,17 +1,24 @@
-"""Operations carried out on a MongoDB server, inside a transaction or outside of one."""
+"""Operations carried out on a MongoDB server, inside a transaction or outside of one.
+
+All modules above send their operations by these commands, which call nothing above themselves.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from aiostorage.drivers.mongodb.blobs import Blobs
+from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.client import Client
-from aiostorage.drivers.mongodb.filters import Table, place, tells_time
+from aiostorage.drivers.mongodb.filters import CollectionSchema, sort_key
+from aiostorage.drivers.mongodb.plans import Plan, asks_time, make_plan
+from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
+from aiostorage.errors import AioStorageError, OperationTimeout
 from aiostorage.operations import (
     And,
     Compare,
@@ -26,75 +33,72 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["Run", "asks_time", "single"]
+__all__ = ["SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
 
 T = TypeVar("T")
 
-BATCH: Final = 500
-"""Documents that one answer of the server brings, at most, so that decoding is soon over."""
+SERVER_TIME_SHARE: Final = 0.95
+"""Part of the time left that the server gets, so that it replies before the caller gives up."""
+
+CURSOR_BATCH_SIZE: Final = 500
+"""Documents in one reply of a cursor, at most, so that decoding does not block the event loop."""
 
 
-def single(table: Table, operation: Operation[Any]) -> bool:
-    """Tell whether an operation writes at most one document, so that it needs no transaction."""
-    match operation:
-        case Insert(documents=documents):
-            return len(documents) == 1
-        case Update(where=where) | Delete(where=where):
-            return table.one(where)
-        case Take(limit=limit):
-            return limit == 1
-        case _:
-            return True
+async def read_within(client: Client, seconds: float, action: Callable[[], Awaitable[T]]) -> T:
+    """Await a read, for so many seconds at most."""
+    try:
+        with client.bound(seconds):
+            return await action()
+    except LIBRARY_ERRORS as error:
+        raise translate(error, client.settings.location, writing=False) from error
 
 
-def asks_time(operation: Operation[Any]) -> bool:
-    """Tell whether the server's time is part of an operation."""
-    match operation:
-        case Insert(documents=documents):
-            return any(tells_time(document.values()) for document in documents)
-        case Update(where=where, changes=changes) | Take(where=where, changes=changes):
-            return tells_time(changes.values()) or _timed(where)
-        case Find(where=where) | Count(where=where) | Delete(where=where):
-            return _timed(where)
-        case _:
-            return False
+async def write_within(client: Client, seconds: float, action: Callable[[], Awaitable[T]]) -> T:
+    """Await a write, for so many seconds at most."""
+    location = client.settings.location
+    try:
+        # motor begins a transaction anew for two minutes, whatever the limit is
+        async with asyncio.timeout(seconds / SERVER_TIME_SHARE):
+            with client.bound(seconds):
+                return await action()
+    except LIBRARY_ERRORS as error:
+        raise translate(error, location, writing=True) from error
+    except TimeoutError as error:
+        if isinstance(error, AioStorageError):
+            raise
+        raise OperationTimeout(
+            f"{location}: no answer within {seconds:.3g} s", ambiguous=True
+        ) from None
 
 
-def _timed(where: Condition) -> bool:
-    if isinstance(where, Compare):
-        values = where.value if where.op in ("in", "nin") else (where.value,)
-        return tells_time(values)
-    return any(map(_timed, where.conditions))
-
-
-def _used_up(items: list[T]) -> Iterator[T]:
-    """Let go of items one by one, for all of them at once would hold up the event loop."""
+def _drained(items: list[T]) -> Iterator[T]:
+    """Free items one by one, since freeing all of them at once would block the event loop."""
     items.reverse()
     while items:
         yield items.pop()
 
 
 async def _in_order(cursor: Any, order: Sequence[str]) -> list[Document]:
-    """Answer what a cursor finds by `order` and then by insertion.
+    """Return what a cursor finds by `order` and then by insertion.
 
     A large result is sorted in parts, so that the event loop turns meanwhile.
     """
     parts: list[list[tuple[tuple[Any, ...], Document]]] = []
-    while batch := await cursor.to_list(BATCH):
-        parts.append(sorted((place(document, order), document) for document in batch))
+    while batch := await cursor.to_list(CURSOR_BATCH_SIZE):
+        parts.append(sorted((sort_key(document, order), document) for document in batch))
     if len(parts) == 1:
         return [document for _, document in parts[0]]
     documents: list[Document] = []
-    # no two have one place, so that no documents are compared
-    for _, document in heapq.merge(*map(_used_up, parts)):
+    # no two have one sort key, so that no documents are compared
+    for _, document in heapq.merge(*map(_drained, parts)):
         documents.append(document)
-        if len(documents) % BATCH == 0:
+        if len(documents) % CURSOR_BATCH_SIZE == 0:
             await asyncio.sleep(0)
     return documents
 
 
-@dataclass
-class Run:
+@dataclass(frozen=True, slots=True)
+class Commands:
     """Carries out operations that belong together.
 
     Attributes
@@ -104,84 +108,133 @@ class Run:
     now
         The time that all of them go by; None for the server's clock at each.
     stale
-        Blobs that nothing refers to once the operations have succeeded.
+        Blobs that no document refers to once the operations have succeeded.
     """
 
     client: Client
-    tables: Mapping[str, Table]
+    schemas: Mapping[str, CollectionSchema]
     blobs: Blobs
     session: Any = None
     now: datetime | None = None
-    stale: list[Any] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
 
-    async def run(self, operation: Operation[Any]) -> Any:
-        """Carry out one operation and answer its result."""
-        table = self.tables[operation.collection]
-        collection = self.client.collection(table.name)
+    def fresh(self, session: Any = None, now: datetime | None = None) -> Commands:
+        """Return the same for other operations."""
+        return replace(self, session=session, now=now, stale=[])
+
+    # --------------------------------------------------------------------- whole operations
+
+    def run(self, operation: Operation[Any]) -> Awaitable[Any]:
+        """Carry out one operation; return its result."""
+        schema = self.schemas[operation.collection]
+        return self.carry_out(make_plan(schema, operation, self.now))
+
+    async def carry_out(self, plan: Plan) -> Any:
+        """Carry out one operation; return its result."""
+        operation = plan.operation
         match operation:
             case Find():
-                found = await self.find(table, operation)
-                return await self.blobs.filled(table, found)
-            case Count(where=where):
-                return await collection.count_documents(
-                    table.filter(where, self.now), session=self.session
-                )
-            case Insert(documents=documents):
-                await self._insert(table, documents)
-                return None
-            case Update(where=where, changes=changes):
-                return await self._update(table, where, changes)
+                found = await self.find(plan)
+                if found and plan.schema.blobs:
+                    await self.blobs.fill(plan.schema, found)
+                return found
             case Take():
-                taken = await self._take(table, operation)
-                return await self.blobs.filled(table, taken)
-            case Delete(where=where):
-                return await self._delete(table, where)
+                taken = await self._take(plan)
+                if taken and plan.schema.blobs:
+                    await self.blobs.fill(plan.schema, taken)
+                return taken
+            case Update():
+                return await self._update(plan)
+            case Count():
+                collection = self.client.collections[plan.schema.name]
+                return await collection.count_documents(plan.matching, session=self.session)
+            case Insert():
+                return await self._insert(plan)
+            case Delete():
+                return await self._delete(plan)
             case _:
                 raise TypeError(f"unknown operation {operation!r}")
 
+    async def carry_out_within(self, plan: Plan, seconds: float) -> Any:
+        """Carry out one operation by itself, in a task that no caller cancels."""
+        try:
+            with self.client.bound(seconds):
+                return await self.carry_out(plan)
+        except LIBRARY_ERRORS as error:
+            raise translate(error, self.client.settings.location) from error
+
+    async def write(self, plan: Plan) -> Any:
+        """Carry out one operation by itself, and delete the blobs that it replaces."""
+        now = None
+        if isinstance(plan.operation, Insert) and asks_time(plan.operation):
+            now = await self.client.now()  # an insert knows no expressions
+        commands = self.fresh(now=now)
+        result = await commands.carry_out(plan)
+        if commands.stale:
+            await self.blobs.discard(commands.stale)
+        return result
+
+    async def page(
+        self, find: Find, after: list[Any] | None, size: int
+    ) -> tuple[list[Document], list[Any] | None]:
+        """Return one page of documents, and the ids of those that are still to come."""
+        schema = self.schemas[find.collection]
+        ids = await self.ids(schema, find.where) if after is None else after
+        documents: list[Document] = []
+        while ids and len(documents) < size:
+            # some may be deleted by now
+            chosen, ids = ids[: size - len(documents)], ids[size - len(documents) :]
+            some = And((Compare("_id", "in", tuple(chosen)), find.where))
+            documents += await self.run(Find(find.collection, some, find.selection))
+        return documents, ids or None
+
     # ------------------------------------------------------------------------------ reading
 
-    async def find(self, table: Table, find: Find) -> list[Document]:
-        """Answer documents as they are stored, with references for blobs."""
-        collection = self.client.collection(table.name)
-        where = table.filter(find.where, self.now)
+    async def find(self, plan: Plan) -> list[Document]:
+        """Return the documents of a `Find` as they are stored."""
+        find: Find = plan.operation
+        collection = self.client.collections[plan.schema.name]
         fields = None if find.selection is None else dict(find.selection)
-        options: dict[str, Any] = {"session": self.session, "batch_size": BATCH}
+        options: dict[str, Any] = {"session": self.session, "batch_size": CURSOR_BATCH_SIZE}
         if find.limit == 0:
             return []
-        if table.one(find.where):
-            found = await collection.find_one(where, fields, session=self.session)
+        if plan.one:
+            found = await collection.find_one(plan.matching, fields, session=self.session)
             return [] if found is None else [found]
-        if find.limit is not None:
-            if not find.order:
-                options["sort"] = [("$natural", 1)]
-            elif (index := table.serving(find.where, find.order)) is not None:
-                options["sort"] = [(name, 1) for name in find.order]
-                options["hint"] = table.index_name(index)
-            else:
-                return await self._first(table, find)
-            cursor = collection.find(where, fields, limit=find.limit, **options)
+        if find.limit is not None and plan.first is not None:
+            options |= plan.first
+            cursor = collection.find(plan.matching, fields, limit=find.limit, **options)
             documents: list[Document] = await cursor.to_list(None)
             return documents
-        if find.order and fields is not None:
-            return await self._first(table, find)
-        cursor = collection.find(where, fields, show_record_id=True, **options)
+        if find.limit is not None or (find.order and fields is not None):
+            return await self._find_chosen(plan.schema, find)
+        cursor = collection.find(plan.matching, fields, show_record_id=True, **options)
         return await _in_order(cursor, find.order)
 
-    async def _first(self, table: Table, find: Find) -> list[Document]:
-        """Find by an order that no index has; the server's own sort forgets the insertion."""
-        ids = await self.ids(table, find.where, find.order, find.limit)
-        chosen = Compare("_id", "in", tuple(ids))
-        again = Find(table.name, And((find.where, chosen)), find.selection)
-        by_id = {d["_id"]: d for d in await self.find(table, again)} if ids else {}
+    def find_stored(self, find: Find) -> Awaitable[list[Document]]:
+        """Return documents as they are stored, with references for blobs."""
+        return self.find(make_plan(self.schemas[find.collection], find, self.now))
+
+    async def _find_chosen(self, schema: CollectionSchema, find: Find) -> list[Document]:
+        """Find by an order that no index has; the server's own sort ignores the insertion."""
+        ids = await self.ids(schema, find.where, find.order, find.limit)
+        if not ids:
+            return []
+        chosen = And((find.where, Compare("_id", "in", tuple(ids))))
+        found = await self.find_stored(Find(schema.name, chosen, find.selection))
+        by_id = {document["_id"]: document for document in found}
         return [by_id[uid] for uid in ids if uid in by_id]
 
     async def ids(
-        self, table: Table, where: Condition, order: Sequence[str] = (), limit: int | None = None
+        self,
+        schema: CollectionSchema,
+        where: Condition,
+        order: Sequence[str] = (),
+        limit: int | None = None,
     ) -> list[Any]:
-        """Answer the ids of what matches, in order."""
-        cursor = self.client.collection(table.name).find(
-            table.filter(where, self.now),
+        """Return the ids of what matches, in order."""
+        cursor = self.client.collections[schema.name].find(
+            schema.filter(where, self.now),
             {"_id": True, **dict.fromkeys(order, True)},
             show_record_id=True,
             session=self.session,
@@ -191,87 +244,89 @@ class Run:
 
     # ------------------------------------------------------------------------------ writing
 
-    async def _insert(self, table: Table, documents: Sequence[Document]) -> None:
-        made = [table.document(document, self.now) for document in documents]
-        collection = self.client.collection(table.name)
+    async def _insert(self, plan: Plan) -> None:
+        made = [plan.schema.document(d, self.now) for d in plan.operation.documents]
+        collection = self.client.collections[plan.schema.name]
         if len(made) == 1:
             await collection.insert_one(made[0], session=self.session)
         elif made:
             await collection.insert_many(made, session=self.session)
 
-    async def _change(self, table: Table, changes: Mapping[str, Any]) -> Any:
-        update = table.update(changes, self.now)
-        return table.update(changes, await self.client.now()) if update is None else update
+    async def _timed_update(self, plan: Plan) -> Any:
+        """Return an update that needs the server's time, which is asked for."""
+        return plan.schema.update(plan.operation.changes, await self.client.now())
 
-    async def _update(self, table: Table, where: Condition, changes: Mapping[str, Any]) -> int:
-        collection = self.client.collection(table.name)
-        matching = table.filter(where, self.now)
+    async def _update(self, plan: Plan) -> int:
+        schema, changes = plan.schema, plan.operation.changes
+        collection = self.client.collections[schema.name]
         if not changes:
-            return int(await collection.count_documents(matching, session=self.session))
-        update = await self._change(table, changes)
-        blobs = [name for name in table.blobs if name in changes]
-        if not table.one(where):
+            return int(await collection.count_documents(plan.matching, session=self.session))
+        update = await self._timed_update(plan) if plan.update is None else plan.update
+        blobs = [name for name in schema.blobs if name in changes]
+        if not plan.one:
             if blobs:
-                self.stale += await self.blobs.referred(table, matching, self.session)
-            updated = await collection.update_many(matching, update, session=self.session)
+                self.stale.extend(await self.blobs.referred(schema, plan.matching, self.session))
+            updated = await collection.update_many(plan.matching, update, session=self.session)
             return int(updated.matched_count)
-        if blobs:  # one trip writes, and tells what is to be thrown away
-            before = await self.client.find_one_and_update(
-                table.name, matching, update, self.blobs.references(blobs), session=self.session
-            )
-            self.stale += self.blobs.in_document(table, before)
+        if blobs:  # one trip writes, and returns what is to be deleted
+            references = self.blobs.references(blobs)
+            before = await self._find_one_and_update(plan, update, projection=references)
+            self.stale.extend(self.blobs.in_document(schema, before))
             return int(before is not None)
-        updated = await collection.update_one(matching, update, session=self.session)
+        updated = await collection.update_one(plan.matching, update, session=self.session)
         return int(updated.matched_count)
 
-    async def _take(self, table: Table, take: Take) -> list[Document]:
-        if take.limit != 1:
-            return await self._take_several(table, take)
-        options: dict[str, Any] = {"return_document": True, "session": self.session}
-        if not table.one(take.where):
-            if not take.order:
-                options["sort"] = [("$natural", 1)]
-            elif (index := table.serving(take.where, take.order)) is not None:
-                options["sort"] = [(name, 1) for name in take.order]
-                options["hint"] = table.index_name(index)
-            else:
-                return await self._take_chosen(table, take)
-        matching, update = (
-            table.filter(take.where, self.now),
-            await self._change(table, take.changes),
-        )
-        taken = await self.client.find_one_and_update(table.name, matching, update, **options)
+    async def _take(self, plan: Plan) -> list[Document]:
+        if plan.operation.limit != 1:
+            return await self._take_several(plan)
+        if plan.first is None:
+            return await self._take_chosen(plan)
+        update = await self._timed_update(plan) if plan.update is None else plan.update
+        taken = await self._find_one_and_update(plan, update, return_document=True, **plan.first)
         return [] if taken is None else [taken]
 
-    async def _take_chosen(self, table: Table, take: Take) -> list[Document]:
-        """Choose by an order that no index has, then take; again if somebody was faster."""
+    async def _find_one_and_update(self, plan: Plan, update: Any, **options: Any) -> Any:
+        """Update one document; return it as a document of every engine.
+
+        PyMongo would do so by the collection's options, but then it does not survive the error that
+        a primary answers which steps down meanwhile: it wants to write into a document that is
+        read-only (`_check_command_response`, up to 4.20 at least).
+        """
+        collection = self.client.undecoded[plan.schema.name]
+        found = await collection.find_one_and_update(
+            plan.matching, update, session=self.session, **options
+        )
+        return None if found is None else as_stored(found)
+
+    async def _take_chosen(self, plan: Plan) -> list[Document]:
+        """Choose by an order that no index has, then take; again if another worker was faster."""
+        take: Take = plan.operation
         while True:
-            ids = await self.ids(table, take.where, take.order, 1)
+            ids = await self.ids(plan.schema, take.where, take.order, 1)
             if not ids:
                 return []
             one = And((Compare("_id", "eq", ids[0]), take.where))
-            taken = await self._take(table, Take(table.name, one, take.changes))
+            again = Take(plan.schema.name, one, take.changes)
+            taken = await self._take(make_plan(plan.schema, again, self.now))
             if taken:
                 return taken
 
-    async def _take_several(self, table: Table, take: Take) -> list[Document]:
-        ids = await self.ids(table, take.where, take.order, take.limit)
+    async def _take_several(self, plan: Plan) -> list[Document]:
+        schema, take = plan.schema, plan.operation
+        ids = await self.ids(schema, take.where, take.order, take.limit)
         if not ids:
             return []
-        chosen = {"_id": {"$in": table.references_of(ids)}}
-        collection = self.client.collection(table.name)
-        await collection.update_many(
-            chosen, await self._change(table, take.changes), session=self.session
-        )
+        chosen = {"_id": {"$in": schema.references_of(ids)}}
+        collection = self.client.collections[schema.name]
+        update = await self._timed_update(plan) if plan.update is None else plan.update
+        await collection.update_many(chosen, update, session=self.session)
         cursor = collection.find(chosen, session=self.session)
         by_id = {document["_id"]: document for document in await cursor.to_list(None)}
         return [by_id[uid] for uid in ids]
 
-    async def _delete(self, table: Table, where: Condition) -> int:
-        matching = table.filter(where, self.now)
-        if table.blobs:
-            self.stale += await self.blobs.referred(table, matching, self.session)
-        deleted = await self.client.collection(table.name).delete_many(
-            matching, session=self.session
-        )
+    async def _delete(self, plan: Plan) -> int:
+        collection = self.client.collections[plan.schema.name]
+        if plan.schema.blobs:
+            self.stale.extend(await self.blobs.referred(plan.schema, plan.matching, self.session))
+        deleted = await collection.delete_many(plan.matching, session=self.session)
         return int(deleted.deleted_count)

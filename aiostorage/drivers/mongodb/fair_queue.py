@@ -1,38 +1,42 @@
-"""Operations that come at the same time: a few go abreast, more than that go together.
+"""Operations that come at the same time: a few go one by one, more than that in batches.
 
-What is asked for in one turn of the event loop is looked at in the next. If it is little, each
-operation goes by itself. If it is more, or as much is under way, it waits until all that is under
-way has ended, and then goes together: few commands for many operations.
+The queue looks at the operations of one turn of the event loop in the next turn. If they are few,
+each goes by itself. If they are more, or as many are under way, they wait until all that is under
+way has ended, and then go as a batch: few commands for many operations.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio
 
-__all__ = ["HASTE", "Queue"]
+__all__ = ["MIN_QUEUED_SECONDS", "FairQueue"]
 
 O = TypeVar("O")  # noqa: E741  as in operation
 R = TypeVar("R")
+T = TypeVar("T")
 
-log = logging.getLogger("aiostorage")
+BatchOutcome: TypeAlias = tuple[Sequence[R | Exception], bool]
 
-ABREAST: Final = 3
+log: logging.Logger = logging.getLogger("aiostorage")
+
+MAX_CONCURRENT: Final = 3
 """Operations under way by themselves, at most."""
 
-TOGETHER: Final = 100
-"""Operations that go together, at most."""
+MAX_BATCH_SIZE: Final = 100
+"""Operations in one batch, at most."""
 
-HASTE: Final = 1.0
-"""Seconds: what has less left does not come here, lest others fail with it."""
+MIN_QUEUED_SECONDS: Final = 1.0
+"""An operation that has less time left does not come here, since others would fail with it."""
 
-APART: Final = (32, 1024)
-"""Operations that go by themselves where going together failed: the first time, and at most."""
+UNBATCHED_RANGE: Final = (32, 1024)
+"""Operations that go by themselves after a batch was no use: the first time, and at most."""
 
 
 @dataclass(eq=False, slots=True)
@@ -54,46 +58,38 @@ class _Entry(Generic[O, R]):
             self.answer.set_exception(error)
 
 
-class Queue(Generic[O, R]):
+class FairQueue(Generic[O, R]):
     """Operations of one kind.
 
     Parameters
     ----------
-    alone
+    carry_out_one
         Carries out one operation within so many seconds.
-    together
-        Carries out several, and answers a result or an error for each; is handed this queue too.
+    carry_out_batch
+        Carries out several; returns a result or an error for each, and whether the batch was
+        better than its operations by themselves. If not, they go by themselves for a while, for
+        longer each time.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        alone: Callable[[O, float], Awaitable[R]],
-        together: Callable[[Queue[O, R], Sequence[O], float], Awaitable[Sequence[R | Exception]]],
+        carry_out_one: Callable[[O, float], Coroutine[Any, Any, R]],
+        carry_out_batch: Callable[[Sequence[O], float], Coroutine[Any, Any, BatchOutcome[R]]],
     ) -> None:
         self._loop = loop
-        self._alone = alone
-        self._together = together
+        self._carry_out_one = carry_out_one
+        self._carry_out_batch = carry_out_batch
         self._waiting: list[_Entry[O, R]] = []
         self._under_way = 0
-        self._looking = False
-        self._apart, self._next_apart = 0, APART[0]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._unbatched, self._next_unbatched = 0, UNBATCHED_RANGE[0]
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do, and nobody is at it."""
+        """Whether no operation waits or is under way."""
         return not self._waiting and not self._under_way
-
-    def went_well(self, well: bool) -> None:
-        """Be told whether it was good that operations went together.
-
-        If not, they go by themselves for a while, for longer each time.
-        """
-        if well:
-            self._next_apart = APART[0]
-        else:
-            self._apart, self._next_apart = self._next_apart, min(2 * self._next_apart, APART[1])
 
     async def carry_out(self, operation: O, seconds: float) -> R:
         """Carry out an operation, to the end if it has begun when the caller is cancelled."""
@@ -101,7 +97,7 @@ class Queue(Generic[O, R]):
             operation, self._loop.time() + seconds, self._loop.create_future()
         )
         self._waiting.append(entry)
-        self._look()
+        self._schedule()
         try:
             return await entry.answer
         except asyncio.CancelledError as error:
@@ -119,72 +115,80 @@ class Queue(Generic[O, R]):
                 except Exception as error:  # noqa: BLE001  the cancellation comes first
                     log.warning("while being cancelled: %s", error)
         if entry.answer.done() and not entry.answer.cancelled():
-            entry.answer.exception()  # else asyncio complains that nobody has asked for it
+            entry.answer.exception()  # else asyncio complains that it was never retrieved
         raise cancelled
 
-    def _look(self) -> None:
-        """See to it that what can go goes, at the next turn of the loop."""
-        if self._waiting and not self._looking and self._can_go():
-            self._looking = True
-            self._spawn(self._go())
+    def _schedule(self) -> None:
+        """Start what may start, at the next turn of the loop."""
+        if self._waiting and not self._scheduled and self._may_start():
+            self._scheduled = True
+            self._loop.call_soon(self._start)
 
-    def _can_go(self) -> bool:
-        abreast = TOGETHER if self._apart else ABREAST
-        return not self._under_way or len(self._waiting) <= abreast - self._under_way
+    def _may_start(self) -> bool:
+        most = MAX_BATCH_SIZE if self._unbatched else MAX_CONCURRENT
+        return not self._under_way or len(self._waiting) <= most - self._under_way
 
-    async def _go(self) -> None:
-        self._looking = False
-        if not self._can_go():
-            return  # more have come; the last one that is under way looks after them
-        batch, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
-        if len(batch) > ABREAST and not self._apart:
-            self._under_way = TOGETHER  # nothing goes beside it
-            await self._carry_out_together(batch)
+    def _start(self) -> None:
+        self._scheduled = False
+        if not self._may_start():
+            return  # more have come; the end of what is under way starts them
+        batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
+        if len(batch) > MAX_CONCURRENT and not self._unbatched:
+            self._under_way = MAX_BATCH_SIZE  # nothing goes beside it
+            operations = [entry.operation for entry in batch]
+            work = self._carry_out_batch(operations, self._time_left(batch))
+            self._spawn(work, partial(self._end_batch, batch))
             return
         self._under_way += len(batch)
-        self._apart = max(self._apart - len(batch), 0)
-        for entry in batch[1:]:
-            self._spawn(self._carry_out_alone(entry))
-        for entry in batch[:1]:
-            await self._carry_out_alone(entry)
+        self._unbatched = max(self._unbatched - len(batch), 0)
+        for entry in batch:
+            one = self._carry_out_one(entry.operation, self._time_left([entry]))
+            self._spawn(one, partial(self._end_one, entry))
 
-    async def _carry_out_alone(self, entry: _Entry[O, R]) -> None:
-        try:
-            result = await self._alone(entry.operation, self._left([entry]))
-        except BaseException as error:
-            entry.settle(None, error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            entry.settle(result, None)
-        finally:
-            self._under_way -= 1
-            self._look()
+    def _end_one(self, entry: _Entry[O, R], task: asyncio.Task[R]) -> None:
+        self._tasks.discard(task)
+        error = _error_of(task)
+        entry.settle(task.result() if error is None else None, error)
+        self._under_way -= 1
+        self._schedule()
 
-    async def _carry_out_together(self, batch: Sequence[_Entry[O, R]]) -> None:
-        try:
-            operations = [entry.operation for entry in batch]
-            results = await self._together(self, operations, self._left(batch))
-        except BaseException as error:
+    def _end_batch(
+        self, batch: Sequence[_Entry[O, R]], task: asyncio.Task[BatchOutcome[R]]
+    ) -> None:
+        self._tasks.discard(task)
+        if (error := _error_of(task)) is not None:
             for entry in batch:
                 entry.settle(None, error)
-            if not isinstance(error, Exception):
-                raise
+            self._free()
+            return
+        results, worthwhile = task.result()
+        if worthwhile:
+            self._next_unbatched = UNBATCHED_RANGE[0]
         else:
-            for entry, result in zip(batch, results, strict=True):
-                if isinstance(result, Exception):
-                    entry.settle(None, result)
-                else:
-                    entry.settle(result, None)
-            await asyncio.sleep(0)  # who has an answer may have more to ask for: that goes along
-        finally:
-            self._under_way = 0
-            self._look()
+            self._unbatched = self._next_unbatched
+            self._next_unbatched = min(2 * self._next_unbatched, UNBATCHED_RANGE[1])
+        for entry, result in zip(batch, results, strict=True):
+            if isinstance(result, Exception):
+                entry.settle(None, result)
+            else:
+                entry.settle(result, None)
+        # a caller that has its answer may have more to ask for: that joins the next batch
+        self._loop.call_soon(self._free)
 
-    def _left(self, batch: Sequence[_Entry[O, R]]) -> float:
-        return max(min(entry.end for entry in batch) - self._loop.time(), HASTE)
+    def _free(self) -> None:
+        self._under_way = 0
+        self._schedule()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _time_left(self, batch: Sequence[_Entry[O, R]]) -> float:
+        return max(min(entry.end for entry in batch) - self._loop.time(), MIN_QUEUED_SECONDS)
+
+    def _spawn(
+        self, work: Coroutine[Any, Any, T], at_end: Callable[[asyncio.Task[T]], None]
+    ) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(at_end)
+
+
+def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()

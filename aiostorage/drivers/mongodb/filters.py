@@ -25,20 +25,22 @@ from aiostorage.operations import (
     Index,
     Or,
     StoreTime,
-    Take,
 )
 
-__all__ = ["RECORD_ID", "Table", "one_each", "place", "tells_time"]
+__all__ = ["RECORD_ID", "CollectionSchema", "has_store_time", "sort_key"]
 
 RECORD_ID: Final = "$recordId"
-"""What a server calls the number of a document, which grows with each insertion."""
+"""The server's name for the number of a document, which grows with each insertion."""
+
+MAX_INLINE_BYTES: Final = 12 * 2**20
+"""Bytes that stay in the document, at most; MongoDB refuses documents of more than 16 MiB."""
 
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}\Z")
 _NEVER: Final[dict[str, Any]] = {"$nor": [{}]}
 
 
-def place(document: Document, order: Sequence[str]) -> tuple[Any, ...]:
-    """Answer what a document is sorted by: `order`, then insertion; take the `RECORD_ID` off."""
+def sort_key(document: Document, order: Sequence[str]) -> tuple[Any, ...]:
+    """Return the sort key of a document, `order` and then insertion; remove its `RECORD_ID`."""
     number = document.pop(RECORD_ID)
     return (*(_rank(document.get(name)) for name in order), number)
 
@@ -50,29 +52,13 @@ def _rank(value: Any) -> tuple[int, Any]:
     return (2 if isinstance(value, str) else 3 if isinstance(value, datetime) else 1, value)
 
 
-def tells_time(values: Iterable[Any]) -> bool:
-    """Tell whether a `StoreTime` is among the values."""
+def has_store_time(values: Iterable[Any]) -> bool:
+    """Return whether a `StoreTime` is among the values."""
     return any(value.__class__ is StoreTime for value in values)
 
 
-def one_each(take: Take) -> bool:
-    """Tell whether takes like this one, at the same time, never get the same document.
-
-    Then several can be carried out together: what one has taken no longer matches.
-    """
-    if take.limit != 1:
-        return False
-    for condition in _conjuncts(take.where):
-        if isinstance(condition, Compare) and condition.op in ("eq", "in"):
-            new = take.changes.get(condition.path)
-            wanted = condition.value if condition.op == "in" else (condition.value,)
-            if new.__class__ is str and all(v.__class__ is str and v != new for v in wanted):
-                return True
-    return False
-
-
-class Table:
-    """One collection: its filters, updates and indexes in MongoDB's words.
+class CollectionSchema:
+    """One collection: its filters, updates and indexes in MongoDB's own form.
 
     Parameters
     ----------
@@ -83,17 +69,21 @@ class Table:
 
     def __init__(self, collection: Collection, *, partial: bool = True) -> None:
         self._partial = partial
-        self.name = collection.name
-        self.blobs = tuple(f.name for f in collection.fields if f.kind == "bytes")
-        self.indexes = collection.indexes
+        self.name: str = collection.name
+        self.blobs: tuple[str, ...] = tuple(f.name for f in collection.fields if f.kind == "bytes")
+        self.indexes: tuple[Index, ...] = collection.indexes
         self._references = ("_id", *collection.references)
         self._inner: dict[str, tuple[list[str], ...]] = {}
-        self.unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
+        self._named_indexes = [(index, self.index_name(index)) for index in collection.indexes]
+        self.unique: list[tuple[str, ...]] = [
+            ("_id",),
+            *(i.fields for i in collection.indexes if i.unique),
+        ]
 
     # ----------------------------------------------------------------------------- indexes
 
     def index_keys(self, index: Index) -> list[tuple[str, int]]:
-        """Answer the key pattern of an index."""
+        """Return the key pattern of an index."""
         names = list(index.fields)
         if index.where is not None and not self._partial:
             (field,) = self.filter(index.where)
@@ -102,7 +92,7 @@ class Table:
         return [(name, -1 if index.descending else 1) for name in names]
 
     def index_filter(self, index: Index) -> dict[str, Any] | None:
-        """Answer which documents are in an index; None for all of them."""
+        """Return the filter of the documents that are in an index; None for all of them."""
         return self.filter(index.where) if index.where is not None and self._partial else None
 
     def index_name(self, index: Index) -> str:
@@ -110,13 +100,13 @@ class Table:
         name = "_".join(f"{name}_{way}" for name, way in self.index_keys(index))
         return name if self.index_filter(index) is None else f"{name}_partial"
 
-    def one(self, where: Condition) -> bool:
-        """Tell whether at most one document can match."""
+    def matches_one(self, where: Condition) -> bool:
+        """Return whether at most one document can match."""
         bound = _bound(where)
         return any(map(bound.issuperset, self.unique))
 
-    def plain(self, where: Condition) -> bool:
-        """Tell whether at most one document can match, by fields that equal one scalar each."""
+    def matches_one_plainly(self, where: Condition) -> bool:
+        """Return whether at most one document can match, by fields that equal one scalar each."""
         bound = _bound(where)
         return (
             len(bound) == len(_conjuncts(where))
@@ -125,26 +115,31 @@ class Table:
             and any(map(bound.issuperset, self.unique))
         )
 
-    def serving(self, where: Condition, order: tuple[str, ...]) -> Index | None:
-        """Find the index that has the matches in order, those that are equal by insertion."""
+    def first(self, where: Condition, order: tuple[str, ...]) -> dict[str, Any] | None:
+        """Return the options with which the server finds the first matches by `order`.
+
+        None if no index has them in order, those that are equal by insertion.
+        """
+        if not order:
+            return {"sort": [("$natural", 1)]}
         bound, conjuncts = _bound(where), _conjuncts(where)
-        for index in self.indexes:
+        for index, name in self._named_indexes:
             rest = index.fields
             while rest and rest[0] in bound:
                 rest = rest[1:]
             if rest == order and (index.where is None or index.where in conjuncts):
-                return index
+                return {"sort": [(field, 1) for field in order], "hint": name}
         return None
 
     # ----------------------------------------------------------------------------- filters
 
     def filter(self, where: Condition, now: datetime | None = None) -> dict[str, Any]:
-        """Write a condition as a filter.
+        """Return a condition as a filter.
 
         Parameters
         ----------
         now
-            What `StoreTime` goes by; None for the server's clock at that moment.
+            The time that `StoreTime` goes by; None for the server's clock at that moment.
         """
         if isinstance(where, Compare):
             return self._compare(where, now)
@@ -154,13 +149,18 @@ class Table:
         merged = {path: part for each in parts for path, part in each.items()}
         return merged if len(merged) == sum(map(len, parts)) else {"$and": parts}
 
+    def with_id(self, uid: Any, matching: dict[str, Any]) -> dict[str, Any]:
+        """Return a filter for one document, if it also matches another filter."""
+        one = {"_id": {"$eq": _object_ids(uid)}}
+        return {"$and": [one, matching]} if "_id" in matching else {**one, **matching}
+
     def _compare(self, where: Compare, now: datetime | None) -> dict[str, Any]:
         path, op, value = where.path, where.op, where.value
         if value.__class__ is StoreTime:
             return self._timed(where, value, now)
         if op not in ("in", "nin"):
             return {path: {f"${op}": self._refer(path, value)}}
-        if tells_time(value) or any(map(_looks_like_operators, value)):
+        if has_store_time(value) or any(map(_looks_like_operators, value)):
             found = self.filter(Or(tuple(Compare(path, "eq", one) for one in value)), now)
             return found if op == "in" else {"$nor": [found]}
         return {path: {f"${op}": [self._refer(path, one) for one in value]}}
@@ -181,17 +181,25 @@ class Table:
 
     @staticmethod
     def references_of(ids: Sequence[Any]) -> list[Any]:
-        """Answer ids as they are stored."""
+        """Return ids as they are stored."""
         return [_object_ids(uid) for uid in ids]
 
     # ------------------------------------------------------------------- documents, updates
 
+    def large_fields(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the fields whose bytes do not stay in their document."""
+        return [
+            name
+            for name in self.blobs
+            if values.get(name).__class__ is bytes and len(values[name]) > MAX_INLINE_BYTES
+        ]
+
     def document(self, document: Mapping[str, Any], now: datetime | None) -> Document:
-        """Answer the document to insert; `now` is needed if a `StoreTime` is in it."""
+        """Return the document to insert; `now` is needed if a `StoreTime` is in it."""
         return self._assigned(document, now)
 
     def update(self, changes: Mapping[str, Any], now: datetime | None) -> Any:
-        """Write changes as an update; None if it takes the time, which has to be asked for."""
+        """Return changes as an update; None if it needs the time, which has to be asked for."""
         offsets = [v.offset for v in changes.values() if v.__class__ is StoreTime]
         if now is not None or not offsets:
             return {"$set": self._assigned(changes, now)}
@@ -253,7 +261,7 @@ def _inside(value: Any, names: list[str]) -> Any:
 
 
 def _looks_like_operators(value: Any) -> bool:
-    """Tell whether the server would refuse a value among others; by itself it takes it."""
+    """Return whether the server refuses a value in a list, although it takes it by itself."""
     return value.__class__ is dict and any(key.startswith("$") for key in value)
 
 
@@ -267,7 +275,7 @@ def _conjuncts(where: Condition) -> tuple[Condition, ...]:
 
 
 def _bound(where: Condition) -> set[str]:
-    """Answer which fields must equal one scalar; only those cannot be a list's elements."""
+    """Return the fields that must equal one scalar; only those cannot be a list's elements."""
     return {
         c.path
         for c in _conjuncts(where)

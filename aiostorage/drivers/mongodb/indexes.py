@@ -1,4 +1,4 @@
-"""What a database of ours looks like: its indexes, and a document that tells the version."""
+"""The indexes of a database, and the document that has the version of its layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from aiostorage.drivers.mongodb.client import Client
-from aiostorage.drivers.mongodb.filters import Table
+from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.errors import (
     ConfigurationError,
@@ -18,26 +18,26 @@ from aiostorage.errors import (
 __all__ = ["META", "inspect", "pass_barrier", "prepare"]
 
 META: Final = "aiostorage_meta"
-"""The collection with a document that tells the version of the layout, and one that is written."""
+"""The collection with a document for the version of the layout, and one for `pass_barrier`."""
 
 
-async def prepare(client: Client, tables: Mapping[str, Table], version: int) -> None:
-    """Create the indexes, unless a database of this version is there already.
+async def prepare(client: Client, schemas: Mapping[str, CollectionSchema], version: int) -> None:
+    """Create the indexes, unless a database of this version exists already.
 
-    Collections, documents and indexes of Oríon's stay as they are.
+    Oríon's collections, documents and indexes stay as they are.
 
     Raises
     ------
     SchemaVersionError
         Another version of aiostorage has made it.
     NotADatabaseError
-        Its collections hold something that does not fit.
+        Its collections have documents that do not fit.
     """
-    meta = client.collection(META)
+    meta = client.collections[META]
     found = await meta.find_one({"_id": "layout"})
     if found is None:
-        for table in tables.values():
-            await _create(client, table)
+        for schema in schemas.values():
+            await _create(client, schema)
         await meta.update_one(
             {"_id": "layout"}, {"$setOnInsert": {"version": version}}, upsert=True
         )
@@ -46,26 +46,26 @@ async def prepare(client: Client, tables: Mapping[str, Table], version: int) -> 
 
 
 async def inspect(client: Client, names: Collection[str], version: int) -> bool:
-    """Look at a database without changing it; answer whether it was prepared, and has our indexes.
+    """Check a database without changing it; return whether it was prepared, with its indexes.
 
     Parameters
     ----------
     names
-        The collections of which it has at least one.
+        Collections; the database has to have at least one of them.
 
     Raises
     ------
     ConfigurationError
-        There is none of that name.
+        There is no database of that name.
     NotADatabaseError
-        It is somebody else's.
+        Another program made it.
     SchemaVersionError
         Another version of aiostorage has made it.
     """
     there = await client.collection_names()
     if not there:
         raise ConfigurationError(f"there is no database {client.settings.location}, or it is empty")
-    found = await client.collection(META).find_one({"_id": "layout"})
+    found = await client.collections[META].find_one({"_id": "layout"})
     if found is not None:
         _check_version(client, found, version)
     elif there.isdisjoint(names):
@@ -93,27 +93,27 @@ def _check_version(client: Client, found: Mapping[str, Any], version: int) -> No
 async def pass_barrier(client: Client) -> None:
     """Wait until a majority of the members has all that was written before.
 
-    A new primary may know of a write that the old one did not answer, and that the members do not
-    have yet. What it answers to a read after this write of ours, no failover takes back.
+    A new primary may have a write that the old one did not acknowledge, and that the members do not
+    have yet. No failover takes back what is read after the barrier.
     """
-    barrier = client.collection(META)
+    barrier = client.collections[META]
     await barrier.update_one({"_id": "barrier"}, {"$currentDate": {"passed": True}}, upsert=True)
 
 
-async def _create(client: Client, table: Table) -> None:
-    for index in table.indexes:
-        options: dict[str, Any] = {"name": table.index_name(index)}
+async def _create(client: Client, schema: CollectionSchema) -> None:
+    for index in schema.indexes:
+        options: dict[str, Any] = {"name": schema.index_name(index)}
         if index.unique:
             options["unique"] = True
-        if (partial := table.index_filter(index)) is not None:
+        if (partial := schema.index_filter(index)) is not None:
             options["partialFilterExpression"] = partial
         try:
             with translated(client.settings.location, writing=False):
-                await client.create_index(table.name, table.index_keys(index), **options)
+                await client.create_index(schema.name, schema.index_keys(index), **options)
         except DuplicateKeyError as error:
             named = ", ".join(map("{}={!r}".format, error.fields, error.values))
             raise NotADatabaseError(
-                f"{client.settings.location}: {table.name} has records with {named} more than "
+                f"{client.settings.location}: {schema.name} has records with {named} more than "
                 "once, which must not be; delete all but one (of locks, `orion db upgrade` leaves "
                 "several: the right one has a state)"
             ) from error

@@ -1,4 +1,4 @@
-"""PyMongo's exceptions as ours: the one place where they cross the boundary."""
+"""The libraries' exceptions as those of `aiostorage.errors`: the one place that translates them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from pymongo import errors as pymongo
 from aiostorage import errors
 from aiostorage.errors import BackendError, TemporaryBackendError
 
-__all__ = ["MAPPED", "as_ours", "brief", "translated"]
+__all__ = ["LIBRARY_ERRORS", "MAPPED", "brief", "translate", "translated"]
+
+LIBRARY_ERRORS: Final = (
+    pymongo.PyMongoError,
+    bson.errors.BSONError,
+    gridfs.errors.GridFSError,
+)
+"""The exceptions to translate wherever they may come up."""
 
 _TEMPORARY: Final = frozenset(
     (
@@ -36,12 +43,12 @@ _NOISE: Final = re.compile(r" \(configured timeouts:[^)]*\)|, (full error|Timeou
 
 
 def brief(error: Exception) -> str:
-    """Answer a library's message without what it repeats, and without the whole topology."""
+    """Return a library's message without its repetitions and without the whole topology."""
     return _NOISE.sub("", str(error))[:300]
 
 
 class _Failure(NamedTuple):
-    """What is known of a failure."""
+    """A failure, where it happened, and whether in a write."""
 
     error: Exception
     location: str
@@ -196,12 +203,12 @@ MAPPED: Final[dict[type[Exception], Callable[[_Failure], Exception]]] = {
     gridfs.errors.NoFile: _not_sent,
     gridfs.errors.FileExists: _backend,
 }
-"""Every exception class of the libraries. What is more special goes by the nearest one above it."""
+"""Every exception class of the libraries. A subclass goes by the nearest class above it."""
 
 
 @contextmanager
 def translated(location: str, *, writing: bool) -> Iterator[None]:
-    """Raise our errors for those of the libraries.
+    """Raise the package's errors for those of the libraries.
 
     Parameters
     ----------
@@ -212,11 +219,11 @@ def translated(location: str, *, writing: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (pymongo.PyMongoError, bson.errors.BSONError, gridfs.errors.GridFSError) as error:
-        raise as_ours(error, location, writing=writing) from error
+    except LIBRARY_ERRORS as error:
+        raise translate(error, location, writing=writing) from error
 
 
-def as_ours(error: Exception, location: str, *, writing: bool = True) -> Exception:
-    """Answer our error for one of the libraries; see `translated`."""
+def translate(error: Exception, location: str, *, writing: bool = True) -> Exception:
+    """Return the package's error for one of the libraries; see `translated`."""
     make = next(MAPPED[base] for base in type(error).__mro__ if base in MAPPED)
     return make(_Failure(error, location, writing))

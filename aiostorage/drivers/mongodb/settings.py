@@ -1,6 +1,6 @@
-"""Which MongoDB server is meant, by which library: all that a URL and the options beside it say.
+"""Which MongoDB server, by which library: everything that the URL and the options beside it say.
 
-Nothing here connects; what can never work is refused before anything does.
+Nothing here connects. A URL that can never work is refused before anything does.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pymongo.uri_parser import parse_uri, split_options
 
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["ClientLibrary", "Settings", "read_settings"]
+__all__ = ["ClientLibrary", "MongoDBSettings", "read_settings"]
 
 ClientLibrary = Literal["motor", "pymongo"]
 
-DATABASE: Final = "aiostorage"
+DEFAULT_DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
 
 _HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
 
 
 @dataclass(frozen=True)
-class Settings:
+class MongoDBSettings:
     """Which server, by which library.
 
     Attributes
@@ -38,7 +38,7 @@ class Settings:
     timeout
         Seconds that one operation may take.
     read_only
-        Whether the database is only looked at.
+        Whether the database is only read.
     """
 
     url: str = field(repr=False)
@@ -58,8 +58,8 @@ def read_settings(
     credentials: Mapping[str, str | None],
     *,
     read_only: bool,
-) -> Settings:
-    """Make the settings of what a caller asks for; see `aiostorage.drivers.mongodb.MongoDBDriver`.
+) -> MongoDBSettings:
+    """Return the settings of a driver; see `aiostorage.drivers.mongodb.MongoDBDriver`.
 
     Raises
     ------
@@ -71,12 +71,12 @@ def read_settings(
     if not 0 < timeout < 3600:
         raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
     hosts, named = _hosts_and_database(url)
-    database = database or named or DATABASE
+    database = database or named or DEFAULT_DATABASE
     location = f"{url.partition('://')[0]}://{hosts}/{database}"
     if set(database) & set('/\\. "$*<>:|?'):
         raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
     _check_options(url, location)
-    return Settings(
+    return MongoDBSettings(
         url=url,
         location=location,
         database=database,
@@ -88,7 +88,7 @@ def read_settings(
 
 
 def _hosts_and_database(url: str) -> tuple[str, str]:
-    """Take what may be shown out of a connection string."""
+    """Return the parts of a connection string that have no secrets."""
     scheme, _, rest = url.partition("://")
     if scheme not in ("mongodb", "mongodb+srv") or not rest:
         raise ConfigurationError(
@@ -142,7 +142,7 @@ def _check_options(url: str, shown: str) -> None:
 
 
 def _refused_option(url: str) -> str:
-    """Name the option that cannot stand in a URL, if it is due to one."""
+    """Return the name of the option that makes a URL malformed, with a colon; else nothing."""
     for option in filter(None, url.partition("?")[2].split("&")):
         try:
             split_options(option, warn=False)

@@ -6,10 +6,10 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 from weakref import WeakSet
 
 import aiosqlite
@@ -18,17 +18,10 @@ import anyio
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.document_json import dump_document, load_document
 from aiostorage.drivers.sqlite.sql import MATCH, SET
-from aiostorage.errors import (
-    AioStorageError,
-    BackendError,
-    NotADatabaseError,
-    PermissionDenied,
-    StorageClosedError,
-    TemporaryBackendError,
-)
+from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
 from aiostorage.operations import Document
 
-__all__ = ["Connection", "ConnectionThread", "translated"]
+__all__ = ["Connection", "ConnectionThread"]
 
 T = TypeVar("T")
 
@@ -93,7 +86,7 @@ class Connection(sqlite3.Connection):
     def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
         self._arguments = args, kwargs
         self._pragmas = pragmas
-        self.openings = 0
+        self.openings: int = 0
         with _gate:
             self._open()
         self.kept: list[Any] = []
@@ -112,7 +105,7 @@ class Connection(sqlite3.Connection):
         self.create_function(SET, 2, self._set, deterministic=True)
         _connections.add(self)
 
-    statement = sqlite3.Connection.execute
+    statement: ClassVar[Callable[..., sqlite3.Cursor]] = sqlite3.Connection.execute
     """Execute a statement."""
 
     def execute(self, sql: Any, parameters: Any = (), /) -> Any:
@@ -218,7 +211,7 @@ class ConnectionThread:
             _create(path)
             return Connection(path, timeout=busy_timeout, isolation_level=None, pragmas=pragmas)
 
-        self.busy = 0
+        self.busy: int = 0
         self._connect = connect
         self._proxy: aiosqlite.Connection
         self._opening: asyncio.Task[None] | None = None
@@ -227,14 +220,14 @@ class ConnectionThread:
         """Call a function in the thread; cancelled, wait for its end all the same."""
         self.busy += 1
         try:
-            with _translating():
-                if self._opening is None or not self._opening.done():
-                    await self._open()
-                try:
-                    return await self.submit(function)
-                except asyncio.CancelledError:
-                    await self.drain()
-                    raise
+            if self._opening is None or not self._opening.done():
+                await self._open()
+            return await self.submit(function)
+        except asyncio.CancelledError:
+            await self.drain()
+            raise
+        except Exception as error:  # noqa: BLE001  raised again, translated
+            raise_translated(error)
         finally:
             self.busy -= 1
 
@@ -247,17 +240,22 @@ class ConnectionThread:
 
     async def drain(self) -> None:
         """Wait for the end of all calls: to report to a closed event loop would kill the thread."""
-        with suppress(ValueError):  # closed meanwhile
-            await shielded(None, lambda: self.submit(_nothing))
+        if self._opening is not None and self._opening.done() and not _failed(self._opening):
+            with suppress(ValueError):  # closed meanwhile
+                await shielded(None, lambda: self.submit(_nothing))
 
     async def close(self) -> None:
         """Close the connection, after all calls that came before; its thread ends."""
         opening, self._opening = self._opening, None
-        with _translating():
-            if opening is not None:
-                await asyncio.wait([opening])
-                if not _failed(opening):
-                    await self._proxy.close()
+        if opening is None:
+            return
+        if not opening.done():  # an earlier event loop, closed by now, may have opened it
+            await asyncio.wait([opening])
+        if not _failed(opening):
+            try:
+                await self._proxy.close()
+            except Exception as error:  # noqa: BLE001  raised again, translated
+                raise_translated(error)
 
     async def _open(self) -> None:
         """Open the connection, though the caller is cancelled: others may wait for it, too."""
@@ -315,54 +313,3 @@ def _proxy_of(connect: Callable[[], Connection]) -> aiosqlite.Connection:
     thread.start()
     thread.join()
     return made[0]
-
-
-_TEMPORARY: Final = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_PROTOCOL,  # too many processes wanted the log's index at once
-}
-_DENIED: Final = {
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_AUTH,
-}
-
-
-def translated(error: Exception) -> Exception:
-    """Return the error of `aiostorage.errors` for one of sqlite3 or of the file system."""
-    match error:
-        case AioStorageError():
-            return error
-        case sqlite3.Error():
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in _TEMPORARY:
-                return TemporaryBackendError(f"SQLite: {error}")
-            if code in _DENIED:
-                return PermissionDenied(f"SQLite: {error}")
-            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                return NotADatabaseError(f"SQLite: {error}")
-            return BackendError(f"SQLite: {error}")
-        case PermissionError():
-            return PermissionDenied(str(error))
-        case OSError():
-            return BackendError(str(error))
-        case ValueError() if "onnection" in str(error):  # aiosqlite's, of a closed connection
-            return StorageClosedError()
-        case _:
-            return error
-
-
-@contextmanager
-def _translating() -> Iterator[None]:
-    try:
-        yield
-    except AioStorageError:
-        raise
-    except Exception as error:
-        ours = translated(error)
-        if ours is error:
-            raise
-        raise ours from error

@@ -74,7 +74,7 @@ class SQLiteDriver:
     """
 
     name = "sqlite"
-    resolution = timedelta(microseconds=1)
+    resolution: timedelta = timedelta(microseconds=1)
 
     def __init__(
         self,

@@ -8,8 +8,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from aiostorage.drivers.sqlite.connection import ConnectionThread, translated
+from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit
+from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Operation
 

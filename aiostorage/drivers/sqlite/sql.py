@@ -20,6 +20,12 @@ from aiostorage._core.changes import compile_changes
 from aiostorage._core.document_json import dump_document, load_document
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
+from aiostorage.drivers.sqlite.schema_sql import (
+    create_statements,
+    partial_where,
+    quoted,
+    violated_fields,
+)
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
     And,
@@ -30,7 +36,6 @@ from aiostorage.operations import (
     Delete,
     Document,
     Find,
-    Index,
     Or,
     StoreTime,
     Take,
@@ -78,91 +83,35 @@ def _text_changes(changes: dict[str, Any]) -> Callable[[Document], None]:
     return compile_changes(changes)
 
 
-@lru_cache(maxsize=256)
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    if isinstance(value, int):
-        return str(value)
-    raise TypeError(f"the condition of a partial index compares str and int, not {value!r}")
-
-
 class Table:
     """One collection as a SQLite table."""
 
     def __init__(self, collection: Collection) -> None:
-        self.name = collection.name
+        self.name: str = collection.name
         self.kinds: dict[str, str] = {"_id": "key"}
-        self.required = {"_id"}
+        self.required: set[str] = {"_id"}
         for field in collection.fields:
             self.kinds[field.name] = field.kind
             if field.required:
                 self.required.add(field.name)
-        self._table = _quoted(self.name)
-        self._columns = ", ".join([*map(_quoted, self.kinds), "doc"])
+        self._table = quoted(self.name)
+        self._columns = ", ".join([*map(quoted, self.kinds), "doc"])
         self._insert = (
             f"INSERT INTO {self._table} ({self._columns}) "
             f"VALUES ({', '.join('?' * (len(self.kinds) + 1))})"
         )
-        self._partial = [
-            (i.where, self._partial_where(i.where)) for i in collection.indexes if i.where
-        ]
-        self._indexes = (Index(("_id",), unique=True), *collection.indexes)
+        self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
+        self._collection = collection
 
     # ------------------------------------------------------------------------------ schema
 
     def schema(self) -> list[str]:
         """Return the statements that create the table and its indexes."""
-        columns = [
-            f"{_quoted(name)}{' NOT NULL' if name in self.required else ''}" for name in self.kinds
-        ]
-        names = ", ".join(columns)
-        return [
-            f"CREATE TABLE {self._table} (seq INTEGER PRIMARY KEY, {names}, doc TEXT NOT NULL)",
-            *(self._create(index) for index in self._indexes),
-        ]
-
-    def index_name(self, index: Index) -> str:
-        """Return the name of an index, made of its fields."""
-        return "_".join([self.name, *index.fields])
+        return create_statements(self._collection)
 
     def unique_fields(self, message: str) -> tuple[str, ...]:
         """Return the fields that SQLite means in the message of a violated unique index."""
-        for index in self._indexes:
-            if index.unique and (
-                f"'{self.index_name(index)}'" in message
-                or message.endswith(
-                    ": " + ", ".join(f"{self.name}.{name}" for name in index.fields)
-                )
-            ):
-                return index.fields
-        return ()
-
-    def _create(self, index: Index) -> str:
-        columns = [
-            # SQLite holds two NULLs for different, the contract holds two Nones for the same
-            f"ifnull({_quoted(name)}, x'')"
-            if index.unique and name not in self.required
-            else _quoted(name)
-            for name in index.fields
-        ]
-        where = f" WHERE {self._partial_where(index.where)}" if index.where else ""
-        unique = "UNIQUE " if index.unique else ""
-        return (
-            f"CREATE {unique}INDEX {_quoted(self.index_name(index))} "
-            f"ON {self._table} ({', '.join(columns)}){where}"
-        )
-
-    @staticmethod
-    def _partial_where(condition: Condition) -> str:
-        """Return the condition of a partial index, with literals: SQLite compares the text."""
-        if not (isinstance(condition, Compare) and condition.op == "in"):
-            raise TypeError("a partial index needs one `in` comparison")
-        return f"{_quoted(condition.path)} IN ({', '.join(map(_literal, condition.value))})"
+        return violated_fields(self._collection, message)
 
     # --------------------------------------------------------------------------- documents
 
@@ -287,7 +236,7 @@ class Table:
                 raise UnsupportedQuery(
                     f"{self.name} cannot be sorted by {name!r}: it is not declared"
                 )
-        return ", ".join([*map(_quoted, names), "seq"])
+        return ", ".join([*map(quoted, names), "seq"])
 
     def _assignments(self, changes: Mapping[str, Any], now: datetime, kept: Kept) -> Sql:
         columns: dict[str, Any] = {}
@@ -307,7 +256,7 @@ class Table:
                 columns[root], rest[root] = None, None
             else:
                 columns[root] = self._column_value(root, kind, value, now)
-        sets = [f"{_quoted(name)} = ?" for name in columns]
+        sets = [f"{quoted(name)} = ?" for name in columns]
         params = list(columns.values())
         if rest:
             sets.append(f"doc = {SET}(?, doc)")
@@ -352,7 +301,7 @@ class Table:
             return f"{MATCH}(?, doc)", [_keep(kept, compile_condition(compare))]
         if rest:  # a declared field holds no document, so there is nothing at that path
             return ("1" if matches({}, compare) else "0"), []
-        column, value = _quoted(root), compare.value
+        column, value = quoted(root), compare.value
         match compare.op:
             case "eq":
                 return self._equal(column, kind, value, now)

@@ -137,7 +137,7 @@ class NameLaws:
             assert await storage.count_completed_trials(like) == 0
             assert len(await storage.fetch_trials(like) or ()) == 1
         with pytest.raises(MissingArguments):
-            await storage.reserve_trial(None)
+            await storage.reserve_trial(None)  # type: ignore[arg-type]  # untyped code may
         with pytest.raises(MissingArguments):
             await storage.reserve_trial({"name": "not stored"})
 

@@ -62,8 +62,8 @@ QUERIES = {
     ),
 }
 
-numbers = st.integers(0, 6)
-picks = st.integers(0, 50)
+numbers: st.SearchStrategy[int] = st.integers(0, 6)
+picks: st.SearchStrategy[int] = st.integers(0, 50)
 
 
 class StorageMachine(RuleBasedStateMachine):
@@ -79,12 +79,14 @@ class StorageMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = FakeClock()
-        self.storages = {name: make(self.clock) for name, make in self.makers.items()}
+        self.runner: asyncio.Runner = asyncio.Runner()
+        self.clock: FakeClock = FakeClock()
+        self.storages: dict[str, AsyncStorageProtocol] = {
+            name: make(self.clock) for name, make in self.makers.items()
+        }
         self.trials: dict[int, Model] = {}
         self.held: list[tuple[int, int, dict[str, Trial]]] = []
-        self.reservations = 0
+        self.reservations: int = 0
         self.state: Any = None
 
     def teardown(self) -> None:
@@ -256,7 +258,7 @@ class StorageMachine(RuleBasedStateMachine):
     def mark(self, query: str, mark: int) -> None:
         """Set a field of all trials that match."""
         where, matches = QUERIES[query]
-        changes = {"mark.at": mark}
+        changes: dict[str, Any] = {"mark.at": mark}
         models = list(filter(matches, self.trials.values()))
         self.expect(lambda s, _: s.update_trials(uid="e", where=where, **changes), len(models))
         for model in models:

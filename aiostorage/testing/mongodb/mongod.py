@@ -74,7 +74,7 @@ class Mongod:
         self.directory = directory
         self.login = login
         self.timeout = timeout
-        self.new = False  # whether it waits for what is done once, such as creating the user
+        self.new: bool = False  # whether it waits for what is done once, such as creating the user
         self._command = MongodCommand(
             directory, binary, replica_set, login is not None, key, tls, test_commands
         )

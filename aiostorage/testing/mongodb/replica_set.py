@@ -76,7 +76,7 @@ class ReplicaSet:
         }
         self._tls = tls
         key = None if login is None else base64.b64encode(secrets.token_bytes(96)).decode()
-        self.members = tuple(
+        self.members: tuple[Mongod, ...] = tuple(
             Mongod(
                 directory / f"member{number}",
                 binary=binary,

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import orion.storage.base as orion_base
 from orion.core.worker.trial import Trial as OrionTrial
@@ -46,7 +46,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class AioStorage(orion_base.BaseStorageProtocol):  # type: ignore[misc]  # Oríon is not typed
+if TYPE_CHECKING:
+
+    class OrionStorageProtocol:
+        """Oríon's base class, which has no types of its own."""
+
+else:
+    OrionStorageProtocol = orion_base.BaseStorageProtocol
+
+
+class AioStorage(OrionStorageProtocol):
     """Oríon's storage protocol over a `SyncStorage`: Oríon's trials, errors and naive times.
 
     Oríon makes several storages. Those of one configuration share one connection in each process,

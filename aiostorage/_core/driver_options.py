@@ -1,0 +1,40 @@
+"""Options of engines: calls that name the known ones, and URLs that may be shown."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from aiostorage.errors import ConfigurationError
+
+__all__ = ["call_with_options", "hide_credentials"]
+
+T = TypeVar("T")
+
+
+def call_with_options(make: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
+    """Return ``make(**options)``.
+
+    Raises
+    ------
+    ConfigurationError
+        An option is unknown or missing; the message begins with `name` and lists the known ones.
+    """
+    signature = inspect.signature(make)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        known = [
+            p.name
+            for p in signature.parameters.values()
+            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        raise ConfigurationError(f"{name}: {error}; its options are {', '.join(known)}") from None
+    return make(**options)
+
+
+def hide_credentials(url: str) -> str:
+    """Return a URL, even a mistyped one, with ``***`` in place of its user name and password."""
+    return re.sub(r"[^/@]*@", "***@", url)

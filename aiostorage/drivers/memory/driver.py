@@ -1,0 +1,244 @@
+"""Memory: dicts in this process, for tests, dry runs and single-process work.
+
+A stored document is never changed in place: a write replaces it by a new one. So a reader may copy
+what it has found slice by slice, without blocking the event loop, while others write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final, TypeVar, assert_never, cast
+
+import anyio
+import anyio.lowlevel
+
+from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.projection import copy_tree, select
+from aiostorage._core.query import compile_condition
+from aiostorage.drivers.memory.table import Key, MemoryTable, sort_key
+from aiostorage.errors import ConfigurationError, StorageClosedError
+from aiostorage.operations import (
+    And,
+    Compare,
+    Condition,
+    Count,
+    Delete,
+    Document,
+    Find,
+    Insert,
+    Layout,
+    Operation,
+    Or,
+    StoreTime,
+    Take,
+    Update,
+)
+
+__all__ = ["MemoryDriver", "driver_from_options"]
+
+T = TypeVar("T")
+
+MAX_SLICE: Final = 500
+"""Documents that are read in one turn of the event loop, at most."""
+
+
+class MemoryDriver:
+    """Documents in dicts. A pickled copy has its own copy of the documents.
+
+    Parameters
+    ----------
+    clock
+        Returns the time, in UTC.
+    """
+
+    name = "memory"
+    location = "memory://"
+    resolution: timedelta = timedelta(microseconds=1)
+
+    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._tables: dict[str, MemoryTable] = {}
+        self._open = False
+        self._versions = 0
+        self._changed = anyio.Event()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tables": self._tables}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._tables = state["tables"]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    async def open(self, layout: Layout) -> None:
+        """See `aiostorage.protocols.Driver.open`."""
+        for collection in layout.collections:
+            self._tables.setdefault(collection.name, MemoryTable(collection))
+        self._open = True
+
+    async def aclose(self) -> None:
+        """See `aiostorage.protocols.Driver.aclose`."""
+        self._open = False
+        self._changed.set()
+
+    async def execute(self, operation: Operation[T]) -> T:
+        """See `aiostorage.protocols.Driver.execute`."""
+        if isinstance(operation, Find):
+            return cast(T, await self._find(operation))
+        return cast(T, (await self.transact((operation,)))[0])
+
+    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """See `aiostorage.protocols.Driver.transact`."""
+        await anyio.lowlevel.checkpoint()
+        now = self._clock()
+        with self._all_or_none() as undo:
+            results = [self._run(operation, now, undo) for operation in operations]
+        if undo:
+            self._versions += 1
+            self._changed.set()
+            self._changed = anyio.Event()
+        return results
+
+    async def page(
+        self, find: Find, after: object | None, size: int
+    ) -> tuple[list[Document], object | None]:
+        """See `aiostorage.protocols.Driver.page`."""
+        table, match = self._table(find), compile_condition(_resolved(find.where, self._clock()))
+        documents: list[Document] = []
+        for seq in range(cast(int, after or 0) + 1, table.last + 1):
+            if seq % MAX_SLICE == 0:
+                await asyncio.sleep(0)
+            document = table.documents.get(seq)
+            if document is not None and match(document):
+                documents.append(select(document, find.selection))
+                if len(documents) == size:
+                    return documents, seq
+        await anyio.lowlevel.checkpoint()
+        return documents, None
+
+    async def now(self) -> datetime:
+        """See `aiostorage.protocols.Driver.now`: this machine's clock."""
+        return self._clock()
+
+    async def wait_for_change(
+        self,
+        collection: str,  # noqa: ARG002  one version for all
+        since: object | None,
+        timeout: float,
+    ) -> object:
+        """See `aiostorage.protocols.Driver.wait_for_change`."""
+        await anyio.lowlevel.checkpoint()
+        if since == self._versions:
+            with anyio.move_on_after(timeout):
+                await self._changed.wait()
+        return self._versions
+
+    async def _find(self, find: Find) -> list[Document]:
+        table, where = self._table(find), _resolved(find.where, self._clock())
+        match = compile_condition(where)
+        candidates, order = table.candidates(where, find.order)
+        snapshot = list(candidates)
+        found: list[tuple[Key, int, Document]] = []
+        for start in range(0, len(snapshot) or 1, MAX_SLICE):
+            await asyncio.sleep(0)
+            for document in snapshot[start : start + MAX_SLICE]:
+                if match(document):
+                    found.append((sort_key(document, order), len(found), document))
+            if not order and find.limit is not None and len(found) >= find.limit:
+                break
+        if order:
+            found.sort()
+        documents: list[Document] = []
+        for _, _, document in found[: find.limit]:
+            documents.append(select(document, find.selection))
+            if len(documents) % MAX_SLICE == 0:
+                await asyncio.sleep(0)
+        return documents
+
+    def _table(self, operation: Operation[Any]) -> MemoryTable:
+        if not self._open:
+            raise StorageClosedError(f"{self!r} is not open")
+        return self._tables[operation.collection]
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[list[Callable[[], None]]]:
+        undo: list[Callable[[], None]] = []
+        try:
+            yield undo
+        except BaseException:
+            for step in reversed(undo):
+                step()
+            raise
+
+    def _run(self, operation: Operation[Any], now: datetime, undo: list[Callable[[], None]]) -> Any:
+        table = self._table(operation)
+        match operation:
+            case Take(where=where, changes=changes):
+                found = list(
+                    islice(table.find(_resolved(where, now), operation.order), operation.limit)
+                )
+                return [copy_tree(table.replace(d["_id"], _at(changes, now), undo)) for d in found]
+            case Update(where=where, changes=changes):
+                found = list(table.find(_resolved(where, now)))
+                for document in found:
+                    table.replace(document["_id"], _at(changes, now), undo)
+                return len(found)
+            case Insert():
+                for document in operation.documents:
+                    table.insert(copy_tree(_at(document, now)), undo)
+                return None
+            case Find():
+                documents = table.find(_resolved(operation.where, now), operation.order)
+                first = islice(documents, operation.limit)
+                return [select(d, operation.selection) for d in first]
+            case Count():
+                return sum(1 for _ in table.find(_resolved(operation.where, now)))
+            case Delete():
+                doomed = list(table.find(_resolved(operation.where, now)))
+                for document in doomed:
+                    table.remove(document["_id"], undo)
+                return len(doomed)
+            case _:
+                raise TypeError(f"unknown operation {operation!r}")
+
+
+def _at(changes: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    return {
+        name: value.at(now) if isinstance(value, StoreTime) else value
+        for name, value in changes.items()
+    }
+
+
+def _resolved(condition: Condition, now: datetime) -> Condition:
+    """Return a condition with the time in place of the store's clock."""
+    match condition:
+        case Compare(path, op, StoreTime() as moment):
+            return Compare(path, op, moment.at(now))
+        case Compare():
+            return condition
+        case And(conditions):
+            return And(tuple(_resolved(c, now) for c in conditions))
+        case Or(conditions):
+            return Or(tuple(_resolved(c, now) for c in conditions))
+        case _:
+            assert_never(condition)
+
+
+def driver_from_options(*, url: str | None = None) -> MemoryDriver:
+    """Return an empty engine.
+
+    Raises
+    ------
+    ConfigurationError
+        The URL says more than ``memory://``.
+    """
+    if url not in (None, "memory://", "memory:///"):
+        shown = hide_credentials(url or "")
+        raise ConfigurationError(f"a storage in memory has no name and no options: {shown!r}")
+    return MemoryDriver()

@@ -1,0 +1,214 @@
+"""The documents of one collection in memory, and its indexes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from aiostorage._core.changes import apply_changes
+from aiostorage._core.projection import copy_tree
+from aiostorage._core.query import compile_condition
+from aiostorage.errors import DuplicateKeyError
+from aiostorage.operations import EVERYTHING, And, Collection, Compare, Condition, Document, Index
+
+__all__ = ["Key", "MemoryTable", "SortedIndex", "UniqueIndex", "sort_key"]
+
+Key: TypeAlias = tuple[tuple[int, Any], ...]
+"""Values of declared fields in a form that sorts."""
+
+
+class MemoryTable:
+    """The documents of one collection, in the order of their insertion, and their indexes."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.name: str = collection.name
+        self.documents: dict[int, Document] = {}
+        self.last: int = 0
+        self._unique = [
+            UniqueIndex(index)
+            for index in (Index(("_id",), unique=True), *collection.indexes)
+            if index.unique
+        ]
+        self._sorted = [SortedIndex(index) for index in collection.indexes if not index.unique]
+
+    def find(self, where: Condition, order: tuple[str, ...] = ()) -> Iterator[Document]:
+        """Yield the stored documents that match, in order; do not change them."""
+        candidates, order = self.candidates(where, order)
+        found = filter(compile_condition(where), candidates)
+        return iter(sorted(found, key=lambda d: sort_key(d, order))) if order else found
+
+    def candidates(
+        self, where: Condition, order: tuple[str, ...]
+    ) -> tuple[Iterator[Document], tuple[str, ...]]:
+        """Return documents among which all matches are, and the order that is still missing."""
+        bound = _bound(where)
+        for unique in self._unique:
+            seq = unique.look_up(bound)
+            if seq is not None:
+                return iter([self.documents[seq]] if seq in self.documents else []), ()
+        for index in self._sorted:
+            part = index.part(where, bound, order)
+            if part is not None:
+                return (self.documents[seq] for seq in part[0]), part[1]
+        return iter(self.documents.values()), order
+
+    def insert(self, document: Document, undo: list[Callable[[], None]]) -> None:
+        """Add a document."""
+        self._check(document, None)
+        self.last += 1
+        self._put(self.last, document)
+        undo.append(lambda seq=self.last: self._drop(seq))  # type: ignore[misc]
+
+    def replace(
+        self, uid: Any, changes: Mapping[str, Any], undo: list[Callable[[], None]]
+    ) -> Document:
+        """Replace a document by a changed copy, and return the copy."""
+        seq = self._unique[0].by_key[sort_key({"_id": uid}, ("_id",))]
+        old = self.documents[seq]
+        new: Document = copy_tree(old)
+        apply_changes(new, changes)
+        self._check(new, seq)
+        self._drop_from_indexes(seq)
+        self._put(seq, new)
+
+        def back() -> None:
+            self._drop_from_indexes(seq)
+            self._put(seq, old)
+
+        undo.append(back)
+        return new
+
+    def remove(self, uid: Any, undo: list[Callable[[], None]]) -> None:
+        """Remove a document by its ``_id``."""
+        seq = self._unique[0].by_key[sort_key({"_id": uid}, ("_id",))]
+        old = self.documents[seq]
+        self._drop(seq)
+
+        def back() -> None:
+            self._put(seq, old)
+            self.documents = dict(sorted(self.documents.items()))
+
+        undo.append(back)
+
+    def _check(self, document: Document, seq: int | None) -> None:
+        for unique in self._unique:
+            holder = unique.by_key.get(sort_key(document, unique.index.fields))
+            if holder is not None and holder != seq:
+                fields = unique.index.fields
+                raise DuplicateKeyError(
+                    collection=self.name,
+                    fields=fields,
+                    values=tuple(document.get(name) for name in fields),
+                )
+
+    def _put(self, seq: int, document: Document) -> None:
+        self.documents[seq] = document
+        for unique in self._unique:
+            unique.by_key[sort_key(document, unique.index.fields)] = seq
+        for index in self._sorted:
+            index.add(seq, document)
+
+    def _drop(self, seq: int) -> None:
+        self._drop_from_indexes(seq)
+        del self.documents[seq]
+
+    def _drop_from_indexes(self, seq: int) -> None:
+        document = self.documents[seq]
+        for unique in self._unique:
+            del unique.by_key[sort_key(document, unique.index.fields)]
+        for index in self._sorted:
+            index.drop(seq, document)
+
+
+class UniqueIndex:
+    """A unique index: the sequence number of the document for each combination of values."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self.by_key: dict[Key, int] = {}
+
+    def look_up(self, bound: Mapping[str, Any]) -> int | None:
+        """Return the only candidate, -1 if there is none; None if the index does not apply."""
+        if not all(name in bound for name in self.index.fields):
+            return None
+        return self.by_key.get(sort_key(bound, self.index.fields), -1)
+
+
+class SortedIndex:
+    """A sorted index: a list of keys, each of which ends with its document's sequence number."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._has = compile_condition(index.where or EVERYTHING)
+        self._keys: list[tuple[Any, ...]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"index": self.index, "keys": self._keys}  # a compiled condition has no pickle
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["index"])  # type: ignore[misc]
+        self._keys = state["keys"]
+
+    def add(self, seq: int, document: Document) -> None:
+        """Add a document, if it belongs into the index."""
+        if self._has(document):
+            insort(self._keys, (*sort_key(document, self.index.fields), seq))
+
+    def drop(self, seq: int, document: Document) -> None:
+        """Take a document out, if it is in the index."""
+        if self._has(document):
+            del self._keys[bisect_left(self._keys, (*sort_key(document, self.index.fields), seq))]
+
+    def part(
+        self, where: Condition, bound: Mapping[str, Any], order: tuple[str, ...]
+    ) -> tuple[Iterable[int], tuple[str, ...]] | None:
+        """Return the candidates and the order still missing; None if the index does not apply."""
+        fields = self.index.fields
+        if fields[0] not in bound or not (
+            self.index.where is None or _implied(self.index.where, where)
+        ):
+            return None
+        prefix = 1
+        while prefix < len(fields) and fields[prefix] in bound:
+            prefix += 1
+        rest = fields[prefix:]
+        *head, last = sort_key(bound, fields[:prefix])
+        low = bisect_left(self._keys, (*head, last))
+        high = bisect_left(self._keys, (*head, (*last, None)))  # just behind the last one
+        seqs = (self._keys[position][-1] for position in range(low, high))
+        # a sort that follows is stable, so what is equal has to come by insertion
+        return (seqs, ()) if order == rest else (sorted(seqs), order)
+
+
+def sort_key(values: Mapping[str, Any], names: tuple[str, ...]) -> Key:
+    """Return the values of fields in a form that sorts: None first, then number, text, time."""
+    key = []
+    for name in names:
+        value = values.get(name)
+        if value is None:
+            key.append((0, 0))
+        elif isinstance(value, str):
+            key.append((2, value))  # type: ignore[arg-type]
+        elif isinstance(value, datetime):
+            key.append((3, value))  # type: ignore[arg-type]
+        else:
+            key.append((1, value))
+    return tuple(key)
+
+
+def _bound(where: Condition) -> dict[str, Any]:
+    """Return the fields that must equal a scalar, with that scalar."""
+    conjuncts = where.conditions if isinstance(where, And) else (where,)
+    return {
+        c.path: c.value
+        for c in conjuncts
+        if isinstance(c, Compare)
+        and c.op == "eq"
+        and (c.value is None or type(c.value) in (str, int, datetime))
+    }
+
+
+def _implied(condition: Condition, where: Condition) -> bool:
+    return condition == where or (isinstance(where, And) and condition in where.conditions)

@@ -1,0 +1,50 @@
+"""BSON as every engine's documents: pure functions, no connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC
+from typing import Any, Final
+
+import bson
+from bson import DBRef, Int64, ObjectId
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+
+__all__ = ["AS_DOCUMENTS", "AS_LIBRARY", "as_stored"]
+
+
+class _Decoder(TypeDecoder):
+    """Turns a type that only BSON has into what every other engine has in its place."""
+
+    def __init__(self, bson_type: type, transform: Callable[[Any], Any]) -> None:
+        self._type = bson_type
+        self._transform = transform
+
+    @property
+    def bson_type(self) -> type:
+        return self._type
+
+    def transform_bson(self, value: Any) -> Any:
+        return self._transform(value)
+
+
+AS_LIBRARY: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+"""Decodes BSON with BSON's own types."""
+
+AS_DOCUMENTS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
+    tz_aware=True,
+    tzinfo=UTC,
+    type_registry=TypeRegistry(
+        [
+            _Decoder(Int64, int),
+            _Decoder(ObjectId, str),
+            _Decoder(DBRef, lambda ref: dict(ref.as_doc())),
+        ]
+    ),
+)
+"""Decodes BSON as documents that are the same on every engine."""
+
+
+def as_stored(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document as the server would return it, with times cut to the millisecond."""
+    return bson.decode(bson.encode(document), AS_DOCUMENTS)

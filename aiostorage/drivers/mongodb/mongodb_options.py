@@ -1,0 +1,74 @@
+"""The MongoDB engine that a URL or options ask for."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import unquote
+
+from aiostorage._core.driver_options import call_with_options
+from aiostorage.drivers.mongodb.driver import MongoDBDriver
+from aiostorage.errors import ConfigurationError
+
+__all__ = ["driver_from_options"]
+
+_IN_URL: Final = ("client", "timeout")
+"""Options of the engine that may stand in the query of a URL, beside those of MongoDB."""
+
+
+def driver_from_options(
+    *,
+    url: str | None = None,
+    host: str | None = None,
+    port: int | str | None = None,
+    name: str | None = None,
+    client: str | None = None,
+    **options: Any,
+) -> MongoDBDriver:
+    """Return the driver for a URL, or for what Oríon says of a database: host, port and name.
+
+    Parameters
+    ----------
+    url
+        The URL; `client` and ``timeout`` may stand in its query, and are overridden by those
+        passed here.
+    host, port
+        The server, if there is no `url`. Default: ``localhost``. `host` may itself be a URL.
+    name
+        The database, if there is no option ``database``.
+    client, options
+        See `MongoDBDriver`.
+
+    Raises
+    ------
+    ConfigurationError
+        An option is unknown, or cannot work.
+    """
+    if url is None:
+        host = host or "localhost"
+        where = host if "://" in host else f"mongodb://{host}"
+        url = f"{where}:{port}" if port and where is not host else where
+    elif host or port:
+        raise ConfigurationError("mongodb: pass a URL or a host and port, not both")
+    url, given = _without_own_options(url)
+    options = {**given, **options}
+    if client is not None:
+        options["client"] = client
+    if name is not None:
+        options.setdefault("database", name)
+    if "timeout" in options:
+        try:
+            options["timeout"] = float(options["timeout"])
+        except (TypeError, ValueError):
+            raise ConfigurationError(
+                f"mongodb: timeout is a number of seconds, not {options['timeout']!r}"
+            ) from None
+    return call_with_options(MongoDBDriver, "mongodb", {"url": url, **options})
+
+
+def _without_own_options(url: str) -> tuple[str, dict[str, str]]:
+    """Take the engine's own options out of the query of a URL; leave the rest as it is."""
+    place, mark, query = url.partition("?")
+    parts = [part for part in query.split("&") if part]
+    taken = {k: unquote(v) for k, _, v in (p.partition("=") for p in parts) if k in _IN_URL}
+    left = "&".join(part for part in parts if part.partition("=")[0] not in _IN_URL)
+    return (f"{place}?{left}" if mark and left else place), taken

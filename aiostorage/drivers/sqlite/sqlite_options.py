@@ -1,0 +1,81 @@
+"""The SQLite engine that a URL or options ask for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from aiostorage._core.driver_options import hide_credentials
+from aiostorage.drivers.sqlite.driver import SQLiteDriver
+from aiostorage.errors import ConfigurationError
+
+__all__ = ["driver_from_options"]
+
+_IN_URL: Final = ("synchronous", "busy_timeout")
+"""Options that may stand in the query of a URL."""
+
+
+def driver_from_options(
+    *,
+    url: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+    synchronous: str | None = None,
+    busy_timeout: float | str | None = None,
+) -> SQLiteDriver:
+    """Return the driver for the file that either a URL or a path names.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``; the other options may
+        stand in its query, and are overridden by those passed here.
+    path, synchronous, busy_timeout
+        See `SQLiteDriver`.
+
+    Raises
+    ------
+    ConfigurationError
+        No file is named, or two; or an option cannot work.
+    """
+    options: dict[str, Any] = {}
+    if url is not None:
+        where, options = _path_and_options(url)
+        if path is not None:
+            raise ConfigurationError("sqlite: pass a URL or a path, not both")
+        path = where
+    if path is None or not str(path):
+        raise ConfigurationError("sqlite: which file? write sqlite:///tune.db, or pass a path")
+    if synchronous is not None:
+        options["synchronous"] = synchronous
+    if busy_timeout is not None:
+        options["busy_timeout"] = busy_timeout
+    if "synchronous" in options:
+        options["synchronous"] = str(options["synchronous"]).upper()
+    if "busy_timeout" in options:
+        try:
+            options["busy_timeout"] = float(options["busy_timeout"])
+        except ValueError:
+            raise ConfigurationError(
+                f"sqlite: busy_timeout is a number of seconds, not {options['busy_timeout']!r}"
+            ) from None
+    return SQLiteDriver(path, **options)
+
+
+def _path_and_options(url: str) -> tuple[str, dict[str, Any]]:
+    parts, shown = urlsplit(url), hide_credentials(url)
+    if parts.netloc:
+        host = hide_credentials(parts.netloc)
+        raise ConfigurationError(
+            f"{shown!r} has {host!r} where a host would stand; a relative path has three "
+            f"slashes ({parts.scheme}:///{host}{parts.path}), an absolute one four"
+        )
+    if parts.fragment:
+        raise ConfigurationError(f"{shown!r}: write %23 for a # in a path")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = sorted(set(options) - set(_IN_URL))
+    if unknown:
+        raise ConfigurationError(
+            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(_IN_URL)}"
+        )
+    return unquote(parts.path[1:]), dict(options)

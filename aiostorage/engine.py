@@ -1,0 +1,83 @@
+"""What an engine from elsewhere may import.
+
+An engine implements `Driver`. The records of `aiostorage.operations` say what it is asked to do,
+and the pure functions here say what that means; an engine may call them for everything that its
+own library does differently or not at all. The errors that it raises are those of
+`aiostorage.errors`.
+"""
+
+from aiostorage._core.changes import apply_changes, check_changes, compile_changes
+from aiostorage._core.normalise import normalise
+from aiostorage._core.projection import copy_tree, select
+from aiostorage._core.query import compile_condition, matches
+from aiostorage.errors import (
+    BackendError,
+    ConfigurationError,
+    DuplicateKeyError,
+    EncodingError,
+    NotADatabaseError,
+    PermissionDenied,
+    SchemaVersionError,
+    StorageClosedError,
+    TemporaryBackendError,
+)
+from aiostorage.operations import (
+    EVERYTHING,
+    And,
+    Collection,
+    Compare,
+    Condition,
+    Count,
+    Delete,
+    Document,
+    Field,
+    Find,
+    Index,
+    Insert,
+    Layout,
+    Operation,
+    Or,
+    StoreTime,
+    Take,
+    Update,
+)
+from aiostorage.protocols import Driver
+
+__all__ = [
+    "EVERYTHING",
+    "And",
+    "BackendError",
+    "Collection",
+    "Compare",
+    "Condition",
+    "ConfigurationError",
+    "Count",
+    "Delete",
+    "Document",
+    "Driver",
+    "DuplicateKeyError",
+    "EncodingError",
+    "Field",
+    "Find",
+    "Index",
+    "Insert",
+    "Layout",
+    "NotADatabaseError",
+    "Operation",
+    "Or",
+    "PermissionDenied",
+    "SchemaVersionError",
+    "StorageClosedError",
+    "StoreTime",
+    "Take",
+    "TemporaryBackendError",
+    "Update",
+    "apply_changes",
+    "check_changes",
+    "compile_changes",
+    "compile_condition",
+    "copy_tree",
+    "matches",
+    "normalise",
+    "select",
+]
