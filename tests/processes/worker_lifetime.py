@@ -78,6 +78,7 @@ def unclosed_while_waiting(path: str) -> None:
 
         async def hold() -> None:
             async with KEPT[0].acquire_algorithm_lock(experiment):
+                held.set()
                 await forever()
 
         async def wait() -> None:
@@ -86,10 +87,13 @@ def unclosed_while_waiting(path: str) -> None:
                 async with storage.acquire_algorithm_lock(experiment):
                     say("the lock was not held")
 
+        held = asyncio.Event()
         KEPT_TASKS.append(asyncio.create_task(hold()))
-        await asyncio.sleep(0.5)
+        await held.wait()
         KEPT_TASKS.append(asyncio.create_task(wait()))
-        await asyncio.sleep(1.0)
+        while not await KEPT[0].collections.find("lock_waiters", {}):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # it has its ticket, and goes on to wait
         say("waits")
 
     asyncio.run(main())
