@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aiostorage import BackendError, Storage, Trial, open_storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.drivers.sqlite import connection as sqlite_connection
 from aiostorage.drivers.sqlite.connection import Connection
 
@@ -91,7 +92,7 @@ def unclosed_while_waiting(path: str) -> None:
         KEPT_TASKS.append(asyncio.create_task(hold()))
         await held.wait()
         KEPT_TASKS.append(asyncio.create_task(wait()))
-        while not await KEPT[0].collections.find("lock_waiters", {}):
+        while not await CollectionAccess(KEPT[0]).find("lock_waiters", {}):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)  # it has its ticket, and goes on to wait
         say("waits")

@@ -29,7 +29,6 @@ MakeStorage = Callable[[FakeClock], AsyncStorageProtocol]
 
 LOST_AFTER = 120.0
 PENDING = ("new", "suspended", "interrupted")
-STATUSES = (*PENDING, "reserved", "completed", "broken")
 QUERIES: dict[str, tuple[dict[str, Any], Callable[[Model], bool]]]
 
 
