@@ -43,6 +43,8 @@ default_role = "py:obj"
 
 nitpick_ignore = [
     ("py:class", "aiostorage.protocols.T"),  # a type variable
+    # fixtures pass it to each other; users get a `Deployment`
+    ("py:class", "aiostorage.testing.mongodb.deployments.Deployments"),
 ]
 
 

@@ -81,11 +81,7 @@ async def run_detached(action: Callable[[], Awaitable[T]]) -> T:
     cancellation, or leave a condition locked for ever if a second one follows:
     https://github.com/python/cpython/issues/86296
     """
-
-    async def run() -> T:
-        return await action()
-
-    task = asyncio.create_task(run())
+    task = asyncio.ensure_future(action())
     try:
         await asyncio.wait([task])
     except asyncio.CancelledError:

@@ -166,7 +166,7 @@ class Reservations:
         status, holder = found[0].get("status"), found[0].get("worker")
         taken = holder != trial.worker or (was == RESERVED and status in PENDING.value)
         if trial.worker is not None and taken:
-            whose = "nobody has it now"
+            whose = "no worker has it now"
             if holder is not None and holder != trial.worker:
                 whose = f"{holder!r} has it now"
             return TrialLost(

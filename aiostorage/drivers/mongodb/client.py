@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
@@ -127,13 +127,13 @@ class Client:
     ) -> None:
         self.settings = settings
         self.loop = loop
-        self.users = 0
-        self.replicated = False
-        self.partial = True
+        self.users: int = 0
+        self.replicated: bool = False
+        self.partial: bool = True
         self.shared: dict[str, Any] = {}
         self._on_close = on_close
-        self.collections = _Collections(partial(self._collection, AS_DOCUMENTS))
-        self.undecoded = _Collections(partial(self._collection, AS_LIBRARY))
+        self.collections: _Collections = _Collections(partial(self._collection, AS_DOCUMENTS))
+        self.undecoded: _Collections = _Collections(partial(self._collection, AS_LIBRARY))
         self._starting = asyncio.Lock()
         self._raw: Any = None
         self._motor = settings.library == "motor"
@@ -243,8 +243,10 @@ class Client:
 
     # -------------------------------------------------------------------------------- commands
 
-    bound = staticmethod(pymongo.timeout)
-    """Bound the calls inside to so many seconds, in a task that is not cancelled."""
+    @staticmethod
+    def bound(seconds: float | None) -> AbstractContextManager[None]:
+        """Bound the calls inside to so many seconds, in a task that is not cancelled."""
+        return pymongo.timeout(seconds)
 
     def _collection(self, options: CodecOptions[dict[str, Any]], name: str) -> Any:
         if self._database is None:

@@ -69,13 +69,16 @@ class CollectionSchema:
 
     def __init__(self, collection: Collection, *, partial: bool = True) -> None:
         self._partial = partial
-        self.name = collection.name
-        self.blobs = tuple(f.name for f in collection.fields if f.kind == "bytes")
-        self.indexes = collection.indexes
+        self.name: str = collection.name
+        self.blobs: tuple[str, ...] = tuple(f.name for f in collection.fields if f.kind == "bytes")
+        self.indexes: tuple[Index, ...] = collection.indexes
         self._references = ("_id", *collection.references)
         self._inner: dict[str, tuple[list[str], ...]] = {}
         self._named_indexes = [(index, self.index_name(index)) for index in collection.indexes]
-        self.unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
+        self.unique: list[tuple[str, ...]] = [
+            ("_id",),
+            *(i.fields for i in collection.indexes if i.unique),
+        ]
 
     # ----------------------------------------------------------------------------- indexes
 

@@ -249,7 +249,8 @@ class ConnectionThread:
         opening, self._opening = self._opening, None
         if opening is None:
             return
-        await asyncio.wait([opening])
+        if not opening.done():  # an earlier event loop, closed by now, may have opened it
+            await asyncio.wait([opening])
         if not _failed(opening):
             try:
                 await self._proxy.close()
