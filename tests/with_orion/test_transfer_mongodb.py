@@ -212,7 +212,7 @@ def test_orions_own_storage_carries_on_where_it_was_copied_to(
     storage._db.close_connection()
 
 
-class Interrupted(Exception):
+class MongoDBImportInterrupted(Exception):
     """Stands for whatever ends an import."""
 
 
@@ -226,10 +226,10 @@ def test_an_interrupted_import_goes_on(
     def interrupt(_: Progress) -> None:
         nonlocal left
         if not left:
-            raise Interrupted
+            raise MongoDBImportInterrupted
         left -= 1
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(MongoDBImportInterrupted):
         using(on_mongodb, lambda storage: import_orion(original, storage, progress=interrupt))
     before = stored(on_mongodb)
     assert len(before["algo"]) == len(before["experiments"])
