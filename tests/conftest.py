@@ -1,4 +1,4 @@
-"""What holds for every test: one event loop, nothing that blocks it, nothing left behind."""
+"""Rules for every test: one event loop, no call that blocks it, nothing left behind."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_blocking_call() -> Iterator[BlockBuster]:
-    """Fail what blocks an event loop."""
+    """Fail a test that blocks an event loop."""
     with blockbuster_ctx() as detector:
         for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
             lock = detector.functions[name]
-            # holds up its event loop on purpose, so that a lease runs out
-            lock.can_block_in("testing/contract/lock_laws.py", {"stall"})
+            # blocks its event loop on purpose, so that a lease runs out
+            lock.can_block_in("testing/contract/lock_loss_laws.py", {"stall"})
             # where threads run beside the loop, coverage's tracer waits for the other one's
             lock.can_block_in("coverage/collector.py", {"lock_data"})
-        # PyMongo looks whether it is in a container when it opens its connections
+        # PyMongo checks whether it is in a container when it opens its connections
         stat = detector.functions["os.stat"]
         stat.can_block_in("pymongo/pool_options.py", {"get_container_env_info"})
         yield detector

@@ -14,22 +14,22 @@ How = Literal["pending", "answered", "twice", "scope"]
 """How a call is cancelled at an await.
 
 ``pending``
-    By ``task.cancel()``, before what it waits for has happened.
+    By ``task.cancel()``, before the awaited event has happened.
 ``answered``
-    By ``task.cancel()``, after that has happened and before the call has heard of it.
+    By ``task.cancel()``, after the event and before the call has resumed.
 ``twice``
-    By ``task.cancel()``, and at the next await once more, which is likely in the midst of clean-up.
+    By ``task.cancel()``, and at the next await once more, which is probably during its clean-up.
 ``scope``
-    By an AnyIO cancel scope around it, which goes on cancelling whatever is not shielded.
+    By an AnyIO cancel scope around it, which cancels again at each await that is not shielded.
 """
 
 HOWS: tuple[How, ...] = get_args(How)
 
-DEADLINE = 60.0
+TOTAL_TIMEOUT = 60.0
 """Seconds for all runs together."""
 
-AWAITS = 10_000
-"""A call that has not ended after so many awaits never will."""
+MAX_AWAITS = 10_000
+"""A call with more awaits counts as endless."""
 
 
 async def cancelled_at_every_await(
@@ -37,7 +37,7 @@ async def cancelled_at_every_await(
     check: Callable[[], Awaitable[None]],
     *,
     hows: tuple[How, ...] = HOWS,
-    deadline: float = DEADLINE,
+    deadline: float = TOTAL_TIMEOUT,
 ) -> int:
     """Run a call again and again, cancelled at its first await, at its second, and so on.
 
@@ -69,7 +69,7 @@ async def cancelled_at_every_await(
     covered = 0
     with anyio.fail_after(deadline):
         for how in hows:
-            for number in range(1, AWAITS):
+            for number in range(1, MAX_AWAITS):
                 fired = await _cancelled_once(make_call(), number, how)
                 try:
                     await check()
@@ -80,13 +80,13 @@ async def cancelled_at_every_await(
                     break
                 covered += 1
             else:
-                raise AssertionError(f"the call has more than {AWAITS} awaits")
+                raise AssertionError(f"the call has more than {MAX_AWAITS} awaits")
     return covered
 
 
 async def _cancelled_once(call: Awaitable[Any], number: int, how: How) -> bool:
-    """Run a call, cancelled at one of its awaits; tell whether it had so many."""
-    watched = _Watched(call, number, how)
+    """Run a call, cancelled at one of its awaits; return whether it had so many."""
+    watched = _WatchedCall(call, number, how)
     task = asyncio.create_task(watched.run())
     try:
         await asyncio.wait([task])
@@ -106,8 +106,8 @@ async def _cancelled_once(call: Awaitable[Any], number: int, how: How) -> bool:
     return watched.fired
 
 
-class _Watched:
-    """An awaitable that passes everything on, and counts."""
+class _WatchedCall:
+    """An awaitable around a call that counts its awaits."""
 
     def __init__(self, call: Awaitable[Any], number: int, how: How) -> None:
         self._call = call

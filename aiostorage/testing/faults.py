@@ -1,4 +1,4 @@
-"""A clock that is wound by hand, and an engine that fails on demand."""
+"""A clock that moves by hand, and an engine that fails on demand."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ __all__ = ["FakeClock", "FaultyDriver"]
 T = TypeVar("T")
 
 Operations = Sequence[Operation[Any]]
-"""What one call of a driver carries out; empty for calls that only ask for the time."""
+"""The operations of one call of a driver; none where it only asks for the time."""
 
 
 class FakeClock:
-    """A clock that stands still until it is told otherwise.
+    """A clock that stands still until its `advance` is called.
 
     It is called like ``datetime.now(UTC)``, so it fits the `clock` option of the drivers.
 
     Parameters
     ----------
     start
-        What it shows at first; an aware datetime. Default: the present.
+        The time that it shows at first; an aware datetime. Default: the present.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
         self._now = datetime.now(UTC) if start is None else start.astimezone(UTC)
 
     def __call__(self) -> datetime:
-        """Answer the time, in UTC."""
+        """Return the time, in UTC."""
         return self._now
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._now.isoformat()})"
 
     def advance(self, seconds: float) -> datetime:
-        """Move the hands by so many seconds, back if negative; answer the new time."""
+        """Move by so many seconds, back if negative; return the new time."""
         self._now += timedelta(seconds=seconds)
         return self._now
 
@@ -56,7 +56,7 @@ class _Planned:
 
 
 class FaultyDriver:
-    """A driver around another one that fails now and then.
+    """A driver around another one that fails at times.
 
     Errors are `TemporaryBackendError`. One that is raised *before* an operation says that nothing
     happened; one raised *after* it stands for a lost answer: the operation happened, and the error
@@ -131,6 +131,10 @@ class FaultyDriver:
         """How many calls of `fail_next` have not come yet."""
         return len(self._planned)
 
+    def cancel_planned(self) -> None:
+        """Forget the failures of `fail_next` that have not come yet."""
+        self._planned.clear()
+
     @property
     def name(self) -> str:
         """The engine's name."""
@@ -156,32 +160,32 @@ class FaultyDriver:
 
     async def execute(self, operation: Operation[T]) -> T:
         """Carry out one operation, or fail."""
-        lost = await self._meddle((operation,))
+        lost = await self._fail_before((operation,))
         result = await self.driver.execute(operation)
-        self._lose(lost)
+        self._fail_after(lost)
         return result
 
     async def transact(self, operations: Operations) -> list[Any]:
         """Carry out all operations or none, or fail."""
-        lost = await self._meddle(operations)
+        lost = await self._fail_before(operations)
         results = await self.driver.transact(operations)
-        self._lose(lost)
+        self._fail_after(lost)
         return results
 
     async def page(
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:
-        """Answer one page, or fail."""
-        lost = await self._meddle((find,))
+        """Return one page, or fail."""
+        lost = await self._fail_before((find,))
         result = await self.driver.page(find, after, size)
-        self._lose(lost)
+        self._fail_after(lost)
         return result
 
     async def now(self) -> datetime:
-        """Answer the engine's clock, or fail."""
-        lost = await self._meddle(())
+        """Return the time by the engine's clock, or fail."""
+        lost = await self._fail_before(())
         result = await self.driver.now()
-        self._lose(lost)
+        self._fail_after(lost)
         return result
 
     async def wait_for_change(
@@ -193,8 +197,8 @@ class FaultyDriver:
         """Wait for the engine; this never fails on demand."""
         return await self.driver.wait_for_change(collection, since, timeout)
 
-    async def _meddle(self, operations: Operations) -> bool:
-        """Fail before the call, or answer whether its answer gets lost."""
+    async def _fail_before(self, operations: Operations) -> bool:
+        """Fail before the call, or return whether its answer gets lost."""
         self.calls += 1
         if self.latency:
             await anyio.sleep(self.latency)
@@ -215,7 +219,7 @@ class FaultyDriver:
         lost = chance < self.before + self.after and self._losable(operations)
         return "after" if lost else None
 
-    def _lose(self, lost: bool) -> None:
+    def _fail_after(self, lost: bool) -> None:
         if lost:
             self.faults += 1
             raise TemporaryBackendError("injected: the answer was lost", ambiguous=True)

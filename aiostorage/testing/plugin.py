@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from hashlib import md5
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from aiostorage.testing.mongodb.deployments import VARIABLE, Deployment, Deployments, Kind
 from aiostorage.testing.mongodb.mongod import MongodError, MongodMissing
 from aiostorage.testing.mongodb.replica_set import ReplicaSet
+from aiostorage.testing.mongodb.shared_servers import ServerLifeline, SharedServers
 
 if TYPE_CHECKING:
     from aiostorage._core.storage import Storage
@@ -25,10 +28,13 @@ __all__ = [
     "aiostorage_memory",
     "fake_clock",
     "mongodb_database",
+    "mongodb_emptied_database",
     "mongodb_replica_set",
     "mongodb_replica_set_3",
     "mongodb_standalone",
     "mongodb_url",
+    "pytest_configure_node",
+    "pytest_unconfigure",
 ]
 
 MONGODB: dict[str, Kind] = {
@@ -38,6 +44,27 @@ MONGODB: dict[str, Kind] = {
     "mongodb_replica_set_3": "replica set of 3",
 }
 """Which fixture gives which deployment."""
+
+SHARED = "aiostorage_mongodb"
+"""What the main process of a parallel run tells its workers: where their servers are."""
+
+_lifeline = pytest.StashKey[ServerLifeline]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let the workers of pytest-xdist share their servers, which end with this process."""
+    config: pytest.Config = node.config
+    directory = config._tmp_path_factory.getbasetemp() / "mongodb"  # type: ignore[attr-defined]  # noqa: SLF001  there is no public way
+    if _lifeline not in config.stash:
+        config.stash[_lifeline] = ServerLifeline(directory)
+    node.workerinput[SHARED] = str(directory)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers that the workers shared."""
+    if (lifeline := config.stash.get(_lifeline, None)) is not None:
+        lifeline.cut()
 
 
 @pytest.fixture
@@ -58,9 +85,13 @@ def aiostorage_memory(fake_clock: FakeClock) -> Storage:
 
 
 @pytest.fixture(scope="session")
-def _mongodb_deployments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployments]:
-    """Start what the fixtures below ask for, and end it with the session."""
-    deployments = Deployments(tmp_path_factory.mktemp)
+def _mongodb_deployments(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployments]:
+    """Start the deployments that the fixtures below ask for, and end them with the session."""
+    directory = getattr(request.config, "workerinput", {}).get(SHARED)
+    shared = None if directory is None else SharedServers(Path(directory))
+    deployments = Deployments(tmp_path_factory.mktemp, shared=shared)
     yield deployments
     deployments.close()
 
@@ -76,7 +107,7 @@ def mongodb_standalone(_mongodb_deployments: Deployments) -> Deployment:
 
 @pytest.fixture(scope="session")
 def mongodb_replica_set(_mongodb_deployments: Deployments) -> Deployment:
-    """Give a MongoDB replica set; one that is started for it has one member."""
+    """Give a MongoDB replica set; one that is started for the tests has one member."""
     try:
         return _mongodb_deployments.get("replica set")
     except MongodError as error:
@@ -87,7 +118,7 @@ def mongodb_replica_set(_mongodb_deployments: Deployments) -> Deployment:
 def mongodb_replica_set_3(_mongodb_deployments: Deployments) -> ReplicaSet:
     """Give a MongoDB replica set with three members, which a test may kill.
 
-    Who does so without `mongodb_database` calls `heal` in the end.
+    A test that does so without `mongodb_database` calls `heal` in the end.
     """
     try:
         return _mongodb_deployments.replica_set_of_3()
@@ -97,7 +128,7 @@ def mongodb_replica_set_3(_mongodb_deployments: Deployments) -> ReplicaSet:
 
 @pytest.fixture(scope="session")
 def mongodb_url(_mongodb_deployments: Deployments) -> str:
-    """Give the URL of a MongoDB server, whatever its kind is."""
+    """Give the URL of a MongoDB server of any kind."""
     try:
         return _mongodb_deployments.get("any").url
     except MongodError as error:
@@ -108,20 +139,56 @@ def mongodb_url(_mongodb_deployments: Deployments) -> str:
 def mongodb_database(
     request: pytest.FixtureRequest, _mongodb_deployments: Deployments
 ) -> Iterator[str]:
-    """Give the name of a database that is there for one test.
+    """Give the name of a new database for one test.
 
     It is dropped afterwards from every deployment that the test asked for by one of the fixtures
-    here, and members that the test killed or paused are brought back.
+    here, and members that the test killed or paused are started or resumed.
     """
     name = f"aiostorage_test_{uuid4().hex[:16]}"
     yield name
-    for fixture, kind in MONGODB.items():
-        if fixture in request.fixturenames:
-            _mongodb_deployments.drop(kind, name)
+    for kind in _kinds_of(request):
+        _mongodb_deployments.drop(kind, name)
+
+
+@pytest.fixture(scope="session")
+def _mongodb_run() -> str:
+    """Give a name that no other process uses."""
+    return f"aiostorage_test_{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def mongodb_emptied_database(
+    request: pytest.FixtureRequest, _mongodb_deployments: Deployments, _mongodb_run: str
+) -> str:
+    """Give the name of a database that has no documents, but may have collections and indexes.
+
+    All tests of one class, or of one module outside classes, get the same one. To empty it takes a
+    tenth of the time that making and dropping one takes.
+
+    Raises
+    ------
+    AssertionError
+        It does not stay empty: a test before this one has left a writer behind.
+    """
+    kinds = _kinds_of(request)
+    if not kinds:
+        pytest.fail("ask for the fixture of a MongoDB deployment before this one")
+    group = request.node.getparent(pytest.Class) or request.node.getparent(pytest.Module)
+    name = f"{_mongodb_run}_{md5(group.nodeid.encode(), usedforsecurity=False).hexdigest()[:8]}"
+    for kind in kinds:
+        try:
+            _mongodb_deployments.empty(kind, name)
+        except MongodError as error:
+            _unavailable(error)
+    return name
+
+
+def _kinds_of(request: pytest.FixtureRequest) -> list[Kind]:
+    return [kind for fixture, kind in MONGODB.items() if fixture in request.fixturenames]
 
 
 def _unavailable(error: MongodError) -> NoReturn:
-    """Skip what needs a server where there is none; fail if there has to be one."""
+    """Skip a test that needs a missing server; in CI, fail it."""
     ci = os.environ.get("CI", "").lower() in ("1", "true")
     if isinstance(error, MongodMissing) and not ci:
         pytest.skip(f"{error}; or set {VARIABLE} to the URL of one that runs")

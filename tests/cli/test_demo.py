@@ -9,6 +9,8 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,23 +65,18 @@ def test_a_small_demo_completes_exactly_its_trials_and_says_how(folder: Path) ->
     assert f"aiostorage status {URL}" in summary
 
 
-def test_a_second_run_makes_another_version(folder: Path) -> None:
-    one = ("demo", "--objective", "objectives:plain", "--trials", "3", "--processes", "1")
-    assert "experiment demo v1" in run(folder, *one).out
-    assert "experiment demo v2" in run(folder, *one, "--seed", "2").out
-    assert not points(folder, 1) & points(folder, 2)
-
-
 def test_a_seed_makes_the_same_points_whoever_works_and_both_kinds_of_function_do(
     folder: Path,
 ) -> None:
     alone = ("--processes", "1", "--workers", "1", "--objective", "objectives:plain")
     many = ("--processes", "2", "--workers", "5", "--objective", "objectives:coroutine")
-    for who in (alone, many):
-        outcome = run(folder, "demo", "--trials", "15", "--seed", "7", *who)
+    for version, (who, seed) in enumerate(((alone, "7"), (many, "7"), (alone, "2")), 1):
+        outcome = run(folder, "demo", "--trials", "15", "--seed", seed, *who)
         assert (outcome.code, outcome.err) == (0, "")
+        assert f"experiment demo v{version}" in outcome.out  # each run makes another version
     assert points(folder, 1) == points(folder, 2)
     assert len(points(folder, 1)) == 15
+    assert not points(folder, 1) & points(folder, 3)
     assert trials_of(folder, 2) == ["completed"] * 15
     for mine, other in zip(
         *(sorted(stored(folder, version), key=lambda t: t.id) for version in (1, 2)), strict=True
@@ -149,24 +146,35 @@ def test_results_without_a_number_break_the_trial(folder: Path) -> None:
     assert "best        none" in outcome.out
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_a_signal_ends_all_processes_and_gives_the_trials_back(
-    folder: Path, number: signal.Signals, code: int
-) -> None:
+def two_work(folder: Path) -> bool:
+    return len(pids(folder)) == 2
+
+
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+def test_a_signal_ends_all_processes_and_gives_the_trials_back(folder: Path) -> None:
+    """Three runs at once, one for each signal."""
     arguments = ("--trials", "9", "--workers", "2", "--objective", "objectives:slow")
-    with started(folder, "demo", *arguments) as process:
-        eventually(lambda: len(pids(folder)) == 2, "two processes")
-        begin = time.monotonic()
-        outcome = interrupt(process, number)
-    assert outcome.code == code
-    assert "Traceback" not in outcome.err
-    assert "stopped after 0 of 9 trials; they are in" in outcome.err
-    assert time.monotonic() - begin < 10
-    assert not any(map(lives, pids(folder)))
-    assert "reserved" not in trials_of(folder)
-    assert "interrupted" in trials_of(folder)
+    module = (folder / "objectives.py").read_text()
+    with ExitStack() as stack:
+        runs = []
+        for number in SIGNALS:
+            its = folder / number.name
+            its.mkdir()
+            (its / "objectives.py").write_text(module)
+            runs.append((number, its, stack.enter_context(started(its, "demo", *arguments))))
+        for number, its, process in runs:
+            eventually(partial(two_work, its), f"two processes, {number.name}")
+            begin = time.monotonic()
+            outcome = interrupt(process, number)
+            assert outcome.code == SIGNALS[number], number.name
+            assert "Traceback" not in outcome.err, number.name
+            assert "stopped after 0 of 9 trials; they are in" in outcome.err, number.name
+            assert time.monotonic() - begin < 10, number.name
+            assert not any(map(lives, pids(its))), number.name
+            assert "reserved" not in trials_of(its), number.name
+            assert "interrupted" in trials_of(its), number.name
 
 
 def test_a_run_whose_reader_has_gone_ends_quietly(folder: Path) -> None:

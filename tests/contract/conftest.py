@@ -13,20 +13,26 @@ from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.protocols import Driver
 
-ENGINES = [
-    "memory",
-    "sqlite",
-    "motor",
-    # PyMongo lets the garbage collector close the sockets that it was about to connect
-    pytest.param("pymongo", marks=pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")),
-]
+ENGINES = ["memory", "sqlite", "motor", "pymongo"]
+
+# PyMongo lets the garbage collector close the sockets that it was about to connect
+UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+"""The mark of a module whose tests use `make_driver`."""
+
+
+@pytest.fixture(scope="module")
+def sockets_collected() -> Iterator[None]:
+    """Have the sockets collected here, and not where that disturbs another module."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=ENGINES)
 def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Driver]]:
     """Give a function that makes drivers of the same store.
 
-    Of MongoDB, each library has another kind of deployment here.
+    On MongoDB, the tests of a module share a database, and each library has another kind of
+    deployment.
     """
     match request.param:
         case "memory":
@@ -39,10 +45,10 @@ def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
             from aiostorage.drivers.mongodb import MongoDBDriver
             from aiostorage.drivers.mongodb import client as mongodb_client
 
+            request.getfixturevalue("sockets_collected")
             fixture = "mongodb_standalone" if library == "motor" else "mongodb_replica_set"
-            database = request.getfixturevalue("mongodb_database")
-            url = request.getfixturevalue(fixture).url_for(database)
+            deployment = request.getfixturevalue(fixture)
+            url = deployment.url_for(request.getfixturevalue("mongodb_emptied_database"))
             options: dict[str, Any] = {"client": library}
             yield lambda: MongoDBDriver(url, **options)
             assert not mongodb_client._clients, "connections were left open"
-            gc.collect()

@@ -18,8 +18,9 @@ from aiostorage.operations import Compare, Count, Document, Find
 from aiostorage.protocols import Driver
 from aiostorage.testing import cancelled_at_every_await
 from aiostorage.testing.cancellation import HOWS, How
+from tests.contract.conftest import UNCLOSED
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, UNCLOSED]
 
 Make = Callable[[], Driver]
 
@@ -81,9 +82,10 @@ async def injected(
     *,
     reserve: bool = False,
     usable: bool = True,
+    fresh: bool = True,
     hows: tuple[How, ...] = HOWS,
 ) -> None:
-    """Inject cancellations into a call; each run starts from a fresh experiment."""
+    """Inject cancellations into a call; each run starts from a fresh experiment, if need be."""
 
     async def run() -> None:
         world.result = await call(world)
@@ -92,7 +94,8 @@ async def injected(
         await verify(world)
         if usable:
             await world.usable()
-        await world.reset(reserve)
+        if fresh:
+            await world.reset(reserve)
 
     await world.reset(reserve)
     assert await cancelled_at_every_await(run, check, hows=hows) >= 3
@@ -126,7 +129,7 @@ async def test_reads(world: CancellationCase, name: str) -> None:
         documents = await world.documents()
         assert [d["status"] for d in documents] == ["new"] * 3
 
-    await injected(world, READS[name], verify)
+    await injected(world, READS[name], verify, fresh=False)
 
 
 async def test_create_experiment(world: CancellationCase) -> None:
@@ -265,7 +268,7 @@ async def test_set_trial_status(world: CancellationCase, status: str) -> None:
         found = await world.stored()
         assert found["status"] in ("new", status)
         if found["status"] == "reserved":
-            assert found["worker"] == world.trial.worker, "nobody owns this reservation"
+            assert found["worker"] == world.trial.worker, "the reservation has no owner"
 
     await injected(world, lambda w: w.storage.set_trial_status(w.trial, status), verify)
 
@@ -377,7 +380,7 @@ async def test_lock_records(world: CancellationCase, name: str) -> None:
         await world.storage.write_algorithm_lock("l", {}, locked=1, state="old")
 
     await world.storage.write_algorithm_lock("l", {}, locked=1, state="old")
-    await injected(world, LOCKS[name], verify)
+    await injected(world, LOCKS[name], verify, fresh=False)
 
 
 # -------------------------------------------------------------------------------- lifetime

@@ -5,20 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aiostorage import Storage, open_storage
+from aiostorage import Storage
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.testing.contract.facade import FacadeContract
+from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.testing import ApiContract, FakeClock
+from aiostorage.testing.contract.facade import FacadeContract, OpensFacade
 
 
-class TestMemory(FacadeContract):
+class OpensFacadeOnMemory(OpensFacade):
+    clock: FakeClock
+    large_state = 1 << 20
     durable = False
     threads = False
     shared = False
 
+    def setup_method(self) -> None:
+        self.clock = FakeClock()
+
     def make_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        return Storage(MemoryDriver(), **settings)
+        return Storage(MemoryDriver(clock=self.clock), **settings)
 
 
-class TestSqlite(FacadeContract):
+class TestFacadeOnMemory(OpensFacadeOnMemory, FacadeContract): ...
+
+
+class TestApiOfFacade(OpensFacadeOnMemory, ApiContract): ...
+
+
+class TestFacadeOnSQLite(FacadeContract):
+    clock: FakeClock
+    large_state = 1 << 20
+
+    def setup_method(self) -> None:
+        self.clock = FakeClock()
+
     def make_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        return open_storage(f"sqlite:///{tmp_path / 'store.db'}", **settings)
+        return Storage(SQLiteDriver(tmp_path / "store.db", clock=self.clock), **settings)

@@ -38,7 +38,12 @@ from aiostorage.operations import (
     Update,
 )
 from aiostorage.protocols import Driver
-from aiostorage.testing import FaultyDriver, StorageContract
+from aiostorage.testing import FakeClock, FaultyDriver, StorageContract
+from aiostorage.testing.contract.fixtures import StorageFixtures
+from aiostorage.testing.contract.helpers import case
+from tests.contract.conftest import UNCLOSED
+
+pytestmark = UNCLOSED
 
 POLICY = RetryPolicy(attempts=60, initial=0.0005, maximum=0.002, jitter=0.0005)
 
@@ -52,10 +57,10 @@ def paths(condition: Condition) -> Iterator[str]:
 
 
 def losable(operations: Sequence[Operation[Any]]) -> bool:
-    """Tell which answers may get lost without the storage answering something else.
+    """Return whether the answer may get lost without another result of the storage.
 
-    What deletes, and what changes the very fields that it looks for, cannot tell afterwards how
-    many records it met; that is by design.
+    A deletion, and a change of the very fields that it looks for, cannot know afterwards how many
+    records matched; that is by design.
     """
     match operations:
         case [Delete(), *_]:
@@ -67,32 +72,41 @@ def losable(operations: Sequence[Operation[Any]]) -> bool:
     return True
 
 
-class TestMemory(StorageContract):
+class OpensFaulty(StorageFixtures):
     """Every tenth call fails, and every fourth answer gets lost."""
 
+    clock: FakeClock
+    large_state = 1 << 20
+
+    def setup_method(self) -> None:
+        self.clock = FakeClock()
+        self.seeds = count(1)
+
+    def faulty(self, driver: Driver, settings: dict[str, Any]) -> Storage:
+        faulty = FaultyDriver(
+            driver, before=0.1, after=0.25, seed=next(self.seeds), losable=losable
+        )
+        return Storage(faulty, retry=POLICY, **settings)
+
+
+class TestFaultyMemory(OpensFaulty, StorageContract):
     durable = False
     threads = False
 
     def setup_method(self) -> None:
-        self.driver: Driver = MemoryDriver()
-        self.seeds = count(1)
-
-    def wrapped(self, driver: Driver) -> FaultyDriver:
-        return FaultyDriver(driver, before=0.1, after=0.25, seed=next(self.seeds), losable=losable)
+        super().setup_method()
+        self.driver = MemoryDriver(clock=self.clock)
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        storage = Storage(self.wrapped(self.driver), retry=POLICY, **settings)
+        storage = self.faulty(self.driver, settings)
         await storage.open()
         return storage
 
 
-class TestSQLite(TestMemory):
-    durable = True
-    threads = True
-
+class TestFaultySQLite(OpensFaulty, StorageContract):
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        driver = SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")
-        storage = Storage(self.wrapped(driver), retry=POLICY, **settings)
+        driver = SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL", clock=self.clock)
+        storage = self.faulty(driver, settings)
         await storage.open()
         return storage
 
@@ -315,20 +329,31 @@ def nth(number: int) -> Callable[[Sequence[Operation[Any]]], bool]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_each_call_fails_once(
-    world: FaultCase, call: Callable[[FaultCase], Awaitable[None]], when: Literal["before", "after"]
+    world: FaultCase, call: Callable[[FaultCase], Awaitable[None]]
 ) -> None:
     async with world.truth:
-        for number in range(1, 100):
+        await fails_once(world, call, "before")
+        await fails_once(world, call, "after")
+
+
+async def fails_once(
+    world: FaultCase,
+    call: Callable[[FaultCase], Awaitable[None]],
+    when: Literal["before", "after"],
+) -> None:
+    """Let the first call of the driver fail, then the second, and so on to the last."""
+    for number in range(1, 100):
+        with case(f"{when} call {number}"):
             await world.reset()
             world.faulty.fail_next(when, matching=nth(number))
             await call(world)
             if world.faulty.planned:
                 assert number > 1
+                world.faulty.cancel_planned()
                 return
-        raise AssertionError("the call never ends")
+    raise AssertionError("the call never ends")
 
 
 # ---------------------------------------------------------------------- the end of patience

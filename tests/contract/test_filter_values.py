@@ -13,7 +13,7 @@ from aiostorage._core.query import MAX_CONDITIONS, MAX_NESTING
 from aiostorage.errors import EncodingError
 from aiostorage.operations import Compare, Count, Find, Insert
 from aiostorage.protocols import Driver
-from aiostorage.testing.contract.driver_operation_laws import LAYOUT, THINGS
+from aiostorage.testing.contract.driver_documents import LAYOUT, THINGS
 
 pytestmark = pytest.mark.anyio
 

@@ -8,15 +8,19 @@ from typing import Any
 from aiostorage import Storage
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.protocols import Driver
-from aiostorage.testing import DriverContract, StorageContract
+from aiostorage.testing import ApiContract, DriverContract, FakeClock, StorageContract
+from aiostorage.testing.contract.fixtures import StorageFixtures
 
 
-class TestStorage(StorageContract):
+class OpensMemory(StorageFixtures):
+    clock: FakeClock
+    large_state = 1 << 20
     durable = False
     threads = False
 
     def setup_method(self) -> None:
-        self.driver = MemoryDriver()
+        self.clock = FakeClock()
+        self.driver = MemoryDriver(clock=self.clock)
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
         storage = Storage(self.driver, **settings)
@@ -24,7 +28,13 @@ class TestStorage(StorageContract):
         return storage
 
 
-class TestDriver(DriverContract):
+class TestStorageInMemory(OpensMemory, StorageContract): ...
+
+
+class TestApiInMemory(OpensMemory, ApiContract): ...
+
+
+class TestDriverInMemory(DriverContract):
     shared = False
 
     def make_driver(self, tmp_path: Path) -> Driver:

@@ -8,21 +8,20 @@ from typing import Any
 from aiostorage import Storage
 from aiostorage.drivers.sqlite import SQLiteDriver, Synchronous
 from aiostorage.protocols import Driver
-from aiostorage.testing import DriverContract, StorageContract
+from aiostorage.testing import DriverContract, FakeClock, StorageContract
 
 
-class TestStorageFull(StorageContract):
-    synchronous: Synchronous = "FULL"
+class TestStorageOnSQLite(StorageContract):
+    clock: FakeClock
+
+    def setup_method(self) -> None:
+        self.clock = FakeClock()
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        driver = SQLiteDriver(tmp_path / "store.db", synchronous=self.synchronous)
+        driver = SQLiteDriver(tmp_path / "store.db", clock=self.clock)
         storage = Storage(driver, **settings)
         await storage.open()
         return storage
-
-
-class TestStorageNormal(TestStorageFull):
-    synchronous = "NORMAL"
 
 
 class TestDriverFull(DriverContract):

@@ -1,4 +1,4 @@
-"""Memory, SQLite and a plain model, side by side through random lives."""
+"""Memory, SQLite and a plain model, compared through random operations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from aiostorage.testing.contract.stateful import machine_for
 from aiostorage.testing.faults import FakeClock
 
 
-class InFolder(Storage):
-    """A storage in a folder of its own, which goes when nobody uses it any more."""
+class StorageInFolder(Storage):
+    """A storage in a folder of its own, which is removed with it."""
 
     folder: tempfile.TemporaryDirectory[str]
 
@@ -27,18 +27,18 @@ def in_memory(clock: FakeClock) -> Storage:
 def on_sqlite(clock: FakeClock) -> Storage:
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "store.db"
-    storage = InFolder(SQLiteDriver(path, synchronous="NORMAL", clock=clock))
+    storage = StorageInFolder(SQLiteDriver(path, synchronous="NORMAL", clock=clock))
     storage.folder = folder
     return storage
 
 
-class Machine(machine_for({"memory": in_memory, "sqlite": on_sqlite})):  # type: ignore[misc]
+class MemoryAndSQLite(machine_for({"memory": in_memory, "sqlite": on_sqlite})):  # type: ignore[misc]
     def teardown(self) -> None:
         super().teardown()
         self.storages["sqlite"].folder.cleanup()
 
 
-TestStorages = Machine.TestCase
+TestStorages = MemoryAndSQLite.TestCase
 TestStorages.settings = settings(
     max_examples=25,
     stateful_step_count=30,

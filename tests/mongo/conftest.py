@@ -17,11 +17,24 @@ if find_spec("pymongo") is None and not CI:
     collect_ignore_glob = ["test_*.py"]  # they cannot even be imported
 
 
-LIBRARIES = [
-    "motor",
-    # PyMongo lets the garbage collector close the sockets that it was about to connect
-    pytest.param("pymongo", marks=pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")),
+# PyMongo lets the garbage collector close the sockets that it was about to connect
+UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+LIBRARIES = ["motor", pytest.param("pymongo", marks=UNCLOSED)]
+
+
+@pytest.fixture(scope="module")
+def sockets_collected() -> Iterator[None]:
+    """Have the sockets collected here, and not where that disturbs another module."""
+    yield
+    gc.collect()
+
+
+PAIRS = [
+    pytest.param(("motor", "mongodb_standalone"), id="motor-standalone"),
+    pytest.param(("pymongo", "mongodb_replica_set"), id="pymongo-replica set", marks=UNCLOSED),
 ]
+"""Each library and each kind of deployment once, for what does not depend on both together."""
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -34,7 +47,7 @@ def library(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    """Make certificates for a server on 127.0.0.1, by an authority that nobody else knows."""
+    """Make certificates for a server on 127.0.0.1, by an authority of our own."""
     import trustme
 
     directory = tmp_path_factory.mktemp("tls")

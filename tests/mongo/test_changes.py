@@ -1,4 +1,4 @@
-"""Waiters are woken by one change stream for a process; a standalone server is looked at."""
+"""Waiters are woken by one change stream for a process; a standalone server is polled."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NEVER = 3600.0
 async def storages(
     request: pytest.FixtureRequest,
     mongodb_replica_set: Deployment,
-    mongodb_database: str,
+    mongodb_emptied_database: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[list[Storage]]:
-    """Give storages on one database, none of which ever looks by itself."""
+    """Give storages on one database, none of which ever polls."""
     monkeypatch.setattr(change_streams, "RECHECK_INTERVAL", NEVER)
     async with AsyncExitStack() as stack:
-        url = mongodb_replica_set.url_for(mongodb_database)
+        url = mongodb_replica_set.url_for(mongodb_emptied_database)
         yield [
             await stack.enter_async_context(open_storage(url, client=request.param))
             for _ in range(12)
@@ -39,7 +39,7 @@ async def storages(
 
 
 def streams(url: str, database: str) -> list[dict[str, Any]]:
-    """Answer the change streams that there are on a database."""
+    """Return the open change streams of a database."""
     ours = {
         "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": True},
         "cursor.originatingCommand.$db": database,
@@ -52,10 +52,12 @@ def streams(url: str, database: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def count(mongodb_replica_set: Deployment, mongodb_database: str) -> Callable[[], Awaitable[int]]:
+def count(
+    mongodb_replica_set: Deployment, mongodb_emptied_database: str
+) -> Callable[[], Awaitable[int]]:
     async def counted() -> int:
         url = mongodb_replica_set.url
-        return len(await anyio.to_thread.run_sync(streams, url, mongodb_database))
+        return len(await anyio.to_thread.run_sync(streams, url, mongodb_emptied_database))
 
     return counted
 
@@ -105,12 +107,12 @@ async def test_the_stream_ends_when_nobody_waits(
 
 
 async def test_a_stream_that_breaks_is_opened_again(
-    storages: list[Storage], mongodb_replica_set: Deployment, mongodb_database: str
+    storages: list[Storage], mongodb_replica_set: Deployment, mongodb_emptied_database: str
 ) -> None:
     experiment = await storages[0].create_experiment({"name": "tune"})
     waiting = asyncio.create_task(storages[0].reserve_trial(experiment, wait=NEVER))
     await anyio.sleep(0.5)
-    await anyio.to_thread.run_sync(_kill_streams, mongodb_replica_set.url, mongodb_database)
+    await anyio.to_thread.run_sync(_kill_streams, mongodb_replica_set.url, mongodb_emptied_database)
     await anyio.sleep(0.5)
     await storages[1].register_trial(Trial(experiment=experiment.id, params={"x": 1}))
     with anyio.fail_after(20):
@@ -129,11 +131,11 @@ def _kill_streams(url: str, database: str) -> None:
 
 async def test_closing_leaves_no_stream_behind(
     mongodb_replica_set: Deployment,
-    mongodb_database: str,
+    mongodb_emptied_database: str,
     count: Callable[[], Awaitable[int]],
 ) -> None:
     for library in ("motor", "pymongo"):
-        url = mongodb_replica_set.url_for(mongodb_database)
+        url = mongodb_replica_set.url_for(mongodb_emptied_database)
         async with open_storage(url, client=library) as storage:
             assert await storage.reserve_trial({"_id": "nobody"}, wait=0.5) is None
             assert await count() == 1
@@ -141,9 +143,9 @@ async def test_closing_leaves_no_stream_behind(
 
 
 async def test_a_standalone_server_is_looked_at(
-    mongodb_standalone: Deployment, mongodb_database: str
+    mongodb_standalone: Deployment, mongodb_emptied_database: str
 ) -> None:
-    url = mongodb_standalone.url_for(mongodb_database)
+    url = mongodb_standalone.url_for(mongodb_emptied_database)
     async with open_storage(url) as storage, open_storage(url) as other:
         experiment = await storage.create_experiment({"name": "tune"})
         waiting = asyncio.create_task(storage.reserve_trial(experiment, wait=60))

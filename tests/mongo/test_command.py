@@ -81,7 +81,7 @@ def test_status_of_a_lock_that_is_held(
 
 
 def test_status_makes_nothing(mongodb_standalone: Deployment, mongodb_database: str) -> None:
-    """What it finds no database in, it leaves so; likewise somebody else's."""
+    """It makes no database where there is none, and leaves that of another program as it is."""
     url = mongodb_standalone.url_for(mongodb_database)
     missing = call("status", url)
     assert (missing.exit_code, missing.stdout) == (2, "")

@@ -1,10 +1,13 @@
-"""The contract on MongoDB: both client libraries, a standalone server and a replica set."""
+"""The contract on MongoDB: both client libraries, a standalone server and a replica set.
+
+The contract of a storage runs on two of the four pairs, that of a driver on all.
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import pytest
 
@@ -13,95 +16,74 @@ from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.testing import Deployment, DriverContract, StorageContract
 from aiostorage.testing.contract.facade import FacadeContract
+from tests.mongo.conftest import UNCLOSED
 
-MILLISECOND = timedelta(milliseconds=1)
+pytestmark = [UNCLOSED, pytest.mark.usefixtures("sockets_collected")]
 
-
-@pytest.fixture
-def standalone_url(mongodb_standalone: Deployment, mongodb_database: str) -> str:
-    return mongodb_standalone.url_for(mongodb_database)
+Library = Literal["motor", "pymongo"]
 
 
-@pytest.fixture
-def replica_set_url(mongodb_replica_set: Deployment, mongodb_database: str) -> str:
-    return mongodb_replica_set.url_for(mongodb_database)
+class OnMongoDB:
+    resolution = timedelta(milliseconds=1)
+    url: str
+    library: Library
 
 
-class _OnStandalone:
-    url: ClassVar[str]
-
+class OnStandalone(OnMongoDB):
     @pytest.fixture(autouse=True)
-    def given(self, standalone_url: str) -> None:
-        type(self).url = standalone_url
+    def fixture_url(self, mongodb_standalone: Deployment, mongodb_emptied_database: str) -> None:
+        self.url = mongodb_standalone.url_for(mongodb_emptied_database)
 
 
-class _OnReplicaSet:
-    url: ClassVar[str]
-
+class OnReplicaSet(OnMongoDB):
     @pytest.fixture(autouse=True)
-    def given(self, replica_set_url: str) -> None:
-        type(self).url = replica_set_url
+    def fixture_url(self, mongodb_replica_set: Deployment, mongodb_emptied_database: str) -> None:
+        self.url = mongodb_replica_set.url_for(mongodb_emptied_database)
 
 
-class _Storage(StorageContract):
-    url: ClassVar[str]
-    library = "motor"
-    resolution = MILLISECOND
-
+class MongoDBStorageContract(OnMongoDB, StorageContract):
     async def open_storage(self, tmp_path: Path, **settings: Any) -> AsyncStorageProtocol:
         storage: Storage = open_storage(self.url, client=self.library, **settings)
         await storage.open()
         return storage
 
 
-class TestMotorStandalone(_OnStandalone, _Storage): ...
-
-
-class TestMotorReplicaSet(_OnReplicaSet, _Storage): ...
-
-
-class TestPymongoStandalone(_OnStandalone, _Storage):
-    library = "pymongo"
-
-
-class TestPymongoReplicaSet(_OnReplicaSet, _Storage):
-    library = "pymongo"
-
-
-class _Facade(FacadeContract):
-    url: ClassVar[str]
+class TestStorageMotorStandalone(OnStandalone, MongoDBStorageContract):
     library = "motor"
-    resolution = MILLISECOND
+
+
+class TestStoragePymongoReplicaSet(OnReplicaSet, MongoDBStorageContract):
+    library = "pymongo"
+
+
+class TestFacadePymongoReplicaSet(OnReplicaSet, FacadeContract):
+    library = "pymongo"
+    large_state = 1 << 20
 
     def make_storage(self, tmp_path: Path, **settings: Any) -> Storage:
         return open_storage(self.url, client=self.library, **settings)
 
 
-class TestFacadeMotorReplicaSet(_OnReplicaSet, _Facade): ...
-
-
-class TestFacadePymongoStandalone(_OnStandalone, _Facade):
-    library = "pymongo"
-
-
-class _Driver(DriverContract):
-    url: ClassVar[str]
-    library: Any = "motor"
-    resolution = MILLISECOND
-
+class MongoDBDriverContract(OnMongoDB, DriverContract):
     def make_driver(self, tmp_path: Path) -> Driver:
         return MongoDBDriver(self.url, client=self.library)
 
 
-class TestDriverMotorStandalone(_OnStandalone, _Driver): ...
+class TestDriverMotorStandalone(OnStandalone, MongoDBDriverContract):
+    library = "motor"
+    condition_seeds = range(5)
 
 
-class TestDriverMotorReplicaSet(_OnReplicaSet, _Driver): ...
+class TestDriverMotorReplicaSet(OnReplicaSet, MongoDBDriverContract):
+    library = "motor"
+    condition_seeds = range(5, 10)
 
 
-class TestDriverPymongoStandalone(_OnStandalone, _Driver):
+class TestDriverPymongoStandalone(OnStandalone, MongoDBDriverContract):
     library = "pymongo"
+    condition_seeds = range(10, 15)
 
 
-class TestDriverPymongoReplicaSet(_OnReplicaSet, _Driver):
+class TestDriverPymongoReplicaSet(OnReplicaSet, MongoDBDriverContract):
     library = "pymongo"
+    condition_seeds = range(15, 20)

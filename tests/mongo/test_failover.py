@@ -1,4 +1,4 @@
-"""Elections while workers are at work: nothing is lost, nothing happens twice, nobody dies."""
+"""Elections while workers are at work: nothing is lost, nothing happens twice, no worker dies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.mongo.worker_failover import TASKS
 from tests.processes.support import DEADLINE, Events, Worker, starter
 
 PROCESSES = 4
-TRIALS = 400
+TRIALS = 240
 NEVER = 600.0
 """Seconds after which a test has failed long since."""
 
@@ -74,7 +74,7 @@ def no_socket_left() -> Iterator[None]:
 
 @dataclass
 class FailoverWorkers:
-    """Processes that all have to live to the end."""
+    """Processes, all of which have to live to the end."""
 
     workers: list[Worker]
     events: Events
@@ -84,14 +84,14 @@ class FailoverWorkers:
     def work_until(self, completed: int) -> None:
         """Wait until so many trials are completed."""
         while self.completed < completed:
-            self.hear()
+            self.receive()
 
     def finish(self) -> None:
         """Wait until all of them have ended."""
         while len(self.ended) < len(self.workers):
-            self.hear()
+            self.receive()
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         try:
             worker, line = self.events.get(timeout=DEADLINE)
         except queue.Empty:
@@ -106,13 +106,13 @@ class FailoverWorkers:
 
 
 @dataclass
-class Report:
+class FailoverRecord:
     """What the workers have logged, in the order in which it happened."""
 
     lines: list[tuple[float, list[str]]]
 
     @classmethod
-    def of(cls, logs: Path) -> Report:
+    def of(cls, logs: Path) -> FailoverRecord:
         lines = [
             (float(at), words)
             for log in logs.iterdir()
@@ -121,11 +121,11 @@ class Report:
         return cls(sorted(lines))
 
     def rests(self, word: str) -> list[tuple[str, ...]]:
-        """Answer what follows the name of the worker, in all lines that begin with `word`."""
+        """Return the words after the worker's name, in all lines that begin with `word`."""
         return [tuple(rest) for _, (first, _, *rest) in self.lines if first == word]
 
     def pause(self, worker: str | None = None) -> float:
-        """Answer the longest time in which nothing succeeded, for anybody or for one worker."""
+        """Return the longest time in which nothing succeeded, for all workers or for one."""
         times = [at for at, words in self.lines if worker in (None, words[1])]
         return max(after - before for before, after in pairwise(times))
 
@@ -188,7 +188,7 @@ def test_failover_under_load(
         return trials, lock.locked, count, waited
 
     trials, locked, count, waited = asyncio.run(look())
-    report = Report.of(logs)
+    report = FailoverRecord.of(logs)
     words = Counter(words[0] for _, words in report.lines)
     longest = max(map(report.pause, report.workers))
     with capsys.disabled():
@@ -206,7 +206,7 @@ def test_failover_under_load(
     stored = [(str(t.id), str({r.name: r.value for r in t.results}["who"])) for t in trials]
     assert sorted(report.rests("completed")) == sorted(stored)
     assert len({who for _, who in stored}) == TRIALS
-    # every holding has seen the state of the one before it, and the last one let go
+    # every holder has seen the state of the one before it, and the last one released the lock
     assert count == words["held"] == words["holds"] > 0
     assert not locked
     assert waited < DEADLINE
@@ -216,7 +216,7 @@ def test_failover_under_load(
 
 
 async def stocked(storage: Storage, trials: int) -> Experiment:
-    """Answer an experiment with so many trials."""
+    """Make an experiment with so many trials."""
     experiment = await storage.create_experiment({"name": "failover"}, algo_state={"count": 0})
     await storage.register_trials(
         [Trial(experiment=experiment.id, params={"x": x}) for x in range(trials)]
@@ -284,7 +284,7 @@ def test_opening_without_a_majority_fails_in_time(
 
 
 def test_without_a_majority(replica_set: ReplicaSet, url: str, client: str) -> None:
-    """Calls fail after the policy's total time; afterwards nothing is held by nobody."""
+    """Calls fail after the policy's total time; afterwards nothing is held without an owner."""
     total = 3.0
     primary = replica_set.primary()
     others = [member for member in replica_set.members if member is not primary]
@@ -297,7 +297,7 @@ def test_without_a_majority(replica_set: ReplicaSet, url: str, client: str) -> N
 
     async def hold(storage: Storage, experiment: Experiment) -> None:
         async with storage.acquire_algorithm_lock(experiment, timeout=NEVER):
-            pytest.fail("nobody can promise that it is ours")
+            pytest.fail("without a majority the lock cannot be ours")
 
     async def work() -> None:
         policy = RetryPolicy(total=total)
@@ -325,7 +325,7 @@ def test_without_a_majority(replica_set: ReplicaSet, url: str, client: str) -> N
                 assert algorithm.state == {"count": 0}
             stored = await storage.get_trial(mine)
             assert stored is not None
-            if stored.status != "completed":  # nobody was told that it was
+            if stored.status != "completed":  # its caller got no answer
                 await storage.complete_trial(mine, 1.0)
 
     asyncio.run(work())
@@ -335,7 +335,7 @@ def test_without_a_majority(replica_set: ReplicaSet, url: str, client: str) -> N
 def test_waiters_are_woken_after_an_election(
     replica_set: ReplicaSet, url: str, client: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The change stream goes on at the next primary; nobody has to look by himself."""
+    """The change stream goes on at the next primary; no waiter has to poll."""
     monkeypatch.setattr(change_streams, "RECHECK_INTERVAL", NEVER)
     monkeypatch.setattr(lock_queue, "MAX_TICKET_LIFETIME", NEVER)
 

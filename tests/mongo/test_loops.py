@@ -10,9 +10,9 @@ from aiostorage.testing import Deployment
 
 
 def test_a_loop_that_ends_leaves_nothing_that_is_in_the_way(
-    mongodb_replica_set: Deployment, mongodb_database: str, library: str
+    mongodb_replica_set: Deployment, mongodb_emptied_database: str, library: str
 ) -> None:
-    url = mongodb_replica_set.url_for(mongodb_database)
+    url = mongodb_replica_set.url_for(mongodb_emptied_database)
     kept, other = (open_storage(url, client=library) for _ in range(2))
 
     async def use(storage: Storage, name: str) -> None:

@@ -23,9 +23,10 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from aiostorage.testing import Mongod, MongodError, MongodMissing, ReplicaSet, TlsFiles, mongod
+from aiostorage.testing import Mongod, MongodError, MongodMissing, ReplicaSet, TlsFiles
 from aiostorage.testing.mongodb import deployments as deployments_module
 from aiostorage.testing.mongodb import guarded_process as guarded
+from aiostorage.testing.mongodb import mongod
 from aiostorage.testing.mongodb.deployments import Deployment, Deployments, GivenDeployment
 
 Client = MongoClient[dict[str, Any]]
@@ -41,11 +42,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
 
 
 def there(pid: int | None) -> bool:
-    """Answer whether a process is there that has not ended."""
+    """Return whether a process has not ended."""
     assert pid is not None
     try:
         os.kill(pid, 0)
-        # not all containers have somebody who buries orphans
+        # not all containers have a process that reaps orphans
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except ProcessLookupError:
         return False
@@ -133,15 +134,15 @@ class TestMongod:
         with Mongod(tmp_path) as server:
             address = server.address
             server.kill()
-            with socket.socket() as somebody, ThreadPoolExecutor(1) as pool:
-                somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                somebody.bind(("127.0.0.1", int(address.rpartition(":")[2])))
-                somebody.listen()
+            with socket.socket() as taken, ThreadPoolExecutor(1) as pool:
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                taken.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+                taken.listen()
                 started = pool.submit(server.start)
                 while "already in use" not in (tmp_path / "log").read_text():
                     assert not started.done()
                     time.sleep(0.05)
-                somebody.close()
+                taken.close()
                 started.result()
             assert server.running
             assert server.address == address
@@ -339,9 +340,9 @@ class TestDeployments:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(deployments_module, "ANSWER_TIMEOUT", 0.2)
-        nobody = Deployments(tmp_path.joinpath, given="mongodb://jo:secret@127.0.0.1:1/")
+        deaf = Deployments(tmp_path.joinpath, given="mongodb://jo:secret@127.0.0.1:1/")
         with pytest.raises(MongodError, match="AIOSTORAGE_TEST_MONGODB does not answer") as caught:
-            nobody.get("any")
+            deaf.get("any")
         assert not isinstance(caught.value, MongodMissing)
         assert "secret" not in str(caught.value)
 
@@ -406,7 +407,7 @@ from aiostorage.testing import Mongod
 server = Mongod(Path(sys.argv[1]))
 server.start()
 if os.fork() == 0:
-    sys.exit()  # neither what this runs at its exit nor a look is of any consequence
+    sys.exit()  # neither its exit handlers nor a check of the process have any effect
 os.wait()
 if os.fork() == 0:
     os._exit(server.running)

@@ -213,7 +213,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 async def refused(url: str, within: float = 5.0, **options: Any) -> AioStorageError:
-    """Answer the error of opening a storage; it comes once, in time."""
+    """Return the error of opening a storage; it comes once, in time."""
     with anyio.fail_after(within), pytest.raises(AioStorageError) as caught:
         async with open_storage(url, **options):
             pass

@@ -47,7 +47,7 @@ def all_of_it(
 
 @pytest.fixture
 def servers(request: pytest.FixtureRequest) -> Mongod | ReplicaSet:
-    """Answer those whose fixture is named."""
+    """Give the servers of the named fixture."""
     found: Mongod | ReplicaSet = request.getfixturevalue(request.param)
     return found
 

@@ -1,4 +1,4 @@
-"""Operations that go together on a MongoDB server: each learns what became of it alone."""
+"""Operations that share a command on a MongoDB server: each gets a result of its own."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ COUNT = 40
 
 
 @pytest.fixture(params=["standalone", "replica set"])
-def url(request: pytest.FixtureRequest, mongodb_database: str) -> str:
+def url(request: pytest.FixtureRequest) -> str:
     fixture = f"mongodb_{request.param.replace(' ', '_')}"
     deployment: Deployment = request.getfixturevalue(fixture)
-    return deployment.url_for(mongodb_database)
+    return deployment.url_for(request.getfixturevalue("mongodb_emptied_database"))
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -99,7 +99,7 @@ async def test_each_learns_whether_its_own_has_matched(
     assert after[lost.id] == before[lost.id]
     assert Counter(d["status"] for d in after.values()) == {"completed": COUNT - 2, "reserved": 1}
 
-    # one that is complete already cannot be completed again, whoever goes along with it
+    # a completed trial cannot be completed again, also not together with others
     await storage.register_trials(
         [Trial(experiment=experiment.id, params={"x": -n}) for n in (1, 2, 3, 4)]
     )

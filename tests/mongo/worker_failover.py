@@ -30,7 +30,7 @@ class FailoverLog:
 class FailoverWorker:
     """One of the tasks.
 
-    It never looks for lost trials: one that was reserved for nobody would never be completed.
+    It never recovers lost trials: a reservation without an owner would never be completed.
     """
 
     def __init__(self, storage: Storage, experiment: str, log: FailoverLog, name: str) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from .support import MongoDBStore, SQLiteStore, Starter, Store, starter
+from .support import MongoDBStore, PatientClock, SQLiteStore, Starter, Store, starter
 
 
 @pytest.fixture
@@ -39,3 +43,45 @@ def store(request: pytest.FixtureRequest, path: Path) -> Store:
     fixture = "mongodb_standalone" if request.param == "motor" else "mongodb_replica_set"
     database = request.getfixturevalue("mongodb_database")
     return MongoDBStore(request.getfixturevalue(fixture).url_for(database), request.param)
+
+
+@pytest.fixture(scope="module")
+def stores(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Store]]:
+    """Give the same three at once, each shared by the tests of a module.
+
+    Where there is no MongoDB, which fails in CI, the file is the only one.
+    """
+    found: list[Store] = [SQLiteStore(tmp_path_factory.mktemp("stores") / "shared.db")]
+    urls: list[str] = []
+    if find_spec("pymongo") is not None:
+        name = f"aiostorage_test_{uuid4().hex[:16]}"
+        for fixture, library in (("standalone", "motor"), ("replica_set", "pymongo")):
+            try:
+                deployment = request.getfixturevalue(f"mongodb_{fixture}")
+            except pytest.skip.Exception:
+                continue
+            urls.append(deployment.url_for(name))
+            found.append(MongoDBStore(urls[-1], library))
+    yield found
+    for url in urls:
+        from pymongo import MongoClient
+
+        with MongoClient[dict[str, Any]](url) as client:
+            client.drop_database(client.get_default_database().name)
+
+
+@pytest.fixture(scope="module")
+def clock() -> Iterator[PatientClock]:
+    """Give a clock that stands still while the machine has no time for us."""
+    clock = PatientClock()
+    yield clock
+    clock.close()
+
+
+@pytest.fixture(scope="module")
+def portal() -> Iterator[BlockingPortal]:
+    """Give an event loop for what several threads want of storages."""
+    with start_blocking_portal() as portal:
+        yield portal

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import aiostorage
+from tests.preloaded import preloaded
 
 __all__ = [
     "DEADLINE",
     "Events",
     "MongoDBStore",
+    "PatientClock",
     "SQLiteStore",
     "Starter",
     "Store",
     "Worker",
     "integrity",
+    "on_each",
     "starter",
 ]
 
@@ -33,6 +39,12 @@ DEADLINE = 60.0
 """Seconds that anything may take on a machine that has much else to do."""
 
 HERE = Path(__file__).parent
+
+LIBRARIES = (
+    *("aiostorage.drivers.memory", "aiostorage.drivers.sqlite"),
+    *(("aiostorage.drivers.mongodb", "motor.motor_asyncio") if find_spec("motor") else ()),
+)
+"""What the processes need not import themselves."""
 
 Events: TypeAlias = "queue.SimpleQueue[tuple[Worker, str | None]]"
 """What several processes print: the process and the line, None after its last one."""
@@ -80,25 +92,24 @@ class Worker:
     ) -> None:
         self._complaints = complaints
         self._into = into
-        command = [sys.executable, script if script == "-c" else str(HERE / script)]
+        texts = list(map(str, arguments))
+        code = texts.pop(0) if script == "-c" else HERE / script
         with complaints.open("wb") as stderr:
-            self._popen = subprocess.Popen(
-                [*command, *map(str, arguments)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment(),
-                text=True,
-                start_new_session=True,
+            self._process = preloaded((), *LIBRARIES).start(
+                code,
+                *texts,
+                directory=Path.cwd(),
+                environment=environment(),
+                stderr=stderr.fileno(),
             )
-        self.pid = self._popen.pid
+        self.pid = self._process.pid
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._popen.stdout is not None
-        for line in self._popen.stdout:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
             self._heard(line.rstrip("\n"))
         self._heard(None)
 
@@ -137,13 +148,13 @@ class Worker:
 
     def tell(self, line: str = "") -> None:
         """Write a line to its stdin."""
-        assert self._popen.stdin is not None
-        self._popen.stdin.write(line + "\n")
-        self._popen.stdin.flush()
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        self._popen.send_signal(number)
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """Kill it at once; it is gone when this returns."""
@@ -153,12 +164,12 @@ class Worker:
     @property
     def runs(self) -> bool:
         """Whether it has not ended yet."""
-        return self._popen.poll() is None
+        return self._process.poll() is None
 
     def wait(self, within: float = DEADLINE) -> int:
         """Wait for its end; answer its exit code, negative for the signal that killed it."""
         try:
-            return self._popen.wait(within)
+            return self._process.wait(within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"process {self.pid} does not end: {self.stderr}") from None
 
@@ -173,13 +184,13 @@ class Worker:
         if self.runs or not there(self.pid):
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)  # its session is its own: `start_new_session`
-        self._popen.wait()
+        self._process.wait()
         self._reader.join()
-        assert self._popen.stdin is not None
-        assert self._popen.stdout is not None
-        self._popen.stdout.close()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         with suppress(BrokenPipeError):
-            self._popen.stdin.close()
+            self._process.stdin.close()
 
 
 class Starter:
@@ -188,12 +199,14 @@ class Starter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._workers: list[Worker] = []
+        self._numbers = itertools.count()
 
     def __call__(self, script: str, *arguments: object, into: Events | None = None) -> Worker:
         """Start a process; the arguments are those of `Worker`."""
-        complaints = self._directory / f"stderr-{len(self._workers)}"
-        self._workers.append(Worker(script, arguments, complaints, into))
-        return self._workers[-1]
+        complaints = self._directory / f"stderr-{next(self._numbers)}"
+        worker = Worker(script, arguments, complaints, into)
+        self._workers.append(worker)
+        return worker
 
     def close(self) -> None:
         """End them all."""
@@ -209,6 +222,52 @@ def starter(directory: Path) -> Iterator[Starter]:
         yield start
     finally:
         start.close()
+
+
+class PatientClock:
+    """Counts the seconds in which this machine had time for us.
+
+    A thread sleeps for a hundredth of a second, again and again, and the times that it did are
+    what is counted. On an idle machine they are seconds; where others keep the processors busy
+    they grow longer, for the processes under test as for this thread.
+    """
+
+    TICK = 0.01
+
+    def __init__(self) -> None:
+        self._ticks = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._count, daemon=True)
+        self._thread.start()
+
+    def _count(self) -> None:
+        while not self._stopped.is_set():
+            time.sleep(self.TICK)
+            self._ticks += 1
+
+    def now(self) -> float:
+        """Return how many such seconds there have been."""
+        return self._ticks * self.TICK
+
+    def close(self) -> None:
+        """Stop counting."""
+        self._stopped.set()
+        self._thread.join()
+
+
+def on_each(stores: Iterable[Store], scenario: Callable[[Store], None]) -> None:
+    """Run a scenario on several stores at once; each failure says on which store it was."""
+    stores = list(stores)
+    failures = []
+    with ThreadPoolExecutor(len(stores)) as pool:
+        for store, future in [(store, pool.submit(scenario, store)) for store in stores]:
+            if (error := future.exception()) is not None:
+                error.add_note(f"on {store.url}")
+                failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise BaseExceptionGroup("on several stores", failures)
 
 
 def integrity(path: Path) -> str:
@@ -231,8 +290,8 @@ class Store(Protocol):
         """Seconds that a loaded machine may add."""
         ...
 
-    def waiters(self) -> int:
-        """Count the tickets of those who wait for a lock."""
+    def waiters(self, experiment: str) -> int:
+        """Count the tickets of those who wait for an experiment's lock."""
         ...
 
     def check(self) -> None:
@@ -251,9 +310,10 @@ class SQLiteStore:
     def url(self) -> str:
         return f"sqlite:///{self.path}"
 
-    def waiters(self) -> int:
+    def waiters(self, experiment: str) -> int:
+        count = "SELECT count(*) FROM lock_waiters WHERE experiment = ?"
         with closing(sqlite3.connect(self.path)) as connection:
-            found: int = connection.execute("SELECT count(*) FROM lock_waiters").fetchone()[0]
+            found: int = connection.execute(count, [experiment]).fetchone()[0]
         return found
 
     def check(self) -> None:
@@ -272,11 +332,12 @@ class MongoDBStore:
     def url(self) -> str:
         return f"{self.where}{'&' if '?' in self.where else '?'}client={self.library}"
 
-    def waiters(self) -> int:
+    def waiters(self, experiment: str) -> int:
         from pymongo import MongoClient
 
         with MongoClient[dict[str, Any]](self.where) as client:
-            return client.get_default_database()["lock_waiters"].count_documents({})
+            tickets = client.get_default_database()["lock_waiters"].find()
+            return sum(str(ticket["experiment"]) == experiment for ticket in tickets)
 
     def check(self) -> None:
         pass

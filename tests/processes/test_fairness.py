@@ -26,21 +26,21 @@ async def counted(path: Path, experiment: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("crew", [(1, 1, 2), (1, 8, 2), (2, 1, 3), (8, 1, 20), (8, 4, 4)])
+@pytest.mark.parametrize("workers", [(1, 1, 1), (1, 8, 1), (2, 1, 3), (8, 1, 6), (8, 4, 3)])
 def test_fairness(
-    start: Starter, path: Path, capsys: pytest.CaptureFixture[str], crew: tuple[int, int, int]
+    start: Starter, path: Path, capsys: pytest.CaptureFixture[str], workers: tuple[int, int, int]
 ) -> None:
-    processes, tasks, seconds = crew
+    processes, tasks, seconds = workers
     experiment = asyncio.run(prepare(path))
-    workers = [
+    started = [
         start("worker_hammer.py", path, experiment, tasks, seconds) for _ in range(processes)
     ]
-    for worker in workers:
+    for worker in started:
         worker.expect("ready")
-    for worker in workers:
+    for worker in started:
         worker.tell()
-    counts = [[int(count) for count in worker.expect("held")] for worker in workers]
-    for worker in workers:
+    counts = [[int(count) for count in worker.expect("held")] for worker in started]
+    for worker in started:
         worker.succeed()
     shares = [sum(each) for each in counts]
     each_task = sorted(count for each in counts for count in each)

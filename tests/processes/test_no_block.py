@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from aiostorage import Experiment, Storage, open_storage
 
-from .support import Starter
+from .support import PatientClock, Starter
 from .worker_lifetime import make_trials
 
 TASKS = 64
@@ -19,12 +20,24 @@ BUSY = 1.0
 STALL = 0.5
 
 
-async def ticker(stalls: list[float]) -> None:
-    """Note by how much each short sleep was too long."""
-    while True:
-        before = time.perf_counter()
-        await asyncio.sleep(0.001)
-        stalls.append(time.perf_counter() - before - 0.001)
+@dataclass
+class LongestTurn:
+    """The longest turn of an event loop.
+
+    What other processes do to this one is in neither figure: `blocked` is counted by a thread of
+    this process, which goes on while the loop waits for something, and `busy` is processor time.
+    """
+
+    blocked: float = 0.0
+    busy: float = 0.0
+
+    async def watch(self, clock: PatientClock) -> None:
+        """Go round with the loop."""
+        while True:
+            before, cpu = clock.now(), time.thread_time()
+            await asyncio.sleep(0.001)
+            self.blocked = max(self.blocked, clock.now() - before)
+            self.busy = max(self.busy, time.thread_time() - cpu)
 
 
 async def cycles(storage: Storage, experiment: Experiment, done: list[float]) -> None:
@@ -34,17 +47,19 @@ async def cycles(storage: Storage, experiment: Experiment, done: list[float]) ->
         done.append(time.monotonic())
 
 
-def test_no_block(start: Starter, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stalls: list[float] = []
+def test_no_block(
+    start: Starter, path: Path, clock: PatientClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longest = LongestTurn()
     done: list[float] = []
 
     async def main() -> None:
         async with open_storage(f"sqlite:///{path}") as storage:
             experiment = await storage.create_experiment({"name": "e"})
-            await storage.register_trials(make_trials(experiment.id, range(4000)))
+            await storage.register_trials(make_trials(experiment.id, range(2000)))
             other = await asyncio.to_thread(start, "worker_lifetime.py", "occupies", path, BUSY)
             await asyncio.to_thread(other.expect, "ready")
-            watch = asyncio.create_task(ticker(stalls))
+            watch = asyncio.create_task(longest.watch(clock))
             async with asyncio.TaskGroup() as group:
                 for _ in range(TASKS):
                     group.create_task(cycles(storage, experiment, done))
@@ -54,15 +69,17 @@ def test_no_block(start: Starter, path: Path, capsys: pytest.CaptureFixture[str]
             watch.cancel()
             await asyncio.to_thread(other.expect, "occupied")
             await asyncio.to_thread(other.succeed)
-            assert await storage.count_completed_trials(experiment) == 4000
+            assert await storage.count_completed_trials(experiment) == 2000
 
     asyncio.run(main())
     pause = max(after - before for before, after in itertools.pairwise(done))
     rate = len(done) / (done[-1] - done[0] - pause)
     with capsys.disabled():
         print(
-            f"\nno block: longest stall of the event loop {max(stalls) * 1000:.0f} ms, nothing "
-            f"written for {pause:.2f} s, {rate:.0f} cycles/s of {TASKS} tasks otherwise"
+            f"\nno block: the event loop was blocked for {longest.blocked * 1000:.0f} ms and busy "
+            f"for {longest.busy * 1000:.0f} ms at most, nothing written for {pause:.2f} s, "
+            f"{rate:.0f} cycles/s of {TASKS} tasks otherwise"
         )
     assert pause > BUSY / 2
-    assert max(stalls) < STALL
+    assert longest.blocked < STALL
+    assert longest.busy < STALL

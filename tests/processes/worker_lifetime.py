@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aiostorage import BackendError, Storage, Trial, open_storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.drivers.sqlite import connection as sqlite_connection
 from aiostorage.drivers.sqlite.connection import Connection
 
@@ -78,6 +79,7 @@ def unclosed_while_waiting(path: str) -> None:
 
         async def hold() -> None:
             async with KEPT[0].acquire_algorithm_lock(experiment):
+                held.set()
                 await forever()
 
         async def wait() -> None:
@@ -86,10 +88,13 @@ def unclosed_while_waiting(path: str) -> None:
                 async with storage.acquire_algorithm_lock(experiment):
                     say("the lock was not held")
 
+        held = asyncio.Event()
         KEPT_TASKS.append(asyncio.create_task(hold()))
-        await asyncio.sleep(0.5)
+        await held.wait()
         KEPT_TASKS.append(asyncio.create_task(wait()))
-        await asyncio.sleep(1.0)
+        while not await CollectionAccess(KEPT[0]).find("lock_waiters", {}):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # it has its ticket, and goes on to wait
         say("waits")
 
     asyncio.run(main())

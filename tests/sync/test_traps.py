@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from aiostorage import SyncStorage, open_storage
+from tests.preloaded import Process, preloaded
+
 DEADLINE = 30.0
 """Seconds that any of these may take; all of them take about one."""
 
@@ -80,13 +83,17 @@ EXITS = {
 }
 
 
-def start(path: Path, script: str, *arguments: str, measured: bool = True) -> subprocess.Popen[str]:
+def start(path: Path, script: str, *, measured: bool = True) -> Process | subprocess.Popen[str]:
     file = path / "script.py"
     file.write_text(PRELUDE + textwrap.dedent(script))
+    if measured:
+        return preloaded(WARNINGS, "aiostorage.drivers.memory", "aiostorage.drivers.sqlite").start(
+            file, directory=path, environment=os.environ, stdin=subprocess.DEVNULL
+        )
     return subprocess.Popen(
-        [sys.executable, *WARNINGS, str(file), *arguments],
+        [sys.executable, *WARNINGS, str(file)],
         cwd=path,
-        env={k: v for k, v in os.environ.items() if measured or not k.startswith("COVERAGE_")},
+        env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -94,25 +101,26 @@ def start(path: Path, script: str, *arguments: str, measured: bool = True) -> su
     )
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: Process | subprocess.Popen[str]) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=DEADLINE)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
         pytest.fail(f"it hangs\n{out}\n{err}")
+    assert process.returncode is not None
     return process.returncode, out, err
 
 
-def run(path: Path, script: str, *arguments: str) -> str:
-    """Run a script that succeeds and says nothing on stderr; answer what it said."""
-    code, out, err = finish(start(path, script, *arguments))
+def run(path: Path, script: str) -> str:
+    """Run a script that succeeds and says nothing on stderr; return what it said."""
+    code, out, err = finish(start(path, script))
     assert (code, err) == (0, ""), f"{out}\n{err}"
     return out
 
 
-def interrupt(process: subprocess.Popen[str], word: str) -> tuple[float, int, str, str]:
-    """Send Ctrl-C when the script says `word`; answer how long it took to end, and what it said."""
+def interrupt(process: Process | subprocess.Popen[str], word: str) -> tuple[float, int, str, str]:
+    """Send Ctrl-C when the script says `word`; return how long it took to end, and what it said."""
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     assert line == word, f"{line}: {finish(process)}"
@@ -141,13 +149,10 @@ def test_exit_with_the_facade_open(tmp_path: Path, how: str) -> None:
         assert err.rstrip().endswith("ValueError: the script failed")
     else:  # a thread's call ends with no other error than that the storage is closed
         assert (code, err) == (0, "")
-    after = """
-        with facade() as storage:
-            (experiment,) = storage.fetch_experiments({})
-            with storage.acquire_algorithm_lock(experiment, timeout=1):
-                say("the lock is free")
-    """
-    assert run(tmp_path, after) == "the lock is free\n"
+    with SyncStorage(open_storage(f"sqlite:///{tmp_path}/store.db")) as storage:
+        (experiment,) = storage.fetch_experiments({})
+        with storage.acquire_algorithm_lock(experiment, timeout=1) as algorithm:
+            assert algorithm.locked
 
 
 # -------------------------------------------------------------------------------------- fork

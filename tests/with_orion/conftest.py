@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.preloaded import Process, preloaded
+
 DEADLINE = 100.0
 """Seconds that one of Oríon's processes may take; one that does nothing takes about three."""
 
@@ -99,33 +101,45 @@ def run_log(tmp_path: Path) -> Callable[[], list[str]]:
     return lambda: (tmp_path / "runs.log").read_text().splitlines()
 
 
+LIBRARIES = (
+    *("orion.core.cli", "orion.core.cli.hunt", "orion.client", "orion.algo.random"),
+    *("orion.algo.gridsearch", "orion.algo.asha", "orion.algo.bohb", "orion.algo.dehb"),
+    *("orion.algo.evolution_es", "orion.algo.hyperband", "orion.algo.mofa", "orion.algo.pbt"),
+    *("orion.algo.tpe", "orion.storage.legacy", "orion.benchmark.benchmark_client"),
+    *("orion.benchmark.task", "orion.serving.webapi", "orion.plotting.base"),
+    *("gunicorn.app.base", "aiostorage.orion.storage_type"),
+    *("aiostorage.drivers.sqlite", "aiostorage.drivers.mongodb"),
+)
+"""What Oríon's processes need not import themselves."""
+
+
 class Processes:
     """Processes of this test, which do not outlive it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.started: list[subprocess.Popen[str]] = []
+        self.started: list[Process] = []
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a Python with these arguments."""
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", *command],
-            cwd=self._path,
+    def start(self, code: str, *arguments: str) -> Process:
+        """Start a Python that runs this code."""
+        process = preloaded(("-W", "ignore"), *LIBRARIES).start(
+            code,
+            *arguments,
+            directory=self._path,
+            environment=os.environ,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         )
         self.started.append(process)
         return process
 
-    def orion(self, *arguments: str) -> subprocess.Popen[str]:
+    def orion(self, *arguments: str) -> Process:
         """Start Oríon's command."""
-        return self.start("-c", "from orion.core.cli import main; main()", *arguments)
+        return self.start("from orion.core.cli import main; main()", *arguments)
 
     @staticmethod
-    def finish(process: subprocess.Popen[str]) -> str:
-        """Wait for a process that succeeds; answer what it said."""
+    def finish(process: Process) -> str:
+        """Wait for a process that succeeds; return what it said."""
         try:
             out, _ = process.communicate(timeout=DEADLINE)
         except subprocess.TimeoutExpired:

@@ -26,10 +26,12 @@ Processes = Any  # that of conftest.py
 Log = Callable[[], list[str]]
 Command = Callable[..., str]
 
+TRIALS = 20
+
 CONFIGURATION = """
 experiment:
   name: tune
-  max_trials: 40
+  max_trials: {TRIALS}
   algorithm: {ALGORITHM}
 storage:
   type: aiostorage
@@ -43,6 +45,7 @@ def config(tmp_path: Path, url: str) -> Callable[..., str]:
     def write(algorithm: str = "{random: {seed: 1}}") -> str:
         path = tmp_path / "orion.yaml"
         text = CONFIGURATION.replace("{ALGORITHM}", algorithm).replace("{URL}", repr(url))
+        text = text.replace("{TRIALS}", str(TRIALS))
         path.write_text(text)
         return str(path)
 
@@ -65,25 +68,25 @@ def completed(url: str) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("engine", "workers"),
-    [("sqlite", 1), ("sqlite", 4), ("motor", 1), ("motor", 4), ("pymongo", 4)],
+    [("sqlite", 1), ("sqlite", 4), ("motor", 4), ("pymongo", 4)],
     indirect=["engine"],
 )
 def test_one_hunt(  # noqa: PLR0917  fixtures
     processes: Processes, config: Any, objective: Path, run_log: Log, url: str, workers: int
 ) -> None:
-    """40 trials are completed, and none is run twice, whatever the number of workers.
+    """All trials are completed, and none is run twice, whatever the number of workers.
 
-    Oríon stops when 40 are completed; the other workers' trials under way come on top of that,
+    Oríon stops when so many are completed; the other workers' trials under way come on top of that,
     unless the hunt itself is told how many it may run.
     """
-    many = [] if workers == 1 else ["--n-workers", str(workers), "--worker-max-trials", "40"]
+    many = [] if workers == 1 else ["--n-workers", str(workers), "--worker-max-trials", str(TRIALS)]
     arguments = ["hunt", "-c", config(), *many, str(objective), "-x~uniform(0,1)"]
     processes.finish(processes.orion(*arguments))
     runs = run_log()
-    assert len(runs) == len(set(runs)) == 40
+    assert len(runs) == len(set(runs)) == TRIALS
     storage = AioStorage({"url": url})
     (experiment,) = storage.fetch_experiments({})
-    assert storage.count_completed_trials(get_experiment("tune", storage=storage)) == 40
+    assert storage.count_completed_trials(get_experiment("tune", storage=storage)) == TRIALS
     assert storage.fetch_trials_by_status(get_experiment("tune", storage=storage), "broken") == []
     assert storage.fetch_lost_trials(get_experiment("tune", storage=storage)) == []
     assert {trial.status for trial in storage.fetch_trials(uid=experiment["_id"])} <= {
@@ -95,15 +98,15 @@ def test_one_hunt(  # noqa: PLR0917  fixtures
 def test_several_hunts_at_once(
     processes: Processes, config: Any, objective: Path, run_log: Log, url: str
 ) -> None:
-    """Four of them, on a grid of 40 points: each is run once, by one of them."""
-    grid = config("{gridsearch: {n_values: 40}}")
+    """Four of them, on a grid: each point is run once, by one of them."""
+    grid = config(f"{{gridsearch: {{n_values: {TRIALS}}}}}")
     arguments = ["hunt", "-c", grid, str(objective), "-x~uniform(0,1)"]
     hunts = [processes.orion(*arguments) for _ in range(4)]
     for hunt in hunts:
         processes.finish(hunt)
     runs = run_log()
-    assert len(runs) == len(set(runs)) == 40
-    assert len(completed(url)) == 40
+    assert len(runs) == len(set(runs)) == TRIALS
+    assert len(completed(url)) == TRIALS
 
 
 def test_a_hunt_that_is_interrupted(

@@ -68,7 +68,7 @@ def test_a_hunt_killed_while_it_holds_the_lock(
     """Another carries on by itself, within one lease."""
     (tmp_path / "orion.yaml").write_text(CONFIGURATION.replace("{URL}", repr(url)))
     arguments = ["hunt", "-c", "orion.yaml", str(objective), "-x~uniform(0,1)"]
-    first = processes.start("-c", HUNT, "3", *arguments)
+    first = processes.start(HUNT, "3", *arguments)
     assert first.stdout is not None
     seen = 0
     while seen < 3:
@@ -85,7 +85,7 @@ def test_a_hunt_killed_while_it_holds_the_lock(
     assert info.locked
     assert len(storage.fetch_trials(uid=experiment["_id"])) == 2
 
-    said = processes.finish(processes.start("-c", HUNT, "0", *arguments)).splitlines()
+    said = processes.finish(processes.start(HUNT, "0", *arguments)).splitlines()
     asked, got = moments(said, "acquiring")[0], moments(said, "suggesting")[0]
     assert got - max(asked, killed + LEASE) < 1.5
     trials = storage.fetch_trials(uid=experiment["_id"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -11,19 +11,20 @@ from typing import Any, ClassVar
 import pytest
 
 from aiostorage.protocols import Driver
+from aiostorage.testing.contract.driver_documents import LAYOUT
 from aiostorage.testing.contract.driver_laws import (
     ChangeLaws,
-    LifetimeLaws,
+    DriverLifetimeLaws,
     OpenDriver,
     PageLaws,
     TransactionLaws,
 )
-from aiostorage.testing.contract.driver_operation_laws import LAYOUT, OperationLaws
+from aiostorage.testing.contract.driver_operation_laws import OperationLaws
 
 __all__ = ["DriverContract"]
 
 
-class DriverContract(OperationLaws, TransactionLaws, PageLaws, ChangeLaws, LifetimeLaws):
+class DriverContract(OperationLaws, TransactionLaws, PageLaws, ChangeLaws, DriverLifetimeLaws):
     """Every law of `aiostorage.protocols.Driver`, for one engine.
 
     Runs under AnyIO's pytest plugin, on asyncio.
@@ -34,6 +35,8 @@ class DriverContract(OperationLaws, TransactionLaws, PageLaws, ChangeLaws, Lifet
         Whether a second driver from `make_driver` is on the same data.
     resolution : timedelta
         How finely datetimes are kept.
+    condition_seeds : iterable of int
+        Each makes other documents and other conditions to compare by.
 
     Examples
     --------
@@ -46,6 +49,7 @@ class DriverContract(OperationLaws, TransactionLaws, PageLaws, ChangeLaws, Lifet
 
     shared: bool = True
     resolution: timedelta = timedelta(microseconds=1)
+    condition_seeds: Iterable[int] = range(20)
 
     def make_driver(self, tmp_path: Path) -> Driver:
         """Make a driver, not opened; the contract opens and closes it.
@@ -94,3 +98,8 @@ class DriverContract(OperationLaws, TransactionLaws, PageLaws, ChangeLaws, Lifet
     def fixture_resolution(self) -> timedelta:
         """Give the capability."""
         return self.resolution
+
+    @pytest.fixture(name="condition_seeds")
+    def fixture_condition_seeds(self) -> Iterable[int]:
+        """Give the seeds of the conditions that are compared."""
+        return self.condition_seeds

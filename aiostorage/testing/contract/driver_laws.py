@@ -24,7 +24,7 @@ from aiostorage.operations import (
 )
 from aiostorage.protocols import Driver
 from aiostorage.testing.cancellation import cancelled_at_every_await
-from aiostorage.testing.contract.driver_operation_laws import (
+from aiostorage.testing.contract.driver_documents import (
     LAYOUT,
     NAMES,
     THINGS,
@@ -34,7 +34,7 @@ from aiostorage.testing.contract.driver_operation_laws import (
 )
 from aiostorage.testing.contract.helpers import gather
 
-__all__ = ["ChangeLaws", "LifetimeLaws", "OpenDriver", "PageLaws", "TransactionLaws"]
+__all__ = ["ChangeLaws", "DriverLifetimeLaws", "OpenDriver", "PageLaws", "TransactionLaws"]
 
 OpenDriver = Callable[[], Awaitable[Driver]]
 """Opens one more driver; closed after the test."""
@@ -194,7 +194,7 @@ class ChangeLaws:
                 await waiting
 
 
-class LifetimeLaws:
+class DriverLifetimeLaws:
     """Opened, closed, cancelled."""
 
     async def test_it_is_a_driver(self, driver: Driver) -> None:

@@ -15,13 +15,13 @@ import pytest
 from anyio import CapacityLimiter
 
 from aiostorage._core.storage import Storage
-from aiostorage.errors import LockAcquisitionTimeout
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.sync.facade import SyncStorage
-from aiostorage.testing.contract.helpers import Open, make_config
+from aiostorage.testing.contract.fixtures import StorageFixtures
+from aiostorage.testing.contract.helpers import Open, PassTime
 from aiostorage.testing.contract.storage import StorageContract
 
-__all__ = ["FacadeContract", "ThroughFacade"]
+__all__ = ["FacadeContract", "OpensFacade", "ThroughFacade"]
 
 _END = object()
 
@@ -29,12 +29,12 @@ _END = object()
 class ThroughFacade:
     """The methods of the async protocol, each of which calls the facade's in a worker thread.
 
-    A thread cannot be cancelled. Whoever is cancelled here waits until the facade returns.
+    A thread cannot be cancelled. A caller that is cancelled waits until the facade returns.
 
     Parameters
     ----------
     facade
-        What is called.
+        The facade to call.
     threads
         How many calls may wait at the same time.
     """
@@ -64,7 +64,7 @@ class ThroughFacade:
                 lambda *args, **kwargs: self._items(partial(method, *args, **kwargs))
             )
         return wraps(method)(
-            lambda *args, **kwargs: _Context(self._run, partial(method, *args, **kwargs))
+            lambda *args, **kwargs: _ManagerInThreads(self._run, partial(method, *args, **kwargs))
         )
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ class ThroughFacade:
             yield item
 
 
-class _Context:
+class _ManagerInThreads:
     """A context manager of the facade, entered and left in worker threads."""
 
     def __init__(
@@ -113,20 +113,17 @@ class _Context:
         return ended
 
 
-class FacadeContract(StorageContract):
-    """The contract of a storage once more, through the synchronous facade.
-
-    What differs there: a waiting thread cannot be cancelled; and a body that blocks its thread does
-    not block the loop that renews the lease.
+class OpensFacade(StorageFixtures):
+    """Opens a storage behind its facade, for a contract of a storage.
 
     Examples
     --------
-    >>> class TestMineThroughTheFacade(FacadeContract):
+    >>> class TestMyArguments(OpensFacade, ApiContract):
     ...     def make_storage(self, tmp_path, **settings):
     ...         return Storage(MyDriver(tmp_path), **settings)
     """
 
-    cancels = False
+    cancels: bool = False
 
     def make_storage(self, tmp_path: Path, **settings: Any) -> Storage:
         """Make the storage behind the facade, not opened; see `open_storage`."""
@@ -137,16 +134,21 @@ class FacadeContract(StorageContract):
         facade = SyncStorage(self.make_storage(tmp_path, **settings))
         return cast(AsyncStorageProtocol, ThroughFacade(facade))
 
+
+class FacadeContract(OpensFacade, StorageContract):
+    """The contract of a storage once more, through the synchronous facade.
+
+    Two things differ there: a waiting thread cannot be cancelled, and a body that blocks its thread
+    does not block the loop that renews the lease.
+
+    Examples
+    --------
+    >>> class TestMineThroughTheFacade(FacadeContract):
+    ...     def make_storage(self, tmp_path, **settings):
+    ...         return Storage(MyDriver(tmp_path), **settings)
+    """
+
     @pytest.mark.usefixtures("apart")
-    async def test_an_expired_lease_is_taken_over(self, opening: Open) -> None:
+    async def test_an_expired_lease_is_taken_over(self, opening: Open, pass_time: PassTime) -> None:
         """Show that a body which blocks its thread does not keep the lease from being renewed."""
-        storage, other = await opening(lock_lease=0.4), await opening(lock_lease=0.4)
-        experiment = await storage.create_experiment(make_config())
-        async with storage.acquire_algorithm_lock(experiment) as algorithm:
-            with pytest.raises(LockAcquisitionTimeout):
-                async with other.acquire_algorithm_lock(experiment, 1.2, 0.02):
-                    pass
-            algorithm.set_state("kept")
-        info = await other.get_algorithm_lock_info(experiment)
-        assert info is not None
-        assert info.state == "kept"
+        await self.test_the_lease_is_renewed(opening, self.clock)

@@ -14,10 +14,10 @@ from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.testing.contract.helpers import gather, make_config, make_trial, registered
 from aiostorage.trial import Result
 
-__all__ = ["LifetimeLaws"]
+__all__ = ["StorageLifetimeLaws"]
 
 
-class LifetimeLaws:
+class StorageLifetimeLaws:
     """Laws 13 and 14."""
 
     async def test_closed_twice(self, storage: AsyncStorageProtocol) -> None:

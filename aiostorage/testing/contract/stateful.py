@@ -29,13 +29,12 @@ MakeStorage = Callable[[FakeClock], AsyncStorageProtocol]
 
 LOST_AFTER = 120.0
 PENDING = ("new", "suspended", "interrupted")
-STATUSES = (*PENDING, "reserved", "completed", "broken")
 QUERIES: dict[str, tuple[dict[str, Any], Callable[[Model], bool]]]
 
 
 @dataclass
 class Model:
-    """What a trial ought to be."""
+    """The expected state of a trial."""
 
     number: int
     submit_time: datetime
@@ -67,12 +66,12 @@ picks: st.SearchStrategy[int] = st.integers(0, 50)
 
 
 class StorageMachine(RuleBasedStateMachine):
-    """Does the same to every storage and to a model, and finds no difference.
+    """Does the same to every storage and to a model, and compares them.
 
     Attributes
     ----------
     makers : mapping
-        What makes the storages, by names for the messages.
+        Functions that make the storages, by names for the messages.
     """
 
     makers: ClassVar[Mapping[str, MakeStorage]] = {}
@@ -102,7 +101,7 @@ class StorageMachine(RuleBasedStateMachine):
     def each(
         self, call: Callable[[AsyncStorageProtocol, str], Awaitable[T]]
     ) -> dict[str, T | Exception]:
-        """Call every storage; answer results, or the errors that may be."""
+        """Call every storage; return the results, or the errors that are allowed."""
 
         async def outcome(name: str) -> T | Exception:
             try:
@@ -115,13 +114,13 @@ class StorageMachine(RuleBasedStateMachine):
     def expect(
         self, call: Callable[[AsyncStorageProtocol, str], Awaitable[Any]], expected: Any
     ) -> None:
-        """Call every storage and compare what it answers, or the type of its error."""
+        """Call every storage and compare its result, or the type of its error."""
         for name, result in self.each(call).items():
             found = type(result) if isinstance(result, Exception) else result
             assert found == expected, f"{name}: {result!r}, not {expected!r}"
 
     def ordered(self, keep: Callable[[Model], bool]) -> list[Model]:
-        """Answer trials of the model by submit time."""
+        """Return trials of the model by submit time."""
         return sorted(filter(keep, self.trials.values()), key=lambda m: m.submit_time)
 
     # --------------------------------------------------------------------------- writing
@@ -136,7 +135,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((0.001, 1, 50, 119, 121)))
     def time_passes(self, seconds: float) -> None:
-        """Wind the clock."""
+        """Advance the clock."""
         self.clock.advance(seconds)
 
     @rule(first=numbers, count=st.integers(1, 3))
@@ -192,7 +191,7 @@ class StorageMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(pick=picks)
     def beat(self, pick: int) -> None:
-        """Beat the heart of a trial that is, or was, ours."""
+        """Update the heartbeat of a trial that is, or was, ours."""
         number, owner, held = self.held[pick % len(self.held)]
         model = self.trials.get(number)
         ours = model is not None and (model.status, model.owner) == ("reserved", owner)
@@ -219,7 +218,7 @@ class StorageMachine(RuleBasedStateMachine):
             model.status, model.heartbeat = status, self.clock()
 
     def refusal(self, number: int, owner: int, was: str) -> type[FailedUpdate]:
-        """Answer the error that somebody gets who has not, or no longer, the trial."""
+        """Return the error for a caller who does not have the trial, or has lost it."""
         model = self.trials.get(number)
         if model is None:
             return FailedUpdate
@@ -244,12 +243,12 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(after=st.sampled_from((LOST_AFTER - 0.001, LOST_AFTER)))
     def abandon(self, after: float) -> None:
-        """Reserve a trial and let its heart stand still for about as long as it may."""
+        """Reserve a trial and send no heartbeat for about as long as is allowed."""
         self.reserve(1)
         self.recover(after)
 
     def is_lost(self, model: Model) -> bool:
-        """Tell whether the worker of a trial is taken for dead."""
+        """Return whether the worker of a trial counts as lost."""
         if model.status != "reserved" or model.heartbeat is None:
             return False
         return model.heartbeat <= self.clock() - timedelta(seconds=LOST_AFTER)
@@ -348,7 +347,7 @@ def machine_for(makers: Mapping[str, MakeStorage]) -> type[StorageMachine]:
     Parameters
     ----------
     makers
-        What makes a fresh storage, by a name.
+        Functions that make a fresh storage each, by name.
     """
     return type("Machine", (StorageMachine,), {"makers": dict(makers)})
 

@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from datetime import timedelta
-from pathlib import Path
-from typing import Any, ClassVar
-
-import pytest
-
-from aiostorage.protocols import AsyncStorageProtocol
-from aiostorage.testing.contract.experiment_laws import BenchmarkLaws, ExperimentLaws, NameLaws
-from aiostorage.testing.contract.helpers import Open
-from aiostorage.testing.contract.lifetime_laws import LifetimeLaws
-from aiostorage.testing.contract.lock_laws import LockLaws, LockLossLaws, LockRecordLaws
-from aiostorage.testing.contract.reservation_laws import FencingLaws, ReservationLaws, WorkerLaws
-from aiostorage.testing.contract.trial_laws import TrialLaws
-from aiostorage.testing.contract.value_laws import QueryLaws, ValueLaws
+from aiostorage.testing.contract.experiment_laws import BenchmarkLaws, ExperimentLaws
+from aiostorage.testing.contract.fencing_laws import FencingLaws
+from aiostorage.testing.contract.fixtures import StorageFixtures
+from aiostorage.testing.contract.lifetime_laws import StorageLifetimeLaws
+from aiostorage.testing.contract.lock_laws import LockLaws
+from aiostorage.testing.contract.lock_loss_laws import LockLossLaws
+from aiostorage.testing.contract.lock_record_laws import LockRecordLaws
+from aiostorage.testing.contract.lock_state_laws import LockStateLaws
+from aiostorage.testing.contract.outcome_laws import ResultLaws, StatusLaws
+from aiostorage.testing.contract.query_laws import QueryLaws
+from aiostorage.testing.contract.reservation_laws import ReservationLaws
+from aiostorage.testing.contract.trial_laws import IterationLaws, TrialLaws
+from aiostorage.testing.contract.value_laws import CopyLaws, ValueLaws
+from aiostorage.testing.contract.worker_laws import WorkerLaws
 
 __all__ = ["StorageContract"]
 
 
 class StorageContract(
-    NameLaws,
     ExperimentLaws,
     BenchmarkLaws,
     TrialLaws,
+    IterationLaws,
+    ResultLaws,
+    StatusLaws,
     ReservationLaws,
     FencingLaws,
     WorkerLaws,
     LockLaws,
+    LockStateLaws,
     LockLossLaws,
     LockRecordLaws,
     ValueLaws,
+    CopyLaws,
     QueryLaws,
-    LifetimeLaws,
+    StorageLifetimeLaws,
+    StorageFixtures,
 ):
-    """Every law of `aiostorage.protocols.AsyncStorageProtocol`, for one engine.
+    """Every law of `aiostorage.protocols.AsyncStorageProtocol` that depends on the engine.
 
+    Arguments that are checked before an engine sees them are the subject of `ApiContract`.
     Runs under AnyIO's pytest plugin, on asyncio.
 
     Attributes
@@ -54,7 +58,12 @@ class StorageContract(
     resolution : timedelta
         How finely datetimes are kept.
     secrets : tuple of str
-        What must not be shown, such as the password that `open_storage` uses.
+        Texts that must not be shown, such as the password that `open_storage` uses.
+    clock : FakeClock or None
+        The clock by which the store goes, if that is a new one for each test. Then leases end when
+        a test advances it; with None the tests wait for their end.
+    large_state : int
+        How many bytes make a large state; by default more than one document of MongoDB can have.
 
     Examples
     --------
@@ -64,91 +73,3 @@ class StorageContract(
     ...         await storage.open()
     ...         return storage
     """
-
-    pytestmark: ClassVar[Any] = pytest.mark.anyio
-
-    shared: bool = True
-    durable: bool = True
-    threads: bool = True
-    cancels: bool = True
-    resolution: timedelta = timedelta(microseconds=1)
-    secrets: tuple[str, ...] = ()
-
-    async def open_storage(self, tmp_path: Path, **settings: Any) -> AsyncStorageProtocol:
-        """Open a storage, empty at its first call in a test; the contract closes it.
-
-        Parameters
-        ----------
-        tmp_path
-            An empty directory for this test.
-        settings
-            Arguments of `aiostorage.Storage`, such as `lost_after` and `lock_lease`.
-        """
-        raise NotImplementedError
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        """Run on asyncio alone."""
-        return "asyncio"
-
-    @pytest.fixture(name="opening")
-    async def fixture_opening(self, tmp_path: Path) -> AsyncIterator[Open]:
-        """Give a function that opens storages on this test's data."""
-        async with AsyncExitStack() as stack:
-
-            async def open_one(**settings: Any) -> AsyncStorageProtocol:
-                storage = await self.open_storage(tmp_path, **settings)
-                stack.push_async_callback(storage.aclose)
-                return storage
-
-            yield open_one
-
-    @pytest.fixture(name="storage")
-    async def fixture_storage(self, opening: Open) -> AsyncStorageProtocol:
-        """Give a storage."""
-        return await opening()
-
-    @pytest.fixture(name="other")
-    async def fixture_other(
-        self, storage: AsyncStorageProtocol, opening: Open
-    ) -> AsyncStorageProtocol:
-        """Give a second storage on the same data, or the same one where there is no second."""
-        return await opening() if self.shared else storage
-
-    @pytest.fixture(name="shared")
-    def fixture_shared(self) -> bool:
-        """Give the capability."""
-        return self.shared
-
-    @pytest.fixture(name="durable")
-    def fixture_durable(self) -> bool:
-        """Give the capability."""
-        return self.durable
-
-    @pytest.fixture(name="threads")
-    def fixture_threads(self) -> None:
-        """Skip a test that needs two threads."""
-        if not (self.shared and self.threads):
-            pytest.skip("the engine cannot be used in two threads")
-
-    @pytest.fixture(name="apart")
-    def fixture_apart(self) -> None:
-        """Skip a test that needs two storages on the same data."""
-        if not self.shared:
-            pytest.skip("the engine has no second storage on the same data")
-
-    @pytest.fixture(name="cancels")
-    def fixture_cancels(self) -> None:
-        """Skip a test that cancels what waits."""
-        if not self.cancels:
-            pytest.skip("what waits in a thread cannot be cancelled")
-
-    @pytest.fixture(name="resolution")
-    def fixture_resolution(self) -> timedelta:
-        """Give the capability."""
-        return self.resolution
-
-    @pytest.fixture(name="secrets")
-    def fixture_secrets(self) -> tuple[str, ...]:
-        """Give what must not be shown."""
-        return self.secrets

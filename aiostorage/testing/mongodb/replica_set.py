@@ -17,14 +17,14 @@ from aiostorage.testing.mongodb.urls import make_url, url_for_database
 __all__ = ["ReplicaSet"]
 
 Hello = tuple[Mongod, dict[str, Any]]
-"""A member, and what it answers to ``hello``."""
+"""A member, and its answer to ``hello``."""
 
 
 class ReplicaSet:
     """Several MongoDB servers on 127.0.0.1 that elect a primary within about a second.
 
-    As a context manager it is started on entry and stopped on exit. It ends with the process that
-    started it at the latest.
+    As a context manager it starts on entry and stops on exit. It ends with the process that started
+    it at the latest.
 
     Parameters
     ----------
@@ -42,7 +42,9 @@ class ReplicaSet:
     binary, login, tls, test_commands
         As for `Mongod`; the same for all members.
     timeout
-        Seconds that each thing that it is asked for may take.
+        Seconds that each method may take.
+    lifeline
+        As for `Mongod`.
 
     Attributes
     ----------
@@ -63,6 +65,7 @@ class ReplicaSet:
         tls: TlsFiles | None = None,
         test_commands: bool = False,
         timeout: float = 60.0,
+        lifeline: Path | None = None,
     ) -> None:
         self.name = name
         self.login = login
@@ -86,6 +89,7 @@ class ReplicaSet:
                 tls=tls,
                 test_commands=test_commands,
                 timeout=timeout,
+                lifeline=lifeline,
             )
             for number in range(size)
         )
@@ -102,7 +106,7 @@ class ReplicaSet:
 
     @property
     def url(self) -> str:
-        """Its URL with all members, and with the login and certificate that it takes to get in."""
+        """Its URL with all members, and with the login and the certificate that clients need."""
         options = {"replicaSet": self.name}
         if self._tls is not None:
             options |= {"tls": "true", "tlsCAFile": str(self._tls.ca)}
@@ -110,7 +114,7 @@ class ReplicaSet:
         return make_url(addresses, login=self.login, options=options)
 
     def url_for(self, database: str) -> str:
-        """Answer its URL with a database in the path."""
+        """Return its URL with a database in the path."""
         return url_for_database(self.url, database)
 
     def start(self) -> None:
@@ -141,7 +145,7 @@ class ReplicaSet:
             member.kill()
 
     def primary(self) -> Mongod:
-        """Answer the primary member; wait for one if there is none.
+        """Return the primary member; wait for one if there is none.
 
         Raises
         ------
@@ -152,18 +156,18 @@ class ReplicaSet:
             return self._wait("a primary", lambda: _primary_of(look()))
 
     def secondaries(self) -> list[Mongod]:
-        """Answer the members that are secondaries at the moment."""
+        """Return the members that are secondaries at the moment."""
         with self._watched() as look:
             return [member for member, hello in look() if hello.get("secondary")]
 
     def kill_primary(self) -> Mongod:
-        """Kill the primary with SIGKILL; answer which one it was, without waiting for the next."""
+        """Kill the primary with SIGKILL and return it, without waiting for the next one."""
         member = self.primary()
         member.kill()
         return member
 
     def step_down(self, seconds: int = 10) -> Mongod:
-        """Ask the primary to step down; answer which one it was.
+        """Ask the primary to step down, and return it.
 
         It is not elected again for the given time, of at least two seconds. Where it is the only
         member, there is no primary during that time.
@@ -243,7 +247,7 @@ class ReplicaSet:
 
     @contextmanager
     def _watched(self) -> Iterator[Callable[[], list[Hello]]]:
-        """Give a function that asks all members that can answer how they are."""
+        """Give a function that asks all members that can answer for their state."""
         from pymongo.errors import PyMongoError  # noqa: PLC0415  only for those who ask
 
         limits = ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS")
@@ -263,7 +267,7 @@ class ReplicaSet:
                         try:
                             answers.append((member, client.admin.command("hello")))
                         except PyMongoError:
-                            continue  # not up yet, or just gone
+                            continue  # it is starting, or has just ended
                 return answers
 
             yield look
@@ -283,7 +287,7 @@ def _serves(hello: dict[str, Any]) -> bool:
 
 
 def _primary_of(seen: Sequence[Hello]) -> Mongod | None:
-    """Answer the latest primary: one that was paused may still believe that it is one."""
+    """Return the latest primary: one that was paused may still claim to be primary."""
     claims = [
         (hello.get("electionId"), member) for member, hello in seen if hello["isWritablePrimary"]
     ]

@@ -14,7 +14,7 @@ def make_url(
     login: tuple[str, str] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> str:
-    """Answer the URL of a deployment.
+    """Return the URL of a deployment.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def make_url(
 
 
 def url_for_database(url: str, database: str) -> str:
-    """Answer the URL with this database in its path, whatever stands there now.
+    """Return the URL with this database in its path, in place of the one that stands there.
 
     The user is looked up where it was before: without ``authSource`` that is the database in the
     path, or ``admin``.

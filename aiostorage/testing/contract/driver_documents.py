@@ -1,0 +1,170 @@
+"""Documents and conditions for the contract of a driver."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from aiostorage._core.projection import copy_tree
+from aiostorage.operations import (
+    EVERYTHING,
+    And,
+    Collection,
+    Compare,
+    Condition,
+    Document,
+    Field,
+    Find,
+    Index,
+    Insert,
+    Layout,
+    Or,
+)
+from aiostorage.protocols import Driver
+
+__all__ = [
+    "LAYOUT",
+    "NAMES",
+    "START",
+    "THINGS",
+    "by_id",
+    "ids",
+    "insert",
+    "random_condition",
+    "random_document",
+    "thing",
+]
+
+THINGS: Final = "things"
+NAMES: Final = "names"
+
+LAYOUT: Final = Layout(
+    version=1,
+    collections=(
+        Collection(
+            THINGS,
+            fields=(
+                Field("group", "key", required=True),
+                Field("rank", "key"),
+                Field("at", "time"),
+                Field("raw", "bytes"),
+            ),
+            indexes=(
+                Index(("group", "at")),
+                Index(("group", "rank"), where=Compare("rank", "in", (1, 2, "a"))),
+            ),
+        ),
+        Collection(
+            NAMES,
+            fields=(Field("name", "key", required=True), Field("version", "key")),
+            indexes=(Index(("name", "version"), unique=True),),
+        ),
+    ),
+)
+"""A layout with every kind of field and of index."""
+
+START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def thing(uid: Any, **fields: Any) -> Document:
+    """Make a document of `THINGS`."""
+    return {"_id": uid, "group": "g", **fields}
+
+
+async def insert(driver: Driver, *documents: Document, collection: str = THINGS) -> None:
+    """Insert copies of documents: the driver owns what it is handed."""
+    await driver.execute(Insert(collection, tuple(map(copy_tree, documents))))
+
+
+async def ids(driver: Driver, where: Condition = EVERYTHING, **more: Any) -> list[Any]:
+    """Return the ids of the documents that match."""
+    return [d["_id"] for d in await driver.execute(Find(THINGS, where, **more))]
+
+
+def by_id(uid: Any) -> Compare:
+    """Make the condition that a document has this id."""
+    return Compare("_id", "eq", uid)
+
+
+_PATHS: Final = (
+    *("_id", "group", "rank", "at", "raw", "free", "missing"),
+    *("free.a", "free.b.c", "free.0", "free.a.0", "list", "list.0", "list.a", "rank.x", "at.y"),
+)
+
+
+def _scalar(chance: random.Random, resolution: timedelta) -> Any:
+    return chance.choice(
+        (
+            None,
+            True,
+            False,
+            chance.randint(-2, 3),
+            2**53 + 1,
+            -(2**63),
+            2**63 - 1,
+            chance.choice((0.0, -0.0, 1.0, 1.5, 2.0**53, 1e300)),
+            float("nan"),
+            chance.choice((float("inf"), float("-inf"))),
+            chance.choice(("", "a", "b", "B", "ä", "1", "\0", "a\0b", "😀")),
+            chance.choice((b"", b"a", b"\xff", b"ab")),
+            _moment(chance, resolution),
+        )
+    )
+
+
+def _moment(chance: random.Random, resolution: timedelta) -> datetime:
+    step = max(resolution, timedelta(microseconds=1))
+    return START + step * chance.choice((-1, 0, 1, 1000, 10**9))
+
+
+def _value(chance: random.Random, resolution: timedelta, depth: int = 2) -> Any:
+    kind = chance.random()
+    if not depth or kind < 0.6:
+        return _scalar(chance, resolution)
+    size = chance.randint(0, 2)
+    if kind < 0.8:
+        return [_value(chance, resolution, depth - 1) for _ in range(size)]
+    keys = chance.sample(("a", "b", "c", "0", "a.b", "$date"), size)
+    return {key: _value(chance, resolution, depth - 1) for key in keys}
+
+
+def random_document(chance: random.Random, number: int, resolution: timedelta) -> Document:
+    """Make any document of `THINGS`."""
+    document: Document = {"_id": chance.choice((number, str(number))), "group": chance.choice("gh")}
+    for name, values in (
+        ("rank", (None, 0, 1, 2, -1, 2**53 + 1, "a", "b", "", "1")),
+        ("at", (None, _moment(chance, resolution))),
+        ("raw", (None, b"", b"a", b"\xff", b"ab")),
+    ):
+        if chance.random() < 0.8:
+            document[name] = chance.choice(values)
+    for name in ("free", "list"):
+        if chance.random() < 0.8:
+            document[name] = _value(chance, resolution)
+    return document
+
+
+def random_condition(chance: random.Random, resolution: timedelta, depth: int = 2) -> Condition:
+    """Make any condition on documents of `THINGS`."""
+    kind = chance.random()
+    if depth and kind < 0.3:
+        parts = tuple(
+            random_condition(chance, resolution, depth - 1) for _ in range(chance.randint(0, 3))
+        )
+        return And(parts) if kind < 0.15 else Or(parts)
+    path = chance.choice(_PATHS)
+    match chance.choice(("eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists")):
+        case "in":
+            return Compare(path, "in", _values(chance, resolution))
+        case "nin":
+            return Compare(path, "nin", _values(chance, resolution))
+        case "exists":
+            return Compare(path, "exists", chance.random() < 0.5)
+        case op:
+            return Compare(path, op, _value(chance, resolution))
+
+
+def _values(chance: random.Random, resolution: timedelta) -> tuple[Any, ...]:
+    size = chance.choice((0, 1, 2, 3, 20))
+    return tuple(_value(chance, resolution) for _ in range(size))
