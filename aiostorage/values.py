@@ -224,16 +224,22 @@ def typed_params(params: Mapping[str, Any]) -> list[Param]:
         as ``a`` in ``{"a.b": 1, "a": 2}``.
     """
     made = list(_typed_params(params, ""))
-    if any("." in param.name for param in made):
-        taken: set[str] = set()
-        for param in made:
-            if param.name in taken:
-                raise ValueError(f"two params have the name {param.name!r}, or lead into it")
-            parent = param.name
-            while parent:
-                taken.add(parent)
-                parent = parent.rpartition(".")[0]
+    for param in made:
+        if "." in param.name:
+            _check_names(made)
+            break
     return made
+
+
+def _check_names(params: Iterable[Param]) -> None:
+    taken: set[str] = set()
+    for param in params:
+        if param.name in taken:
+            raise ValueError(f"two params have the name {param.name!r}, or lead into it")
+        parent = param.name
+        while parent:
+            taken.add(parent)
+            parent = parent.rpartition(".")[0]
 
 
 def _typed_params(params: Mapping[str, Any], prefix: str) -> Iterator[Param]:
