@@ -6,6 +6,7 @@ import pytest
 
 from aiostorage import Experiment, RetryPolicy, Storage, TemporaryBackendError, Trial
 from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.protocols import Driver
 from aiostorage.testing import FaultyDriver
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +42,7 @@ async def lose_a_reservation(storage: Storage, faulty: FaultyDriver) -> Experime
     return experiment
 
 
-async def status(driver: MemoryDriver, experiment: Experiment) -> str:
+async def status(driver: Driver, experiment: Experiment) -> str:
     """Return the status of the only trial, as the store has it."""
     truth = Storage(driver)
     found = await truth.fetch_trials(experiment)
