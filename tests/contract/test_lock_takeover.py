@@ -1,10 +1,11 @@
 """When another caller may take an algorithm lock over, and what its record says once it is free.
 
-The store goes by a clock that moves by hand, so nothing here waits for the end of a lease.
+The store's clock and the event loop's move by hand, so nothing here waits for the end of a lease.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -29,13 +30,22 @@ pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 
 LEASE = 60.0
-"""Seconds by the store's clock, and far more than a test takes: no lease is renewed in time."""
-
-SHORT_LEASE = 0.15
-"""Seconds of a lease that is renewed: at a third of it, by the event loop's clock."""
+"""Seconds, far more than a test takes: a lease is renewed only when a test lets time pass."""
 
 MakeDriver = Callable[[], Driver]
 Opening = Callable[..., Awaitable[Storage]]
+
+
+class CountedRenewals(FaultyDriver):
+    """A driver that counts how often its caller has renewed the lease of a lock."""
+
+    renewals = 0
+
+    async def execute(self, operation: Operation[T]) -> T:
+        result = await super().execute(operation)
+        if isinstance(operation, Update) and operation.collection == ALGO:
+            self.renewals += 1
+        return result
 
 
 class InterruptedCheck(FaultyDriver):
@@ -58,6 +68,21 @@ class InterruptedCheck(FaultyDriver):
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+async def pass_time(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Give a function that moves the event loop's clock along with the store's."""
+    loop = asyncio.get_running_loop()
+    real_time, passed = loop.time, 0.0
+
+    def skip(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+        clock.advance(seconds)
+
+    monkeypatch.setattr(loop, "time", lambda: real_time() + passed)
+    return skip
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -106,29 +131,34 @@ async def assert_free(storage: Storage, experiment: ExperimentLike) -> None:
 
 
 async def test_a_holder_that_has_renewed_its_lease_and_died_is_replaced(
-    make_driver: MakeDriver, opening: Opening, clock: FakeClock
+    make_driver: MakeDriver,
+    opening: Opening,
+    clock: FakeClock,
+    pass_time: Callable[[float], None],
 ) -> None:
-    connection = FaultyDriver(make_driver())
-    holder = await opening(
-        connection, lock_lease=SHORT_LEASE, retry=RetryPolicy(attempts=1, total=1.0)
-    )
-    other = await opening(make_driver(), lock_lease=SHORT_LEASE)
+    connection = CountedRenewals(make_driver())
+    holder = await opening(connection, retry=RetryPolicy(attempts=1))
+    other = await opening(make_driver())
     experiment = await an_experiment(other)
 
+    renewals = 0
+
     async def renewed() -> bool:
-        return (await lock_info(other, experiment)).heartbeat == clock()
+        return connection.renewals == renewals
 
     with pytest.raises(Unreachable):  # the holder cannot release the lock
         async with holder.acquire_algorithm_lock(experiment) as algorithm:
             for _ in range(3):  # it lives for longer than one lease
-                clock.advance(0.6 * SHORT_LEASE)
+                renewals += 1
+                pass_time(0.6 * LEASE)
                 await until(renewed)
+                assert (await lock_info(other, experiment)).heartbeat == clock()
             connection.before = 1.0  # from now on, none of its calls reaches the store
             algorithm.set_state("lost")
-            clock.advance(0.9 * SHORT_LEASE)
+            pass_time(0.9 * LEASE)
             with pytest.raises(LockAcquisitionTimeout):
                 await take(other, experiment)
-            clock.advance(0.2 * SHORT_LEASE)
+            pass_time(0.2 * LEASE)
             async with other.acquire_algorithm_lock(experiment, timeout=0) as taken:
                 assert taken.state == "old"
                 taken.set_state("new")
