@@ -20,7 +20,7 @@ OWN = {"submit_time"}
 SKEWS = [timedelta(hours=1), timedelta(hours=-1)]
 
 
-class Commands(monitoring.CommandListener):
+class CommandLog(monitoring.CommandListener):
     """Collects the times in what the libraries send."""
 
     def __init__(self) -> None:
@@ -49,10 +49,10 @@ class Commands(monitoring.CommandListener):
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+def commands(monkeypatch: pytest.MonkeyPatch) -> CommandLog:
     listeners = monitoring._Listeners([], [], [], [], [])
     monkeypatch.setattr(monitoring, "_LISTENERS", listeners)
-    commands = Commands()
+    commands = CommandLog()
     monitoring.register(commands)
     return commands
 
@@ -120,7 +120,7 @@ async def everything(storage: Storage) -> Any:
 
 @pytest.mark.anyio
 async def test_no_time_of_the_worker_is_sent(
-    commands: Commands, skew: timedelta, url: str, found: Any, library: str
+    commands: CommandLog, skew: timedelta, url: str, found: Any, library: str
 ) -> None:
     async with open_storage(url, client=library, lock_lease=5) as storage:
         await everything(storage)

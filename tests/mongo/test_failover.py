@@ -106,13 +106,13 @@ class FailoverWorkers:
 
 
 @dataclass
-class FailoverLog:
+class FailoverRecord:
     """What the workers have logged, in the order in which it happened."""
 
     lines: list[tuple[float, list[str]]]
 
     @classmethod
-    def of(cls, logs: Path) -> FailoverLog:
+    def of(cls, logs: Path) -> FailoverRecord:
         lines = [
             (float(at), words)
             for log in logs.iterdir()
@@ -188,7 +188,7 @@ def test_failover_under_load(
         return trials, lock.locked, count, waited
 
     trials, locked, count, waited = asyncio.run(look())
-    report = FailoverLog.of(logs)
+    report = FailoverRecord.of(logs)
     words = Counter(words[0] for _, words in report.lines)
     longest = max(map(report.pause, report.workers))
     with capsys.disabled():

@@ -92,7 +92,7 @@ async def test_large_states_come_and_go(
 ) -> None:
     async with open_storage(url, client=library) as storage:
         experiment = await storage.create_experiment({"name": "tune"})
-        for number, size in enumerate((1, 13, 20, 1, 40)):
+        for number, size in enumerate((1, 13, 20, 1, 14)):
             state = {"data": noise(size * MIB, number), "number": number}
             await save(storage, experiment, state)
             assert await saved(storage, experiment) == state
@@ -138,7 +138,7 @@ KILLED = """
 import asyncio, os, random, sys
 from aiostorage import open_storage
 async def main(url, library, uid):
-    storage = open_storage(paired_url, client=paired_library, lock_lease=6.0)
+    storage = open_storage(url, client=library, lock_lease=6.0)
     async with storage.acquire_algorithm_lock({"_id": uid}) as algorithm:
         algorithm.set_state(random.Random(1).randbytes(14 * 2**20))
         from aiostorage.drivers.mongodb.blobs import Blobs

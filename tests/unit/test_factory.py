@@ -262,7 +262,7 @@ def test_setup_without_configuration(tmp_path: Path) -> None:
 THIRD_PARTY = """
 from aiostorage.drivers.memory import MemoryDriver
 
-class Driver(MemoryDriver):
+class ThirdPartyDriver(MemoryDriver):
     def __init__(self, *, url=None, colour="red"):
         super().__init__()
         self.url, self.colour = url, colour
@@ -276,7 +276,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info.mkdir(parents=True)
     (folder / "their_engine.py").write_text(THIRD_PARTY)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[aiostorage.drivers]\ntheirs = their_engine:Driver\n")
+    (info / "entry_points.txt").write_text(
+        "[aiostorage.drivers]\ntheirs = their_engine:ThirdPartyDriver\n"
+    )
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "their_engine", raising=False)
 

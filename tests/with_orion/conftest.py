@@ -107,7 +107,7 @@ LIBRARIES = (
     *("orion.algo.evolution_es", "orion.algo.hyperband", "orion.algo.mofa", "orion.algo.pbt"),
     *("orion.algo.tpe", "orion.storage.legacy", "orion.benchmark.benchmark_client"),
     *("orion.benchmark.task", "orion.serving.webapi", "orion.plotting.base"),
-    *("gunicorn.app.base", "aiostorage.orion.plugin"),
+    *("gunicorn.app.base", "aiostorage.orion.storage_type"),
     *("aiostorage.drivers.sqlite", "aiostorage.drivers.mongodb"),
 )
 """What Oríon's processes need not import themselves."""

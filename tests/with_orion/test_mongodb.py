@@ -154,7 +154,7 @@ def stored(storage: Any) -> Any:
     return experiments, trials, plain(storage.fetch_benchmark({}))
 
 
-class Stored:
+class SharedExperiment:
     """An experiment, as far as a storage looks at one."""
 
     def __init__(self, storage: Any) -> None:
@@ -162,7 +162,7 @@ class Stored:
         self.id = self._id = config["_id"]
 
     @classmethod
-    def made(cls, storage: Any) -> Stored:
+    def made(cls, storage: Any) -> SharedExperiment:
         storage.create_experiment({"name": "tune", "version": 1, "algorithm": {"random": {}}})
         return cls(storage)
 
@@ -172,7 +172,7 @@ def cut(when: dt.datetime) -> dt.datetime:
     return when.replace(microsecond=when.microsecond // 1000 * 1000)
 
 
-def trial(experiment: Stored, x: float) -> Trial:
+def trial(experiment: SharedExperiment, x: float) -> Trial:
     params = [{"name": "/x", "type": "real", "value": x}]
     return Trial(experiment=experiment.id, params=params, submit_time=dt.datetime.utcnow())  # noqa: DTZ003
 
@@ -189,14 +189,14 @@ def test_each_goes_on_where_the_other_was(both: tuple[Any, Any], shared: Shared)
     assert stored(first) == stored(second)
     work(first, 9)
     assert stored(first) == stored(second)
-    info = [storage.get_algorithm_lock_info(uid=Stored(storage).id) for storage in both]
+    info = [storage.get_algorithm_lock_info(uid=SharedExperiment(storage).id) for storage in both]
     np.testing.assert_equal(info[0].state, info[1].state)
     assert info[0].configuration == info[1].configuration
     assert not info[0].locked
     assert not info[1].locked
     assert len({t.id for t in client.fetch_trials()}) == len(client.fetch_trials()) == 9
     for storage in both:
-        for one in storage.fetch_trials(uid=Stored(storage).id):
+        for one in storage.fetch_trials(uid=SharedExperiment(storage).id):
             assert all(t.tzinfo is None for t in (one.submit_time, one.start_time, one.end_time))
             age = dt.datetime.utcnow() - one.end_time  # noqa: DTZ003
             assert dt.timedelta() <= age < dt.timedelta(minutes=2)
@@ -240,7 +240,7 @@ def test_benchmarks(both: tuple[Any, Any]) -> None:
 def test_locks_that_are_there_twice(shared: Shared) -> None:
     """``orion db upgrade`` makes another record each time; with two, two could hold the lock."""
     theirs = shared.theirs()
-    experiment = Stored.made(theirs)
+    experiment = SharedExperiment.made(theirs)
     theirs.initialize_algorithm_lock(experiment.id, {"random": {}})
     with pytest.raises(
         NotADatabaseError, match=r"algo has records with experiment=.* more than once"
@@ -261,7 +261,7 @@ def test_what_a_worker_does_is_seen_by_the_other(shared: Shared, worker: str) ->
     mine, other = shared.ours(), shared.theirs()
     if worker == "theirs":
         mine, other = other, mine
-    experiment, there = Stored.made(mine), Stored(other)
+    experiment, there = SharedExperiment.made(mine), SharedExperiment(other)
     registered = [other.register_trial(trial(there, x)) for x in (0.1, 0.2)]
     pending = mine.fetch_pending_trials(experiment)
     assert [plain(t.to_dict()) for t in pending] == [
@@ -310,14 +310,14 @@ def test_what_a_worker_does_is_seen_by_the_other(shared: Shared, worker: str) ->
 
 def test_no_trial_is_given_to_two(shared: Shared) -> None:
     ours = shared.ours()
-    experiment = Stored.made(ours)
+    experiment = SharedExperiment.made(ours)
     for number in range(60):
         ours.register_trial(trial(experiment, number / 60))
     begin = threading.Barrier(6)
 
     def reserve(make: Callable[[], Any]) -> list[str]:
         storage = make()
-        its = Stored(storage)
+        its = SharedExperiment(storage)
         begin.wait(30)
         held = []
         while (one := storage.reserve_trial(its)) is not None:
@@ -336,13 +336,13 @@ def test_no_trial_is_given_to_two(shared: Shared) -> None:
 
 
 def hold(storage: Any, timeout: float = 0.5) -> Any:
-    its = Stored(storage)
+    its = SharedExperiment(storage)
     return storage.acquire_algorithm_lock(its, timeout=timeout, retry_interval=0.02)
 
 
 def test_the_lock_of_one_is_a_lock_for_the_other(shared: Shared) -> None:
     theirs, ours = shared.theirs(), shared.ours()
-    experiment = Stored.made(theirs)
+    experiment = SharedExperiment.made(theirs)
     with hold(ours) as algorithm:
         algorithm.set_state({"seed": (1, 2)})
         assert theirs.get_algorithm_lock_info(uid=experiment.id).locked
@@ -364,7 +364,7 @@ def test_the_lock_of_one_is_a_lock_for_the_other(shared: Shared) -> None:
 def test_its_holder_has_no_lease_that_could_run_out(shared: Shared) -> None:
     """Whatever ours left behind: it held the lock before, or it died with it."""
     theirs, ours = shared.theirs(), shared.ours(lock_lease=0.3)
-    experiment = Stored.made(theirs)
+    experiment = SharedExperiment.made(theirs)
     with hold(ours):
         pass
     with hold(theirs), pytest.raises(LockAcquisitionTimeout), hold(ours, 1):
@@ -390,7 +390,7 @@ def test_its_holder_has_no_lease_that_could_run_out(shared: Shared) -> None:
 
 def test_both_change_the_state_in_turn(shared: Shared) -> None:
     theirs = shared.theirs()
-    Stored.made(theirs)
+    SharedExperiment.made(theirs)
 
     def count(make: Callable[[], Any]) -> None:
         storage = make()
@@ -458,8 +458,8 @@ def test_the_database_that_orion_would_take(
     theirs, ours = made
     shared.opened.append(theirs)
     assert isinstance(ours, AioStorage)
-    Stored.made(theirs)
-    assert str(Stored(ours).id) == str(Stored(theirs).id)
+    SharedExperiment.made(theirs)
+    assert str(SharedExperiment(ours).id) == str(SharedExperiment(theirs).id)
     assert repr(ours).endswith(f"/{shared.database.name}')")
     assert ours._db.count("experiments") == 1
     assert isinstance(theirs, BaseStorageProtocol)

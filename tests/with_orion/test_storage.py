@@ -38,7 +38,7 @@ def storage(url: str) -> AioStorage:
     return AioStorage({"url": url})
 
 
-class Stored:
+class OneExperiment:
     """An experiment, as far as a storage looks at one."""
 
     def __init__(self, storage: AioStorage, **config: Any) -> None:
@@ -48,11 +48,11 @@ class Stored:
 
 
 @pytest.fixture
-def experiment(storage: AioStorage) -> Stored:
-    return Stored(storage)
+def experiment(storage: AioStorage) -> OneExperiment:
+    return OneExperiment(storage)
 
 
-def trial(experiment: Stored, x: Any = 0.5, **fields: Any) -> Trial:
+def trial(experiment: OneExperiment, x: Any = 0.5, **fields: Any) -> Trial:
     fields.setdefault("submit_time", dt.datetime.utcnow())  # noqa: DTZ003  as Oríon does
     params = [{"name": "/x", "type": "real", "value": x}]
     return Trial(experiment=experiment.id, params=params, **fields)
@@ -96,7 +96,7 @@ def test_a_relative_path_is_another_one_elsewhere(
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
     there = AioStorage(url="sqlite:///tune.db")
-    Stored(there)
+    OneExperiment(there)
     assert here.fetch_experiments({}) == []
     assert (tmp_path / "sub" / "tune.db").exists()
 
@@ -142,7 +142,7 @@ def test_a_configuration_that_cannot_work(database: Any) -> None:
 
 
 def test_lost_after_five_of_orions_heartbeats(
-    url: str, storage: AioStorage, experiment: Stored, monkeypatch: pytest.MonkeyPatch
+    url: str, storage: AioStorage, experiment: OneExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.register_trial(trial(experiment))
     reserved = storage.reserve_trial(experiment)
@@ -160,7 +160,7 @@ def test_lost_after_five_of_orions_heartbeats(
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
-def test_orions_trials_in_and_out(storage: AioStorage, experiment: Stored) -> None:
+def test_orions_trials_in_and_out(storage: AioStorage, experiment: OneExperiment) -> None:
     mine = trial(experiment, 0.25, exp_working_dir="/here")
     assert storage.register_trial(mine) is mine
     assert mine.id_override is not None
@@ -176,7 +176,7 @@ def test_orions_trials_in_and_out(storage: AioStorage, experiment: Stored) -> No
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
-def test_a_worker_s_way(storage: AioStorage, experiment: Stored) -> None:
+def test_a_worker_s_way(storage: AioStorage, experiment: OneExperiment) -> None:
     storage.register_trial(trial(experiment))
     mine = storage.reserve_trial(experiment)
     assert storage.reserve_trial(experiment) is None
@@ -199,7 +199,7 @@ def test_a_worker_s_way(storage: AioStorage, experiment: Stored) -> None:
     assert storage.delete_trials(experiment) == 1
 
 
-def test_reserving_a_given_trial(storage: AioStorage, experiment: Stored) -> None:
+def test_reserving_a_given_trial(storage: AioStorage, experiment: OneExperiment) -> None:
     """`ExperimentClient.reserve` passes its interval where a heartbeat is meant."""
     mine = storage.register_trial(trial(experiment))
     anything: Any = 60
@@ -210,7 +210,7 @@ def test_reserving_a_given_trial(storage: AioStorage, experiment: Stored) -> Non
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
-def test_times_are_naive_and_in_utc(storage: AioStorage, experiment: Stored) -> None:
+def test_times_are_naive_and_in_utc(storage: AioStorage, experiment: OneExperiment) -> None:
     when = dt.datetime(2026, 3, 1, 12, 30, 15, 250_000)  # noqa: DTZ001
     storage.register_trial(trial(experiment, submit_time=when))
     mine = storage.reserve_trial(experiment)
@@ -251,7 +251,7 @@ def test_tuples_are_lists(storage: AioStorage) -> None:
     assert storage._db.read("experiments", {"shape": (1,)})[0]["name"] == "two"
 
 
-def test_update_and_delete_experiments(storage: AioStorage, experiment: Stored) -> None:
+def test_update_and_delete_experiments(storage: AioStorage, experiment: OneExperiment) -> None:
     assert storage.update_experiment(experiment, max_trials=3)
     assert not storage.update_experiment(uid="odd", max_trials=3)
     assert storage.fetch_experiments({}, {"max_trials": 1, "_id": 0}) == [{"max_trials": 3}]
@@ -290,7 +290,7 @@ class State:
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
-def test_state_is_pickled_as_orion_does(storage: AioStorage, experiment: Stored) -> None:
+def test_state_is_pickled_as_orion_does(storage: AioStorage, experiment: OneExperiment) -> None:
     state = {"rng": (1, (2.5, None)), "trials": {"a"}, "own": State(7)}
     with storage.acquire_algorithm_lock(experiment) as algorithm:
         assert algorithm.state is None
@@ -312,7 +312,7 @@ def test_state_is_pickled_as_orion_does(storage: AioStorage, experiment: Stored)
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
-def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
+def test_errors_of_the_lock(url: str, experiment: OneExperiment) -> None:
     storage = AioStorage({"url": url, "lock_lease": 0.3})
     with storage.acquire_algorithm_lock(experiment) as algorithm:
         algorithm.set_state({"seed": 1})
@@ -352,14 +352,14 @@ def test_errors_of_the_lock(url: str, experiment: Stored) -> None:
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
-def test_pickled(storage: AioStorage, experiment: Stored) -> None:
+def test_pickled(storage: AioStorage, experiment: OneExperiment) -> None:
     copy = pickle.loads(pickle.dumps(storage))
     assert copy._storage is storage._storage
     assert copy.fetch_experiments({}) == storage.fetch_experiments({})
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
-def test_forked(storage: AioStorage, experiment: Stored) -> None:
+def test_forked(storage: AioStorage, experiment: OneExperiment) -> None:
     storage.register_trial(trial(experiment))
     pid = os.fork()
     if not pid:
@@ -380,7 +380,7 @@ def test_forked(storage: AioStorage, experiment: Stored) -> None:
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
-def test_what_orions_commands_reach_for(storage: AioStorage, experiment: Stored) -> None:
+def test_what_orions_commands_reach_for(storage: AioStorage, experiment: OneExperiment) -> None:
     database = storage._db
     assert type(database).__name__ == "AioStorageDB"
     data: dict[str, Any] = {"name": "other", "version": 2}

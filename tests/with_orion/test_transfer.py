@@ -301,7 +301,7 @@ def test_an_export_that_fails_leaves_nothing(
 # ------------------------------------------------------------------------------- interruptions
 
 
-class Interrupted(Exception):
+class FileImportInterrupted(Exception):
     """Stands for whatever ends an import."""
 
 
@@ -315,10 +315,10 @@ def test_an_interrupted_import_goes_on(
     def interrupt(_: Progress) -> None:
         nonlocal left
         if not left:
-            raise Interrupted
+            raise FileImportInterrupted
         left -= 1
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(FileImportInterrupted):
         using(url, lambda storage: import_orion(source, storage, progress=interrupt))
     before = stored(url)
     assert len(before["algo"]) == len(before["experiments"])

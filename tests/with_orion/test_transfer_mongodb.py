@@ -212,7 +212,7 @@ def test_orions_own_storage_carries_on_where_it_was_copied_to(
     storage._db.close_connection()
 
 
-class Interrupted(Exception):
+class MongoDBImportInterrupted(Exception):
     """Stands for whatever ends an import."""
 
 
@@ -226,10 +226,10 @@ def test_an_interrupted_import_goes_on(
     def interrupt(_: Progress) -> None:
         nonlocal left
         if not left:
-            raise Interrupted
+            raise MongoDBImportInterrupted
         left -= 1
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(MongoDBImportInterrupted):
         using(on_mongodb, lambda storage: import_orion(original, storage, progress=interrupt))
     before = stored(on_mongodb)
     assert len(before["algo"]) == len(before["experiments"])
@@ -364,7 +364,7 @@ def test_status_of_a_database_of_orions(source: str) -> None:
         ["first", "2"],
         ["second", "1"],
     ]
-    assert "\theld by somebody unknown (last heard of " in rows[2]
+    assert "\theld by an unknown owner (last heard of " in rows[2]
     assert rows[0].endswith("\tfree")
     found = json.loads(call("status", source, "--json").stdout)["experiments"]
     assert [one["lock"]["locked"] for one in found] == [False, False, True]

@@ -28,6 +28,9 @@ only the end of the whole machine would matter.
 JOURNAL_INTERVAL = 2
 """Milliseconds between two writes of the journal, for which a replica set waits; 100 by default."""
 
+TRANSACTION_LIFETIME = 10
+"""Seconds after which a transaction of a killed client ends, and no longer blocks the others."""
+
 
 class MongodError(Exception):
     """A MongoDB server did not do what it was started for."""
@@ -110,6 +113,7 @@ class MongodCommand:
             *("--wiredTigerEngineConfigString", ENGINE_OPTIONS),
             *("--journalCommitInterval", str(JOURNAL_INTERVAL)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            *("--setParameter", f"transactionLifetimeLimitSeconds={TRANSACTION_LIFETIME}"),
         ]
         if self.test_commands:
             command += ["--setParameter", "enableTestCommands=1"]
