@@ -54,14 +54,14 @@ def create(storage: dict[str, Any], **settings: Any) -> Any:
     ("executor", "workers"), [("single", 1), ("joblib", 2), ("PoolExecutor", 3)]
 )
 def test_workon(configured: dict[str, Any], executor: str, workers: int) -> None:
-    client = create(configured, max_trials=40)
+    client = create(configured, max_trials=16)
     name = "singleexecutor" if executor == "single" else executor
     with client.tmp_executor(name, n_workers=workers):
-        client.workon(objective, max_trials=40, max_trials_per_worker=40)
+        client.workon(objective, max_trials=16, max_trials_per_worker=16)
     every = client.fetch_trials()  # a pool asks for one trial more for each of its workers
     assert {trial.status for trial in every} <= {"completed", "new"}
     trials = client.fetch_trials_by_status("completed")
-    assert len({trial.id for trial in trials}) == len(trials) == 40
+    assert len({trial.id for trial in trials}) == len(trials) == 16
     pids = {trial.statistics[0].value for trial in trials}
     assert (os.getpid() in pids) == (workers == 1)
     assert 1 <= len(pids) <= workers
@@ -107,11 +107,11 @@ def test_released_and_resumed(configured: dict[str, Any]) -> None:
 def test_asha(configured: dict[str, Any]) -> None:
     algorithm = {"asha": {"seed": 1, "num_rungs": 3, "num_brackets": 1}}
     space = {"x": "uniform(0, 1)", "epochs": "fidelity(1, 9, base=3)"}
-    client = create(configured, space=space, algorithm=algorithm, max_trials=25)
+    client = create(configured, space=space, algorithm=algorithm, max_trials=15)
     with client.tmp_executor("singleexecutor", n_workers=1):
-        client.workon(objective, max_trials=25, idle_timeout=30)
+        client.workon(objective, max_trials=15, idle_timeout=30)
     trials = client.fetch_trials_by_status("completed")
-    assert len(trials) == 25
+    assert len(trials) == 15
     rungs = Counter(trial.params["epochs"] for trial in trials)
     assert set(rungs) == {1, 3, 9}
     assert rungs[1] > rungs[3] >= rungs[9]
