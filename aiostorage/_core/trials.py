@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -47,7 +47,9 @@ INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
 class Trials:
     """What `Storage` does with trials; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, gateway: Gateway, experiments: Experiments, lost_after: float) -> None:
+    def __init__(
+        self, gateway: Gateway, experiments: Experiments, lost_after: float | Callable[[], float]
+    ) -> None:
         self._gateway = gateway
         self._experiments = experiments
         self._lost_after = lost_after
@@ -158,9 +160,10 @@ class Trials:
 
     @property
     def _lost(self) -> tuple[Condition, ...]:
+        seconds = self._lost_after() if callable(self._lost_after) else self._lost_after
         return (
             Compare("status", "eq", RESERVED),
-            Compare("heartbeat", "lte", StoreTime(-self._lost_after)),
+            Compare("heartbeat", "lte", StoreTime(-seconds)),
         )
 
     async def _find(self, uid: Any, condition: Condition) -> list[Trial]:
