@@ -10,7 +10,7 @@ import pytest
 if sys.version_info >= (3, 12):
     pytest.skip("Oríon 0.2.7 does not run on Python 3.12 and later", allow_module_level=True)
 
-from aiostorage import AioStorageError
+from aiostorage import ConfigurationError
 from aiostorage.orion import AioStorage, AioStorageDB
 
 from .stored_experiment import MinimalExperiment
@@ -29,10 +29,14 @@ def test_of_a_database(tmp_path: Path) -> None:
     assert (tmp_path / "with space" / "tune.db").exists()
 
 
-def test_one_that_cannot_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("file/tune.db", "file is no directory"), ("file/sub/tune.db", "file/sub does not exist")],
+)
+def test_one_that_cannot_be_made(tmp_path: Path, where: str, message: str) -> None:
     (tmp_path / "file").touch()
-    storage = AioStorage({"url": f"sqlite:///{tmp_path}/file/tune.db"})
-    with pytest.raises(AioStorageError, match="is no directory"):
+    storage = AioStorage({"url": f"sqlite:///{tmp_path}/{where}"})
+    with pytest.raises(ConfigurationError, match=message):
         storage.fetch_experiments({})
 
 
