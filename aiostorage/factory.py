@@ -218,24 +218,24 @@ class _BuiltIn:
     """An engine of this package, imported when it is asked for."""
 
     module: str
-    extra: str | None = None
-    """The extra of this package that installs its library."""
+    needs: str | None = None
+    """The package that it needs beside this one, by the name that pip knows."""
 
     def load(self) -> Callable[..., Driver]:
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
-            if self.extra is None:
+            if self.needs is None:
                 raise
             raise ConfigurationError(
-                f"{self.extra} needs {error.name}, which is not installed: "
-                f"pip install 'aiostorage[{self.extra}]'"
+                f"this engine needs {self.needs}, which is not installed (there is no module "
+                f"{error.name}): pip install {self.needs}"
             ) from error
         make: Callable[..., Driver] = module.driver_from_options
         return make
 
 
-_MONGODB: Final = _BuiltIn("aiostorage.drivers.mongodb.mongodb_options", extra="mongodb")
+_MONGODB: Final = _BuiltIn("aiostorage.drivers.mongodb.mongodb_options", needs="motor")
 
 _BUILT_IN: Final[dict[str, _BuiltIn]] = {
     "memory": _BuiltIn("aiostorage.drivers.memory"),

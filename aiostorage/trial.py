@@ -20,6 +20,7 @@ from aiostorage.values import (
     Results,
     TrialStatus,
     as_results,
+    identity_form,
     make_values,
     read_values,
     typed_params,
@@ -27,6 +28,9 @@ from aiostorage.values import (
 )
 
 __all__ = ["Param", "Result", "Trial", "TrialStatus", "as_results", "validate_status"]
+
+_ID_LENGTH: Final = 32
+"""Characters of an id, which is an md5 in hex."""
 
 _PLAIN: Final = (
     *("experiment", "worker", "parent", "exp_working_dir"),
@@ -48,7 +52,8 @@ class Trial:
         A `TrialStatus`; ValueError for any other.
     params
         `Param` objects or their dicts, in the order that the id depends on; or a mapping, possibly
-        nested, of names to values, whose Python types determine the types of the parameters.
+        nested, of names to values, whose Python types determine the types of the parameters;
+        ValueError if two of its values have one name, as in ``{"a": {"b": 1}, "a.b": 2}``.
     results
         `Result` objects or their dicts, or anything else that `as_results` accepts.
     worker : str, optional
@@ -65,11 +70,12 @@ class Trial:
         Ignored; documents that Oríon wrote have them.
     """
 
-    __slots__ = (*_PLAIN, "_params", "_results", "_status", "id_override")
+    __slots__ = (*_PLAIN, "_params", "_results", "_status", "_stored_id", "id_override")
 
     _params: list[Param]
     _results: list[Result]
     _status: str
+    _stored_id: str | None
     experiment: str | int | None
     worker: str | None
     submit_time: datetime | None
@@ -102,7 +108,7 @@ class Trial:
         self.experiment = experiment
         self._status = validate_status(status)
         if isinstance(params, Mapping):
-            self._params = list(typed_params(params))
+            self._params = typed_params(params)
         else:
             self._params = make_values(Param, params or ())
         if isinstance(results, Iterable) and not isinstance(results, Mapping):
@@ -118,6 +124,7 @@ class Trial:
         self.parent = parent
         self.exp_working_dir = exp_working_dir
         self.id_override = _id
+        self._stored_id = None
 
     # ------------------------------------------------------------------------- stored form
 
@@ -125,7 +132,9 @@ class Trial:
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """Make a trial of its stored form; keys that no trial has are ignored.
 
-        Values that are containers are not copied. ``__init__`` is not called, for speed.
+        The trial keeps the ``id`` of the stored form, whatever becomes of its values; one that is
+        no md5 is ignored. Values that are containers are not copied. ``__init__`` is not called,
+        for speed.
 
         Raises
         ------
@@ -137,6 +146,8 @@ class Trial:
         for name in _PLAIN:
             setattr(self, name, get(name))
         self.id_override = get("_id")
+        uid = get("id")
+        self._stored_id = uid if uid.__class__ is str and len(uid) == _ID_LENGTH else None
         self._status = validate_status(get("status", TrialStatus.NEW))
         self._params = read_values(Param, get("params"))
         self._results = read_values(Result, get("results"))
@@ -304,11 +315,12 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """The md5 of the params, the lie and the parent, in hex; ValueError without any of them.
+        """The id under which it is stored: an md5 of the params, the lie and the parent, in hex.
 
-        It is computed anew each time, since all of these may change.
+        It stays, whatever becomes of these. The id of a trial that does not come from a store is
+        computed anew each time. ValueError without params and experiment.
         """
-        return self.compute_trial_hash(self)
+        return self._stored_id or self.compute_trial_hash(self)
 
     @property
     def hash_name(self) -> str:
@@ -330,7 +342,10 @@ class Trial:
         ignore_lie: bool = False,
         ignore_parent: bool = False,
     ) -> str:
-        """Return the md5, in hex, of the params, the lie and the parent of `trial`.
+        """Return the md5, in hex, of the params, the lie and the parent that `trial` has now.
+
+        It goes by the values as they are stored: a list of numpy's floats and a list of Python's
+        have the same.
 
         Raises
         ------
@@ -342,7 +357,7 @@ class Trial:
             raise ValueError("a trial without params and experiment has no id")
         text = Trial.format_params(params, ignore_fidelity=ignore_fidelity)
         if not ignore_lie and (lie := trial.lie):
-            text += f"{lie.name}:{lie.value}"
+            text += f"{lie.name}:{identity_form(lie.value)}"
         if not ignore_parent and trial.parent is not None:
             text += str(trial.parent)
         return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
@@ -351,10 +366,10 @@ class Trial:
     def format_params(
         params: Iterable[Param], sep: str = ",", ignore_fidelity: bool = False
     ) -> str:
-        """Return ``name:value`` of the params with `sep` between them."""
+        """Return ``name:value`` of the params, with values as stored and `sep` between them."""
         if ignore_fidelity:
             params = [param for param in params if param.type != "fidelity"]
-        return sep.join([f"{param.name}:{param.value}" for param in params])
+        return sep.join([f"{param.name}:{identity_form(param.value)}" for param in params])
 
     def params_repr(self, sep: str = ",", ignore_fidelity: bool = False) -> str:
         """Return ``name:value`` of this trial's params with `sep` between them."""
@@ -388,12 +403,15 @@ class Trial:
         """
         if self.exp_working_dir is None:
             raise RuntimeError("a trial without exp_working_dir has no working_dir")
-        name = self.compute_trial_hash(
-            self,
-            ignore_fidelity=ignore_fidelity,
-            ignore_lie=ignore_lie,
-            ignore_parent=ignore_parent,
-        )
+        if ignore_fidelity or ignore_lie or ignore_parent:
+            name = self.compute_trial_hash(
+                self,
+                ignore_fidelity=ignore_fidelity,
+                ignore_lie=ignore_lie,
+                ignore_parent=ignore_parent,
+            )
+        else:
+            name = self.id
         return os.path.join(self.exp_working_dir, name)  # noqa: PTH118 -- a str, as Oríon's
 
     def __eq__(self, other: object) -> bool:

@@ -6,10 +6,12 @@ import copy
 import logging
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self, SupportsFloat, TypeAlias, TypeVar
 
-from aiostorage.errors import InvalidResult
+from aiostorage._core.normalise import normalise
+from aiostorage.errors import EncodingError, InvalidResult
 
 __all__ = [
     "Param",
@@ -19,6 +21,7 @@ __all__ = [
     "TrialStatus",
     "Value",
     "as_results",
+    "identity_form",
     "make_values",
     "read_values",
     "typed_params",
@@ -54,6 +57,31 @@ def validate_status(status: str) -> str:
         raise ValueError(f"unknown trial status {status!r}; allowed are: {known}") from None
 
 
+def identity_form(value: Any) -> Any:
+    """Return the value that the id of a trial is made of: as it is stored, with times as Oríon's.
+
+    Oríon has naive times in UTC. What cannot be stored is returned as it is.
+    """
+    return value if value.__class__ in _ATOMS else _with_naive_times(_as_stored(value))
+
+
+def _as_stored(value: Any) -> Any:
+    try:
+        return normalise(value)
+    except EncodingError:
+        return value
+
+
+def _with_naive_times(value: Any) -> Any:
+    if value.__class__ is datetime:
+        return value.replace(tzinfo=None)
+    if value.__class__ is list:
+        return list(map(_with_naive_times, value))
+    if value.__class__ is dict:
+        return {key: _with_naive_times(item) for key, item in value.items()}
+    return value
+
+
 class Value:
     """A value with a name and a type; equal to another one with the same three.
 
@@ -77,8 +105,11 @@ class Value:
             raise ValueError(f"unknown type {type!r} of {name!r}; allowed are: {known}")
         self.name: str = name
         self.type: str | None = type
-        not_python = value.__class__ not in _ATOMS and hasattr(value, "tolist")
-        self.value: Any = value.tolist() if not_python else value
+        if value.__class__ not in _ATOMS and hasattr(value, "tolist"):
+            # a datetime64 of nanoseconds would become an int
+            is_time = getattr(getattr(value, "dtype", None), "kind", None) == "M"
+            value = _as_stored(value) if is_time else value.tolist()
+        self.value: Any = value
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stored form; the value itself is not copied."""
@@ -183,11 +214,38 @@ def as_results(value: Results) -> list[Result]:
     return results
 
 
-def typed_params(params: Mapping[str, Any], prefix: str = "") -> Iterator[Param]:
-    """Make params of names and values, possibly nested; the values determine the types."""
+def typed_params(params: Mapping[str, Any]) -> list[Param]:
+    """Make params of names and values, possibly nested; the values determine the types.
+
+    Raises
+    ------
+    ValueError
+        Two values have one name, as in ``{"a": {"b": 1}, "a.b": 2}``, or one would replace others,
+        as ``a`` in ``{"a.b": 1, "a": 2}``.
+    """
+    made = list(_typed_params(params, ""))
+    for param in made:
+        if "." in param.name:
+            _check_names(made)
+            break
+    return made
+
+
+def _check_names(params: Iterable[Param]) -> None:
+    taken: set[str] = set()
+    for param in params:
+        if param.name in taken:
+            raise ValueError(f"two params have the name {param.name!r}, or lead into it")
+        parent = param.name
+        while parent:
+            taken.add(parent)
+            parent = parent.rpartition(".")[0]
+
+
+def _typed_params(params: Mapping[str, Any], prefix: str) -> Iterator[Param]:
     for name, value in params.items():
-        if value and isinstance(value, Mapping):
-            yield from typed_params(value, f"{prefix}{name}.")
+        if isinstance(value, Mapping) and value:
+            yield from _typed_params(value, f"{prefix}{name}.")
             continue
         param = Param(f"{prefix}{name}", "categorical", value)
         if isinstance(param.value, float):

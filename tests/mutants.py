@@ -1,13 +1,13 @@
 """Mutation testing: put small faults into the package, and see whether the tests notice.
 
-The faults stand in ``mutants.toml`` beside this file. Each one is put into a copy of its own, and
-the tests that it names run there until the first of them fails::
+The faults are listed in ``mutants.toml`` beside this file. Each one is put into its own copy of
+the project, where the tests that it names run until the first of them fails::
 
-    python tests/mutants.py                      all of them
-    python tests/mutants.py --only lock retry    those of two subjects; names will do as well
-    python tests/mutants.py --list               show them, and whether they still apply
+    python tests/mutants.py                      every fault
+    python tests/mutants.py --only lock retry    the faults of two subjects; names work, too
+    python tests/mutants.py --list               list them, and whether they still apply
 
-Before that, the same tests run without a fault, for one that fails anyway proves nothing.
+Before that, the same tests run without a fault: a test that fails anyway proves nothing.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ TABLE: Final = HERE.with_suffix(".toml")
 RUN: Final = "--run-tests"
 """First argument of this program when it is the process in which tests run."""
 
-PATIENCE: Final = 30.0
+EXTRA_TIMEOUT: Final = 30.0
 """Seconds that tests may take, beside twice the time that they take without a fault."""
 
-GRACE: Final = 5.0
-"""Seconds in which tests that took too long may end what they started."""
+SHUTDOWN_TIMEOUT: Final = 5.0
+"""Seconds that tests which took too long have to end what they started."""
 
-ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Verdict = Literal["caught", "SURVIVED", "error"]
 
@@ -111,8 +111,8 @@ class Mutant:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of a mutant."""
+class MutantResult:
+    """The verdict on a mutant."""
 
     mutant: Mutant
     verdict: Verdict
@@ -130,7 +130,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What tests in a process of their own came to.
+    """The outcome of tests that ran in a process of their own.
 
     Attributes
     ----------
@@ -182,7 +182,7 @@ def _indented(text: str) -> str:
 
 
 class Watch:
-    """A plugin of pytest that remembers what its exit code does not tell."""
+    """A plugin of pytest that notes what its exit code does not say."""
 
     def __init__(self) -> None:
         self.failed = ""
@@ -197,7 +197,7 @@ class Watch:
 
 
 def run_tests(answer: str, *arguments: str) -> int:
-    """Run pytest in this process, and write what it came to as JSON into the file `answer`."""
+    """Run pytest in this process, and write the outcome as JSON into the file `answer`."""
     import pytest
 
     watch = Watch()
@@ -223,13 +223,13 @@ class Tests:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End all that runs, and let nothing else begin."""
+        """End all tests that run, and start no others."""
         self._stopped.set()
 
     def run(
         self, root: Path, tests: Iterable[str], select: str, limit: float | None = None
     ) -> Outcome:
-        """Run tests on the copy below `root`, for so many seconds at most."""
+        """Run tests on the copy below `root`, for at most `limit` seconds."""
         if self._stopped.is_set():
             raise MutantError("stopped")
         with TemporaryDirectory(dir=self._work) as folder:
@@ -272,10 +272,10 @@ class Tests:
             if not in_time:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGINT)
-                self._ended(process.pid, GRACE, stoppable=False)
+                self._ended(process.pid, SHUTDOWN_TIMEOUT, stoppable=False)
             return in_time
         finally:
-            # it is not reaped yet, so that nobody else can have its number
+            # it is not reaped yet, so no other process can have its number
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -345,7 +345,7 @@ def copied(root: Path, to: Path) -> Path:
 
 
 def selections(mutants: Iterable[Mutant]) -> dict[tuple[str, ...], str]:
-    """Join what is selected from the same files, so that it runs only once."""
+    """Join the selections from the same files, so that each group runs only once."""
     joined: dict[tuple[str, ...], dict[str, None]] = {}
     for mutant in mutants:
         joined.setdefault(mutant.tests, {})[mutant.select] = None
@@ -358,7 +358,7 @@ def selections(mutants: Iterable[Mutant]) -> dict[tuple[str, ...], str]:
 def without_fault(
     tests: Tests, root: Path, mutants: Sequence[Mutant], jobs: int
 ) -> dict[tuple[str, ...], Outcome]:
-    """Run the tests of all mutants without a fault; return what those of each files came to."""
+    """Run the tests of all mutants without a fault; return the outcome for each set of files."""
 
     def run(files: tuple[str, ...], select: str) -> tuple[tuple[str, ...], Outcome]:
         outcome = tests.run(root, files, select)
@@ -373,13 +373,13 @@ def without_fault(
     return dict(_all_of(tests, jobs, run, list(groups), list(groups.values())))
 
 
-def judged(tests: Tests, mutant: Mutant, snapshot: Path, before: Outcome) -> Result:
+def judged(tests: Tests, mutant: Mutant, snapshot: Path, before: Outcome) -> MutantResult:
     """Put a fault into a copy of its own, and run its tests there.
 
     Parameters
     ----------
     before
-        What the tests come to without it.
+        The outcome of its tests without the fault.
     """
     start = time.monotonic()
     with TemporaryDirectory(dir=snapshot.parent) as folder:
@@ -387,7 +387,7 @@ def judged(tests: Tests, mutant: Mutant, snapshot: Path, before: Outcome) -> Res
             before.check(snapshot)
             if before.code != 0:
                 raise MutantError(f"without it, {before.failed} fails:\n{_indented(before.output)}")
-            limit = PATIENCE + 2 * before.seconds
+            limit = EXTRA_TIMEOUT + 2 * before.seconds
             root = copied(snapshot, Path(folder, "copy"))
             mutant.apply(root)
             outcome = tests.run(root, mutant.tests, mutant.select, limit)
@@ -401,7 +401,7 @@ def judged(tests: Tests, mutant: Mutant, snapshot: Path, before: Outcome) -> Res
                 reason = outcome.failed or f"{outcome.passed} tests pass"
         except MutantError as error:
             verdict, reason, hung = "error", str(error), False
-    result = Result(mutant, verdict, time.monotonic() - start, reason, hung)
+    result = MutantResult(mutant, verdict, time.monotonic() - start, reason, hung)
     print(result, flush=True)
     return result
 
@@ -409,7 +409,7 @@ def judged(tests: Tests, mutant: Mutant, snapshot: Path, before: Outcome) -> Res
 def _all_of(
     tests: Tests, jobs: int, function: Callable[..., R], *arguments: Sequence[Any]
 ) -> list[R]:
-    """Call a function with each of the arguments, so many at a time; stop all if one raises."""
+    """Call a function with each of the arguments, `jobs` at a time; stop all if one raises."""
     with ThreadPoolExecutor(jobs) as pool:
         try:
             return list(pool.map(function, *arguments))
@@ -438,8 +438,8 @@ def shown(mutants: Sequence[Mutant], root: Path) -> int:
     return wrong
 
 
-def tested(mutants: Sequence[Mutant], root: Path, jobs: int) -> list[Result]:
-    """Run the tests of all mutants; print and return what became of each."""
+def tested(mutants: Sequence[Mutant], root: Path, jobs: int) -> list[MutantResult]:
+    """Run the tests of all mutants; print and return each verdict."""
     with TemporaryDirectory(prefix="mutants-") as folder:
         work = Path(folder).resolve()
         snapshot = copied(root, work / "snapshot")
@@ -488,7 +488,7 @@ def _ignored(_number: int, _frame: object) -> None:
 
 
 def _terminated(number: int, _: object) -> None:
-    for name in ENDING:  # once is enough: a second one would come in between the clean-up
+    for name in STOP_SIGNALS:  # a second signal must not interrupt the clean-up
         signal.signal(name, _ignored)
     sys.exit(128 + number)
 
@@ -496,6 +496,6 @@ def _terminated(number: int, _: object) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == [RUN]:
         sys.exit(run_tests(*sys.argv[2:]))
-    for name in ENDING:
+    for name in STOP_SIGNALS:
         signal.signal(name, _terminated)
     sys.exit(main(sys.argv[1:]))

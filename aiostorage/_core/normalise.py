@@ -24,6 +24,13 @@ __all__ = [
 MAX_DEPTH: Final = 100
 """How many levels a document may nest; MongoDB has the same limit."""
 
+_known_keys: Final[dict[object, str]] = {}
+"""Keys that can be stored, by themselves: most documents have the same few."""
+
+_MAX_KNOWN_KEYS: Final = 4096
+_MAX_KNOWN_KEY: Final = 64
+"""How many keys are remembered, and how many characters one of them may have."""
+
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
 
@@ -178,13 +185,15 @@ def _normalise_dict(value: Mapping[Any, Any], depth_left: int) -> dict[str, Any]
     key: Any = None
     try:
         for key, item in value.items():
-            if type(key) is not str or not key.isascii():
-                key = _normalise_key(key)  # noqa: PLW2901
+            try:
+                plain = _known_keys[key]
+            except KeyError:
+                plain = _normalise_key(key)
             kind = type(item)
             if kind in _ATOMS or (kind is str and item.isascii()):
-                fresh[key] = item
+                fresh[plain] = item
             else:
-                fresh[key] = _CONVERTERS.get(kind, _convert_other)(item, depth_left)
+                fresh[plain] = _CONVERTERS.get(kind, _convert_other)(item, depth_left)
     except _NotStorable as error:
         error.steps.append(key)
         raise
@@ -228,9 +237,16 @@ def _check_str(value: str, _depth_left: int) -> str:
 
 
 def _normalise_key(key: object) -> str:
-    if isinstance(key, str):
-        return _check_str(str.__str__(key), 0)
-    raise _NotStorable(f"{type_name(key)} as the key of a dict cannot be stored; use a str")
+    if not isinstance(key, str):
+        raise _NotStorable(f"{type_name(key)} as the key of a dict cannot be stored; use a str")
+    plain = _check_str(str.__str__(key), 0)
+    if "\0" in plain:
+        raise _NotStorable(f"the key {plain!r:.60} contains a NUL; use a key without one")
+    if len(plain) <= _MAX_KNOWN_KEY:
+        if len(_known_keys) >= _MAX_KNOWN_KEYS:
+            _known_keys.clear()
+        _known_keys[plain] = plain
+    return plain
 
 
 def _convert_other(value: Any, depth_left: int) -> Any:

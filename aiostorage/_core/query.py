@@ -15,6 +15,8 @@ There are deliberate deviations:
   have any keys.
 - ``$exists`` takes a bool or a number. The server takes anything, so that "no" means yes.
 - Regular expressions are refused everywhere, also as plain values.
+- A filter has at most `MAX_CONDITIONS` conditions and `MAX_NESTING` levels: each engine has limits
+  of its own, and all of them hold that much.
 - Datetimes have microseconds; the server's have milliseconds.
 
 Documents are plain, as `aiostorage._core.normalise.normalise` returns them.
@@ -39,7 +41,7 @@ from aiostorage._core.paths import array_index, split_path
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import EVERYTHING, And, Compare, Comparison, Condition, Or, StoreTime
 
-__all__ = ["Matcher", "compile_condition", "matches", "parse"]
+__all__ = ["MAX_CONDITIONS", "MAX_NESTING", "Matcher", "compile_condition", "matches", "parse"]
 
 Matcher: TypeAlias = Callable[[Mapping[str, Any]], bool]
 """Returns whether a document meets a condition."""
@@ -55,6 +57,12 @@ _OPERATORS: Final[dict[str, Comparison]] = {
     "$lte": "lte",
     "$exists": "exists",
 }
+MAX_CONDITIONS: Final = 1000
+"""How many conditions a filter may have; each operator of a field is one, whatever it lists."""
+
+MAX_NESTING: Final = 32
+"""How many levels of ``$and`` and ``$or`` may stand in each other."""
+
 _MAX_COMPILED: Final = 64
 _SUPPORTED: Final = f"supported are equality, {', '.join(_OPERATORS)}, and $and and $or around them"
 
@@ -79,14 +87,30 @@ def parse(query: Mapping[str, Any] | None) -> Condition:
     Raises
     ------
     UnsupportedQuery
-        The filter uses anything else, or MongoDB would refuse it.
+        The filter uses anything else, is larger or deeper than `MAX_CONDITIONS` and `MAX_NESTING`
+        allow, or MongoDB would refuse it.
     EncodingError
         A value cannot be stored, so that nothing can be compared with it.
     """
-    return EVERYTHING if query is None else _parse_filter(query)
+    if query is None:
+        return EVERYTHING
+    condition = _parse_filter(query, MAX_NESTING)
+    if _size(condition) > MAX_CONDITIONS:
+        raise UnsupportedQuery(
+            f"the filter has more than {MAX_CONDITIONS} conditions; list values with $in, or ask "
+            "several times"
+        )
+    return condition
 
 
-def _parse_filter(query: Any) -> Condition:
+def _size(condition: Condition) -> int:
+    """Return the number of conditions; an empty one counts too, since an engine gets it."""
+    if isinstance(condition, Compare) or not condition.conditions:
+        return 1
+    return sum(map(_size, condition.conditions))
+
+
+def _parse_filter(query: Any, levels_left: int) -> Condition:
     if not isinstance(query, Mapping):
         raise UnsupportedQuery(f"a filter is a mapping, not {_type(query)}; {_SUPPORTED}")
     found: list[Condition] = []
@@ -94,7 +118,11 @@ def _parse_filter(query: Any) -> Condition:
         if key in ("$and", "$or"):
             if not isinstance(value, (list, tuple)) or not value:
                 raise UnsupportedQuery(f"{key} takes a list of filters that is not empty")
-            parts = tuple(map(_parse_filter, value))
+            if not levels_left:
+                raise UnsupportedQuery(
+                    f"$and and $or are nested deeper than {MAX_NESTING} levels; flatten the filter"
+                )
+            parts = tuple(_parse_filter(part, levels_left - 1) for part in value)
             found.extend(parts if key == "$and" or len(parts) == 1 else (Or(parts),))
         elif isinstance(key, str) and key.startswith("$"):
             raise UnsupportedQuery(f"the operator {key} is not supported here; {_SUPPORTED}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.experiments import Experiments
@@ -26,6 +27,9 @@ from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
 from aiostorage.trial import Trial, TrialStatus, validate_status
 from aiostorage.values import Results
+
+if TYPE_CHECKING:
+    from aiostorage._core.collection_access import CollectionAccess
 
 __all__ = ["Storage"]
 
@@ -82,6 +86,16 @@ class Storage(AsyncStorageProtocol):
     def location(self) -> str:
         """Where the data is, for people to read; without secrets."""
         return self._gateway.driver.location
+
+    @property
+    def collections(self) -> CollectionAccess:
+        """Deprecated: whole collections, which were never public. Goes away in aiostorage 0.2."""
+        from aiostorage._core.collection_access import CollectionAccess  # noqa: PLC0415  a cycle
+
+        warnings.warn(
+            "Storage.collections goes away in aiostorage 0.2", DeprecationWarning, stacklevel=2
+        )
+        return CollectionAccess(self)
 
     # --------------------------------------------------------------------------- lifetime
 

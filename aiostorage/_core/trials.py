@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 
 import anyio.lowlevel
 
+from aiostorage._core import comparison
 from aiostorage._core.documents import (
     both,
     document_of,
@@ -20,6 +23,7 @@ from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid
 from aiostorage._core.layout import PENDING, TRIALS
+from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
     And,
     Compare,
@@ -64,10 +68,41 @@ class Trials:
             document = document_of(TRIALS, trial.to_dict())
             if document["submit_time"] is None:
                 document["submit_time"] = datetime.now(UTC)
+            if trial._stored_id is not None:  # noqa: SLF001  a new record goes by the values
+                document["id"] = Trial.compute_trial_hash(trial)
             documents.append(truncated(document, self._gateway.driver.resolution))
         stored = Trial.build(documents)
-        await self._gateway.execute(Insert(TRIALS, tuple(documents)))
+        try:
+            await self._gateway.execute(Insert(TRIALS, tuple(documents)))
+        except DuplicateKeyError as error:
+            if "id" in error.fields and (other := await self._with_other_params(error, stored)):
+                raise other from error
+            raise
         return stored
+
+    async def _with_other_params(
+        self, error: DuplicateKeyError, trials: Sequence[Trial]
+    ) -> DuplicateKeyError | None:
+        """Return the error that says that other params have the same id; None if they are equal."""
+        taken = dict(zip(error.fields, error.values, strict=False))
+        same = [
+            t for t in trials if (t.experiment, t.id) == (taken.get("experiment"), taken.get("id"))
+        ]
+        try:
+            found = await self._gateway.execute(Find(TRIALS, equal(**taken), limit=1))
+        except AioStorageError:  # the other error matters more
+            return None
+        for one, other in pairwise([*Trial.build(found), *same]):
+            if not comparison.equal(_named_values(one), _named_values(other)):
+                return DuplicateKeyError(
+                    f"experiment {one.experiment!r} has other params with the same id {one.id}: "
+                    f"{_shown(one)} and {_shown(other)} are the same as text, and ids are made of "
+                    "the text; change a name or a value",
+                    collection=error.collection,
+                    fields=error.fields,
+                    values=error.values,
+                )
+        return None
 
     async def update(
         self,
@@ -182,3 +217,11 @@ async def _trials(documents: list[Document]) -> list[Trial]:
         if len(trials) % BUILT_PER_TURN == 0:
             await anyio.lowlevel.checkpoint()
     return trials
+
+
+def _named_values(trial: Trial) -> list[list[Any]]:
+    return [[param.name, param.value] for param in trial.param_list]
+
+
+def _shown(trial: Trial) -> str:
+    return reprlib.repr({param.name: param.value for param in trial.param_list})

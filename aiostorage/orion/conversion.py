@@ -110,8 +110,14 @@ def naive_utc(value: Any) -> Any:
 
 
 def trial_from_orion(trial: Any) -> Trial:
-    """Return one of Oríon's trials as a `Trial`."""
-    return Trial.from_dict(plain_document(TRIALS, trial.to_dict()))
+    """Return one of Oríon's trials as a `Trial`.
+
+    Its id is that of the values without tuples, which is what Oríon computes for the trial when it
+    has read it again.
+    """
+    document = plain_document(TRIALS, trial.to_dict())
+    document.pop("id", None)
+    return Trial.from_dict(document)
 
 
 def orion_trial_fields(trial: Trial) -> dict[str, Any]:

@@ -153,5 +153,6 @@ def _orion_required() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ConfigurationError(
-            f'Oríon is needed for this: pip install "aiostorage[orion]" ({error})'
+            "Oríon is needed for this, on Python 3.11: "
+            f'pip install "orion>=0.2.7" "setuptools<81" ({error})'
         ) from error

@@ -110,12 +110,14 @@ class BaseStorageProtocol:
     def register_trial(self, trial: Trial) -> Trial:
         """Store a new trial; return it as it was stored, with its ``_id``.
 
-        A trial without ``submit_time`` gets the present time.
+        A trial without ``submit_time`` gets the present time. The ``id`` is made of the values as
+        they are stored, and is the trial's from then on.
 
         Raises
         ------
         DuplicateKeyError
-            The experiment has a trial with these params.
+            The experiment has a trial with these params, or with params whose text is the same,
+            such as ``"1"`` instead of 1; the message says which.
         """
         raise NotImplementedError
 

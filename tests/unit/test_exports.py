@@ -153,3 +153,12 @@ def test_the_plugin_is_light() -> None:
 def test_no_law_hides_another(contract: type) -> None:
     names = [n for base in contract.__mro__ for n in vars(base) if n.startswith("test_")]
     assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.anyio
+async def test_whole_collections_are_there_for_one_more_version() -> None:
+    async with aiostorage.open_storage("memory://") as storage:
+        await storage.create_benchmark({"name": "b"})
+        with pytest.warns(DeprecationWarning, match="goes away in aiostorage 0.2"):
+            collections = storage.collections
+        assert [found["name"] for found in await collections.find("benchmarks", {})] == ["b"]

@@ -280,3 +280,17 @@ def test_numpy_is_not_imported() -> None:
         "sys.exit('numpy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_nul_in_a_key_is_refused_each_time() -> None:
+    for _ in range(2):
+        assert "contains a NUL" in str(refusal({"a": {"b\0c": 1}}))
+
+
+def test_any_number_of_keys_is_checked() -> None:
+    for number in range(5000):
+        key = f"{number}é"
+        assert normalise({key: 1}) == {key: 1}
+    long = "k" * 1000
+    assert normalise({long: 1}) == {long: 1}
+    assert "lone surrogate" in str(refusal({"\ud800": 1}))

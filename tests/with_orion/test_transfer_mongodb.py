@@ -364,7 +364,7 @@ def test_status_of_a_database_of_orions(source: str) -> None:
         ["first", "2"],
         ["second", "1"],
     ]
-    assert "\theld by an unknown owner (last heard of " in rows[2]
+    assert "\theld by an unknown owner (last heartbeat " in rows[2]
     assert rows[0].endswith("\tfree")
     found = json.loads(call("status", source, "--json").stdout)["experiments"]
     assert [one["lock"]["locked"] for one in found] == [False, False, True]

@@ -60,6 +60,9 @@ _OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _MAX_PARAMETERS: Final = 16
 """More values than this are passed as one JSON array, so that the statement stays the same."""
 
+_MAX_JOINED: Final = 100
+"""More conditions than this are joined in groups: SQLite limits the depth of an expression."""
+
 
 @lru_cache(maxsize=64)  # one transaction has one time, which goes into many columns
 def to_text(value: datetime) -> str:
@@ -283,14 +286,17 @@ class Table:
     def _joined(
         self, word: str, conditions: tuple[Condition, ...], empty: str, now: datetime, kept: Kept
     ) -> Sql:
-        texts: list[str] = []
-        params: list[Any] = []
-        for condition in conditions:
-            text, values = self.where(condition, now, kept)
-            texts.append(text)
-            params += values
+        parts = [self.where(condition, now, kept) for condition in conditions]
+        if any(condition.__class__ is not Compare for condition in conditions):
+            # what is read before a parenthesis stays on the parser's stack, which holds a hundred
+            parts.sort(key=lambda part: len(part[0]), reverse=True)
+        texts = [text for text, _ in parts]
+        params = [value for _, values in parts for value in values]
         if not texts:
             return empty, params
+        while len(texts) > _MAX_JOINED:
+            groups = range(0, len(texts), _MAX_JOINED)
+            texts = [f"({word.join(texts[i : i + _MAX_JOINED])})" for i in groups]
         joined = word.join(texts)
         return (joined if word == " AND " else f"({joined})"), params
 
@@ -333,8 +339,8 @@ class Table:
 
     def _among(self, column: str, kind: str, values: tuple[Any, ...], now: datetime) -> Sql:
         bound = [b for v in values if (b := self._bind(kind, v, now)) is not None]
-        if len(bound) > _MAX_PARAMETERS and kind != "bytes":
-            text, params = f"{column} IN (SELECT value FROM json_each(?))", [json.dumps(bound)]
+        if len(bound) > _MAX_PARAMETERS:
+            text, params = _in_array(column, kind, bound)
         else:
             text, params = f"{column} IN ({', '.join('?' * len(bound))})", bound
         return (f"({column} IS NULL OR {text})" if None in values else text), params
@@ -366,3 +372,28 @@ class Table:
                 value = _moment(value, now)
             return to_text(value) if isinstance(value, datetime) else None
         return value if isinstance(value, bytes) else None
+
+
+def _in_array(column: str, kind: str, values: list[Any]) -> Sql:
+    """Compile an ``IN`` whose values are one JSON array, which carries each of them unchanged."""
+    if kind == "bytes":
+        there = f"{column} IS NOT NULL AND hex({column})"  # hex(NULL) is an empty text
+        texts = [one.hex().upper() for one in values]
+        return f"({there} IN (SELECT value FROM json_each(?)))", [json.dumps(texts)]
+    # no key is a float: one that is whole equals an int, and no key equals any other
+    values = [
+        int(one) if one.__class__ is float else one
+        for one in values
+        if one.__class__ is not float or (-(2.0**63) <= one < 2.0**63 and one.is_integer())
+    ]
+    value = "value"
+    if any(one.__class__ is str and "\0" in one for one in values):
+        # json_each ends a text at its first NUL
+        values = [_without_nul(one) if one.__class__ is str else one for one in values]
+        with_nul = "replace(replace(value, char(1, 3), char(0)), char(1, 2), char(1))"
+        value = f"iif(type = 'text', {with_nul}, value)"
+    return f"{column} IN (SELECT {value} FROM json_each(?))", [json.dumps(values)]
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\1", "\1\2").replace("\0", "\1\3")

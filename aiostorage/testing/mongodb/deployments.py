@@ -103,7 +103,7 @@ class Deployments:
             The given one does not answer, or one does not start.
         """
         if find_spec("pymongo") is None:
-            raise MongodMissing("no client of MongoDB: pip install 'aiostorage[mongodb]'")
+            raise MongodMissing("no client of MongoDB: pip install motor")
         if self._given and kind in ("any", self._kind_of(self._given)):
             return GivenDeployment(self._given)
         if kind == "any":
