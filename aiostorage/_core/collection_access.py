@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from aiostorage._core.documents import both, document_of, query_of, update_of
@@ -26,6 +27,7 @@ class CollectionAccess:
 
     def __init__(self, storage: Storage) -> None:
         self._gateway = storage._gateway  # noqa: SLF001  an adapter of this package
+        self._lock_records = storage._lock_records  # noqa: SLF001  as above
 
     async def insert(self, collection: str, documents: Sequence[dict[str, Any]]) -> int:
         """Insert documents, all or none; return how many. Each gets its ``_id``."""
@@ -75,3 +77,17 @@ class CollectionAccess:
     async def delete(self, collection: str, query: Mapping[str, Any] | None) -> int:
         """Delete the documents that match; return how many did."""
         return await self._gateway.execute(Delete(collection, query_of(query)[0]))
+
+    async def write_lock(
+        self,
+        uid: Any,
+        configuration: Mapping[str, Any],
+        locked: int = 0,
+        state: Any = None,
+        heartbeat: datetime | None = None,
+    ) -> int:
+        """Write the lock record of an experiment, over the one that it may have; return 1.
+
+        The state of an existing record stays unless a new one is given.
+        """
+        return await self._lock_records.replace(uid, configuration, locked, state, heartbeat)

@@ -14,6 +14,7 @@ from aiostorage._core.layout import ALGO
 from aiostorage._core.normalise import to_utc
 from aiostorage._core.state import StateCodec
 from aiostorage.algorithm import LockedAlgorithmState
+from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import Delete, Document, Find, Insert, StoreTime, Update
 
 __all__ = ["LockRecords", "unlocked"]
@@ -73,6 +74,26 @@ class LockRecords:
     ) -> int:
         document = await self.document(uid, configuration, locked, state, heartbeat)
         await self._gateway.execute(Insert(ALGO, (document,)))
+        return 1
+
+    async def replace(
+        self,
+        uid: Any,
+        configuration: Mapping[str, Any],
+        locked: int = 0,
+        state: Any = None,
+        heartbeat: datetime | None = None,
+    ) -> int:
+        """Write the record, over the one that is there; its state stays unless one is given."""
+        document = await self.document(uid, configuration, locked, state, heartbeat)
+        kept = {"_id", "experiment", "state"} if state is None else {"_id", "experiment"}
+        changes = {name: value for name, value in document.items() if name not in kept}
+        update = Update(ALGO, equal(experiment=uid), changes)
+        if not await self._gateway.execute(update):
+            try:
+                await self._gateway.execute(Insert(ALGO, (document,)))
+            except DuplicateKeyError:  # another worker has inserted one meanwhile
+                await self._gateway.execute(update)
         return 1
 
     async def info(self, experiment: Any, uid: Any) -> LockedAlgorithmState | None:

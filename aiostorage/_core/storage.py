@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
@@ -47,7 +47,8 @@ class Storage(AsyncStorageProtocol):
     retry
         How often and how long to try what fails in a way that may pass.
     lost_after
-        Seconds without a heartbeat after which a reserved trial counts as lost.
+        Seconds without a heartbeat after which a reserved trial counts as lost; or a function that
+        returns them, which each call that needs them calls anew.
     lock_lease
         Seconds after which the algorithm lock of a dead holder is free.
     state_codec
@@ -61,11 +62,13 @@ class Storage(AsyncStorageProtocol):
         driver: Driver,
         *,
         retry: RetryPolicy | None = None,
-        lost_after: float = 120.0,
+        lost_after: float | Callable[[], float] = 120.0,
         lock_lease: float = 60.0,
         state_codec: str = "msgpack",
     ) -> None:
-        self._lost_after = _seconds("lost_after", lost_after)
+        self._lost_after = (
+            lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
+        )
         self._gateway = Gateway(driver, RetryPolicy() if retry is None else retry)
         lease = _seconds("lock_lease", lock_lease)
         self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
@@ -286,7 +289,10 @@ class Storage(AsyncStorageProtocol):
     def reserved_trial(
         self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
     ) -> AbstractAsyncContextManager[Trial | None]:
-        every = self._lost_after / 5 if heartbeat is None else _seconds("heartbeat", heartbeat)
+        if heartbeat is None:
+            lost_after = self._lost_after() if callable(self._lost_after) else self._lost_after
+            heartbeat = lost_after / 5
+        every = _seconds("heartbeat", heartbeat)
         return reserved_trial(
             self._reservations, experiment, every, self._gateway.policy.total, wait
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
@@ -51,7 +51,9 @@ INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
 class Trials:
     """What `Storage` does with trials; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, gateway: Gateway, experiments: Experiments, lost_after: float) -> None:
+    def __init__(
+        self, gateway: Gateway, experiments: Experiments, lost_after: float | Callable[[], float]
+    ) -> None:
         self._gateway = gateway
         self._experiments = experiments
         self._lost_after = lost_after
@@ -193,9 +195,10 @@ class Trials:
 
     @property
     def _lost(self) -> tuple[Condition, ...]:
+        seconds = self._lost_after() if callable(self._lost_after) else self._lost_after
         return (
             Compare("status", "eq", RESERVED),
-            Compare("heartbeat", "lte", StoreTime(-self._lost_after)),
+            Compare("heartbeat", "lte", StoreTime(-seconds)),
         )
 
     async def _find(self, uid: Any, condition: Condition) -> list[Trial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +56,6 @@ def storage_options(
     if name is not None and _needs_database_name(url):
         given["database"] = name
     return {
-        "lost_after": float(LOST_AFTER_HEARTBEATS * orion.core.config.worker.heartbeat),
         "state_codec": "pickle",
         **given,
         **options,
@@ -63,12 +63,25 @@ def storage_options(
     }
 
 
+def lost_after() -> float:
+    """Return the seconds after which Oríon's own storage takes a trial as lost, at this moment."""
+    return float(LOST_AFTER_HEARTBEATS * orion.core.config.worker.heartbeat)
+
+
 def shared_storage(options: Mapping[str, Any]) -> SyncStorage:
-    """Return this process's storage with these options; make it if there is none."""
+    """Return this process's storage with these options; make it if there is none.
+
+    The directory of a SQLite file is made with it, as Oríon's PickledDB makes that of its file.
+    """
     key = Path.cwd(), repr(sorted(options.items()))  # a path may be relative
     storage = _shared.get(key)
     if storage is None:
-        made = SyncStorage(setup_storage(options), in_running_loop=True)
+        made = SyncStorage(
+            setup_storage({"lost_after": lost_after, **options}), in_running_loop=True
+        )
+        if str(options["url"]).partition(":")[0].lower() == "sqlite":
+            with suppress(OSError):  # opening the file says what is wrong
+                Path(made.location).parent.mkdir(parents=True, exist_ok=True)
         storage = _shared.setdefault(key, made)  # another thread may have been faster
     return storage
 

@@ -5,27 +5,95 @@ Nothing here reads or writes a store, and nothing imports Oríon.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
+from aiostorage._core.layout import LAYOUT, TRIALS
 from aiostorage.trial import Trial
 
-__all__ = ["naive_utc", "orion_trial_fields", "trial_from_orion", "without_tuples"]
+__all__ = [
+    "as_time",
+    "naive_utc",
+    "orion_trial_fields",
+    "plain",
+    "plain_document",
+    "trial_from_orion",
+]
 
 _ATOMS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 """Types whose values are the same on both sides; most values are of these."""
 
+_TIMES: Final[dict[str, frozenset[str]]] = {
+    collection.name: frozenset(field.name for field in collection.fields if field.kind == "time")
+    for collection in LAYOUT.collections
+}
+"""The fields of each collection that contain times."""
 
-def without_tuples(value: Any) -> Any:
-    """Return a copy with lists in place of tuples, as Oríon's own MongoDB storage makes them."""
+
+def plain(value: Any) -> Any:
+    """Return a copy with lists in place of tuples and text in place of paths.
+
+    Oríon's own MongoDB storage makes lists of tuples too.
+    """
     if value.__class__ in _ATOMS:  # the fast path: Oríon fetches all trials again and again
         return value
     if isinstance(value, Mapping):
-        return {key: without_tuples(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_tuples(item) for item in value]
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
     return value
+
+
+def plain_document(collection: str, document: Any) -> Any:
+    """Return a copy as `plain` does, with datetimes in place of ISO strings in fields of times.
+
+    Parameters
+    ----------
+    collection
+        The collection whose fields these are; a collection that is not in the layout has none.
+    document
+        A document, changes or a query: operators and lists may stand in place of a time.
+    """
+    return _with_times(plain(document), _TIMES.get(collection, frozenset()))
+
+
+def as_time(value: Any) -> Any:
+    """Return the datetime that an ISO string or a date means; other values as they are."""
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            return value  # the storage refuses it, with the name of the field
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time())  # as YAML reads a day
+    return value
+
+
+def _with_times(value: Any, names: frozenset[str]) -> Any:
+    if not names or not isinstance(value, dict):
+        return value
+    made = {}
+    for name, item in value.items():
+        if name in names:
+            made[name] = _times(item)
+        elif name in ("$and", "$or") and isinstance(item, list):
+            made[name] = [_with_times(part, names) for part in item]
+        else:
+            made[name] = item
+    return made
+
+
+def _times(value: Any) -> Any:
+    """Return the times in the condition on a field, or its new value, as datetimes."""
+    if isinstance(value, dict):
+        return {operator: _times(item) for operator, item in value.items()}
+    if isinstance(value, list):
+        return [as_time(item) for item in value]
+    return as_time(value)
 
 
 def naive_utc(value: Any) -> Any:
@@ -47,7 +115,7 @@ def trial_from_orion(trial: Any) -> Trial:
     Its id is that of the values without tuples, which is what Oríon computes for the trial when it
     has read it again.
     """
-    document = without_tuples(trial.to_dict())
+    document = plain_document(TRIALS, trial.to_dict())
     document.pop("id", None)
     return Trial.from_dict(document)
 

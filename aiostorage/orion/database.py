@@ -15,7 +15,7 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.projection import check_selection, select
 from aiostorage.errors import AioStorageError
 from aiostorage.orion.configuration import shared_storage, storage_options
-from aiostorage.orion.conversion import naive_utc, without_tuples
+from aiostorage.orion.conversion import naive_utc, plain_document
 from aiostorage.orion.error_translation import orion_errors
 from aiostorage.sync.collection_calls import call_collections
 
@@ -126,36 +126,39 @@ class AioStorageDB(OrionDatabase):
         """
         if query is None:
             given = data if isinstance(data, list | tuple) else [data]
-            documents = without_tuples(given)
+            documents = [plain_document(collection_name, document) for document in given]
             count = self._call(CollectionAccess.insert, collection_name, documents)
             for document, stored in zip(given, documents, strict=True):
                 document["_id"] = stored["_id"]
             return count
-        return self._call(
-            CollectionAccess.update, collection_name, without_tuples(query), without_tuples(data)
-        )
+        query, data = plain_document(collection_name, query), plain_document(collection_name, data)
+        return self._call(CollectionAccess.update, collection_name, query, data)
 
     def read(self, collection_name: str, query: Any = None, selection: Any = None) -> Any:
         """Return the documents that match."""
-        found = self._call(CollectionAccess.find, collection_name, without_tuples(query), selection)
+        query = plain_document(collection_name, query)
+        found = self._call(CollectionAccess.find, collection_name, query, selection)
         return naive_utc(found)
 
     def read_and_write(
         self, collection_name: str, query: Any, data: Any, selection: Any = None
     ) -> Any:
         """Set `data` in the first document that matches, and return that; None if none matches."""
-        taken = self._call(
-            CollectionAccess.take, collection_name, without_tuples(query), without_tuples(data)
-        )
+        query, data = plain_document(collection_name, query), plain_document(collection_name, data)
+        taken = self._call(CollectionAccess.take, collection_name, query, data)
         return None if taken is None else select(naive_utc(taken), check_selection(selection))
 
     def count(self, collection_name: str, query: Any = None) -> int:
         """Return the number of documents that match."""
-        return self._call(CollectionAccess.count, collection_name, without_tuples(query))
+        return self._call(
+            CollectionAccess.count, collection_name, plain_document(collection_name, query)
+        )
 
     def remove(self, collection_name: str, query: Any) -> int:
         """Delete the documents that match; return their number."""
-        return self._call(CollectionAccess.delete, collection_name, without_tuples(query))
+        return self._call(
+            CollectionAccess.delete, collection_name, plain_document(collection_name, query)
+        )
 
     def _call(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Call a method of `CollectionAccess`; raise Oríon's exceptions."""

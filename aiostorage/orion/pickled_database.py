@@ -16,7 +16,7 @@ from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.state import PickleCodec
 from aiostorage.errors import BackendError, ConfigurationError, NotADatabaseError
 from aiostorage.operations import Document
-from aiostorage.orion.conversion import naive_utc, without_tuples
+from aiostorage.orion.conversion import naive_utc, plain_document
 
 __all__ = [
     "COLLECTIONS",
@@ -67,7 +67,10 @@ def read_pickled_database(path: Path) -> Documents:
         raise NotADatabaseError(
             f"{path} is not a PickledDB of Oríon: it holds a {type(database).__name__}"
         )
-    return {name: without_tuples(database.read(name)) for name in COLLECTIONS}
+    return {
+        name: [plain_document(name, document) for document in database.read(name)]
+        for name in COLLECTIONS
+    }
 
 
 def decode_state(state: Any) -> Any:

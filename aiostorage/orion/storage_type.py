@@ -26,18 +26,27 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import orion.storage.base as orion_base
 from orion.core.worker.trial import Trial as OrionTrial
+from orion.core.worker.trial import validate_status
 
-from aiostorage.algorithm import LockedAlgorithmState
+from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.layout import BENCHMARKS, EXPERIMENTS, TRIALS
+from aiostorage._core.state import state_codec
 from aiostorage.errors import DuplicateKeyError
+from aiostorage.orion.algorithm_lock import hold_algorithm_lock
 from aiostorage.orion.configuration import shared_storage, storage_options
 from aiostorage.orion.conversion import (
+    as_time,
     naive_utc,
     orion_trial_fields,
+    plain,
+    plain_document,
     trial_from_orion,
-    without_tuples,
 )
 from aiostorage.orion.database import AioStorageDB
 from aiostorage.orion.error_translation import orion_errors
+from aiostorage.orion.experiment_ids import never_stored
+from aiostorage.orion.lock_state import OrionLockState
+from aiostorage.sync.collection_calls import call_collections
 from aiostorage.trial import Trial
 
 __all__ = ["AioStorage"]
@@ -62,8 +71,9 @@ class AioStorage(OrionStorageProtocol):
     which the first call opens.
 
     The signatures of the methods are Oríon's. Each method passes its call on to the method of the
-    same name of `SyncStorage`, with tuples as lists and with Oríon's trials as ours, and returns
-    the result in Oríon's types.
+    same name of `SyncStorage`, with tuples as lists, paths as text, ISO strings as times and with
+    Oríon's trials as ours, and returns the result in Oríon's types. An experiment that was never
+    stored, whose id is None, has nothing: nothing is found, changed or deleted.
 
     Parameters
     ----------
@@ -118,42 +128,42 @@ class AioStorage(OrionStorageProtocol):
         algo_heartbeat: datetime | None = None,
     ) -> None:
         """Insert a new experiment, and put its ``_id`` into `config`."""
-        plain = without_tuples(config)
-        self._call(self._storage.create_experiment, plain, algo_locked, algo_state, algo_heartbeat)
-        config["_id"] = plain["_id"]
+        stored, beat = plain_document(EXPERIMENTS, config), as_time(algo_heartbeat)
+        self._call(self._storage.create_experiment, stored, algo_locked, algo_state, beat)
+        config["_id"] = stored["_id"]
 
     def delete_experiment(self, experiment: Any = None, uid: Any = None) -> int:
         """Delete an experiment with its trials and its lock; return the number of experiments."""
-        return self._call(self._storage.delete_experiment, experiment, uid)
+        return self._about(experiment, uid, 0, self._storage.delete_experiment, experiment, uid)
 
     def update_experiment(
         self, experiment: Any = None, uid: Any = None, where: Any = None, **kwargs: Any
     ) -> bool:
         """Set fields of an experiment; return whether there is such an experiment."""
-        where, changes = without_tuples(where), without_tuples(kwargs)
-        return self._call(self._storage.update_experiment, experiment, uid, where, **changes)
+        where, changes = plain(where), plain(kwargs)
+        update = self._storage.update_experiment
+        return self._about(experiment, uid, False, update, experiment, uid, where, **changes)
 
     def fetch_experiments(self, query: Any, selection: Any = None) -> list[dict[str, Any]]:
         """Return the configs of the experiments that match."""
-        query = without_tuples(query)
-        return self._fetch(self._storage.fetch_experiments, query, selection)
+        return self._fetch(self._storage.fetch_experiments, plain(query), selection)
 
     # --------------------------------------------------------------------------- benchmarks
 
     def create_benchmark(self, config: dict[str, Any]) -> int:
         """Insert a benchmark, and put its ``_id`` into `config`."""
-        plain = without_tuples(config)
-        created = self._call(self._storage.create_benchmark, plain)
-        config["_id"] = plain["_id"]
+        stored = plain_document(BENCHMARKS, config)
+        created = self._call(self._storage.create_benchmark, stored)
+        config["_id"] = stored["_id"]
         return created
 
     def fetch_benchmark(self, query: Any, selection: Any = None) -> list[dict[str, Any]]:
         """Return the benchmarks that match."""
-        return self._fetch(self._storage.fetch_benchmark, without_tuples(query), selection)
+        return self._fetch(self._storage.fetch_benchmark, plain(query), selection)
 
     def delete_benchmark(self, query: Any) -> int:
         """Delete the benchmarks that match; return their number."""
-        return self._call(self._storage.delete_benchmark, without_tuples(query))
+        return self._call(self._storage.delete_benchmark, plain(query))
 
     # ------------------------------------------------------------------------------- trials
 
@@ -165,23 +175,28 @@ class AioStorage(OrionStorageProtocol):
 
     def reserve_trial(self, experiment: Any) -> Any:
         """Reserve the oldest pending trial for this caller alone; return None if there is none."""
-        return _to_orion(self._call(self._storage.reserve_trial, experiment))
+        reserve = self._storage.reserve_trial
+        return _to_orion(self._about(experiment, None, None, reserve, experiment))
 
     def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
         """Return the trials that match: none, as in Oríon's own storage, without an experiment."""
-        where = without_tuples(where)
-        return _to_orion(self._call(self._storage.fetch_trials, experiment, uid, where) or [])
+        where, fetch = plain_document(TRIALS, where), self._storage.fetch_trials
+        return _to_orion(self._about(experiment, uid, None, fetch, experiment, uid, where) or [])
 
     def get_trial(self, trial: Any = None, uid: Any = None, experiment_uid: Any = None) -> Any:
         """Return one trial as it is stored, None if there is none."""
-        return _to_orion(self._call(self._storage.get_trial, trial, uid, experiment_uid))
+        uid, experiment_uid = orion_base.get_trial_uid_and_exp(trial, uid, experiment_uid)
+        if experiment_uid is None:  # that of a trial that was never stored
+            return None
+        return _to_orion(self._call(self._storage.get_trial, None, uid, experiment_uid))
 
     def update_trials(
         self, experiment: Any = None, uid: Any = None, where: Any = None, **kwargs: Any
     ) -> int:
         """Set fields of the trials that match; return their number."""
-        where, changes = without_tuples(where), without_tuples(kwargs)
-        return self._call(self._storage.update_trials, experiment, uid, where, **changes)
+        where, changes = plain_document(TRIALS, where), plain_document(TRIALS, kwargs)
+        update = self._storage.update_trials
+        return self._about(experiment, uid, 0, update, experiment, uid, where, **changes)
 
     def update_trial(
         self,
@@ -192,36 +207,46 @@ class AioStorage(OrionStorageProtocol):
         **kwargs: Any,
     ) -> int:
         """Set fields of one trial; return the number of trials that match."""
-        where, changes = without_tuples(where), without_tuples(kwargs)
-        return self._call(self._storage.update_trial, trial, uid, experiment_uid, where, **changes)
+        uid, experiment_uid = orion_base.get_trial_uid_and_exp(trial, uid, experiment_uid)
+        if experiment_uid is None:
+            return 0
+        where, changes = plain_document(TRIALS, where), plain_document(TRIALS, kwargs)
+        return self._call(self._storage.update_trial, None, uid, experiment_uid, where, **changes)
 
     def delete_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> int:
         """Delete the trials that match; return their number."""
-        return self._call(self._storage.delete_trials, experiment, uid, without_tuples(where))
+        where, delete = plain_document(TRIALS, where), self._storage.delete_trials
+        return self._about(experiment, uid, 0, delete, experiment, uid, where)
 
     def fetch_lost_trials(self, experiment: Any) -> Any:
         """Return the reserved trials whose last heartbeat is five of Oríon's intervals old."""
-        return _to_orion(self._call(self._storage.fetch_lost_trials, experiment))
+        fetch = self._storage.fetch_lost_trials
+        return _to_orion(self._about(experiment, None, [], fetch, experiment))
 
     def fetch_pending_trials(self, experiment: Any) -> Any:
         """Return the new, suspended and interrupted trials."""
-        return _to_orion(self._call(self._storage.fetch_pending_trials, experiment))
+        fetch = self._storage.fetch_pending_trials
+        return _to_orion(self._about(experiment, None, [], fetch, experiment))
 
     def fetch_noncompleted_trials(self, experiment: Any) -> Any:
         """Return the trials that are not completed."""
-        return _to_orion(self._call(self._storage.fetch_noncompleted_trials, experiment))
+        fetch = self._storage.fetch_noncompleted_trials
+        return _to_orion(self._about(experiment, None, [], fetch, experiment))
 
     def fetch_trials_by_status(self, experiment: Any, status: str) -> Any:
-        """Return the trials with this status."""
-        return _to_orion(self._call(self._storage.fetch_trials_by_status, experiment, status))
+        """Return the trials with this status: none if there is no such status."""
+        if status not in OrionTrial.allowed_stati:
+            return []
+        fetch = self._storage.fetch_trials_by_status
+        return _to_orion(self._about(experiment, None, [], fetch, experiment, status))
 
     def count_completed_trials(self, experiment: Any) -> int:
         """Return the number of completed trials."""
-        return self._call(self._storage.count_completed_trials, experiment)
+        return self._about(experiment, None, 0, self._storage.count_completed_trials, experiment)
 
     def count_broken_trials(self, experiment: Any) -> int:
         """Return the number of broken trials."""
-        return self._call(self._storage.count_broken_trials, experiment)
+        return self._about(experiment, None, 0, self._storage.count_broken_trials, experiment)
 
     def retrieve_result(self, trial: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         """Return the trial unchanged: Oríon has put the results into it."""
@@ -234,8 +259,16 @@ class AioStorage(OrionStorageProtocol):
     def set_trial_status(
         self, trial: Any, status: str, heartbeat: datetime | None = None, was: str | None = None
     ) -> None:
-        """Set the status of a trial that has the status `was`."""
-        ours = trial_from_orion(trial)
+        """Set the status of a trial that has the status `was`.
+
+        Raises
+        ------
+        ValueError
+            There is no such status; in Oríon's words.
+        """
+        validate_status(status)
+        validate_status(was)
+        ours, heartbeat = trial_from_orion(trial), as_time(heartbeat)
         if not isinstance(heartbeat, datetime):  # `ExperimentClient.reserve` passes its interval
             heartbeat = None
         self._call(self._storage.set_trial_status, ours, status, heartbeat, was)
@@ -249,7 +282,7 @@ class AioStorage(OrionStorageProtocol):
 
     def initialize_algorithm_lock(self, experiment_id: Any, algorithm_config: Any) -> int:
         """Insert the lock record of an experiment unless it has one; return the number inserted."""
-        config = without_tuples(algorithm_config)
+        config = plain(algorithm_config)
         try:
             return self._storage.initialize_algorithm_lock(experiment_id, config)
         except DuplicateKeyError:  # `orion db upgrade` calls this every time
@@ -263,47 +296,58 @@ class AioStorage(OrionStorageProtocol):
         state: Any = None,
         heartbeat: datetime | None = None,
     ) -> int:
-        """Insert the lock record of an experiment with the given content."""
-        config = without_tuples(algorithm_config)
-        return self._call(
-            self._storage.write_algorithm_lock, experiment_id, config, locked, state, heartbeat
-        )
+        """Write the lock record of an experiment, over the one that it may have; return 1.
+
+        The state of an existing record stays unless a new one is given.
+        """
+        content = (experiment_id, plain(algorithm_config), locked, state, as_time(heartbeat))
+        with orion_errors():
+            return call_collections(self._storage, CollectionAccess.write_lock, *content)
 
     def release_algorithm_lock(
         self, experiment: Any = None, uid: Any = None, new_state: Any = None
     ) -> int:
         """Release the lock, whichever worker holds it; return 1 if it was locked, else 0."""
-        return self._call(self._storage.release_algorithm_lock, experiment, uid, new_state)
+        release = self._storage.release_algorithm_lock
+        return self._about(experiment, uid, 0, release, experiment, uid, new_state)
 
     def get_algorithm_lock_info(
         self, experiment: Any = None, uid: Any = None
-    ) -> LockedAlgorithmState | None:
+    ) -> OrionLockState | None:
         """Return the lock record without acquiring the lock."""
-        return self._call(self._storage.get_algorithm_lock_info, experiment, uid)
+        info = self._storage.get_algorithm_lock_info
+        found = self._about(experiment, uid, None, info, experiment, uid)
+        return None if found is None else OrionLockState(found)
 
     def delete_algorithm_lock(self, experiment: Any = None, uid: Any = None) -> int:
         """Delete the lock record; return the number of records deleted."""
-        return self._call(self._storage.delete_algorithm_lock, experiment, uid)
+        delete = self._storage.delete_algorithm_lock
+        return self._about(experiment, uid, 0, delete, experiment, uid)
 
     @contextmanager
     def acquire_algorithm_lock(
-        self, experiment: Any, timeout: float = 600, retry_interval: float = 1
-    ) -> Iterator[LockedAlgorithmState]:
-        """Hold the experiment's algorithm alone, and save its state afterwards."""
-        manager = self._storage.acquire_algorithm_lock(experiment, timeout, retry_interval)
-        with orion_errors():
-            state = manager.__enter__()
-        try:
+        self,
+        experiment: Any = None,
+        timeout: float = 600,
+        retry_interval: float = 1,
+        *,
+        uid: Any = None,
+    ) -> Iterator[OrionLockState]:
+        """Hold the experiment's algorithm alone, and save its state afterwards.
+
+        A block whose lock was released from outside ends as it would have ended, if it has no new
+        state to save.
+
+        Raises
+        ------
+        LockAcquisitionTimeout
+            Others held the lock all the time, or there was no lock; or the lock was lost and with
+            it a new state.
+        """
+        encode = state_codec(self._options["state_codec"]).encode
+        claim = (self._storage, experiment, uid, timeout, retry_interval)
+        with hold_algorithm_lock(*claim, encode=encode) as state:
             yield state
-        except BaseException as error:
-            # An error of the caller's block is the caller's own, and is raised as it is.
-            with orion_errors():
-                suppressed = manager.__exit__(type(error), error, error.__traceback__)
-            if not suppressed:
-                raise
-        else:
-            with orion_errors():
-                manager.__exit__(None, None, None)
 
     # ------------------------------------------------------------------------------- calls
 
@@ -312,6 +356,19 @@ class AioStorage(OrionStorageProtocol):
         """Call a method of the storage; raise Oríon's exceptions."""
         with orion_errors():
             return method(*args, **kwargs)
+
+    @staticmethod
+    def _about(
+        experiment: Any,
+        uid: Any,
+        nothing: T,
+        method: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call a method about an experiment; return `nothing` if it was never stored."""
+        with orion_errors():
+            return nothing if never_stored(experiment, uid) else method(*args, **kwargs)
 
     @classmethod
     def _fetch(

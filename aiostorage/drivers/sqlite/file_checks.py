@@ -55,7 +55,7 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
     """
     try:
         parent = path.parent.resolve(strict=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(
             f"the directory {path.parent} does not exist; create it first"
         ) from None

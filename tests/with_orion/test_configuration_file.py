@@ -1,0 +1,67 @@
+"""Oríon's own configuration file, which each of its commands reads before it does anything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 12):
+    pytest.skip("Oríon 0.2.7 does not run on Python 3.12 and later", allow_module_level=True)
+
+from orion.client import build_experiment
+
+RUN = "from orion.core.cli import main; main()"
+
+DEADLINE = 100.0
+"""Seconds that a command may take."""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's `orion_config.yaml`, which is not there yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = tmp_path / "config" / "orion.core"
+    folder.mkdir(parents=True)
+    return folder / "orion_config.yaml"
+
+
+def orion(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Oríon's command in an interpreter of its own: it reads the file when it is imported."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RUN, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+        env=dict(os.environ),
+    )
+
+
+def test_the_form_that_works(file: Path, url: str) -> None:
+    configured = {"type": "aiostorage", "database": {"url": url}}
+    build_experiment("tune", space={"x": "uniform(0, 1)"}, storage=configured).close()
+    file.write_text(
+        f"storage:\n  type: aiostorage\n  database:\n    type: aiostoragedb\n    host: {url}\n"
+    )
+    version = orion("--version")
+    assert (version.returncode, version.stdout.strip()) == (0, "orion 0.2.7")
+    listed = orion("list")
+    assert listed.returncode == 0, listed.stderr
+    assert "tune-v1" in listed.stdout
+    test = orion("db", "test")
+    assert test.returncode == 0, test.stderr
+    assert "Failure" not in test.stdout
+
+
+def test_the_form_that_ends_every_command(file: Path, tmp_path: Path) -> None:
+    """A fault of Oríon's, before it asks us: the documentation says so."""
+    file.write_text(
+        f"storage:\n  type: aiostorage\n  database:\n    url: sqlite:///{tmp_path}/tune.db\n"
+    )
+    version = orion("--version")
+    assert version.returncode != 0
+    assert "Configuration does not have an attribute 'url'" in version.stderr
