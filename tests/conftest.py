@@ -6,7 +6,9 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
+import coverage
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
@@ -27,17 +29,30 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def no_blocking_call() -> Iterator[BlockBuster]:
     """Fail a test that blocks an event loop."""
+    _keep_the_lock_of_coverage()
     with blockbuster_ctx() as detector:
         for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
             lock = detector.functions[name]
             # blocks its event loop on purpose, so that a lease runs out
             lock.can_block_in("testing/contract/lock_loss_laws.py", {"stall"})
-            # where threads run beside the loop, coverage's tracer waits for the other one's
-            lock.can_block_in("coverage/collector.py", {"lock_data"})
         # PyMongo checks whether it is in a container when it opens its connections
         stat = detector.functions["os.stat"]
         stat.can_block_in("pymongo/pool_options.py", {"get_container_env_info"})
         yield detector
+
+
+def _keep_the_lock_of_coverage() -> None:
+    """Let the tracers of coverage, one for each thread, wait for each other unseen.
+
+    The tracer of a thread that starts later takes the methods of their lock; so it is given those
+    that the lock has before the detector replaces them.
+    """
+    measuring = coverage.Coverage.current()
+    collector = getattr(measuring, "_collector", None)
+    lock = getattr(collector, "data_lock", None)
+    if collector is not None and lock is not None:
+        methods = SimpleNamespace(acquire=lock.acquire, release=lock.release)
+        vars(collector)["data_lock"] = methods
 
 
 @pytest.fixture(autouse=True)
