@@ -41,14 +41,13 @@ def orion(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_form_that_works(file: Path, url: str) -> None:
+def test_the_form_that_works(file: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/tune.db"
     configured = {"type": "aiostorage", "database": {"url": url}}
     build_experiment("tune", space={"x": "uniform(0, 1)"}, storage=configured).close()
     file.write_text(
         f"storage:\n  type: aiostorage\n  database:\n    type: aiostoragedb\n    host: {url}\n"
     )
-    version = orion("--version")
-    assert (version.returncode, version.stdout.strip()) == (0, "orion 0.2.7")
     listed = orion("list")
     assert listed.returncode == 0, listed.stderr
     assert "tune-v1" in listed.stdout
