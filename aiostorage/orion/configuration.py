@@ -13,7 +13,7 @@ from aiostorage.errors import ConfigurationError
 from aiostorage.factory import setup_storage
 from aiostorage.sync.facade import SyncStorage
 
-__all__ = ["shared_storage", "storage_options"]
+__all__ = ["lost_after", "shared_storage", "storage_options"]
 
 LOST_AFTER_HEARTBEATS: Final = 5
 """The number of Oríon's heartbeats without one after which a reserved trial counts as lost."""
