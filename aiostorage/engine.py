@@ -39,6 +39,7 @@ from aiostorage.operations import (
     Or,
     StoreTime,
     Take,
+    UnreadableDocument,
     Update,
 )
 from aiostorage.protocols import Driver
@@ -71,6 +72,7 @@ __all__ = [
     "StoreTime",
     "Take",
     "TemporaryBackendError",
+    "UnreadableDocument",
     "Update",
     "apply_changes",
     "check_changes",

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aiostorage._core.driver_options import call_with_options, hide_credentials
 from aiostorage._core.retry import RetryPolicy
@@ -32,7 +32,7 @@ whole URL, and with the options that were passed beside it.
 LEGACY: Final = "legacy"
 """The type of a storage that is configured by one of Oríon's databases."""
 
-_SETTINGS: Final = ("retry", "lost_after", "lock_lease", "state_codec")
+_SETTINGS: Final = ("retry", "lost_after", "lock_lease", "state_codec", "nan")
 """Options that a storage has on every engine."""
 
 
@@ -43,6 +43,7 @@ def open_storage(
     lost_after: float = 120.0,
     lock_lease: float = 60.0,
     state_codec: str = "msgpack",
+    nan: Literal["completed", "broken", "raise"] | None = None,
     **options: Any,
 ) -> Storage:
     """Make the storage that a URL names; use it with ``async with``.
@@ -61,6 +62,9 @@ def open_storage(
         Seconds after which the algorithm lock of a dead holder is free.
     state_codec
         How algorithm state is written: ``msgpack`` or ``pickle``; see `Storage`.
+    nan
+        What becomes of a trial whose objective is NaN: ``completed`` (the default, which warns),
+        ``broken`` or ``raise``; see `Storage`.
     options
         Options of the engine; see its driver.
 
@@ -93,6 +97,7 @@ def open_storage(
         lost_after=lost_after,
         lock_lease=lock_lease,
         state_codec=state_codec,
+        nan=nan,
     )
 
 

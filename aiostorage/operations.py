@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from aiostorage.errors import EncodingError
+
 __all__ = [
     "EVERYTHING",
     "And",
@@ -31,6 +33,7 @@ __all__ = [
     "Or",
     "StoreTime",
     "Take",
+    "UnreadableDocument",
     "Update",
 ]
 
@@ -38,6 +41,31 @@ Document: TypeAlias = dict[str, Any]
 Comparison: TypeAlias = Literal["eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+class UnreadableDocument(dict[str, Any]):
+    """What an engine could read of a document that it cannot decode as a whole.
+
+    It stands in the place of that document, so that one damaged record does not hide the others.
+    It is not known whether it has a field that it does not show: `get` raises for such a field.
+
+    Parameters
+    ----------
+    fields
+        What could be read.
+    reason
+        Why the rest could not.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], reason: str) -> None:
+        super().__init__(fields)
+        self.reason = reason
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a field; EncodingError if it could not be read."""
+        if key in self:
+            return self[key]
+        raise EncodingError(self.reason)
 
 
 @dataclass(frozen=True, slots=True)

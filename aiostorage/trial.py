@@ -139,7 +139,8 @@ class Trial:
         Raises
         ------
         ValueError
-            The status, or the type of a param or result, is not an allowed one.
+            The status, or the type of a param or result, is not an allowed one; or a param has no
+            name.
         """
         get = document.get
         self = cls.__new__(cls)
@@ -150,6 +151,9 @@ class Trial:
         self._stored_id = uid if uid.__class__ is str and len(uid) == _ID_LENGTH else None
         self._status = validate_status(get("status", TrialStatus.NEW))
         self._params = read_values(Param, get("params"))
+        for param in self._params:
+            if param.name.__class__ is not str and not isinstance(param.name, str):
+                raise ValueError(f"a param needs a name: {param!r}")
         self._results = read_values(Result, get("results"))
         return self
 
@@ -175,10 +179,10 @@ class Trial:
             document["_id"] = self.id_override
         return document
 
-    def _complete(self, results: list[Result], end_time: datetime) -> None:
-        """Take over what the store has now; the results have been checked."""
+    def _complete(self, results: list[Result], end_time: datetime, status: str) -> None:
+        """Take over what the store has now; results and status have been checked."""
         self._results = results
-        self._status = TrialStatus.COMPLETED.value
+        self._status = status
         self.end_time = end_time
 
     def copy(self) -> Self:

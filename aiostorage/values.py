@@ -82,6 +82,11 @@ def _with_naive_times(value: Any) -> Any:
     return value
 
 
+def _unknown_type(name: object, type: object, kind: Any) -> ValueError:  # noqa: A002
+    known = ", ".join(kind.allowed_types)
+    return ValueError(f"unknown type {type!r} of {name!r}; allowed are: {known}")
+
+
 class Value:
     """A value with a name and a type; equal to another one with the same three.
 
@@ -101,8 +106,7 @@ class Value:
 
     def __init__(self, name: str, type: str | None = None, value: Any = None) -> None:  # noqa: A002 -- its stored name
         if type is not None and type not in self.allowed_types:
-            known = ", ".join(self.allowed_types)
-            raise ValueError(f"unknown type {type!r} of {name!r}; allowed are: {known}")
+            raise _unknown_type(name, type, self)
         self.name: str = name
         self.type: str | None = type
         if value.__class__ not in _ATOMS and hasattr(value, "tolist"):
@@ -157,6 +161,8 @@ def make_values(kind: type[_V], items: Iterable[Any]) -> list[_V]:
     values = []
     for item in items:
         if isinstance(item, kind):
+            if item.type is not None and item.type not in kind.allowed_types:  # set afterwards
+                raise _unknown_type(item.name, item.type, kind)
             values.append(item)
         elif isinstance(item, Mapping):
             values.append(kind(**item))
@@ -204,6 +210,9 @@ def as_results(value: Results) -> list[Result]:
     except (TypeError, ValueError) as error:
         what = "a number, a mapping of names to values or a list of results"
         raise InvalidResult(f"results must be {what}: {error}") from error
+    for result in results:
+        if not isinstance(result.name, str | None):
+            raise InvalidResult(f"the name of a result is a str: {result!r}")
     objectives = [result for result in results if result.type == "objective"]
     if not objectives:
         raise InvalidResult(f"no result is of type objective: {reprlib.repr(results)}")

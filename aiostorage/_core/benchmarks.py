@@ -8,6 +8,7 @@ from typing import Any
 from aiostorage._core.documents import document_of, query_of
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import BENCHMARKS
+from aiostorage._core.record_reader import whole_documents
 from aiostorage.operations import Delete, Document, Find, Insert
 
 __all__ = ["Benchmarks"]
@@ -29,7 +30,8 @@ class Benchmarks:
         self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None
     ) -> list[Document]:
         condition, selected = query_of(query, selection)
-        return await self._gateway.execute(Find(BENCHMARKS, condition, selected))
+        found = await self._gateway.execute(Find(BENCHMARKS, condition, selected))
+        return whole_documents(self._gateway, BENCHMARKS, found)
 
     async def delete(self, query: Mapping[str, Any]) -> int:
         return await self._gateway.execute(Delete(BENCHMARKS, query_of(query)[0]))

@@ -87,7 +87,7 @@ def load_document(text: str) -> dict[str, Any]:
             document = _DECODER.decode(text)
     except EncodingError:
         raise
-    except (ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise EncodingError(f"the text of a document is no JSON: {error}") from error
     if type(document) is not dict:
         raise EncodingError(

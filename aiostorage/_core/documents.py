@@ -12,6 +12,7 @@ from aiostorage._core.layout import LAYOUT
 from aiostorage._core.normalise import normalise
 from aiostorage._core.projection import check_selection
 from aiostorage._core.query import parse
+from aiostorage._core.record_checks import check_record, needed_items
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import And, Collection, Compare, Condition, Document, Update
 
@@ -52,7 +53,9 @@ def document_of(collection: str, value: Mapping[str, Any]) -> Document:
     Raises
     ------
     EncodingError
-        Something in it cannot be stored.
+        Something in it cannot be stored, or could not be read again.
+    ValueError
+        The status of a trial is not the value of a `TrialStatus`.
     """
     document = cast(Document, normalise(value))
     if document.get("_id") is None:
@@ -60,6 +63,7 @@ def document_of(collection: str, value: Mapping[str, Any]) -> Document:
     for field in _COLLECTIONS[collection].fields:
         if field.required and document.get(field.name) is None:
             raise EncodingError(f"a record of {collection} needs {field.name!r}", path=field.name)
+    check_record(collection, document)
     _check_fields(collection, document)
     return document
 
@@ -68,9 +72,11 @@ def update_of(collection: str, where: And, changes: Mapping[str, Any]) -> Update
     """Return the update that sets what a caller wants to set.
 
     An ``_id`` cannot change. If it is among the changes, as in a whole stored record, only the
-    document with that ``_id`` matches.
+    document with that ``_id`` matches. Where a part of a trial's params or results is set, only a
+    trial that has that item does.
     """
     normal = changes_of(collection, changes)
+    where = both(where, And(needed_items(collection, normal)))
     if "_id" in normal:
         where = both(where, equal(_id=normal.pop("_id")))
     return Update(collection, where, normal)
@@ -82,9 +88,12 @@ def changes_of(collection: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     EncodingError
-        Something in it cannot be stored.
+        Something in it cannot be stored, or could not be read again.
+    ValueError
+        The status of a trial is not the value of a `TrialStatus`.
     """
     normal = cast(dict[str, Any], normalise(changes))
+    check_record(collection, normal)
     for field in _COLLECTIONS[collection].fields:
         if field.required and field.name in normal and normal[field.name] is None:
             raise EncodingError(f"{collection}.{field.name} cannot be None", path=field.name)

@@ -11,6 +11,7 @@ from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
 from aiostorage._core.lock_records import LockRecords
+from aiostorage._core.record_reader import whole_documents
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Update
@@ -68,7 +69,8 @@ class Experiments:
         self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None
     ) -> list[Document]:
         condition, selected = query_of(query, selection)
-        return await self._gateway.execute(Find(EXPERIMENTS, condition, selected))
+        found = await self._gateway.execute(Find(EXPERIMENTS, condition, selected))
+        return whole_documents(self._gateway, EXPERIMENTS, found)
 
     async def exists(self, uid: Any) -> bool:
         return await self._gateway.execute(Count(EXPERIMENTS, equal(_id=uid))) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,7 +12,10 @@ from aiostorage._core.documents import changes_of, equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.layout import PENDING, TRIALS
+from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
+from aiostorage._core.record_checks import stored_results
+from aiostorage._core.record_reader import READING_ERRORS, TrialReader
 from aiostorage.errors import FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import And, Compare, Condition, Find, StoreTime, Take, Update
 from aiostorage.trial import Trial, validate_status
@@ -33,8 +36,10 @@ POLL_INTERVAL: Final = 0.05
 class Reservations:
     """What `Storage` does with reserved trials; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, nan: NanPolicy) -> None:
         self._gateway = gateway
+        self._nan = nan
+        self._reader = TrialReader(gateway)
 
     # ------------------------------------------------------------------------------- reserve
 
@@ -68,10 +73,13 @@ class Reservations:
         )
         try:
             documents = await self._gateway.execute(take)
+            try:
+                return Trial.build(documents)
+            except READING_ERRORS:
+                return await self._reader.reserved(take, documents)
         except BaseException as error:
             await self._release(error, ours, {"status": INTERRUPTED, "worker": None})
             raise
-        return Trial.build(documents)
 
     async def _release(
         self, error: BaseException, ours: Condition, changes: Mapping[str, Any]
@@ -94,25 +102,28 @@ class Reservations:
         return matched
 
     async def push(self, trial: Trial) -> int:
-        changes: dict[str, Any] = {
-            "results": list(map(Result.to_dict, trial.results)),
-            "status": trial.status,
-        }
+        status = trial.status
+        changes: dict[str, Any] = {"results": stored_results(trial)}
+        if status == COMPLETED and _has_nan(trial.results):
+            status = self._nan.status_of(trial)
+        changes["status"] = status
         if trial.end_time is not None:
             changes["end_time"] = trial.end_time
         await self._write(trial, RESERVED, changes_of(TRIALS, changes))
+        trial.status = status
         return 1
 
     async def complete(self, trial: Trial, results: Any) -> None:
         results = as_results(results)
+        status = self._nan.status_of(trial) if _has_nan(results) else COMPLETED
         changes = {
             "results": normalise(list(map(Result.to_dict, results)), "results"),
-            "status": COMPLETED,
+            "status": status,
             "end_time": NOW,
             "heartbeat": NOW,
         }
         await self._write(trial, RESERVED, changes)
-        trial._complete(results, datetime.now(UTC))  # noqa: SLF001  checked already
+        trial._complete(results, datetime.now(UTC), status)  # noqa: SLF001  checked already
 
     async def set_status(
         self, trial: Trial, status: str, heartbeat: datetime | None, was: str | None
@@ -182,6 +193,14 @@ class Reservations:
             status=status,
             holder=holder,
         )
+
+
+def _has_nan(results: Iterable[Result]) -> bool:
+    """Return whether the objective, which is the first result of that type, is NaN."""
+    for result in results:
+        if result.type == "objective":
+            return bool(result.value != result.value)  # noqa: PLR0124
+    return False
 
 
 def _held(trial: Trial, status: str) -> And:

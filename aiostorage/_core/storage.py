@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.lock import AlgorithmLocks
 from aiostorage._core.lock_records import LockRecords
+from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.reservations import Reservations
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import state_codec as codec_named
@@ -55,6 +56,11 @@ class Storage(AsyncStorageProtocol):
         How algorithm state is written: ``msgpack``, or ``pickle`` for a store that Oríon shares.
         Unpickling runs code that the store contains, so choose it only where you trust every
         writer.
+    nan
+        What becomes of a trial that is completed with an objective that is NaN: ``completed``
+        stores it like any other, ``broken`` stores the results with that status, ``raise`` raises
+        `InvalidResult` and stores nothing. None, the default, is ``completed`` with a warning for
+        each experiment, by the logger ``aiostorage``.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Storage(AsyncStorageProtocol):
         lost_after: float | Callable[[], float] = 120.0,
         lock_lease: float = 60.0,
         state_codec: str = "msgpack",
+        nan: Literal["completed", "broken", "raise"] | None = None,
     ) -> None:
         self._lost_after = (
             lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
@@ -75,7 +82,7 @@ class Storage(AsyncStorageProtocol):
         self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
         self._experiments = Experiments(self._gateway, self._lock_records)
         self._trials = Trials(self._gateway, self._experiments, self._lost_after)
-        self._reservations = Reservations(self._gateway)
+        self._reservations = Reservations(self._gateway, NanPolicy(nan))
         self._benchmarks = Benchmarks(self._gateway)
 
     def __repr__(self) -> str:

@@ -23,6 +23,8 @@ from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid
 from aiostorage._core.layout import PENDING, TRIALS
+from aiostorage._core.record_checks import document_of_trial
+from aiostorage._core.record_reader import TrialReader
 from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
     And,
@@ -57,6 +59,7 @@ class Trials:
         self._gateway = gateway
         self._experiments = experiments
         self._lost_after = lost_after
+        self._reader = TrialReader(gateway)
 
     # ------------------------------------------------------------------------------ writing
 
@@ -65,7 +68,7 @@ class Trials:
             return []
         documents = []
         for trial in trials:
-            document = document_of(TRIALS, trial.to_dict())
+            document = document_of(TRIALS, document_of_trial(trial))
             if document["submit_time"] is None:
                 document["submit_time"] = datetime.now(UTC)
             if trial._stored_id is not None:  # noqa: SLF001  a new record goes by the values
@@ -92,7 +95,7 @@ class Trials:
             found = await self._gateway.execute(Find(TRIALS, equal(**taken), limit=1))
         except AioStorageError:  # the other error matters more
             return None
-        for one, other in pairwise([*Trial.build(found), *same]):
+        for one, other in pairwise([*self._reader.all_readable(found), *same]):
             if not comparison.equal(_named_values(one), _named_values(other)):
                 return DuplicateKeyError(
                     f"experiment {one.experiment!r} has other params with the same id {one.id}: "
@@ -133,7 +136,7 @@ class Trials:
         found = await self._gateway.execute(
             Find(TRIALS, equal(experiment=experiment, id=uid), limit=1)
         )
-        return Trial.from_dict(found[0]) if found else None
+        return self._reader.read(found[0]) if found else None
 
     async def fetch(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None
@@ -166,7 +169,7 @@ class Trials:
                 limit=None,
             )
         )
-        return await _trials(documents)
+        return await self._built(documents)
 
     async def count(self, experiment: Any, status: str) -> int:
         where = equal(experiment=experiment_uid(experiment), status=status)
@@ -185,7 +188,10 @@ class Trials:
         condition = both(equal(experiment=experiment_uid(experiment)), condition)
         async for documents in self._gateway.pages(Find(TRIALS, condition, selected), batch_size):
             for document in documents:
-                yield document if selection is not None else Trial.from_dict(document)
+                if selection is not None:
+                    yield document
+                elif (trial := self._reader.readable(document)) is not None:
+                    yield trial
 
     async def retrieve(self, trial: Trial) -> Trial:
         stored = await self.get(trial, None, None)
@@ -203,20 +209,22 @@ class Trials:
 
     async def _find(self, uid: Any, condition: Condition) -> list[Trial]:
         where = both(equal(experiment=uid), condition)
-        return await _trials(
+        return await self._built(
             await self._gateway.execute(Find(TRIALS, where, order=("submit_time",)))
         )
 
-
-async def _trials(documents: list[Document]) -> list[Trial]:
-    """Build trials of documents without blocking the event loop; empties the list."""
-    trials: list[Trial] = []
-    documents.reverse()
-    while documents:  # to free them all at the end would block the loop
-        trials.append(Trial.from_dict(documents.pop()))
-        if len(trials) % BUILT_PER_TURN == 0:
-            await anyio.lowlevel.checkpoint()
-    return trials
+    async def _built(self, documents: list[Document]) -> list[Trial]:
+        """Build the readable trials without blocking the event loop; empties the list."""
+        trials: list[Trial] = []
+        documents.reverse()
+        while documents:  # to free them all at the end would block the loop
+            trial = self._reader.readable(documents.pop())
+            if trial is None:
+                continue
+            trials.append(trial)
+            if len(trials) % BUILT_PER_TURN == 0:
+                await anyio.lowlevel.checkpoint()
+        return trials
 
 
 def _named_values(trial: Trial) -> list[list[Any]]:

@@ -46,7 +46,7 @@ def status(url: str, experiment: str | None, as_json: bool) -> None:
     console = Stdout()
     if as_json:
         document = {"location": location, "experiments": [one.to_dict() for one in found]}
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
     elif console.is_terminal:
         _print_table(console, location, found)
     else:

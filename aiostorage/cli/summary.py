@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from aiostorage import Storage
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO
-from aiostorage.cli.results import objective_of
+from aiostorage.cli.results import objective_of, status_of
 from aiostorage.errors import ConfigurationError
 from aiostorage.protocols import Uid
 from aiostorage.trial import TrialStatus
@@ -57,7 +58,7 @@ class ExperimentSummary:
     trials
         The number of trials by status.
     best
-        The smallest objective of the completed trials; None before there is one.
+        The smallest objective of the completed trials; None before there is one. NaN is none.
     lock
         None if the experiment has no algorithm lock.
     """
@@ -70,13 +71,13 @@ class ExperimentSummary:
     lock: LockSummary | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict that JSON can hold."""
+        """Return a dict that JSON can hold: an infinite number is text there."""
         return {
             "name": self.name,
             "version": self.version,
             "id": self.uid,
             "trials": dict(self.trials),
-            "best": self.best,
+            "best": _finite(self.best),
             "lock": None if self.lock is None else self.lock.to_dict(),
         }
 
@@ -92,7 +93,7 @@ async def summarise(storage: Storage, name: str | None = None) -> list[Experimen
     wanted = {} if name is None else {"name": name}
     configs = await storage.fetch_experiments(wanted, {"name": 1, "version": 1})
     if name is not None and not configs:
-        known = {str(c["name"]) for c in await storage.fetch_experiments({}, {"name": 1})}
+        known = {str(c.get("name")) for c in await storage.fetch_experiments({}, {"name": 1})}
         raise ConfigurationError(
             f"there is no experiment {name!r}; there "
             + (f"is {', '.join(map(repr, sorted(known)))}" if known else "are none at all")
@@ -104,7 +105,7 @@ async def _summarise_one(storage: Storage, config: Mapping[str, Any]) -> Experim
     trials: Counter[str] = Counter()
     best: float | None = None
     async for document in storage.iter_trials(config, selection={"status": 1, "results": 1}):
-        status = document.get("status", TrialStatus.NEW.value)
+        status = status_of(document)
         trials[status] += 1
         value = objective_of(document) if status == TrialStatus.COMPLETED else None
         if value is not None and (best is None or value < best):
@@ -112,7 +113,7 @@ async def _summarise_one(storage: Storage, config: Mapping[str, Any]) -> Experim
     lock = await _lock_of(storage, config["_id"])
     version = config.get("version")
     return ExperimentSummary(
-        config["name"], 1 if version is None else version, config["_id"], trials, best, lock
+        str(config.get("name")), 1 if version is None else version, config["_id"], trials, best, lock
     )
 
 
@@ -130,6 +131,17 @@ async def _lock_of(storage: Storage, uid: Uid) -> LockSummary | None:
         record.get("since"),
         record.get("heartbeat"),
     )
+
+
+def _finite(value: float | None) -> float | str | None:
+    """Return a number that JSON has, or the name of an infinity, which JavaScript and Python read.
+
+    >>> float("-Infinity")
+    -inf
+    """
+    if value is None or math.isfinite(value):
+        return value
+    return "Infinity" if value > 0 else "-Infinity"
 
 
 def _iso(moment: datetime | None) -> str | None:

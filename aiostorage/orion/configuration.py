@@ -57,6 +57,7 @@ def storage_options(
         given["database"] = name
     return {
         "state_codec": "pickle",
+        "nan": "completed",
         **given,
         **options,
         "url": url,

@@ -16,6 +16,7 @@ import anyio.to_thread
 
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
+from aiostorage._core.record_reader import TrialReader
 from aiostorage._core.storage import Storage
 from aiostorage.errors import EncodingError
 from aiostorage.operations import Document
@@ -73,7 +74,7 @@ async def export_orion(
     NotADatabaseError
         The file to be replaced is not a pickle.
     EncodingError
-        The state of an algorithm cannot be decoded or pickled.
+        The state of an algorithm cannot be decoded or pickled, or a trial cannot be read.
     BackendError
         The final count found that something is missing.
     """
@@ -99,12 +100,14 @@ async def _collect(storage: Storage, report: Callable[[Progress], None]) -> tupl
     ids = renumber([config["_id"] for config in configs])
     total = await CollectionAccess(storage).count(TRIALS, {})
     documents: Documents = {name: [] for name in COLLECTIONS}
+    reader = TrialReader(storage._gateway)  # noqa: SLF001  an adapter of this package
     for done, config in enumerate(configs):
         report(Progress(EXPERIMENTS, done, len(configs)))
         uid = config["_id"]
         documents[EXPERIMENTS].append(replace_ids(config, ids[uid], ids))
         documents[ALGO].append(await _lock_record(storage, config, ids[uid]))
-        async for trial in storage.iter_trials(config):
+        async for stored in storage.iter_trials(config, selection={}):
+            trial = reader.read(stored)  # what nobody can read must not get lost without a word
             document = trial.to_dict()
             documents[TRIALS].append({**document, "_id": trial.id_override, "experiment": ids[uid]})
             if len(documents[TRIALS]) % REPORT_INTERVAL == 0:

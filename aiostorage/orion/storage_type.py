@@ -193,7 +193,11 @@ class AioStorage(OrionStorageProtocol):
     def update_trials(
         self, experiment: Any = None, uid: Any = None, where: Any = None, **kwargs: Any
     ) -> int:
-        """Set fields of the trials that match; return their number."""
+        """Set fields of the trials that match; return their number.
+
+        An unknown status is a ValueError, in Oríon's words.
+        """
+        validate_status(kwargs.get("status"))
         where, changes = plain_document(TRIALS, where), plain_document(TRIALS, kwargs)
         update = self._storage.update_trials
         return self._about(experiment, uid, 0, update, experiment, uid, where, **changes)
@@ -206,10 +210,14 @@ class AioStorage(OrionStorageProtocol):
         where: Any = None,
         **kwargs: Any,
     ) -> int:
-        """Set fields of one trial; return the number of trials that match."""
+        """Set fields of one trial; return the number of trials that match.
+
+        An unknown status is a ValueError, in Oríon's words.
+        """
         uid, experiment_uid = orion_base.get_trial_uid_and_exp(trial, uid, experiment_uid)
         if experiment_uid is None:
             return 0
+        validate_status(kwargs.get("status"))
         where, changes = plain_document(TRIALS, where), plain_document(TRIALS, kwargs)
         return self._call(self._storage.update_trial, None, uid, experiment_uid, where, **changes)
 
@@ -254,7 +262,10 @@ class AioStorage(OrionStorageProtocol):
 
     def push_trial_results(self, trial: Any) -> int:
         """Store the results, the end time and the status of a reserved trial."""
-        return self._call(self._storage.push_trial_results, trial_from_orion(trial))
+        ours = trial_from_orion(trial)
+        pushed = self._call(self._storage.push_trial_results, ours)
+        trial.status = ours.status
+        return pushed
 
     def set_trial_status(
         self, trial: Any, status: str, heartbeat: datetime | None = None, was: str | None = None

@@ -85,7 +85,12 @@ class DemoSettings:
 
     def storage(self) -> Storage:
         """Return the storage."""
-        return open_storage(self.url, lost_after=self.lost_after, lock_lease=self.lock_lease)
+        return open_storage(self.url, **self.storage_settings)
+
+    @property
+    def storage_settings(self) -> dict[str, Any]:
+        """The settings that all processes open the storage with."""
+        return {"lost_after": self.lost_after, "lock_lease": self.lock_lease, "nan": "completed"}
 
 
 class DemoRun:
@@ -221,10 +226,7 @@ class DemoRun:
         processes = WorkerProcesses(
             {
                 "url": settings.url,
-                "settings": {
-                    "lost_after": settings.lost_after,
-                    "lock_lease": settings.lock_lease,
-                },
+                "settings": settings.storage_settings,
                 "experiment": self._experiment.id,
                 "problem": settings.spec.to_dict(),
                 "trials": settings.trials,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import bson
 from bson import DBRef, Int64, ObjectId
-from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
 
 __all__ = ["AS_DOCUMENTS", "AS_LIBRARY", "as_stored"]
 
@@ -28,12 +28,18 @@ class _Decoder(TypeDecoder):
         return self._transform(value)
 
 
-AS_LIBRARY: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+_TIMES: Final[dict[str, Any]] = {
+    "tz_aware": True,
+    "tzinfo": UTC,
+    # BSON has years beyond 9999; one such time must not keep the other documents from being read
+    "datetime_conversion": DatetimeConversion.DATETIME_CLAMP,
+}
+
+AS_LIBRARY: Final[CodecOptions[dict[str, Any]]] = CodecOptions(**_TIMES)
 """Decodes BSON with BSON's own types."""
 
 AS_DOCUMENTS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
-    tz_aware=True,
-    tzinfo=UTC,
+    **_TIMES,
     type_registry=TypeRegistry(
         [
             _Decoder(Int64, int),

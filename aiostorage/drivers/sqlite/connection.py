@@ -19,6 +19,7 @@ from aiostorage._core.cancellation import shielded
 from aiostorage._core.document_json import dump_document, load_document
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
+from aiostorage.errors import EncodingError
 from aiostorage.operations import Document
 
 __all__ = ["Connection", "ConnectionThread"]
@@ -146,7 +147,10 @@ class Connection(sqlite3.Connection):
         try:
             text, document = self._loaded
             if text != doc:
-                document = load_document(doc)
+                try:
+                    document = load_document(doc)
+                except EncodingError:  # damaged: it is found by its columns alone
+                    return False
                 self._loaded = doc, document
             return cast(bool, self.kept[key](document))
         except Exception as error:
@@ -155,7 +159,10 @@ class Connection(sqlite3.Connection):
 
     def _set(self, key: int, doc: str) -> str:
         try:
-            document = load_document(doc)
+            try:
+                document = load_document(doc)
+            except EncodingError:  # damaged: it stays as it is
+                return doc
             self.kept[key](document)
             return dump_document(document)
         except Exception as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import methodcaller
@@ -39,6 +40,7 @@ from aiostorage.operations import (
     Or,
     StoreTime,
     Take,
+    UnreadableDocument,
     Update,
 )
 
@@ -140,13 +142,27 @@ class Table:
         """Return the documents of rows, whose columns begin with number `start`."""
         documents = []
         for row in rows:
-            document = load_document(row[-1])
-            for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
-                if value is not None:
-                    document[name] = datetime.fromisoformat(value) if kind == "time" else value
+            try:
+                document = load_document(row[-1])
+                for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
+                    if value is not None:
+                        document[name] = datetime.fromisoformat(value) if kind == "time" else value
+            except (EncodingError, TypeError, ValueError) as error:
+                document = self._unreadable(row[start:-1], error)
             # nothing else refers to the document, so without a selection it need not be copied
             documents.append(select(document, selection) if selection else document)
         return documents
+
+    def _unreadable(self, columns: Sequence[Any], error: Exception) -> Document:
+        """Return what can be read of a row that another program has written or damaged."""
+        found: Document = {}
+        for (name, kind), value in zip(self.kinds.items(), columns, strict=True):
+            if kind != "time":
+                found[name] = value
+            elif isinstance(value, str | None):
+                with suppress(ValueError):
+                    found[name] = value and datetime.fromisoformat(value)
+        return UnreadableDocument(found, str(error))
 
     def _column_value(self, name: str, kind: str, value: Any, now: datetime) -> Any:
         bound = self._bind(kind, value, now)

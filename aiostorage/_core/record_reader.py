@@ -1,0 +1,142 @@
+"""Stored records, read one by one, since another program may have written one that no one can read.
+
+`Trial.from_dict` reads what it gets, or raises. Here is what follows when it raises: an error that
+names the trial, the field and the value; one warning, and the others are returned without it; or,
+for a trial that was reserved, its end as ``broken``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from aiostorage._core.documents import both
+from aiostorage._core.gateway import Gateway
+from aiostorage._core.record_checks import fault_in
+from aiostorage.errors import EncodingError
+from aiostorage.operations import And, Compare, Document, StoreTime, Take, UnreadableDocument, Update
+from aiostorage.trial import Trial
+from aiostorage.values import TrialStatus
+
+__all__ = ["READING_ERRORS", "TrialReader", "whole_documents"]
+
+log: logging.Logger = logging.getLogger(__name__)
+
+READING_ERRORS: Final = (AttributeError, TypeError, ValueError)
+"""What `Trial.from_dict` may raise for a stored trial; `EncodingError` is a ValueError."""
+
+_MAX_NAMED: Final = 10_000
+_named: Final[set[tuple[str, Any]]] = set()
+"""The unreadable records that this process has warned of, by location and ``_id``."""
+
+
+class TrialReader:
+    """Makes trials of stored documents, whatever they contain."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def read(self, document: Document) -> Trial:
+        """Make a trial.
+
+        Raises
+        ------
+        EncodingError
+            It cannot be read. The error names the trial, the field and its value.
+        """
+        try:
+            return Trial.from_dict(document)
+        except READING_ERRORS as error:
+            raise _explained(document, error) from error
+
+    def readable(self, document: Document) -> Trial | None:
+        """Make a trial; None if it cannot be read, of which the first call warns."""
+        try:
+            return Trial.from_dict(document)
+        except READING_ERRORS as error:
+            _warn(self._gateway, document, _explained(document, error))
+            return None
+
+    def all_readable(self, documents: Iterable[Document]) -> list[Trial]:
+        """Make trials of those that can be read."""
+        found = map(self.readable, documents)
+        return [trial for trial in found if trial is not None]
+
+    async def reserved(self, take: Take, documents: Sequence[Document]) -> list[Trial]:
+        """Make trials of a reservation of which some cannot be read.
+
+        These are given back as ``broken``, under the token of the reservation, and others are
+        reserved in their place.
+
+        Parameters
+        ----------
+        take
+            The reservation; its `applied` is the condition that a trial is reserved by it.
+        documents
+            What it took.
+        """
+        wanted, ours = take.limit or len(documents), take.applied or take.where
+        trials: list[Trial] = []
+        kept: list[Any] = []
+        while documents:
+            broken = []
+            for document in documents:
+                trial = self.readable(document)
+                if trial is None:
+                    broken.append(document["_id"])
+                else:
+                    trials.append(trial)
+                    kept.append(document["_id"])
+            if not broken:
+                break
+            those = And((ours, Compare("_id", "in", tuple(broken))))
+            end = {"status": TrialStatus.BROKEN.value, "heartbeat": StoreTime()}
+            await self._gateway.execute(Update(take.collection, those, end))
+            if len(trials) >= wanted:
+                break
+            others = both(And((ours,)), Compare("_id", "nin", tuple(kept)))
+            more = replace(take, limit=wanted - len(trials), applied=others)
+            documents = await self._gateway.execute(more)
+        return trials
+
+
+def whole_documents(
+    gateway: Gateway, collection: str, documents: list[Document]
+) -> list[Document]:
+    """Return the documents that the engine could decode; the first call warns of each other one."""
+    if not any(isinstance(document, UnreadableDocument) for document in documents):
+        return documents
+    whole = []
+    for document in documents:
+        if isinstance(document, UnreadableDocument):
+            error = EncodingError(
+                f"record {document.get('_id')!r} of {collection} cannot be read: {document.reason}"
+            )
+            _warn(gateway, document, error)
+        else:
+            whole.append(document)
+    return whole
+
+
+def _explained(document: Document, error: Exception) -> EncodingError:
+    """Return the error that names a trial, and what keeps it from being read."""
+    fault = fault_in(document, error)
+    fields = {name: document[name] for name in ("id", "_id", "experiment") if name in document}
+    uid, experiment = fields.get("id", fields.get("_id")), fields.get("experiment")
+    return EncodingError(
+        f"trial {uid} of experiment {experiment!r} cannot be read: {fault}. Another program wrote "
+        "it: mend it with `update_trial(uid=…, experiment_uid=…)`, or delete it with "
+        "`delete_trials`",
+        path=fault.path,
+    )
+
+
+def _warn(gateway: Gateway, document: Document, error: EncodingError) -> None:
+    name = (gateway.driver.location, repr(dict(document).get("_id")))
+    if name not in _named:
+        if len(_named) >= _MAX_NAMED:
+            _named.clear()
+        _named.add(name)
+        log.warning("left out: %s", error)
