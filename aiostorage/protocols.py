@@ -169,7 +169,10 @@ class AsyncStorageProtocol(Protocol):
       else raises `UnsupportedQuery`. A missing field counts as None: it matches ``$ne``.
     - **Values** are str-keyed dicts, lists, str, bytes, bool, 64-bit int, float, None, datetime;
       numpy numbers and arrays become numbers and lists. Anything else raises `EncodingError`, and
-      nothing is written.
+      nothing is written. So does what could not be read again, such as params without names; a
+      status that does not exist is a ValueError.
+    - **Other programs** may have written a trial that cannot be read. What returns several trials
+      leaves it out, with one warning of the logger ``aiostorage`` in each process.
     - **Fencing.** A reservation puts a fresh token into ``trial.worker``. `update_heartbeat`,
       `push_trial_results`, `set_trial_status` and `complete_trial` with a trial that carries a
       token write only while the store has the same one, and raise `TrialLost` (a `FailedUpdate`)
@@ -299,7 +302,7 @@ class AsyncStorageProtocol(Protocol):
 
         A trial is pending when it is new, suspended or interrupted. The returned trial is
         ``reserved``, has a fresh token in ``worker``, and its ``start_time`` and ``heartbeat`` are
-        the present time.
+        the present time. One that cannot be read becomes ``broken``, and the next is reserved.
 
         Parameters
         ----------
@@ -379,6 +382,8 @@ class AsyncStorageProtocol(Protocol):
 
         Raises
         ------
+        EncodingError
+            Another program wrote it so that it cannot be read; the error says what is wrong.
         MissingArguments
             Neither `trial` nor both `uid` and `experiment_uid` were passed.
         MismatchedIds
@@ -396,10 +401,15 @@ class AsyncStorageProtocol(Protocol):
     ) -> int:
         """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
-        This is not fenced. Pass ``where={"worker": token}`` to fence it.
+        This is not fenced. Pass ``where={"worker": token}`` to fence it. A part of the params or
+        results (``params.0.value``) is set in a trial that has that item.
 
         Raises
         ------
+        ValueError
+            ``status`` is not the name of a status.
+        EncodingError
+            A value cannot be stored, or leaves a trial that cannot be read.
         MissingArguments, MismatchedIds
             As for `get_trial`.
         """
@@ -416,6 +426,8 @@ class AsyncStorageProtocol(Protocol):
 
         Raises
         ------
+        ValueError, EncodingError
+            As for `update_trial`.
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
         """
@@ -458,10 +470,14 @@ class AsyncStorageProtocol(Protocol):
         """Store the results, the end time and the status of a reserved trial; return 1.
 
         The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. `complete_trial` does all of this in one step.
+        leaves it reserved. `complete_trial` does all of this in one step. When it completes a trial
+        whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
+        the store.
 
         Raises
         ------
+        InvalidResult
+            The objective is NaN, and the storage was opened with ``nan="raise"``.
         FailedUpdate
             The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
         """
@@ -471,6 +487,7 @@ class AsyncStorageProtocol(Protocol):
         """Store the results, the end time and the status ``completed`` in one atomic write.
 
         `trial` itself is updated when the write has succeeded: its results, status and end time.
+        If the objective is NaN, the option ``nan`` of the storage may make the status ``broken``.
 
         Parameters
         ----------
@@ -481,7 +498,8 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         InvalidResult
-            There is no objective, or it is not a number.
+            There is no objective, or it is not a number; or it is NaN, and the storage was opened
+            with ``nan="raise"``.
         FailedUpdate
             As for `push_trial_results`.
         """

@@ -98,16 +98,12 @@ def _check_items(field: str, items: Any) -> None:
 
 def _check_item(field: str, item: Any, place: str) -> None:
     if not isinstance(item, Mapping):
-        raise error_at(
-            place, f"a dict of name, type and value is needed, not {reprlib.repr(item)}"
-        )
+        raise error_at(place, f"a dict of name, type and value is needed, not {reprlib.repr(item)}")
     _check_type(field, item.get("type"), f"{place}.type")
     _check_name(field, item.get("name"), f"{place}.name")
     value = item.get("value")
     if item.get("type") == "objective" and not (value is None or isinstance(value, int | float)):
-        raise error_at(
-            f"{place}.value", f"an objective is a number, not {reprlib.repr(value)}"
-        )
+        raise error_at(f"{place}.value", f"an objective is a number, not {reprlib.repr(value)}")
 
 
 def _check_type(field: str, value: Any, place: str) -> None:

@@ -1,4 +1,4 @@
-"""Stored records, read one by one, since another program may have written one that no one can read.
+"""Stored records, read one by one: another program may have written one that nobody can read.
 
 `Trial.from_dict` reads what it gets, or raises. Here is what follows when it raises: an error that
 names the trial, the field and the value; one warning, and the others are returned without it; or,
@@ -12,11 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from aiostorage._core.documents import both
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.record_checks import fault_in
 from aiostorage.errors import EncodingError
-from aiostorage.operations import And, Compare, Document, StoreTime, Take, UnreadableDocument, Update
+from aiostorage.operations import (
+    And,
+    Compare,
+    Document,
+    StoreTime,
+    Take,
+    UnreadableDocument,
+    Update,
+)
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
@@ -96,15 +103,13 @@ class TrialReader:
             await self._gateway.execute(Update(take.collection, those, end))
             if len(trials) >= wanted:
                 break
-            others = both(And((ours,)), Compare("_id", "nin", tuple(kept)))
+            others = And((ours, Compare("_id", "nin", tuple(kept))))
             more = replace(take, limit=wanted - len(trials), applied=others)
             documents = await self._gateway.execute(more)
         return trials
 
 
-def whole_documents(
-    gateway: Gateway, collection: str, documents: list[Document]
-) -> list[Document]:
+def whole_documents(gateway: Gateway, collection: str, documents: list[Document]) -> list[Document]:
     """Return the documents that the engine could decode; the first call warns of each other one."""
     if not any(isinstance(document, UnreadableDocument) for document in documents):
         return documents

@@ -113,7 +113,12 @@ async def _summarise_one(storage: Storage, config: Mapping[str, Any]) -> Experim
     lock = await _lock_of(storage, config["_id"])
     version = config.get("version")
     return ExperimentSummary(
-        str(config.get("name")), 1 if version is None else version, config["_id"], trials, best, lock
+        str(config.get("name")),
+        1 if version is None else version,
+        config["_id"],
+        trials,
+        best,
+        lock,
     )
 
 

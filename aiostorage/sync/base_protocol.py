@@ -126,7 +126,7 @@ class BaseStorageProtocol:
 
         A trial is pending when it is new, suspended or interrupted. The returned trial is
         ``reserved``, has a fresh token in ``worker``, and its ``start_time`` and ``heartbeat`` are
-        the present time.
+        the present time. One that cannot be read becomes ``broken``, and the next is reserved.
 
         Parameters
         ----------
@@ -160,6 +160,8 @@ class BaseStorageProtocol:
 
         Raises
         ------
+        EncodingError
+            Another program wrote it so that it cannot be read; the error says what is wrong.
         MissingArguments
             Neither `trial` nor both `uid` and `experiment_uid` were passed.
         MismatchedIds
@@ -177,10 +179,15 @@ class BaseStorageProtocol:
     ) -> int:
         """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
-        This is not fenced. Pass ``where={"worker": token}`` to fence it.
+        This is not fenced. Pass ``where={"worker": token}`` to fence it. A part of the params or
+        results (``params.0.value``) is set in a trial that has that item.
 
         Raises
         ------
+        ValueError
+            ``status`` is not the name of a status.
+        EncodingError
+            A value cannot be stored, or leaves a trial that cannot be read.
         MissingArguments, MismatchedIds
             As for `get_trial`.
         """
@@ -197,6 +204,8 @@ class BaseStorageProtocol:
 
         Raises
         ------
+        ValueError, EncodingError
+            As for `update_trial`.
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
         """
@@ -232,10 +241,14 @@ class BaseStorageProtocol:
         """Store the results, the end time and the status of a reserved trial; return 1.
 
         The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. `complete_trial` does all of this in one step.
+        leaves it reserved. `complete_trial` does all of this in one step. When it completes a trial
+        whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
+        the store.
 
         Raises
         ------
+        InvalidResult
+            The objective is NaN, and the storage was opened with ``nan="raise"``.
         FailedUpdate
             The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
         """

@@ -158,7 +158,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         A trial is pending when it is new, suspended or interrupted. The returned trial is
         ``reserved``, has a fresh token in ``worker``, and its ``start_time`` and ``heartbeat`` are
-        the present time.
+        the present time. One that cannot be read becomes ``broken``, and the next is reserved.
 
         Parameters
         ----------
@@ -241,6 +241,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         Raises
         ------
+        EncodingError
+            Another program wrote it so that it cannot be read; the error says what is wrong.
         MissingArguments
             Neither `trial` nor both `uid` and `experiment_uid` were passed.
         MismatchedIds
@@ -258,10 +260,15 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     ) -> int:
         """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
-        This is not fenced. Pass ``where={"worker": token}`` to fence it.
+        This is not fenced. Pass ``where={"worker": token}`` to fence it. A part of the params or
+        results (``params.0.value``) is set in a trial that has that item.
 
         Raises
         ------
+        ValueError
+            ``status`` is not the name of a status.
+        EncodingError
+            A value cannot be stored, or leaves a trial that cannot be read.
         MissingArguments, MismatchedIds
             As for `get_trial`.
         """
@@ -280,6 +287,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         Raises
         ------
+        ValueError, EncodingError
+            As for `update_trial`.
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
         """
@@ -322,10 +331,14 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Store the results, the end time and the status of a reserved trial; return 1.
 
         The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. `complete_trial` does all of this in one step.
+        leaves it reserved. `complete_trial` does all of this in one step. When it completes a trial
+        whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
+        the store.
 
         Raises
         ------
+        InvalidResult
+            The objective is NaN, and the storage was opened with ``nan="raise"``.
         FailedUpdate
             The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
         """
@@ -335,6 +348,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Store the results, the end time and the status ``completed`` in one atomic write.
 
         `trial` itself is updated when the write has succeeded: its results, status and end time.
+        If the objective is NaN, the option ``nan`` of the storage may make the status ``broken``.
 
         Parameters
         ----------
@@ -345,7 +359,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         InvalidResult
-            There is no objective, or it is not a number.
+            There is no objective, or it is not a number; or it is NaN, and the storage was opened
+            with ``nan="raise"``.
         FailedUpdate
             As for `push_trial_results`.
         """

@@ -128,6 +128,8 @@ def test_unknown_scheme() -> None:
         {"lock_lease": -1},
         {"lock_lease": "60"},
         {"state_codec": "json"},
+        {"nan": "worst"},
+        {"nan": ["raise"]},
         {"colour": "red"},
     ],
     ids=repr,
@@ -146,6 +148,12 @@ def test_settings() -> None:
     assert storage._lost_after == 5
     assert storage._lock_records._lease == 7
     assert storage._lock_records._codec.name == "pickle"
+    for made in (
+        open_storage("memory://", nan="broken"),
+        setup_storage({"url": "memory://", "nan": "broken"}),
+        storage_factory.create("memory", nan="broken"),
+    ):
+        assert made._reservations._nan._choice == "broken"
 
 
 # -------------------------------------------------------------------------------- by type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiostorage.testing.contract.fixtures import StorageFixtures
+from aiostorage.testing.contract.readable_laws import ReadableLaws
 from aiostorage.testing.contract.refusal_laws import ConversionLaws, RefusalLaws, RefusedQueryLaws
 from aiostorage.testing.contract.signature_laws import ArgumentLaws, SignatureLaws
 
@@ -15,6 +16,7 @@ class ApiContract(
     ConversionLaws,
     RefusalLaws,
     RefusedQueryLaws,
+    ReadableLaws,
     StorageFixtures,
 ):
     """The laws of `aiostorage.protocols.AsyncStorageProtocol` that depend on no engine.

@@ -10,8 +10,10 @@ from aiostorage.testing.contract.lock_laws import LockLaws
 from aiostorage.testing.contract.lock_loss_laws import LockLossLaws
 from aiostorage.testing.contract.lock_record_laws import LockRecordLaws
 from aiostorage.testing.contract.lock_state_laws import LockStateLaws
+from aiostorage.testing.contract.nan_laws import NanLaws
 from aiostorage.testing.contract.outcome_laws import ResultLaws, StatusLaws
 from aiostorage.testing.contract.query_laws import QueryLaws
+from aiostorage.testing.contract.readable_laws import ListPartLaws
 from aiostorage.testing.contract.reservation_laws import ReservationLaws
 from aiostorage.testing.contract.trial_laws import IterationLaws, TrialLaws
 from aiostorage.testing.contract.value_laws import CopyLaws, ValueLaws
@@ -27,6 +29,8 @@ class StorageContract(
     IterationLaws,
     ResultLaws,
     StatusLaws,
+    ListPartLaws,
+    NanLaws,
     ReservationLaws,
     FencingLaws,
     WorkerLaws,

@@ -1,0 +1,264 @@
+"""Records that another program wrote, which nobody can read: they do not hide the others."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from aiostorage import EncodingError, Storage, SyncStorage, Trial
+from aiostorage._core import record_reader
+from aiostorage._core.documents import equal
+from aiostorage._core.layout import TRIALS
+from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.experiment import Experiment
+from aiostorage.operations import Update
+from aiostorage.protocols import Driver
+
+from .conftest import UNCLOSED
+
+pytestmark = [pytest.mark.anyio, UNCLOSED]
+
+SPOILT: list[tuple[dict[str, Any], str]] = [
+    ({"params": "abc"}, "params"),
+    ({"params": [5]}, "params[0]"),
+    ({"params": [{"type": "real", "value": 1}]}, "params[0].name"),
+    ({"params.0.type": "nope"}, "params[0].type"),
+    ({"results": 5}, "results"),
+    ({"results": [{"name": "o", "type": "bogus", "value": 1}]}, "results[0].type"),
+]
+"""What another program makes of a trial, and the place that the error names."""
+
+STATUSES: list[tuple[dict[str, Any], str]] = [
+    ({"status": "bogus"}, "status"),
+    ({"status": 3}, "status"),
+]
+
+
+@pytest.fixture(autouse=True)
+def warned_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_reader, "_named", set())
+
+
+@pytest.fixture
+async def storage(make_driver: Callable[[], Driver]) -> AsyncIterator[Storage]:
+    async with Storage(make_driver(), lost_after=0.05) as opened:
+        yield opened
+
+
+async def several(
+    storage: Storage, name: str = "e", count: int = 3, **more: Any
+) -> tuple[Experiment, list[Trial]]:
+    experiment = await storage.create_experiment({"name": name})
+    trials = [Trial(experiment=experiment.id, params={"x": x}, **more) for x in range(count)]
+    return experiment, await storage.register_trials(trials)
+
+
+async def spoil(storage: Storage, trial: Trial, changes: dict[str, Any]) -> None:
+    """Write as another program does, past all our checks."""
+    where = equal(experiment=trial.experiment, id=trial.id)
+    driver = storage._gateway.driver
+    assert await driver.execute(Update(TRIALS, where, changes)) == 1
+
+
+def xs(trials: list[Trial] | None) -> list[Any]:
+    assert trials is not None
+    return sorted(trial.params["x"] for trial in trials)
+
+
+async def test_readers_return_the_others(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, (changes, place) in enumerate(SPOILT + STATUSES):
+        experiment, trials = await several(storage, f"e{number}")
+        await spoil(storage, trials[1], changes)
+        caplog.clear()
+        new = [] if "status" in changes else [trials[1].id]
+        for _ in range(2):
+            assert xs(await storage.fetch_trials(experiment)) == [0, 2]
+            assert xs(await storage.fetch_pending_trials(experiment)) == [0, 2]
+            assert xs(await storage.fetch_noncompleted_trials(experiment)) == [0, 2]
+            assert xs(await storage.fetch_trials_by_status(experiment, "new")) == [0, 2]
+            assert xs([t async for t in storage.iter_trials(experiment, batch_size=1)]) == [0, 2]
+        (message,) = caplog.messages
+        assert trials[1].id in message
+        assert place in message
+        with pytest.raises(EncodingError, match=f"trial {trials[1].id} .*cannot be read") as raised:
+            await storage.get_trial(uid=trials[1].id, experiment_uid=experiment.id)
+        assert raised.value.path == place
+        assert "delete_trials" in str(raised.value)
+        documents = [
+            document
+            async for document in storage.iter_trials(
+                experiment, where={"status": "new"}, selection={"id": 1, "_id": 0}
+            )
+        ]
+        assert documents == [{"id": uid} for uid in (trials[0].id, *new, trials[2].id)]
+        assert await storage.delete_trials(experiment, where={"id": trials[1].id}) == 1
+
+
+async def test_counts_count_it(storage: Storage) -> None:
+    experiment, trials = await several(storage, status="completed")
+    await spoil(storage, trials[0], SPOILT[0][0])
+    assert await storage.count_completed_trials(experiment) == 3
+    for trial in trials[1:]:
+        await storage.delete_trials(experiment, where={"id": trial.id})
+    assert await storage.fetch_trials(experiment) == []
+
+
+async def test_it_can_be_mended(storage: Storage) -> None:
+    experiment, trials = await several(storage)
+    items = [{"name": "x", "type": "integer", "value": 1}]
+    for changes, mended in (
+        ({"status": "bogus"}, {"status": "new"}),
+        ({"params.0.type": "nope"}, {"params.0.type": "integer"}),
+        ({"params": 5}, {"params": items}),
+    ):
+        await spoil(storage, trials[1], changes)
+        there: dict[str, Any] = {"uid": trials[1].id, "experiment_uid": experiment.id}
+        assert await storage.update_trial(**there, **mended) == 1
+        assert await storage.get_trial(**there) == trials[1]
+    assert xs(await storage.fetch_trials(experiment)) == [0, 1, 2]
+
+
+async def test_a_reservation_gives_it_back_as_broken(storage: Storage) -> None:
+    for number, (changes, _) in enumerate(SPOILT):
+        experiment, trials = await several(storage, f"e{number}", 5)
+        await spoil(storage, trials[0], changes)
+        await spoil(storage, trials[2], changes)
+        reserved = await storage.reserve_trials(experiment, 3)
+        assert xs(reserved) == [1, 3, 4]
+        assert len({trial.worker for trial in reserved}) == 1
+        assert await storage.count_broken_trials(experiment) == 2
+        assert await storage.reserve_trial(experiment) is None
+        await storage.complete_trial(reserved[0], 1.0)
+        where = {"status": "broken", "worker": reserved[0].worker}
+        assert await storage.update_trials(experiment, where=where, note=1) == 2
+
+
+async def test_a_reservation_goes_on_with_the_next(storage: Storage) -> None:
+    experiment, trials = await several(storage, count=4)
+    for trial in trials[:3]:
+        await spoil(storage, trial, SPOILT[3][0])
+    async with storage.reserved_trial(experiment) as trial:
+        assert trial is not None
+        assert trial.params == {"x": 3}
+        await storage.complete_trial(trial, 1.0)
+    assert await storage.count_broken_trials(experiment) == 3
+
+
+async def test_waiting_goes_on(storage: Storage) -> None:
+    experiment, trials = await several(storage, count=1)
+    await spoil(storage, trials[0], SPOILT[0][0])
+
+    async def register() -> None:
+        await anyio.sleep(0.05)
+        await storage.register_trial(Trial(experiment=experiment.id, params={"x": 9}))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(register)
+        trial = await storage.reserve_trial(experiment, wait=20)
+    assert trial is not None
+    assert trial.params == {"x": 9}
+
+
+async def test_lost_trials(storage: Storage) -> None:
+    experiment, trials = await several(storage)
+    assert len(await storage.reserve_trials(experiment, 3)) == 3
+    await spoil(storage, trials[1], SPOILT[4][0])
+    await anyio.sleep(0.1)
+    assert xs(await storage.fetch_lost_trials(experiment)) == [0, 2]
+    assert xs(await storage.recover_lost_trials(experiment)) == [0, 2]
+
+
+def test_the_other_colour(make_driver: Callable[[], Driver]) -> None:
+    with SyncStorage(Storage(make_driver())) as storage:
+        experiment = storage.create_experiment({"name": "e"})
+        trials = storage.register_trials(
+            [Trial(experiment=experiment.id, params={"x": x}) for x in range(3)]
+        )
+        update = Update(TRIALS, equal(id=trials[0].id), SPOILT[3][0])
+        assert storage._portal.call(storage._storage._gateway.execute, update) == 1
+        assert xs(storage.fetch_trials(experiment)) == [1, 2]
+        assert xs(list(storage.iter_trials(experiment))) == [1, 2]
+        with pytest.raises(EncodingError, match=r"params\[0\]\.type"):
+            storage.get_trial(trials[0])
+        trial = storage.reserve_trial(experiment)
+        assert trial is not None
+        assert trial.params == {"x": 1}
+        assert storage.count_broken_trials(experiment) == 1
+
+
+# ------------------------------------------------------------------------------ damaged files
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "doc = '{'",
+        "doc = ''",
+        "doc = '[]'",
+        "doc = x'00ff'",
+        """doc = '{"params": [{"$date": "nonsense"}]}'""",
+        "doc = json_set(doc, '$.params[0].type', 'bogus')",
+        "doc = json_set(doc, '$.params[0].name', null)",
+        "doc = json_set(doc, '$.results', json('[7]'))",
+        "submit_time = 'yesterday'",
+        "submit_time = 5",
+        "heartbeat = x'00'",
+        "status = 'bogus'",
+        "status = x'00'",
+        "status = 1.5",
+    ],
+)
+async def test_a_row_that_another_program_wrote(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "store.db"
+    async with Storage(SQLiteDriver(path)) as storage:
+        experiment, trials = await several(storage)
+        other = sqlite3.connect(path, isolation_level=None)
+        try:
+            other.execute(f"UPDATE trials SET {damage} WHERE id = ?", [trials[1].id])
+        finally:
+            other.close()
+        assert xs(await storage.fetch_trials(experiment)) == [0, 2]
+        assert xs(await storage.fetch_trials(experiment, where={"params.value": {"$gte": 0}}))
+        assert xs([t async for t in storage.iter_trials(experiment)]) == [0, 2]
+        assert len([r for r in caplog.records if r.name.startswith("aiostorage")]) == 1
+        with pytest.raises(EncodingError, match=f"trial {trials[1].id} .*cannot be read"):
+            await storage.get_trial(trials[1])
+        found = [
+            document["id"]
+            async for document in storage.iter_trials(experiment, selection={"id": 1, "status": 1})
+        ]
+        assert found == [trial.id for trial in trials]
+        assert await storage.update_trials(experiment, note=1) == 3
+        assert xs(await storage.reserve_trials(experiment, 3)) == [0, 2]
+        assert xs(await storage.fetch_trials(experiment)) == [0, 2]
+        assert await storage.delete_trials(experiment, where={"id": trials[1].id}) == 1
+
+
+async def test_an_experiment_that_another_program_wrote(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "store.db"
+    async with Storage(SQLiteDriver(path)) as storage:
+        for name in ("a", "b"):
+            await storage.create_experiment({"name": name})
+            await storage.create_benchmark({"name": name})
+        other = sqlite3.connect(path, isolation_level=None)
+        try:
+            other.execute("UPDATE experiments SET doc = '{' WHERE name = 'a'")
+            other.execute("UPDATE benchmarks SET doc = '{' WHERE name = 'a'")
+        finally:
+            other.close()
+        for _ in range(2):
+            assert [found["name"] for found in await storage.fetch_experiments({})] == ["b"]
+            assert [found["name"] for found in await storage.fetch_benchmark({})] == ["b"]
+        assert len(caplog.messages) == 2
+        assert await storage.delete_benchmark({"name": "a"}) == 1

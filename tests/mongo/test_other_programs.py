@@ -1,0 +1,86 @@
+"""Documents that another program wrote into the database: they do not hide the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bson.datetime_ms import DatetimeMS
+from pymongo import MongoClient
+
+from aiostorage import EncodingError, Trial, open_storage
+from aiostorage.testing import Deployment
+from tests.mongo.conftest import PAIRS, UNCLOSED
+
+pytestmark = [pytest.mark.anyio, UNCLOSED, pytest.mark.usefixtures("sockets_collected")]
+
+
+@pytest.fixture(params=PAIRS)
+def place(request: pytest.FixtureRequest, mongodb_emptied_database: str) -> tuple[str, str, str]:
+    """Give a library, a URL and the name of the database there."""
+    library, fixture = request.param
+    deployment: Deployment = request.getfixturevalue(fixture)
+    return library, deployment.url_for(mongodb_emptied_database), mongodb_emptied_database
+
+
+def raw(place: tuple[str, str, str], write: Callable[[Any], object]) -> None:
+    client: MongoClient[Any] = MongoClient(place[1])
+    try:
+        write(client[place[2]]["trials"])
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "bogus"},
+        {"status": {"is": "new"}},
+        {"params": "abc"},
+        {"params": {"x": 1}},
+        {"params.0.type": "nope"},
+        {"params.0.name": None},
+        {"results": [{"type": "bogus"}]},
+    ],
+    ids=repr,
+)
+async def test_what_nobody_can_read(place: tuple[str, str, str], changes: dict[str, Any]) -> None:
+    async with open_storage(place[1], client=place[0]) as storage:
+        experiment = await storage.create_experiment({"name": "e"})
+        trials = await storage.register_trials(
+            [Trial(experiment=experiment.id, params={"x": x}) for x in range(3)]
+        )
+        raw(place, lambda found: found.update_one({"id": trials[1].id}, {"$set": changes}))
+        for fetched in (
+            await storage.fetch_trials(experiment),
+            [trial async for trial in storage.iter_trials(experiment)],
+        ):
+            assert fetched == [trials[0], trials[2]]
+        with pytest.raises(EncodingError, match="cannot be read"):
+            await storage.get_trial(trials[1])
+        assert await storage.reserve_trials(experiment, 3) == [trials[0], trials[2]]
+        assert await storage.count_broken_trials(experiment) == ("status" not in changes)
+
+
+async def test_what_can_be_read(place: tuple[str, str, str]) -> None:
+    """Fields may be missing, there may be others, and BSON has years that Python has not."""
+    async with open_storage(place[1], client=place[0]) as storage:
+        experiment = await storage.create_experiment({"name": "e"})
+        (trial,) = await storage.register_trials([Trial(experiment=experiment.id, params={"x": 1})])
+        late = DatetimeMS(400_000_000_000_000)
+        raw(
+            place,
+            lambda found: found.update_one(
+                {"id": trial.id},
+                {"$set": {"start_time": late, "more": [late]}, "$unset": {"results": 1}},
+            ),
+        )
+        (found,) = await storage.fetch_trials(experiment) or ()
+        assert (found.id, found.results) == (trial.id, [])
+        assert found.start_time is not None
+        assert found.start_time.year == 9999
+        assert found.start_time.tzinfo is not None
+        taken = await storage.reserve_trial(experiment)
+        assert taken is not None
+        await storage.complete_trial(taken, 1.0)
