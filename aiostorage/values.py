@@ -21,6 +21,7 @@ __all__ = [
     "TrialStatus",
     "Value",
     "as_results",
+    "has_nan",
     "identity_form",
     "make_values",
     "read_values",
@@ -221,6 +222,14 @@ def as_results(value: Results) -> list[Result]:
     if len(objectives) > 1:
         _log.warning("only the first objective counts, of several: %r", objectives)
     return results
+
+
+def has_nan(results: Iterable[Result]) -> bool:
+    """Return whether the objective, which is the first result of that type, is NaN."""
+    for result in results:
+        if result.type == "objective":
+            return bool(result.value != result.value)  # noqa: PLR0124
+    return False
 
 
 def typed_params(params: Mapping[str, Any]) -> list[Param]:

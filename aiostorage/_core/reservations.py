@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from aiostorage._core.record_reader import READING_ERRORS, TrialReader
 from aiostorage.errors import FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import And, Compare, Condition, Find, StoreTime, Take, Update
 from aiostorage.trial import Trial, validate_status
-from aiostorage.values import Result, TrialStatus, as_results
+from aiostorage.values import Result, TrialStatus, as_results, has_nan
 
 __all__ = ["Reservations"]
 
@@ -104,7 +104,7 @@ class Reservations:
     async def push(self, trial: Trial) -> int:
         status = trial.status
         changes: dict[str, Any] = {"results": stored_results(trial)}
-        if status == COMPLETED and _has_nan(trial.results):
+        if status == COMPLETED and has_nan(trial.results):
             status = self._nan.status_of(trial)
         changes["status"] = status
         if trial.end_time is not None:
@@ -115,7 +115,7 @@ class Reservations:
 
     async def complete(self, trial: Trial, results: Any) -> None:
         results = as_results(results)
-        status = self._nan.status_of(trial) if _has_nan(results) else COMPLETED
+        status = self._nan.status_of(trial) if has_nan(results) else COMPLETED
         changes = {
             "results": normalise(list(map(Result.to_dict, results)), "results"),
             "status": status,
@@ -193,14 +193,6 @@ class Reservations:
             status=status,
             holder=holder,
         )
-
-
-def _has_nan(results: Iterable[Result]) -> bool:
-    """Return whether the objective, which is the first result of that type, is NaN."""
-    for result in results:
-        if result.type == "objective":
-            return bool(result.value != result.value)
-    return False
 
 
 def _held(trial: Trial, status: str) -> And:

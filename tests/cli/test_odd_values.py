@@ -94,8 +94,7 @@ def test_what_others_wrote(url: str, tmp_path: Path) -> None:
             ("doc = '{'", 1.0),
         ):
             other.execute(
-                f"UPDATE trials SET {change} WHERE "
-                "json_extract(doc, '$.results[0].value') = ?",
+                f"UPDATE trials SET {change} WHERE json_extract(doc, '$.results[0].value') = ?",
                 [objective],
             )
         other.execute("UPDATE experiments SET version = 'x' WHERE name = 3")

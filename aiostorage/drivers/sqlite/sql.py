@@ -10,8 +10,8 @@ registers and that uses `aiostorage._core.query`, so that its meaning is written
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import methodcaller
@@ -156,13 +156,13 @@ class Table:
     def _unreadable(self, columns: Sequence[Any], error: Exception) -> Document:
         """Return what can be read of a row that another program has written or damaged."""
         found: Document = {}
+        reason = str(error)
         for (name, kind), value in zip(self.kinds.items(), columns, strict=True):
-            if kind != "time":
-                found[name] = value
-            elif isinstance(value, str | None):
-                with suppress(ValueError):
-                    found[name] = value and datetime.fromisoformat(value)
-        return UnreadableDocument(found, str(error))
+            try:
+                found[name] = datetime.fromisoformat(value) if kind == "time" and value else value
+            except (TypeError, ValueError):
+                reason = f"{name}: {reprlib.repr(value)} is no time"
+        return UnreadableDocument(found, reason)
 
     def _column_value(self, name: str, kind: str, value: Any, now: datetime) -> Any:
         bound = self._bind(kind, value, now)
