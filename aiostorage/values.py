@@ -228,7 +228,7 @@ def has_nan(results: Iterable[Result]) -> bool:
     """Return whether the objective, which is the first result of that type, is NaN."""
     for result in results:
         if result.type == "objective":
-            return bool(result.value != result.value)  # noqa: PLR0124
+            return bool(result.value != result.value)
     return False
 
 

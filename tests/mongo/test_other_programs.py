@@ -18,11 +18,12 @@ pytestmark = [pytest.mark.anyio, UNCLOSED, pytest.mark.usefixtures("sockets_coll
 
 
 @pytest.fixture(params=PAIRS)
-def place(request: pytest.FixtureRequest, mongodb_emptied_database: str) -> tuple[str, str, str]:
+def place(request: pytest.FixtureRequest) -> tuple[str, str, str]:
     """Give a library, a URL and the name of the database there."""
     library, fixture = request.param
     deployment: Deployment = request.getfixturevalue(fixture)
-    return library, deployment.url_for(mongodb_emptied_database), mongodb_emptied_database
+    database = str(request.getfixturevalue("mongodb_emptied_database"))
+    return library, deployment.url_for(database), database
 
 
 async def raw(place: tuple[str, str, str], write: Callable[[Any], object]) -> None:
