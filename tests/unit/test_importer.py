@@ -175,7 +175,7 @@ async def test_ids_that_are_taken_are_given_anew_everywhere() -> None:
     async with open_storage("memory://") as storage:
         for uid in (1, 3):
             await storage.create_experiment({"name": f"other{uid}", "_id": uid})
-        await CollectionAccess(storage).insert("trials", [{**trial(9, 1, 0.9), "id": "mine"}])
+        await CollectionAccess(storage).insert("trials", [{**trial(9, 1, 0.9), "id": "f" * 32}])
         await storage.create_benchmark({"name": "other", "_id": 1})
         assert await put(storage) == Counts(Count(3), Count(9), Count(1), Count(1), orphans=1)
         root, branch = await storage.fetch_experiments({"name": "tree"})
