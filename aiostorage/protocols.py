@@ -68,6 +68,8 @@ class Driver(Protocol):
       other, whichever tasks, threads, processes or machines call at the same time.
     - **Durable.** What an operation has returned from survives the death of the process.
     - **Meaning.** Conditions mean what `aiostorage.engine.matches` says they do.
+    - **Damage.** In the place of a document that it cannot decode, an engine returns an
+      `aiostorage.operations.UnreadableDocument`, so that the others can be read.
     - **Cancellation.** A cancelled call happened wholly or not at all; the driver stays usable.
     - **Errors** are those of `aiostorage.errors`: `TemporaryBackendError` for what may pass (with
       ``ambiguous=True`` if the operation may have happened), `DuplicateKeyError` for a taken key,

@@ -122,13 +122,15 @@ def _check_name(field: str, value: Any, place: str) -> None:
 
 def _check_names(names: list[str]) -> None:
     """Refuse params of which one would hide the value of another."""
-    if len(set(names)) < len(names):
-        name = next(name for number, name in enumerate(names) if name in names[:number])
-        raise error_at("params", f"two of them have the name {name!r}")
+    taken: set[str] = set()
+    for name in names:
+        if name in taken:
+            raise error_at("params", f"two of them have the name {name!r}")
+        taken.add(name)
     for name in names:
         parent = name
         while parent := parent.rpartition(".")[0]:
-            if parent in names:
+            if parent in taken:
                 raise error_at("params", f"{name!r} leads into the value of {parent!r}")
 
 

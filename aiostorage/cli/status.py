@@ -34,8 +34,8 @@ def status(url: str, experiment: str | None, as_json: bool) -> None:
     """Show the experiments of a storage.
 
     For each experiment: the number of trials in each status, the smallest objective of the
-    completed ones, and who holds its algorithm lock since when. Nothing is changed, and no file or
-    database is created; other processes may keep working there.
+    completed ones (NaN is left out), and who holds its algorithm lock since when. Nothing is
+    changed, and no file or database is created; other processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
     mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the environment
