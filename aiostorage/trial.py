@@ -179,7 +179,9 @@ class Trial:
             document["_id"] = self.id_override
         return document
 
-    def _complete(self, results: list[Result], end_time: datetime, status: str) -> None:
+    def _complete(
+        self, results: list[Result], end_time: datetime, status: str = TrialStatus.COMPLETED.value
+    ) -> None:
         """Take over what the store has now; results and status have been checked."""
         self._results = results
         self._status = status

@@ -206,14 +206,13 @@ def as_results(value: Results) -> list[Result]:
             best = "objective" if "objective" in value else next(iter(value), None)
             kinds = (("objective" if name == best else "statistic") for name in value)
             results = list(map(Result, value, kinds, value.values()))
+            _check_result_names(results)
         else:
             results = make_values(Result, value)  # type: ignore[arg-type]
+            _check_result_names(results)
     except (TypeError, ValueError) as error:
         what = "a number, a mapping of names to values or a list of results"
         raise InvalidResult(f"results must be {what}: {error}") from error
-    for result in results:
-        if not isinstance(result.name, str | None):
-            raise InvalidResult(f"the name of a result is a str: {result!r}")
     objectives = [result for result in results if result.type == "objective"]
     if not objectives:
         raise InvalidResult(f"no result is of type objective: {reprlib.repr(results)}")
@@ -222,6 +221,12 @@ def as_results(value: Results) -> list[Result]:
     if len(objectives) > 1:
         _log.warning("only the first objective counts, of several: %r", objectives)
     return results
+
+
+def _check_result_names(results: Iterable[Result]) -> None:
+    for result in results:
+        if result.name is not None and not isinstance(result.name, str):  # Oríon has None
+            raise TypeError(f"the name of a result is a str: {result!r}")
 
 
 def has_nan(results: Iterable[Result]) -> bool:

@@ -11,10 +11,10 @@ from aiostorage._core.documents import document_of, equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO
-from aiostorage._core.normalise import to_utc
+from aiostorage._core.normalise import to_utc, type_name
 from aiostorage._core.state import StateCodec
 from aiostorage.algorithm import LockedAlgorithmState
-from aiostorage.errors import DuplicateKeyError
+from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.operations import Delete, Document, Find, Insert, StoreTime, Update
 
 __all__ = ["LockRecords", "unlocked"]
@@ -120,6 +120,8 @@ class LockRecords:
         data = record.get("state")
         if data is None:
             state = None
+        elif not isinstance(data, bytes):
+            raise EncodingError(f"the state is no bytes, but {type_name(data)}", path="state")
         elif len(data) <= MAX_INLINE_STATE:
             state = self._codec.decode(data)
         else:

@@ -19,7 +19,7 @@ from aiostorage._core.record_reader import READING_ERRORS, TrialReader
 from aiostorage.errors import FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import And, Compare, Condition, Find, StoreTime, Take, Update
 from aiostorage.trial import Trial, validate_status
-from aiostorage.values import Result, TrialStatus, as_results, has_nan
+from aiostorage.values import Result, TrialStatus, as_results, has_nan, read_values
 
 __all__ = ["Reservations"]
 
@@ -102,15 +102,14 @@ class Reservations:
         return matched
 
     async def push(self, trial: Trial) -> int:
-        status = trial.status
-        changes: dict[str, Any] = {"results": stored_results(trial)}
-        if status == COMPLETED and has_nan(trial.results):
-            status = self._nan.status_of(trial)
-        changes["status"] = status
+        changes: dict[str, Any] = {"results": stored_results(trial), "status": trial.status}
         if trial.end_time is not None:
             changes["end_time"] = trial.end_time
-        await self._write(trial, RESERVED, changes_of(TRIALS, changes))
-        trial.status = status
+        changes = changes_of(TRIALS, changes)
+        if trial.status == COMPLETED and has_nan(read_values(Result, changes["results"])):
+            changes["status"] = self._nan.status_of(trial)
+        await self._write(trial, RESERVED, changes)
+        trial.status = changes["status"]
         return 1
 
     async def complete(self, trial: Trial, results: Any) -> None:
