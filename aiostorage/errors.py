@@ -7,7 +7,7 @@
     │   └── UnknownStorageType        no engine of that name or URL scheme is registered
     ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
     ├── MismatchedIds                 (AssertionError) an object and an id name different records
-    ├── EncodingError                 (ValueError) a value no engine holds, or bytes no codec reads
+    ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
     ├── DuplicateKeyError             a record with that key exists

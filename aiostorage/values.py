@@ -225,7 +225,8 @@ def as_results(value: Results) -> list[Result]:
 
 def _check_result_names(results: Iterable[Result]) -> None:
     for result in results:
-        if result.name is not None and not isinstance(result.name, str):  # Oríon has None
+        name: Any = result.name
+        if name is not None and not isinstance(name, str):  # Oríon has None
             raise TypeError(f"the name of a result is a str: {result!r}")
 
 

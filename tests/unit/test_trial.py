@@ -594,6 +594,27 @@ def test_from_dict_takes_partial_documents(document: dict[str, Any]) -> None:
     assert trial.param_list == ([Param("x")] if document.get("params") else [])
 
 
+@pytest.mark.parametrize("param", [{}, {"name": None, "value": 1}, {"name": 3}])
+def test_from_dict_needs_the_names_of_params(param: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="needs a name"):
+        Trial.from_dict({"params": [param]})
+
+
+def test_a_type_that_was_changed_is_checked() -> None:
+    param, result = Param("x", "real", 1.0), Result("o", "objective", 1)
+    param.type = result.type = "bogus"
+    with pytest.raises(ValueError, match="'bogus' of 'x'"):
+        Trial(params=[param])
+    with pytest.raises(InvalidResult, match="'bogus' of 'o'"):
+        as_results([result])
+
+
+@pytest.mark.parametrize("results", [{3: 1.0}, {"objective": 1, None: 2, int: 3}])
+def test_names_of_results_are_text(results: Any) -> None:
+    with pytest.raises(InvalidResult, match="name of a result"):
+        as_results(results)
+
+
 def test_from_dict_checks_types() -> None:
     with pytest.raises(ValueError, match="'odd'"):
         Trial.from_dict({"params": [{"name": "x", "type": "odd", "value": 1}]})

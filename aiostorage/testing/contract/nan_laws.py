@@ -109,6 +109,21 @@ class NanLaws:
                     await _push(storage, trial, results)
                 assert (await stored(storage, trial)).to_dict() == before
 
+    async def test_a_nan_of_numpy(self, opening: Open) -> None:
+        np = pytest.importorskip("numpy")
+        storage = await opening(nan="broken")
+        for number, value in enumerate((np.float32("nan"), np.float64("nan"), np.array(math.nan))):
+            with case(value):
+                trial = await reserved(storage, f"e{number}")
+                await storage.complete_trial(trial, value)
+                assert (await stored(storage, trial)).status == "broken"
+                trial = await reserved(storage, f"f{number}")
+                trial.results.append(Result("o", "objective", 1.0))
+                trial.results[0].value = value
+                trial.status = "completed"
+                await storage.push_trial_results(trial)
+                assert (await stored(storage, trial)).status == trial.status == "broken"
+
     async def test_raise_inside_a_worker(self, opening: Open) -> None:
         storage = await opening(nan="raise")
         experiment = await storage.create_experiment({"name": "e"})

@@ -148,7 +148,8 @@ class ReadableLaws:
         before = (await stored(storage, trial)).to_dict()
         bogus = Result("s", "statistic", 1)
         bogus.type = "bogus"
-        for results in ([Result("o", "objective", 1), bogus], {"objective": 1, 3: 2}):
+        spoilt: list[Any] = [[Result("o", "objective", 1), bogus], {"objective": 1, 3: 2}]
+        for results in spoilt:
             with case(results), pytest.raises(InvalidResult):
                 await storage.complete_trial(trial, results)
         trial.results.extend([Result("o", "objective", 1), bogus])
