@@ -142,8 +142,8 @@ async def test_a_reservation_gives_it_back_as_broken(storage: Storage) -> None:
 
 async def test_a_reservation_goes_on_with_the_next(storage: Storage) -> None:
     experiment, trials = await several(storage, count=4)
-    for trial in trials[:3]:
-        await spoil(storage, trial, SPOILT[3][0])
+    for bad in trials[:3]:
+        await spoil(storage, bad, SPOILT[3][0])
     async with storage.reserved_trial(experiment) as trial:
         assert trial is not None
         assert trial.params == {"x": 3}

@@ -81,7 +81,7 @@ async def test_what_can_be_read(place: tuple[str, str, str]) -> None:
                 {"$set": {"start_time": late, "more": [late]}, "$unset": {"results": 1}},
             ),
         )
-        (found,) = await storage.fetch_trials(experiment) or ()
+        (found,) = await storage.fetch_pending_trials(experiment)
         assert (found.id, found.results) == (trial.id, [])
         assert found.start_time is not None
         assert found.start_time.year == 9999

@@ -43,13 +43,11 @@ def test_what_is_refused(storage: AioStorage, experiment: MinimalExperiment) -> 
     before = storage.get_trial(trial).to_dict()
     allowed = str(OrionTrial.allowed_stati)
     for status in ("bogus", 3, ["new"]):
-        for refused in (
-            lambda status=status: storage.update_trial(trial, status=status),
-            lambda status=status: storage.update_trials(experiment, status=status),
-        ):
-            with pytest.raises(ValueError, match="not one of") as raised:
-                refused()
-            assert allowed in str(raised.value)
+        with pytest.raises(ValueError, match="not one of") as raised:
+            storage.update_trial(trial, status=status)
+        assert allowed in str(raised.value)
+        with pytest.raises(ValueError, match="not one of"):
+            storage.update_trials(experiment, status=status)
     for changes in ({"params": "abc"}, {"results": [{"type": "bogus"}]}, {"params.0.type": "no"}):
         with pytest.raises(ValueError, match=r"params|results"):
             storage.update_trial(trial, **changes)
