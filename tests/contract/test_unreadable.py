@@ -14,7 +14,7 @@ import pytest
 from aiostorage import EncodingError, Storage, SyncStorage, Trial
 from aiostorage._core import record_reader
 from aiostorage._core.documents import equal
-from aiostorage._core.layout import TRIALS
+from aiostorage._core.layout import ALGO, TRIALS
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Update
@@ -191,6 +191,19 @@ def test_the_other_colour(make_driver: Callable[[], Driver]) -> None:
         assert trial is not None
         assert trial.params == {"x": 1}
         assert storage.count_broken_trials(experiment) == 1
+
+
+async def test_a_state_that_nobody_can_read(storage: Storage) -> None:
+    experiment = await storage.create_experiment({"name": "e"}, algo_state={"seed": 1})
+    driver = storage._gateway.driver
+    update = Update(ALGO, equal(experiment=experiment.id), {"state": b"\x01torn"})
+    assert await driver.execute(update) == 1
+    for _ in range(2):  # the lock does not stay with the one who could not read it
+        with pytest.raises(EncodingError, match="damaged"):
+            async with storage.acquire_algorithm_lock(experiment, timeout=1):
+                pass
+    with pytest.raises(EncodingError, match="damaged"):
+        await storage.get_algorithm_lock_info(experiment)
 
 
 # ------------------------------------------------------------------------------ damaged files

@@ -193,6 +193,20 @@ async def test_what_cannot_be_stored_is_named_first() -> None:
             ("experiments", experiment(4, "odd", space={1, 2}), "experiment 'odd': space: set"),
             ("trials", trial(11, 3, 0.1, "lost"), "trial 11 of experiment 'alone' v1"),
             ("trials", {**trial(11, 3, 0.1), "worker": 1j}, "trial 11 of experiment 'alone' v1"),
+            (
+                "trials",
+                {**trial(11, 3, 0.1), "params": [{"name": None, "type": "real", "value": 1}]},
+                "trial 11 of experiment 'alone' v1",
+            ),
+            (
+                "trials",
+                {
+                    **trial(11, 3, 0.1),
+                    "results": [{"type": "objective", "value": "1"}],
+                },
+                r"trial 11 of experiment 'alone' v1: results\[0\].value",
+            ),
+            ("experiments", experiment(4, "odd", metadata=3), "experiment 'odd': metadata"),
             ("benchmarks", {"_id": 2}, "benchmark None: .*needs 'name'"),
             ("algo", {"experiment": 3, "state": {"f": print}}, "state of experiment 'alone' v1"),
             ("algo", {"experiment": 3, "state": b"torn"}, "state of experiment 'alone' v1"),

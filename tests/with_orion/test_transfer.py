@@ -21,6 +21,7 @@ import pytest
 import aiostorage
 from aiostorage import Storage
 from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.documents import equal
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
@@ -28,6 +29,7 @@ from aiostorage.errors import (
     EncodingError,
     NotADatabaseError,
 )
+from aiostorage.operations import Update
 from aiostorage.orion import Count, Counts, Progress, export_orion, import_orion, importer
 
 if sys.version_info >= (3, 12):
@@ -279,6 +281,21 @@ def test_an_export_leaves_what_is_there_alone(source: Path, url: str, tmp_path: 
         go(tmp_path)
     assert go(source, overwrite=True).experiments.copied == 3
     check_equal(source, stored(url))
+
+
+def test_an_export_stops_at_a_trial_that_nobody_can_read(url: str, tmp_path: Path) -> None:
+    async def body(storage: Storage) -> None:
+        experiment = await storage.create_experiment({"name": "e"})
+        await storage.register_trials(
+            [aiostorage.Trial(experiment=experiment.id, params={"x": x}) for x in range(2)]
+        )
+        spoilt = Update("trials", equal(experiment=experiment.id), {"params.0.type": "bogus"})
+        await storage._gateway.execute(spoilt)
+        with pytest.raises(EncodingError, match="cannot be read"):
+            await export_orion(storage, tmp_path / "back.pkl")
+
+    using(url, body)
+    assert not (tmp_path / "back.pkl").exists()
 
 
 def test_an_export_that_fails_leaves_nothing(

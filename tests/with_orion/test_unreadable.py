@@ -56,6 +56,11 @@ def test_what_is_refused(storage: AioStorage, experiment: MinimalExperiment) -> 
     with pytest.raises(ValueError, match="unknown trial status"):
         storage._db.write("trials", {"status": "bogus"}, {"_id": trial.id_override})
     assert storage.get_trial(trial).to_dict() == before
+    for locked in (5, "yes"):
+        with pytest.raises(ValueError, match="locked"):
+            storage._db.write("algo", {"locked": locked}, {"experiment": experiment.id})
+    with storage.acquire_algorithm_lock(experiment, timeout=1):
+        pass
 
 
 def test_what_orion_itself_writes(storage: AioStorage, experiment: MinimalExperiment) -> None:
