@@ -12,6 +12,7 @@ from aiostorage.testing.contract.lock_record_laws import LockRecordLaws
 from aiostorage.testing.contract.lock_state_laws import LockStateLaws
 from aiostorage.testing.contract.outcome_laws import ResultLaws, StatusLaws
 from aiostorage.testing.contract.query_laws import QueryLaws
+from aiostorage.testing.contract.recovery_laws import FreshStartLaws, RecoveryLaws
 from aiostorage.testing.contract.reservation_laws import ReservationLaws
 from aiostorage.testing.contract.trial_laws import IterationLaws, TrialLaws
 from aiostorage.testing.contract.value_laws import CopyLaws, ValueLaws
@@ -29,6 +30,8 @@ class StorageContract(
     StatusLaws,
     ReservationLaws,
     FencingLaws,
+    RecoveryLaws,
+    FreshStartLaws,
     WorkerLaws,
     LockLaws,
     LockStateLaws,
