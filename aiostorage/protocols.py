@@ -581,10 +581,10 @@ class AsyncStorageProtocol(Protocol):
     ) -> AbstractAsyncContextManager[Trial | None]:
         """Reserve a trial for the body; its heartbeat is updated in the background.
 
-        The body gets None when no trial is pending, and none is lost. The status that the body sets stays. A trial
-        that is still reserved afterwards becomes ``broken`` if the body raised, and ``interrupted``
-        if the body was cancelled or ended without completing it. When another worker takes over
-        the reservation, the body is cancelled.
+        The body gets None when no trial is pending, and none is lost. The status that the body sets
+        stays. A trial that is still reserved afterwards becomes ``broken`` if the body raised, and
+        ``interrupted`` if the body was cancelled or ended without completing it. When another
+        worker takes over the reservation, the body is cancelled.
 
         Parameters
         ----------

@@ -307,7 +307,12 @@ class Storage(AsyncStorageProtocol):
                 f"a heartbeat every {every:g} s is too slow: a trial is lost after {lost_after:g} s"
             )
         return reserved_trial(
-            self._reservations, experiment, every, self._gateway.policy.total, wait, recover
+            self._reservations,
+            experiment,
+            every,
+            self._gateway.policy.total,
+            wait=wait,
+            recover=recover,
         )
 
     # --------------------------------------------------------------------------- benchmarks

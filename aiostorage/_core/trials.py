@@ -161,7 +161,12 @@ class Trials:
         documents = await self._gateway.execute(
             Take(
                 TRIALS,
-                And((Compare("experiment", "eq", experiment_uid(experiment)), *self._lost.conditions)),
+                And(
+                    (
+                        Compare("experiment", "eq", experiment_uid(experiment)),
+                        *self._lost.conditions,
+                    )
+                ),
                 {"status": INTERRUPTED, "worker": None},
                 order=("submit_time",),
                 limit=None,

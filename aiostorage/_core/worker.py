@@ -27,6 +27,7 @@ async def reserved_trial(
     experiment: Any,
     heartbeat: float,
     hand_back_timeout: float,
+    *,
     wait: float,
     recover: bool,
 ) -> AsyncIterator[Trial | None]:

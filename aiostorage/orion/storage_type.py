@@ -276,8 +276,12 @@ class AioStorage(OrionStorageProtocol):
         self._call(self._storage.set_trial_status, ours, status, heartbeat, was)
         trial.status, trial.worker = ours.status, ours.worker
         if ours.status == TrialStatus.RESERVED:  # a new reservation begins clean
-            trial.start_time, trial.heartbeat = naive_utc(ours.start_time), naive_utc(ours.heartbeat)
-            trial.end_time, trial._results = None, []  # the property wants an objective
+            trial.start_time, trial.heartbeat = (
+                naive_utc(ours.start_time),
+                naive_utc(ours.heartbeat),
+            )
+            trial.end_time = None
+            trial._results = []  # noqa: SLF001  the property wants an objective
 
     def update_heartbeat(self, trial: Any) -> int:
         """Renew the heartbeat of a reserved trial; return the number of trials that match."""

@@ -99,9 +99,7 @@ async def test_a_lost_trial_whose_reservation_is_unanswered_is_released(faults: 
         assert await faults.truth.reserve_trial(faults.experiment) is not None
         storage = Storage(faults.faulty, retry=RetryPolicy(attempts=1))
         takes = iter([False, True])
-        faults.faulty.fail_next(
-            "after", matching=lambda o: isinstance(o[0], Take) and next(takes)
-        )
+        faults.faulty.fail_next("after", matching=lambda o: isinstance(o[0], Take) and next(takes))
         with pytest.raises(TemporaryBackendError):
             await storage.reserve_trial(faults.experiment)
         assert await faults.statuses() == ["interrupted"] + ["reserved"] * 3

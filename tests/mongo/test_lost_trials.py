@@ -12,9 +12,9 @@ from pymongo import MongoClient
 from aiostorage import open_storage
 from aiostorage._core.layout import LAYOUT, TRIALS
 from aiostorage._core.lost_trials import LostTrials
+from aiostorage.cli.summary import summarise
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.operations import And, Compare
-from aiostorage.cli.summary import summarise
 from aiostorage.testing import Deployment
 
 pytestmark = pytest.mark.anyio

@@ -1,7 +1,8 @@
 """The loop that the documentation shows, in a process with several workers.
 
-Arguments: the URL, the experiment, after how long a trial is lost, how long an evaluation takes, how
-long to wait for a trial. Prints ``has`` and ``completed`` with the trial, and ends as the loop does.
+Arguments: the URL, the experiment, after how long a trial is lost, how long an evaluation takes,
+how long to wait for a trial. Prints ``has`` and ``completed`` with the trial, and ends as the loop
+does.
 """
 
 from __future__ import annotations

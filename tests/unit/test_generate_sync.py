@@ -46,9 +46,7 @@ def test_a_change_of_the_protocol_is_shown(checkout: Path) -> None:
     done = generate("--check", "--root", checkout)
     assert done.returncode == 1
     assert f"--- {GENERATED[0]}" in done.stdout
-    assert (
-        "+    def complete_trial(self, trial: Trial, results: Results = 1.0) -> None:" in done.stdout
-    )
+    assert "+    def complete_trial(self, trial: Trial, results: Results = 1.0)" in done.stdout
     assert "python tools/generate_sync.py" in done.stdout
     assert f"--- {GENERATED[1]}" not in done.stdout  # the original has no such method
     assert {name: (checkout / name).read_bytes() for name in GENERATED} == before

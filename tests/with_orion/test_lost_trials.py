@@ -70,9 +70,7 @@ def test_what_a_client_inserted_and_never_evaluated(configured: dict[str, Any]) 
     other.close()
 
 
-def test_a_new_reservation_begins_clean(
-    storage: AioStorage, experiment: MinimalExperiment
-) -> None:
+def test_a_new_reservation_begins_clean(storage: AioStorage, experiment: MinimalExperiment) -> None:
     storage.register_trial(trial_of(experiment))
     trial = storage.reserve_trial(experiment)
     trial.results = [Trial.Result(name="loss", type="objective", value=1.5)]

@@ -147,9 +147,7 @@ class RecoveryLaws:
         assert Counter(_xs(got)) == Counter(range(5))
         assert len({trial.worker for trial in got}) == 5
 
-    async def test_lost_after_is_asked_each_time(
-        self, opening: Open, pass_time: PassTime
-    ) -> None:
+    async def test_lost_after_is_asked_each_time(self, opening: Open, pass_time: PassTime) -> None:
         seconds = 3600.0
         storage = await opening(lost_after=lambda: seconds)
         experiment = await storage.create_experiment(make_config())
@@ -168,9 +166,7 @@ class RecoveryLaws:
         assert await storage.reserve_trial(experiment) is None
         assert await storage.recover_lost_trials(experiment) == []
 
-    async def test_waiting_for_a_trial_to_be_lost(
-        self, opening: Open, pass_time: PassTime
-    ) -> None:
+    async def test_waiting_for_a_trial_to_be_lost(self, opening: Open, pass_time: PassTime) -> None:
         storage = await opening(lost_after=0.8)
         experiment = await storage.create_experiment(make_config())
         await registered(storage, experiment, 1)
