@@ -36,12 +36,11 @@ LOST = "lost"
     "--lost-after",
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
+    show_default="120",
     help="Time without a heartbeat after which a reserved trial is lost; as the workers have it.",
 )
 @debug_option
-def status(url: str, experiment: str | None, as_json: bool, lost_after: float) -> None:
+def status(url: str, experiment: str | None, as_json: bool, lost_after: float | None) -> None:
     """Show the experiments of a storage.
 
     For each experiment: the number of trials in each status, how many of the reserved ones are
@@ -52,7 +51,7 @@ def status(url: str, experiment: str | None, as_json: bool, lost_after: float) -
     mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the environment
     variable AIOSTORAGE_URL is used; a password in it is not visible in the list of processes.
     """
-    storage = open_existing(url, lost_after=lost_after)
+    storage = open_existing(url, **({} if lost_after is None else {"lost_after": lost_after}))
     location, found = storage.location, anyio.run(_summarise, storage, experiment)
     console = Stdout()
     if as_json:

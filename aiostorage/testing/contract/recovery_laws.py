@@ -82,7 +82,7 @@ class RecoveryLaws:
         await storage.update_trial(three, status="reserved", heartbeat=old)
         await storage.update_trial(four, status="reserved", heartbeat=None)
         assert await storage.fetch_lost_trials(experiment) == [three, four]
-        assert (await stored(storage, three)).heartbeat == old
+        assert (await stored(storage, three)).heartbeat == three.heartbeat
         for trial in (one, two):
             beat = (await stored(storage, trial)).heartbeat
             assert beat is not None
