@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from bson import ObjectId
 from pymongo import MongoClient
 
-from aiostorage import open_storage
+from aiostorage import Trial, open_storage
 from aiostorage._core.layout import LAYOUT, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage.cli.summary import summarise
@@ -26,10 +27,17 @@ async def test_an_index_finds_them(mongodb_standalone: Deployment, mongodb_datab
     url = mongodb_standalone.url_for(mongodb_database)
     async with open_storage(url) as storage:
         experiment = await storage.create_experiment({"name": "tune"})
+        trials = [Trial(experiment=experiment.id, params={"x": x}) for x in range(200)]
+        await storage.register_trials(trials)  # enough for the server to compare its plans
+        await storage.reserve_trials(experiment, 3)
     lost = And((Compare("experiment", "eq", experiment.id), *LostTrials(120).conditions))
-    with MongoClient[dict[str, Any]](url) as client:
-        trials = client.get_default_database()[TRIALS]
-        plan = str(trials.find(SCHEMA.filter(lost)).explain()["queryPlanner"]["winningPlan"])
+
+    def explain() -> str:
+        with MongoClient[dict[str, Any]](url) as client:
+            found = client.get_default_database()[TRIALS].find(SCHEMA.filter(lost))
+            return str(found.explain()["queryPlanner"]["winningPlan"])
+
+    plan = await anyio.to_thread.run_sync(explain)
     assert "'indexName': 'experiment_1_status_1'" in plan
     assert "COLLSCAN" not in plan
 
@@ -51,17 +59,22 @@ async def test_those_of_other_programs(
     ]
     async with open_storage(url) as storage:
         experiment = await storage.create_experiment({"name": "tune"})
-        with MongoClient[dict[str, Any]](url) as client:
-            client.get_default_database()[TRIALS].insert_many(
-                {
-                    "experiment": ObjectId(str(experiment.id)),
-                    "id": f"{x:032}",
-                    "status": "reserved",
-                    "params": [{"name": "x", "type": "integer", "value": x}],
-                    **fields,
-                }
-                for x, fields in enumerate(times)
-            )
+        made = [
+            {
+                "experiment": ObjectId(str(experiment.id)),
+                "id": f"{x:032}",
+                "status": "reserved",
+                "params": [{"name": "x", "type": "integer", "value": x}],
+                **fields,
+            }
+            for x, fields in enumerate(times)
+        ]
+
+        def write() -> None:
+            with MongoClient[dict[str, Any]](url) as client:
+                client.get_default_database()[TRIALS].insert_many(made)
+
+        await anyio.to_thread.run_sync(write)
         async with open_storage(url, read_only=True) as reader:
             [summary] = await summarise(reader)
         assert (summary.trials, summary.lost) == ({"reserved": 6}, 4)
