@@ -69,7 +69,8 @@ class RecoveryLaws:
     async def test_reserved_by_an_update(
         self, opening: Open, now: Clock, pass_time: PassTime
     ) -> None:
-        storage = await opening(lost_after=3600)
+        seconds = 3600.0
+        storage = await opening(lost_after=lambda: seconds)
         experiment = await storage.create_experiment(make_config())
         old = now() - timedelta(hours=2)
         for x in range(4):
@@ -87,9 +88,9 @@ class RecoveryLaws:
             beat = (await stored(storage, trial)).heartbeat
             assert beat is not None
             assert abs(beat - now()) < timedelta(seconds=30)
-        hasty = await opening(lost_after=0.05)
+        seconds = 0.05
         await pass_time(0.1)
-        assert len(await hasty.fetch_lost_trials(experiment)) == 4
+        assert len(await storage.fetch_lost_trials(experiment)) == 4
 
     async def test_lost_trials_are_reserved_when_none_is_pending(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
@@ -139,13 +140,21 @@ class RecoveryLaws:
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
     ) -> None:
         experiment = await storage.create_experiment(make_config())
-        await registered(storage, experiment, 5)
-        for trial in await storage.reserve_trials(experiment, 5):
+        await registered(storage, experiment, 9)
+        for trial in await storage.reserve_trials(experiment, 7):
             await lose(storage, trial)
-        calls = [(storage, other)[n % 2].reserve_trial(experiment) for n in range(24)]
-        got = [trial for trial in await gather(calls) if trial is not None]
-        assert Counter(_xs(got)) == Counter(range(5))
-        assert len({trial.worker for trial in got}) == 5
+
+        async def reserve(number: int) -> list[Trial]:
+            mine = (storage, other)[number % 2]
+            if number % 3:
+                return await mine.reserve_trials(experiment, number % 3)
+            trial = await mine.reserve_trial(experiment)
+            return [] if trial is None else [trial]
+
+        got = [trial for trials in await gather(map(reserve, range(24))) for trial in trials]
+        assert Counter(_xs(got)) == Counter(range(9))
+        for trial in got:
+            assert (await stored(storage, trial)).worker == trial.worker
 
     async def test_lost_after_is_asked_each_time(self, opening: Open, pass_time: PassTime) -> None:
         seconds = 3600.0
