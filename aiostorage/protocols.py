@@ -299,25 +299,40 @@ class AsyncStorageProtocol(Protocol):
         """
         ...
 
-    async def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
+    async def reserve_trial(
+        self, experiment: ExperimentLike, *, wait: float = 0.0, recover: bool = True
+    ) -> Trial | None:
         """Reserve the oldest pending trial for this caller alone; return None if there is none.
 
-        A trial is pending when it is new, suspended or interrupted. The returned trial is
-        ``reserved``, has a fresh token in ``worker``, and its ``start_time`` and ``heartbeat`` are
-        the present time. One that cannot be read becomes ``broken``, and the next is reserved.
+        A trial is pending when it is new, suspended or interrupted. If none is, the oldest lost
+        trial is reserved (see `fetch_lost_trials`); its worker can no longer write to it.
+
+        The returned trial is ``reserved``, has a fresh token in ``worker``, and its ``start_time``
+        and ``heartbeat`` are the present time. It has no results and no ``end_time``, even if it
+        was evaluated before. One that cannot be read becomes ``broken``, and the next is reserved.
 
         Parameters
         ----------
         wait
-            Seconds to wait for a pending trial, at most. Engines that can report changes wake the
-            caller soon after a trial has become pending.
+            Seconds to wait for a trial, at most. Engines that can report changes wake the caller
+            soon after a trial has become pending. Lost trials are looked for at the beginning, at
+            intervals of a tenth of `lost_after`, and at the end.
+        recover
+            False leaves lost trials alone.
         """
         ...
 
-    async def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
-        """Reserve up to `count` pending trials for this caller alone, the oldest first.
+    async def reserve_trials(
+        self, experiment: ExperimentLike, count: int, *, recover: bool = True
+    ) -> list[Trial]:
+        """Reserve up to `count` trials for this caller alone: pending ones, the oldest first.
 
-        They share one token.
+        If there are fewer, lost trials follow, the oldest first. All of them share one token.
+
+        Parameters
+        ----------
+        recover
+            As for `reserve_trial`.
         """
         ...
 
@@ -403,8 +418,9 @@ class AsyncStorageProtocol(Protocol):
     ) -> int:
         """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
-        This is not fenced. Pass ``where={"worker": token}`` to fence it. A part of the params or
-        results (``params.0.value``) is set in a trial that has that item.
+        This is not fenced. Pass ``where={"worker": token}`` to fence it. Setting the status
+        ``reserved`` without a ``heartbeat`` sets the heartbeat to the present time, too. A part of
+        the params or results (``params.0.value``) is set in a trial that has that item.
 
         Raises
         ------
@@ -425,6 +441,8 @@ class AsyncStorageProtocol(Protocol):
         **kwargs: Any,
     ) -> int:
         """Set fields of all trials of an experiment that match `where`; return how many did.
+
+        The status ``reserved`` sets the heartbeat as in `update_trial`.
 
         Raises
         ------
@@ -451,13 +469,18 @@ class AsyncStorageProtocol(Protocol):
         ...
 
     async def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        """Return the reserved trials whose heartbeat is older than `lost_after` seconds."""
+        """Return the reserved trials whose heartbeat is older than `lost_after` seconds.
+
+        A trial without a heartbeat goes by its ``start_time``, and without that by its
+        ``submit_time``; one that has none of them is lost.
+        """
         ...
 
     async def recover_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
         """Set lost trials to ``interrupted``, in one atomic step, and return them.
 
-        Their workers can no longer write to them.
+        Their workers can no longer write to them. Workers need not call this: `reserve_trial`
+        hands lost trials out by itself.
         """
         ...
 
@@ -516,8 +539,9 @@ class AsyncStorageProtocol(Protocol):
     ) -> None:
         """Set the status of a trial, and its heartbeat, if it has the status `was`.
 
-        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` puts a fresh
-        token into ``trial.worker``.
+        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` is a new
+        reservation as by `reserve_trial`: a fresh token in ``trial.worker``, a new ``start_time``,
+        no results and no ``end_time``, in the store and in `trial`.
 
         Parameters
         ----------
@@ -568,24 +592,31 @@ class AsyncStorageProtocol(Protocol):
         ...
 
     def reserved_trial(
-        self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
+        self,
+        experiment: ExperimentLike,
+        *,
+        heartbeat: float | None = None,
+        wait: float = 0.0,
+        recover: bool = True,
     ) -> AbstractAsyncContextManager[Trial | None]:
         """Reserve a trial for the body; its heartbeat is updated in the background.
 
-        The body gets None when no trial is pending. The status that the body sets stays. A trial
-        that is still reserved afterwards becomes ``broken`` if the body raised, and ``interrupted``
-        if the body was cancelled or ended without completing it. When another worker takes over
-        the reservation, the body is cancelled.
+        The body gets None when no trial is pending, and none is lost. The status that the body sets
+        stays. A trial that is still reserved afterwards becomes ``broken`` if the body raised, and
+        ``interrupted`` if the body was cancelled or ended without completing it. When another
+        worker takes over the reservation, the body is cancelled.
 
         Parameters
         ----------
         heartbeat
             Seconds between two heartbeats. Default: a fifth of `lost_after`, as in Oríon.
-        wait
+        wait, recover
             As for `reserve_trial`.
 
         Raises
         ------
+        ConfigurationError
+            `heartbeat` is not less than `lost_after`: the trial would be lost between two of them.
         TrialLost
             Another worker took over the reservation while the body ran.
         """

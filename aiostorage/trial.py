@@ -187,6 +187,12 @@ class Trial:
         self._status = status
         self.end_time = end_time
 
+    def _begin(self, worker: str, start_time: datetime, heartbeat: datetime) -> None:
+        """Take over what the store has now that the trial is reserved anew."""
+        self._results, self.end_time = [], None
+        self._status, self.worker = TrialStatus.RESERVED.value, worker
+        self.start_time, self.heartbeat = start_time, heartbeat
+
     def copy(self) -> Self:
         """Return a copy that shares no mutable value with this trial."""
         twin = copy.copy(self)

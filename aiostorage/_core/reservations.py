@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
 
-from aiostorage._core.documents import changes_of, equal
+from aiostorage._core.documents import both, changes_of, equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.layout import PENDING, TRIALS
+from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
 from aiostorage._core.record_checks import stored_results
 from aiostorage._core.record_reader import READING_ERRORS, TrialReader
 from aiostorage.errors import FailedUpdate, TemporaryBackendError, TrialLost
-from aiostorage.operations import And, Compare, Condition, Find, StoreTime, Take, Update
+from aiostorage.operations import (
+    And,
+    Compare,
+    Condition,
+    Count,
+    Document,
+    Find,
+    StoreTime,
+    Take,
+    Update,
+)
 from aiostorage.trial import Trial, validate_status
 from aiostorage.values import Result, TrialStatus, as_results, has_nan, read_values
 
@@ -29,6 +42,14 @@ RESERVED: Final = TrialStatus.RESERVED.value
 COMPLETED: Final = TrialStatus.COMPLETED.value
 INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
 
+BEGUN: Final[Mapping[str, Any]] = {
+    "status": RESERVED,
+    "start_time": NOW,
+    "end_time": None,
+    "results": [],
+}
+"""What a new reservation writes beside its token and its heartbeat: nothing of an earlier one."""
+
 POLL_INTERVAL: Final = 0.05
 """Seconds between two attempts to reserve while waiting for a pending trial, at least."""
 
@@ -36,57 +57,96 @@ POLL_INTERVAL: Final = 0.05
 class Reservations:
     """What `Storage` does with reserved trials; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, gateway: Gateway, nan: NanPolicy) -> None:
+    def __init__(self, gateway: Gateway, lost: LostTrials, nan: NanPolicy) -> None:
         self._gateway = gateway
+        self._lost = lost
         self._nan = nan
         self._reader = TrialReader(gateway)
 
     # ------------------------------------------------------------------------------- reserve
 
-    async def reserve(self, experiment: Any, count: int, wait: float = 0.0) -> list[Trial]:
+    async def reserve(
+        self, experiment: Any, count: int, wait: float = 0.0, recover: bool = True
+    ) -> list[Trial]:
         if count < 1:
             raise ValueError(f"count must be at least 1, not {count!r}")
         if not wait >= 0:
             raise ValueError(f"wait is a number of seconds, not {wait!r}")
-        end = anyio.current_time() + wait if wait else 0.0
+        trials = await self._reserve(experiment, count, recover)
+        if trials or not wait:
+            return trials
+        now = anyio.current_time()
+        end = now + wait
+        # a trial becomes lost by time alone, which no engine reports as a change
+        next_look = now + self._lost.look_interval if recover else math.inf
         version: object | None = None
-        while True:
-            trials = await self._reserve(experiment, count)
-            left = end - anyio.current_time() if wait else 0.0
-            if trials or left <= 0:
-                return trials
+        while (left := end - anyio.current_time()) > 0:
             # not every change brings a pending trial, so a busy store must not wake us more often
             await anyio.sleep(min(POLL_INTERVAL, left))
+            left = min(end, next_look) - anyio.current_time()
             # the first time it returns at once: a change may have come before there was a version
-            version = await self._gateway.wait_for_change(TRIALS, version, left)
+            version = await self._gateway.wait_for_change(TRIALS, version, max(left, 0.0))
+            now = anyio.current_time()
+            look = recover and now >= min(end, next_look)
+            if trials := await self._reserve(experiment, count, look):
+                return trials
+            if look:
+                next_look = now + self._lost.look_interval
+        return []
 
-    async def _reserve(self, experiment: Any, count: int) -> list[Trial]:
+    async def _reserve(self, experiment: Any, count: int, recover: bool) -> list[Trial]:
         uid, token = experiment_uid(experiment), new_token()
         ours = equal(experiment=uid, status=RESERVED, worker=token)
         take = Take(
             TRIALS,
             And((Compare("experiment", "eq", uid), PENDING)),
-            {"status": RESERVED, "worker": token, "start_time": NOW, "heartbeat": NOW},
+            {**BEGUN, "worker": token, "heartbeat": NOW},
             order=("submit_time",),
             limit=count,
             applied=ours,
         )
+        documents: list[Document] = []
         try:
             documents = await self._gateway.execute(take)
+            if recover and len(documents) < count:
+                documents = [*documents, *await self._take_lost(take, ours, count, documents)]
             try:
                 return Trial.build(documents)
             except READING_ERRORS:
-                return await self._reader.reserved(take, documents)
+                trials = await self._reader.reserved(take, documents)
+            if trials or not recover:
+                return trials
+            return await self._reserve(experiment, count, recover)  # the next lost ones
         except BaseException as error:
-            await self._release(error, ours, {"status": INTERRUPTED, "worker": None})
+            release = {"status": INTERRUPTED, "worker": None}
+            await self._release(error, ours, release, certain=bool(documents))
             raise
 
+    async def _take_lost(
+        self, take: Take, ours: And, count: int, taken: Sequence[Document]
+    ) -> list[Document]:
+        """Take lost trials under the same token, so that there are `count` of them in all."""
+        lost = And((ours.conditions[0], *self._lost.conditions))
+        # to look is cheap; a write that finds nothing would keep other writers waiting
+        if not await self._gateway.execute(Count(TRIALS, lost)):
+            return []
+        if taken:  # they are ours, but not what this take took
+            others = Compare("_id", "nin", tuple(document["_id"] for document in taken))
+            ours = both(ours, others)
+        left = count - len(taken)
+        return await self._gateway.execute(replace(take, where=lost, limit=left, applied=ours))
+
     async def _release(
-        self, error: BaseException, ours: Condition, changes: Mapping[str, Any]
+        self,
+        error: BaseException,
+        ours: Condition,
+        changes: Mapping[str, Any],
+        *,
+        certain: bool = False,
     ) -> None:
-        """Release a reservation that may have been made although its answer did not arrive."""
+        """Release a reservation that was made, or may have been although no answer arrived."""
         lost_answer = isinstance(error, TemporaryBackendError) and error.ambiguous
-        if lost_answer or not isinstance(error, Exception):
+        if certain or lost_answer or not isinstance(error, Exception):
             release = (Update(TRIALS, ours, changes),)
             seconds = self._gateway.policy.total
             await self._gateway.compensate(release, error, seconds, "releasing a reservation")
@@ -133,17 +193,22 @@ class Reservations:
             "status": status,
             "heartbeat": NOW if heartbeat is None else to_utc(heartbeat),
         }
-        if status == RESERVED:
-            changes["worker"] = new_token()
+        if status != RESERVED:
+            await self._write(trial, was, changes)
+            trial.status = status
+            return
+        changes = {**BEGUN, **changes}
+        changes["worker"] = new_token()
+        before = changes_of(TRIALS, {**_traces(trial), "status": was, "worker": trial.worker})
         try:
             await self._write(trial, was, changes)
         except BaseException as error:
-            if status == RESERVED:
-                ours = equal(experiment=trial.experiment, id=trial.id, worker=changes["worker"])
-                await self._release(error, ours, {"status": was, "worker": trial.worker})
+            ours = equal(experiment=trial.experiment, id=trial.id, worker=changes["worker"])
+            await self._release(error, ours, before)
             raise
-        trial.status = status
-        trial.worker = changes.get("worker", trial.worker)
+        now = datetime.now(UTC)
+        beat = now if heartbeat is None else changes["heartbeat"]
+        trial._begin(changes["worker"], now, beat)  # noqa: SLF001  as the store has it now
 
     async def hand_back(self, trial: Trial, status: str) -> None:
         """Give up a reservation, unless another worker has taken it over."""
@@ -198,3 +263,12 @@ def _held(trial: Trial, status: str) -> And:
     """Return the condition that a trial has a status and, if it carries a token, that token."""
     token = {} if trial.worker is None else {"worker": trial.worker}
     return equal(experiment=trial.experiment, id=trial.id, status=status, **token)
+
+
+def _traces(trial: Trial) -> dict[str, Any]:
+    """Return what a new reservation of the trial overwrites."""
+    return {
+        "start_time": trial.start_time,
+        "end_time": trial.end_time,
+        "results": list(map(Result.to_dict, trial.results)),
+    }

@@ -15,6 +15,7 @@ from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.lock import AlgorithmLocks
 from aiostorage._core.lock_records import LockRecords
+from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.reservations import Reservations
 from aiostorage._core.retry import RetryPolicy
@@ -81,8 +82,9 @@ class Storage(AsyncStorageProtocol):
         self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
         self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
         self._experiments = Experiments(self._gateway, self._lock_records)
-        self._trials = Trials(self._gateway, self._experiments, self._lost_after)
-        self._reservations = Reservations(self._gateway, NanPolicy(nan))
+        self._lost = LostTrials(self._lost_after)
+        self._trials = Trials(self._gateway, self._experiments, self._lost)
+        self._reservations = Reservations(self._gateway, self._lost, NanPolicy(nan))
         self._benchmarks = Benchmarks(self._gateway)
 
     def __repr__(self) -> str:
@@ -167,12 +169,16 @@ class Storage(AsyncStorageProtocol):
     async def register_trials(self, trials: Sequence[Trial]) -> list[Trial]:
         return await self._trials.register(trials)
 
-    async def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
-        reserved = await self._reservations.reserve(experiment, 1, wait)
+    async def reserve_trial(
+        self, experiment: ExperimentLike, *, wait: float = 0.0, recover: bool = True
+    ) -> Trial | None:
+        reserved = await self._reservations.reserve(experiment, 1, wait, recover)
         return reserved[0] if reserved else None
 
-    async def reserve_trials(self, experiment: ExperimentLike, count: int) -> list[Trial]:
-        return await self._reservations.reserve(experiment, count)
+    async def reserve_trials(
+        self, experiment: ExperimentLike, count: int, *, recover: bool = True
+    ) -> list[Trial]:
+        return await self._reservations.reserve(experiment, count, recover=recover)
 
     async def fetch_trials(
         self,
@@ -294,14 +300,26 @@ class Storage(AsyncStorageProtocol):
         return await self._reservations.beat(trial)
 
     def reserved_trial(
-        self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
+        self,
+        experiment: ExperimentLike,
+        *,
+        heartbeat: float | None = None,
+        wait: float = 0.0,
+        recover: bool = True,
     ) -> AbstractAsyncContextManager[Trial | None]:
-        if heartbeat is None:
-            lost_after = self._lost_after() if callable(self._lost_after) else self._lost_after
-            heartbeat = lost_after / 5
-        every = _seconds("heartbeat", heartbeat)
+        lost_after = self._lost.after
+        every = _seconds("heartbeat", lost_after / 5 if heartbeat is None else heartbeat)
+        if every >= lost_after:
+            raise ConfigurationError(
+                f"a heartbeat every {every:g} s is too slow: a trial is lost after {lost_after:g} s"
+            )
         return reserved_trial(
-            self._reservations, experiment, every, self._gateway.policy.total, wait
+            self._reservations,
+            experiment,
+            every,
+            self._gateway.policy.total,
+            wait=wait,
+            recover=recover,
         )
 
     # --------------------------------------------------------------------------- benchmarks

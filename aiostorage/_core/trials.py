@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
@@ -23,6 +24,7 @@ from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid
 from aiostorage._core.layout import PENDING, TRIALS
+from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.record_checks import document_of_trial
 from aiostorage._core.record_reader import TrialReader
 from aiostorage.errors import AioStorageError, DuplicateKeyError
@@ -37,6 +39,7 @@ from aiostorage.operations import (
     Insert,
     StoreTime,
     Take,
+    Update,
 )
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
@@ -53,12 +56,10 @@ INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
 class Trials:
     """What `Storage` does with trials; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(
-        self, gateway: Gateway, experiments: Experiments, lost_after: float | Callable[[], float]
-    ) -> None:
+    def __init__(self, gateway: Gateway, experiments: Experiments, lost: LostTrials) -> None:
         self._gateway = gateway
         self._experiments = experiments
-        self._lost_after = lost_after
+        self._lost = lost
         self._reader = TrialReader(gateway)
 
     # ------------------------------------------------------------------------------ writing
@@ -117,13 +118,13 @@ class Trials:
     ) -> int:
         uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
         condition = both(equal(experiment=experiment, id=uid), query_of(where)[0])
-        return await self._gateway.execute(update_of(TRIALS, condition, changes))
+        return await self._gateway.execute(_alive(update_of(TRIALS, condition, changes)))
 
     async def update_all(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> int:
         condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
-        return await self._gateway.execute(update_of(TRIALS, condition, changes))
+        return await self._gateway.execute(_alive(update_of(TRIALS, condition, changes)))
 
     async def delete(self, experiment: Any, uid: Any, where: Mapping[str, Any] | None) -> int:
         condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
@@ -157,13 +158,18 @@ class Trials:
         return await self.with_status(experiment, PENDING)
 
     async def lost(self, experiment: Any) -> list[Trial]:
-        return await self.with_status(experiment, *self._lost)
+        return await self.with_status(experiment, *self._lost.conditions)
 
     async def recover(self, experiment: Any) -> list[Trial]:
         documents = await self._gateway.execute(
             Take(
                 TRIALS,
-                And((Compare("experiment", "eq", experiment_uid(experiment)), *self._lost)),
+                And(
+                    (
+                        Compare("experiment", "eq", experiment_uid(experiment)),
+                        *self._lost.conditions,
+                    )
+                ),
                 {"status": INTERRUPTED, "worker": None},
                 order=("submit_time",),
                 limit=None,
@@ -199,14 +205,6 @@ class Trials:
             trial.results = stored.results
         return trial
 
-    @property
-    def _lost(self) -> tuple[Condition, ...]:
-        seconds = self._lost_after() if callable(self._lost_after) else self._lost_after
-        return (
-            Compare("status", "eq", RESERVED),
-            Compare("heartbeat", "lte", StoreTime(-seconds)),
-        )
-
     async def _find(self, uid: Any, condition: Condition) -> list[Trial]:
         where = both(equal(experiment=uid), condition)
         return await self._built(
@@ -225,6 +223,13 @@ class Trials:
             if len(trials) % BUILT_PER_TURN == 0:
                 await anyio.lowlevel.checkpoint()
         return trials
+
+
+def _alive(update: Update) -> Update:
+    """Return an update that reserves trials with a heartbeat: an old one would make them lost."""
+    if update.changes.get("status") != RESERVED or "heartbeat" in update.changes:
+        return update
+    return replace(update, changes={**update.changes, "heartbeat": StoreTime()})
 
 
 def _named_values(trial: Trial) -> list[list[Any]]:

@@ -27,7 +27,9 @@ async def reserved_trial(
     experiment: Any,
     heartbeat: float,
     hand_back_timeout: float,
+    *,
     wait: float,
+    recover: bool,
 ) -> AsyncIterator[Trial | None]:
     """Reserve a trial for the body; the contract is `AsyncStorageProtocol.reserved_trial`.
 
@@ -39,8 +41,10 @@ async def reserved_trial(
         Seconds that handing the trial back may take.
     wait
         Seconds to wait for a pending trial.
+    recover
+        Whether a lost trial will do where none is pending.
     """
-    reserved = await reservations.reserve(experiment, 1, wait)
+    reserved = await reservations.reserve(experiment, 1, wait, recover)
     if not reserved:
         yield None
         return

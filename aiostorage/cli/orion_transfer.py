@@ -73,7 +73,8 @@ def import_command(source: Path | str, dest: str, overwrite: bool, state_codec: 
     """Copy a PickledDB file or a MongoDB database of Oríon into a storage.
 
     SOURCE is the file, or the URL of the database with its name: mongodb://localhost/orion. It is
-    not changed. The file, or the algorithm states in the database, are unpickled, which runs code
+    not changed. Trials that workers have reserved there are interrupted in the copy, so stop the
+    workers first. The file, or the algorithm states in the database, are unpickled, which runs code
     that they contain: import only from sources that you trust. DEST is for example
     sqlite:///tune.db. Run the command again after an interruption, and it continues. Nothing that
     is in DEST is changed: the command refuses to import what exists there and differs.
@@ -134,6 +135,8 @@ def _summary_line(counts: TransferCounts) -> str:
         if outcome == "copied" or any(numbers.values()):
             phrases = [plural(number, _NOUNS[name]) for name, number in numbers.items()]
             parts.append(f"{words} {', '.join(phrases)}")
+    if counts.interrupted:
+        parts.append(f"{plural(counts.interrupted, 'reserved trial')} interrupted")
     if counts.orphans:
         parts.append(f"left out {plural(counts.orphans, 'trial')} of no experiment")
     return "; ".join(parts)

@@ -24,24 +24,35 @@ __all__ = ["status"]
 ALWAYS_SHOWN = (TrialStatus.NEW, TrialStatus.RESERVED, TrialStatus.COMPLETED)
 """Statuses that have a column in the table even if no trial has them."""
 
+LOST = "lost"
+"""What the number of lost trials is called, which is no status."""
+
 
 @click.command
 @click.argument("url", envvar="AIOSTORAGE_URL")
 @click.option("--experiment", metavar="NAME", help="Show only this experiment, in all versions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@click.option(
+    "--lost-after",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    show_default="120",
+    help="Time without a heartbeat after which a reserved trial is lost; as the workers have it.",
+)
 @debug_option
-def status(url: str, experiment: str | None, as_json: bool) -> None:
+def status(url: str, experiment: str | None, as_json: bool, lost_after: float | None) -> None:
     """Show the experiments of a storage.
 
-    For each experiment: the number of trials in each status, the smallest objective of the
-    completed ones (NaN is left out), and who holds its algorithm lock since when. Nothing is
-    changed, and no file or database is created; other processes may keep working there.
+    For each experiment: the number of trials in each status, how many of the reserved ones are
+    lost, the smallest objective of the completed ones (NaN is left out), and who holds its
+    algorithm lock since when. Nothing is changed, and no file or database is created; other
+    processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
     mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the environment
     variable AIOSTORAGE_URL is used; a password in it is not visible in the list of processes.
     """
-    storage = open_existing(url)
+    storage = open_existing(url, **({} if lost_after is None else {"lost_after": lost_after}))
     location, found = storage.location, anyio.run(_summarise, storage, experiment)
     console = Stdout()
     if as_json:
@@ -68,7 +79,7 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
     for one in found:
         table.add_row(
             Text(f"{one.name} v{one.version}\n").append(str(one.uid), style="dim"),
-            *(str(one.trials[s]) if one.trials[s] else "[dim]0[/]" for s in shown),
+            *(_count(one, s) for s in shown),
             str(one.trials.total()),
             number(one.best),
             _lock_word(one.lock),
@@ -86,13 +97,22 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
 def _print_plain(found: Sequence[ExperimentSummary]) -> None:
     """Print one line per experiment, in columns separated by tabs."""
     names = [status.value for status in TrialStatus]
+    names.insert(names.index(TrialStatus.RESERVED) + 1, LOST)
     click.echo("\t".join(["experiment", "version", "id", *names, "total", "best", "lock"]))
     for one in found:
-        counts = [str(one.trials[name]) for name in names]
+        counts = [str(one.lost if name == LOST else one.trials[name]) for name in names]
         total, best = str(one.trials.total()), _exact(one.best)
         lock = _holder(one.lock) if one.lock and one.lock.locked else _lock_word(one.lock)
         name = " ".join(one.name.split())
         click.echo("\t".join([name, str(one.version), str(one.uid), *counts, total, best, lock]))
+
+
+def _count(one: ExperimentSummary, status: TrialStatus) -> str:
+    """Return the number of trials in a status, with markup; of the reserved ones, how many lost."""
+    count = one.trials[status]
+    if status == TrialStatus.RESERVED and one.lost:
+        return f"{count} [red]({LOST} {one.lost})[/]"
+    return str(count) if count else "[dim]0[/]"
 
 
 def _exact(value: float | None) -> str:

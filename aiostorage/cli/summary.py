@@ -57,6 +57,8 @@ class ExperimentSummary:
     ----------
     trials
         The number of trials by status.
+    lost
+        How many of the reserved ones are lost.
     best
         The smallest objective of the completed trials; None before there is one. NaN is none.
     lock
@@ -67,6 +69,7 @@ class ExperimentSummary:
     version: int
     uid: Uid
     trials: Counter[str]
+    lost: int
     best: float | None
     lock: LockSummary | None
 
@@ -77,6 +80,7 @@ class ExperimentSummary:
             "version": self.version,
             "id": self.uid,
             "trials": dict(self.trials),
+            "lost": self.lost,
             "best": _finite(self.best),
             "lock": None if self.lock is None else self.lock.to_dict(),
         }
@@ -110,15 +114,17 @@ async def _summarise_one(storage: Storage, config: Mapping[str, Any]) -> Experim
         value = objective_of(document) if status == TrialStatus.COMPLETED else None
         if value is not None and (best is None or value < best):
             best = value
-    lock = await _lock_of(storage, config["_id"])
+    reserved = trials[TrialStatus.RESERVED]
+    lost = len(await storage.fetch_lost_trials(config)) if reserved else 0
     version = config.get("version")
     return ExperimentSummary(
-        str(config.get("name")),
-        1 if version is None else version,
-        config["_id"],
-        trials,
-        best,
-        lock,
+        name=str(config.get("name")),
+        version=1 if version is None else version,
+        uid=config["_id"],
+        trials=trials,
+        lost=lost,
+        best=best,
+        lock=await _lock_of(storage, config["_id"]),
     )
 
 

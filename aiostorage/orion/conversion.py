@@ -11,10 +11,12 @@ from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
 from aiostorage._core.layout import LAYOUT, TRIALS
-from aiostorage.trial import Trial
+from aiostorage.operations import Document
+from aiostorage.trial import Trial, TrialStatus
 
 __all__ = [
     "as_time",
+    "interrupt_reserved",
     "naive_utc",
     "orion_trial_fields",
     "plain",
@@ -107,6 +109,17 @@ def naive_utc(value: Any) -> Any:
     if isinstance(value, list):
         return [naive_utc(item) for item in value]
     return value
+
+
+def interrupt_reserved(trial: Document) -> bool:
+    """Make a stored trial interrupted if it is reserved; return whether it was.
+
+    A copy of a store has no workers: its reserved trials would stay reserved until they are lost.
+    """
+    if trial["status"] != TrialStatus.RESERVED:
+        return False
+    trial["status"], trial["worker"] = TrialStatus.INTERRUPTED.value, None
+    return True
 
 
 def trial_from_orion(trial: Any) -> Trial:

@@ -43,7 +43,7 @@ def differing_trial(trial: Mapping[str, Any], stored: Mapping[str, Any]) -> str 
 
     Their params are equal, because the id is computed from them. If the imported trial is completed
     or broken, the stored one must have the same status and results. In any other status the stored
-    one may have changed since.
+    one may have changed since; one that was reserved was stored as interrupted.
     """
     if trial["status"] not in _FINAL_STATUSES:
         return None

@@ -20,6 +20,7 @@ from aiostorage._core.record_reader import TrialReader
 from aiostorage._core.storage import Storage
 from aiostorage.errors import EncodingError
 from aiostorage.operations import Document
+from aiostorage.orion.conversion import interrupt_reserved
 from aiostorage.orion.pickled_database import (
     COLLECTIONS,
     Documents,
@@ -45,7 +46,8 @@ async def export_orion(
     """Copy a storage into a PickledDB file with which Oríon's own storage can continue.
 
     Experiments and trials keep an ``_id`` that is a positive int, as Oríon's own are; the others
-    get the next numbers. Algorithms are exported unlocked, with their state pickled. The file is
+    get the next numbers. Algorithms are exported unlocked, with their state pickled, and reserved
+    trials interrupted, because no worker has them in the file. The file is
     written beside the destination and renamed at the end, so that an interruption leaves no
     incomplete file. The export may or may not contain what workers write to the storage in the
     meantime.
@@ -80,7 +82,7 @@ async def export_orion(
     """
     destination = Path(destination)
     await anyio.to_thread.run_sync(check_destination, destination, overwrite)
-    documents, orphans = await _collect(storage, progress or (lambda _: None))
+    documents, orphans, interrupted = await _collect(storage, progress or (lambda _: None))
     await anyio.to_thread.run_sync(
         partial(write_pickled_database, destination, documents, overwrite=overwrite)
     )
@@ -91,16 +93,23 @@ async def export_orion(
         benchmarks=CollectionCounts(len(documents[BENCHMARKS])),
         algorithms=CollectionCounts(states),
         orphans=orphans,
+        interrupted=interrupted,
     )
 
 
-async def _collect(storage: Storage, report: Callable[[Progress], None]) -> tuple[Documents, int]:
-    """Return the content of the storage in the form of a PickledDB, and the number of orphans."""
+async def _collect(
+    storage: Storage, report: Callable[[Progress], None]
+) -> tuple[Documents, int, int]:
+    """Return the content of the storage in the form of a PickledDB.
+
+    The numbers of orphans and of interrupted trials come with it; see `TransferCounts`.
+    """
     configs = await storage.fetch_experiments({})
     ids = renumber([config["_id"] for config in configs])
     total = await CollectionAccess(storage).count(TRIALS, {})
     documents: Documents = {name: [] for name in COLLECTIONS}
     reader = TrialReader(storage._gateway)  # noqa: SLF001  an adapter of this package
+    interrupted = 0
     for done, config in enumerate(configs):
         report(Progress(EXPERIMENTS, done, len(configs)))
         uid = config["_id"]
@@ -109,6 +118,7 @@ async def _collect(storage: Storage, report: Callable[[Progress], None]) -> tupl
         async for stored in storage.iter_trials(config, selection={}):
             trial = reader.read(stored)  # what nobody can read must not get lost without a word
             document = trial.to_dict()
+            interrupted += interrupt_reserved(document)
             documents[TRIALS].append({**document, "_id": trial.id_override, "experiment": ids[uid]})
             if len(documents[TRIALS]) % REPORT_INTERVAL == 0:
                 report(Progress(TRIALS, len(documents[TRIALS]), total))
@@ -121,7 +131,7 @@ async def _collect(storage: Storage, report: Callable[[Progress], None]) -> tupl
         numbers = renumber([document["_id"] for document in documents[name]])
         for document in documents[name]:
             document["_id"] = numbers[document["_id"]]
-    return documents, max(total - copied, 0)
+    return documents, max(total - copied, 0), interrupted
 
 
 async def _lock_record(storage: Storage, config: Mapping[str, Any], number: int) -> Document:

@@ -13,6 +13,7 @@ from aiostorage._core.documents import document_of
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.operations import Document
+from aiostorage.orion.conversion import interrupt_reserved
 from aiostorage.orion.references import parent_of
 from aiostorage.trial import Trial
 
@@ -33,12 +34,15 @@ class ImportedExperiment:
         The lock record of its algorithm, as it is in the source; empty if there is none.
     trials
         Its trials by their ids, in the form in which they can be stored here.
+    interrupted
+        The ids of those that are reserved in the source, and interrupted here.
     """
 
     uid: Any
     config: Document
     lock: Document
     trials: dict[str, Document] = field(default_factory=dict)
+    interrupted: set[str] = field(default_factory=set)
 
     @property
     def key(self) -> tuple[Any, int]:
@@ -63,7 +67,7 @@ def imported_experiments(
 
     Documents of older versions of Oríon are brought to the form of the current one: a missing
     ``version`` is 1, ``algorithms`` is called ``algorithm``, and the `id` of a trial is computed
-    from its params.
+    from its params. Reserved trials become interrupted.
 
     Parameters
     ----------
@@ -105,6 +109,8 @@ def imported_experiments(
             raise DuplicateKeyError(
                 f"{owner.title} has two trials {trial['id']}; delete one of them"
             )
+        if interrupt_reserved(trial):
+            owner.interrupted.add(trial["id"])
         owner.trials[trial["id"]] = trial
     return _parents_first(experiments), orphans
 

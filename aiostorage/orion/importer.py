@@ -96,6 +96,11 @@ class Importer:
                 if planned.source.lock.get("state") is not None
             ),
             orphans=orphans,
+            interrupted=sum(
+                trial["id"] in planned.source.interrupted
+                for planned in self._experiments
+                for trial in planned.missing
+            ),
         )
 
     # ----------------------------------------------------------------------------- writing

@@ -66,6 +66,11 @@ async def import_orion(
     unless it is taken. Algorithms are copied unlocked. Their state is encoded by the storage's
     codec, and most algorithms of Oríon need ``state_codec="pickle"``. Tuples become lists.
 
+    The workers of the source do not work in the storage: a trial that is reserved in the source is
+    interrupted in the storage, and the next worker there takes it up. If they are still at work,
+    it is evaluated in both places, and a later import refuses the trial as one that differs. So
+    let them finish, or stop them, before the import.
+
     Parameters
     ----------
     source

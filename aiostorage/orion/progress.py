@@ -56,6 +56,9 @@ class TransferCounts:
         States of algorithms. An experiment whose algorithm was never asked for a trial has none.
     orphans
         Trials of the source that belong to none of its experiments. They are left out.
+    interrupted
+        Those of the written trials that are reserved in the source. No worker has them in the
+        destination, so they are interrupted there: the next workers take them up.
     """
 
     experiments: CollectionCounts = CollectionCounts()
@@ -63,3 +66,4 @@ class TransferCounts:
     benchmarks: CollectionCounts = CollectionCounts()
     algorithms: CollectionCounts = CollectionCounts()
     orphans: int = 0
+    interrupted: int = 0

@@ -47,7 +47,7 @@ from aiostorage.orion.error_translation import orion_errors
 from aiostorage.orion.experiment_ids import never_stored
 from aiostorage.orion.lock_state import OrionLockState
 from aiostorage.sync.collection_calls import call_collections
-from aiostorage.trial import Trial
+from aiostorage.trial import Trial, TrialStatus
 
 __all__ = ["AioStorage"]
 
@@ -176,7 +176,9 @@ class AioStorage(OrionStorageProtocol):
     def reserve_trial(self, experiment: Any) -> Any:
         """Reserve the oldest pending trial for this caller alone; return None if there is none."""
         reserve = self._storage.reserve_trial
-        return _to_orion(self._about(experiment, None, None, reserve, experiment))
+        # Oríon sets lost trials to interrupted itself, before it reserves
+        reserved = self._about(experiment, None, None, reserve, experiment, recover=False)
+        return _to_orion(reserved)
 
     def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
         """Return the trials that match: none, as in Oríon's own storage, without an experiment."""
@@ -284,6 +286,13 @@ class AioStorage(OrionStorageProtocol):
             heartbeat = None
         self._call(self._storage.set_trial_status, ours, status, heartbeat, was)
         trial.status, trial.worker = ours.status, ours.worker
+        if ours.status == TrialStatus.RESERVED:  # a new reservation begins clean
+            trial.start_time, trial.heartbeat = (
+                naive_utc(ours.start_time),
+                naive_utc(ours.heartbeat),
+            )
+            trial.end_time = None
+            trial._results = []  # noqa: SLF001  the property wants an objective
 
     def update_heartbeat(self, trial: Any) -> int:
         """Renew the heartbeat of a reserved trial; return the number of trials that match."""

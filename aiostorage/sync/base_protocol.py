@@ -121,18 +121,26 @@ class BaseStorageProtocol:
         """
         raise NotImplementedError
 
-    def reserve_trial(self, experiment: ExperimentLike, *, wait: float = 0.0) -> Trial | None:
+    def reserve_trial(
+        self, experiment: ExperimentLike, *, wait: float = 0.0, recover: bool = True
+    ) -> Trial | None:
         """Reserve the oldest pending trial for this caller alone; return None if there is none.
 
-        A trial is pending when it is new, suspended or interrupted. The returned trial is
-        ``reserved``, has a fresh token in ``worker``, and its ``start_time`` and ``heartbeat`` are
-        the present time. One that cannot be read becomes ``broken``, and the next is reserved.
+        A trial is pending when it is new, suspended or interrupted. If none is, the oldest lost
+        trial is reserved (see `fetch_lost_trials`); its worker can no longer write to it.
+
+        The returned trial is ``reserved``, has a fresh token in ``worker``, and its ``start_time``
+        and ``heartbeat`` are the present time. It has no results and no ``end_time``, even if it
+        was evaluated before. One that cannot be read becomes ``broken``, and the next is reserved.
 
         Parameters
         ----------
         wait
-            Seconds to wait for a pending trial, at most. Engines that can report changes wake the
-            caller soon after a trial has become pending.
+            Seconds to wait for a trial, at most. Engines that can report changes wake the caller
+            soon after a trial has become pending. Lost trials are looked for at the beginning, at
+            intervals of a tenth of `lost_after`, and at the end.
+        recover
+            False leaves lost trials alone.
         """
         raise NotImplementedError
 
@@ -179,8 +187,9 @@ class BaseStorageProtocol:
     ) -> int:
         """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
-        This is not fenced. Pass ``where={"worker": token}`` to fence it. A part of the params or
-        results (``params.0.value``) is set in a trial that has that item.
+        This is not fenced. Pass ``where={"worker": token}`` to fence it. Setting the status
+        ``reserved`` without a ``heartbeat`` sets the heartbeat to the present time, too. A part of
+        the params or results (``params.0.value``) is set in a trial that has that item.
 
         Raises
         ------
@@ -201,6 +210,8 @@ class BaseStorageProtocol:
         **kwargs: Any,
     ) -> int:
         """Set fields of all trials of an experiment that match `where`; return how many did.
+
+        The status ``reserved`` sets the heartbeat as in `update_trial`.
 
         Raises
         ------
@@ -227,7 +238,11 @@ class BaseStorageProtocol:
         raise NotImplementedError
 
     def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
-        """Return the reserved trials whose heartbeat is older than `lost_after` seconds."""
+        """Return the reserved trials whose heartbeat is older than `lost_after` seconds.
+
+        A trial without a heartbeat goes by its ``start_time``, and without that by its
+        ``submit_time``; one that has none of them is lost.
+        """
         raise NotImplementedError
 
     def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
@@ -259,8 +274,9 @@ class BaseStorageProtocol:
     ) -> None:
         """Set the status of a trial, and its heartbeat, if it has the status `was`.
 
-        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` puts a fresh
-        token into ``trial.worker``.
+        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` is a new
+        reservation as by `reserve_trial`: a fresh token in ``trial.worker``, a new ``start_time``,
+        no results and no ``end_time``, in the store and in `trial`.
 
         Parameters
         ----------

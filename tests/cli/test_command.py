@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -281,6 +283,34 @@ def test_status_tells_who_holds_a_lock(folder: Path) -> None:
     assert f"\theld by {owner[0]} since 20" in plain.stdout
     lock = json.loads(as_json.stdout)["experiments"][0]["lock"]
     assert (lock["locked"], lock["owner"]) == (True, owner[0])
+
+
+def test_status_counts_lost_trials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reserve() -> None:
+        async with open_storage(f"sqlite:///{folder}/tune.db") as storage:
+            experiment = await storage.create_experiment({"name": "lost"})
+            trials = [Trial(experiment=experiment.id, params={"x": x}) for x in range(3)]
+            await storage.register_trials(trials)
+            reserved = await storage.reserve_trials(experiment, 3)
+            for trial in reserved[:2]:
+                long_ago = datetime.now(UTC) - timedelta(seconds=150)
+                await storage.update_trial(trial, heartbeat=long_ago)
+
+    anyio.run(reserve)
+    for _ in range(2):  # the first time changes nothing
+        header, row = (line.split("\t") for line in call("status", URL).stdout.splitlines())
+        found = dict(zip(header, row, strict=True))
+        assert (found["reserved"], found["lost"], found["total"]) == ("3", "2", "3")
+        assert header.index("lost") == header.index("reserved") + 1
+    [found] = json.loads(call("status", URL, "--json").stdout)["experiments"]
+    assert (found["trials"], found["lost"]) == ({"reserved": 3}, 2)
+    found = json.loads(call("status", URL, "--json", "--lost-after", "300").stdout)
+    assert found["experiments"][0]["lost"] == 0
+    assert call("status", URL, "--lost-after", "0").exit_code == 2
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", call("status", URL).stdout)
+    assert " 3 (lost 2) " in text
 
 
 def test_on_a_terminal_status_is_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,17 +37,16 @@ def test_what_is_committed_is_up_to_date() -> None:
 def test_a_change_of_the_protocol_is_shown(checkout: Path) -> None:
     source = checkout / SOURCE
     text = source.read_text(encoding="utf-8")
-    line = "async def reserve_trials(self, experiment: ExperimentLike, count: int)"
+    line = "async def complete_trial(self, trial: Trial, results: Results) -> None:"
     assert text.count(line) == 1
-    source.write_text(text.replace(line, line.replace("int)", "int = 1)")), encoding="utf-8")
+    changed = line.replace("results: Results", "results: Results = 1.0")
+    source.write_text(text.replace(line, changed), encoding="utf-8")
     before = {name: (checkout / name).read_bytes() for name in GENERATED}
 
     done = generate("--check", "--root", checkout)
     assert done.returncode == 1
     assert f"--- {GENERATED[0]}" in done.stdout
-    assert (
-        "+    def reserve_trials(self, experiment: ExperimentLike, count: int = 1)" in done.stdout
-    )
+    assert "+    def complete_trial(self, trial: Trial, results: Results = 1.0)" in done.stdout
     assert "python tools/generate_sync.py" in done.stdout
     assert f"--- {GENERATED[1]}" not in done.stdout  # the original has no such method
     assert {name: (checkout / name).read_bytes() for name in GENERATED} == before

@@ -92,7 +92,7 @@ async def put(
 
 async def test_it_copies_once() -> None:
     async with open_storage("memory://") as storage:
-        counts = Counts(Count(3), Count(9), Count(1), Count(1), orphans=1)
+        counts = Counts(Count(3), Count(9), Count(1), Count(1), orphans=1, interrupted=1)
         assert await put(storage) == counts
         found = await storage.fetch_experiments({})
         assert [config["_id"] for config in found] == [1, 2, 3]
@@ -103,6 +103,26 @@ async def test_it_copies_once() -> None:
         there = Counts(Count(0, 3), Count(0, 9), Count(0, 1), Count(0, 1), orphans=1)
         assert await put(storage) == there
         assert await put(storage, overwrite=True) == there
+
+
+async def test_a_copy_has_no_workers() -> None:
+    given = documents()
+    given["trials"][8] |= {"worker": "w", "heartbeat": BORN, "start_time": BORN}
+    async with open_storage("memory://", lost_after=1e9) as storage:
+        assert (await put(storage, given)).interrupted == 1
+        [copied] = await storage.fetch_trials(uid=3) or []
+        assert (copied.status, copied.worker) == ("interrupted", None)
+        assert (copied.heartbeat, copied.start_time) == (BORN, BORN)
+        assert (await put(storage, given)).interrupted == 0  # it is there
+        again = await storage.reserve_trial({"_id": 3})
+        assert again is not None
+        assert again.id == copied.id
+        await storage.complete_trial(again, 1)
+        assert (await put(storage, given)).trials == Count(present=9)
+        # the worker of the source has completed it, too
+        given["trials"][8] = trial(9, 3, 0.5, "completed", 2.0)
+        with pytest.raises(DuplicateKeyError, match="of other results"):
+            await put(storage, given)
 
 
 @pytest.mark.parametrize("after", range(8))
@@ -177,7 +197,8 @@ async def test_ids_that_are_taken_are_given_anew_everywhere() -> None:
             await storage.create_experiment({"name": f"other{uid}", "_id": uid})
         await CollectionAccess(storage).insert("trials", [{**trial(9, 1, 0.9), "id": "f" * 32}])
         await storage.create_benchmark({"name": "other", "_id": 1})
-        assert await put(storage) == Counts(Count(3), Count(9), Count(1), Count(1), orphans=1)
+        counts = Counts(Count(3), Count(9), Count(1), Count(1), orphans=1, interrupted=1)
+        assert await put(storage) == counts
         root, branch = await storage.fetch_experiments({"name": "tree"})
         [alone] = await storage.fetch_experiments({"name": "alone"})
         assert branch["_id"] == 2
@@ -226,8 +247,11 @@ async def test_an_export_numbers_what_has_no_number() -> None:
         point = [{"name": "x", "type": "real", "value": 0.1}]
         await storage.register_trial(Trial(experiment=made.id, params=point))
         await storage.delete_algorithm_lock(made)
-        found, orphans = await _collect(storage, lambda _: None)
-        assert orphans == 0
+        await storage.reserve_trial(made)
+        found, orphans, interrupted = await _collect(storage, lambda _: None)
+        assert (orphans, interrupted) == (0, 1)
+        assert "reserved" not in [t["status"] for t in found["trials"]]
+        assert await storage.fetch_trials_by_status(made, "reserved")  # the storage keeps it
         assert [config["_id"] for config in found["experiments"]] == [1, 2, 3, 4]
         assert [t["_id"] for t in found["trials"]] == list(range(1, 11))
         assert [lock["experiment"] for lock in found["algo"]] == [1, 2, 3, 4]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS, WAITERS
+from aiostorage._core.lost_trials import LostTrials
 from aiostorage.drivers.sqlite.sql import MATCH, SET, Table, to_text
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
@@ -23,6 +24,7 @@ from aiostorage.operations import (
     Index,
     Or,
     StoreTime,
+    Take,
     Update,
 )
 
@@ -64,16 +66,7 @@ def test_plan_of_a_reservation(database: sqlite3.Connection) -> None:
     [
         (And((EXPERIMENT, Compare("id", "eq", "t"))), "trials_experiment_id"),
         (And((EXPERIMENT, Compare("status", "eq", "completed"))), "trials_experiment_status"),
-        (
-            And(
-                (
-                    EXPERIMENT,
-                    Compare("status", "eq", "reserved"),
-                    Compare("heartbeat", "lte", StoreTime(-120)),
-                )
-            ),
-            "trials_experiment_status",
-        ),
+        (And((EXPERIMENT, *LostTrials(120).conditions)), "trials_experiment_status"),
         (Compare("_id", "eq", "x"), "trials__id"),
     ],
 )
@@ -87,6 +80,34 @@ def test_plans_of_trials(database: sqlite3.Connection, where: Any, index: str) -
         found = plan(database, statement)
         assert index in found
         assert "SCAN" not in found
+
+
+def test_plan_of_lost_trials(database: sqlite3.Connection) -> None:
+    where = And((EXPERIMENT, *LostTrials(120).conditions))
+    take = Take(TRIALS, where, {}, order=("submit_time",))
+    found = plan(database, TABLES[TRIALS].chosen(take, NOW, []))
+    assert "trials_experiment_status (experiment=? AND status=?)" in found
+    assert "SCAN" not in found
+
+
+def test_what_is_empty_already_is_not_written() -> None:
+    table = TABLES[TRIALS]
+    begun = {"status": "reserved", "heartbeat": StoreTime(), "end_time": None, "results": []}
+    base: dict[str, Any] = {"_id": "t", "experiment": "e", "id": "i", "status": "new"}
+    for more, is_short in (
+        ({"end_time": None, "results": []}, True),
+        ({"end_time": None, "results": [1]}, False),
+        ({"end_time": NOW, "results": []}, False),
+        ({"end_time": None}, False),
+        ({"results": []}, False),
+    ):
+        row = (7, *table.row({**base, **more}, NOW))
+        [document], [(sql, values)] = table.changed([row], begun, NOW, [])
+        changed = {"end_time": None, "results": [], "status": "reserved", "heartbeat": NOW}
+        assert document == {**base, **changed}
+        assert (SET not in sql) is is_short
+        assert values[-1] == 7
+    assert document["results"] is not begun["results"]
 
 
 def test_plan_of_the_queue(database: sqlite3.Connection) -> None:

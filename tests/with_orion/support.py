@@ -21,11 +21,13 @@ __all__ = [
     "SPACE",
     "TPE",
     "WIDER",
+    "as_copied",
     "call",
     "everything",
     "fill",
     "in_utc",
     "plugged_in",
+    "release",
     "sorted_by_id",
     "stored",
     "using",
@@ -101,6 +103,17 @@ def in_utc(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: in_utc(item) for key, item in value.items()}
     return [in_utc(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def as_copied(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Answer what trials are in a copy, which has no workers."""
+    interrupted = {"status": "interrupted", "worker": None}
+    return [t | interrupted if t["status"] == "reserved" else t for t in trials]
+
+
+def release(storage: Any) -> None:
+    """Interrupt what is reserved, as an import does, so that it is evaluated again."""
+    storage.update_trials(uid=1, where={"status": "reserved"}, status="interrupted", worker=None)
 
 
 def sorted_by_id(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

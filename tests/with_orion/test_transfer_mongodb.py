@@ -32,11 +32,13 @@ from pymongo import MongoClient
 
 from .support import (
     COLLECTIONS,
+    as_copied,
     call,
     everything,
     fill,
     in_utc,
     plugged_in,
+    release,
     sorted_by_id,
     stored,
     using,
@@ -142,8 +144,9 @@ def copied(source: Path | str, url: str, *, overwrite: bool = False) -> Counts:
 
 def check_equal(wanted: Documents, there: Documents) -> None:
     """Compare a source with a store that it alone was imported into."""
-    for name in ("experiments", "trials", "benchmarks"):
+    for name in ("experiments", "benchmarks"):
         assert sorted_by_id(there[name]) == sorted_by_id(wanted[name])
+    assert sorted_by_id(there["trials"]) == sorted_by_id(as_copied(wanted["trials"]))
     locks = {lock["experiment"]: lock for lock in there["algo"]}
     for lock in wanted["algo"]:
         ours = locks.pop(lock["experiment"])
@@ -164,13 +167,13 @@ def test_everything_comes_over(source: str, original: str, url: str) -> None:
 
     async def body(storage: Storage) -> Documents:
         counts = await import_orion(source, storage, progress=seen.append)
-        assert counts == Counts(Count(3), Count(trials), Count(1), Count(3))
+        assert counts == Counts(Count(3), Count(trials), Count(1), Count(3), interrupted=1)
         return await everything(storage)
 
     there = using(url, body)
     check_equal(wanted, there)
     assert {one["status"] for one in there["trials"]} == {
-        *("completed", "broken", "reserved", "new", "interrupted")
+        *("completed", "broken", "new", "interrupted")
     }
     branch = next(config for config in there["experiments"] if config["version"] == 2)
     root = next(c for c in there["experiments"] if (c["name"], c["version"]) == ("first", 1))
@@ -188,6 +191,7 @@ def test_orion_carries_on_where_it_was(copy: str, url: str) -> None:
     """On either engine, and it suggests what it would have suggested on its own."""
     copied(copy, url)
     storage = Legacy(database={"type": "mongodb", "host": copy})
+    release(storage)
     theirs = [trial.params for trial in work(storage, 9, version=1).fetch_trials()]
     storage._db.close_connection()
     with plugged_in(url) as storage:
@@ -350,7 +354,8 @@ def test_the_command(source: str, original: str, url: str) -> None:
     ]
     shown = original.partition("?")[0]
     assert summary.startswith(
-        f"copied 3 experiments, {trials} trials, 1 benchmark, 3 algorithm states; from {shown} to "
+        f"copied 3 experiments, {trials} trials, 1 benchmark, 3 algorithm states; "
+        f"1 reserved trial interrupted; from {shown} to "
     )
 
 

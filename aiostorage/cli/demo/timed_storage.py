@@ -83,8 +83,12 @@ class TimedStorage:
     def reserved_trial(
         self, experiment: ExperimentLike
     ) -> AbstractAsyncContextManager[Trial | None]:
-        """See `AsyncStorageProtocol.reserved_trial`; the time of the body is not counted."""
-        return _TimedContext(self._storage.reserved_trial(experiment), self._spent, "storage")
+        """See `AsyncStorageProtocol.reserved_trial`; the time of the body is not counted.
+
+        Lost trials are left to the process's watch, which reports them.
+        """
+        reserved = self._storage.reserved_trial(experiment, recover=False)
+        return _TimedContext(reserved, self._spent, "storage")
 
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike

@@ -143,12 +143,11 @@ def _insert(connection: Connection, table: Table, insert: Insert, now: datetime)
 
 
 def _take(connection: Connection, table: Table, take: Take, now: datetime) -> list[Document]:
-    chosen = table.chosen(take, now, connection.kept)
-    change, values = table.change(take.changes, now, connection.kept)
-    rows = connection.statement(*chosen).fetchall()
-    for row in rows:
-        connection.statement(change, (*values, row[0]))
-    return table.changed(rows, take.changes, now)
+    rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
+    documents, statements = table.changed(rows, take.changes, now, connection.kept)
+    for statement in statements:
+        connection.statement(*statement)
+    return documents
 
 
 def _duplicate(table: Table, error: sqlite3.IntegrityError, document: Document) -> Exception:

@@ -223,31 +223,54 @@ class Table:
 
     def change(
         self, changes: Mapping[str, Any], now: datetime, kept: Kept
-    ) -> tuple[str, list[Any]]:
-        """Compile the other half: the parameters still lack the ``seq`` of the row."""
-        sets, values = self._assignments(changes, now, kept)
-        return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values
+    ) -> tuple[str, list[Any], Callable[[Document], None]]:
+        """Compile the other half, for a row and for its document.
 
-    def changed(
-        self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: datetime
-    ) -> list[Document]:
-        """Return the documents of the rows that `chosen` found, as `change` has changed them.
-
-        What cannot be set was refused by `change`.
+        The parameters still lack the ``seq`` of the row.
         """
+        sets, values = self._assignments(changes, now, kept)
         columns = {
             path: _moment(value, now) if value.__class__ is StoreTime else value
             for path, value in changes.items()
             if path in self.kinds
         }
         rest = {path: value for path, value in changes.items() if path not in columns}
-        documents = self.documents(rows, 1)
         change = compile_changes(rest) if rest else None
-        for document in documents:
+
+        def apply(document: Document) -> None:
             document.update(columns)
             if change is not None:
                 change(document)
-        return documents
+
+        return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values, apply
+
+    def changed(
+        self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: datetime, kept: Kept
+    ) -> tuple[list[Document], list[Sql]]:
+        """Return the documents of the rows that `chosen` found, changed, and what changes the rows.
+
+        What is to be emptied and is empty already is left out: a reservation empties the results,
+        which hardly any trial has, and the text need not be written anew for that.
+        """
+        emptied = {
+            path: value
+            for path, value in changes.items()
+            if (value is None or value == []) and "." not in path
+        }
+        rest = {path: value for path, value in changes.items() if path not in emptied}
+        short = whole = None
+        documents = self.documents(rows, 1)
+        statements: list[Sql] = []
+        for row, document in zip(rows, documents, strict=True):
+            if emptied and all(document.get(path, self) == v for path, v in emptied.items()):
+                sql, values, apply = short = short or self.change(rest, now, kept)
+            else:
+                sql, values, apply = whole = whole or self.change(changes, now, kept)
+            apply(document)
+            statements.append((sql, [*values, row[0]]))
+        if not rows:
+            self.change(changes, now, kept)  # refuses what cannot be set
+        return documents, statements
 
     def _order(self, names: tuple[str, ...]) -> str:
         for name in names:

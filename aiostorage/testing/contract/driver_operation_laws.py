@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -194,6 +195,30 @@ class OperationLaws:
         take = Take(THINGS, EVERYTHING, {"rank": 0}, order=("rank",), limit=2)
         assert [d["_id"] for d in await driver.execute(take)] == [2, 1]
         assert [d["_id"] for d in await driver.execute(Take(THINGS, EVERYTHING, {"x": 1}))] == [0]
+
+    async def test_take_empties_fields(self, driver: Driver, resolution: timedelta) -> None:
+        values: list[dict[str, Any]] = [
+            {"at": None, "list": []},
+            {"at": None, "list": [1]},
+            {"at": START, "list": []},
+            {"at": START, "list": [{"a": []}]},
+            {"at": None, "list": None},
+            {"at": None, "list": {}},
+            {"at": None},
+            {"list": []},
+            {},
+        ]
+        await insert(driver, *(thing(n, **value) for n, value in enumerate(values)))
+        await driver.execute(Update(THINGS, by_id(7), {"at": START}))
+        expected = [thing(n, at=None, list=[], rank=9) for n in range(len(values))]
+        changes: dict[str, Any] = {"at": None, "list": [], "rank": 9}
+        taken = await driver.execute(Take(THINGS, by_id(0), changes))
+        taken += await driver.execute(Take(THINGS, EVERYTHING, changes, ("rank",), len(values)))
+        assert sorted(taken[1:], key=lambda d: str(d["_id"])) == taken[:1] + expected[1:]
+        assert await driver.execute(Find(THINGS)) == expected
+        assert taken[0] == expected[0]
+        assert await ids(driver, Compare("at", "exists", True)) == list(range(len(values)))
+        assert await driver.execute(Take(THINGS, by_id(99), changes)) == []
 
     async def test_store_time(self, driver: Driver, resolution: timedelta) -> None:
         before = cut(await driver.now(), resolution)

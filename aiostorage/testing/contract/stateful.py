@@ -157,8 +157,9 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 3))
     def reserve(self, count: int) -> None:
-        """Reserve the oldest pending trials."""
+        """Reserve the oldest pending trials, and lost ones where these are too few."""
         expected = self.ordered(lambda m: m.status in PENDING)[:count]
+        expected += self.ordered(self.is_lost)[: count - len(expected)]
         copies: dict[str, list[Trial]] = {}
 
         async def reserve(storage: AsyncStorageProtocol, name: str) -> list[int]:
@@ -170,7 +171,7 @@ class StorageMachine(RuleBasedStateMachine):
             self.reservations += 1
         for position, model in enumerate(expected):
             model.status, model.owner = "reserved", self.reservations
-            model.heartbeat = self.clock()
+            model.heartbeat, model.objective = self.clock(), None
             held = {name: trials[position] for name, trials in copies.items()}
             self.held.append((model.number, self.reservations, held))
 

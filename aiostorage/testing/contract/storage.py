@@ -14,6 +14,7 @@ from aiostorage.testing.contract.nan_laws import NanLaws
 from aiostorage.testing.contract.outcome_laws import ResultLaws, StatusLaws
 from aiostorage.testing.contract.query_laws import QueryLaws
 from aiostorage.testing.contract.readable_laws import ListPartLaws
+from aiostorage.testing.contract.recovery_laws import FreshStartLaws, RecoveryLaws
 from aiostorage.testing.contract.reservation_laws import ReservationLaws
 from aiostorage.testing.contract.trial_laws import IterationLaws, TrialLaws
 from aiostorage.testing.contract.value_laws import CopyLaws, ValueLaws
@@ -33,6 +34,8 @@ class StorageContract(
     NanLaws,
     ReservationLaws,
     FencingLaws,
+    RecoveryLaws,
+    FreshStartLaws,
     WorkerLaws,
     LockLaws,
     LockStateLaws,
