@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.experiments import Experiments
@@ -19,7 +19,7 @@ from aiostorage._core.reservations import Reservations
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.trials import Trials
-from aiostorage._core.worker import reserved_trial
+from aiostorage._core.worker import ReservedTrial
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
@@ -287,14 +287,22 @@ class Storage(AsyncStorageProtocol):
         return await self._reservations.beat(trial)
 
     def reserved_trial(
-        self, experiment: ExperimentLike, *, heartbeat: float | None = None, wait: float = 0.0
+        self,
+        experiment: ExperimentLike,
+        *,
+        heartbeat: float | None = None,
+        wait: float = 0.0,
+        on_lost: Literal["skip", "raise"] = "skip",
     ) -> AbstractAsyncContextManager[Trial | None]:
-        if heartbeat is None:
-            lost_after = self._lost_after() if callable(self._lost_after) else self._lost_after
-            heartbeat = lost_after / 5
-        every = _seconds("heartbeat", heartbeat)
-        return reserved_trial(
-            self._reservations, experiment, every, self._gateway.policy.total, wait
+        lost_after = self._lost_after() if callable(self._lost_after) else self._lost_after
+        return ReservedTrial(
+            self._reservations,
+            experiment,
+            heartbeat=_seconds("heartbeat", lost_after / 5 if heartbeat is None else heartbeat),
+            lost_after=lost_after,
+            end_timeout=self._gateway.policy.total,
+            wait=wait,
+            on_lost=on_lost,
         )
 
     # --------------------------------------------------------------------------- benchmarks

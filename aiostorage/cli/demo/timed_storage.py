@@ -83,8 +83,15 @@ class TimedStorage:
     def reserved_trial(
         self, experiment: ExperimentLike
     ) -> AbstractAsyncContextManager[Trial | None]:
-        """See `AsyncStorageProtocol.reserved_trial`; the time of the body is not counted."""
-        return _TimedContext(self._storage.reserved_trial(experiment), self._spent, "storage")
+        """See `AsyncStorageProtocol.reserved_trial`; the time of the body is not counted.
+
+        Raises
+        ------
+        TrialLost
+            The reservation was lost, or a trial of another worker.
+        """
+        reserved = self._storage.reserved_trial(experiment, on_lost="raise")
+        return _TimedContext(reserved, self._spent, "storage")
 
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike
