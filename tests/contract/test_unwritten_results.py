@@ -57,7 +57,7 @@ class Outage:
         return self.experiment
 
     async def stored(self) -> Trial:
-        (trial,) = await self.truth.fetch_trials(self.experiment) or ()
+        (trial,) = await self.truth.fetch_trials(self.experiment) or []
         return trial
 
 
@@ -250,24 +250,31 @@ import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
-time.sleep(0.6)
+sys.stdin.read()
+time.sleep(0.1)
 """
 
 
 def test_another_process_holds_the_file(tmp_path: Path) -> None:
     file = tmp_path / "store.db"
-    policy = RetryPolicy(attempts=50, total=0.4, maximum=0.05)
+    policy = RetryPolicy(attempts=50, total=0.5, maximum=0.05)
     opened = open_storage(f"sqlite:///{file}", busy_timeout=0.05, retry=policy)
     with SyncStorage(opened) as storage:
         experiment = storage.create_experiment({"name": "tune"})
         storage.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
-        with ExitStack() as stack, pytest.raises(TemporaryBackendError, match="locked") as raised:
+        with ExitStack() as stack, pytest.raises(TemporaryBackendError) as raised:
             with storage.reserved_trial(experiment) as trial:
                 assert trial is not None
                 command = [sys.executable, "-c", HOLD, str(file)]
-                holder = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+                holder = stack.enter_context(
+                    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                )
+                assert holder.stdin is not None
                 assert holder.stdout is not None
                 holder.stdout.readline()
-                storage.complete_trial(trial, 1.5)
+                try:
+                    storage.complete_trial(trial, 1.5)
+                finally:
+                    holder.stdin.close()
         assert raised.value.__notes__
         assert storage.count_completed_trials(experiment) == 1

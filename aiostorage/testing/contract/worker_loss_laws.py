@@ -29,7 +29,7 @@ __all__ = ["WorkerLossLaws"]
 WARNING = "going on without a trial that was lost"
 
 
-async def take_over(storage: AsyncStorageProtocol, experiment: Experiment, trial: Trial) -> Trial:
+async def _take_over(storage: AsyncStorageProtocol, experiment: Experiment, trial: Trial) -> Trial:
     """Declare a trial lost, and reserve it."""
     await lose(storage, trial)
     while not await storage.recover_lost_trials(experiment):
@@ -39,7 +39,7 @@ async def take_over(storage: AsyncStorageProtocol, experiment: Experiment, trial
     return successor
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> int:
+def _warnings(caplog: pytest.LogCaptureFixture) -> int:
     """Return how many losses were logged so far, and forget them."""
     count = sum(record.getMessage().startswith(WARNING) for record in caplog.records)
     caplog.clear()
@@ -57,12 +57,12 @@ class WorkerLossLaws:
         await registered(storage, experiment, 1)
         async with storage.reserved_trial(experiment) as trial:
             assert trial is not None
-            successor = await take_over(storage, experiment, trial)
+            successor = await _take_over(storage, experiment, trial)
             trial.status = "completed"
             await storage.complete_trial(trial, 1)
             raise AssertionError("it was written")
         assert trial.status == "interrupted"
-        assert warnings(caplog) == 1
+        assert _warnings(caplog) == 1
         found = await stored(storage, successor)
         assert (found.status, found.worker) == ("reserved", successor.worker)
         await storage.complete_trial(successor, 2)
@@ -76,10 +76,10 @@ class WorkerLossLaws:
         with pytest.raises(TrialLost) as raised:
             async with storage.reserved_trial(experiment, on_lost="raise") as trial:
                 assert trial is not None
-                successor = await take_over(storage, experiment, trial)
+                successor = await _take_over(storage, experiment, trial)
                 await storage.complete_trial(trial, 1)
         assert raised.value.holder == successor.worker
-        assert warnings(caplog) == 0
+        assert _warnings(caplog) == 0
         with pytest.raises(ValueError, match="'explode'"):
             async with storage.reserved_trial(experiment, on_lost="explode"):  # type: ignore[arg-type]
                 pass
@@ -106,7 +106,7 @@ class WorkerLossLaws:
                 ) as trial:
                     assert trial is not None
                     # over before the next beat
-                    taking = asyncio.create_task(take_over(storage, experiment, trial))
+                    taking = asyncio.create_task(_take_over(storage, experiment, trial))
                     try:
                         await anyio.sleep_forever()
                     except asyncio.CancelledError:
@@ -119,7 +119,7 @@ class WorkerLossLaws:
         assert task.cancelling() == 0
         successor = await taking
         assert cancelled
-        assert warnings(caplog) == (on_lost == "skip")
+        assert _warnings(caplog) == (on_lost == "skip")
         assert (lost.holder if lost else None) == (successor.worker if on_lost == "raise" else None)
         found = await stored(storage, successor)
         assert (found.status, found.worker) == ("reserved", successor.worker)
@@ -157,11 +157,11 @@ class WorkerLossLaws:
         await registered(storage, experiment, 1)
         async with storage.reserved_trial(experiment) as trial:
             assert trial is not None
-            successor = await take_over(storage, experiment, trial)
+            successor = await _take_over(storage, experiment, trial)
             async with asyncio.TaskGroup() as group:
                 for _ in range(2):
                     group.create_task(storage.complete_trial(trial, 1))
-        assert warnings(caplog) == 1
+        assert _warnings(caplog) == 1
         await storage.complete_trial(successor, 1)
 
     async def test_another_trial_is_lost(self, storage: AsyncStorageProtocol) -> None:
@@ -197,7 +197,7 @@ class WorkerLossLaws:
         with pytest.raises(ExceptionGroup):
             async with storage.reserved_trial(experiment) as trial:
                 assert trial is not None
-                successor = await take_over(storage, experiment, trial)
+                successor = await _take_over(storage, experiment, trial)
                 async with asyncio.TaskGroup() as group:
                     group.create_task(storage.complete_trial(trial, 1))
                     group.create_task(fail())
@@ -242,7 +242,7 @@ class WorkerLossLaws:
                 await storage.complete_trial(trial, 1)
 
         await turn(delete_the_trial, "its trial")
-        assert warnings(caplog) == 1
+        assert _warnings(caplog) == 1
         with pytest.raises(TrialLost) as raised:  # there is nothing to go on with
             await turn(delete_the_experiment, "itself")
         assert raised.value.status is None

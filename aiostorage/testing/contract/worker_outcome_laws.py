@@ -172,6 +172,7 @@ class WorkerOutcomeLaws:
                 trial.status = "suspended"
                 trial.worker = None
                 raise LookupError
+        assert trial is not None
         assert trial.status == "broken"
         assert (await stored(storage, trial)).status == "broken"
 
