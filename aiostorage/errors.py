@@ -12,7 +12,7 @@
     ├── InvalidResult                 (ValueError) results without a usable objective
     ├── DuplicateKeyError             a record with that key exists
     ├── FailedUpdate                  the record is not in the state that the update requires
-    │   └── TrialLost                 the reservation was given to another worker
+    │   └── TrialLost                 the trial is no longer reserved by this worker
     ├── LockError
     │   ├── LockAcquisitionTimeout    (TimeoutError) the lock stayed busy for too long
     │   └── LockLost                  the lease ran out and another owner took the lock
@@ -31,6 +31,7 @@ carry it as attributes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -170,6 +171,8 @@ class FailedUpdate(AioStorageError):
         The status of that trial in the store; None when the store has no such trial.
     holder : str or None
         The reservation token of that trial in the store.
+    token : str or None
+        The reservation token with which it was to be written; None for a trial without one.
     """
 
     def __init__(
@@ -179,15 +182,20 @@ class FailedUpdate(AioStorageError):
         uid: str | None = None,
         status: str | None = None,
         holder: str | None = None,
+        token: str | None = None,
     ) -> None:
         self.uid = uid
         self.status = status
         self.holder = holder
+        self.token = token
         super().__init__(message)
 
 
 class TrialLost(FailedUpdate):
-    """The trial was declared lost and is no longer reserved by this worker."""
+    """The trial is no longer reserved by this worker.
+
+    It was declared lost, given to another worker, or deleted; ``status`` and ``holder`` tell which.
+    """
 
 
 class LockError(AioStorageError):
@@ -247,7 +255,17 @@ class RunningLoopError(AioStorageError, RuntimeError):
 
 
 class BackendError(AioStorageError):
-    """The storage engine failed."""
+    """The storage engine failed.
+
+    Attributes
+    ----------
+    results : list of Result
+        The results that `complete_trial` or `push_trial_results` could not write; else empty.
+    """
+
+    def __init__(self, message: str | None = None, *, results: Iterable[Any] = ()) -> None:
+        self.results: list[Any] = list(results)
+        super().__init__(message)
 
 
 class TemporaryBackendError(BackendError):
@@ -259,9 +277,15 @@ class TemporaryBackendError(BackendError):
         True when the operation may have happened although no response arrived.
     """
 
-    def __init__(self, message: str | None = None, *, ambiguous: bool = False) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        ambiguous: bool = False,
+        results: Iterable[Any] = (),
+    ) -> None:
         self.ambiguous = ambiguous
-        super().__init__(message)
+        super().__init__(message, results=results)
 
 
 class OperationTimeout(TemporaryBackendError, TimeoutError):

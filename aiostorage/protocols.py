@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
@@ -180,7 +180,8 @@ class AsyncStorageProtocol(Protocol):
       token write only while the store has the same one, and raise `TrialLost` (a `FailedUpdate`)
       otherwise. A trial without a token is not fenced.
     - **Errors.** Every method may raise `StorageClosedError` after `aclose`, `BackendError` when
-      the engine fails, and `TemporaryBackendError` once the retry policy has run out.
+      the engine fails, and `TemporaryBackendError` once the retry policy has run out. If that
+      happens to `push_trial_results` or `complete_trial`, the error has the ``results``.
     - **Cancellation.** Every await may be cancelled: what was asked for happened wholly or not at
       all, and the storage stays usable.
 
@@ -504,7 +505,8 @@ class AsyncStorageProtocol(Protocol):
         InvalidResult
             The objective is NaN, and the storage was opened with ``nan="raise"``.
         FailedUpdate
-            The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
+            The store does not have the trial as ``reserved``; `TrialLost` if it carries a token
+            and another worker has it, or it was deleted.
         """
         ...
 
@@ -553,7 +555,8 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         FailedUpdate
-            The store has another status, or no such trial; `TrialLost` if another worker has it.
+            The store has another status, or no such trial; `TrialLost` if it carries a token and
+            another worker has it, or it was deleted.
         ValueError
             `status` or `was` is not the name of a status.
         """
@@ -598,13 +601,30 @@ class AsyncStorageProtocol(Protocol):
         heartbeat: float | None = None,
         wait: float = 0.0,
         recover: bool = True,
+        on_lost: Literal["skip", "raise"] = "skip",
     ) -> AbstractAsyncContextManager[Trial | None]:
         """Reserve a trial for the body; its heartbeat is updated in the background.
 
-        The body gets None when no trial is pending, and none is lost. The status that the body sets
-        stays. A trial that is still reserved afterwards becomes ``broken`` if the body raised, and
-        ``interrupted`` if the body was cancelled or ended without completing it. When another
-        worker takes over the reservation, the body is cancelled.
+        The body gets None when no trial is pending, and none is lost. What the body makes of the
+        trial stays: completed, suspended, broken. A trial that the store still has as reserved
+        afterwards, by this reservation, becomes
+
+        - ``broken`` if the body raised an exception of the objective's own. `EncodingError`,
+          `InvalidResult` and errors of wrong calls count as such, since they would come each time;
+          and so does an exception that is raised ``from`` one of the store;
+        - ``interrupted`` if the store failed: `BackendError`, `LockError`, `DuplicateKeyError`,
+          `FailedUpdate`, `StorageClosedError`. Of an exception group, all have to be of these;
+        - ``interrupted`` if the body was cancelled or ended without completing it.
+
+        When a write that ends the trial fails with a `BackendError`, such as that of
+        `complete_trial`, it is tried again at the end of the body, for as long as the retry policy
+        allows and the trial cannot be lost. If that succeeds, the trial is ``completed`` after all;
+        the error is raised with a note that says so. The results are in its attribute ``results``.
+
+        When the reservation is lost, because another worker has it or the trial was deleted, and
+        a heartbeat notices that, the body is cancelled. The loss is logged as a warning and the
+        body ends without an error, so that a loop goes on with the next trial; afterwards the
+        status of this copy of the trial is ``interrupted``.
 
         Parameters
         ----------
@@ -612,13 +632,18 @@ class AsyncStorageProtocol(Protocol):
             Seconds between two heartbeats. Default: a fifth of `lost_after`, as in Oríon.
         wait, recover
             As for `reserve_trial`.
+        on_lost
+            ``raise`` raises `TrialLost` when the reservation is lost.
 
         Raises
         ------
         ConfigurationError
             `heartbeat` is not less than `lost_after`: the trial would be lost between two of them.
         TrialLost
-            Another worker took over the reservation while the body ran.
+            The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
+            One that the body raised about another trial is always raised.
+        ValueError
+            `on_lost` is something else.
         """
         ...
 

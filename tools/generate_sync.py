@@ -46,7 +46,9 @@ TYPES = {
 }
 
 WORDS = {
-    "reservation, the body is cancelled.": "reservation, the body runs on.",
+    "a heartbeat notices that, the body is cancelled. The": (
+        "a heartbeat notices that, the body runs on. The"
+    ),
     "if the body was cancelled or ended": "if the body was interrupted or ended",
     "the body was cancelled, or the state": "the state",
     "exception, cancellation included,": "exception, Ctrl-C included,",
@@ -78,7 +80,7 @@ class {name}{bases}:
 FACADE_HEADER = HEADER.format(
     title="The synchronous facade: the original's methods over any async storage.",
     abstract="Iterator, Mapping, Sequence",
-    typing="Any, overload",
+    typing="Any, Literal, overload",
     imports="""from aiostorage.operations import Document
 from aiostorage.protocols import ExperimentLike, Uid
 from aiostorage.sync.base_protocol import BaseStorageProtocol

@@ -22,8 +22,11 @@ async def repeating(beat: Callable[[], Awaitable[object]], interval: float) -> A
     """Call `beat` every `interval` seconds while the body runs.
 
     When the engine fails, both go on: the next beat may succeed. Any other error of `beat` means
-    that what it keeps alive is lost: the body is cancelled, and the error is raised instead.
+    that what it keeps alive is lost: the body is cancelled, and the error is raised instead. If
+    somebody else cancels the task as well, that goes first.
     """
+    task = asyncio.current_task()
+    cancelling = task.cancelling() if task is not None else 0
     with anyio.CancelScope() as scope:
         heart = _Heart(beat, interval, scope)
         heart.wait()
@@ -36,6 +39,10 @@ async def repeating(beat: Callable[[], Awaitable[object]], interval: float) -> A
                 with anyio.CancelScope(shield=True):
                     await wait_until_done(heart.beating)
     if heart.lost is not None and scope.cancelled_caught:
+        # asyncio makes one of two cancellations in one turn of the loop, and older versions of
+        # AnyIO take that one for their own
+        if task is not None and task.cancelling() > cancelling:
+            raise asyncio.CancelledError
         raise heart.lost
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 
 from aiostorage._core.documents import both, changes_of, equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, new_token
-from aiostorage._core.layout import PENDING, TRIALS
+from aiostorage._core.layout import EXPERIMENTS, PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
 from aiostorage._core.record_checks import stored_results
 from aiostorage._core.record_reader import READING_ERRORS, TrialReader
-from aiostorage.errors import FailedUpdate, TemporaryBackendError, TrialLost
+from aiostorage._core.turn import Turn
+from aiostorage.errors import BackendError, FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import (
     And,
     Compare,
@@ -62,6 +64,14 @@ class Reservations:
         self._lost = lost
         self._nan = nan
         self._reader = TrialReader(gateway)
+        self._turns: dict[str | None, Turn] = {}
+        """The blocks of `reserved_trial` that run here, by the token of their reservation."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"gateway": self._gateway, "lost": self._lost, "nan": self._nan}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # no block of this process is in the copy
 
     # ------------------------------------------------------------------------------- reserve
 
@@ -153,7 +163,7 @@ class Reservations:
 
     # --------------------------------------------------------------------------------- write
 
-    async def beat(self, trial: Trial) -> int:
+    async def beat(self, trial: Trial | Turn) -> int:
         matched = await self._gateway.execute(
             Update(TRIALS, _held(trial, RESERVED), {"heartbeat": NOW})
         )
@@ -168,7 +178,7 @@ class Reservations:
         changes = changes_of(TRIALS, changes)
         if trial.status == COMPLETED and has_nan(read_values(Result, changes["results"])):
             changes["status"] = self._nan.status_of(trial)
-        await self._write(trial, RESERVED, changes)
+        await self._write(trial, RESERVED, changes, trial.results)
         trial.status = changes["status"]
         return 1
 
@@ -181,7 +191,7 @@ class Reservations:
             "end_time": NOW,
             "heartbeat": NOW,
         }
-        await self._write(trial, RESERVED, changes)
+        await self._write(trial, RESERVED, changes, results)
         trial._complete(results, datetime.now(UTC), status)  # noqa: SLF001  checked already
 
     async def set_status(
@@ -210,56 +220,141 @@ class Reservations:
         beat = now if heartbeat is None else changes["heartbeat"]
         trial._begin(changes["worker"], now, beat)  # noqa: SLF001  as the store has it now
 
-    async def hand_back(self, trial: Trial, status: str) -> None:
-        """Give up a reservation, unless another worker has taken it over."""
-        changes = {"status": status, "heartbeat": NOW}
-        if await self._gateway.execute(Update(TRIALS, _held(trial, RESERVED), changes)):
-            trial.status = status
+    async def _write(
+        self,
+        trial: Trial,
+        was: str,
+        changes: Mapping[str, Any],
+        results: Sequence[Result] = (),
+    ) -> None:
+        """Change a trial that has the status `was` and, if it carries a token, that token.
 
-    async def _write(self, trial: Trial, was: str, changes: Mapping[str, Any]) -> None:
-        """Change a trial that has the status `was` and, if it carries a token, that token."""
+        `results` are those among the changes, for the error if the engine fails.
+        """
         held, applied, owner = _held(trial, was), None, changes.get("worker", trial.worker)
         if owner is not None and ("worker" in changes or changes.get("status", was) != was):
             applied = And(
                 (*held.conditions[:2], *equal(status=changes["status"], worker=owner).conditions)
             )
-        if not await self._gateway.execute(Update(TRIALS, held, changes, applied)):
-            raise await self._refusal(trial, was)
+        update, turn = Update(TRIALS, held, changes, applied), self._turns.get(trial.worker)
+        if turn is not None:
+            turn.writing += 1
+        try:
+            if not await self._gateway.execute(update):
+                raise await self._refusal(trial, was)  # noqa: TRY301  the engine may fail here, too
+        except Exception as error:
+            if not isinstance(error, BackendError):
+                raise
+            _note_unwritten(turn, update, results)
+            raise _with_results(error, results) from error.__cause__
+        except BaseException:  # cancelled
+            _note_unwritten(turn, update, results)
+            raise
+        finally:
+            if turn is not None:
+                turn.writing -= 1
+        if turn is not None:
+            self._confirm(turn, changes)
 
-    async def _refusal(self, trial: Trial, was: str) -> FailedUpdate:
+    async def _refusal(self, trial: Trial | Turn, was: str) -> FailedUpdate:
         """Return the error that says why a trial could not be written."""
         there = equal(experiment=trial.experiment, id=trial.id)
         selection = {"status": True, "worker": True, "heartbeat": True}
         found = await self._gateway.execute(Find(TRIALS, there, selection, limit=1))
-        uid = trial.id
+        uid, token = trial.id, trial.worker
         if not found:
-            return FailedUpdate(
+            return (FailedUpdate if token is None else TrialLost)(
                 f"experiment {trial.experiment!r} has no trial {uid}; it was deleted or never "
                 "registered",
                 uid=uid,
+                token=token,
             )
         status, holder = found[0].get("status"), found[0].get("worker")
-        taken = holder != trial.worker or (was == RESERVED and status in PENDING.value)
-        if trial.worker is not None and taken:
+        taken = holder != token or (was == RESERVED and status in PENDING.value)
+        if token is not None and taken:
             whose = "no worker has it now"
-            if holder is not None and holder != trial.worker:
+            if holder is not None and holder != token:
                 whose = f"{holder!r} has it now"
             return TrialLost(
-                f"trial {uid} is no longer reserved by {trial.worker!r}: {whose} and its status "
+                f"trial {uid} is no longer reserved by {token!r}: {whose} and its status "
                 f"is {status!r}; nothing was written",
                 uid=uid,
                 status=status,
                 holder=holder,
+                token=token,
             )
         return FailedUpdate(
             f"trial {uid} is {status!r}, not {was!r}; nothing was written",
             uid=uid,
             status=status,
             holder=holder,
+            token=token,
         )
 
+    # ---------------------------------------------------------------- the block of a worker
 
-def _held(trial: Trial, status: str) -> And:
+    def begin_turn(self, trial: Trial) -> Turn:
+        """Note, until `end_turn`, what becomes of a trial that was reserved just now."""
+        turn = Turn(trial, trial.experiment, trial.id, trial.worker, anyio.current_time())
+        self._turns[turn.worker] = turn
+        return turn
+
+    def end_turn(self, turn: Turn) -> None:
+        self._turns.pop(turn.worker, None)
+
+    def _confirm(self, turn: Turn, changes: Mapping[str, Any]) -> None:
+        turn.ended = changes["status"] != RESERVED
+        if turn.ended:
+            turn.unwritten = None
+        if "worker" in changes:  # it was reserved anew, under another token
+            self._turns[changes["worker"]] = self._turns.pop(turn.worker, turn)
+            turn.worker = changes["worker"]
+
+    async def hand_back(self, turn: Turn, status: str) -> None:
+        """Give up the reservation of a turn, if the store still has it."""
+        there = equal(experiment=turn.experiment, id=turn.id)
+        applied = And((*there.conditions, *equal(status=status, worker=turn.worker).conditions))
+        changes = {"status": status, "heartbeat": NOW}
+        if await self._gateway.execute(Update(TRIALS, _held(turn, RESERVED), changes, applied)):
+            turn.trial.status = status
+
+    async def write_again(self, turn: Turn) -> None:
+        """Write what a turn could not write.
+
+        Raises
+        ------
+        FailedUpdate
+            The trial is not reserved any more, and what was to be written is not there.
+        """
+        update, results = cast("tuple[Update, list[Result]]", turn.unwritten)
+        status = update.changes["status"]
+        if not await self._gateway.execute(update):
+            refusal = await self._refusal(turn, RESERVED)
+            if (refusal.status, refusal.holder) != (status, turn.worker):  # it was not lost then
+                raise refusal
+        self._confirm(turn, update.changes)
+        turn.trial.status = status
+        if update.changes.get("end_time") == NOW:
+            turn.trial._complete(results, datetime.now(UTC), status)  # noqa: SLF001  checked already
+
+    async def has_experiment(self, turn: Turn) -> bool:
+        there = Count(EXPERIMENTS, equal(_id=turn.experiment))
+        return bool(await self._gateway.execute(there))
+
+
+def _note_unwritten(turn: Turn | None, update: Update, results: Sequence[Result]) -> None:
+    if turn is not None and update.changes["status"] != RESERVED:
+        turn.unwritten = (update, list(results))
+
+
+def _with_results(error: BackendError, results: Sequence[Result]) -> BackendError:
+    """Return a copy with the results: callers whose writes shared a batch share their error."""
+    copied = copy.copy(error)
+    copied.results = list(results)
+    return copied.with_traceback(error.__traceback__)
+
+
+def _held(trial: Trial | Turn, status: str) -> And:
     """Return the condition that a trial has a status and, if it carries a token, that token."""
     token = {} if trial.worker is None else {"worker": trial.worker}
     return equal(experiment=trial.experiment, id=trial.id, status=status, **token)

@@ -21,7 +21,7 @@ from aiostorage._core.reservations import Reservations
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.trials import Trials
-from aiostorage._core.worker import reserved_trial
+from aiostorage._core.worker import ReservedTrial
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
@@ -306,6 +306,7 @@ class Storage(AsyncStorageProtocol):
         heartbeat: float | None = None,
         wait: float = 0.0,
         recover: bool = True,
+        on_lost: Literal["skip", "raise"] = "skip",
     ) -> AbstractAsyncContextManager[Trial | None]:
         lost_after = self._lost.after
         every = _seconds("heartbeat", lost_after / 5 if heartbeat is None else heartbeat)
@@ -313,13 +314,15 @@ class Storage(AsyncStorageProtocol):
             raise ConfigurationError(
                 f"a heartbeat every {every:g} s is too slow: a trial is lost after {lost_after:g} s"
             )
-        return reserved_trial(
+        return ReservedTrial(
             self._reservations,
             experiment,
-            every,
-            self._gateway.policy.total,
+            heartbeat=every,
+            lost_after=lost_after,
+            end_timeout=self._gateway.policy.total,
             wait=wait,
             recover=recover,
+            on_lost=on_lost,
         )
 
     # --------------------------------------------------------------------------- benchmarks

@@ -2,88 +2,217 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final
+import logging
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Final, Literal
 
-from aiostorage._core.cancellation import clean_up
+import anyio
+
+from aiostorage._core.cancellation import shielded
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.reservations import Reservations
-from aiostorage.errors import FailedUpdate, TrialLost
+from aiostorage._core.turn import Turn, lost_by, status_after
+from aiostorage.errors import AioStorageError, FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
-__all__ = ["reserved_trial"]
+__all__ = ["ReservedTrial"]
 
-RESERVED: Final = TrialStatus.RESERVED.value
-COMPLETED: Final = TrialStatus.COMPLETED.value
-INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
-BROKEN: Final = TrialStatus.BROKEN.value
+log = logging.getLogger("aiostorage")
+
+LAST_ATTEMPT_TIMEOUT: Final = 1.0
+"""Seconds for one last attempt, when the engine has not answered for long."""
+
+PAUSE: Final = 0.2
+"""Seconds between one vain attempt to write again and the next."""
 
 
-@asynccontextmanager
-async def reserved_trial(
-    reservations: Reservations,
-    experiment: Any,
-    heartbeat: float,
-    hand_back_timeout: float,
-    *,
-    wait: float,
-    recover: bool,
-) -> AsyncIterator[Trial | None]:
-    """Reserve a trial for the body; the contract is `AsyncStorageProtocol.reserved_trial`.
+class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
+    """A trial that is reserved for the body; the contract is `AsyncStorageProtocol.reserved_trial`.
 
     Parameters
     ----------
     heartbeat
         Seconds between two heartbeats.
-    hand_back_timeout
-        Seconds that handing the trial back may take.
+    lost_after
+        Seconds without a heartbeat after which the trial counts as lost.
+    end_timeout
+        Seconds that each step at the end may take: writing again, and handing the trial back.
     wait
         Seconds to wait for a pending trial.
     recover
         Whether a lost trial will do where none is pending.
+    on_lost
+        Whether a lost reservation is an error of the body.
     """
-    reserved = await reservations.reserve(experiment, 1, wait, recover)
-    if not reserved:
-        yield None
-        return
-    trial = reserved[0]
 
-    async def hand_back(status: str) -> None:
-        if trial.status == RESERVED:
-            await clean_up(
-                hand_back_timeout,
-                lambda: reservations.hand_back(trial, status),
-                f"marking a trial {status}",
+    def __init__(
+        self,
+        reservations: Reservations,
+        experiment: Any,
+        *,
+        heartbeat: float,
+        lost_after: float,
+        end_timeout: float,
+        wait: float,
+        recover: bool,
+        on_lost: Literal["skip", "raise"],
+    ) -> None:
+        if on_lost not in ("skip", "raise"):
+            raise ValueError(f"on_lost is 'skip' or 'raise', not {on_lost!r}")
+        self._reservations = reservations
+        self._experiment = experiment
+        self._heartbeat = heartbeat
+        self._lost_after = lost_after
+        self._end_timeout = end_timeout
+        self._wait = wait
+        self._recover = recover
+        self._on_lost = on_lost
+        self._turn: Turn | None = None
+        self._heart: AbstractAsyncContextManager[None]
+
+    async def __aenter__(self) -> Trial | None:
+        reserved = await self._reservations.reserve(self._experiment, 1, self._wait, self._recover)
+        if not reserved:
+            return None
+        turn = self._turn = self._reservations.begin_turn(reserved[0])
+        self._heart = repeating(lambda: self._beat(turn), self._heartbeat)
+        await self._heart.__aenter__()
+        return turn.trial
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        turn = self._turn
+        if turn is None:
+            return False
+        error = exc
+        try:
+            try:
+                await self._heart.__aexit__(exc_type, exc, traceback)
+            except BaseException as other:  # noqa: BLE001  a loss, or a cancellation in between
+                error = other
+            error = await self._end(turn, error)
+        finally:
+            self._reservations.end_turn(turn)
+        if error is exc:
+            return False
+        if error is not None:
+            raise error
+        return True
+
+    def suppresses(self, error: BaseException) -> bool:
+        """Return whether this, which was left before its body ended, suppresses the body's error.
+
+        That is so in a thread, which goes on when a heartbeat finds that the reservation is gone.
+        """
+        turn = self._turn
+        return (
+            turn is not None
+            and not turn.ended
+            and self._on_lost == "skip"
+            and lost_by(error, turn.worker) is not None
+        )
+
+    # ----------------------------------------------------------------------------- heartbeat
+
+    async def _beat(self, turn: Turn) -> None:
+        """Renew the reservation; raise `TrialLost` if it is gone and the body did not end it."""
+        start = anyio.current_time()
+        try:
+            await self._reservations.beat(turn)
+        except TrialLost as error:
+            # the body may be about to end it; if it does not, the next heartbeat finds that out
+            if not (turn.ended or turn.writing):
+                turn.lost = error
+                raise
+        except FailedUpdate:  # the body may end it through another copy, or another storage
+            pass
+        else:
+            turn.beaten = start
+
+    # ------------------------------------------------------------------------------- the end
+
+    async def _end(self, turn: Turn, error: BaseException | None) -> BaseException | None:
+        """Write what becomes of the trial; return what has to be raised, if anything."""
+        if turn.ended:
+            return error
+        lost = turn.lost if error is None else lost_by(error, turn.worker)
+        if lost is None and turn.lost is None:
+            lost = await self._settle(turn, error)
+        if lost is None:
+            return error
+        turn.trial.status = TrialStatus.INTERRUPTED
+        if self._on_lost == "raise" or await self._is_without_experiment(turn, lost):
+            return lost if error is None else error
+        log.warning("going on without a trial that was lost: %s", lost)
+        return None
+
+    async def _settle(self, turn: Turn, error: BaseException | None) -> TrialLost | None:
+        """Write what the body could not write, else hand the trial back.
+
+        Returns the loss of the trial if that shows only here and the body ended without an error.
+        """
+        status, seconds = TrialStatus.INTERRUPTED, self._end_timeout
+        if error is not None:
+            status = status_after(error, unwritten=turn.unwritten is not None)
+        if turn.unwritten is not None and status is TrialStatus.INTERRUPTED:
+            try:
+                await self._write_again(turn, error)
+            except FailedUpdate as refusal:
+                if error is None and isinstance(refusal, TrialLost):
+                    return refusal
+                log.warning("what trial %s has become was not written: %s", turn.id, refusal)
+                return None
+            except (AioStorageError, TimeoutError) as failure:
+                why = str(failure) or "there was no time left"
+                log.warning("what trial %s has become could not be written: %s", turn.id, why)
+                seconds = min(seconds, LAST_ATTEMPT_TIMEOUT)
+            else:
+                return None
+        try:
+            await shielded(seconds, lambda: self._reservations.hand_back(turn, status.value))
+        except (AioStorageError, TimeoutError) as failure:
+            log.warning(
+                "trial %s could not be handed back as %s, and stays reserved until it is lost: %s",
+                turn.id,
+                status,
+                str(failure) or f"no answer within {seconds:.3g} s",
             )
+        return None
 
-    try:
-        async with repeating(lambda: _beat(reservations, trial), heartbeat):
-            yield trial
-    except TrialLost:
-        await hand_back(INTERRUPTED)  # it is still ours if the body's error named another trial
-        raise
-    except Exception:
-        await hand_back(BROKEN)
-        raise
-    except BaseException:
-        await hand_back(INTERRUPTED)
-        raise
-    await hand_back(INTERRUPTED)
+    async def _write_again(self, turn: Turn, error: BaseException | None) -> None:
+        """Write what the body could not write, before the trial may count as lost.
 
+        A body that was cancelled has to end soon, so there is one attempt for it.
+        """
+        persists = error is None or isinstance(error, Exception)
 
-async def _beat(reservations: Reservations, trial: Trial) -> None:
-    """Renew the reservation; raise `TrialLost` if it is gone, unless the body ended it itself."""
-    try:
-        await reservations.beat(trial)
-    except FailedUpdate as error:
-        if trial.status != RESERVED:
-            return
-        if isinstance(error, TrialLost):  # another worker has it, or has even completed it
-            raise
-        if error.status in (COMPLETED, BROKEN):  # the body may end it through another copy
-            return
-        raise TrialLost(
-            str(error), uid=error.uid, status=error.status, holder=error.holder
-        ) from error
+        async def write() -> None:
+            while True:
+                try:
+                    return await self._reservations.write_again(turn)
+                except TemporaryBackendError:
+                    if not persists:
+                        raise
+                await anyio.sleep(PAUSE)
+
+        left = turn.beaten + self._lost_after - anyio.current_time()
+        await shielded(min(self._end_timeout, max(left, LAST_ATTEMPT_TIMEOUT)), write)
+        news = f"trial {turn.id} is {turn.trial.status} after all: the store has it now"
+        log.info(news)
+        if error is not None:
+            error.add_note(news)
+
+    async def _is_without_experiment(self, turn: Turn, lost: TrialLost) -> bool:
+        """Return whether the experiment was deleted, so that there is nothing to go on with."""
+        if lost.status is not None:
+            return False
+        try:
+            return not await self._reservations.has_experiment(turn)
+        except AioStorageError:
+            return False

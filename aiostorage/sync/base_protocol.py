@@ -265,7 +265,8 @@ class BaseStorageProtocol:
         InvalidResult
             The objective is NaN, and the storage was opened with ``nan="raise"``.
         FailedUpdate
-            The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
+            The store does not have the trial as ``reserved``; `TrialLost` if it carries a token
+            and another worker has it, or it was deleted.
         """
         raise NotImplementedError
 
@@ -288,7 +289,8 @@ class BaseStorageProtocol:
         Raises
         ------
         FailedUpdate
-            The store has another status, or no such trial; `TrialLost` if another worker has it.
+            The store has another status, or no such trial; `TrialLost` if it carries a token and
+            another worker has it, or it was deleted.
         ValueError
             `status` or `was` is not the name of a status.
         """

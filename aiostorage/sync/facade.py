@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
@@ -365,7 +365,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         InvalidResult
             The objective is NaN, and the storage was opened with ``nan="raise"``.
         FailedUpdate
-            The store does not have the trial as ``reserved``; `TrialLost` if another worker has it.
+            The store does not have the trial as ``reserved``; `TrialLost` if it carries a token
+            and another worker has it, or it was deleted.
         """
         return self._portal.call(self._storage.push_trial_results, trial)
 
@@ -410,7 +411,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         FailedUpdate
-            The store has another status, or no such trial; `TrialLost` if another worker has it.
+            The store has another status, or no such trial; `TrialLost` if it carries a token and
+            another worker has it, or it was deleted.
         ValueError
             `status` or `was` is not the name of a status.
         """
@@ -455,13 +457,30 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         heartbeat: float | None = None,
         wait: float = 0.0,
         recover: bool = True,
+        on_lost: Literal["skip", "raise"] = "skip",
     ) -> AbstractContextManager[Trial | None]:
         """Reserve a trial for the body; its heartbeat is updated in the background.
 
-        The body gets None when no trial is pending, and none is lost. The status that the body sets
-        stays. A trial that is still reserved afterwards becomes ``broken`` if the body raised, and
-        ``interrupted`` if the body was interrupted or ended without completing it. When another
-        worker takes over the reservation, the body runs on.
+        The body gets None when no trial is pending, and none is lost. What the body makes of the
+        trial stays: completed, suspended, broken. A trial that the store still has as reserved
+        afterwards, by this reservation, becomes
+
+        - ``broken`` if the body raised an exception of the objective's own. `EncodingError`,
+          `InvalidResult` and errors of wrong calls count as such, since they would come each time;
+          and so does an exception that is raised ``from`` one of the store;
+        - ``interrupted`` if the store failed: `BackendError`, `LockError`, `DuplicateKeyError`,
+          `FailedUpdate`, `StorageClosedError`. Of an exception group, all have to be of these;
+        - ``interrupted`` if the body was interrupted or ended without completing it.
+
+        When a write that ends the trial fails with a `BackendError`, such as that of
+        `complete_trial`, it is tried again at the end of the body, for as long as the retry policy
+        allows and the trial cannot be lost. If that succeeds, the trial is ``completed`` after all;
+        the error is raised with a note that says so. The results are in its attribute ``results``.
+
+        When the reservation is lost, because another worker has it or the trial was deleted, and
+        a heartbeat notices that, the body runs on. The loss is logged as a warning and the
+        body ends without an error, so that a loop goes on with the next trial; afterwards the
+        status of this copy of the trial is ``interrupted``.
 
         Parameters
         ----------
@@ -469,13 +488,18 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             Seconds between two heartbeats. Default: a fifth of `lost_after`, as in Oríon.
         wait, recover
             As for `reserve_trial`.
+        on_lost
+            ``raise`` raises `TrialLost` when the reservation is lost.
 
         Raises
         ------
         ConfigurationError
             `heartbeat` is not less than `lost_after`: the trial would be lost between two of them.
         TrialLost
-            Another worker took over the reservation while the body ran.
+            The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
+            One that the body raised about another trial is always raised.
+        ValueError
+            `on_lost` is something else.
         """
         return self._portal.context(
             self._storage.reserved_trial,
@@ -483,6 +507,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             heartbeat=heartbeat,
             wait=wait,
             recover=recover,
+            on_lost=on_lost,
         )
 
     def create_benchmark(self, config: dict[str, Any]) -> int:

@@ -258,6 +258,7 @@ class _ContextTask(Generic[T]):
         self._manager = manager
         self._left: asyncio.Event
         self.raised: BaseException | None = None
+        self.ended_early: bool = False
         self.call: _PortalCall[bool]
         self.value: T
 
@@ -271,11 +272,17 @@ class _ContextTask(Generic[T]):
         except BaseException as error:
             if not await self._manager.__aexit__(type(error), error, error.__traceback__):
                 raise
+            self.ended_early = True
             return False
         raised = self.raised
         if raised is None:
             return bool(await self._manager.__aexit__(None, None, None))
         return bool(await self._manager.__aexit__(type(raised), raised, raised.__traceback__))
+
+    def suppresses(self, raised: BaseException) -> bool:
+        """Return whether the manager, which has ended before its body, suppresses this error."""
+        suppresses = getattr(self._manager, "suppresses", None)
+        return suppresses is not None and bool(suppresses(raised))
 
     def leave(self, raised: BaseException | None) -> None:
         """Let the task exit the manager, from any thread."""
@@ -325,12 +332,13 @@ class _PortalContext(Generic[T]):
             # Ctrl-C in this thread is a cancellation there: it must not end the loop
             held.call.cancel()
         try:
-            return held.call.result()
+            suppressed = held.call.result()
         except (Exception, asyncio.CancelledError):
             # the error of the body says more than that its hold was lost meanwhile
             if exc is not None and (was_done or not isinstance(exc, Exception)):
                 return False
             raise
+        return held.suppresses(exc) if held.ended_early and exc is not None else suppressed
 
     def __del__(self) -> None:
         # never left, or interrupted while leaving: without a reference it must not stay held

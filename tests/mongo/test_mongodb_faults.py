@@ -414,6 +414,28 @@ def test_a_lock_that_nobody_waits_for(world: MongoDBFaultCase) -> None:
     world.usable()
 
 
+# ------------------------------------------------------------ the block of a worker
+
+
+@pytest.mark.parametrize("fault", ["connection closed", "stepping down, unlabelled"])
+def test_a_result_that_the_server_refuses_for_a_while(world: MongoDBFaultCase, fault: str) -> None:
+    policy = RetryPolicy(attempts=2, total=3, initial=0.01, jitter=0)
+    opened = open_storage(world.url, client=world.library, retry=policy)
+    with SyncStorage(opened) as storage:
+        experiment = storage.create_experiment({"name": world.name})
+        storage.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
+        with pytest.raises(TemporaryBackendError) as raised:
+            with storage.reserved_trial(experiment) as trial:
+                assert trial is not None
+                trials = f"{DATABASE}.trials"
+                with world.server.fail_point("update", namespace=trials, **FAULTS[fault]):
+                    storage.complete_trial(trial, 1.5)
+        assert [result.value for result in raised.value.results] == [1.5]
+        assert any("is completed after all" in note for note in raised.value.__notes__)
+        assert storage.count_completed_trials(experiment) == 1
+        assert storage.delete_experiment(experiment) == 1
+
+
 # ------------------------------------------------------------------------- large states
 
 

@@ -57,7 +57,9 @@ class KillWorker:
                 await asyncio.sleep(0.05)
 
     async def _beating(self) -> bool:
-        async with self._storage.reserved_trial(self._experiment, heartbeat=0.2) as trial:
+        async with self._storage.reserved_trial(
+            self._experiment, heartbeat=0.2, on_lost="raise"
+        ) as trial:
             if trial is None:
                 return False
             await asyncio.sleep(self._draw.uniform(0.001, 0.008))

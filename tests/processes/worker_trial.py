@@ -24,7 +24,7 @@ async def main() -> None:
     )
     async with open_storage(url, lost_after=float(lost_after)) as storage:
         try:
-            async with storage.reserved_trial({"_id": experiment}) as trial:
+            async with storage.reserved_trial({"_id": experiment}, on_lost="raise") as trial:
                 assert trial is not None
                 say("has", trial.id)
                 await orders.readline()

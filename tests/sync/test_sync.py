@@ -240,7 +240,7 @@ def test_a_body_that_does_not_complete_its_trial(storage: SyncStorage) -> None:
     assert len(storage.fetch_trials_by_status(experiment, "interrupted")) == 1
 
 
-def test_a_trial_that_is_taken_over(storage: SyncStorage) -> None:
+def test_a_trial_that_is_taken_over(storage: SyncStorage, caplog: pytest.LogCaptureFixture) -> None:
     experiment = storage.create_experiment({"name": "tune"})
     storage.register_trial(trial(experiment, 1.0))
 
@@ -253,11 +253,23 @@ def test_a_trial_that_is_taken_over(storage: SyncStorage) -> None:
         return mine
 
     with pytest.raises(TrialLost) as raised:
-        with storage.reserved_trial(experiment, heartbeat=0.02) as theirs:
+        with storage.reserved_trial(experiment, heartbeat=0.02, on_lost="raise") as theirs:
             mine = take_over(theirs)
     assert type(raised.value) is TrialLost
     assert raised.value.holder == mine.worker
     storage.complete_trial(mine, 1)
+
+    # a heartbeat has found it, and the body goes on; it ends, or tries to write
+    for writes in (False, True):
+        storage.register_trial(trial(experiment, 3.0 + writes))
+        with storage.reserved_trial(experiment, heartbeat=0.02) as theirs:
+            mine = take_over(theirs)
+            if writes:
+                assert theirs is not None
+                storage.complete_trial(theirs, 1)
+        assert len(caplog.records) == 1
+        caplog.clear()
+        storage.complete_trial(mine, 1)
 
     # what the body itself found out comes first
     storage.register_trial(trial(experiment, 2.0))

@@ -32,6 +32,7 @@ from aiostorage.errors import (
     UndefinedCall,
     UnknownStorageType,
 )
+from aiostorage.trial import Result
 
 ALL = sorted(
     (v for v in vars(errors).values() if inspect.isclass(v) and issubclass(v, AioStorageError)),
@@ -56,13 +57,14 @@ def test_a_bare_error_reads_well(error: type[AioStorageError]) -> None:
         DuplicateKeyError(collection="c", fields=("a", "b"), values=(1, None)),
         EncodingError("no", path="a.b"),
         FailedUpdate("no", uid="u", status="new", holder="h"),
-        TrialLost(uid="u", status="reserved", holder="h"),
+        TrialLost(uid="u", status="reserved", holder="h", token="t"),
         LockAcquisitionTimeout(
             "no", waited=1.5, holder="h", since=datetime(2026, 1, 1, tzinfo=UTC)
         ),
         LockLost(holder="h"),
         TemporaryBackendError("no", ambiguous=True),
-        OperationTimeout(ambiguous=True),
+        OperationTimeout(ambiguous=True, results=[Result("o", "objective", 1.0)]),
+        BackendError("no", results=[Result("o", "objective", float("inf"))]),
         UnknownStorageType("x", ("a", "b")),
     ],
     ids=lambda e: type(e).__name__,

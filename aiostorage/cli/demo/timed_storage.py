@@ -86,8 +86,13 @@ class TimedStorage:
         """See `AsyncStorageProtocol.reserved_trial`; the time of the body is not counted.
 
         Lost trials are left to the process's watch, which reports them.
+
+        Raises
+        ------
+        TrialLost
+            The reservation was lost, or a trial of another worker.
         """
-        reserved = self._storage.reserved_trial(experiment, recover=False)
+        reserved = self._storage.reserved_trial(experiment, recover=False, on_lost="raise")
         return _TimedContext(reserved, self._spent, "storage")
 
     def acquire_algorithm_lock(

@@ -69,6 +69,7 @@ class FencingLaws:
         assert raised.value.uid == late.id
         assert raised.value.holder == successor.worker
         assert raised.value.status == "reserved"
+        assert raised.value.token == late.worker
         assert str(successor.worker) in str(raised.value)
         assert (await stored(other, late)).to_dict() == before
         assert late.to_dict() == mine
@@ -93,9 +94,10 @@ class FencingLaws:
             with case(name):
                 trial = await reserved(storage, name)
                 await storage.delete_trials(_experiment_of(trial))
-                with pytest.raises(FailedUpdate) as raised:
+                with pytest.raises(TrialLost) as raised:
                     await change(storage, trial)
                 assert (raised.value.uid, raised.value.status) == (trial.id, None)
+                assert raised.value.token == trial.worker
                 assert await storage.get_trial(trial) is None
 
     async def test_a_trial_without_token_is_not_fenced(self, storage: AsyncStorageProtocol) -> None:

@@ -222,7 +222,7 @@ class StorageMachine(RuleBasedStateMachine):
         """Return the error for a caller who does not have the trial, or has lost it."""
         model = self.trials.get(number)
         if model is None:
-            return FailedUpdate
+            return TrialLost
         taken = model.owner != owner or (was == "reserved" and model.status in PENDING)
         return TrialLost if taken else FailedUpdate
 

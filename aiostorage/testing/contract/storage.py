@@ -19,6 +19,8 @@ from aiostorage.testing.contract.reservation_laws import ReservationLaws
 from aiostorage.testing.contract.trial_laws import IterationLaws, TrialLaws
 from aiostorage.testing.contract.value_laws import CopyLaws, ValueLaws
 from aiostorage.testing.contract.worker_laws import WorkerLaws
+from aiostorage.testing.contract.worker_loss_laws import WorkerLossLaws
+from aiostorage.testing.contract.worker_outcome_laws import WorkerOutcomeLaws
 
 __all__ = ["StorageContract"]
 
@@ -37,6 +39,8 @@ class StorageContract(
     RecoveryLaws,
     FreshStartLaws,
     WorkerLaws,
+    WorkerOutcomeLaws,
+    WorkerLossLaws,
     LockLaws,
     LockStateLaws,
     LockLossLaws,

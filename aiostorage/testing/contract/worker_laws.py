@@ -7,20 +7,17 @@ import asyncio
 import anyio
 import pytest
 
-from aiostorage.errors import TrialLost
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.testing.contract.helpers import (
     Open,
     case,
     gather,
-    lose,
     make_config,
     registered,
     stored,
     until,
 )
 from aiostorage.testing.faults import FakeClock
-from aiostorage.trial import Trial
 
 __all__ = ["WorkerLaws"]
 
@@ -125,34 +122,6 @@ class WorkerLaws:
                     await until(beaten)
             assert await storage.recover_lost_trials(experiment) == []
             await storage.complete_trial(trial, 1)
-
-    @pytest.mark.usefixtures("cancels")
-    async def test_taken_over(self, storage: AsyncStorageProtocol) -> None:
-        experiment = await storage.create_experiment(make_config())
-        await registered(storage, experiment, 1)
-        cancelled = False
-
-        async def take_over(trial: Trial) -> Trial | None:
-            await lose(storage, trial)
-            while not await storage.recover_lost_trials(experiment):
-                await lose(storage, trial)  # its heart had beaten in between
-            return await storage.reserve_trial(experiment)
-
-        with pytest.raises(TrialLost) as raised, anyio.fail_after(10):
-            async with storage.reserved_trial(experiment, heartbeat=0.5) as trial:
-                assert trial is not None
-                taking = asyncio.create_task(take_over(trial))  # over before the next beat
-                try:
-                    await anyio.sleep_forever()
-                except asyncio.CancelledError:
-                    cancelled = True
-                    raise
-        assert cancelled
-        successor = await taking
-        assert successor is not None
-        assert raised.value.holder == successor.worker
-        found = await stored(storage, successor)
-        assert (found.status, found.worker) == ("reserved", successor.worker)
 
     async def test_completed_through_another_copy(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config())
