@@ -144,11 +144,13 @@ class Reservations:
     async def _write(self, trial: Trial, was: str, changes: Mapping[str, Any]) -> None:
         """Change a trial that has the status `was` and, if it carries a token, that token."""
         held, applied, owner = _held(trial, was), None, changes.get("worker", trial.worker)
-        if owner is not None and ("worker" in changes or changes.get("status", was) != was):
-            applied = And(
-                (*held.conditions[:2], *equal(status=changes["status"], worker=owner).conditions)
-            )
-        if not await self._gateway.execute(Update(TRIALS, held, changes, applied)):
+        status = changes.get("status", was)
+        if owner is not None and ("worker" in changes or status != was):
+            applied = And((*held.conditions[:2], *equal(status=status, worker=owner).conditions))
+        # without a token nothing tells who wrote it, and a pending trial may be taken at once
+        once = owner is None or (status != was and status in PENDING.value)
+        execute = self._gateway.execute_once if once else self._gateway.execute
+        if not await execute(Update(TRIALS, held, changes, applied)):
             raise await self._refusal(trial, was)
 
     async def _refusal(self, trial: Trial, was: str) -> FailedUpdate:

@@ -5,20 +5,28 @@ can fail is checked before anything is written, deletions come last, and what wa
 when something fails all the same. Where every operation has a collection of its own, the first
 one is carried out last: by it `aiostorage._core.gateway` knows that all of them have happened, so
 that the next call repeats what a crash leaves half done.
+
+A receipt is written at the very end. What happens between the writes and their receipt is not
+noted: if their answer gets lost as well, nothing tells that they have happened.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from pymongo import errors as pymongo
+
 from aiostorage._core.changes import apply_changes
 from aiostorage._core.projection import copy_tree
+from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema
+from aiostorage.drivers.mongodb.plans import is_single
 from aiostorage.drivers.mongodb.server_errors import translated
-from aiostorage.errors import DuplicateKeyError
+from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
     And,
     Compare,
@@ -29,12 +37,15 @@ from aiostorage.operations import (
     Find,
     Insert,
     Operation,
+    Receipt,
     StoreTime,
     Take,
     Update,
 )
 
 __all__ = ["all_or_none"]
+
+log: logging.Logger = logging.getLogger("aiostorage")
 
 
 async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -45,15 +56,22 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     AioStorageError
         What the first failure is called in `aiostorage.errors`.
     """
-    names = [operation.collection for operation in operations]
+    receipts = [n for n, operation in enumerate(operations) if isinstance(operation, Receipt)]
+    order = [n for n in range(len(operations)) if n not in receipts]
+    names = [operations[n].collection for n in order]
     independent = len(set(names)) == len(names) > 1
-    order = [*range(1, len(operations)), 0] if independent else list(range(len(operations)))
-    work = _ReversibleWrites(commands)
     if independent:
-        with translated(commands.client.settings.location, writing=False):
-            for operation in operations:
-                if isinstance(operation, Insert):
-                    await work.check(operation)
+        order = [*order[1:], order[0]]
+    writes = [operations[n] for n in order if not isinstance(operations[n], Delete)]
+    # with one document alone there is nothing half done
+    alone = bool(receipts) and len(writes) <= 1
+    work = _ReversibleWrites(commands, alone=alone)
+    with translated(commands.client.settings.location, writing=False):
+        for operation in operations:
+            if isinstance(operation, Receipt):
+                await work.check(Insert(operation.collection, ({"_id": operation.key},)))
+            elif independent and isinstance(operation, Insert):
+                await work.check(operation)
     results: list[Any] = [None] * len(operations)
     try:
         for position in order:
@@ -62,14 +80,24 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
         await commands.client.beyond_limit(work.undo)
         raise
     await work.delete_last()
+    for position in receipts:
+        await work.note(insertion_of(operations[position], results[:position]))
     return results
 
 
 class _ReversibleWrites:
-    """Writes with what it takes to undo them."""
+    """Writes with what it takes to undo them.
 
-    def __init__(self, commands: Commands) -> None:
+    Parameters
+    ----------
+    alone
+        Whether one document at most is changed. Then the change is not undone: what another worker
+        has written there meanwhile would be undone, too.
+    """
+
+    def __init__(self, commands: Commands, *, alone: bool = False) -> None:
         self._commands = commands
+        self._alone = alone
         self._undo: list[Callable[[], Awaitable[object]]] = []
         self._to_delete: dict[str, list[Any]] = {}
 
@@ -124,6 +152,17 @@ class _ReversibleWrites:
         for name, ids in self._to_delete.items():
             await self._commands.run(Delete(name, Compare("_id", "in", tuple(ids))))
 
+    async def note(self, receipt: Insert) -> None:
+        """Write a receipt; if another attempt has one, that one counts."""
+        try:
+            with translated(self._commands.client.settings.location, writing=True):
+                await self._commands.run(receipt)
+        except DuplicateKeyError:
+            await self._commands.client.beyond_limit(self.undo)
+            raise
+        except AioStorageError as error:  # its caller gets the answer
+            log.debug("a receipt was not written: %s", error)
+
     # ------------------------------------------------------------------------------------
 
     def _schema(self, operation: Operation[Any]) -> CollectionSchema:
@@ -139,14 +178,25 @@ class _ReversibleWrites:
         present = await self._present(schema, documents) if insert.repeated else {}
         self._undo_by_deleting(schema, [uid for uid, same in present.items() if same])
         await self.check(insert)
-        self._undo_by_deleting(schema, [document["_id"] for document in documents])
         rest = tuple(document for document in documents if document["_id"] not in present)
-        await self._commands.run(Insert(schema.name, rest))
+        ids = [document["_id"] for document in rest]
+        self._undo_by_deleting(schema, ids)
+        try:
+            await self._commands.run(Insert(schema.name, rest))
+        except pymongo.DuplicateKeyError:
+            ids.clear()  # another worker has inserted a document of this id meanwhile
+            raise
+        except pymongo.BulkWriteError as error:
+            if (error.details or {}).get("writeErrors"):
+                del ids[error.details["nInserted"] :]
+            raise
 
     def _undo_by_deleting(self, schema: CollectionSchema, ids: Sequence[Any]) -> None:
-        delete = Delete(schema.name, Compare("_id", "in", tuple(ids)))
-        if ids:
-            self._undo.append(lambda: self._commands.run(delete))
+        async def undo() -> None:
+            if ids:
+                await self._commands.run(Delete(schema.name, Compare("_id", "in", tuple(ids))))
+
+        self._undo.append(undo)
 
     async def _present(
         self, schema: CollectionSchema, documents: Sequence[Document]
@@ -158,16 +208,21 @@ class _ReversibleWrites:
         return {document["_id"]: _same(given[document["_id"]], document) for document in found}
 
     async def _update(self, update: Update, where: Condition) -> int:
-        before = await self._before(update, where)
-        if not before:
-            return 0
-        chosen = Compare("_id", "in", tuple(d["_id"] for d in before))
+        chosen: Condition = where
+        if not (self._alone and is_single(self._schema(update), update)):
+            before = await self._before(update, where)
+            if not before:
+                return 0
+            chosen = Compare("_id", "in", tuple(d["_id"] for d in before))
         matched: int = await self._commands.run(Update(update.collection, chosen, update.changes))
         return matched
 
     async def _take(self, take: Take) -> list[Document]:
         """Take one document after the other; in place of one that another worker took, the next."""
         schema, taken = self._schema(take), list[Document]()
+        if self._alone and take.limit == 1:
+            taken = await self._commands.run(take)
+            return taken
         while take.limit is None or len(taken) < take.limit:
             left = None if take.limit is None else take.limit - len(taken)
             mine = Compare("_id", "nin", tuple(document["_id"] for document in taken))
