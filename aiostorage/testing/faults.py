@@ -77,7 +77,8 @@ class FaultyDriver:
     seed
         Makes the same faults at the same calls.
     losable
-        Deprecated, without effect: every answer may get lost. Goes away in aiostorage 0.3.
+        Deprecated: which operations may lose their answers by chance. A storage finds out what
+        became of every write, so all of them may. Goes away in aiostorage 0.2.
 
     Attributes
     ----------
@@ -100,8 +101,8 @@ class FaultyDriver:
     ) -> None:
         if losable is not None:
             warnings.warn(
-                "FaultyDriver(losable=...) has no effect and goes away in aiostorage 0.3: the "
-                "storage finds out what became of every lost answer",
+                "FaultyDriver(losable=...) goes away in aiostorage 0.2: the answer of every "
+                "operation may get lost",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -109,6 +110,7 @@ class FaultyDriver:
         self.before = before
         self.lost = lost
         self.after = after
+        self._losable = losable or _any_call
         self.latency = latency
         self.calls: int = 0
         self.faults: int = 0
@@ -219,7 +221,9 @@ class FaultyDriver:
         if when == "before":
             self.faults += 1
             raise TemporaryBackendError("injected: nothing happened")
-        self._fail_after(when == "lost")
+        if when == "lost":
+            self.faults += 1
+            raise TemporaryBackendError("injected: the request was lost", ambiguous=True)
         return when == "after"
 
     def _fault(self, operations: Operations) -> Fault | None:
@@ -231,13 +235,13 @@ class FaultyDriver:
         if chance < self.before:
             return "before"
         if chance < self.before + self.after:
-            return "after"
+            return "after" if self._losable(operations) else None
         return "lost" if chance < self.before + self.after + self.lost else None
 
     def _fail_after(self, lost: bool) -> None:
         if lost:
             self.faults += 1
-            raise TemporaryBackendError("injected: no answer", ambiguous=True)
+            raise TemporaryBackendError("injected: the answer was lost", ambiguous=True)
 
 
 def _any_call(_operations: Operations) -> bool:

@@ -6,8 +6,10 @@ when something fails all the same. Where every operation has a collection of its
 one is carried out last: by it `aiostorage._core.gateway` knows that all of them have happened, so
 that the next call repeats what a crash leaves half done.
 
-A receipt is written at the very end. What happens between the writes and their receipt is not
-noted: if their answer gets lost as well, nothing tells that they have happened.
+What is undone is what was written, and only where no other worker has changed it meanwhile.
+
+A receipt is written at the very end, so a server that dies between the last write and the receipt
+leaves a write of which nothing tells that it has happened.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema
-from aiostorage.drivers.mongodb.plans import is_single
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
@@ -62,10 +63,7 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     independent = len(set(names)) == len(names) > 1
     if independent:
         order = [*order[1:], order[0]]
-    writes = [operations[n] for n in order if not isinstance(operations[n], Delete)]
-    # with one document alone there is nothing half done
-    alone = bool(receipts) and len(writes) <= 1
-    work = _ReversibleWrites(commands, alone=alone)
+    work = _ReversibleWrites(commands)
     with translated(commands.client.settings.location, writing=False):
         for operation in operations:
             if isinstance(operation, Receipt):
@@ -86,18 +84,10 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
 
 
 class _ReversibleWrites:
-    """Writes with what it takes to undo them.
+    """Writes with what it takes to undo them."""
 
-    Parameters
-    ----------
-    alone
-        Whether one document at most is changed. Then the change is not undone: what another worker
-        has written there meanwhile would be undone, too.
-    """
-
-    def __init__(self, commands: Commands, *, alone: bool = False) -> None:
+    def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._alone = alone
         self._undo: list[Callable[[], Awaitable[object]]] = []
         self._to_delete: dict[str, list[Any]] = {}
 
@@ -208,21 +198,19 @@ class _ReversibleWrites:
         return {document["_id"]: _same(given[document["_id"]], document) for document in found}
 
     async def _update(self, update: Update, where: Condition) -> int:
-        chosen: Condition = where
-        if not (self._alone and is_single(self._schema(update), update)):
-            before = await self._before(update, where)
-            if not before:
-                return 0
-            chosen = Compare("_id", "in", tuple(d["_id"] for d in before))
-        matched: int = await self._commands.run(Update(update.collection, chosen, update.changes))
+        before = await self._before(update, where)
+        if not before:
+            return 0
+        ids = tuple(document["_id"] for document in before)
+        chosen = Compare("_id", "eq", ids[0]) if len(ids) == 1 else Compare("_id", "in", ids)
+        # another worker may have changed them meanwhile, so that they do not match any more
+        still = And((chosen, *(where.conditions if isinstance(where, And) else (where,))))
+        matched: int = await self._commands.run(Update(update.collection, still, update.changes))
         return matched
 
     async def _take(self, take: Take) -> list[Document]:
         """Take one document after the other; in place of one that another worker took, the next."""
         schema, taken = self._schema(take), list[Document]()
-        if self._alone and take.limit == 1:
-            taken = await self._commands.run(take)
-            return taken
         while take.limit is None or len(taken) < take.limit:
             left = None if take.limit is None else take.limit - len(taken)
             mine = Compare("_id", "nin", tuple(document["_id"] for document in taken))
@@ -240,17 +228,22 @@ class _ReversibleWrites:
         schema = self._schema(change)
         before = await self._commands.find_stored(Find(schema.name, where))
         plain = {k: v for k, v in change.changes.items() if v.__class__ is not StoreTime}
-        for document in before:
-            apply_changes(copy_tree(document), plain)
+        after: list[Document] = [copy_tree(document) for document in before]
+        for document in after:
+            apply_changes(document, plain)
+        changed = {path.partition(".")[0] for path in change.changes}
+        set_here = changed.difference(change.changes.keys() - plain.keys())
 
         async def undo() -> None:
-            for document in before:
-                await self._commands.client.collections[schema.name].replace_one(
-                    schema.filter(Compare("_id", "eq", document["_id"])),
-                    schema.document(document, None),
+            for old, new in zip(before, after, strict=True):
+                ours = {name: new.get(name) for name in ("_id", *set_here)}
+                await self._commands.client.collections[schema.name].update_one(
+                    schema.filter(And(tuple(Compare(k, "eq", v) for k, v in ours.items()))),
+                    schema.reversal(old, changed),
                 )
 
-        self._undo.append(undo)
+        if changed:
+            self._undo.append(undo)
         return before
 
     async def _delete(self, delete: Delete, where: Condition) -> int:
