@@ -15,7 +15,7 @@ from aiostorage.errors import TemporaryBackendError
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.protocols import Driver
 
-__all__ = ["FakeClock", "FaultyDriver"]
+__all__ = ["FakeClock", "Fault", "FaultyDriver"]
 
 T = TypeVar("T")
 
