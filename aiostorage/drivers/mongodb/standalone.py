@@ -27,7 +27,7 @@ from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.server_errors import translated
-from aiostorage.errors import AioStorageError, DuplicateKeyError
+from aiostorage.errors import AioStorageError, DuplicateKeyError, TemporaryBackendError
 from aiostorage.operations import (
     And,
     Compare,
@@ -77,7 +77,9 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     except BaseException:
         await commands.client.beyond_limit(work.undo)
         raise
-    await work.delete_last()
+    deletions = [n for n in order if isinstance(operations[n], Delete)]
+    for position, count in zip(deletions, await work.delete_last(), strict=True):
+        results[position] = count
     for position in receipts:
         await work.note(insertion_of(operations[position], results[:position]))
     return results
@@ -89,7 +91,7 @@ class _ReversibleWrites:
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self._undo: list[Callable[[], Awaitable[object]]] = []
-        self._to_delete: dict[str, list[Any]] = {}
+        self._deletions: list[tuple[Delete, list[Any]]] = []
 
     async def carry_out(self, operation: Operation[Any]) -> Any:
         with translated(self._commands.client.settings.location, writing=True):
@@ -138,9 +140,9 @@ class _ReversibleWrites:
         for step in reversed(self._undo):
             await step()
 
-    async def delete_last(self) -> None:
-        for name, ids in self._to_delete.items():
-            await self._commands.run(Delete(name, Compare("_id", "in", tuple(ids))))
+    async def delete_last(self) -> list[int]:
+        """Carry out the deletions; return how many documents each one has deleted."""
+        return [await self._delete_now(delete, ids) for delete, ids in self._deletions]
 
     async def note(self, receipt: Insert) -> None:
         """Write a receipt; if another attempt has one, that one counts."""
@@ -160,7 +162,12 @@ class _ReversibleWrites:
 
     def _left(self, operation: Operation[Any], where: Condition) -> Condition:
         """Return `where` without the documents that are to be deleted."""
-        excluded = self._to_delete.get(operation.collection)
+        excluded = [
+            uid
+            for delete, ids in self._deletions
+            if delete.collection == operation.collection
+            for uid in ids
+        ]
         return And((where, Compare("_id", "nin", tuple(excluded)))) if excluded else where
 
     async def _insert(self, insert: Insert) -> None:
@@ -248,8 +255,24 @@ class _ReversibleWrites:
 
     async def _delete(self, delete: Delete, where: Condition) -> int:
         ids = await self._commands.ids(self._schema(delete), where)
-        self._to_delete.setdefault(delete.collection, []).extend(ids)
+        self._deletions.append((delete, ids))
         return len(ids)
+
+    async def _delete_now(self, delete: Delete, ids: Sequence[Any]) -> int:
+        if not ids:
+            return 0
+        chosen = And((Compare("_id", "in", tuple(ids)), delete.where))
+        still = Delete(delete.collection, chosen)
+        deleted: int = len(ids)
+        try:
+            with translated(self._commands.client.settings.location, writing=True):
+                deleted = await self._commands.run(still)
+        except TemporaryBackendError as error:
+            if not error.ambiguous:
+                raise
+            # it cannot be undone, but done again
+            await self._commands.client.beyond_limit(lambda: self._commands.run(still))
+        return deleted
 
 
 def _taken(
