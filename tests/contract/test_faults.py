@@ -189,6 +189,16 @@ async def complete_trial(world: FaultCase) -> None:
     assert await world.truth.count_completed_trials(world.experiment) == 1
 
 
+async def complete_a_completed_trial(world: FaultCase) -> None:
+    trial = await world.reserve()
+    await world.truth.complete_trial(trial, 1.5)
+    with pytest.raises(FailedUpdate):
+        await world.storage.complete_trial(trial, 2.5)
+    found = await world.truth.get_trial(trial)
+    assert found is not None
+    assert [result.value for result in found.results] == [1.5]
+
+
 async def push_trial_results(world: FaultCase) -> None:
     trial = await world.reserve()
     trial.results = [{"name": "o", "type": "objective", "value": 2}]  # type: ignore[list-item]
@@ -286,6 +296,7 @@ CALLS: list[Callable[[FaultCase], Awaitable[None]]] = [
     reserve_trial,
     reserve_trials,
     complete_trial,
+    complete_a_completed_trial,
     push_trial_results,
     set_trial_status,
     set_trial_status_reserved,
