@@ -176,8 +176,8 @@ class AsyncStorageProtocol(Protocol):
       `push_trial_results`, `set_trial_status` and `complete_trial` with a trial that carries a
       token write only while the store has the same one, and raise `TrialLost` (a `FailedUpdate`)
       otherwise. A trial without a token is not fenced.
-    - **Once.** A write whose answer is lost is not done twice. The call finds out what became of it,
-      and returns its true result.
+    - **Once.** A write whose answer is lost is not done twice. The call finds out what became of
+      it, and returns its true result.
     - **Errors.** Every method may raise `StorageClosedError` after `aclose`, `BackendError` when
       the engine fails, and `TemporaryBackendError` once the retry policy has run out.
     - **Cancellation.** Every await may be cancelled: what was asked for happened wholly or not at

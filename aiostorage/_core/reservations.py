@@ -143,11 +143,11 @@ class Reservations:
 
     async def _write(self, trial: Trial, was: str, changes: Mapping[str, Any]) -> None:
         """Change a trial that has the status `was` and, if it carries a token, that token."""
+        # all that is written, since an earlier call may have written the same status
+        new = {k: v for k, v in changes.items() if v.__class__ is not StoreTime}
         held, applied, owner = _held(trial, was), None, changes.get("worker", trial.worker)
         status = changes.get("status", was)
         if owner is not None and ("worker" in changes or status != was):
-            # all that is written, since an earlier call may have written the same status
-            new = {k: v for k, v in changes.items() if v.__class__ is not StoreTime}
             applied = And((*held.conditions[:2], *equal(**{"worker": owner, **new}).conditions))
         # without a token nothing tells who wrote it, and a pending trial may be taken at once
         once = owner is None or (status != was and status in PENDING.value)

@@ -396,9 +396,7 @@ class Late(FaultyDriver):
 
 
 @pytest.mark.parametrize("when", ["before the second", "after the second"])
-async def test_an_attempt_that_arrives_late(
-    make_driver: Callable[[], Driver], when: str
-) -> None:
+async def test_an_attempt_that_arrives_late(make_driver: Callable[[], Driver], when: str) -> None:
     world = FaultCase(make_driver())
     async with world.truth:
         await world.reset()

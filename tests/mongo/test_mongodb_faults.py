@@ -320,8 +320,12 @@ def test_fails_for_good(world: MongoDBFaultCase, name: str, fault: str) -> None:
 # ---------------------------------------------------------------- writes with a receipt
 
 
+async def first_of(storage: Storage, experiment: Any) -> Trial:
+    return (await storage.fetch_trials(experiment) or [])[0]
+
+
 async def update_one(storage: Storage, experiment: Any) -> object:
-    (trial, *_) = await storage.fetch_trials(experiment) or ()
+    trial = await first_of(storage, experiment)
     return await storage.update_trial(trial, where={"status": "new"}, status="suspended")
 
 
@@ -334,8 +338,9 @@ async def update_the_experiment(storage: Storage, experiment: Any) -> object:
 
 
 async def set_status(storage: Storage, experiment: Any) -> object:
-    (trial, *_) = await storage.fetch_trials(experiment) or ()
-    return await storage.set_trial_status(trial, "broken")
+    trial = await first_of(storage, experiment)
+    await storage.set_trial_status(trial, "broken")
+    return trial.status
 
 
 async def recover(storage: Storage, experiment: Any) -> object:
@@ -346,7 +351,7 @@ async def recover(storage: Storage, experiment: Any) -> object:
 
 
 async def delete_some(storage: Storage, experiment: Any) -> object:
-    (trial, *_) = await storage.fetch_trials(experiment) or ()
+    trial = await first_of(storage, experiment)
     return await storage.delete_trials(experiment, where={"_id": trial._id})
 
 
@@ -371,8 +376,8 @@ WRITES: dict[str, tuple[str, Callable[[Storage, Any], Awaitable[object]], object
     "update_trial": ("update", update_one, 1),
     "update_trials": ("update", update_all, 3),
     "update_experiment": ("update", update_the_experiment, True),
-    "set_trial_status": ("update", set_status, None),
-    "recover_lost_trials": ("commit", recover, True),
+    "set_trial_status": ("update", set_status, "broken"),
+    "recover_lost_trials": ("", recover, True),
     "delete_trials": ("delete", delete_some, 1),
     "delete_experiment": ("delete", delete_all, 1),
     "create_experiment": ("insert", create_of_ones_own, True),
@@ -393,13 +398,33 @@ def test_writes_with_a_receipt_fail_once(world: MongoDBFaultCase, fault: str) ->
                 await world.prepare(storage)
                 point = world.server.fail_point(failing_command, times=1, **FAULTS[fault])
                 with ExitStack() as faults:
-                    if failing_command != "commit":
+                    if failing_command:
                         await asyncio.to_thread(faults.enter_context, point)
                     assert await call(storage, world.experiment) == expected
                     await asyncio.to_thread(faults.close)
 
     world.run(main, timeout=LIMIT)
     world.check_nothing_half_made()
+
+
+@pytest.mark.parametrize("world", [PAIRS[1], MOTOR_ON_REPLICA_SET], indirect=True)
+def test_a_commit_that_is_never_acknowledged(world: MongoDBFaultCase) -> None:
+    """The library asks until the time is over; then the receipt tells that it has happened."""
+    fault = FAULTS["not replicated in time"]
+
+    async def main(storage: Storage) -> None:
+        for name in ("update_trial", "delete_trials", "create_experiment"):
+            _, call, expected = WRITES[name]
+            with case(name), ExitStack() as faults:
+                world.name = f"e{next(numbers)}"
+                await world.prepare(storage)
+                point = world.server.fail_point("commitTransaction", **fault)
+                world.point = await asyncio.to_thread(faults.enter_context, point)
+                assert await call(storage, world.experiment) == expected
+                await asyncio.to_thread(faults.close)
+                assert world.point.hits >= 1
+
+    world.run(main, timeout=LIMIT)
 
 
 # --------------------------------------------------------------------- callers that give up

@@ -57,7 +57,7 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     AioStorageError
         What the first failure is called in `aiostorage.errors`.
     """
-    receipts = [n for n, operation in enumerate(operations) if isinstance(operation, Receipt)]
+    receipts = {n: one for n, one in enumerate(operations) if isinstance(one, Receipt)}
     order = [n for n in range(len(operations)) if n not in receipts]
     names = [operations[n].collection for n in order]
     independent = len(set(names)) == len(names) > 1
@@ -80,8 +80,8 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     deletions = [n for n in order if isinstance(operations[n], Delete)]
     for position, count in zip(deletions, await work.delete_last(), strict=True):
         results[position] = count
-    for position in receipts:
-        await work.note(insertion_of(operations[position], results[:position]))
+    for position, receipt in receipts.items():
+        await work.note(insertion_of(receipt, results[:position]))
     return results
 
 
