@@ -10,6 +10,7 @@ from aiostorage._core.changes import apply_changes, check_changes, compile_chang
 from aiostorage._core.normalise import normalise
 from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.query import compile_condition, matches
+from aiostorage._core.receipts import insertion_of
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
@@ -37,6 +38,7 @@ from aiostorage.operations import (
     Layout,
     Operation,
     Or,
+    Receipt,
     StoreTime,
     Take,
     UnreadableDocument,
@@ -67,6 +69,7 @@ __all__ = [
     "Operation",
     "Or",
     "PermissionDenied",
+    "Receipt",
     "SchemaVersionError",
     "StorageClosedError",
     "StoreTime",
@@ -79,6 +82,7 @@ __all__ = [
     "compile_changes",
     "compile_condition",
     "copy_tree",
+    "insertion_of",
     "matches",
     "normalise",
     "select",

@@ -31,6 +31,7 @@ __all__ = [
     "Layout",
     "Operation",
     "Or",
+    "Receipt",
     "StoreTime",
     "Take",
     "UnreadableDocument",
@@ -207,6 +208,32 @@ class Delete(Operation[int]):
     """Remove every match; return how many there were."""
 
     where: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt(Operation[None]):
+    """Note the results of the operations before it, in the same `transact`, under a key.
+
+    Whoever did not get the answer of that `transact` finds it there. An engine carries out the
+    insertion that `aiostorage.engine.insertion_of` makes of it, together with the others or not at
+    all. Two attempts with the same key cannot both happen: the second one raises
+    `DuplicateKeyError`. If no operation did anything (all results are 0 or empty), then nothing is
+    noted, and a repetition does no harm.
+
+    Attributes
+    ----------
+    key
+        Becomes the ``_id`` of the record.
+    expires
+        When the record may be deleted.
+    repeated
+        Whether an earlier attempt may have happened, or may still happen. Then the key is taken in
+        any case, so that the earlier attempt cannot happen afterwards.
+    """
+
+    key: str
+    expires: StoreTime
+    repeated: bool = False
 
 
 # ----------------------------------------------------------------------------------- layout

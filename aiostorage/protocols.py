@@ -70,6 +70,8 @@ class Driver(Protocol):
     - **Meaning.** Conditions mean what `aiostorage.engine.matches` says they do.
     - **Damage.** In the place of a document that it cannot decode, an engine returns an
       `aiostorage.operations.UnreadableDocument`, so that the others can be read.
+    - **Receipts.** A `Receipt` is carried out as `aiostorage.engine.insertion_of` says, in the same
+      transaction as the operations before it; a key that is taken lets none of them happen.
     - **Cancellation.** A cancelled call happened wholly or not at all; the driver stays usable.
     - **Errors** are those of `aiostorage.errors`: `TemporaryBackendError` for what may pass (with
       ``ambiguous=True`` if the operation may have happened), `DuplicateKeyError` for a taken key,
@@ -179,6 +181,8 @@ class AsyncStorageProtocol(Protocol):
       `push_trial_results`, `set_trial_status` and `complete_trial` with a trial that carries a
       token write only while the store has the same one, and raise `TrialLost` (a `FailedUpdate`)
       otherwise. A trial without a token is not fenced.
+    - **Once.** A write whose answer is lost is not done twice. The call finds out what became of
+      it, and returns its true result.
     - **Errors.** Every method may raise `StorageClosedError` after `aclose`, `BackendError` when
       the engine fails, and `TemporaryBackendError` once the retry policy has run out. If that
       happens to `push_trial_results` or `complete_trial`, the error has the ``results``.

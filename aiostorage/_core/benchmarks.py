@@ -22,7 +22,9 @@ class Benchmarks:
 
     async def create(self, config: dict[str, Any]) -> int:
         document = document_of(BENCHMARKS, config)
-        await self._gateway.execute(Insert(BENCHMARKS, (document,)))
+        fresh = config.get("_id") is None  # a new id is found again, a caller's may be another's
+        execute = self._gateway.execute if fresh else self._gateway.execute_once
+        await execute(Insert(BENCHMARKS, (document,)))
         config["_id"] = document["_id"]
         return 1
 
@@ -34,4 +36,4 @@ class Benchmarks:
         return whole_documents(self._gateway, BENCHMARKS, found)
 
     async def delete(self, query: Mapping[str, Any]) -> int:
-        return await self._gateway.execute(Delete(BENCHMARKS, query_of(query)[0]))
+        return await self._gateway.execute_once(Delete(BENCHMARKS, query_of(query)[0]))

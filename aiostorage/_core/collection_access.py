@@ -32,7 +32,10 @@ class CollectionAccess:
     async def insert(self, collection: str, documents: Sequence[dict[str, Any]]) -> int:
         """Insert documents, all or none; return how many. Each gets its ``_id``."""
         made = tuple(document_of(collection, document) for document in documents)
-        await self._gateway.execute(Insert(collection, made))
+        fresh = all(document.get("_id") is None for document in documents)
+        await (self._gateway.execute if fresh else self._gateway.execute_once)(
+            Insert(collection, made)
+        )
         for document, stored in zip(documents, made, strict=True):
             document["_id"] = stored["_id"]
         return len(made)
@@ -41,7 +44,7 @@ class CollectionAccess:
         self, collection: str, query: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> int:
         """Set fields of all documents that match; return how many did."""
-        return await self._gateway.execute(
+        return await self._gateway.execute_once(
             update_of(collection, both(EVERYTHING, query_of(query)[0]), changes)
         )
 
@@ -67,7 +70,7 @@ class CollectionAccess:
     ) -> Document | None:
         """Set fields of the first document that matches; return it as it is then."""
         update = update_of(collection, both(EVERYTHING, query_of(query)[0]), changes)
-        taken = await self._gateway.execute(Take(collection, update.where, update.changes))
+        taken = await self._gateway.execute_once(Take(collection, update.where, update.changes))
         return taken[0] if taken else None
 
     async def count(self, collection: str, query: Mapping[str, Any] | None) -> int:
@@ -76,7 +79,7 @@ class CollectionAccess:
 
     async def delete(self, collection: str, query: Mapping[str, Any] | None) -> int:
         """Delete the documents that match; return how many did."""
-        return await self._gateway.execute(Delete(collection, query_of(query)[0]))
+        return await self._gateway.execute_once(Delete(collection, query_of(query)[0]))
 
     async def write_lock(
         self,

@@ -39,15 +39,17 @@ class Experiments:
             experiment.id, experiment.algorithm, algo_locked or 0, algo_state, algo_heartbeat
         )
         insert = Insert(EXPERIMENTS, (document,))
+        fresh = config.get("_id") is None  # a new id is found again, a caller's may be another's
+        transact = self._gateway.transact if fresh else self._gateway.transact_once
         try:
-            await self._gateway.transact((insert, Insert(ALGO, (lock,))))
+            await transact((insert, Insert(ALGO, (lock,))))
         except DuplicateKeyError as error:
             if error.collection != ALGO:
                 raise
             # left behind by a creation that was cut short, or by a deletion without cascade
             changes = {k: v for k, v in lock.items() if k not in ("_id", "experiment")}
             renewal = Update(ALGO, equal(experiment=experiment.id), changes)
-            await self._gateway.transact((insert, renewal))
+            await transact((insert, renewal))
         config["_id"] = experiment.id
         return experiment
 
@@ -56,14 +58,14 @@ class Experiments:
         operations: list[Operation[Any]] = [Delete(EXPERIMENTS, equal(_id=uid))]
         if cascade:
             operations += [Delete(name, equal(experiment=uid)) for name in (TRIALS, ALGO, WAITERS)]
-        results = await self._gateway.transact(operations)
+        results = await self._gateway.transact_once(operations)
         return int(results[0])
 
     async def update(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> bool:
         condition = both(equal(_id=get_uid(experiment, uid)), query_of(where)[0])
-        return bool(await self._gateway.execute(update_of(EXPERIMENTS, condition, changes)))
+        return bool(await self._gateway.execute_once(update_of(EXPERIMENTS, condition, changes)))
 
     async def fetch(
         self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None

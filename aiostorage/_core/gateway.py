@@ -2,6 +2,10 @@
 
 Everything above talks to `Gateway`, and only `Gateway` and its helpers (`compensation`,
 `lost_answers`) talk to a driver.
+
+There are two ways to write. `execute` and `transact` are for what a token or a new ``_id`` finds
+again, and for what may be done twice. `execute_once` and `transact_once` are for all the rest: they
+leave a receipt, which costs one more record.
 """
 
 from __future__ import annotations
@@ -9,21 +13,38 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 
 from aiostorage._core.compensation import Compensations
-from aiostorage._core.layout import LAYOUT
-from aiostorage._core.lost_answers import repeat
+from aiostorage._core.ids import new_id
+from aiostorage._core.layout import LAYOUT, RECEIPTS
+from aiostorage._core.lost_answers import repeat, repeat_once
 from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage.errors import OperationTimeout, StorageClosedError, TemporaryBackendError
-from aiostorage.operations import Document, Find, Operation
+from aiostorage.operations import (
+    Compare,
+    Delete,
+    Document,
+    Find,
+    Operation,
+    Receipt,
+    StoreTime,
+)
 from aiostorage.protocols import Driver
 
 __all__ = ["Gateway"]
 
 T = TypeVar("T")
+
+RECEIPT_LIFETIME: Final = 600.0
+"""Seconds that a receipt is kept at least, beyond the time of all attempts."""
+
+SWEEP_INTERVAL: Final = 60.0
+"""Seconds after which a write takes the receipts along that have expired."""
+
+EXPIRED_RECEIPTS: Final = Delete(RECEIPTS, Compare("expires", "lte", StoreTime()))
 
 
 class Gateway:
@@ -43,6 +64,7 @@ class Gateway:
         self._first_timeout = min(policy.attempt_timeout, policy.total)
         self._compensations = Compensations(driver, policy)
         self._closed = False
+        self._sweep_at = 0.0
         self._opened_in = 0
         self._opening = (0, anyio.Lock())
 
@@ -89,7 +111,10 @@ class Gateway:
     # ---------------------------------------------------------------------------- operations
 
     async def execute(self, operation: Operation[T]) -> T:
-        """Carry out one operation, safely more than once."""
+        """Carry out one operation, safely more than once.
+
+        It can be recognised by what it has written, or may be done twice.
+        """
         await self._ready()
 
         async def again() -> T:
@@ -106,6 +131,28 @@ class Gateway:
         return await self._retried(
             lambda: self.driver.transact(operations), lambda: repeat(self.driver, operations)
         )
+
+    async def execute_once(self, operation: Operation[T]) -> T:
+        """Carry out one operation that nothing but a receipt can recognise; see `transact_once`."""
+        return cast(T, (await self.transact_once((operation,)))[0])
+
+    async def transact_once(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Carry out operations, all or none, once although an answer may get lost.
+
+        They leave a receipt in the store. A repetition finds it there, with the results.
+        """
+        await self._ready()
+        receipt = Receipt(RECEIPTS, new_id(), StoreTime(RECEIPT_LIFETIME + self.policy.total))
+        first: tuple[Operation[Any], ...] = (*operations, receipt)
+        now = time.monotonic()
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_INTERVAL
+            first = (*first, EXPIRED_RECEIPTS)
+        results = await self._retried(
+            lambda: self.driver.transact(first),
+            lambda: repeat_once(self.driver, operations, receipt),
+        )
+        return results[: len(operations)]
 
     async def _retried(
         self, call: Callable[[], Awaitable[T]], again: Callable[[], Awaitable[T]]

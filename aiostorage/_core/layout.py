@@ -1,17 +1,30 @@
-"""The collections that aiostorage keeps: Oríon's four, the lock's queue, and a scratch one."""
+"""The collections that aiostorage keeps: Oríon's four, and its own."""
 
 from __future__ import annotations
 
 from aiostorage.operations import Collection, Compare, Field, Index, Layout
 from aiostorage.values import TrialStatus
 
-__all__ = ["ALGO", "BENCHMARKS", "EXPERIMENTS", "LAYOUT", "PENDING", "SCRATCH", "TRIALS", "WAITERS"]
+__all__ = [
+    "ALGO",
+    "BENCHMARKS",
+    "EXPERIMENTS",
+    "LAYOUT",
+    "PENDING",
+    "RECEIPTS",
+    "SCRATCH",
+    "TRIALS",
+    "WAITERS",
+]
 
 EXPERIMENTS = "experiments"
 TRIALS = "trials"
 ALGO = "algo"
 BENCHMARKS = "benchmarks"
 WAITERS = "lock_waiters"
+RECEIPTS = "receipts"
+"""The answers of the last writes, for callers who did not get them."""
+
 SCRATCH = "test"
 """Where `orion db test` writes a document and deletes it again."""
 
@@ -79,6 +92,11 @@ LAYOUT = Layout(
             ),
             indexes=(Index(("experiment", "since")),),
             references=("experiment",),
+        ),
+        Collection(
+            RECEIPTS,
+            fields=(Field("expires", "time", required=True),),
+            indexes=(Index(("expires",)),),
         ),
         Collection(SCRATCH, fields=()),
     ),

@@ -89,11 +89,11 @@ class LockRecords:
         kept = {"_id", "experiment", "state"} if state is None else {"_id", "experiment"}
         changes = {name: value for name, value in document.items() if name not in kept}
         update = Update(ALGO, equal(experiment=uid), changes)
-        if not await self._gateway.execute(update):
+        if not await self._gateway.execute_once(update):
             try:
                 await self._gateway.execute(Insert(ALGO, (document,)))
             except DuplicateKeyError:  # another worker has inserted one meanwhile
-                await self._gateway.execute(update)
+                await self._gateway.execute_once(update)
         return 1
 
     async def info(self, experiment: Any, uid: Any) -> LockedAlgorithmState | None:
@@ -101,14 +101,16 @@ class LockRecords:
         return None if record is None else await self.decode(record)
 
     async def delete(self, experiment: Any, uid: Any) -> int:
-        return await self._gateway.execute(Delete(ALGO, equal(experiment=get_uid(experiment, uid))))
+        delete = Delete(ALGO, equal(experiment=get_uid(experiment, uid)))
+        return await self._gateway.execute_once(delete)
 
     async def override(self, experiment: Any, uid: Any, new_state: Any) -> int:
         uid = get_uid(experiment, uid)
         changes = unlocked()
         if new_state is not None:
             changes["state"] = await self.encode(new_state, None)
-        return await self._gateway.execute(Update(ALGO, equal(experiment=uid, locked=1), changes))
+        update = Update(ALGO, equal(experiment=uid, locked=1), changes)
+        return await self._gateway.execute_once(update)
 
     async def find(self, uid: Any, selection: Mapping[str, bool] | None = None) -> Document | None:
         """Return the record of an experiment, or the selected fields of it; None without one."""

@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from aiostorage.errors import DuplicateKeyError
-from aiostorage.operations import Compare, Count, Find, Insert, Operation, Take, Update
+from aiostorage.errors import AioStorageError, DuplicateKeyError, TemporaryBackendError
+from aiostorage.operations import (
+    Compare,
+    Count,
+    Document,
+    Find,
+    Insert,
+    Operation,
+    Receipt,
+    Take,
+    Update,
+)
 from aiostorage.protocols import Driver
 
-__all__ = ["repeat"]
+__all__ = ["repeat", "repeat_once"]
 
 
 async def repeat(driver: Driver, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -21,18 +31,72 @@ async def repeat(driver: Driver, operations: Sequence[Operation[Any]]) -> list[A
     """
     found = await _result_in_place(driver, operations[0])
     if found is None:
-        operations = [
-            replace(operation, repeated=True) if isinstance(operation, Insert) else operation
-            for operation in operations
-        ]
         try:
-            return await driver.transact(operations)
+            return await driver.transact(_again(operations))
         except DuplicateKeyError:
             # the earlier attempt was still running, and has finished in the meantime
             found = await _result_in_place(driver, operations[0])
             if found is None:
                 raise
     return [found, *[0] * (len(operations) - 1)]
+
+
+async def repeat_once(
+    driver: Driver, operations: Sequence[Operation[Any]], receipt: Receipt
+) -> list[Any]:
+    """Carry out operations unless an earlier attempt with this receipt has done so.
+
+    Returns
+    -------
+    list
+        Their results, of this attempt or of the earlier one.
+    """
+    results = await _noted_results(driver, receipt, operations)
+    if results is not None:
+        return results
+    try:
+        results = await driver.transact((*_again(operations), replace(receipt, repeated=True)))
+    except TemporaryBackendError:
+        raise
+    except AioStorageError:
+        # the earlier attempt was still running, and has finished in the meantime
+        results = await _noted_results(driver, receipt, operations)
+        if results is None:
+            raise
+        return results
+    return results[:-1]
+
+
+def _again(operations: Sequence[Operation[Any]]) -> list[Operation[Any]]:
+    """Return operations as they are repeated."""
+    return [
+        replace(operation, repeated=True) if isinstance(operation, Insert) else operation
+        for operation in operations
+    ]
+
+
+async def _noted_results(
+    driver: Driver, receipt: Receipt, operations: Sequence[Operation[Any]]
+) -> list[Any] | None:
+    """Return the results of operations from their receipt; None if there is no receipt."""
+    mine = Compare("_id", "eq", receipt.key)
+    found = await driver.execute(Find(receipt.collection, mine, limit=1, majority=True))
+    if not found:
+        return None
+    return [
+        await _documents(driver, operation, noted["ids"]) if isinstance(noted, dict) else noted
+        for operation, noted in zip(operations, found[0]["answers"], strict=True)
+    ]
+
+
+async def _documents(
+    driver: Driver, operation: Operation[Any], ids: Sequence[Any]
+) -> list[Document]:
+    """Return the documents that still exist, as they are now, in the order of their ids."""
+    chosen = Compare("_id", "in", tuple(ids))
+    found = await driver.execute(Find(operation.collection, chosen, majority=True))
+    by_id = {document["_id"]: document for document in found}
+    return [by_id[uid] for uid in ids if uid in by_id]
 
 
 async def _result_in_place(driver: Driver, operation: Operation[Any]) -> Any:

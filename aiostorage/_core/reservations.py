@@ -231,16 +231,20 @@ class Reservations:
 
         `results` are those among the changes, for the error if the engine fails.
         """
+        # all that is written, since an earlier call may have written the same status
+        new = {k: v for k, v in changes.items() if v.__class__ is not StoreTime}
         held, applied, owner = _held(trial, was), None, changes.get("worker", trial.worker)
-        if owner is not None and ("worker" in changes or changes.get("status", was) != was):
-            applied = And(
-                (*held.conditions[:2], *equal(status=changes["status"], worker=owner).conditions)
-            )
+        status = changes.get("status", was)
+        if owner is not None and ("worker" in changes or status != was):
+            applied = And((*held.conditions[:2], *equal(**{"worker": owner, **new}).conditions))
+        # without a token nothing tells who wrote it, and a pending trial may be taken at once
+        once = owner is None or (status != was and status in PENDING.value)
+        execute = self._gateway.execute_once if once else self._gateway.execute
         update, turn = Update(TRIALS, held, changes, applied), self._turns.get(trial.worker)
         if turn is not None:
             turn.writing += 1
         try:
-            if not await self._gateway.execute(update):
+            if not await execute(update):
                 raise await self._refusal(trial, was)  # noqa: TRY301  the engine may fail here, too
         except Exception as error:
             if not isinstance(error, BackendError):

@@ -76,8 +76,10 @@ class Trials:
                 document["id"] = Trial.compute_trial_hash(trial)
             documents.append(truncated(document, self._gateway.driver.resolution))
         stored = Trial.build(documents)
+        fresh = all(trial._id is None for trial in trials)  # noqa: SLF001  new ids are found again
+        execute = self._gateway.execute if fresh else self._gateway.execute_once
         try:
-            await self._gateway.execute(Insert(TRIALS, tuple(documents)))
+            await execute(Insert(TRIALS, tuple(documents)))
         except DuplicateKeyError as error:
             if "id" in error.fields and (other := await self._with_other_params(error, stored)):
                 raise other from error
@@ -118,17 +120,17 @@ class Trials:
     ) -> int:
         uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
         condition = both(equal(experiment=experiment, id=uid), query_of(where)[0])
-        return await self._gateway.execute(_alive(update_of(TRIALS, condition, changes)))
+        return await self._gateway.execute_once(_alive(update_of(TRIALS, condition, changes)))
 
     async def update_all(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> int:
         condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
-        return await self._gateway.execute(_alive(update_of(TRIALS, condition, changes)))
+        return await self._gateway.execute_once(_alive(update_of(TRIALS, condition, changes)))
 
     async def delete(self, experiment: Any, uid: Any, where: Mapping[str, Any] | None) -> int:
         condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
-        return await self._gateway.execute(Delete(TRIALS, condition))
+        return await self._gateway.execute_once(Delete(TRIALS, condition))
 
     # ------------------------------------------------------------------------------ reading
 
@@ -161,7 +163,7 @@ class Trials:
         return await self.with_status(experiment, *self._lost.conditions)
 
     async def recover(self, experiment: Any) -> list[Trial]:
-        documents = await self._gateway.execute(
+        documents = await self._gateway.execute_once(
             Take(
                 TRIALS,
                 And(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import anyio
 
@@ -14,9 +15,12 @@ from aiostorage.errors import TemporaryBackendError
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.protocols import Driver
 
-__all__ = ["FakeClock", "FaultyDriver"]
+__all__ = ["FakeClock", "Fault", "FaultyDriver"]
 
 T = TypeVar("T")
+
+Fault: TypeAlias = Literal["before", "lost", "after"]
+"""What happens to a call; see `FaultyDriver`."""
 
 Operations = Sequence[Operation[Any]]
 """The operations of one call of a driver; none where it only asks for the time."""
@@ -51,7 +55,7 @@ class FakeClock:
 
 @dataclass(slots=True)
 class _Planned:
-    when: Literal["before", "after"]
+    when: Fault
     matching: Callable[[Operations], bool]
 
 
@@ -60,20 +64,21 @@ class FaultyDriver:
 
     Errors are `TemporaryBackendError`. One that is raised *before* an operation says that nothing
     happened; one raised *after* it stands for a lost answer: the operation happened, and the error
-    is ``ambiguous``.
+    is ``ambiguous``. A *lost* request has the same error, but nothing happened.
 
     Parameters
     ----------
     driver
         The engine that does the work.
-    before, after
-        The probability of either fault, for each call.
+    before, lost, after
+        The probability of each fault, for each call.
     latency
         Seconds that every call waits before it does anything.
     seed
         Makes the same faults at the same calls.
     losable
-        Which operations may lose their answers by chance; all may without it.
+        Deprecated: which operations may lose their answers by chance. A storage finds out what
+        became of every write, so all of them may. Goes away in aiostorage 0.2.
 
     Attributes
     ----------
@@ -91,15 +96,24 @@ class FaultyDriver:
         after: float = 0.0,
         latency: float = 0.0,
         seed: int = 0,
+        lost: float = 0.0,
         losable: Callable[[Operations], bool] | None = None,
     ) -> None:
+        if losable is not None:
+            warnings.warn(
+                "FaultyDriver(losable=...) goes away in aiostorage 0.2: the answer of every "
+                "operation may get lost",
+                DeprecationWarning,
+                stacklevel=2,
+            )
         self.driver = driver
         self.before = before
+        self.lost = lost
         self.after = after
+        self._losable = losable or _any_call
         self.latency = latency
         self.calls: int = 0
         self.faults: int = 0
-        self._losable = losable or _any_call
         self._random = random.Random(seed)  # noqa: S311  chance, not secrets
         self._planned: list[_Planned] = []
 
@@ -108,7 +122,7 @@ class FaultyDriver:
 
     def fail_next(
         self,
-        when: Literal["before", "after"] = "after",
+        when: Fault = "after",
         *,
         count: int = 1,
         matching: Callable[[Operations], bool] | None = None,
@@ -118,7 +132,8 @@ class FaultyDriver:
         Parameters
         ----------
         when
-            ``before``: nothing happens. ``after``: it happens, and its answer is lost.
+            ``before``: nothing happens. ``lost``: nothing happens, and nobody can know that.
+            ``after``: it happens, and its answer is lost.
         count
             How many calls.
         matching
@@ -206,9 +221,12 @@ class FaultyDriver:
         if when == "before":
             self.faults += 1
             raise TemporaryBackendError("injected: nothing happened")
+        if when == "lost":
+            self.faults += 1
+            raise TemporaryBackendError("injected: the request was lost", ambiguous=True)
         return when == "after"
 
-    def _fault(self, operations: Operations) -> Literal["before", "after"] | None:
+    def _fault(self, operations: Operations) -> Fault | None:
         for planned in self._planned:
             if planned.matching(operations):
                 self._planned.remove(planned)
@@ -216,8 +234,9 @@ class FaultyDriver:
         chance = self._random.random()
         if chance < self.before:
             return "before"
-        lost = chance < self.before + self.after and self._losable(operations)
-        return "after" if lost else None
+        if chance < self.before + self.after:
+            return "after" if self._losable(operations) else None
+        return "lost" if chance < self.before + self.after + self.lost else None
 
     def _fail_after(self, lost: bool) -> None:
         if lost:

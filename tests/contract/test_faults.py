@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import pytest
@@ -27,7 +27,6 @@ from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.operations import (
     And,
     Compare,
-    Condition,
     Count,
     Delete,
     Find,
@@ -41,6 +40,7 @@ from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver, StorageContract
 from aiostorage.testing.contract.fixtures import StorageFixtures
 from aiostorage.testing.contract.helpers import case
+from aiostorage.testing.faults import Fault
 from tests.contract.conftest import UNCLOSED
 
 pytestmark = UNCLOSED
@@ -48,32 +48,8 @@ pytestmark = UNCLOSED
 POLICY = RetryPolicy(attempts=60, initial=0.0005, maximum=0.002, jitter=0.0005)
 
 
-def paths(condition: Condition) -> Iterator[str]:
-    if isinstance(condition, Compare):
-        yield condition.path
-    else:
-        for part in condition.conditions:
-            yield from paths(part)
-
-
-def losable(operations: Sequence[Operation[Any]]) -> bool:
-    """Return whether the answer may get lost without another result of the storage.
-
-    A deletion, and a change of the very fields that it looks for, cannot know afterwards how many
-    records matched; that is by design.
-    """
-    match operations:
-        case [Delete(), *_]:
-            return False
-        case [Update(applied=None) as update, *_]:
-            return not set(paths(update.where)) & set(update.changes)
-        case [Take(applied=None), *_]:
-            return False
-    return True
-
-
 class OpensFaulty(StorageFixtures):
-    """Every tenth call fails, and every fourth answer gets lost."""
+    """Every tenth call fails, every tenth request gets lost, and every fourth answer."""
 
     clock: FakeClock
     large_state = 1 << 20
@@ -83,9 +59,7 @@ class OpensFaulty(StorageFixtures):
         self.seeds = count(1)
 
     def faulty(self, driver: Driver, settings: dict[str, Any]) -> Storage:
-        faulty = FaultyDriver(
-            driver, before=0.1, after=0.25, seed=next(self.seeds), losable=losable
-        )
+        faulty = FaultyDriver(driver, before=0.1, lost=0.1, after=0.25, seed=next(self.seeds))
         return Storage(faulty, retry=POLICY, **settings)
 
 
@@ -165,8 +139,9 @@ async def update_experiment(world: FaultCase) -> None:
 
 
 async def delete_experiment(world: FaultCase) -> None:
-    assert await world.storage.delete_experiment(world.experiment) in (0, 1)
+    assert await world.storage.delete_experiment(world.experiment) == 1
     assert await world.truth.fetch_trials(world.experiment) is None
+    assert await world.storage.delete_experiment(world.experiment) == 0
 
 
 async def register_trial(world: FaultCase) -> None:
@@ -214,6 +189,16 @@ async def complete_trial(world: FaultCase) -> None:
     assert await world.truth.count_completed_trials(world.experiment) == 1
 
 
+async def complete_a_completed_trial(world: FaultCase) -> None:
+    trial = await world.reserve()
+    await world.truth.complete_trial(trial, 1.5)
+    with pytest.raises(FailedUpdate):
+        await world.storage.complete_trial(trial, 2.5)
+    found = await world.truth.get_trial(trial)
+    assert found is not None
+    assert [result.value for result in found.results] == [1.5]
+
+
 async def push_trial_results(world: FaultCase) -> None:
     trial = await world.reserve()
     trial.results = [{"name": "o", "type": "objective", "value": 2}]  # type: ignore[list-item]
@@ -242,8 +227,12 @@ async def update_heartbeat(world: FaultCase) -> None:
 async def recover_lost_trials(world: FaultCase) -> None:
     trial = await world.reserve()
     await world.truth.update_trial(trial, heartbeat=datetime.now(UTC) - timedelta(hours=1))
-    await world.storage.recover_lost_trials(world.experiment)
+    recovered = await world.storage.recover_lost_trials(world.experiment)
     assert await world.statuses() == ["interrupted", "new", "new", "new"]
+    found = await world.truth.get_trial(trial)
+    assert found is not None
+    assert [trial.to_dict() for trial in recovered] == [found.to_dict()]
+    assert await world.storage.recover_lost_trials(world.experiment) == []
 
 
 async def reserved_trial(world: FaultCase) -> None:
@@ -307,6 +296,7 @@ CALLS: list[Callable[[FaultCase], Awaitable[None]]] = [
     reserve_trial,
     reserve_trials,
     complete_trial,
+    complete_a_completed_trial,
     push_trial_results,
     set_trial_status,
     set_trial_status_reserved,
@@ -335,13 +325,14 @@ async def test_each_call_fails_once(
 ) -> None:
     async with world.truth:
         await fails_once(world, call, "before")
+        await fails_once(world, call, "lost")
         await fails_once(world, call, "after")
 
 
 async def fails_once(
     world: FaultCase,
     call: Callable[[FaultCase], Awaitable[None]],
-    when: Literal["before", "after"],
+    when: Fault,
 ) -> None:
     """Let the first call of the driver fail, then the second, and so on to the last."""
     for number in range(1, 100):
@@ -465,7 +456,17 @@ async def test_faulty_driver(world: FaultCase) -> None:
         assert await driver.execute(Count(TRIALS, everything)) == 1
         assert (driver.calls, driver.faults) == (4, 2)
         assert (driver.name, driver.location) == (driver.driver.name, driver.driver.location)
-        for when in ("before", "after"):
+        driver.fail_next("lost")
+        with pytest.raises(TemporaryBackendError) as raised:
+            await driver.execute(Delete(TRIALS, everything))
+        assert raised.value.ambiguous
+        assert await driver.execute(Count(TRIALS, everything)) == 1
+        kinds: tuple[Fault, ...] = ("before", "lost", "after")
+        for when in kinds:
             driver.fail_next(when)
             with pytest.raises(TemporaryBackendError):
                 await driver.now()
+    with pytest.warns(DeprecationWarning, match="losable"):
+        spared = FaultyDriver(MemoryDriver(), after=1.0, losable=lambda _: False)
+    await spared.now()
+    assert spared.faults == 0

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
@@ -36,6 +37,7 @@ from aiostorage import (
 )
 from aiostorage.drivers.mongodb import blobs
 from aiostorage.testing import FailPoint, Mongod, ReplicaSet
+from aiostorage.testing.contract.helpers import case
 from tests.mongo.conftest import UNCLOSED
 
 pytestmark = pytest.mark.usefixtures("sockets_collected")
@@ -154,12 +156,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         }
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("motor", "standalone"), id="motor-standalone"),
-        pytest.param(("pymongo", "replica set"), id="pymongo-replica set", marks=UNCLOSED),
-    ]
-)
+PAIRS = [
+    pytest.param(("motor", "standalone"), id="motor-standalone"),
+    pytest.param(("pymongo", "replica set"), id="pymongo-replica set", marks=UNCLOSED),
+]
+MOTOR_ON_REPLICA_SET = pytest.param(("motor", "replica set"), id="motor-replica set")
+
+
+@pytest.fixture(params=PAIRS)
 def world(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, servers: Servers
 ) -> Iterator[MongoDBFaultCase]:
@@ -311,6 +315,116 @@ def test_fails_for_good(world: MongoDBFaultCase, name: str, fault: str) -> None:
         check(world, done)
     world.check_nothing_half_made()
     world.usable()
+
+
+# ---------------------------------------------------------------- writes with a receipt
+
+
+async def first_of(storage: Storage, experiment: Any) -> Trial:
+    return (await storage.fetch_trials(experiment) or [])[0]
+
+
+async def update_one(storage: Storage, experiment: Any) -> object:
+    trial = await first_of(storage, experiment)
+    return await storage.update_trial(trial, where={"status": "new"}, status="suspended")
+
+
+async def update_all(storage: Storage, experiment: Any) -> object:
+    return await storage.update_trials(experiment, where={"status": "new"}, status="suspended")
+
+
+async def update_the_experiment(storage: Storage, experiment: Any) -> object:
+    return await storage.update_experiment(experiment, where={"note": None}, note=1)
+
+
+async def set_status(storage: Storage, experiment: Any) -> object:
+    trial = await first_of(storage, experiment)
+    await storage.set_trial_status(trial, "broken")
+    return trial.status
+
+
+async def recover(storage: Storage, experiment: Any) -> object:
+    trials = await storage.reserve_trials(experiment, 2)
+    await storage.update_trials(experiment, heartbeat=datetime(2020, 1, 1, tzinfo=UTC))
+    found = await storage.recover_lost_trials(experiment)
+    return [t.id for t in found] == [t.id for t in trials]
+
+
+async def delete_some(storage: Storage, experiment: Any) -> object:
+    trial = await first_of(storage, experiment)
+    return await storage.delete_trials(experiment, where={"_id": trial._id})
+
+
+async def delete_all(storage: Storage, experiment: Any) -> object:
+    return await storage.delete_experiment(experiment)
+
+
+async def create_of_ones_own(storage: Storage, experiment: Any) -> object:
+    config = {"_id": f"own {experiment.name}", "name": f"own {experiment.name}"}
+    return (await storage.create_experiment(config)).id == config["_id"]
+
+
+async def create_a_taken_one(storage: Storage, experiment: Any) -> object:
+    config = {"_id": experiment.id, "name": f"taken {experiment.name}"}
+    try:
+        return await storage.create_experiment(config)
+    except DuplicateKeyError as error:
+        return error.fields
+
+
+WRITES: dict[str, tuple[str, Callable[[Storage, Any], Awaitable[object]], object]] = {
+    "update_trial": ("update", update_one, 1),
+    "update_trials": ("update", update_all, 3),
+    "update_experiment": ("update", update_the_experiment, True),
+    "set_trial_status": ("update", set_status, "broken"),
+    "recover_lost_trials": ("", recover, True),
+    "delete_trials": ("delete", delete_some, 1),
+    "delete_experiment": ("delete", delete_all, 1),
+    "create_experiment": ("insert", create_of_ones_own, True),
+    "create_experiment, taken": ("insert", create_a_taken_one, ("_id",)),
+}
+
+
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "too slow"])
+@pytest.mark.parametrize("world", [*PAIRS, MOTOR_ON_REPLICA_SET], indirect=True)
+def test_writes_with_a_receipt_fail_once(world: MongoDBFaultCase, fault: str) -> None:
+    """Their answers get lost, at the write itself or at the commit of its transaction."""
+
+    async def main(storage: Storage) -> None:
+        for name, (command, call, expected) in WRITES.items():
+            failing_command = "commitTransaction" if world.replicated else command
+            with case(f"{name}, {fault}"):
+                world.name = f"e{next(numbers)}"
+                await world.prepare(storage)
+                point = world.server.fail_point(failing_command, times=1, **FAULTS[fault])
+                with ExitStack() as faults:
+                    if failing_command:
+                        await asyncio.to_thread(faults.enter_context, point)
+                    assert await call(storage, world.experiment) == expected
+                    await asyncio.to_thread(faults.close)
+
+    world.run(main, timeout=LIMIT)
+    world.check_nothing_half_made()
+
+
+@pytest.mark.parametrize("world", [PAIRS[1], MOTOR_ON_REPLICA_SET], indirect=True)
+def test_a_commit_that_is_never_acknowledged(world: MongoDBFaultCase) -> None:
+    """The library asks until the time is over; then the receipt tells that it has happened."""
+    fault = FAULTS["not replicated in time"]
+
+    async def main(storage: Storage) -> None:
+        for name in ("update_trial", "delete_trials", "create_experiment"):
+            _, call, expected = WRITES[name]
+            with case(name), ExitStack() as faults:
+                world.name = f"e{next(numbers)}"
+                await world.prepare(storage)
+                point = world.server.fail_point("commitTransaction", **fault)
+                world.point = await asyncio.to_thread(faults.enter_context, point)
+                assert await call(storage, world.experiment) == expected
+                await asyncio.to_thread(faults.close)
+                assert world.point.hits >= 1
+
+    world.run(main, timeout=LIMIT)
 
 
 # --------------------------------------------------------------------- callers that give up

@@ -19,6 +19,7 @@ import anyio.lowlevel
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.query import compile_condition
+from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.memory.table import Key, MemoryTable, sort_key
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
@@ -33,6 +34,7 @@ from aiostorage.operations import (
     Layout,
     Operation,
     Or,
+    Receipt,
     StoreTime,
     Take,
     Update,
@@ -97,8 +99,12 @@ class MemoryDriver:
         """See `aiostorage.protocols.Driver.transact`."""
         await anyio.lowlevel.checkpoint()
         now = self._clock()
+        results: list[Any] = []
         with self._all_or_none() as undo:
-            results = [self._run(operation, now, undo) for operation in operations]
+            for operation in operations:
+                if isinstance(operation, Receipt):
+                    operation = insertion_of(operation, results)  # noqa: PLW2901
+                results.append(self._run(operation, now, undo))
         if undo:
             self._versions += 1
             self._changed.set()

@@ -220,6 +220,13 @@ class CollectionSchema:
                 stage[name] = _moment(value)
         return [{"$set": stage}]
 
+    def reversal(self, before: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """Return the update that gives fields the values that they had in a document before."""
+        old = {name: before[name] for name in names if name in before}
+        update = {"$set": self._assigned(old, None)} if old else {}
+        missing = dict.fromkeys((name for name in names if name not in before), "")
+        return {**update, "$unset": missing} if missing else update
+
     def _assigned(self, values: Mapping[str, Any], now: datetime | None) -> dict[str, Any]:
         assigned: dict[str, Any] = {}
         for path, value in values.items():

@@ -25,6 +25,7 @@ from aiostorage.operations import (
     Find,
     Insert,
     Operation,
+    Receipt,
     StoreTime,
     Take,
     Update,
@@ -148,6 +149,8 @@ def asks_time(operation: Operation[Any]) -> bool:
             return has_store_time(changes.values()) or _compares_time(where)
         case Find(where=where) | Count(where=where) | Delete(where=where):
             return _compares_time(where)
+        case Receipt():
+            return True
         case _:
             return False
 

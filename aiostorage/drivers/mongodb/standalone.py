@@ -5,20 +5,29 @@ can fail is checked before anything is written, deletions come last, and what wa
 when something fails all the same. Where every operation has a collection of its own, the first
 one is carried out last: by it `aiostorage._core.gateway` knows that all of them have happened, so
 that the next call repeats what a crash leaves half done.
+
+What is undone is what was written, and only where no other worker has changed it meanwhile.
+
+A receipt is written at the very end, so a server that dies between the last write and the receipt
+leaves a write of which nothing tells that it has happened.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from pymongo import errors as pymongo
+
 from aiostorage._core.changes import apply_changes
 from aiostorage._core.projection import copy_tree
+from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.server_errors import translated
-from aiostorage.errors import DuplicateKeyError
+from aiostorage.errors import AioStorageError, DuplicateKeyError, TemporaryBackendError
 from aiostorage.operations import (
     And,
     Compare,
@@ -29,12 +38,15 @@ from aiostorage.operations import (
     Find,
     Insert,
     Operation,
+    Receipt,
     StoreTime,
     Take,
     Update,
 )
 
 __all__ = ["all_or_none"]
+
+log: logging.Logger = logging.getLogger("aiostorage")
 
 
 async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -45,15 +57,19 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     AioStorageError
         What the first failure is called in `aiostorage.errors`.
     """
-    names = [operation.collection for operation in operations]
+    receipts = {n: one for n, one in enumerate(operations) if isinstance(one, Receipt)}
+    order = [n for n in range(len(operations)) if n not in receipts]
+    names = [operations[n].collection for n in order]
     independent = len(set(names)) == len(names) > 1
-    order = [*range(1, len(operations)), 0] if independent else list(range(len(operations)))
-    work = _ReversibleWrites(commands)
     if independent:
-        with translated(commands.client.settings.location, writing=False):
-            for operation in operations:
-                if isinstance(operation, Insert):
-                    await work.check(operation)
+        order = [*order[1:], order[0]]
+    work = _ReversibleWrites(commands)
+    with translated(commands.client.settings.location, writing=False):
+        for operation in operations:
+            if isinstance(operation, Receipt):
+                await work.check(Insert(operation.collection, ({"_id": operation.key},)))
+            elif independent and isinstance(operation, Insert):
+                await work.check(operation)
     results: list[Any] = [None] * len(operations)
     try:
         for position in order:
@@ -61,7 +77,11 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     except BaseException:
         await commands.client.beyond_limit(work.undo)
         raise
-    await work.delete_last()
+    deletions = [n for n in order if isinstance(operations[n], Delete)]
+    for position, count in zip(deletions, await work.delete_last(), strict=True):
+        results[position] = count
+    for position, receipt in receipts.items():
+        await work.note(insertion_of(receipt, results[:position]))
     return results
 
 
@@ -71,7 +91,7 @@ class _ReversibleWrites:
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self._undo: list[Callable[[], Awaitable[object]]] = []
-        self._to_delete: dict[str, list[Any]] = {}
+        self._deletions: list[tuple[Delete, list[Any]]] = []
 
     async def carry_out(self, operation: Operation[Any]) -> Any:
         with translated(self._commands.client.settings.location, writing=True):
@@ -120,9 +140,20 @@ class _ReversibleWrites:
         for step in reversed(self._undo):
             await step()
 
-    async def delete_last(self) -> None:
-        for name, ids in self._to_delete.items():
-            await self._commands.run(Delete(name, Compare("_id", "in", tuple(ids))))
+    async def delete_last(self) -> list[int]:
+        """Carry out the deletions; return how many documents each one has deleted."""
+        return [await self._delete_now(delete, ids) for delete, ids in self._deletions]
+
+    async def note(self, receipt: Insert) -> None:
+        """Write a receipt; if another attempt has one, that one counts."""
+        try:
+            with translated(self._commands.client.settings.location, writing=True):
+                await self._commands.run(receipt)
+        except DuplicateKeyError:
+            await self._commands.client.beyond_limit(self.undo)
+            raise
+        except AioStorageError as error:  # its caller gets the answer
+            log.debug("a receipt was not written: %s", error)
 
     # ------------------------------------------------------------------------------------
 
@@ -131,7 +162,12 @@ class _ReversibleWrites:
 
     def _left(self, operation: Operation[Any], where: Condition) -> Condition:
         """Return `where` without the documents that are to be deleted."""
-        excluded = self._to_delete.get(operation.collection)
+        excluded = [
+            uid
+            for delete, ids in self._deletions
+            if delete.collection == operation.collection
+            for uid in ids
+        ]
         return And((where, Compare("_id", "nin", tuple(excluded)))) if excluded else where
 
     async def _insert(self, insert: Insert) -> None:
@@ -139,14 +175,25 @@ class _ReversibleWrites:
         present = await self._present(schema, documents) if insert.repeated else {}
         self._undo_by_deleting(schema, [uid for uid, same in present.items() if same])
         await self.check(insert)
-        self._undo_by_deleting(schema, [document["_id"] for document in documents])
         rest = tuple(document for document in documents if document["_id"] not in present)
-        await self._commands.run(Insert(schema.name, rest))
+        ids = [document["_id"] for document in rest]
+        self._undo_by_deleting(schema, ids)
+        try:
+            await self._commands.run(Insert(schema.name, rest))
+        except pymongo.DuplicateKeyError:
+            ids.clear()  # another worker has inserted a document of this id meanwhile
+            raise
+        except pymongo.BulkWriteError as error:
+            if (error.details or {}).get("writeErrors"):
+                del ids[error.details["nInserted"] :]
+            raise
 
     def _undo_by_deleting(self, schema: CollectionSchema, ids: Sequence[Any]) -> None:
-        delete = Delete(schema.name, Compare("_id", "in", tuple(ids)))
-        if ids:
-            self._undo.append(lambda: self._commands.run(delete))
+        async def undo() -> None:
+            if ids:
+                await self._commands.run(Delete(schema.name, Compare("_id", "in", tuple(ids))))
+
+        self._undo.append(undo)
 
     async def _present(
         self, schema: CollectionSchema, documents: Sequence[Document]
@@ -161,8 +208,11 @@ class _ReversibleWrites:
         before = await self._before(update, where)
         if not before:
             return 0
-        chosen = Compare("_id", "in", tuple(d["_id"] for d in before))
-        matched: int = await self._commands.run(Update(update.collection, chosen, update.changes))
+        ids = tuple(document["_id"] for document in before)
+        chosen = Compare("_id", "eq", ids[0]) if len(ids) == 1 else Compare("_id", "in", ids)
+        # another worker may have changed them meanwhile, so that they do not match any more
+        still = And((chosen, *(where.conditions if isinstance(where, And) else (where,))))
+        matched: int = await self._commands.run(Update(update.collection, still, update.changes))
         return matched
 
     async def _take(self, take: Take) -> list[Document]:
@@ -185,23 +235,44 @@ class _ReversibleWrites:
         schema = self._schema(change)
         before = await self._commands.find_stored(Find(schema.name, where))
         plain = {k: v for k, v in change.changes.items() if v.__class__ is not StoreTime}
-        for document in before:
-            apply_changes(copy_tree(document), plain)
+        after: list[Document] = [copy_tree(document) for document in before]
+        for document in after:
+            apply_changes(document, plain)
+        changed = {path.partition(".")[0] for path in change.changes}
+        set_here = changed.difference(change.changes.keys() - plain.keys())
 
         async def undo() -> None:
-            for document in before:
-                await self._commands.client.collections[schema.name].replace_one(
-                    schema.filter(Compare("_id", "eq", document["_id"])),
-                    schema.document(document, None),
+            for old, new in zip(before, after, strict=True):
+                ours = {name: new.get(name) for name in ("_id", *set_here)}
+                await self._commands.client.collections[schema.name].update_one(
+                    schema.filter(And(tuple(Compare(k, "eq", v) for k, v in ours.items()))),
+                    schema.reversal(old, changed),
                 )
 
-        self._undo.append(undo)
+        if changed:
+            self._undo.append(undo)
         return before
 
     async def _delete(self, delete: Delete, where: Condition) -> int:
         ids = await self._commands.ids(self._schema(delete), where)
-        self._to_delete.setdefault(delete.collection, []).extend(ids)
+        self._deletions.append((delete, ids))
         return len(ids)
+
+    async def _delete_now(self, delete: Delete, ids: Sequence[Any]) -> int:
+        if not ids:
+            return 0
+        chosen = And((Compare("_id", "in", tuple(ids)), delete.where))
+        still = Delete(delete.collection, chosen)
+        deleted: int = len(ids)
+        try:
+            with translated(self._commands.client.settings.location, writing=True):
+                deleted = await self._commands.run(still)
+        except TemporaryBackendError as error:
+            if not error.ambiguous:
+                raise
+            # it cannot be undone, but done again
+            await self._commands.client.beyond_limit(lambda: self._commands.run(still))
+        return deleted
 
 
 def _taken(

@@ -7,12 +7,13 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.plans import asks_time, is_large, is_single
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.standalone import all_or_none
 from aiostorage.errors import AioStorageError, TemporaryBackendError
-from aiostorage.operations import Operation
+from aiostorage.operations import Operation, Receipt
 
 __all__ = ["carry_out_all"]
 
@@ -68,4 +69,9 @@ async def _one_by_one(
     commands: Commands, operations: Sequence[Operation[Any]], session: Any, *, now: Any
 ) -> tuple[list[Any], list[str]]:
     own = commands.fresh(session=session, now=now)
-    return [await own.run(operation) for operation in operations], own.stale
+    results: list[Any] = []
+    for operation in operations:
+        if isinstance(operation, Receipt):
+            operation = insertion_of(operation, results)  # noqa: PLW2901
+        results.append(await own.run(operation))
+    return results, own.stale

@@ -9,10 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.errors import DuplicateKeyError
-from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Take, Update
+from aiostorage.operations import (
+    Count,
+    Delete,
+    Document,
+    Find,
+    Insert,
+    Operation,
+    Receipt,
+    Take,
+    Update,
+)
 
 __all__ = ["Job", "Tables", "commit", "page", "read", "run"]
 
@@ -54,7 +65,12 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: datetime) 
     try:
         if savepoint:
             connection.statement("SAVEPOINT job")
-        job.results = [run(connection, tables, operation, now) for operation in job.operations]
+        results: list[Any] = []
+        for operation in job.operations:
+            if isinstance(operation, Receipt):
+                operation = insertion_of(operation, results)  # noqa: PLW2901
+            results.append(run(connection, tables, operation, now))
+        job.results = results
     except Exception as error:
         if not connection.in_transaction:  # SQLite gave up the whole transaction
             raise

@@ -20,11 +20,14 @@ from aiostorage.testing.contract.driver_laws import (
     TransactionLaws,
 )
 from aiostorage.testing.contract.driver_operation_laws import OperationLaws
+from aiostorage.testing.contract.driver_receipt_laws import ReceiptLaws
 
 __all__ = ["DriverContract"]
 
 
-class DriverContract(OperationLaws, TransactionLaws, PageLaws, ChangeLaws, DriverLifetimeLaws):
+class DriverContract(
+    OperationLaws, TransactionLaws, ReceiptLaws, PageLaws, ChangeLaws, DriverLifetimeLaws
+):
     """Every law of `aiostorage.protocols.Driver`, for one engine.
 
     Runs under AnyIO's pytest plugin, on asyncio.

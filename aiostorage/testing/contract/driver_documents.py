@@ -26,6 +26,7 @@ from aiostorage.protocols import Driver
 __all__ = [
     "LAYOUT",
     "NAMES",
+    "RECEIPTS",
     "START",
     "THINGS",
     "by_id",
@@ -38,6 +39,7 @@ __all__ = [
 
 THINGS: Final = "things"
 NAMES: Final = "names"
+RECEIPTS: Final = "receipts"
 
 LAYOUT: Final = Layout(
     version=1,
@@ -59,6 +61,11 @@ LAYOUT: Final = Layout(
             NAMES,
             fields=(Field("name", "key", required=True), Field("version", "key")),
             indexes=(Index(("name", "version"), unique=True),),
+        ),
+        Collection(
+            RECEIPTS,
+            fields=(Field("expires", "time", required=True),),
+            indexes=(Index(("expires",)),),
         ),
     ),
 )
