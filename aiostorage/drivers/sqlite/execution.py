@@ -6,9 +6,9 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
+from aiostorage.drivers.sqlite.clock import Moment
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.errors import DuplicateKeyError
@@ -31,7 +31,7 @@ class Job:
 
 
 def commit(
-    connection: Connection, tables: Tables, jobs: Sequence[Job], clock: Callable[[], datetime]
+    connection: Connection, tables: Tables, jobs: Sequence[Job], clock: Callable[[], Moment]
 ) -> None:
     """Carry out jobs in one transaction, each in its own savepoint, and note what became of them.
 
@@ -48,7 +48,7 @@ def commit(
         connection.back_out()
 
 
-def _carry_out(connection: Connection, tables: Tables, job: Job, now: datetime) -> None:
+def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
     # one statement is atomic by itself
     savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
     try:
@@ -77,7 +77,7 @@ def _is_one_statement(operation: Operation[Any]) -> bool:
             return True
 
 
-def run(connection: Connection, tables: Tables, operation: Operation[Any], now: datetime) -> Any:
+def run(connection: Connection, tables: Tables, operation: Operation[Any], now: Moment) -> Any:
     """Carry out one operation; the transaction, if it needs one, is open."""
     table, kept = tables[operation.collection], connection.kept
     try:
@@ -111,14 +111,14 @@ def read(
     connection: Connection,
     tables: Tables,
     operation: Operation[Any],
-    clock: Callable[[], datetime],
+    clock: Callable[[], Moment],
 ) -> Any:
     """Carry out one operation that only reads, at the time of the clock."""
     return run(connection, tables, operation, clock())
 
 
 def page(
-    connection: Connection, table: Table, find: Find, *, after: int, size: int, now: datetime
+    connection: Connection, table: Table, find: Find, *, after: int, size: int, now: Moment
 ) -> tuple[list[Document], int | None]:
     """Return a page of documents, and the cursor for the next one."""
     kept = connection.kept
@@ -133,7 +133,7 @@ def page(
     return documents, (rows[-1][0] if len(rows) == size else None)
 
 
-def _insert(connection: Connection, table: Table, insert: Insert, now: datetime) -> None:
+def _insert(connection: Connection, table: Table, insert: Insert, now: Moment) -> None:
     for document in insert.documents:
         try:
             # a copy is taken apart: if the transaction is retried, it needs the document again
@@ -142,7 +142,7 @@ def _insert(connection: Connection, table: Table, insert: Insert, now: datetime)
             raise _duplicate(table, error, document) from error
 
 
-def _take(connection: Connection, table: Table, take: Take, now: datetime) -> list[Document]:
+def _take(connection: Connection, table: Table, take: Take, now: Moment) -> list[Document]:
     chosen = table.chosen(take, now, connection.kept)
     change, values = table.change(take.changes, now, connection.kept)
     rows = connection.statement(*chosen).fetchall()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
+from aiostorage.drivers.sqlite.clock import Moment
 from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit
 from aiostorage.drivers.sqlite.sqlite_errors import translated
@@ -30,11 +30,11 @@ class GroupCommit:
     tables
         The tables, by collection.
     clock
-        Returns the time; one transaction has one.
+        Returns the moment; one transaction has one.
     """
 
     def __init__(
-        self, thread: ConnectionThread, tables: Tables, clock: Callable[[], datetime]
+        self, thread: ConnectionThread, tables: Tables, clock: Callable[[], Moment]
     ) -> None:
         self._thread = thread
         self._tables = tables

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import lru_cache
 from typing import Any
 
-from aiostorage.operations import Collection, Compare, Condition, Index
+from aiostorage.operations import Collection, Compare, Condition, Field, Index
 
-__all__ = ["create_statements", "partial_where", "quoted", "violated_fields"]
+__all__ = [
+    "create_statements",
+    "partial_where",
+    "quoted",
+    "ticks_column",
+    "ticks_statements",
+    "violated_fields",
+]
 
 
 @lru_cache(maxsize=256)
@@ -18,16 +26,54 @@ def quoted(name: str) -> str:
 
 def create_statements(collection: Collection) -> list[str]:
     """Return the statements that create the table of a collection, and its indexes."""
-    required = _required(collection)
-    names = ["_id", *(field.name for field in collection.fields)]
-    columns = ", ".join(
-        f"{quoted(name)}{' NOT NULL' if name in required else ''}" for name in names
-    )
+    columns = ['"_id" NOT NULL']
+    for field in collection.fields:
+        columns.append(f"{quoted(field.name)}{' NOT NULL' if field.required else ''}")
+        if field.clocked:
+            columns.append(_ticks_definition(field))
     table = quoted(collection.name)
     return [
-        f"CREATE TABLE {table} (seq INTEGER PRIMARY KEY, {columns}, doc TEXT NOT NULL)",
+        f"CREATE TABLE {table} "
+        f"(seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",
         *(_create_index(collection, index) for index in _indexes(collection)),
     ]
+
+
+def ticks_column(name: str) -> str:
+    """Return the column with the ticks of a clocked field."""
+    return f"{name}_ticks"
+
+
+def ticks_statements(
+    collection: Collection, columns: Container[str], wall: str, ticks: int
+) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return the statements, with parameters, that add the ticks to a table that lacks them.
+
+    Each time gets the ticks that lie as far from now as it does.
+
+    Parameters
+    ----------
+    columns
+        Those that the table has.
+    wall, ticks
+        The present moment, the first as the text of a column.
+    """
+    table = quoted(collection.name)
+    statements: list[tuple[str, tuple[Any, ...]]] = []
+    added = [f for f in collection.fields if f.clocked and ticks_column(f.name) not in columns]
+    for field in added:
+        statements.append((f"ALTER TABLE {table} ADD COLUMN {_ticks_definition(field)}", ()))
+        name, column = quoted(field.name), quoted(ticks_column(field.name))
+        # a day is a float that holds a twentieth of a millisecond
+        distance = f"CAST(round((julianday({name}) - julianday(?)) * 86400000) AS INTEGER)"
+        statements.append((f"UPDATE {table} SET {column} = ? + {distance}", (ticks, wall)))
+    names = {field.name for field in added}
+    for index in collection.indexes:
+        if not index.unique and names.intersection(index.fields):
+            index_name = quoted(_index_name(collection, index))
+            statements.append((f"DROP INDEX IF EXISTS {index_name}", ()))
+            statements.append((_create_index(collection, index), ()))
+    return statements
 
 
 def violated_fields(collection: Collection, message: str) -> tuple[str, ...]:
@@ -52,6 +98,10 @@ def _indexes(collection: Collection) -> tuple[Index, ...]:
     return Index(("_id",), unique=True), *collection.indexes
 
 
+def _ticks_definition(field: Field) -> str:
+    return f"{quoted(ticks_column(field.name))} INTEGER"
+
+
 def _required(collection: Collection) -> set[str]:
     return {"_id", *(field.name for field in collection.fields if field.required)}
 
@@ -62,10 +112,13 @@ def _index_name(collection: Collection, index: Index) -> str:
 
 def _create_index(collection: Collection, index: Index) -> str:
     required = _required(collection)
+    # what is sorted by a clocked field goes by its ticks; two that differ may have the same
+    clocked = set() if index.unique else {f.name for f in collection.fields if f.clocked}
+    names = [ticks_column(name) if name in clocked else name for name in index.fields]
     columns = [
         # to SQLite two NULLs differ, while the contract takes two Nones for the same
         f"ifnull({quoted(name)}, x'')" if index.unique and name not in required else quoted(name)
-        for name in index.fields
+        for name in names
     ]
     where = f" WHERE {partial_where(index.where)}" if index.where else ""
     return (
