@@ -15,6 +15,7 @@ from aiostorage._core.documents import equal
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.execution import moment
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.operations import And, Compare, StoreTime, Take, Update
 from benchmarks.workload import Measure, cycle, fill, rate, reserve
@@ -76,7 +77,7 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
     reserved = {"status": "reserved", "worker": "w", "start_time": NOW, "heartbeat": NOW}
 
     def reserve_one() -> object:
-        now = clock()
+        now = moment(clock)
         chosen, params = table.chosen(take, now, kept)
         change, values = table.change(reserved, now, kept)
         connection.execute("BEGIN IMMEDIATE")
@@ -86,7 +87,7 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
         return row[3]
 
     def update_one(update: Update) -> None:
-        statement, params = table.update(update, clock(), kept)
+        statement, params = table.update(update, moment(clock), kept)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(statement, params)
         connection.execute("COMMIT")

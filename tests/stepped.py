@@ -6,9 +6,12 @@ import inspect
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
+
+from aiostorage.drivers.memory.clock import SteadyClock
+from aiostorage.drivers.sqlite.clock import StoreClock
 
 __all__ = ["Patch", "step"]
 
@@ -22,7 +25,7 @@ class _AnyTime(type):
 
 
 def step(by: Callable[[], timedelta], patch: Patch = setattr) -> None:
-    """Have all modules of the library, and `time.time`, tell a time that is `by` ahead."""
+    """Have all of the library, and `time.time`, see a time that is `by` ahead."""
 
     class Stepped(datetime, metaclass=_AnyTime):
         @classmethod
@@ -31,11 +34,13 @@ def step(by: Callable[[], timedelta], patch: Patch = setattr) -> None:
 
     real = time.time
     patch(time, "time", lambda: real() + by().total_seconds())
-    for module in _that_read_it():
+    for module in _that_ask_for_it():
         patch(module, "datetime", Stepped)
+    for clock in (SteadyClock, StoreClock):
+        patch(clock, "wall", staticmethod(lambda: Stepped.now(UTC)))
 
 
-def _that_read_it() -> list[ModuleType]:
+def _that_ask_for_it() -> list[ModuleType]:
     return [
         module
         for name, module in list(sys.modules.items())

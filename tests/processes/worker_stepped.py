@@ -10,7 +10,6 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import aiostorage.drivers.sqlite  # noqa: F401  a module that reads the time
 from tests.stepped import step
 
 _, file, script, *arguments = sys.argv

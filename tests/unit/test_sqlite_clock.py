@@ -15,8 +15,9 @@ import pytest
 from aiostorage.drivers.sqlite import clock as clock_module
 from aiostorage.drivers.sqlite.clock import BITS, BOOT_TABLE, TICK, Moment, StoreClock, boot_id
 from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.execution import moment
 from aiostorage.drivers.sqlite.sql import Table
-from aiostorage.drivers.sqlite.tables import add_ticks
+from aiostorage.drivers.sqlite.tables import fill_ticks
 from aiostorage.operations import Collection, Compare, Count, Field, Find, Index, StoreTime
 from aiostorage.testing import FakeClock
 
@@ -55,7 +56,7 @@ def ticks(connection: Connection, clock: StoreClock | None = None) -> int:
     """Return the ticks of a clock that begins now."""
     clock = clock or StoreClock()
     clock.begin(connection)
-    return clock().ticks
+    return moment(clock).ticks
 
 
 def test_a_boot_has_an_id() -> None:
@@ -81,7 +82,9 @@ def test_each_boot_is_later_than_all_before(connection: Connection, boot: list[s
     assert connection.execute("SELECT * FROM aiostorage_boot").fetchall() == [(4, "first")]
 
 
-def test_a_boot_is_numbered_in_the_transaction_that_is_open(connection: Connection, boot: list[str]) -> None:
+def test_a_boot_is_numbered_in_the_transaction_that_is_open(
+    connection: Connection, boot: list[str]
+) -> None:
     connection.execute(BOOT_TABLE)
     ticks(connection)
     connection.execute("BEGIN IMMEDIATE")
@@ -108,11 +111,11 @@ def test_ticks_follow_a_clock_of_the_caller(connection: Connection) -> None:
     fake = FakeClock()
     one, other = StoreClock(fake), StoreClock(fake)
     assert ticks(connection, one) == ticks(connection, other)
-    assert abs(one().ticks - ticks(connection)) < 60_000
+    assert abs(moment(one).ticks - ticks(connection)) < 60_000
     for seconds in (0.001, 3600, -7200):
-        before = one()
+        before = moment(one)
         fake.advance(seconds)
-        assert one() == other() == Moment(fake(), before.ticks + round(seconds * 1000))
+        assert moment(one) == moment(other) == Moment(fake(), before.ticks + round(seconds * 1000))
 
 
 def test_a_million_boots_fit(connection: Connection) -> None:
@@ -124,44 +127,50 @@ def test_a_million_boots_fit(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.001, -59.5, 3600.0, -(86400.0 * 365)])
-def test_ticks_are_added_to_a_file_that_lacks_them(
-    connection: Connection, seconds: float
-) -> None:
+def test_times_of_an_older_file_get_ticks(connection: Connection, seconds: float) -> None:
     old, new = Table(OLD), Table(BEATS)
     for statement in old.schema():
         connection.execute(statement)
     fake = FakeClock(NOON + timedelta(microseconds=123_456))
-    now = Moment(fake(), 0)
     at = fake() + timedelta(seconds=seconds)
     for document in ({"_id": 1, "group": "g", "at": at}, {"_id": 2, "group": "g"}):
-        connection.execute(*old.insert(document, now))
-    clock = StoreClock(fake)
+        connection.execute(*old.insert(document, Moment(fake(), 0)))
     connection.execute("BEGIN IMMEDIATE")
-    add_ticks(connection, [BEATS], clock)
-    add_ticks(connection, [BEATS], clock)  # for the second time there is nothing to do
+    for column in ("at_ticks", "until_ticks"):
+        connection.execute(f"ALTER TABLE beats ADD COLUMN {column} INTEGER")
+    clock = StoreClock(fake)
+    fill_ticks(connection, [BEATS], clock)
+    fake.advance(7)
+    fill_ticks(connection, [BEATS], clock)  # there is nothing left to do
+    fake.advance(-7)
     connection.execute("COMMIT")
     found = connection.execute("SELECT at_ticks, until_ticks FROM beats ORDER BY seq").fetchall()
-    assert found == [(clock().ticks + (at - fake()) // TICK, None), (None, None)]
+    assert found == [(moment(clock).ticks + (at - fake()) // TICK, None), (None, None)]
     for offset in (seconds - 1, seconds + 1):
         where = Compare("at", "gt", StoreTime(offset))
-        (count,) = connection.execute(*new.count(Count("beats", where), clock(), [])).fetchone()
+        (count,) = connection.execute(
+            *new.count(Count("beats", where), moment(clock), [])
+        ).fetchone()
         assert count == (offset < seconds)
+
+
+def test_plan_of_a_sort_by_a_clocked_field(connection: Connection) -> None:
+    table = Table(BEATS)
+    for statement in table.schema():
+        connection.execute(statement)
     by_at = Find("beats", Compare("group", "eq", "g"), order=("at",))
-    sql, parameters = new.find(by_at, clock(), [])
+    sql, parameters = table.find(by_at, Moment(NOON, 0), [])
     plan = str(connection.execute("EXPLAIN QUERY PLAN " + sql, parameters).fetchall())
     assert "beats_group_at" in plan
     assert "TEMP B-TREE" not in plan
-    upgraded = schema_of(connection)
-    connection.execute("DROP TABLE beats")
-    for statement in new.schema():
+
+
+def test_a_unique_index_is_of_the_times_themselves(connection: Connection) -> None:
+    table = Table(BEATS)
+    for statement in table.schema():
         connection.execute(statement)
-    assert upgraded == schema_of(connection)
-
-
-def schema_of(connection: Connection) -> tuple[set[str], list[str]]:
-    """Return the columns of the table, and its indexes."""
-    columns = {row[1] for row in connection.execute("PRAGMA table_info(beats)")}
-    indexes = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'beats' ORDER BY name"
-    ).fetchall()
-    return columns, [sql for (sql,) in indexes]
+    for number in range(2):  # both have the same ticks
+        document = {"_id": number, "group": "g", "at": NOON + timedelta(microseconds=number)}
+        connection.execute(*table.insert(document, Moment(NOON, 0)))
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute(*table.insert({"_id": 3, "group": "g", "at": NOON}, Moment(NOON, 5)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, NamedTuple, assert_never
 
 from aiostorage.operations import And, Collection, Compare, Condition, Or, StoreTime
@@ -20,16 +21,15 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
+utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
+"""Returns the time of day."""
+
+
 class Moment(NamedTuple):
     """A moment by the time of day, and how many microseconds the steady time is ahead of that."""
 
     wall: datetime
     ahead: int
-
-
-def utc_now() -> datetime:
-    """Return the time of day."""
-    return datetime.now(UTC)
 
 
 class SteadyClock:
@@ -44,10 +44,13 @@ class SteadyClock:
         The microseconds that the steady time is ahead at first.
     """
 
-    def __init__(self, wall: Callable[[], datetime], ahead: int = 0) -> None:
-        self.wall = wall
+    wall: Callable[[], datetime] = staticmethod(utc_now)
+
+    def __init__(self, wall: Callable[[], datetime] = utc_now, ahead: int = 0) -> None:
         self._follows = wall is not utc_now
-        self._begin = 0 if self._follows else _micros(wall()) + ahead - _uptime()
+        if self._follows:
+            self.wall = wall
+        self._begin = 0 if self._follows else _micros(self.wall()) + ahead - _uptime()
 
     def __call__(self) -> Moment:
         """Return the present moment."""

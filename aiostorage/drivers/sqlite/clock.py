@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,6 +34,10 @@ BOOT_TABLE: Final = (
 _LINUX: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
+utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
+"""Returns the time of day."""
+
+
 class Moment(NamedTuple):
     """One moment on both clocks."""
 
@@ -41,24 +45,30 @@ class Moment(NamedTuple):
     ticks: int
 
 
-def utc_now() -> datetime:
-    """Return the time of day."""
-    return datetime.now(UTC)
-
-
 class StoreClock:
-    """Tells moments.
+    """What tells moments: see `aiostorage.drivers.sqlite.execution.moment`.
 
     Parameters
     ----------
     wall
         Returns the time of day, in UTC. If it is another function than `utc_now`, ticks follow it.
+
+    Attributes
+    ----------
+    earlier
+        Ticks that are before all those of this boot.
+    zero
+        The time of day that has no ticks of this boot, if ticks follow the time of day.
     """
 
+    wall: Callable[[], datetime] = staticmethod(utc_now)
+
     def __init__(self, wall: Callable[[], datetime] = utc_now) -> None:
-        self.wall = wall
-        self._earlier = 0  # ticks before all those of this boot
-        self._zero: datetime | None = None  # the time of day without ticks, if they follow that
+        self._follows = wall is not utc_now
+        if self._follows:
+            self.wall = wall
+        self.earlier: int = 0
+        self.zero: datetime | None = None
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """Find the number of this boot in a file, which gives it the next one if it is new.
@@ -79,18 +89,11 @@ class StoreClock:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-        self._earlier = number << BITS
+        self.earlier = number << BITS
         if not name:
-            self._zero = datetime(1970, 1, 1, tzinfo=UTC)
-        elif self.wall is not utc_now:
-            self._zero = _begin_of_boot()
-
-    def __call__(self) -> Moment:
-        """Return the present moment."""
-        wall = self.wall()
-        if self._zero is None:
-            return Moment(wall, self._earlier + time.monotonic_ns() // 1_000_000)
-        return Moment(wall, self._earlier + (wall - self._zero) // TICK)
+            self.zero = datetime(1970, 1, 1, tzinfo=UTC)
+        elif self._follows:
+            self.zero = _begin_of_boot()
 
 
 def boot_id() -> str:

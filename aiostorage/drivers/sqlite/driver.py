@@ -21,7 +21,7 @@ import anyio
 from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
-from aiostorage.drivers.sqlite.execution import page, read
+from aiostorage.drivers.sqlite.execution import moment, page, read
 from aiostorage.drivers.sqlite.file_checks import check_place, not_a_database
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
@@ -187,7 +187,7 @@ class SQLiteDriver:
         self._opened()
         table, start = self._tables[find.collection], cast(int, after or 0)
         return await self._readers.read(
-            lambda c: page(c, table, find, after=start, size=size, now=self._clock())
+            lambda c: page(c, table, find, after=start, size=size, now=moment(self._clock))
         )
 
     async def now(self) -> datetime:

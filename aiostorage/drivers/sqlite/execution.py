@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiostorage.drivers.sqlite.clock import Moment
+from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Take, Update
 
-__all__ = ["Job", "Tables", "commit", "page", "read", "run"]
+__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "run"]
 
 Tables = Mapping[str, Table]
 
@@ -30,16 +31,22 @@ class Job:
     error: BaseException | None = None
 
 
-def commit(
-    connection: Connection, tables: Tables, jobs: Sequence[Job], clock: Callable[[], Moment]
-) -> None:
+def moment(clock: StoreClock) -> Moment:
+    """Return the present moment; read here, since every call needs it, and another file is far."""
+    wall = clock.wall()
+    if clock.zero is None:
+        return Moment(wall, clock.earlier + time.monotonic_ns() // 1_000_000)
+    return Moment(wall, clock.earlier + (wall - clock.zero) // TICK)
+
+
+def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: StoreClock) -> None:
     """Carry out jobs in one transaction, each in its own savepoint, and note what became of them.
 
     A job whose caller was cancelled before the transaction began is left out.
     """
     try:
         connection.statement("BEGIN IMMEDIATE")
-        now = clock()
+        now = moment(clock)
         for job in jobs:
             if not job.future.cancelled():
                 _carry_out(connection, tables, job, now)
@@ -111,10 +118,10 @@ def read(
     connection: Connection,
     tables: Tables,
     operation: Operation[Any],
-    clock: Callable[[], Moment],
+    clock: StoreClock,
 ) -> Any:
     """Carry out one operation that only reads, at the time of the clock."""
-    return run(connection, tables, operation, clock())
+    return run(connection, tables, operation, moment(clock))
 
 
 def page(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from functools import lru_cache
 from typing import Any
 
@@ -10,10 +9,10 @@ from aiostorage.operations import Collection, Compare, Condition, Field, Index
 
 __all__ = [
     "create_statements",
+    "missing_ticks",
     "partial_where",
     "quoted",
     "ticks_column",
-    "ticks_statements",
     "violated_fields",
 ]
 
@@ -33,8 +32,7 @@ def create_statements(collection: Collection) -> list[str]:
             columns.append(_ticks_definition(field))
     table = quoted(collection.name)
     return [
-        f"CREATE TABLE {table} "
-        f"(seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",
+        f"CREATE TABLE {table} (seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",
         *(_create_index(collection, index) for index in _indexes(collection)),
     ]
 
@@ -44,35 +42,28 @@ def ticks_column(name: str) -> str:
     return f"{name}_ticks"
 
 
-def ticks_statements(
-    collection: Collection, columns: Container[str], wall: str, ticks: int
+def missing_ticks(
+    collection: Collection, wall: str, ticks: int
 ) -> list[tuple[str, tuple[Any, ...]]]:
-    """Return the statements, with parameters, that add the ticks to a table that lacks them.
+    """Return the statements, with parameters, that give ticks to the times without them.
 
-    Each time gets the ticks that lie as far from now as it does.
+    Such times have been written by a version that knew no ticks. Each gets the ticks that lie as
+    far from now as it does.
 
     Parameters
     ----------
-    columns
-        Those that the table has.
     wall, ticks
         The present moment, the first as the text of a column.
     """
-    table = quoted(collection.name)
     statements: list[tuple[str, tuple[Any, ...]]] = []
-    added = [f for f in collection.fields if f.clocked and ticks_column(f.name) not in columns]
-    for field in added:
-        statements.append((f"ALTER TABLE {table} ADD COLUMN {_ticks_definition(field)}", ()))
-        name, column = quoted(field.name), quoted(ticks_column(field.name))
-        # a day is a float that holds a twentieth of a millisecond
-        distance = f"CAST(round((julianday({name}) - julianday(?)) * 86400000) AS INTEGER)"
-        statements.append((f"UPDATE {table} SET {column} = ? + {distance}", (ticks, wall)))
-    names = {field.name for field in added}
-    for index in collection.indexes:
-        if not index.unique and names.intersection(index.fields):
-            index_name = quoted(_index_name(collection, index))
-            statements.append((f"DROP INDEX IF EXISTS {index_name}", ()))
-            statements.append((_create_index(collection, index), ()))
+    for field in collection.fields:
+        if field.clocked:
+            name, column = quoted(field.name), quoted(ticks_column(field.name))
+            # a day is a float that holds a twentieth of a millisecond
+            distance = f"CAST(round((julianday({name}) - julianday(?)) * 86400000) AS INTEGER)"
+            change = f"UPDATE {quoted(collection.name)} SET {column} = ? + {distance}"
+            without = f"WHERE {name} IS NOT NULL AND {column} IS NULL"
+            statements.append((f"{change} {without}", (ticks, wall)))
     return statements
 
 

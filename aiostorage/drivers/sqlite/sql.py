@@ -83,7 +83,8 @@ def _ticks(value: Any, now: Moment) -> int:
     """Return the ticks of a time; that of another one than now, as far from now as it is."""
     if value.__class__ is StoreTime:
         return now.ticks + round(value.offset * 1000) if value.offset else now.ticks
-    return now.ticks + (value - now.wall) // TICK
+    distance: int = (value - now.wall) // TICK
+    return now.ticks + distance
 
 
 def _keep(kept: Kept, value: Any) -> int:
@@ -223,9 +224,7 @@ class Table:
             f"WHERE {where} ORDER BY {self._order(take.order)} LIMIT ?"
         ), [*params, -1 if take.limit is None else take.limit]
 
-    def change(
-        self, changes: Mapping[str, Any], now: Moment, kept: Kept
-    ) -> tuple[str, list[Any]]:
+    def change(self, changes: Mapping[str, Any], now: Moment, kept: Kept) -> tuple[str, list[Any]]:
         """Compile the other half: the parameters still lack the ``seq`` of the row."""
         sets, values = self._assignments(changes, now, kept)
         return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values
@@ -324,14 +323,12 @@ class Table:
 
     def _compare(self, compare: Compare, now: Moment, kept: Kept) -> Sql:
         root, _, rest = compare.path.partition(".")
-        kind = self.kinds.get(root)
-        if kind is None:
+        if root not in self.kinds:
             return f"{MATCH}(?, doc)", [_keep(kept, compile_condition(compare))]
         if rest:  # a declared field holds no document, so there is nothing at that path
             return ("1" if matches({}, compare) else "0"), []
-        column, value = quoted(root), compare.value
-        if value.__class__ is StoreTime and root in self._clocked:
-            column, kind = quoted(self._clocked[root]), "ticks"
+        value = compare.value
+        column, kind = self._compared(root, value)
         match compare.op:
             case "eq":
                 return self._equal(column, kind, value, now)
@@ -354,6 +351,12 @@ class Table:
                 return self._ordered(column, kind, compare.op, value, now)
             case _:
                 assert_never(compare.op)
+
+    def _compared(self, name: str, value: Any) -> tuple[str, str]:
+        """Return the column that is compared with a value, and its kind."""
+        if value.__class__ is StoreTime and name in self._clocked:
+            return quoted(self._clocked[name]), "ticks"
+        return quoted(name), self.kinds[name]
 
     def _equal(self, column: str, kind: str, value: Any, now: Moment) -> Sql:
         if value is None:

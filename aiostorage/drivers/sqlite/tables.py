@@ -9,12 +9,13 @@ from typing import Final
 
 from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.schema_sql import quoted, ticks_statements
+from aiostorage.drivers.sqlite.execution import moment
+from aiostorage.drivers.sqlite.schema_sql import missing_ticks
 from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.errors import ConfigurationError, NotADatabaseError, SchemaVersionError
 from aiostorage.operations import Collection
 
-__all__ = ["APPLICATION_ID", "add_ticks", "prepare"]
+__all__ = ["APPLICATION_ID", "fill_ticks", "prepare"]
 
 APPLICATION_ID: Final = 0x61696F73
 """``PRAGMA application_id`` of our files: "aios"."""
@@ -62,17 +63,18 @@ def prepare(connection: Connection, path: Path, version: int, tables: Iterable[T
         connection.back_out()
 
 
-def add_ticks(
+def fill_ticks(
     connection: Connection, collections: Iterable[Collection], clock: StoreClock
 ) -> None:
-    """Add the ticks to the tables of a file that lacks them, in the transaction that is open."""
+    """Give ticks to the times of a file that lack them, in the transaction that is open.
+
+    The tables have the columns for them already.
+    """
     connection.execute(BOOT_TABLE)
     clock.begin(connection)
-    now = clock()
+    now = moment(clock)
     for collection in collections:
-        found = connection.execute(f"PRAGMA table_info({quoted(collection.name)})").fetchall()
-        columns = {name for _, name, *_ in found}
-        for statement in ticks_statements(collection, columns, to_text(now.wall), now.ticks):
+        for statement in missing_ticks(collection, to_text(now.wall), now.ticks):
             connection.execute(*statement)
 
 
