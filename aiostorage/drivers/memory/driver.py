@@ -19,7 +19,7 @@ import anyio.lowlevel
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.query import compile_condition
-from aiostorage.drivers.memory.clock import Moment, SteadyClock, utc_now
+from aiostorage.drivers.memory.steady_clock import SteadyClock, SteadyMoment, utc_now
 from aiostorage.drivers.memory.table import Key, MemoryTable, sort_key
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
@@ -176,7 +176,9 @@ class MemoryDriver:
                 step()
             raise
 
-    def _run(self, operation: Operation[Any], now: Moment, undo: list[Callable[[], None]]) -> Any:
+    def _run(
+        self, operation: Operation[Any], now: SteadyMoment, undo: list[Callable[[], None]]
+    ) -> Any:
         table = self._table(operation)
         clocked = table.clocked
         match operation:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from aiostorage._core.changes import apply_changes
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.query import compile_condition
-from aiostorage.drivers.memory.clock import ClockedFields
+from aiostorage.drivers.memory.steady_clock import ClockedFields
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import EVERYTHING, And, Collection, Compare, Condition, Document, Index
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, assert_never
 
 from aiostorage.operations import And, Collection, Compare, Condition, Or, StoreTime
 
-__all__ = ["ClockedFields", "Moment", "SteadyClock", "utc_now"]
+__all__ = ["ClockedFields", "SteadyClock", "SteadyMoment", "utc_now"]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -25,7 +25,7 @@ utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
 """Returns the time of day."""
 
 
-class Moment(NamedTuple):
+class SteadyMoment(NamedTuple):
     """A moment by the time of day, and how many microseconds the steady time is ahead of that."""
 
     wall: datetime
@@ -52,12 +52,12 @@ class SteadyClock:
             self.wall = wall
         self._begin = 0 if self._follows else _micros(self.wall()) + ahead - _uptime()
 
-    def __call__(self) -> Moment:
+    def __call__(self) -> SteadyMoment:
         """Return the present moment."""
         wall = self.wall()
         if self._follows:
-            return Moment(wall, 0)
-        return Moment(wall, self._begin + _uptime() - _micros(wall))
+            return SteadyMoment(wall, 0)
+        return SteadyMoment(wall, self._begin + _uptime() - _micros(wall))
 
 
 class ClockedFields:
@@ -66,7 +66,7 @@ class ClockedFields:
     def __init__(self, collection: Collection) -> None:
         self._steady = {f.name: f"{f.name} (steady)" for f in collection.fields if f.clocked}
 
-    def at(self, values: Mapping[str, Any], now: Moment) -> dict[str, Any]:
+    def at(self, values: Mapping[str, Any], now: SteadyMoment) -> dict[str, Any]:
         """Return fields with the time in place of the store's clock, and the steady ones added."""
         fields = {
             name: value.at(now.wall) if isinstance(value, StoreTime) else value
@@ -79,7 +79,7 @@ class ClockedFields:
                 fields[steady] = _micros(time_) + now.ahead if known else None
         return fields
 
-    def resolved(self, condition: Condition, now: Moment) -> Condition:
+    def resolved(self, condition: Condition, now: SteadyMoment) -> Condition:
         """Return a condition with the time in place of the store's clock."""
         match condition:
             case Compare(path, op, StoreTime() as moment):
