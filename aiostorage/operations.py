@@ -250,11 +250,16 @@ class Field:
         ``bytes`` bytes.
     required
         Whether every document has it, not None.
+    clocked
+        Whether it decides who is alive: a time that is compared with `StoreTime` and sorted by. An
+        engine whose wall clock may be stepped keeps its own measure of time beside it, and goes by
+        that measure in such comparisons and sorts.
     """
 
     name: str
     kind: Literal["key", "time", "bytes"]
     required: bool = False
+    clocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from aiostorage import Experiment, Storage, open_storage
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS
+from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.execution import moment
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.operations import And, Compare, StoreTime, Take, Update
 from benchmarks.workload import Measure, cycle, fill, rate, reserve
@@ -70,13 +71,13 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
     uid = connection.execute("SELECT _id FROM experiments").fetchone()[0]
     table = Table(next(c for c in LAYOUT.collections if c.name == TRIALS))
 
-    kept = connection.kept
+    kept, clock = connection.kept, StoreClock()
     where = And((Compare("experiment", "eq", uid), PENDING))
     take = Take(TRIALS, where, {}, order=("submit_time",))
     reserved = {"status": "reserved", "worker": "w", "start_time": NOW, "heartbeat": NOW}
 
     def reserve_one() -> object:
-        now = datetime.now(UTC)
+        now = moment(clock)
         chosen, params = table.chosen(take, now, kept)
         change, values, _ = table.change(reserved, now, kept)
         connection.execute("BEGIN IMMEDIATE")
@@ -86,7 +87,7 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
         return row[3]
 
     def update_one(update: Update) -> None:
-        statement, params = table.update(update, datetime.now(UTC), kept)
+        statement, params = table.update(update, moment(clock), kept)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(statement, params)
         connection.execute("COMMIT")

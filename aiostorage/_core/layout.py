@@ -54,7 +54,7 @@ LAYOUT = Layout(
                 Field("submit_time", "time"),
                 Field("start_time", "time"),
                 Field("end_time", "time"),
-                Field("heartbeat", "time"),
+                Field("heartbeat", "time", clocked=True),
             ),
             indexes=(
                 Index(("experiment", "id"), unique=True),
@@ -70,7 +70,7 @@ LAYOUT = Layout(
                 Field("locked", "key"),
                 Field("owner", "key"),
                 Field("since", "time"),
-                Field("expires", "time"),
+                Field("expires", "time", clocked=True),
                 Field("heartbeat", "time"),
                 Field("state", "bytes"),
             ),
@@ -87,8 +87,8 @@ LAYOUT = Layout(
             WAITERS,
             fields=(
                 Field("experiment", "key", required=True),
-                Field("since", "time", required=True),
-                Field("expires", "time", required=True),
+                Field("since", "time", required=True, clocked=True),
+                Field("expires", "time", required=True, clocked=True),
             ),
             indexes=(Index(("experiment", "since")),),
             references=("experiment",),

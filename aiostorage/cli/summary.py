@@ -14,6 +14,7 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO
 from aiostorage.cli.results import objective_of, status_of
 from aiostorage.errors import ConfigurationError
+from aiostorage.operations import StoreTime
 from aiostorage.protocols import Uid
 from aiostorage.trial import TrialStatus
 
@@ -130,14 +131,17 @@ async def _summarise_one(storage: Storage, config: Mapping[str, Any]) -> Experim
 
 async def _lock_of(storage: Storage, uid: Uid) -> LockSummary | None:
     """Read the lock without the algorithm's state, whose codec may not be ours to decode."""
-    found = await CollectionAccess(storage).find(ALGO, {"experiment": uid}, {"state": False})
+    collections = CollectionAccess(storage)
+    found = await collections.find(ALGO, {"experiment": uid}, {"state": False})
     if not found:
         return None
     record = found[0]
-    expires = record.get("expires")
-    is_live = expires is None or expires > datetime.now(UTC)
+    locked = bool(record.get("locked"))
+    if locked and record.get("expires") is not None:  # by the store's clock, not by ours
+        live = {"experiment": uid, "locked": 1, "expires": {"$gt": StoreTime()}}
+        locked = bool(await collections.find(ALGO, live, {"_id": True}))
     return LockSummary(
-        bool(record.get("locked")) and is_live,
+        locked,
         record.get("owner"),
         record.get("since"),
         record.get("heartbeat"),

@@ -11,6 +11,7 @@ import pytest
 
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS, WAITERS
 from aiostorage._core.lost_trials import LostTrials
+from aiostorage.drivers.sqlite.clock import Moment
 from aiostorage.drivers.sqlite.sql import MATCH, SET, Table, to_text
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
@@ -28,7 +29,7 @@ from aiostorage.operations import (
     Update,
 )
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = Moment(datetime(2026, 1, 1, tzinfo=UTC), 5)
 TABLES = {c.name: Table(c) for c in LAYOUT.collections}
 
 
@@ -114,6 +115,7 @@ def test_plan_of_the_queue(database: sqlite3.Connection) -> None:
     find = Find(WAITERS, where, {"_id": True}, ("since",), 1)
     found = plan(database, TABLES[WAITERS].find(find, NOW, []))
     assert "lock_waiters_experiment_since" in found
+    assert found.count("SEARCH") == 1
     assert "TEMP B-TREE" not in found
 
 
@@ -122,7 +124,7 @@ def test_plan_of_the_queue(database: sqlite3.Connection) -> None:
     [
         datetime(1, 1, 1, tzinfo=UTC),
         datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
-        NOW,
+        NOW.wall,
         datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
     ],
 )

@@ -7,11 +7,11 @@ what it has found slice by slice, without blocking the event loop, while others 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Final, TypeVar, assert_never, cast
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -20,12 +20,10 @@ from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
+from aiostorage.drivers.memory.steady_clock import SteadyClock, SteadyMoment, utc_now
 from aiostorage.drivers.memory.table import Key, MemoryTable, sort_key
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
-    And,
-    Compare,
-    Condition,
     Count,
     Delete,
     Document,
@@ -33,9 +31,7 @@ from aiostorage.operations import (
     Insert,
     Layout,
     Operation,
-    Or,
     Receipt,
-    StoreTime,
     Take,
     Update,
 )
@@ -54,25 +50,27 @@ class MemoryDriver:
     Parameters
     ----------
     clock
-        Returns the time, in UTC.
+        Returns the time, in UTC. It then decides what ``time.monotonic`` decides by default: which
+        heartbeats, leases and tickets are old.
     """
 
     name = "memory"
     location = "memory://"
     resolution: timedelta = timedelta(microseconds=1)
 
-    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._clock = clock
+    def __init__(self, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._clock = SteadyClock(clock)
         self._tables: dict[str, MemoryTable] = {}
         self._open = False
         self._versions = 0
         self._changed = anyio.Event()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"tables": self._tables}
+        return {"tables": self._tables, "ahead": self._clock().ahead}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]
+        self._clock = SteadyClock(utc_now, state["ahead"])
         self._tables = state["tables"]
 
     def __repr__(self) -> str:
@@ -115,14 +113,15 @@ class MemoryDriver:
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:
         """See `aiostorage.protocols.Driver.page`."""
-        table, match = self._table(find), compile_condition(_resolved(find.where, self._clock()))
+        table = self._table(find)
+        match = compile_condition(table.clocked.resolved(find.where, self._clock()))
         documents: list[Document] = []
         for seq in range(cast(int, after or 0) + 1, table.last + 1):
             if seq % MAX_SLICE == 0:
                 await asyncio.sleep(0)
             document = table.documents.get(seq)
             if document is not None and match(document):
-                documents.append(select(document, find.selection))
+                documents.append(table.clocked.hide(select(document, find.selection)))
                 if len(documents) == size:
                     return documents, seq
         await anyio.lowlevel.checkpoint()
@@ -130,7 +129,7 @@ class MemoryDriver:
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`: this machine's clock."""
-        return self._clock()
+        return self._clock.wall()
 
     async def wait_for_change(
         self,
@@ -146,7 +145,8 @@ class MemoryDriver:
         return self._versions
 
     async def _find(self, find: Find) -> list[Document]:
-        table, where = self._table(find), _resolved(find.where, self._clock())
+        table = self._table(find)
+        where = table.clocked.resolved(find.where, self._clock())
         match = compile_condition(where)
         candidates, order = table.candidates(where, find.order)
         snapshot = list(candidates)
@@ -162,7 +162,7 @@ class MemoryDriver:
             found.sort()
         documents: list[Document] = []
         for _, _, document in found[: find.limit]:
-            documents.append(select(document, find.selection))
+            documents.append(table.clocked.hide(select(document, find.selection)))
             if len(documents) % MAX_SLICE == 0:
                 await asyncio.sleep(0)
         return documents
@@ -182,58 +182,41 @@ class MemoryDriver:
                 step()
             raise
 
-    def _run(self, operation: Operation[Any], now: datetime, undo: list[Callable[[], None]]) -> Any:
+    def _run(
+        self, operation: Operation[Any], now: SteadyMoment, undo: list[Callable[[], None]]
+    ) -> Any:
         table = self._table(operation)
+        clocked = table.clocked
         match operation:
             case Take(where=where, changes=changes):
-                found = list(
-                    islice(table.find(_resolved(where, now), operation.order), operation.limit)
-                )
-                return [copy_tree(table.replace(d["_id"], _at(changes, now), undo)) for d in found]
+                documents = table.find(clocked.resolved(where, now), operation.order)
+                found = list(islice(documents, operation.limit))
+                fields = clocked.at(changes, now)
+                taken = [table.replace(d["_id"], fields, undo) for d in found]
+                return [clocked.hide(copy_tree(document)) for document in taken]
             case Update(where=where, changes=changes):
-                found = list(table.find(_resolved(where, now)))
+                found = list(table.find(clocked.resolved(where, now)))
+                fields = clocked.at(changes, now)
                 for document in found:
-                    table.replace(document["_id"], _at(changes, now), undo)
+                    table.replace(document["_id"], fields, undo)
                 return len(found)
             case Insert():
                 for document in operation.documents:
-                    table.insert(copy_tree(_at(document, now)), undo)
+                    table.insert(copy_tree(clocked.at(document, now)), undo)
                 return None
             case Find():
-                documents = table.find(_resolved(operation.where, now), operation.order)
+                documents = table.find(clocked.resolved(operation.where, now), operation.order)
                 first = islice(documents, operation.limit)
-                return [select(d, operation.selection) for d in first]
+                return [clocked.hide(select(d, operation.selection)) for d in first]
             case Count():
-                return sum(1 for _ in table.find(_resolved(operation.where, now)))
+                return sum(1 for _ in table.find(clocked.resolved(operation.where, now)))
             case Delete():
-                doomed = list(table.find(_resolved(operation.where, now)))
+                doomed = list(table.find(clocked.resolved(operation.where, now)))
                 for document in doomed:
                     table.remove(document["_id"], undo)
                 return len(doomed)
             case _:
                 raise TypeError(f"unknown operation {operation!r}")
-
-
-def _at(changes: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    return {
-        name: value.at(now) if isinstance(value, StoreTime) else value
-        for name, value in changes.items()
-    }
-
-
-def _resolved(condition: Condition, now: datetime) -> Condition:
-    """Return a condition with the time in place of the store's clock."""
-    match condition:
-        case Compare(path, op, StoreTime() as moment):
-            return Compare(path, op, moment.at(now))
-        case Compare():
-            return condition
-        case And(conditions):
-            return And(tuple(_resolved(c, now) for c in conditions))
-        case Or(conditions):
-            return Or(tuple(_resolved(c, now) for c in conditions))
-        case _:
-            assert_never(condition)
 
 
 def driver_from_options(*, url: str | None = None) -> MemoryDriver:

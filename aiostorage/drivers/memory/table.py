@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from aiostorage._core.changes import apply_changes
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.query import compile_condition
+from aiostorage.drivers.memory.steady_clock import ClockedFields
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import EVERYTHING, And, Collection, Compare, Condition, Document, Index
 
@@ -24,6 +26,7 @@ class MemoryTable:
 
     def __init__(self, collection: Collection) -> None:
         self.name: str = collection.name
+        self.clocked: ClockedFields = ClockedFields(collection)
         self.documents: dict[int, Document] = {}
         self.last: int = 0
         self._unique = [
@@ -31,7 +34,11 @@ class MemoryTable:
             for index in (Index(("_id",), unique=True), *collection.indexes)
             if index.unique
         ]
-        self._sorted = [SortedIndex(index) for index in collection.indexes if not index.unique]
+        self._sorted = [
+            SortedIndex(replace(index, fields=self.clocked.sorted_by(index.fields)))
+            for index in collection.indexes
+            if not index.unique
+        ]
 
     def find(self, where: Condition, order: tuple[str, ...] = ()) -> Iterator[Document]:
         """Yield the stored documents that match, in order; do not change them."""
@@ -43,7 +50,7 @@ class MemoryTable:
         self, where: Condition, order: tuple[str, ...]
     ) -> tuple[Iterator[Document], tuple[str, ...]]:
         """Return documents among which all matches are, and the order that is still missing."""
-        bound = _bound(where)
+        bound, order = _bound(where), self.clocked.sorted_by(order)
         for unique in self._unique:
             seq = unique.look_up(bound)
             if seq is not None:

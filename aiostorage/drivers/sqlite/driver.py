@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
@@ -19,8 +19,9 @@ from typing import Any, Final, Literal, TypeVar, cast
 import anyio
 
 from aiostorage._core.cancellation import shielded
+from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
-from aiostorage.drivers.sqlite.execution import page, read
+from aiostorage.drivers.sqlite.execution import moment, page, read
 from aiostorage.drivers.sqlite.file_checks import check_place, not_a_database
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
@@ -49,8 +50,6 @@ MIN_POLL_INTERVAL: Final = 0.002
 MAX_POLL_INTERVAL: Final = 0.02
 """Seconds between two checks for a commit of another process: at first, and after a while."""
 
-utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
-
 _inherited: list[Any] = []
 """Connections of a parent process, never dropped: their finalisers would warn of lost threads."""
 
@@ -70,7 +69,8 @@ class SQLiteDriver:
         Seconds that one attempt waits for other processes' transactions; the retry policy decides
         about further attempts.
     clock
-        Returns the time, in UTC.
+        Returns the time, in UTC. It then decides what the machine's own clock decides by default:
+        which heartbeats, leases and tickets are old. All who share a file take the same clock.
     """
 
     name = "sqlite"
@@ -91,7 +91,7 @@ class SQLiteDriver:
         self._path = Path(path)
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self._clock = clock
+        self._clock = StoreClock(clock)
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
@@ -132,8 +132,13 @@ class SQLiteDriver:
         await anyio.to_thread.run_sync(check_place, self._path)
         tables = {c.name: Table(c) for c in layout.collections}
         thread = self._connect()
+
+        def begin(connection: Connection) -> None:
+            prepare(connection, self._path, layout.version, tables.values())
+            self._clock.begin(connection)
+
         try:
-            await thread.call(lambda c: prepare(c, self._path, layout.version, tables.values()))
+            await thread.call(begin)
         except BaseException as error:
             await shielded(None, thread.close)
             if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
@@ -182,12 +187,12 @@ class SQLiteDriver:
         self._opened()
         table, start = self._tables[find.collection], cast(int, after or 0)
         return await self._readers.read(
-            lambda c: page(c, table, find, after=start, size=size, now=self._clock())
+            lambda c: page(c, table, find, after=start, size=size, now=moment(self._clock))
         )
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`: this machine's clock."""
-        return self._clock()
+        return self._clock.wall()
 
     async def wait_for_change(
         self,

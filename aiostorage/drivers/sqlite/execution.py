@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from aiostorage._core.receipts import insertion_of
+from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.errors import DuplicateKeyError
@@ -25,7 +26,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["Job", "Tables", "commit", "page", "read", "run"]
+__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "run"]
 
 Tables = Mapping[str, Table]
 
@@ -41,16 +42,22 @@ class Job:
     error: BaseException | None = None
 
 
-def commit(
-    connection: Connection, tables: Tables, jobs: Sequence[Job], clock: Callable[[], datetime]
-) -> None:
+def moment(clock: StoreClock) -> Moment:
+    """Return the present moment; read here, since every call needs it, and another file is far."""
+    wall = clock.wall()
+    if clock.zero is None:
+        return Moment(wall, clock.earlier + time.monotonic_ns() // 1_000_000)
+    return Moment(wall, clock.earlier + (wall - clock.zero) // TICK)
+
+
+def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: StoreClock) -> None:
     """Carry out jobs in one transaction, each in its own savepoint, and note what became of them.
 
     A job whose caller was cancelled before the transaction began is left out.
     """
     try:
         connection.statement("BEGIN IMMEDIATE")
-        now = clock()
+        now = moment(clock)
         for job in jobs:
             if not job.future.cancelled():
                 _carry_out(connection, tables, job, now)
@@ -59,7 +66,7 @@ def commit(
         connection.back_out()
 
 
-def _carry_out(connection: Connection, tables: Tables, job: Job, now: datetime) -> None:
+def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
     # one statement is atomic by itself
     savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
     try:
@@ -93,7 +100,7 @@ def _is_one_statement(operation: Operation[Any]) -> bool:
             return True
 
 
-def run(connection: Connection, tables: Tables, operation: Operation[Any], now: datetime) -> Any:
+def run(connection: Connection, tables: Tables, operation: Operation[Any], now: Moment) -> Any:
     """Carry out one operation; the transaction, if it needs one, is open."""
     table, kept = tables[operation.collection], connection.kept
     try:
@@ -127,14 +134,14 @@ def read(
     connection: Connection,
     tables: Tables,
     operation: Operation[Any],
-    clock: Callable[[], datetime],
+    clock: StoreClock,
 ) -> Any:
     """Carry out one operation that only reads, at the time of the clock."""
-    return run(connection, tables, operation, clock())
+    return run(connection, tables, operation, moment(clock))
 
 
 def page(
-    connection: Connection, table: Table, find: Find, *, after: int, size: int, now: datetime
+    connection: Connection, table: Table, find: Find, *, after: int, size: int, now: Moment
 ) -> tuple[list[Document], int | None]:
     """Return a page of documents, and the cursor for the next one."""
     kept = connection.kept
@@ -149,7 +156,7 @@ def page(
     return documents, (rows[-1][0] if len(rows) == size else None)
 
 
-def _insert(connection: Connection, table: Table, insert: Insert, now: datetime) -> None:
+def _insert(connection: Connection, table: Table, insert: Insert, now: Moment) -> None:
     for document in insert.documents:
         try:
             # a copy is taken apart: if the transaction is retried, it needs the document again
@@ -158,7 +165,7 @@ def _insert(connection: Connection, table: Table, insert: Insert, now: datetime)
             raise _duplicate(table, error, document) from error
 
 
-def _take(connection: Connection, table: Table, take: Take, now: datetime) -> list[Document]:
+def _take(connection: Connection, table: Table, take: Take, now: Moment) -> list[Document]:
     rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
     documents, statements = table.changed(rows, take.changes, now, connection.kept)
     for statement in statements:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
+from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit
 from aiostorage.drivers.sqlite.sqlite_errors import translated
@@ -30,12 +30,10 @@ class GroupCommit:
     tables
         The tables, by collection.
     clock
-        Returns the time; one transaction has one.
+        Tells the moment; one transaction has one.
     """
 
-    def __init__(
-        self, thread: ConnectionThread, tables: Tables, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, thread: ConnectionThread, tables: Tables, clock: StoreClock) -> None:
         self._thread = thread
         self._tables = tables
         self._clock = clock

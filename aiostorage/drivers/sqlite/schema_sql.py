@@ -5,9 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from aiostorage.operations import Collection, Compare, Condition, Index
+from aiostorage.operations import Collection, Compare, Condition, Field, Index
 
-__all__ = ["create_statements", "partial_where", "quoted", "violated_fields"]
+__all__ = [
+    "create_statements",
+    "missing_ticks",
+    "partial_where",
+    "quoted",
+    "ticks_column",
+    "violated_fields",
+]
 
 
 @lru_cache(maxsize=256)
@@ -18,16 +25,46 @@ def quoted(name: str) -> str:
 
 def create_statements(collection: Collection) -> list[str]:
     """Return the statements that create the table of a collection, and its indexes."""
-    required = _required(collection)
-    names = ["_id", *(field.name for field in collection.fields)]
-    columns = ", ".join(
-        f"{quoted(name)}{' NOT NULL' if name in required else ''}" for name in names
-    )
+    columns = ['"_id" NOT NULL']
+    for field in collection.fields:
+        columns.append(f"{quoted(field.name)}{' NOT NULL' if field.required else ''}")
+        if field.clocked:
+            columns.append(_ticks_definition(field))
     table = quoted(collection.name)
     return [
-        f"CREATE TABLE {table} (seq INTEGER PRIMARY KEY, {columns}, doc TEXT NOT NULL)",
+        f"CREATE TABLE {table} (seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",
         *(_create_index(collection, index) for index in _indexes(collection)),
     ]
+
+
+def ticks_column(name: str) -> str:
+    """Return the column with the ticks of a clocked field."""
+    return f"{name}_ticks"
+
+
+def missing_ticks(
+    collection: Collection, wall: str, ticks: int
+) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return the statements, with parameters, that give ticks to the times without them.
+
+    Such times have been written by a version that knew no ticks. Each gets the ticks that lie as
+    far from now as it does.
+
+    Parameters
+    ----------
+    wall, ticks
+        The present moment, the first as the text of a column.
+    """
+    statements: list[tuple[str, tuple[Any, ...]]] = []
+    for field in collection.fields:
+        if field.clocked:
+            name, column = quoted(field.name), quoted(ticks_column(field.name))
+            # a day is a float that holds a twentieth of a millisecond
+            distance = f"CAST(round((julianday({name}) - julianday(?)) * 86400000) AS INTEGER)"
+            change = f"UPDATE {quoted(collection.name)} SET {column} = ? + {distance}"
+            without = f"WHERE {name} IS NOT NULL AND {column} IS NULL"
+            statements.append((f"{change} {without}", (ticks, wall)))
+    return statements
 
 
 def violated_fields(collection: Collection, message: str) -> tuple[str, ...]:
@@ -52,6 +89,10 @@ def _indexes(collection: Collection) -> tuple[Index, ...]:
     return Index(("_id",), unique=True), *collection.indexes
 
 
+def _ticks_definition(field: Field) -> str:
+    return f"{quoted(ticks_column(field.name))} INTEGER"
+
+
 def _required(collection: Collection) -> set[str]:
     return {"_id", *(field.name for field in collection.fields if field.required)}
 
@@ -62,10 +103,13 @@ def _index_name(collection: Collection, index: Index) -> str:
 
 def _create_index(collection: Collection, index: Index) -> str:
     required = _required(collection)
+    # what is sorted by a clocked field goes by its ticks; two that differ may have the same
+    clocked = set() if index.unique else {f.name for f in collection.fields if f.clocked}
+    names = [ticks_column(name) if name in clocked else name for name in index.fields]
     columns = [
         # to SQLite two NULLs differ, while the contract takes two Nones for the same
         f"ifnull({quoted(name)}, x'')" if index.unique and name not in required else quoted(name)
-        for name in index.fields
+        for name in names
     ]
     where = f" WHERE {partial_where(index.where)}" if index.where else ""
     return (

@@ -5,6 +5,9 @@ document as JSON text. A column is NULL when its field is None or missing; in th
 ``doc`` has the key, with a null. Conditions on declared fields become SQL that means
 exactly the same; a condition on anything else calls `MATCH`, an SQL function that the connection
 registers and that uses `aiostorage._core.query`, so that its meaning is written once.
+
+Beside each clocked field stands a column with its ticks (see `clock`). Comparisons with the store's
+time and sorts go by the ticks, comparisons with other times by the field.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ from aiostorage._core.changes import compile_changes
 from aiostorage._core.document_json import dump_document, load_document
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
+from aiostorage.drivers.sqlite.clock import TICK, Moment
 from aiostorage.drivers.sqlite.schema_sql import (
     create_statements,
     partial_where,
     quoted,
+    ticks_column,
     violated_fields,
 )
 from aiostorage.errors import EncodingError, UnsupportedQuery
@@ -72,8 +77,16 @@ def to_text(value: datetime) -> str:
     return value.isoformat("T", "microseconds")[:26] + "Z"
 
 
-def _moment(value: StoreTime, now: datetime) -> datetime:
-    return now + timedelta(seconds=value.offset) if value.offset else now
+def _moment(value: StoreTime, now: Moment) -> datetime:
+    return now.wall + timedelta(seconds=value.offset) if value.offset else now.wall
+
+
+def _ticks(value: Any, now: Moment) -> int:
+    """Return the ticks of a time; that of another one than now, as far from now as it is."""
+    if value.__class__ is StoreTime:
+        return now.ticks + round(value.offset * 1000) if value.offset else now.ticks
+    distance: int = (value - now.wall) // TICK
+    return now.ticks + distance
 
 
 def _keep(kept: Kept, value: Any) -> int:
@@ -95,15 +108,19 @@ class Table:
         self.name: str = collection.name
         self.kinds: dict[str, str] = {"_id": "key"}
         self.required: set[str] = {"_id"}
+        self._clocked: dict[str, str] = {}
         for field in collection.fields:
             self.kinds[field.name] = field.kind
             if field.required:
                 self.required.add(field.name)
+            if field.clocked:
+                self._clocked[field.name] = ticks_column(field.name)
         self._table = quoted(self.name)
         self._columns = ", ".join([*map(quoted, self.kinds), "doc"])
+        written = [*self.kinds, *self._clocked.values(), "doc"]
         self._insert = (
-            f"INSERT INTO {self._table} ({self._columns}) "
-            f"VALUES ({', '.join('?' * (len(self.kinds) + 1))})"
+            f"INSERT INTO {self._table} ({', '.join(map(quoted, written))}) "
+            f"VALUES ({', '.join('?' * len(written))})"
         )
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
@@ -120,9 +137,10 @@ class Table:
 
     # --------------------------------------------------------------------------- documents
 
-    def row(self, document: Document, now: datetime) -> tuple[Any, ...]:
+    def row(self, document: Document, now: Moment) -> tuple[Any, ...]:
         """Return the values of a document's row; takes them out of the document."""
         values: list[Any] = []
+        ticks: dict[str, int | None] = dict.fromkeys(self._clocked)
         for name, kind in self.kinds.items():
             value = document.get(name)
             if value is None:
@@ -130,8 +148,9 @@ class Table:
                 continue
             del document[name]
             values.append(self._column_value(name, kind, value, now))
-        values.append(dump_document(document))
-        return tuple(values)
+            if name in ticks:
+                ticks[name] = _ticks(value, now)
+        return (*values, *ticks.values(), dump_document(document))
 
     def documents(
         self,
@@ -164,7 +183,7 @@ class Table:
                 reason = f"{name}: {reprlib.repr(value)} is no time"
         return UnreadableDocument(found, reason)
 
-    def _column_value(self, name: str, kind: str, value: Any, now: datetime) -> Any:
+    def _column_value(self, name: str, kind: str, value: Any, now: Moment) -> Any:
         bound = self._bind(kind, value, now)
         if bound is None or (kind == "key" and type(value) is float):
             raise EncodingError(
@@ -174,11 +193,11 @@ class Table:
 
     # -------------------------------------------------------------------------- statements
 
-    def insert(self, document: Document, now: datetime) -> Sql:
+    def insert(self, document: Document, now: Moment) -> Sql:
         """Compile the insertion of one document."""
         return self._insert, list(self.row(document, now))
 
-    def find(self, find: Find, now: datetime, kept: Kept) -> Sql:
+    def find(self, find: Find, now: Moment, kept: Kept) -> Sql:
         """Compile a `Find`; its rows are for `documents`."""
         where, params = self.where(find.where, now, kept)
         order = self._order(find.order)
@@ -188,29 +207,29 @@ class Table:
             params.append(find.limit)
         return sql, params
 
-    def page(self, where: Condition, after: int, size: int, now: datetime, kept: Kept) -> Sql:
+    def page(self, where: Condition, after: int, size: int, now: Moment, kept: Kept) -> Sql:
         """Compile one page of a stream: rows are ``seq`` and, from 1 on, for `documents`."""
         condition, params = self.where(where, now, kept)
         rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE {condition}"
         return f"{rows} AND seq > ? ORDER BY seq LIMIT ?", [*params, after, size]
 
-    def count(self, count: Count, now: datetime, kept: Kept) -> Sql:
+    def count(self, count: Count, now: Moment, kept: Kept) -> Sql:
         """Compile a `Count`."""
         where, params = self.where(count.where, now, kept)
         return f"SELECT count(*) FROM {self._table} WHERE {where}", params
 
-    def delete(self, delete: Delete, now: datetime, kept: Kept) -> Sql:
+    def delete(self, delete: Delete, now: Moment, kept: Kept) -> Sql:
         """Compile a `Delete`."""
         where, params = self.where(delete.where, now, kept)
         return f"DELETE FROM {self._table} WHERE {where}", params
 
-    def update(self, update: Update, now: datetime, kept: Kept) -> Sql:
+    def update(self, update: Update, now: Moment, kept: Kept) -> Sql:
         """Compile an `Update`."""
         sets, values = self._assignments(update.changes, now, kept)
         where, params = self.where(update.where, now, kept)
         return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
 
-    def chosen(self, take: Take, now: datetime, kept: Kept) -> Sql:
+    def chosen(self, take: Take, now: Moment, kept: Kept) -> Sql:
         """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
 
         SQLite does this and `change` in half the time of one UPDATE with a subquery and RETURNING.
@@ -222,7 +241,7 @@ class Table:
         ), [*params, -1 if take.limit is None else take.limit]
 
     def change(
-        self, changes: Mapping[str, Any], now: datetime, kept: Kept
+        self, changes: Mapping[str, Any], now: Moment, kept: Kept
     ) -> tuple[str, list[Any], Callable[[Document], None]]:
         """Compile the other half, for a row and for its document.
 
@@ -245,7 +264,7 @@ class Table:
         return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values, apply
 
     def changed(
-        self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: datetime, kept: Kept
+        self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: Moment, kept: Kept
     ) -> tuple[list[Document], list[Sql]]:
         """Return the documents of the rows that `chosen` found, changed, and what changes the rows.
 
@@ -278,9 +297,9 @@ class Table:
                 raise UnsupportedQuery(
                     f"{self.name} cannot be sorted by {name!r}: it is not declared"
                 )
-        return ", ".join([*map(quoted, names), "seq"])
+        return ", ".join([*(quoted(self._clocked.get(name, name)) for name in names), "seq"])
 
-    def _assignments(self, changes: Mapping[str, Any], now: datetime, kept: Kept) -> Sql:
+    def _assignments(self, changes: Mapping[str, Any], now: Moment, kept: Kept) -> Sql:
         columns: dict[str, Any] = {}
         rest: dict[str, Any] = {}
         for path, value in changes.items():
@@ -296,8 +315,12 @@ class Table:
                 if root in self.required:
                     raise EncodingError(f"{self.name}.{root} cannot be None", path=root)
                 columns[root], rest[root] = None, None
+                if root in self._clocked:
+                    columns[self._clocked[root]] = None
             else:
                 columns[root] = self._column_value(root, kind, value, now)
+                if root in self._clocked:
+                    columns[self._clocked[root]] = _ticks(value, now)
         sets = [f"{quoted(name)} = ?" for name in columns]
         params = list(columns.values())
         if rest:
@@ -308,7 +331,7 @@ class Table:
 
     # -------------------------------------------------------------------------- conditions
 
-    def where(self, condition: Condition, now: datetime, kept: Kept) -> Sql:
+    def where(self, condition: Condition, now: Moment, kept: Kept) -> Sql:
         """Compile a condition."""
         if isinstance(condition, Compare):
             if condition.op == "in":
@@ -323,7 +346,7 @@ class Table:
         assert_never(condition)
 
     def _joined(
-        self, word: str, conditions: tuple[Condition, ...], empty: str, now: datetime, kept: Kept
+        self, word: str, conditions: tuple[Condition, ...], empty: str, now: Moment, kept: Kept
     ) -> Sql:
         parts = [self.where(condition, now, kept) for condition in conditions]
         if any(condition.__class__ is not Compare for condition in conditions):
@@ -339,14 +362,14 @@ class Table:
         joined = word.join(texts)
         return (joined if word == " AND " else f"({joined})"), params
 
-    def _compare(self, compare: Compare, now: datetime, kept: Kept) -> Sql:
+    def _compare(self, compare: Compare, now: Moment, kept: Kept) -> Sql:
         root, _, rest = compare.path.partition(".")
-        kind = self.kinds.get(root)
-        if kind is None:
+        if root not in self.kinds:
             return f"{MATCH}(?, doc)", [_keep(kept, compile_condition(compare))]
         if rest:  # a declared field holds no document, so there is nothing at that path
             return ("1" if matches({}, compare) else "0"), []
-        column, value = quoted(root), compare.value
+        value = compare.value
+        column, kind = self._compared(root, value)
         match compare.op:
             case "eq":
                 return self._equal(column, kind, value, now)
@@ -370,13 +393,19 @@ class Table:
             case _:
                 assert_never(compare.op)
 
-    def _equal(self, column: str, kind: str, value: Any, now: datetime) -> Sql:
+    def _compared(self, name: str, value: Any) -> tuple[str, str]:
+        """Return the column that is compared with a value, and its kind."""
+        if value.__class__ is StoreTime and name in self._clocked:
+            return quoted(self._clocked[name]), "ticks"
+        return quoted(name), self.kinds[name]
+
+    def _equal(self, column: str, kind: str, value: Any, now: Moment) -> Sql:
         if value is None:
             return f"{column} IS NULL", []
         bound = self._bind(kind, value, now)
         return ("0", []) if bound is None else (f"{column} = ?", [bound])
 
-    def _among(self, column: str, kind: str, values: tuple[Any, ...], now: datetime) -> Sql:
+    def _among(self, column: str, kind: str, values: tuple[Any, ...], now: Moment) -> Sql:
         bound = [b for v in values if (b := self._bind(kind, v, now)) is not None]
         if len(bound) > _MAX_PARAMETERS:
             text, params = _in_array(column, kind, bound)
@@ -384,7 +413,7 @@ class Table:
             text, params = f"{column} IN ({', '.join('?' * len(bound))})", bound
         return (f"({column} IS NULL OR {text})" if None in values else text), params
 
-    def _ordered(self, column: str, kind: str, op: str, value: Any, now: datetime) -> Sql:
+    def _ordered(self, column: str, kind: str, op: str, value: Any, now: Moment) -> Sql:
         if value is None:
             return (f"{column} IS NULL" if op in ("gte", "lte") else "0"), []
         bound = self._bind(kind, value, now)
@@ -399,13 +428,15 @@ class Table:
             return f"({column} {sign} ? AND {column} >= '')", [bound]
         return f"({column} {sign} ? AND {column} < '')", [bound]
 
-    def _bind(self, kind: str, value: Any, now: datetime) -> Any:
+    def _bind(self, kind: str, value: Any, now: Moment) -> Any:
         """Return what stands for a value in such a column; None if no such column can hold it."""
         if kind == "key":
             if value.__class__ is str or value.__class__ is int:
                 return value
             # 1.0 is equal to 1; a NaN is equal to no key
             return value if isinstance(value, float) and value == value else None  # noqa: PLR0124
+        if kind == "ticks":
+            return _ticks(value, now)
         if kind == "time":
             if value.__class__ is StoreTime:
                 value = _moment(value, now)

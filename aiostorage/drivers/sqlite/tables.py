@@ -7,11 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.execution import moment
+from aiostorage.drivers.sqlite.schema_sql import missing_ticks
+from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.errors import ConfigurationError, NotADatabaseError, SchemaVersionError
+from aiostorage.operations import Collection
 
-__all__ = ["APPLICATION_ID", "prepare"]
+__all__ = ["APPLICATION_ID", "fill_ticks", "prepare"]
 
 APPLICATION_ID: Final = 0x61696F73
 """``PRAGMA application_id`` of our files: "aios"."""
@@ -51,11 +55,27 @@ def prepare(connection: Connection, path: Path, version: int, tables: Iterable[T
             for table in tables:
                 for statement in table.schema():
                     connection.execute(statement)
+            connection.execute(BOOT_TABLE)
             connection.execute(f"PRAGMA user_version = {version:d}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
     finally:
         connection.back_out()
+
+
+def fill_ticks(
+    connection: Connection, collections: Iterable[Collection], clock: StoreClock
+) -> None:
+    """Give ticks to the times of a file that lack them, in the transaction that is open.
+
+    The tables have the columns for them already.
+    """
+    connection.execute(BOOT_TABLE)
+    clock.begin(connection)
+    now = moment(clock)
+    for collection in collections:
+        for statement in missing_ticks(collection, to_text(now.wall), now.ticks):
+            connection.execute(*statement)
 
 
 def _recognised(connection: Connection, path: Path, version: int) -> bool:

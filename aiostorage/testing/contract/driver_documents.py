@@ -50,10 +50,12 @@ LAYOUT: Final = Layout(
                 Field("group", "key", required=True),
                 Field("rank", "key"),
                 Field("at", "time"),
+                Field("beat", "time", clocked=True),
                 Field("raw", "bytes"),
             ),
             indexes=(
                 Index(("group", "at")),
+                Index(("group", "beat")),
                 Index(("group", "rank"), where=Compare("rank", "in", (1, 2, "a"))),
             ),
         ),
@@ -95,7 +97,7 @@ def by_id(uid: Any) -> Compare:
 
 
 _PATHS: Final = (
-    *("_id", "group", "rank", "at", "raw", "free", "missing"),
+    *("_id", "group", "rank", "at", "beat", "raw", "free", "missing"),
     *("free.a", "free.b.c", "free.0", "free.a.0", "list", "list.0", "list.a", "rank.x", "at.y"),
 )
 
@@ -142,6 +144,7 @@ def random_document(chance: random.Random, number: int, resolution: timedelta) -
     for name, values in (
         ("rank", (None, 0, 1, 2, -1, 2**53 + 1, "a", "b", "", "1")),
         ("at", (None, _moment(chance, resolution))),
+        ("beat", (None, _moment(chance, resolution))),
         ("raw", (None, b"", b"a", b"\xff", b"ab")),
     ):
         if chance.random() < 0.8:

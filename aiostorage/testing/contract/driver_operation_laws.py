@@ -243,6 +243,33 @@ class OperationLaws:
         where = And((by_id(1), Or((Compare("at", "gt", StoreTime(1000)), by_id(9)))))
         assert await driver.execute(Delete(THINGS, where)) == 0
 
+    async def test_clocked_field(self, driver: Driver, resolution: timedelta) -> None:
+        now, hour = cut(await driver.now(), resolution), timedelta(hours=1)
+        documents = [thing(1, beat=now + hour), thing(2, beat=now - hour), thing(3, beat=None)]
+        await insert(driver, *documents, thing(4))
+        await driver.execute(Insert(THINGS, ({**thing(5), "beat": StoreTime()},)))
+        assert await ids(driver, Compare("beat", "lte", StoreTime(-1800))) == [2]
+        assert await ids(driver, Compare("beat", "lt", StoreTime(1800))) == [2, 5]
+        assert await ids(driver, Compare("beat", "gte", StoreTime(1800))) == [1]
+        assert await ids(driver, Compare("beat", "ne", StoreTime(1800))) == [1, 2, 3, 4, 5]
+        assert await ids(driver, Compare("beat", "gt", now - hour)) == [1, 5]
+        assert await ids(driver, order=("beat",)) == [3, 4, 2, 5, 1]
+        assert await ids(driver, by_id(2), order=("group", "beat")) == [2]
+        group = Compare("group", "eq", "g")
+        assert await ids(driver, group, order=("beat",), limit=3) == [3, 4, 2]
+        # whoever moves a time back makes it as old as that
+        for changes, lost in (({"beat": now - 2 * hour}, [1, 2]), ({"beat": None}, [2])):
+            assert await driver.execute(Update(THINGS, by_id(1), changes)) == 1
+            assert await ids(driver, Compare("beat", "lte", StoreTime(-1800))) == lost
+        taken = Take(THINGS, Compare("beat", "lte", StoreTime(5)), {"beat": now}, order=("beat",))
+        assert await driver.execute(taken) == [thing(2, beat=now)]
+        found = [thing(1, beat=None), thing(2, beat=now), documents[2], thing(4)]
+        where = Compare("_id", "lt", 5)
+        assert await driver.execute(Find(THINGS, where)) == found
+        assert await driver.execute(Find(THINGS, where, {"raw": False})) == found
+        assert (await driver.transact((Find(THINGS, where),)))[0] == found
+        assert (await driver.page(Find(THINGS, where), None, 9))[0] == found
+
     async def test_conditions_mean_what_the_core_says(
         self, driver: Driver, resolution: timedelta, condition_seeds: Iterable[int]
     ) -> None:

@@ -1,0 +1,115 @@
+"""The clock of a store in memory: the time of day, and a steady one beside it.
+
+The time of day may be set, and it goes on while the machine is suspended. So it is kept for people
+to read, while a steady time decides who is alive. It is that of ``time.monotonic``, and stands in
+microseconds in a field of its own beside each clocked field of a stored document.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final, NamedTuple, assert_never
+
+from aiostorage.operations import And, Collection, Compare, Condition, Or, StoreTime
+
+__all__ = ["ClockedFields", "SteadyClock", "SteadyMoment", "utc_now"]
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
+"""Returns the time of day."""
+
+
+class SteadyMoment(NamedTuple):
+    """A moment by the time of day, and how many microseconds the steady time is ahead of that."""
+
+    wall: datetime
+    ahead: int
+
+
+class SteadyClock:
+    """Tells moments.
+
+    Parameters
+    ----------
+    wall
+        Returns the time of day, in UTC. If it is another function than `utc_now`, the steady time
+        follows it.
+    ahead
+        The microseconds that the steady time is ahead at first.
+    """
+
+    wall: Callable[[], datetime] = staticmethod(utc_now)
+
+    def __init__(self, wall: Callable[[], datetime] = utc_now, ahead: int = 0) -> None:
+        self._follows = wall is not utc_now
+        if self._follows:
+            self.wall = wall
+        self._begin = 0 if self._follows else _micros(self.wall()) + ahead - _uptime()
+
+    def __call__(self) -> SteadyMoment:
+        """Return the present moment."""
+        wall = self.wall()
+        if self._follows:
+            return SteadyMoment(wall, 0)
+        return SteadyMoment(wall, self._begin + _uptime() - _micros(wall))
+
+
+class ClockedFields:
+    """The clocked fields of a collection, and the fields with the steady time beside them."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._steady = {f.name: f"{f.name} (steady)" for f in collection.fields if f.clocked}
+
+    def at(self, values: Mapping[str, Any], now: SteadyMoment) -> dict[str, Any]:
+        """Return fields with the time in place of the store's clock, and the steady ones added."""
+        fields = {
+            name: value.at(now.wall) if isinstance(value, StoreTime) else value
+            for name, value in values.items()
+        }
+        for name, steady in self._steady.items():
+            if name in fields:
+                time_ = fields[name]
+                known = isinstance(time_, datetime)
+                fields[steady] = _micros(time_) + now.ahead if known else None
+        return fields
+
+    def resolved(self, condition: Condition, now: SteadyMoment) -> Condition:
+        """Return a condition with the time in place of the store's clock."""
+        match condition:
+            case Compare(path, op, StoreTime() as moment):
+                time_ = moment.at(now.wall)
+                if path in self._steady:
+                    return Compare(self._steady[path], op, _micros(time_) + now.ahead)
+                return Compare(path, op, time_)
+            case Compare():
+                return condition
+            case And(conditions):
+                return And(tuple(self.resolved(c, now) for c in conditions))
+            case Or(conditions):
+                return Or(tuple(self.resolved(c, now) for c in conditions))
+            case _:
+                assert_never(condition)
+
+    def sorted_by(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the fields that a sort by these goes by."""
+        return tuple(self._steady.get(name, name) for name in names)
+
+    def hide(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Take the steady times out of a copy of a document, and return it."""
+        for steady in self._steady.values():
+            document.pop(steady, None)
+        return document
+
+
+def _uptime() -> int:
+    return time.monotonic_ns() // 1000
+
+
+def _micros(time_: datetime) -> int:
+    return (time_ - EPOCH) // MICROSECOND
