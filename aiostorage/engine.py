@@ -41,7 +41,8 @@ from aiostorage.operations import (
     Take,
     Update,
 )
-from aiostorage.protocols import Driver
+from aiostorage.protocols import Driver, UpgradableDriver
+from aiostorage.upgrades import StepPlan, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
     "EVERYTHING",
@@ -67,11 +68,15 @@ __all__ = [
     "Or",
     "PermissionDenied",
     "SchemaVersionError",
+    "StepPlan",
     "StorageClosedError",
     "StoreTime",
     "Take",
     "TemporaryBackendError",
     "Update",
+    "UpgradableDriver",
+    "UpgradeReport",
+    "UpgradeStep",
     "apply_changes",
     "check_changes",
     "compile_changes",
@@ -80,4 +85,5 @@ __all__ = [
     "matches",
     "normalise",
     "select",
+    "steps_from",
 ]

@@ -55,6 +55,9 @@ class Storage(AsyncStorageProtocol):
         How algorithm state is written: ``msgpack``, or ``pickle`` for a store that Oríon shares.
         Unpickling runs code that the store contains, so choose it only where you trust every
         writer.
+    fill_version
+        Whether an experiment without a version is version 1: it is stored, found and returned so.
+        Without it, experiments are stored as they are passed; Oríon's storage type does that.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Storage(AsyncStorageProtocol):
         lost_after: float | Callable[[], float] = 120.0,
         lock_lease: float = 60.0,
         state_codec: str = "msgpack",
+        fill_version: bool = True,
     ) -> None:
         self._lost_after = (
             lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
@@ -73,7 +77,9 @@ class Storage(AsyncStorageProtocol):
         lease = _seconds("lock_lease", lock_lease)
         self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
         self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
-        self._experiments = Experiments(self._gateway, self._lock_records)
+        self._experiments = Experiments(
+            self._gateway, self._lock_records, fill_version=fill_version
+        )
         self._trials = Trials(self._gateway, self._experiments, self._lost_after)
         self._reservations = Reservations(self._gateway)
         self._benchmarks = Benchmarks(self._gateway)

@@ -57,6 +57,7 @@ def storage_options(
         given["database"] = name
     return {
         "state_codec": "pickle",
+        "fill_version": False,  # what Oríon stores comes back as it was
         **given,
         **options,
         "url": url,

@@ -147,7 +147,7 @@ async def test_a_large_filter_of_long_lists(storage: Storage) -> None:
     assert await names(storage, {"$and": lists}) == ["found"]
     everywhere = [{"$or": [{"name": "found"}, {"x": number}]} for number in range(500)]
     assert await names(storage, {"$and": everywhere}) == ["found"]
-    long = [*range(50_000)]
+    long = [0, *range(2, 50_000)]
     assert await names(storage, {"version": {"$nin": long}}) == ["found"]
 
 
