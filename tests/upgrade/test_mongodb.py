@@ -91,9 +91,10 @@ def test_before_it_the_error_names_the_command(url: str, database: Database[Any]
         assert f"{settings.location} has layout 1, this aiostorage needs 2" in str(raised.value)
         command = str(raised.value).partition("run: ")[2]
         assert command.startswith("aiostorage upgrade ")
-    with SyncStorage(open_storage(url)) as storage:
-        with pytest.raises(SchemaVersionError):
-            storage.fetch_experiments({})
+    storage = SyncStorage(open_storage(url))
+    with pytest.raises(SchemaVersionError):
+        storage.fetch_experiments({})
+    storage.close()
     assert command in call("status", url).stderr
     assert everything(database) == before
     assert call(*shlex.split(command)[1:]).exit_code == 0
@@ -115,8 +116,8 @@ def test_everything_is_in_it_afterwards(url: str, database: Database[Any]) -> No
     assert done.stdout.splitlines() == [
         "4 experiments without a version get version 1",
         (
-            f"the experiment 'twice' without a version ({twice}) gets version 2: another 'twice' has "
-            "version 1"
+            f"the experiment 'twice' without a version ({twice}) gets version 2: "
+            "another 'twice' has version 1"
         ),
         f"{location}: upgraded from layout 1 to 2",
     ]

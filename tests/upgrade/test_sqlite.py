@@ -66,7 +66,7 @@ def path(tmp_path: Path) -> Path:
 
 def rows_of(path: Path) -> Rows:
     """Read all columns of layout 1 of all tables, and the version."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         found = {
             table: connection.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
             for table, columns in COLUMNS.items()
@@ -123,9 +123,10 @@ def test_before_it_the_error_names_the_command(path: Path) -> None:
         f"{path} has layout 1, this aiostorage needs 2; end all workers that use it, and run: "
         f"{command}"
     )
-    with SyncStorage(open_storage(f"sqlite:///{path}")) as storage:
-        with pytest.raises(SchemaVersionError):
-            storage.fetch_experiments({})
+    storage = SyncStorage(open_storage(f"sqlite:///{path}"))
+    with pytest.raises(SchemaVersionError):
+        storage.fetch_experiments({})
+    storage.close()
     for arguments in (("status",), ("export-orion",)):
         more = ("out.pkl",) if arguments == ("export-orion",) else ()
         done = call(*arguments, f"sqlite:///{path}", *more)
@@ -165,8 +166,8 @@ def test_everything_is_in_it_afterwards(path: Path, tmp_path: Path) -> None:
         f"the old state is in {backup}",
         "4 experiments without a version get version 1",
         (
-            f"the experiment 'twice' without a version ({twice[1]}) gets version 2: another 'twice' "
-            "has version 1"
+            f"the experiment 'twice' without a version ({twice[1]}) gets version 2: "
+            "another 'twice' has version 1"
         ),
         f"{path}: upgraded from layout 1 to 2",
     ]

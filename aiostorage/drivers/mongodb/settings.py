@@ -23,18 +23,8 @@ ClientLibrary = Literal["motor", "pymongo"]
 DEFAULT_DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
 
-_SHOWN_OPTIONS: Final = frozenset(
-    [
-        "authmechanism",
-        "authsource",
-        "directconnection",
-        "loadbalanced",
-        "replicaset",
-        "ssl",
-        "tls",
-        "tlscafile",
-    ]
-)
+_CONNECTING: Final = "authmechanism authsource directconnection loadbalanced replicaset tls ssl"
+_SHOWN_OPTIONS: Final = frozenset([*_CONNECTING.split(), "tlscafile"])
 """Options of a URL that a client needs to connect, and that are no secrets."""
 
 _HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")

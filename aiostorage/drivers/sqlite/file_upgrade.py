@@ -73,15 +73,10 @@ class FileUpgrade:
             return report
         if self.dry_run:
             return await self._connected(self._rehearse)
-        # no other connection can use the file until this one is closed
-        return await self._connected(self._upgrade, "PRAGMA locking_mode = EXCLUSIVE")
+        return await self._connected(self._upgrade)
 
-    async def _connected(
-        self, act: Callable[[Connection], UpgradeReport], *pragmas: str
-    ) -> UpgradeReport:
-        thread = ConnectionThread(
-            self.path, self.busy_timeout, *pragmas, "PRAGMA synchronous = FULL"
-        )
+    async def _connected(self, act: Callable[[Connection], UpgradeReport]) -> UpgradeReport:
+        thread = ConnectionThread(self.path, self.busy_timeout, "PRAGMA synchronous = FULL")
         try:
             return await thread.call(act)
         finally:
@@ -106,8 +101,10 @@ class FileUpgrade:
             connection.back_out()
 
     def _upgrade(self, connection: Connection) -> UpgradeReport:
+        # from its first transaction on, no other connection can use the file until this one closes
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         found = self._begin(connection)
-        connection.execute("COMMIT")  # the file stays locked
+        connection.execute("COMMIT")
         copy = self._place_of_backup(found)
         if found == self.layout.version:  # another process was faster
             return self._report(found)

@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 content_of = runpy.run_path(str(HERE / "content.py"))["content_of"]  # a sibling, in no package
 DATABASE = "aiostorage_layout_1"
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+COARSE = START.replace(microsecond=678000)  # 0.1.0 loses a trial with a finer time on MongoDB
 
 STATE = {
     "rng": ("MT19937", np.arange(5, dtype=np.uint32), 3, 0.5),
@@ -91,7 +92,7 @@ async def trials_of(storage: Any, uid: Any, *, few: bool = False) -> None:
         {"x": np.float64(0.25), "y": np.int64(3), "z": [1, [2.5, "a"]]},
         {"x": math.inf, "y": -(2**63)},
         {"x": -0.0, "text": "a\U0001f600\n"},
-        {"x": np.array([0.5, 1.5]).tolist(), "at": START},
+        {"x": np.array([0.5, 1.5]).tolist(), "at": COARSE},
         {"x": 1, "deeper": {"y": {"z": True}}},
         {"x": "1e3", "y": None},
         *({"x": float(number)} for number in range(2 if few else 8)),
@@ -135,7 +136,7 @@ async def wait_for_lock(storage: Any, config: Any) -> None:
 
 
 def write(name: str, content: Any) -> None:
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     (HERE / name).write_text(text + "\n", encoding="utf-8")
 
 
