@@ -15,7 +15,7 @@ __all__ = ["indexes_of", "restored"]
 def restored(database: Database[dict[str, Any]], dump: bytes) -> None:
     """Fill a database with a dump: documents, their order, and indexes."""
     text = gzip.decompress(dump).decode()
-    content: dict[str, Any] = json_util.loads(text, json_util.CANONICAL_JSON_OPTIONS)
+    content: dict[str, Any] = json_util.loads(text, json_options=json_util.CANONICAL_JSON_OPTIONS)
     for name in set(database.list_collection_names()) - set(content):
         database.drop_collection(name)
     for name, part in content.items():

@@ -1,13 +1,15 @@
 """Upgrades that are killed at each moment; run as a process of its own, which forks.
 
 ``sqlite FILE DIRECTORY``: kills the upgrade of a copy of FILE before each of its statements, and
-leaves the copies in DIRECTORY. ``mongodb URL DUMP``: kills the upgrade of a database after each of
-its writes, upgrades it again, and prints the version in between and the content afterwards.
+leaves the copies in DIRECTORY. ``mongodb URL DUMP FIRST``: kills the upgrade of a database after
+its write number FIRST and after each third one from there, upgrades it again each time, and prints
+the version in between and the content afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import json
 import os
@@ -85,8 +87,11 @@ def killed_file(copy: Path, number: int) -> None:
 # ------------------------------------------------------------------------------------ MongoDB
 
 
-def mongodb(url: str, dump: str) -> None:
-    for number in itertools.count(1):
+def mongodb(url: str, dump: str, first: str) -> None:
+    for module in ("motor.motor_asyncio", "tests.upgrade.mongodb_dump", "numpy"):
+        importlib.import_module(module)  # once, and not in each child
+    importlib.import_module("aiostorage.drivers.mongodb.mongodb_options")
+    for number in itertools.count(int(first), 3):
         assert forked(lambda: restore(url, dump)) == 0
         code = forked(lambda number=number: killed_database(url, number))  # type: ignore[misc]
         assert forked(lambda: resume(url)) == 0
