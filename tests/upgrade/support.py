@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
 
 from aiostorage.cli.app import cli
+from aiostorage.engine import (
+    Collection,
+    Compare,
+    Document,
+    Field,
+    Find,
+    Index,
+    Layout,
+    StepPlan,
+    Update,
+    UpgradeStep,
+)
 
-__all__ = ["LAYOUT_1", "call", "compressed", "expected", "with_versions"]
+__all__ = [
+    "LAYOUT_1",
+    "MORE",
+    "NEW",
+    "OLD",
+    "call",
+    "compressed",
+    "expected",
+    "step",
+    "with_versions",
+]
 
 LAYOUT_1 = Path(__file__).parent / "layout_1"
 
@@ -47,3 +70,38 @@ def with_versions(content: dict[str, Any]) -> dict[str, Any]:
     assert given == len(GIVEN)
     pairs["experiments"] = [{"dict": [[k, c[k]] for k in sorted(c)]} for c in configs]
     return {"dict": [[name, pairs[name]] for name in sorted(pairs)]}
+
+
+# ----------------------------------------------------- what a layout may add, whatever it is
+
+THINGS = Collection(
+    "things",
+    fields=(Field("group", "key", required=True), Field("at", "time")),
+    indexes=(Index(("group",)), Index(("at",))),
+)
+MORE = Collection(
+    "things",
+    fields=(
+        *THINGS.fields,
+        Field("rank", "key"),
+        Field("seen", "time"),
+        Field("done", "key", True),
+    ),
+    indexes=(Index(("group",), unique=True), Index(("at",)), Index(("rank",))),
+)
+OTHERS = Collection("others", fields=(Field("name", "key"),), indexes=(Index(("name",)),))
+OLD = Layout(1, (THINGS,))
+NEW = Layout(3, (MORE, OTHERS))
+
+
+def step(version: int) -> UpgradeStep:
+    """Make a step that notes in each thing how much it has found there."""
+
+    def plan(things: Sequence[Document]) -> StepPlan:
+        updates = [
+            Update("things", Compare("_id", "eq", one["_id"]), {f"v{version}": len(one), "done": 1})
+            for one in things
+        ]
+        return StepPlan(tuple(updates), (f"step {version}",))
+
+    return UpgradeStep(version, Find("things"), plan)

@@ -15,6 +15,7 @@ import pytest
 
 from aiostorage import (
     ConfigurationError,
+    DuplicateKeyError,
     NotADatabaseError,
     SchemaVersionError,
     Storage,
@@ -22,10 +23,11 @@ from aiostorage import (
     open_storage,
     upgrade_storage,
 )
+from aiostorage.engine import Document, Find, Insert
 from tests.cli.support import environment
 
 from .layout_1.content import content_of
-from .support import LAYOUT_1, call, expected
+from .support import LAYOUT_1, NEW, OLD, call, expected, step
 
 pytest.importorskip("pymongo")
 
@@ -34,6 +36,7 @@ from bson.json_util import CANONICAL_JSON_OPTIONS as CANONICAL
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from aiostorage.drivers.mongodb.mongodb_options import driver_from_options
 from aiostorage.drivers.mongodb.settings import read_settings
 
 from .mongodb_dump import indexes_of, restored
@@ -232,6 +235,28 @@ def test_a_database_of_orions_is_read_so(url: str, database: Database[Any]) -> N
     anyio.run(main)
     [stored] = database["experiments"].find()
     assert "version" not in stored
+
+
+@pytest.mark.anyio
+async def test_collections_indexes_and_steps(url: str) -> None:
+    documents: list[Document] = [{"_id": n, "group": f"g{n}", "rank": 9 - n} for n in range(1, 9)]
+    driver = driver_from_options(url=url)
+    await driver.open(OLD)
+    await driver.execute(Insert("things", tuple(dict(d) for d in documents)))
+    await driver.aclose()
+    with pytest.raises(SchemaVersionError):
+        await driver.open(NEW)
+    await driver.aclose()
+    report = await driver.upgrade(NEW, (step(4), step(3), step(2), step(1)))
+    assert (report.found, report.version, report.notes) == (1, 3, ("step 2", "step 3"))
+    await driver.open(NEW)
+    expected = [{**d, "v2": len(d), "v3": len(d) + 2, "done": 1} for d in documents]
+    assert await driver.execute(Find("things")) == expected
+    assert await driver.execute(Find("things", order=("rank",))) == expected[::-1]
+    with pytest.raises(DuplicateKeyError):
+        await driver.execute(Insert("things", ({"_id": 0, "group": "g7", "done": 1},)))
+    await driver.execute(Insert("others", ({"_id": 0, "name": "a"},)))
+    await driver.aclose()
 
 
 @pytest.mark.parametrize(

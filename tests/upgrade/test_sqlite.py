@@ -9,7 +9,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,22 +34,16 @@ from aiostorage import (
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.sqlite.schema_changes import schema_of
 from aiostorage.engine import (
-    Collection,
     Compare,
     Document,
-    Field,
     Find,
-    Index,
     Insert,
     Layout,
-    StepPlan,
-    Update,
-    UpgradeStep,
 )
 from tests.cli.support import environment
 
 from .layout_1.content import content_of
-from .support import call, compressed, expected
+from .support import MORE, NEW, OLD, call, compressed, expected, step
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -409,38 +402,6 @@ def test_killed_at_any_moment(path: Path, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------- what a layout may add, whatever it is
-
-THINGS = Collection(
-    "things",
-    fields=(Field("group", "key", required=True), Field("at", "time")),
-    indexes=(Index(("group",)), Index(("at",))),
-)
-MORE = Collection(
-    "things",
-    fields=(
-        *THINGS.fields,
-        Field("rank", "key"),
-        Field("seen", "time"),
-        Field("done", "key", True),
-    ),
-    indexes=(Index(("group",), unique=True), Index(("at",)), Index(("rank",))),
-)
-OTHERS = Collection("others", fields=(Field("name", "key"),), indexes=(Index(("name",)),))
-OLD = Layout(1, (THINGS,))
-NEW = Layout(3, (MORE, OTHERS))
-
-
-def step(version: int) -> UpgradeStep:
-    """Make a step that notes in each thing how much it has found there."""
-
-    def plan(things: Sequence[Document]) -> StepPlan:
-        updates = [
-            Update("things", Compare("_id", "eq", one["_id"]), {f"v{version}": len(one), "done": 1})
-            for one in things
-        ]
-        return StepPlan(tuple(updates), (f"step {version}",))
-
-    return UpgradeStep(version, Find("things"), plan)
 
 
 @pytest.mark.anyio

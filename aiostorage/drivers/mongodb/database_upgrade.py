@@ -1,7 +1,8 @@
 """The upgrade of a database: step by step, and the version of the layout is written last.
 
 Each step can be repeated, so that an upgrade that was interrupted continues with the next one. The
-collections and indexes that a layout adds are made as in a new database.
+collections and indexes that a layout adds are made as in a new database. Indexes of other programs
+stay.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ async def upgrade_database(
                 await carry_out_all(commands, (operation,))
         if not dry_run:
             for schema in schemas.values():
+                await _drop_changed_indexes(client, schema)
                 await create_indexes(client, schema)
             await client.collections[META].update_one(
                 {"_id": "layout", "version": found}, {"$set": {"version": layout.version}}
@@ -45,3 +47,17 @@ async def upgrade_database(
     return UpgradeReport(
         client.settings.location, found, layout.version, tuple(notes), dry_run=dry_run
     )
+
+
+async def _drop_changed_indexes(client: Client, schema: CollectionSchema) -> None:
+    """Drop the indexes that have the name of one of ours, and are defined otherwise."""
+    collection = client.collections[schema.name]
+    found = await collection.index_information()
+    for index in schema.indexes:
+        name = schema.index_name(index)
+        if (there := found.get(name)) is not None and (
+            list(there["key"]) != schema.index_keys(index)
+            or bool(there.get("unique")) is not index.unique
+            or there.get("partialFilterExpression") != schema.index_filter(index)
+        ):
+            await collection.drop_index(name)
