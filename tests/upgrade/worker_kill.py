@@ -1,7 +1,7 @@
 """Upgrades that are killed at each moment; run as a process of its own, which forks.
 
-``sqlite FILE DIRECTORY``: kills the upgrade of a copy of FILE before each of its statements, and
-leaves the copies in DIRECTORY. ``mongodb URL DUMP FIRST``: kills the upgrade of a database after
+``sqlite FILE DIRECTORY``: kills the upgrade of a copy of FILE before every second one of its
+statements, and leaves the copies in DIRECTORY. ``mongodb URL DUMP FIRST``: kills the upgrade of a database after
 its write number FIRST and after each third one from there, upgrades it again each time, and prints
 the version in between and the content afterwards.
 """
@@ -55,10 +55,10 @@ class Countdown:
 
 
 def sqlite(file: str, directory: str) -> None:
-    for number in itertools.count(1):
+    for number in itertools.count(1, 2):
         copy = Path(directory, f"{number}.db")
         shutil.copy(file, copy)
-        code = forked(lambda copy=copy, number=number: killed_file(copy, number))  # type: ignore[misc]
+        code = forked(lambda copy=copy, number=number: killed_file(copy, number))
         if code == 0:
             print(number)
             return
@@ -93,7 +93,7 @@ def mongodb(url: str, dump: str, first: str) -> None:
     importlib.import_module("aiostorage.drivers.mongodb.mongodb_options")
     for number in itertools.count(int(first), 3):
         assert forked(lambda: restore(url, dump)) == 0
-        code = forked(lambda number=number: killed_database(url, number))  # type: ignore[misc]
+        code = forked(lambda number=number: killed_database(url, number))
         assert forked(lambda: resume(url)) == 0
         if code == 0:
             return

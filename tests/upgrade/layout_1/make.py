@@ -88,7 +88,7 @@ async def fill(storage: Any) -> None:
 
 async def trials_of(storage: Any, uid: Any, *, few: bool = False) -> None:
     """Make trials in every status."""
-    params = [
+    params: list[dict[str, Any]] = [
         {"x": np.float64(0.25), "y": np.int64(3), "z": [1, [2.5, "a"]]},
         {"x": math.inf, "y": -(2**63)},
         {"x": -0.0, "text": "a\U0001f600\n"},
@@ -125,7 +125,7 @@ async def make(url: str, snapshot: Callable[[], Awaitable[None]]) -> dict[str, A
                 waiting = group.create_task(wait_for_lock(other, root))
                 await asyncio.sleep(0.5)
                 await snapshot()
-                content = await content_of(storage)
+                content: dict[str, Any] = await content_of(storage)
                 waiting.cancel()
     return content
 
