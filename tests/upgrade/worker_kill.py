@@ -1,9 +1,11 @@
 """Upgrades that are killed at each moment; run as a process of its own, which forks.
 
 ``sqlite FILE DIRECTORY``: kills the upgrade of a copy of FILE before every second one of its
-statements, and leaves the copies in DIRECTORY. ``mongodb URL DUMP FIRST``: kills the upgrade of a database after
-its write number FIRST and after each third one from there, upgrades it again each time, and prints
-the version in between and the content afterwards.
+statements, and leaves the copies in DIRECTORY.
+
+``mongodb URL DUMP FIRST``: kills the upgrade of a database after its write number FIRST and after
+each third one from there, upgrades it again each time, and prints the version in between and the
+content afterwards.
 """
 
 from __future__ import annotations
