@@ -36,11 +36,18 @@ from aiostorage.errors import (
     UnsupportedQuery,
 )
 from aiostorage.experiment import Experiment
-from aiostorage.factory import StorageFactory, open_storage, setup_storage, storage_factory
+from aiostorage.factory import (
+    StorageFactory,
+    open_storage,
+    setup_storage,
+    storage_factory,
+    upgrade_storage,
+)
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
+from aiostorage.upgrades import UpgradeReport
 
 __version__ = "0.1.0"
 
@@ -81,9 +88,11 @@ __all__ = [
     "UndefinedCall",
     "UnknownStorageType",
     "UnsupportedQuery",
+    "UpgradeReport",
     "get_trial_uid_and_exp",
     "get_uid",
     "open_storage",
     "setup_storage",
     "storage_factory",
+    "upgrade_storage",
 ]

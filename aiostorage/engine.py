@@ -44,7 +44,8 @@ from aiostorage.operations import (
     UnreadableDocument,
     Update,
 )
-from aiostorage.protocols import Driver
+from aiostorage.protocols import Driver, UpgradableDriver
+from aiostorage.upgrades import StepPlan, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
     "EVERYTHING",
@@ -71,12 +72,16 @@ __all__ = [
     "PermissionDenied",
     "Receipt",
     "SchemaVersionError",
+    "StepPlan",
     "StorageClosedError",
     "StoreTime",
     "Take",
     "TemporaryBackendError",
     "UnreadableDocument",
     "Update",
+    "UpgradableDriver",
+    "UpgradeReport",
+    "UpgradeStep",
     "apply_changes",
     "check_changes",
     "compile_changes",
@@ -86,4 +91,5 @@ __all__ = [
     "matches",
     "normalise",
     "select",
+    "steps_from",
 ]

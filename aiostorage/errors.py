@@ -301,4 +301,7 @@ class PermissionDenied(BackendError):
 
 
 class SchemaVersionError(BackendError):
-    """The database was laid out by another version of aiostorage."""
+    """The database was laid out by another version of aiostorage.
+
+    If that was an older one, the message names the command that upgrades the database.
+    """

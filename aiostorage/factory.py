@@ -11,15 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aiostorage._core.driver_options import call_with_options, hide_credentials
+from aiostorage._core.layout import LAYOUT
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.storage import Storage
+from aiostorage._core.upgrade_steps import STEPS
 from aiostorage.errors import ConfigurationError, UnknownStorageType
-from aiostorage.protocols import Driver
+from aiostorage.protocols import Driver, UpgradableDriver
+from aiostorage.upgrades import UpgradeReport
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-__all__ = ["ENTRY_POINTS", "StorageFactory", "open_storage", "setup_storage", "storage_factory"]
+__all__ = [
+    "ENTRY_POINTS",
+    "StorageFactory",
+    "open_storage",
+    "setup_storage",
+    "storage_factory",
+    "upgrade_storage",
+]
 
 ENTRY_POINTS: Final = "aiostorage.drivers"
 """Entry point group of engines from other packages.
@@ -32,7 +42,7 @@ whole URL, and with the options that were passed beside it.
 LEGACY: Final = "legacy"
 """The type of a storage that is configured by one of Oríon's databases."""
 
-_SETTINGS: Final = ("retry", "lost_after", "lock_lease", "state_codec", "nan")
+_SETTINGS: Final = ("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version")
 """Options that a storage has on every engine."""
 
 
@@ -44,6 +54,7 @@ def open_storage(
     lock_lease: float = 60.0,
     state_codec: str = "msgpack",
     nan: Literal["completed", "broken", "raise"] | None = None,
+    fill_version: bool = True,
     **options: Any,
 ) -> Storage:
     """Make the storage that a URL names; use it with ``async with``.
@@ -65,6 +76,8 @@ def open_storage(
     nan
         What becomes of a trial whose objective is NaN: ``completed`` (the default, which warns),
         ``broken`` or ``raise``; see `Storage`.
+    fill_version
+        Whether an experiment without a version is version 1; see `Storage`.
     options
         Options of the engine; see its driver.
 
@@ -85,20 +98,77 @@ def open_storage(
     >>> async with open_storage("sqlite:///tune.db") as storage:
     ...     experiment = await storage.create_experiment({"name": "tune"})
     """
+    return Storage(
+        _driver_of(url, options),
+        retry=retry,
+        lost_after=lost_after,
+        lock_lease=lock_lease,
+        state_codec=state_codec,
+        nan=nan,
+        fill_version=fill_version,
+    )
+
+
+async def upgrade_storage(
+    url: str,
+    *,
+    backup: bool | str | os.PathLike[str] = True,
+    dry_run: bool = False,
+    **options: Any,
+) -> UpgradeReport:
+    """Upgrade a store that an older aiostorage has laid out; ``aiostorage upgrade`` does this.
+
+    End all workers first, on every machine: those of the older version would go on writing what
+    they know. A SQLite file is upgraded in one transaction. A MongoDB database is upgraded step by
+    step, and an upgrade that was interrupted continues when it is called again.
+
+    Parameters
+    ----------
+    url
+        As for `open_storage`.
+    backup
+        A SQLite file is copied first, unless this is False: into a file beside it, whose name ends
+        with ``.layout-`` and the old version, or into the file that is named here. A file that
+        exists is never overwritten. No backup is made of a MongoDB database; use ``mongodump``.
+    dry_run
+        Change nothing; report what would be done.
+    options
+        Options of the engine; see its driver.
+
+    Returns
+    -------
+    UpgradeReport
+        What was done: nothing if the store has the present layout, or is in memory.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such store, the backup would overwrite a file, or the engine has no upgrade.
+    NotADatabaseError
+        Something else is there.
+    SchemaVersionError
+        A newer aiostorage has laid it out.
+    TemporaryBackendError
+        Another process has the SQLite file open.
+
+    Examples
+    --------
+    >>> report = await upgrade_storage("sqlite:///tune.db")
+    """
+    driver = _driver_of(url, options)
+    if not isinstance(driver, UpgradableDriver):
+        raise ConfigurationError(f"the engine {driver.name} has no upgrade of its stores")
+    return await driver.upgrade(LAYOUT, STEPS, backup=backup, dry_run=dry_run)
+
+
+def _driver_of(url: str, options: Mapping[str, Any]) -> Driver:
     scheme, colon, _ = url.partition("://")
     if not colon:
         shown = hide_credentials(url)
         raise ConfigurationError(
             f"{shown!r} is not a storage URL; write for example sqlite:///{shown or 'tune.db'}"
         )
-    return Storage(
-        storage_factory.driver(scheme, {"url": url, **options}),
-        retry=retry,
-        lost_after=lost_after,
-        lock_lease=lock_lease,
-        state_codec=state_codec,
-        nan=nan,
-    )
+    return storage_factory.driver(scheme, {"url": url, **options})
 
 
 class StorageFactory:

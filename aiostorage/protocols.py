@@ -8,6 +8,7 @@ engine has to provide; `aiostorage.testing.DriverContract` checks that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.trial import Trial
+from aiostorage.upgrades import UpgradeReport, UpgradeStep
 from aiostorage.values import Results
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "HasId",
     "HasStoredId",
     "Uid",
+    "UpgradableDriver",
 ]
 
 T = TypeVar("T")
@@ -160,6 +163,50 @@ class Driver(Protocol):
         ...
 
 
+@runtime_checkable
+class UpgradableDriver(Driver, Protocol):
+    """A driver that can bring a store of an older layout to the present one.
+
+    A driver without this leaves it to other tools; its `open` says which.
+    """
+
+    async def upgrade(
+        self,
+        layout: Layout,
+        steps: Sequence[UpgradeStep],
+        *,
+        backup: bool | str | os.PathLike[str] = True,
+        dry_run: bool = False,
+    ) -> UpgradeReport:
+        """Upgrade the store; the driver is closed, and stays closed.
+
+        An interruption leaves the store with the old layout or with the new one; or else in
+        between, with the old version, so that the next call continues.
+
+        Parameters
+        ----------
+        layout
+            What the store gets: the collections, fields and indexes that it lacks.
+        steps
+            How its documents change; `aiostorage.upgrades.steps_from` chooses those that it needs.
+        backup
+            Whether to copy the store first, or where to, if it is a file: an existing file is not
+            overwritten. Engines on a server make no backup; they raise if they are told where to.
+        dry_run
+            Whether to change nothing, and only to report.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such store, or no backup can be made there.
+        NotADatabaseError, PermissionDenied
+            As for `Driver.open`.
+        SchemaVersionError
+            A newer aiostorage has laid out the store.
+        """
+        ...
+
+
 class AsyncStorageProtocol(Protocol):
     """Experiments, trials, benchmarks and the algorithm lock, as coroutines.
 
@@ -211,7 +258,8 @@ class AsyncStorageProtocol(Protocol):
         Parameters
         ----------
         config
-            The config to store; needs a ``name``. Gets an ``_id`` unless it has one. Its
+            The config to store; needs a ``name``. Gets an ``_id`` unless it has one, and nothing
+            else. What is stored has a ``version``, which is 1 where `config` has none. Its
             ``algorithm`` (or ``algorithms``) becomes the configuration of the lock record.
         algo_locked, algo_state, algo_heartbeat
             The initial values of the lock record. Default: unlocked, no state, now.
@@ -260,7 +308,7 @@ class AsyncStorageProtocol(Protocol):
     ) -> bool:
         """Set fields of an experiment that also matches `where`; return whether one did.
 
-        Names of fields in `kwargs` may be dotted paths.
+        Names of fields in `kwargs` may be dotted paths. A version of None is version 1.
 
         Raises
         ------
@@ -274,7 +322,10 @@ class AsyncStorageProtocol(Protocol):
     async def fetch_experiments(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Return the stored configs that match, in the order of insertion."""
+        """Return the stored configs that match, in the order of insertion.
+
+        An experiment that another program has stored without a version is version 1 here, too.
+        """
         ...
 
     # ------------------------------------------------------------------------------- trials

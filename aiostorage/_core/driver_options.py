@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["call_with_options", "hide_credentials"]
+__all__ = ["call_with_options", "hide_credentials", "upgrade_command"]
 
 T = TypeVar("T")
 
@@ -38,3 +39,8 @@ def call_with_options(make: Callable[..., T], name: str, options: Mapping[str, A
 def hide_credentials(url: str) -> str:
     """Return a URL, even a mistyped one, with ``***`` in place of its user name and password."""
     return re.sub(r"[^/@]*@", "***@", url)
+
+
+def upgrade_command(url: str) -> str:
+    """Return the command that upgrades the store of a URL without secrets, for a shell."""
+    return f"aiostorage upgrade {shlex.quote(url)}"

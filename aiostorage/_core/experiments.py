@@ -12,19 +12,43 @@ from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
 from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.record_reader import whole_documents
+from aiostorage._core.versions import (
+    FIRST_VERSION,
+    selects_version,
+    version_as_read,
+    with_version,
+)
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Count, Delete, Document, Find, Insert, Operation, Update
+from aiostorage.operations import (
+    Condition,
+    Count,
+    Delete,
+    Document,
+    Find,
+    Insert,
+    Operation,
+    Update,
+)
 
 __all__ = ["Experiments"]
 
 
 class Experiments:
-    """What `Storage` does with experiments; the contract is `AsyncStorageProtocol`."""
+    """What `Storage` does with experiments; the contract is `AsyncStorageProtocol`.
 
-    def __init__(self, gateway: Gateway, lock_records: LockRecords) -> None:
+    Parameters
+    ----------
+    fill_version
+        Whether an experiment without a version is stored, found and returned as version 1.
+    """
+
+    def __init__(
+        self, gateway: Gateway, lock_records: LockRecords, *, fill_version: bool = True
+    ) -> None:
         self._gateway = gateway
         self._lock_records = lock_records
+        self._fill_version = fill_version
 
     async def create(
         self,
@@ -34,6 +58,8 @@ class Experiments:
         algo_heartbeat: datetime | None,
     ) -> Experiment:
         document = truncated(document_of(EXPERIMENTS, config), self._gateway.driver.resolution)
+        if self._fill_version:
+            await self._check_first(with_version(document))
         experiment = Experiment.from_config(document)
         lock = await self._lock_records.document(
             experiment.id, experiment.algorithm, algo_locked or 0, algo_state, algo_heartbeat
@@ -64,15 +90,35 @@ class Experiments:
     async def update(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> bool:
-        condition = both(equal(_id=get_uid(experiment, uid)), query_of(where)[0])
+        condition = both(equal(_id=get_uid(experiment, uid)), self._condition(query_of(where)[0]))
+        if self._fill_version and "version" in changes:
+            changes = with_version(dict(changes))
         return bool(await self._gateway.execute_once(update_of(EXPERIMENTS, condition, changes)))
 
     async def fetch(
         self, query: Mapping[str, Any] | None, selection: Mapping[str, Any] | None
     ) -> list[Document]:
         condition, selected = query_of(query, selection)
-        found = await self._gateway.execute(Find(EXPERIMENTS, condition, selected))
-        return whole_documents(self._gateway, EXPERIMENTS, found)
+        find = Find(EXPERIMENTS, self._condition(condition), selected)
+        found = whole_documents(self._gateway, EXPERIMENTS, await self._gateway.execute(find))
+        if self._fill_version and selects_version(selected):
+            found = list(map(with_version, found))
+        return found
 
     async def exists(self, uid: Any) -> bool:
         return await self._gateway.execute(Count(EXPERIMENTS, equal(_id=uid))) > 0
+
+    def _condition(self, condition: Condition) -> Condition:
+        return version_as_read(condition) if self._fill_version else condition
+
+    async def _check_first(self, document: Document) -> None:
+        """Refuse a version 1 beside an experiment of the name that Oríon stored without one."""
+        if document["version"] != FIRST_VERSION:
+            return
+        twins = Count(EXPERIMENTS, equal(name=document["name"], version=None))
+        if await self._gateway.execute(twins):
+            raise DuplicateKeyError(
+                collection=EXPERIMENTS,
+                fields=("name", "version"),
+                values=(document["name"], FIRST_VERSION),
+            )

@@ -36,7 +36,7 @@ PENDING = Compare(
 """The condition that a worker may reserve a trial."""
 
 LAYOUT = Layout(
-    version=1,
+    version=2,  # what changes in stored documents is in `upgrade_steps`
     collections=(
         Collection(
             EXPERIMENTS,

@@ -62,6 +62,9 @@ class Storage(AsyncStorageProtocol):
         stores it like any other, ``broken`` stores the results with that status, ``raise`` raises
         `InvalidResult` and stores nothing. None, the default, is ``completed`` with a warning for
         each experiment, by the logger ``aiostorage``.
+    fill_version
+        Whether an experiment without a version is version 1: it is stored, found and returned so.
+        Without it, experiments are stored as they are passed; Oríon's storage type does that.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Storage(AsyncStorageProtocol):
         lock_lease: float = 60.0,
         state_codec: str = "msgpack",
         nan: Literal["completed", "broken", "raise"] | None = None,
+        fill_version: bool = True,
     ) -> None:
         self._lost_after = (
             lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
@@ -81,7 +85,9 @@ class Storage(AsyncStorageProtocol):
         lease = _seconds("lock_lease", lock_lease)
         self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
         self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
-        self._experiments = Experiments(self._gateway, self._lock_records)
+        self._experiments = Experiments(
+            self._gateway, self._lock_records, fill_version=fill_version
+        )
         self._lost = LostTrials(self._lost_after)
         self._trials = Trials(self._gateway, self._experiments, self._lost)
         self._reservations = Reservations(self._gateway, self._lost, NanPolicy(nan))

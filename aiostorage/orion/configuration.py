@@ -58,6 +58,7 @@ def storage_options(
     return {
         "state_codec": "pickle",
         "nan": "completed",
+        "fill_version": False,  # what Oríon stores comes back as it was
         **given,
         **options,
         "url": url,

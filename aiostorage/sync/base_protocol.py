@@ -41,7 +41,8 @@ class BaseStorageProtocol:
         Parameters
         ----------
         config
-            The config to store; needs a ``name``. Gets an ``_id`` unless it has one. Its
+            The config to store; needs a ``name``. Gets an ``_id`` unless it has one, and nothing
+            else. What is stored has a ``version``, which is 1 where `config` has none. Its
             ``algorithm`` (or ``algorithms``) becomes the configuration of the lock record.
         algo_locked, algo_state, algo_heartbeat
             The initial values of the lock record. Default: unlocked, no state, now.
@@ -90,7 +91,7 @@ class BaseStorageProtocol:
     ) -> bool:
         """Set fields of an experiment that also matches `where`; return whether one did.
 
-        Names of fields in `kwargs` may be dotted paths.
+        Names of fields in `kwargs` may be dotted paths. A version of None is version 1.
 
         Raises
         ------
@@ -104,7 +105,10 @@ class BaseStorageProtocol:
     def fetch_experiments(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Return the stored configs that match, in the order of insertion."""
+        """Return the stored configs that match, in the order of insertion.
+
+        An experiment that another program has stored without a version is version 1 here, too.
+        """
         raise NotImplementedError
 
     def register_trial(self, trial: Trial) -> Trial:

@@ -65,7 +65,7 @@ def test_help_names_the_commands(arguments: tuple[str, ...]) -> None:
     assert "status" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "status"])
+@pytest.mark.parametrize("command", ["demo", "status", "upgrade"])
 def test_every_option_is_explained(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0

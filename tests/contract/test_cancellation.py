@@ -146,7 +146,7 @@ async def test_create_experiment(world: CancellationCase) -> None:
             info = await world.storage.get_algorithm_lock_info(document)
             assert info is not None
             assert info.state == "s"
-        assert "_id" not in config or found == [config]
+        assert "_id" not in config or found == [{**config, "version": 1}]
         where = Compare("configuration", "eq", {"random": {}})
         locks = await world.driver.execute(Find(ALGO, where))
         known = {c["_id"] for c in await world.storage.fetch_experiments({})}

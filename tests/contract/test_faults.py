@@ -120,7 +120,8 @@ def world(make_driver: Callable[[], Driver]) -> FaultCase:
 async def create_experiment(world: FaultCase) -> None:
     config: dict[str, Any] = {"name": f"e{next(world.numbers)}"}
     experiment = await world.storage.create_experiment(config, algo_state="s")
-    assert await world.truth.fetch_experiments({"name": config["name"]}) == [config]
+    stored = {**config, "version": 1}
+    assert await world.truth.fetch_experiments({"name": config["name"]}) == [stored]
     info = await world.truth.get_algorithm_lock_info(experiment)
     assert info is not None
     assert info.state == "s"

@@ -18,8 +18,10 @@ from aiostorage import (
     Storage,
     SyncStorage,
     Trial,
+    UpgradeReport,
     base,
     open_storage,
+    upgrade_storage,
 )
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.protocols import ExperimentLike
@@ -46,6 +48,7 @@ def experiments(experiment: Experiment) -> list[ExperimentLike]:
 
 
 async def asynchronous() -> None:
+    assert_type(await upgrade_storage("memory://", backup=False), UpgradeReport)
     async with open_storage("memory://") as storage:
         assert_type(storage, Storage)
         protocol: AsyncStorageProtocol = storage

@@ -20,6 +20,7 @@ from aiostorage import (
     SchemaVersionError,
     Storage,
 )
+from aiostorage._core.layout import LAYOUT
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.sqlite.file_checks import NETWORK, check_place, filesystem_of
 from aiostorage.drivers.sqlite.tables import APPLICATION_ID
@@ -134,7 +135,7 @@ def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm"), 0o600)
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (LAYOUT.version,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
 
@@ -190,7 +191,10 @@ def test_databases_of_others(tmp_path: Path, statements: tuple[str, ...]) -> Non
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(("version", "says"), [(2, "newer aiostorage"), (0, "needs 1")])
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [(LAYOUT.version + 1, "newer aiostorage"), (0, "aiostorage upgrade sqlite:///")],
+)
 def test_other_schemas(tmp_path: Path, version: int, says: str) -> None:
     path = tmp_path / "store.db"
     use(path)

@@ -7,6 +7,7 @@ what it has found slice by slice, without blocking the event loop, while others 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -35,6 +36,7 @@ from aiostorage.operations import (
     Take,
     Update,
 )
+from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
 __all__ = ["MemoryDriver", "driver_from_options"]
 
@@ -81,6 +83,17 @@ class MemoryDriver:
         for collection in layout.collections:
             self._tables.setdefault(collection.name, MemoryTable(collection))
         self._open = True
+
+    async def upgrade(
+        self,
+        layout: Layout,
+        steps: Sequence[UpgradeStep],  # noqa: ARG002  every store is new
+        *,
+        backup: bool | str | os.PathLike[str] = True,  # noqa: ARG002  as above
+        dry_run: bool = False,
+    ) -> UpgradeReport:
+        """See `aiostorage.protocols.UpgradableDriver.upgrade`: there is nothing to do."""
+        return UpgradeReport(self.location, None, layout.version, dry_run=dry_run)
 
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""

@@ -32,6 +32,7 @@ from aiostorage.drivers.mongodb.commands import (
     read_within,
     write_within,
 )
+from aiostorage.drivers.mongodb.database_upgrade import upgrade_database
 from aiostorage.drivers.mongodb.fair_queue import MIN_QUEUED_SECONDS, FairQueue
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.indexes import inspect, pass_barrier, prepare
@@ -39,8 +40,9 @@ from aiostorage.drivers.mongodb.plans import Plan, make_plan
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import ClientLibrary, read_settings
 from aiostorage.drivers.mongodb.transactions import carry_out_all
-from aiostorage.errors import PermissionDenied, StorageClosedError
+from aiostorage.errors import ConfigurationError, PermissionDenied, StorageClosedError
 from aiostorage.operations import Count, Document, Find, Layout, Operation
+from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
 __all__ = ["MongoDBDriver"]
 
@@ -198,6 +200,26 @@ class MongoDBDriver:
             bare = (replace(c, indexes=()) for c in layout.collections)
             schemas = {c.name: CollectionSchema(c) for c in bare}
         return schemas
+
+    async def upgrade(
+        self,
+        layout: Layout,
+        steps: Sequence[UpgradeStep],
+        *,
+        backup: bool | str | os.PathLike[str] = True,
+        dry_run: bool = False,
+    ) -> UpgradeReport:
+        """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
+        if not isinstance(backup, bool):
+            raise ConfigurationError(
+                f"{self.location}: no backup is made of a database on a server; use mongodump"
+            )
+        client = await connect(self._settings)
+        try:
+            with translated(self.location, writing=False):
+                return await upgrade_database(client, layout, steps, dry_run=dry_run)
+        finally:
+            await shielded(None, client.release)
 
     # ------------------------------------------------------------------------------ operations
 

@@ -15,7 +15,15 @@ from aiostorage.errors import (
     SchemaVersionError,
 )
 
-__all__ = ["META", "inspect", "pass_barrier", "prepare"]
+__all__ = [
+    "META",
+    "create_indexes",
+    "existing_layout",
+    "inspect",
+    "layout_of",
+    "pass_barrier",
+    "prepare",
+]
 
 META: Final = "aiostorage_meta"
 """The collection with a document for the version of the layout, and one for `pass_barrier`."""
@@ -33,15 +41,14 @@ async def prepare(client: Client, schemas: Mapping[str, CollectionSchema], versi
     NotADatabaseError
         Its collections have documents that do not fit.
     """
-    meta = client.collections[META]
-    found = await meta.find_one({"_id": "layout"})
+    found = await layout_of(client, version)
     if found is None:
         for schema in schemas.values():
-            await _create(client, schema)
-        await meta.update_one(
+            await create_indexes(client, schema)
+        await client.collections[META].update_one(
             {"_id": "layout"}, {"$setOnInsert": {"version": version}}, upsert=True
         )
-        found = await meta.find_one({"_id": "layout"}) or {}
+        found = await layout_of(client, version)
     _check_version(client, found, version)
 
 
@@ -62,31 +69,66 @@ async def inspect(client: Client, names: Collection[str], version: int) -> bool:
     SchemaVersionError
         Another version of aiostorage has made it.
     """
+    found = await existing_layout(client, names, version)
+    if found is not None:
+        _check_version(client, found, version)
+    return found is not None
+
+
+async def existing_layout(client: Client, names: Collection[str], version: int) -> int | None:
+    """Return the version of the layout of a database that has to exist; None if it has none yet.
+
+    The errors are those of `inspect`, but an older layout is none.
+    """
     there = await client.collection_names()
     if not there:
         raise ConfigurationError(f"there is no database {client.settings.location}, or it is empty")
-    found = await client.collections[META].find_one({"_id": "layout"})
-    if found is not None:
-        _check_version(client, found, version)
-    elif there.isdisjoint(names):
+    found = await layout_of(client, version)
+    if found is None and there.isdisjoint(names):
         raise NotADatabaseError(
             f"{client.settings.location} is a database neither of aiostorage nor of Oríon: it has "
             f"no collection {', '.join(names)}"
         )
-    return found is not None
+    return found
 
 
-def _check_version(client: Client, found: Mapping[str, Any], version: int) -> None:
-    there: Any = found.get("version")
-    if not isinstance(there, int):
+async def layout_of(client: Client, version: int) -> int | None:
+    """Return the version of the layout of a database, None if it has none.
+
+    Parameters
+    ----------
+    version
+        The newest version that is known here.
+
+    Raises
+    ------
+    SchemaVersionError
+        A newer version of aiostorage has made it.
+    NotADatabaseError
+        Another program has.
+    """
+    document = await client.collections[META].find_one({"_id": "layout"})
+    if document is None:
+        return None
+    found = document.get("version")
+    if not isinstance(found, int):
         raise NotADatabaseError(
             f"{client.settings.location}: the document in {META} has no version; another program "
             "may have written it: use another database"
         )
-    if there != version:
+    if found > version:
         raise SchemaVersionError(
-            f"{client.settings.location} has layout {there}, this version of aiostorage has "
-            f"{version}: use the version of aiostorage that it was made with"
+            f"{client.settings.location} has layout {found}, this version of aiostorage has "
+            f"{version}: upgrade the package"
+        )
+    return found
+
+
+def _check_version(client: Client, found: int | None, version: int) -> None:
+    if found != version:
+        raise SchemaVersionError(
+            f"{client.settings.location} has layout {found}, this aiostorage needs {version}; end "
+            f"all workers that use it, on every machine, and run: {client.settings.upgrade_command}"
         )
 
 
@@ -100,7 +142,14 @@ async def pass_barrier(client: Client) -> None:
     await barrier.update_one({"_id": "barrier"}, {"$currentDate": {"passed": True}}, upsert=True)
 
 
-async def _create(client: Client, schema: CollectionSchema) -> None:
+async def create_indexes(client: Client, schema: CollectionSchema) -> None:
+    """Create the indexes of a collection that do not exist.
+
+    Raises
+    ------
+    NotADatabaseError
+        Documents are equal in fields that must be unique.
+    """
     for index in schema.indexes:
         options: dict[str, Any] = {"name": schema.index_name(index)}
         if index.unique:

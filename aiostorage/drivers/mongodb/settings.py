@@ -13,6 +13,7 @@ from typing import Final, Literal
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri, split_options
 
+from aiostorage._core.driver_options import upgrade_command
 from aiostorage.errors import ConfigurationError
 
 __all__ = ["ClientLibrary", "MongoDBSettings", "read_settings"]
@@ -21,6 +22,10 @@ ClientLibrary = Literal["motor", "pymongo"]
 
 DEFAULT_DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
+
+_CONNECTING: Final = "authmechanism authsource directconnection loadbalanced replicaset tls ssl"
+_SHOWN_OPTIONS: Final = frozenset([*_CONNECTING.split(), "tlscafile"])
+"""Options of a URL that a client needs to connect, and that are no secrets."""
 
 _HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
 
@@ -48,6 +53,21 @@ class MongoDBSettings:
     timeout: float = 20.0
     credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     read_only: bool = False
+
+    @property
+    def upgrade_command(self) -> str:
+        """The command that upgrades this database, without secrets."""
+        place, _, query = self.url.partition("?")
+        options = [
+            option
+            for option in query.split("&")
+            if option.partition("=")[0].lower() in _SHOWN_OPTIONS
+        ]
+        if self.library != "motor":
+            options.append(f"client={self.library}")
+        command = upgrade_command("?".join([self.location, *filter(None, ["&".join(options)])]))
+        secret = "@" in place or self.credentials
+        return f"{command} (with your user and password in the URL)" if secret else command
 
 
 def read_settings(

@@ -23,6 +23,7 @@ from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.execution import moment, page, read
 from aiostorage.drivers.sqlite.file_checks import check_place, not_a_database
+from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
 from aiostorage.drivers.sqlite.sql import Table
@@ -39,6 +40,7 @@ from aiostorage.operations import (
     Layout,
     Operation,
 )
+from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
 __all__ = ["SQLiteDriver", "Synchronous"]
 
@@ -159,6 +161,20 @@ class SQLiteDriver:
                 await writer.aclose()
 
         await shielded(None, close)
+
+    async def upgrade(
+        self,
+        layout: Layout,
+        steps: Sequence[UpgradeStep],
+        *,
+        backup: bool | str | os.PathLike[str] = True,
+        dry_run: bool = False,
+    ) -> UpgradeReport:
+        """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
+        path = await anyio.to_thread.run_sync(self._path.absolute)
+        await anyio.to_thread.run_sync(check_place, path)
+        upgrade = FileUpgrade(path, self._busy_timeout, layout, steps, self._clock, backup, dry_run)
+        return await upgrade.carry_out()
 
     def _connect(self) -> ConnectionThread:
         return ConnectionThread(

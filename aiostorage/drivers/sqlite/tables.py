@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
+from aiostorage._core.driver_options import upgrade_command
 from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.execution import moment
@@ -15,7 +18,7 @@ from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.errors import ConfigurationError, NotADatabaseError, SchemaVersionError
 from aiostorage.operations import Collection
 
-__all__ = ["APPLICATION_ID", "fill_ticks", "prepare"]
+__all__ = ["APPLICATION_ID", "create_tables", "fill_ticks", "layout_of", "prepare"]
 
 APPLICATION_ID: Final = 0x61696F73
 """``PRAGMA application_id`` of our files: "aios"."""
@@ -52,10 +55,7 @@ def prepare(connection: Connection, path: Path, version: int, tables: Iterable[T
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _recognised(connection, path, version):  # no other process was faster
-            for table in tables:
-                for statement in table.schema():
-                    connection.execute(statement)
-            connection.execute(BOOT_TABLE)
+            create_tables(connection, tables)
             connection.execute(f"PRAGMA user_version = {version:d}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
@@ -78,21 +78,49 @@ def fill_ticks(
             connection.execute(*statement)
 
 
-def _recognised(connection: Connection, path: Path, version: int) -> bool:
+def create_tables(connection: sqlite3.Connection, tables: Iterable[Table]) -> None:
+    """Create all that a new file has; an upgrade adds what an older one lacks of it."""
+    for table in tables:
+        for statement in table.schema():
+            connection.execute(statement)
+    connection.execute(BOOT_TABLE)
+
+
+def layout_of(connection: Connection, path: Path, version: int) -> int | None:
+    """Return the version of a file's layout, None if the file is empty.
+
+    Parameters
+    ----------
+    version
+        The newest version that is known here.
+
+    Raises
+    ------
+    NotADatabaseError
+        Another application made it.
+    SchemaVersionError
+        A newer version of aiostorage made it.
+    """
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION_ID:
         if found > version:
             raise SchemaVersionError(
-                f"{path} was laid out by a newer aiostorage (schema {found}, this one knows "
+                f"{path} was laid out by a newer aiostorage (layout {found}, this one knows "
                 f"{version}); upgrade the package"
             )
-        if found < version:
-            raise SchemaVersionError(
-                f"{path} has schema {found}, this aiostorage needs {version}; see the release "
-                "notes on how to upgrade it"
-            )
-        return True
+        return found
     if application or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise NotADatabaseError(f"{path} is a SQLite database of something else; it was left alone")
-    return False
+    return None
+
+
+def _recognised(connection: Connection, path: Path, version: int) -> bool:
+    found = layout_of(connection, path, version)
+    if found is not None and found < version:
+        command = upgrade_command("sqlite:///" + quote(os.fsencode(path)))
+        raise SchemaVersionError(
+            f"{path} has layout {found}, this aiostorage needs {version}; end all workers that use "
+            f"it, and run: {command}"
+        )
+    return found is not None

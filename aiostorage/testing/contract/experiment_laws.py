@@ -82,11 +82,46 @@ class ExperimentLaws:
         (config,) = await other.fetch_experiments({})
         assert await storage.get_algorithm_lock_info(uid=config["_id"]) is not None
 
-    async def test_no_version_is_a_version(self, storage: AsyncStorageProtocol) -> None:
-        await storage.create_experiment({"name": "tune"})
+    async def test_no_version_is_version_1(self, storage: AsyncStorageProtocol) -> None:
+        without: tuple[dict[str, Any], ...] = ({}, {"version": None})
+        for number, missing in enumerate(without):
+            with case(missing):
+                config: dict[str, Any] = {"name": f"e{number}", **missing}
+                experiment = await storage.create_experiment(config)
+                assert config == {"name": f"e{number}", **missing, "_id": experiment.id}
+                assert (experiment.version, experiment.config["version"]) == (1, 1)
+                found = await document(storage, experiment.id)
+                assert found == {**config, "version": 1} == dict(experiment.config)
+                for same in (*without, {"version": 1}):
+                    again: dict[str, Any] = {"name": config["name"], **same}
+                    with pytest.raises(DuplicateKeyError) as raised:
+                        await storage.create_experiment(again)
+                    assert raised.value.fields == ("name", "version")
+                    assert again == {"name": config["name"], **same}
+                await storage.create_experiment({"name": config["name"], "version": 2})
+                first = {"name": config["name"], "version": 1}
+                assert await storage.fetch_experiments(first) == [found]
+                versions = await storage.fetch_experiments({"name": config["name"]}, {"version": 1})
+                assert [one["version"] for one in versions] == [1, 2]
+        for missing in without:
+            with pytest.raises(DuplicateKeyError):
+                await storage.create_experiment({"name": "tune", "version": 1})
+                await storage.create_experiment({"name": "tune", **missing})
+
+    async def test_update_to_no_version(self, storage: AsyncStorageProtocol) -> None:
+        second = await storage.create_experiment({"name": "tune", "version": 2})
+        assert await storage.update_experiment(second, version=None, x=1)
+        assert await document(storage, second.id) == {
+            "name": "tune",
+            "version": 1,
+            "x": 1,
+            "_id": second.id,
+        }
+        third = await storage.create_experiment({"name": "tune", "version": 3})
         with pytest.raises(DuplicateKeyError):
-            await storage.create_experiment({"name": "tune", "version": None})
-        await storage.create_experiment({"name": "tune", "version": 1})
+            await storage.update_experiment(third, version=None)
+        assert await storage.update_experiment(third, where={"version": 3}, x=2)
+        assert not await storage.update_experiment(third, where={"version": 1}, x=3)
 
     @pytest.mark.parametrize("cascade", [True, False])
     async def test_delete(self, storage: AsyncStorageProtocol, cascade: bool) -> None:

@@ -1,0 +1,55 @@
+"""``aiostorage upgrade``: the layout of an older storage becomes the present one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import anyio
+import click
+
+from aiostorage.cli.options import debug_option
+from aiostorage.factory import upgrade_storage
+from aiostorage.upgrades import UpgradeReport
+
+__all__ = ["upgrade"]
+
+
+@click.command
+@click.argument("url", envvar="AIOSTORAGE_URL")
+@click.option(
+    "--backup",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to copy a SQLite file first. Default: beside it, as FILE.layout-VERSION.",
+)
+@click.option("--no-backup", is_flag=True, help="Do not copy a SQLite file first.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@debug_option
+def upgrade(url: str, backup: Path | None, no_backup: bool, dry_run: bool) -> None:
+    """Upgrade a storage that an older aiostorage made.
+
+    End all workers that use it first, on every machine. A SQLite file is copied, and then upgraded
+    in one transaction: whatever happens, it has the old layout or the new one. The copy overwrites
+    nothing. A MongoDB database is upgraded step by step; after an interruption, run the command
+    again, and it continues. No copy is made of a database: use mongodump.
+
+    URL is for example sqlite:///tune.db or mongodb://localhost/tune. Without URL, the environment
+    variable AIOSTORAGE_URL is used; a password in it is not visible in the list of processes.
+    """
+    if backup is not None and no_backup:
+        raise click.UsageError("--backup and --no-backup exclude each other")
+    wanted = not no_backup if backup is None else backup
+    report = anyio.run(partial(upgrade_storage, url, backup=wanted, dry_run=dry_run))
+    for line in _lines(report):
+        click.echo(line)
+
+
+def _lines(report: UpgradeReport) -> list[str]:
+    if report.found is None:
+        return [f"{report.location}: nothing to upgrade"]
+    if not report.needed:
+        return [f"{report.location} is up to date: it has layout {report.version}"]
+    lines = [] if report.backup is None else [f"the old state is in {report.backup}"]
+    lines += report.notes
+    done = "would be upgraded" if report.dry_run else "upgraded"
+    return [*lines, f"{report.location}: {done} from layout {report.found} to {report.version}"]

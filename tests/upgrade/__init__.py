@@ -1,0 +1,1 @@
+"""Stores of older layouts, and their upgrade."""
