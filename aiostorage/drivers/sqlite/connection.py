@@ -1,29 +1,25 @@
-"""A SQLite connection in a thread of its own, and SQLite's errors as those of aiostorage."""
+"""A SQLite connection that carries out functions, survives forks, and knows its file."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, cast
 from weakref import WeakSet
 
-import aiosqlite
-import anyio
-
-from aiostorage._core.cancellation import shielded
 from aiostorage._core.document_json import dump_document, load_document
+from aiostorage.drivers.sqlite.database_file import ADVICE, OPENINGS, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, SET
-from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
+from aiostorage.errors import BackendError
 from aiostorage.operations import Document
 
-__all__ = ["Connection", "ConnectionThread"]
+__all__ = ["Connection"]
 
-T = TypeVar("T")
+SHORT_WAIT: Final = 0.2
+"""Seconds that emptying the log may wait for other processes."""
 
 
 class _Gate:
@@ -72,19 +68,30 @@ class Connection(sqlite3.Connection):
     the child would take the parent's locks for its own: the child's writes would be lost when the
     parent closes, and a transaction of the parent would lock the child out permanently.
 
+    No answer is given that the file at the path did not give: when the file has moved or was
+    replaced, the function raises `BackendError`, and the log is emptied into its own file, so that
+    SQLite cannot take it for the log of the file that has come to the path.
+
     Parameters
     ----------
+    file
+        The file.
+    timeout
+        Seconds to wait for other processes' transactions.
     pragmas
         Statements that prepare a connection.
 
     Attributes
     ----------
+    file
+        The file.
     kept
         What the SQL functions of the running statement need.
     """
 
-    def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
-        self._arguments = args, kwargs
+    def __init__(self, file: DatabaseFile, timeout: float, pragmas: tuple[str, ...] = ()) -> None:
+        self.file = file
+        self._timeout = timeout
         self._pragmas = pragmas
         self.openings: int = 0
         with _gate:
@@ -94,11 +101,24 @@ class Connection(sqlite3.Connection):
         self._loaded: tuple[str, Document] = ("", {})
 
     def _open(self) -> None:
-        args, kwargs = self._arguments
         ours = dict(vars(self))
-        # the thread that forks may close it, too
-        super().__init__(*args, **{**kwargs, "check_same_thread": False})
-        vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
+        for _ in range(OPENINGS):
+            before = self.file.before_opening()
+            try:
+                super().__init__(
+                    self.file.uri,
+                    uri=True,
+                    timeout=self._timeout,
+                    isolation_level=None,
+                    check_same_thread=False,  # the thread that forks may close it, too
+                )
+            finally:
+                vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
+            if self.file.is_opened(before):
+                break
+            super().close()  # it has read nothing, so SQLite leaves the file as it is
+        else:
+            raise BackendError("the file was replaced while it was being opened")
         self.openings += 1
         self._closed = self._prepared = False
         self.create_function(MATCH, 2, self._match, deterministic=True)
@@ -115,22 +135,63 @@ class Connection(sqlite3.Connection):
         with _gate:
             if self._closed:
                 self._open()
-            if not self._prepared:
-                for pragma in self._pragmas:
-                    self.statement(pragma).fetchall()
-                self._prepared = True
-            return _Outcome(sql(self))
+            try:
+                if not self._prepared:
+                    self._prepare()
+                result = sql(self)
+            except Exception as error:
+                if change := self.file.change():  # it explains the error
+                    raise self._refusal(change, "nothing was done") from error
+                raise
+            if change := self.file.change():
+                raise self._refusal(change, "this call used the earlier file only")
+            return _Outcome(result)
+
+    def end_transaction(self) -> None:
+        """Commit, if the path still names the file.
+
+        Raises
+        ------
+        BackendError
+            It does not.
+        """
+        if change := self.file.change():
+            raise BackendError(change)
+        self.statement("COMMIT")
 
     def close(self) -> None:
         """Close it for good."""
         with _gate:
             _connections.discard(self)
-            super().close()
+            self.put_away()
 
     def put_away(self) -> None:
         """Close it until the next function is called."""
-        super().close()
+        if not self._closed and self.file.log_is_stray():
+            self._empty_log()
         self._closed = True
+        with suppress(sqlite3.ProgrammingError):  # the last attempt to open it again has failed
+            super().close()
+
+    def _prepare(self) -> None:
+        for pragma in self._pragmas:
+            self.statement(pragma).fetchall()
+        self.statement("PRAGMA schema_version").fetchall()  # opens the log
+        self.file.check_log()
+        self._prepared = True
+
+    def _refusal(self, change: str, outcome: str) -> BackendError:
+        self.back_out()
+        if self.file.log_is_stray():
+            self._empty_log()
+        return BackendError(f"{change}; {outcome}. {ADVICE}")
+
+    def _empty_log(self) -> None:
+        """Write what the log has into its own file, wherever that is, and truncate the log."""
+        with suppress(sqlite3.Error):
+            self.statement(f"PRAGMA busy_timeout = {SHORT_WAIT * 1000:.0f}").fetchall()
+            self.statement("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self.statement(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}").fetchall()
 
     def back_out(self) -> None:
         """Roll back what is open, if anything is."""
@@ -171,6 +232,8 @@ def _before_fork() -> None:
     _gate.shut()
     for connection in list(_connections):
         connection.put_away()
+    for connection in list(_connections):
+        connection.file.forget_log()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_child=_gate.reset)
@@ -186,130 +249,3 @@ class _Outcome:
 
     def fetchall(self) -> Any:
         return self._value
-
-
-class ConnectionThread:
-    """A connection and the thread it lives in; it opens with its first call.
-
-    Parameters
-    ----------
-    path
-        The file; made with mode 0600 when it is missing.
-    busy_timeout
-        Seconds to wait for other processes' transactions.
-    pragmas
-        Statements that prepare the connection.
-
-    Attributes
-    ----------
-    busy
-        How many calls it has to carry out.
-    """
-
-    def __init__(self, path: Path, busy_timeout: float, *pragmas: str) -> None:
-        def connect() -> Connection:
-            _create(path)
-            return Connection(path, timeout=busy_timeout, isolation_level=None, pragmas=pragmas)
-
-        self.busy: int = 0
-        self._connect = connect
-        self._proxy: aiosqlite.Connection
-        self._opening: asyncio.Task[None] | None = None
-
-    async def call(self, function: Callable[[Connection], T]) -> T:
-        """Call a function in the thread; cancelled, wait for its end all the same."""
-        self.busy += 1
-        try:
-            if self._opening is None or not self._opening.done():
-                await self._open()
-            return await self.submit(function)
-        except asyncio.CancelledError:
-            await self.drain()
-            raise
-        except Exception as error:  # noqa: BLE001  raised again, translated
-            raise_translated(error)
-        finally:
-            self.busy -= 1
-
-    def submit(self, function: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
-        """Call a function in the thread of an open connection.
-
-        A caller that is cancelled while it waits must `drain`.
-        """
-        return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
-
-    async def drain(self) -> None:
-        """Wait for the end of all calls: to report to a closed event loop would kill the thread."""
-        if self._opening is not None and self._opening.done() and not _failed(self._opening):
-            with suppress(ValueError):  # closed meanwhile
-                await shielded(None, lambda: self.submit(_nothing))
-
-    async def close(self) -> None:
-        """Close the connection, after all calls that came before; its thread ends."""
-        opening, self._opening = self._opening, None
-        if opening is None:
-            return
-        if not opening.done():  # an earlier event loop, closed by now, may have opened it
-            await asyncio.wait([opening])
-        if not _failed(opening):
-            try:
-                await self._proxy.close()
-            except Exception as error:  # noqa: BLE001  raised again, translated
-                raise_translated(error)
-
-    async def _open(self) -> None:
-        """Open the connection, though the caller is cancelled: others may wait for it, too."""
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._start())
-            self._opening.add_done_callback(_failed)  # asyncio need not warn of its error
-        opening = self._opening
-        try:
-            await asyncio.shield(opening)
-        except BaseException:
-            if opening.done() and self._opening is opening and _failed(opening):
-                self._opening = None  # the next call tries again
-            raise
-
-    async def _start(self) -> None:
-        # even the start of a thread is something that the event loop need not wait for
-        self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
-        await self._proxy
-
-
-def _failed(task: asyncio.Task[None]) -> bool:
-    return task.cancelled() or task.exception() is not None
-
-
-def _nothing(_: Connection) -> None:
-    """Do nothing; the calls that came before have ended by then."""
-
-
-_creating: Final = threading.Lock()
-
-
-def _create(path: Path) -> None:
-    """Create the file unless it exists.
-
-    Only SQLite may open a file that exists: to close it again would drop every lock that SQLite has
-    on it in this process (fcntl(2), close), and another process that closes its last connection
-    would delete the log that this one writes to.
-    """
-    with _gate, _creating, suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-
-
-def _proxy_of(connect: Callable[[], Connection]) -> aiosqlite.Connection:
-    """Make aiosqlite's object in a daemon thread, so that the thread it starts is a daemon, too.
-
-    Otherwise an unclosed connection would keep the interpreter from exiting. SQLite survives when
-    its thread just stops.
-    """
-    made: list[aiosqlite.Connection] = []
-
-    def make() -> None:
-        made.append(aiosqlite.Connection(connect, iter_chunk_size=64))
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    thread.join()
-    return made[0]

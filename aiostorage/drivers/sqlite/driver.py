@@ -19,9 +19,11 @@ from typing import Any, Final, Literal, TypeVar, cast
 import anyio
 
 from aiostorage._core.cancellation import shielded
-from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
+from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.connection_thread import ConnectionThread
+from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.execution import page, read
-from aiostorage.drivers.sqlite.file_checks import check_place, not_a_database
+from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_database
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
 from aiostorage.drivers.sqlite.sql import Table
@@ -92,6 +94,7 @@ class SQLiteDriver:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._clock = clock
+        self._file: DatabaseFile | None = None
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
@@ -131,13 +134,24 @@ class SQLiteDriver:
         self._path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, self._path)
         tables = {c.name: Table(c) for c in layout.collections}
+        first, file = self._file is None, self._file or DatabaseFile(self._path)
+        if first:
+            await anyio.to_thread.run_sync(check_log, self._path)
+
+        def lay_out(connection: Connection) -> None:
+            prepare(connection, self._path, layout.version, tables.values())
+            file.note_tables()
+
+        self._file = file
         thread = self._connect()
         try:
-            await thread.call(lambda c: prepare(c, self._path, layout.version, tables.values()))
+            await thread.call(lay_out)
         except BaseException as error:
             await shielded(None, thread.close)
+            if first:
+                self._file = None
             if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
-                raise await anyio.to_thread.run_sync(not_a_database, self._path) from error
+                raise not_a_database(self._path) from error
             raise
         self._tables, self._writer = tables, GroupCommit(thread, tables, self._clock)
 
@@ -152,12 +166,15 @@ class SQLiteDriver:
             await readers.aclose()
             if writer is not None:
                 await writer.aclose()
+            self._file = None
 
         await shielded(None, close)
 
     def _connect(self) -> ConnectionThread:
+        if self._file is None:
+            raise StorageClosedError(f"{self!r} is not open")
         return ConnectionThread(
-            self._path, self._busy_timeout, f"PRAGMA synchronous = {self._synchronous}"
+            self._file, self._busy_timeout, f"PRAGMA synchronous = {self._synchronous}"
         )
 
     # ---------------------------------------------------------------------------- operations

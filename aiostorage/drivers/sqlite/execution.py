@@ -43,7 +43,7 @@ def commit(
         for job in jobs:
             if not job.future.cancelled():
                 _carry_out(connection, tables, job, now)
-        connection.statement("COMMIT")
+        connection.end_transaction()
     finally:
         connection.back_out()
 
