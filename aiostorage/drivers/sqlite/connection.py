@@ -1,25 +1,33 @@
-"""A SQLite connection that carries out functions, survives forks, and knows its file."""
+"""A SQLite connection in a thread of its own, and SQLite's errors as those of aiostorage."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, ClassVar, Final, cast
+from time import monotonic
+from typing import Any, ClassVar, Final, TypeVar, cast
 from weakref import WeakSet
 
-from aiostorage._core.document_json import dump_document, load_document
-from aiostorage.drivers.sqlite.database_file import ADVICE, OPENINGS, DatabaseFile
+import aiosqlite
+import anyio
+
+from aiostorage._core.cancellation import shielded
+from aiostorage.drivers.sqlite.database_file import OPENINGS, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, SET
+from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
+from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
 from aiostorage.errors import BackendError
-from aiostorage.operations import Document
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "ConnectionThread"]
 
-SHORT_WAIT: Final = 0.2
-"""Seconds that emptying the log may wait for other processes."""
+T = TypeVar("T")
+
+LOOK_INTERVAL: Final = 0.1
+"""Seconds between two looks at the names of the log."""
 
 
 class _Gate:
@@ -68,9 +76,7 @@ class Connection(sqlite3.Connection):
     the child would take the parent's locks for its own: the child's writes would be lost when the
     parent closes, and a transaction of the parent would lock the child out permanently.
 
-    No answer is given that the file at the path did not give: when the file has moved or was
-    replaced, the function raises `BackendError`, and the log is emptied into its own file, so that
-    SQLite cannot take it for the log of the file that has come to the path.
+    An answer comes from the file at the path, or not at all: see `DatabaseFile`.
 
     Parameters
     ----------
@@ -85,20 +91,21 @@ class Connection(sqlite3.Connection):
     ----------
     file
         The file.
-    kept
-        What the SQL functions of the running statement need.
+    kept, cause_of
+        Those of `SQLFunctions`.
     """
 
     def __init__(self, file: DatabaseFile, timeout: float, pragmas: tuple[str, ...] = ()) -> None:
         self.file = file
         self._timeout = timeout
         self._pragmas = pragmas
+        self._next_look: float = 0.0
         self.openings: int = 0
+        self._functions = SQLFunctions()
+        self.kept: list[Any] = self._functions.kept
+        self.cause_of: Callable[[Exception], Exception] = self._functions.cause_of
         with _gate:
             self._open()
-        self.kept: list[Any] = []
-        self._error: Exception | None = None
-        self._loaded: tuple[str, Document] = ("", {})
 
     def _open(self) -> None:
         ours = dict(vars(self))
@@ -121,8 +128,8 @@ class Connection(sqlite3.Connection):
             raise BackendError("the file was replaced while it was being opened")
         self.openings += 1
         self._closed = self._prepared = False
-        self.create_function(MATCH, 2, self._match, deterministic=True)
-        self.create_function(SET, 2, self._set, deterministic=True)
+        self.create_function(MATCH, 2, self._functions.match, deterministic=True)
+        self.create_function(SET, 2, self._functions.change, deterministic=True)
         _connections.add(self)
 
     statement: ClassVar[Callable[..., sqlite3.Cursor]] = sqlite3.Connection.execute
@@ -140,24 +147,31 @@ class Connection(sqlite3.Connection):
                     self._prepare()
                 result = sql(self)
             except Exception as error:
-                if change := self.file.change():  # it explains the error
-                    raise self._refusal(change, "nothing was done") from error
+                self.file.explain(self, error)
                 raise
-            if change := self.file.change():
-                raise self._refusal(change, "this call used the earlier file only")
+            if not self._has_its_file():
+                self.file.check(self, "this call used the earlier file only")
             return _Outcome(result)
 
     def end_transaction(self) -> None:
-        """Commit, if the path still names the file.
-
-        Raises
-        ------
-        BackendError
-            It does not.
-        """
-        if change := self.file.change():
-            raise BackendError(change)
+        """Commit, unless the path names another file by now."""
+        if not self._has_its_file():
+            self.file.check(self, "nothing was written")
         self.statement("COMMIT")
+
+    def _has_its_file(self) -> bool:
+        file = self.file
+        try:
+            found = os.stat(file.name)  # noqa: PTH116  half the time
+            if monotonic() > self._next_look:
+                self._next_look = monotonic() + LOOK_INTERVAL
+                for name, known in file.logs:
+                    there = os.stat(name)  # noqa: PTH116
+                    if (there.st_ino, there.st_dev) != known:
+                        return False
+        except OSError:
+            return False
+        return found.st_size > 0 and (found.st_ino, found.st_dev) == file.known
 
     def close(self) -> None:
         """Close it for good."""
@@ -167,8 +181,8 @@ class Connection(sqlite3.Connection):
 
     def put_away(self) -> None:
         """Close it until the next function is called."""
-        if not self._closed and self.file.log_is_stray():
-            self._empty_log()
+        if not self._closed:
+            self.file.leave(self)
         self._closed = True
         with suppress(sqlite3.ProgrammingError):  # the last attempt to open it again has failed
             super().close()
@@ -176,52 +190,15 @@ class Connection(sqlite3.Connection):
     def _prepare(self) -> None:
         for pragma in self._pragmas:
             self.statement(pragma).fetchall()
-        self.statement("PRAGMA schema_version").fetchall()  # opens the log
-        self.file.check_log()
+        if not self.file.logs:
+            self.statement("PRAGMA schema_version").fetchall()  # opens the log
+            self.file.note_log()
         self._prepared = True
-
-    def _refusal(self, change: str, outcome: str) -> BackendError:
-        self.back_out()
-        if self.file.log_is_stray():
-            self._empty_log()
-        return BackendError(f"{change}; {outcome}. {ADVICE}")
-
-    def _empty_log(self) -> None:
-        """Write what the log has into its own file, wherever that is, and truncate the log."""
-        with suppress(sqlite3.Error):
-            self.statement(f"PRAGMA busy_timeout = {SHORT_WAIT * 1000:.0f}").fetchall()
-            self.statement("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self.statement(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}").fetchall()
 
     def back_out(self) -> None:
         """Roll back what is open, if anything is."""
         if self.in_transaction:
             self.statement("ROLLBACK")
-
-    def cause_of(self, error: Exception) -> Exception:
-        """Return the error of our SQL function, if it was one: SQLite does not pass it on."""
-        cause, self._error = self._error, None
-        return cause or error
-
-    def _match(self, key: int, doc: str) -> bool:
-        try:
-            text, document = self._loaded
-            if text != doc:
-                document = load_document(doc)
-                self._loaded = doc, document
-            return cast(bool, self.kept[key](document))
-        except Exception as error:
-            self._error = error
-            raise
-
-    def _set(self, key: int, doc: str) -> str:
-        try:
-            document = load_document(doc)
-            self.kept[key](document)
-            return dump_document(document)
-        except Exception as error:
-            self._error = error
-            raise
 
 
 _gate: Final = _Gate()
@@ -249,3 +226,115 @@ class _Outcome:
 
     def fetchall(self) -> Any:
         return self._value
+
+
+class ConnectionThread:
+    """A connection and the thread it lives in; it opens with its first call.
+
+    Parameters
+    ----------
+    file
+        The file; made with mode 0600 when it is missing and was never open.
+    busy_timeout
+        Seconds to wait for other processes' transactions.
+    pragmas
+        Statements that prepare the connection.
+
+    Attributes
+    ----------
+    busy
+        How many calls it has to carry out.
+    """
+
+    def __init__(self, file: DatabaseFile, busy_timeout: float, *pragmas: str) -> None:
+        def connect() -> Connection:
+            return Connection(file, busy_timeout, pragmas)
+
+        self.busy: int = 0
+        self._connect = connect
+        self._proxy: aiosqlite.Connection
+        self._opening: asyncio.Task[None] | None = None
+
+    async def call(self, function: Callable[[Connection], T]) -> T:
+        """Call a function in the thread; cancelled, wait for its end all the same."""
+        self.busy += 1
+        try:
+            if self._opening is None or not self._opening.done():
+                await self._open()
+            return await self.submit(function)
+        except asyncio.CancelledError:
+            await self.drain()
+            raise
+        except Exception as error:  # noqa: BLE001  raised again, translated
+            raise_translated(error)
+        finally:
+            self.busy -= 1
+
+    def submit(self, function: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
+        """Call a function in the thread of an open connection.
+
+        A caller that is cancelled while it waits must `drain`.
+        """
+        return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
+
+    async def drain(self) -> None:
+        """Wait for the end of all calls: to report to a closed event loop would kill the thread."""
+        if self._opening is not None and self._opening.done() and not _failed(self._opening):
+            with suppress(ValueError):  # closed meanwhile
+                await shielded(None, lambda: self.submit(_nothing))
+
+    async def close(self) -> None:
+        """Close the connection, after all calls that came before; its thread ends."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        if not opening.done():  # an earlier event loop, closed by now, may have opened it
+            await asyncio.wait([opening])
+        if not _failed(opening):
+            try:
+                await self._proxy.close()
+            except Exception as error:  # noqa: BLE001  raised again, translated
+                raise_translated(error)
+
+    async def _open(self) -> None:
+        """Open the connection, though the caller is cancelled: others may wait for it, too."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._start())
+            self._opening.add_done_callback(_failed)  # asyncio need not warn of its error
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        except BaseException:
+            if opening.done() and self._opening is opening and _failed(opening):
+                self._opening = None  # the next call tries again
+            raise
+
+    async def _start(self) -> None:
+        # even the start of a thread is something that the event loop need not wait for
+        self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
+        await self._proxy
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+def _nothing(_: Connection) -> None:
+    """Do nothing; the calls that came before have ended by then."""
+
+
+def _proxy_of(connect: Callable[[], Connection]) -> aiosqlite.Connection:
+    """Make aiosqlite's object in a daemon thread, so that the thread it starts is a daemon, too.
+
+    Otherwise an unclosed connection would keep the interpreter from exiting. SQLite survives when
+    its thread just stops.
+    """
+    made: list[aiosqlite.Connection] = []
+
+    def make() -> None:
+        made.append(aiosqlite.Connection(connect, iter_chunk_size=64))
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    thread.join()
+    return made[0]

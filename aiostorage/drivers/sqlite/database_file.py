@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final, TypeAlias
 from aiostorage.drivers.sqlite.lock_holders import lock_holders
 from aiostorage.errors import BackendError
 
-__all__ = ["DatabaseFile"]
+__all__ = ["OPENINGS", "DatabaseFile", "identity"]
 
 Identity: TypeAlias = tuple[int, int]
 """The inode of a file, and the device that it is on."""
@@ -21,6 +22,9 @@ LOG_SUFFIXES: Final = ("-wal", "-shm")
 
 OPENINGS: Final = 3
 """How often a file is opened that changes meanwhile, as a layered file system copies it then."""
+
+SHORT_WAIT: Final = 0.2
+"""Seconds that emptying the log may wait for other processes."""
 
 ADVICE: Final = "Put the earlier file back, or close the storage and open it again"
 
@@ -32,19 +36,32 @@ class DatabaseFile:
     lock that SQLite has on it in this process (fcntl(2), close), and another process that closes
     its last connection would delete the log that this one writes to.
 
+    When it has moved or was replaced, its log is emptied into it, wherever it is, so that SQLite
+    cannot take this log for that of the file that has come to the path.
+
     Parameters
     ----------
     path
         An absolute path.
+
+    Attributes
+    ----------
+    uri
+        What SQLite opens; it does not create the file.
+    name
+        The path, in the form that is found fastest.
+    known
+        The identity of the file, once it is open.
+    logs
+        The names of the log and of its index, with their identities, while they are in use.
     """
 
     def __init__(self, path: Path) -> None:
         self.uri: str = f"{path.as_uri()}?mode=rw"
+        self.name: bytes = os.fsencode(path)
+        self.known: Identity | None = None
         self._path = path
-        self._name = os.fsencode(path)
-        self._known: Identity | None = None
-        self._logs: tuple[str, ...] = ()
-        self._known_logs: tuple[Identity | None, ...] = ()
+        self.logs: tuple[tuple[str, Identity | None], ...] = ()
         self._has_tables = False
 
     # ----------------------------------------------------------------------------- opening
@@ -55,94 +72,124 @@ class DatabaseFile:
         Raises
         ------
         BackendError
-            The path names another file than before, or none.
+            The path names another file than before, or none; or its log is another one.
         """
-        if self._known is None:
+        if self.known is None:
             _create(self._path)
-            self._logs = tuple(os.path.realpath(self._path) + suffix for suffix in LOG_SUFFIXES)
-        elif change := self.change() or self.change_of_log():
+        elif change := self._change() or self._change_of_log():
             raise BackendError(f"{change}; it was not opened again. {ADVICE}")
         else:
-            return self._known
-        found = _identity(self._name)
+            return self.known
+        found = identity(self.name)
         if found is None:
             raise BackendError(f"{self._path} was removed while it was being opened")
         return found
 
     def is_opened(self, before: Identity) -> bool:
         """Return whether a connection that is open now has the file that was there `before`."""
-        if _identity(self._name) != before:
+        if identity(self.name) != before:
             return False
-        self._known = before
+        self.known = before
         return True
 
     def note_tables(self) -> None:
-        """Note that the tables and the log are there: from now on they have to stay."""
+        """Note that the tables are there: from now on they have to stay, and their log."""
         self._has_tables = True
-        self.check_log()
+        self.note_log()
 
-    def check_log(self) -> None:
-        """Note which log the connections use; refuse another one while some are open.
+    def note_log(self) -> None:
+        """Note which log the connections use; a file without tables has none yet."""
+        if self._has_tables:
+            names = [os.path.realpath(self._path) + suffix for suffix in LOG_SUFFIXES]
+            self.logs = tuple((name, identity(name)) for name in names)
+
+    def forget_log(self) -> None:
+        """Forget the log: the next connection may make another one."""
+        self.logs = ()
+
+    # ---------------------------------------------------------------------------- watching
+
+    def check(self, connection: sqlite3.Connection, outcome: str) -> None:
+        """Refuse to go on if the path does not name the file any more, or not its log.
 
         Raises
         ------
         BackendError
-            The log was removed or replaced.
+            It does not; the message ends with the outcome of the call.
         """
-        if not self._has_tables:
+        if change := self._change():
+            self.leave(connection)
+            raise BackendError(f"{change}; {outcome}. {ADVICE}")
+        if change := self._change_of_log():
+            _empty_log(connection)  # nobody would find it
+            raise BackendError(f"{change} while it was in use. Close the storage and open it again")
+
+    def explain(self, connection: sqlite3.Connection, error: Exception) -> None:
+        """Raise another error if the file has moved or was replaced: that is the cause, then."""
+        if isinstance(error, BackendError):
             return
-        if not self._known_logs:
-            self._known_logs = tuple(map(_identity, self._logs))
-        elif change := self.change_of_log():
-            raise BackendError(f"{change}. Close the storage and open it again")
+        try:
+            self.check(connection, "nothing was done")
+        except BackendError as cause:
+            raise cause from error
 
-    def forget_log(self) -> None:
-        """Forget the log: the next connection may make another one."""
-        self._known_logs = ()
+    def leave(self, connection: sqlite3.Connection) -> None:
+        """Empty the log if the file has moved or was replaced; roll back before."""
+        if self._log_is_stray():
+            _empty_log(connection)
 
-    # ---------------------------------------------------------------------------- watching
-
-    def change(self) -> str | None:
+    def _change(self) -> str | None:
         """Return what has become of the file, None if its path still names it."""
         try:
-            found = os.stat(self._name)  # noqa: PTH116  half the time
+            found = self._path.stat()
         except FileNotFoundError:
             return f"{self._path} was removed or moved while it was open"
         except OSError as error:
             return f"{self._path}, which is open, cannot be found: {error.strerror}"
-        if (found.st_ino, found.st_dev) != self._known:
+        if (found.st_ino, found.st_dev) != self.known:
             return f"{self._path} was replaced by another file while it was open"
         if not found.st_size and self._has_tables:
             return f"{self._path} was emptied while it was open"
         return None
 
-    def change_of_log(self) -> str | None:
-        """Return what has become of the log, None if its names are still those of its files."""
-        for name, known in zip(self._logs, self._known_logs, strict=False):
-            if _identity(name) != known:
+    def _change_of_log(self) -> str | None:
+        for name, known in self.logs:
+            if identity(name) != known:
                 return f"{name}, which belongs to the database, was removed or replaced"
         return None
 
-    def log_is_stray(self) -> bool:
+    def _log_is_stray(self) -> bool:
         """Return whether the log lies where its file no longer is, and nobody else depends on it.
 
         Others do after a move, if one uses the file by its new name, with another log; or if one
         has taken the log for that of the file that has come to the path.
         """
-        there = _identity(self._name)
-        if not self._has_tables or there == self._known:
+        there = identity(self.name)
+        if not self.logs or there == self.known:
             return False
-        index = self._known_logs[1] if self._known_logs else None
+        name, index = self.logs[1]
         holders = lock_holders()
         if holders is None:
             return True
-        taken_over = _identity(self._logs[1]) == index and holders[there]
-        return holders[self._known] <= holders[index] and not taken_over
+        taken_over = identity(name) == index and holders[there]
+        return holders[self.known] <= holders[index] and not taken_over
 
 
-def _identity(name: str | bytes) -> Identity | None:
+def _empty_log(connection: sqlite3.Connection) -> None:
+    """Write what the log has into its own file, wherever that is, and truncate the log."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    with suppress(sqlite3.Error):
+        wait = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        connection.execute(f"PRAGMA busy_timeout = {SHORT_WAIT * 1000:.0f}")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.execute(f"PRAGMA busy_timeout = {wait}")
+
+
+def identity(name: str | bytes | Path) -> Identity | None:
+    """Return the inode and the device of the file that a path names, None if it names none."""
     try:
-        found = os.stat(name)  # noqa: PTH116  half the time
+        found = os.stat(name)  # noqa: PTH116  takes bytes, too
     except OSError:
         return None
     return found.st_ino, found.st_dev

@@ -19,8 +19,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 import anyio
 
 from aiostorage._core.cancellation import shielded
-from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.connection_thread import ConnectionThread
+from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.execution import page, read
 from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_database

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from aiostorage.drivers.sqlite.database_file import identity
 from aiostorage.drivers.sqlite.lock_holders import LOCKS, lock_holders
 from aiostorage.errors import (
     BackendError,
@@ -139,31 +140,42 @@ def _check_file(path: Path) -> None:
 
 
 def check_log(path: Path, locks: Path = LOCKS) -> None:
-    """Refuse a file whose log is in use for another file, which was at this path before.
+    """Refuse a file and a log that processes use, but not together.
+
+    That is so after a move, when the file is opened by its new name, or when another file has come
+    to the path, while a process still uses the earlier file or the log of the earlier name.
 
     Raises
     ------
     BackendError
-        A process uses the log without the file.
+        A process uses one without the other.
     """
-    for _ in range(2):  # a process that is just ending may have given up one lock of two
-        try:
-            index = Path(os.path.realpath(path) + "-shm").stat()
-        except OSError:
-            return  # nobody has the file open
-        holders = lock_holders(locks)
-        if holders is None:
+    index = f"{os.path.realpath(path)}-shm"
+    for _ in range(3):  # a process that opens the file, or closes it, has one of two locks
+        if (holders := lock_holders(locks)) is None:
             return
-        file = (path.stat().st_ino, path.stat().st_dev) if path.exists() else None
-        strangers = holders[index.st_ino, index.st_dev] - holders[file]
-        if not strangers:
+        file, log = identity(path), identity(index)
+        with_file = holders[file] if file else set()
+        with_log = holders[log] if log else set()
+        strangers, others = with_log - with_file, with_file - with_log
+        if not strangers and not (others and _is_established(path)):
             return
         time.sleep(0.05)
-    raise BackendError(
-        f"the log beside {path} is in use for another file, which was there before: by process "
-        f"{', '.join(map(str, sorted(strangers)))}. Nothing was opened or created; close the "
-        "storage there, or end the process"
+    what, whose = (
+        (f"the log beside {path}", "another file, which was there before")
+        if strangers
+        else (f"the file {path}", "another log, as it was opened by another name")
     )
+    processes = ", ".join(map(str, sorted(strangers or others)))
+    raise BackendError(
+        f"{what} is in use with {whose}: by process {processes}. Nothing was opened or created; "
+        "close the storage there, or end the process"
+    )
+
+
+def _is_established(path: Path) -> bool:
+    """Return whether the tables are in the file itself, so that whoever uses it uses a log."""
+    return application_id(path) not in (None, 0)
 
 
 def not_a_database(path: Path) -> NotADatabaseError:
@@ -177,8 +189,10 @@ def not_a_database(path: Path) -> NotADatabaseError:
 def application_id(path: Path) -> int | None:
     """Return the ``PRAGMA application_id`` of a file, without its log; None if it is no database.
 
-    An empty file is a database for SQLite, with 0.
+    An empty file is a database for SQLite, with 0; so is, for us, a part of another database.
     """
+    if _is_part(path):
+        return 0
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
@@ -191,7 +205,7 @@ def application_id(path: Path) -> int | None:
 
 def is_sqlite(path: Path) -> bool:
     """Return whether a file belongs to a SQLite database, so that nobody but SQLite may open it."""
-    return _is_part(path) or application_id(path) is not None
+    return application_id(path) is not None
 
 
 def _is_part(path: Path) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from aiostorage.drivers.sqlite.connection_thread import ConnectionThread
+from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit
 from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.errors import AioStorageError, TemporaryBackendError

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.connection_thread import ConnectionThread
+from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 
 __all__ = ["Readers"]
 
