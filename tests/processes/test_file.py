@@ -103,6 +103,7 @@ def test_restored_by_sqlite(start: Starter, path: Path) -> None:
     code = """import sqlite3, sys
 source, target = map(sqlite3.connect, sys.argv[1:])
 source.backup(target)
+target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 """
     for source, target in ((path, f"{path}.backup"), (f"{path}.backup", path)):
         subprocess.run([sys.executable, "-c", code, source, target], check=True, timeout=60)

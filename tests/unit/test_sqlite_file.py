@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -83,8 +84,8 @@ async def refused(storage: Storage, experiment: Any, path: Path) -> None:
         with pytest.raises(BackendError, match=f"{path.name} was .* while it was open") as caught:
             await call()
         assert not isinstance(caught.value, TemporaryBackendError)
-    many = [storage.register_trial(*trials(experiment, -10 - n)) for n in range(TASKS)]
-    many += [storage.fetch_trials(experiment) for _ in range(8)]
+    many = [storage.register_trial(*trials(experiment, -10 - n)) for n in range(20)]
+    many += [storage.fetch_trials(experiment) for _ in range(4)]
     outcomes = await asyncio.gather(*many, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {BackendError}
 
@@ -172,16 +173,16 @@ async def experiment(path: Path) -> Any:
     return found
 
 
-@pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize("busy", [False, True], ids=["after writes", "at once"])
+@pytest.mark.parametrize(
+    ("event", "written"), [*((event, 390) for event in EVENTS), (remove, 0), (replace, 0)]
+)
 async def test_refusal(
-    path: Path, experiment: Any, event: Callable[[Path], None], busy: bool
+    path: Path, experiment: Any, event: Callable[[Path], None], written: int
 ) -> None:
+    numbers = range(10, 10 + written)  # more than the backup has, in the log only
     async with storage_at(path) as storage:
         await storage.fetch_trials(experiment)
-        if not busy:
-            # more than the backup has, in the log only
-            await storage.register_trials(trials(experiment, *range(10, 400)))
+        await storage.register_trials(trials(experiment, *numbers))
         await aside(event, path)
         there = await aside(path.exists)
         foreign = await aside(path.read_bytes) if event is not empty and there else None
@@ -199,12 +200,12 @@ async def test_refusal(
             await storage_at(path).open()
         assert await aside(path.read_bytes) == foreign
     if (moved := new_place(event, path)) is not None:
-        expected = [1, 2] if busy else [1, 2, *range(10, 400)]
-        assert await numbers_in(moved) == expected
+        assert await numbers_in(moved) == [1, 2, *numbers]
 
 
-@pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize("tasks", [1, TASKS])
+@pytest.mark.parametrize(
+    ("event", "tasks"), [*((event, TASKS) for event in EVENTS), (move, 1), (replace, 1)]
+)
 async def test_while_tasks_write(
     path: Path, experiment: Any, event: Callable[[Path], None], tasks: int
 ) -> None:
@@ -244,6 +245,44 @@ async def test_nobody_noticed_until_it_was_closed(path: Path, experiment: Any) -
         await aside((path.parent.parent / "backup.db").rename, path)
     assert await numbers_in(path) == [1, 2]
     assert await numbers_in(Path(f"{path}.moved")) == [1, 2, *range(10, 400)]
+
+
+async def test_overwritten_in_place(path: Path, experiment: Any) -> None:
+    """The file is the same, but smaller than it ever was."""
+    async with storage_at(path) as storage:
+        await storage.register_trials(trials(experiment, *range(10, 400)))
+
+    def overwrite() -> None:
+        with (path.parent.parent / "backup.db").open("rb") as backup:
+            subprocess.run(["tee", path], stdin=backup, stdout=subprocess.DEVNULL, check=True)
+
+    async with storage_at(path) as storage:
+        await storage.fetch_trials(experiment)
+        await aside(overwrite)
+        with pytest.raises(BackendError, match="was emptied, cut or overwritten"):
+            await storage.register_trial(*trials(experiment, 3))
+        with pytest.raises(BackendError, match="was emptied, cut or overwritten"):
+            await storage.fetch_trials(experiment)
+    assert await numbers_in(path) == [1, 2]
+
+
+async def test_a_file_that_becomes_smaller_by_itself(path: Path, experiment: Any) -> None:
+    def vacuum() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            before = path.stat().st_size
+            connection.execute("DELETE FROM trials WHERE seq > 100")
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            assert path.stat().st_size < before
+
+    async with storage_at(path) as storage:
+        await storage.register_trials(trials(experiment, *range(10, 800)))
+        await asyncio.sleep(0.15)  # until the file is looked at closely
+        await storage.fetch_trials(experiment)
+        await aside(vacuum)
+        await storage.register_trials(trials(experiment, *range(1000, 1200)))
+        assert len(await storage.fetch_trials(experiment)) == 300
 
 
 @pytest.mark.parametrize("event", [move, move_with_log, move_directory])
@@ -392,6 +431,17 @@ async def test_a_log_that_is_in_use_for_another_file(path: Path, experiment: Any
         with pytest.raises(BackendError, match=f"in use .* process {os.getpid()}"):
             await storage_at(path).open()
     assert await numbers_in(path) == [1, 2]
+
+
+@needs_locks
+async def test_a_file_that_is_in_use_by_its_former_name(path: Path, experiment: Any) -> None:
+    moved = Path(f"{path}.moved")
+    async with storage_at(path) as storage:
+        await storage.register_trials(trials(experiment, *range(10, 400)))
+        await aside(move, path)
+        with pytest.raises(BackendError, match=f"by another name: by process {os.getpid()}"):
+            await storage_at(moved).open()
+    assert await numbers_in(moved) == [1, 2, *range(10, 400)]
 
 
 # ------------------------------------------------------------- what SQLite alone may open

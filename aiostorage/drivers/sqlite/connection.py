@@ -163,15 +163,23 @@ class Connection(sqlite3.Connection):
         file = self.file
         try:
             found = os.stat(file.name)  # noqa: PTH116  half the time
-            if monotonic() > self._next_look:
-                self._next_look = monotonic() + LOOK_INTERVAL
-                for name, known in file.logs:
-                    there = os.stat(name)  # noqa: PTH116
-                    if (there.st_ino, there.st_dev) != known:
-                        return False
         except OSError:
             return False
-        return found.st_size > 0 and (found.st_ino, found.st_dev) == file.known
+        if (found.st_ino, found.st_dev) != file.known or found.st_size < file.size:
+            return False
+        return monotonic() < self._next_look or self._has_its_log(found.st_size)
+
+    def _has_its_log(self, size: int) -> bool:
+        self._next_look = monotonic() + LOOK_INTERVAL
+        for name, known in self.file.logs:
+            try:
+                there = os.stat(name)  # noqa: PTH116  as above
+            except OSError:
+                return False
+            if (there.st_ino, there.st_dev) != known:
+                return False
+            self.file.size = max(size, self.file.size)
+        return True
 
     def close(self) -> None:
         """Close it for good."""

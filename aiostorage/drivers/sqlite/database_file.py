@@ -52,6 +52,8 @@ class DatabaseFile:
         The path, in the form that is found fastest.
     known
         The identity of the file, once it is open.
+    size
+        The bytes that it has at least: the tables stay.
     logs
         The names of the log and of its index, with their identities, while they are in use.
     """
@@ -61,8 +63,9 @@ class DatabaseFile:
         self.name: bytes = os.fsencode(path)
         self.known: Identity | None = None
         self._path = path
+        self.size: int = 0
         self.logs: tuple[tuple[str, Identity | None], ...] = ()
-        self._has_tables = False
+        self._schema: int | None = None
 
     # ----------------------------------------------------------------------------- opening
 
@@ -92,14 +95,15 @@ class DatabaseFile:
         self.known = before
         return True
 
-    def note_tables(self) -> None:
+    def note_tables(self, connection: sqlite3.Connection) -> None:
         """Note that the tables are there: from now on they have to stay, and their log."""
-        self._has_tables = True
+        self._schema = _schema(connection)
+        self.size = self._path.stat().st_size
         self.note_log()
 
     def note_log(self) -> None:
         """Note which log the connections use; a file without tables has none yet."""
-        if self._has_tables:
+        if self._schema is not None:
             names = [os.path.realpath(self._path) + suffix for suffix in LOG_SUFFIXES]
             self.logs = tuple((name, identity(name)) for name in names)
 
@@ -117,7 +121,7 @@ class DatabaseFile:
         BackendError
             It does not; the message ends with the outcome of the call.
         """
-        if change := self._change():
+        if change := self._change(connection):
             self.leave(connection)
             raise BackendError(f"{change}; {outcome}. {ADVICE}")
         if change := self._change_of_log():
@@ -138,7 +142,7 @@ class DatabaseFile:
         if self._log_is_stray():
             _empty_log(connection)
 
-    def _change(self) -> str | None:
+    def _change(self, connection: sqlite3.Connection | None = None) -> str | None:
         """Return what has become of the file, None if its path still names it."""
         try:
             found = self._path.stat()
@@ -148,8 +152,11 @@ class DatabaseFile:
             return f"{self._path}, which is open, cannot be found: {error.strerror}"
         if (found.st_ino, found.st_dev) != self.known:
             return f"{self._path} was replaced by another file while it was open"
-        if not found.st_size and self._has_tables:
-            return f"{self._path} was emptied while it was open"
+        if found.st_size < self.size and (connection is not None or not found.st_size):
+            schema = _schema(connection) if connection is not None else None
+            if not found.st_size or schema in (None, self._schema):
+                return f"{self._path} was emptied, cut or overwritten while it was open"
+            self._schema, self.size = schema, found.st_size  # VACUUM makes it smaller, too
         return None
 
     def _change_of_log(self) -> str | None:
@@ -173,6 +180,15 @@ class DatabaseFile:
             return True
         taken_over = identity(name) == index and holders[there]
         return holders[self.known] <= holders[index] and not taken_over
+
+
+def _schema(connection: sqlite3.Connection) -> int | None:
+    """Return the number that VACUUM, and each change of the tables, increments."""
+    try:
+        found: int = connection.execute("PRAGMA schema_version").fetchone()[0]
+    except sqlite3.Error:
+        return None
+    return found
 
 
 def _empty_log(connection: sqlite3.Connection) -> None:

@@ -139,7 +139,7 @@ class SQLiteDriver:
 
         def lay_out(connection: Connection) -> None:
             prepare(connection, self._path, layout.version, tables.values())
-            file.note_tables()
+            file.note_tables(connection)
 
         self._file = file
         thread = self._connect()

@@ -38,6 +38,10 @@ _NAMES: Final = (
     "9p afs beegfs ceph cifs davfs fuse.ceph fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs "
     "glusterfs gpfs lustre ncpfs nfs nfs4 orangefs pvfs2 smb3 smbfs virtiofs"
 )
+LOOKS: Final = 6
+LOOK_INTERVAL: Final = 0.1
+"""How often, and with how many seconds between, a process is seen with one lock of two."""
+
 NETWORK: Final = frozenset(_NAMES.split())
 """File systems whose clients do not share memory: the log's index lives in shared memory."""
 
@@ -151,22 +155,24 @@ def check_log(path: Path, locks: Path = LOCKS) -> None:
         A process uses one without the other.
     """
     index = f"{os.path.realpath(path)}-shm"
-    for _ in range(3):  # a process that opens the file, or closes it, has one of two locks
+    seen: list[tuple[set[int], set[int]]] = []
+    while True:
         if (holders := lock_holders(locks)) is None:
             return
-        file, log = identity(path), identity(index)
-        with_file = holders[file] if file else set()
-        with_log = holders[log] if log else set()
-        strangers, others = with_log - with_file, with_file - with_log
-        if not strangers and not (others and _is_established(path)):
+        with_file, with_log = holders[identity(path)], holders[identity(index)]
+        seen.append((with_log - with_file, with_file - with_log))
+        log_only, file_only = (set.intersection(*pids) for pids in zip(*seen, strict=True))
+        if not log_only and not (file_only and _is_established(path)):
             return
-        time.sleep(0.05)
+        if len(seen) == LOOKS:
+            break
+        time.sleep(LOOK_INTERVAL)  # a process that is about to open the file has no log yet
     what, whose = (
         (f"the log beside {path}", "another file, which was there before")
-        if strangers
+        if log_only
         else (f"the file {path}", "another log, as it was opened by another name")
     )
-    processes = ", ".join(map(str, sorted(strangers or others)))
+    processes = ", ".join(map(str, sorted(log_only or file_only)))
     raise BackendError(
         f"{what} is in use with {whose}: by process {processes}. Nothing was opened or created; "
         "close the storage there, or end the process"
