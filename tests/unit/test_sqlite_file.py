@@ -61,7 +61,13 @@ async def numbers_in(path: Path) -> list[Any]:
     await aside(check)
     async with storage_at(path) as storage:
         found = await storage.fetch_experiments({})
-        return sorted(t.params["x"] for t in await storage.fetch_trials(uid=found[0]["_id"]))
+        return sorted(t.params["x"] for t in await all_trials(storage, found[0]["_id"]))
+
+
+async def all_trials(storage: Storage, uid: Any) -> list[Trial]:
+    found = await storage.fetch_trials(uid=uid)
+    assert found is not None
+    return found
 
 
 def parts(path: Path) -> list[Path]:
@@ -84,7 +90,7 @@ async def refused(storage: Storage, experiment: Any, path: Path) -> None:
         with pytest.raises(BackendError, match=f"{path.name} was .* while it was open") as caught:
             await call()
         assert not isinstance(caught.value, TemporaryBackendError)
-    many = [storage.register_trial(*trials(experiment, -10 - n)) for n in range(20)]
+    many: list[Any] = [storage.register_trial(*trials(experiment, -10 - n)) for n in range(20)]
     many += [storage.fetch_trials(experiment) for _ in range(4)]
     outcomes = await asyncio.gather(*many, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {BackendError}
@@ -149,11 +155,12 @@ EVENTS = [
 
 def new_place(event: Callable[[Path], None], path: Path) -> Path | None:
     """Return where an event moves the file."""
-    return {
+    places: dict[Callable[[Path], None], Path] = {
         move: Path(f"{path}.moved"),
         move_with_log: path.with_name(f"moved-{path.name}"),
         move_directory: path.parent.with_name("moved") / path.name,
-    }.get(event)
+    }
+    return places.get(event)
 
 
 @pytest.fixture
@@ -282,7 +289,7 @@ async def test_a_file_that_becomes_smaller_by_itself(path: Path, experiment: Any
         await storage.fetch_trials(experiment)
         await aside(vacuum)
         await storage.register_trials(trials(experiment, *range(1000, 1200)))
-        assert len(await storage.fetch_trials(experiment)) == 300
+        assert len(await all_trials(storage, experiment.id)) == 300
 
 
 @pytest.mark.parametrize("event", [move, move_with_log, move_directory])
@@ -305,7 +312,7 @@ async def test_a_file_that_was_put_back(
             await refused(storage, experiment, path)
             await aside(back)
             await storage.register_trial(*trials(experiment, number))
-            found = await asyncio.gather(*(storage.fetch_trials(experiment) for _ in range(4)))
+            found = await asyncio.gather(*(all_trials(storage, experiment.id) for _ in range(4)))
             assert {len(each) for each in found} == {number}
     assert await numbers_in(path) == [1, 2, 3, 4, 5]
     assert await aside(lambda: [p.name for p in path.parent.iterdir()]) == ["tune.db"]
