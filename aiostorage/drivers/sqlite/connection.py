@@ -89,8 +89,6 @@ class Connection(sqlite3.Connection):
 
     Attributes
     ----------
-    file
-        The file.
     kept, cause_of
         Those of `SQLFunctions`.
     """
@@ -161,16 +159,21 @@ class Connection(sqlite3.Connection):
 
     def _has_its_file(self) -> bool:
         file = self.file
+        extent = file.extent  # before the look: another thread may note a smaller one meanwhile
         try:
             found = os.stat(file.name)  # noqa: PTH116  half the time
         except OSError:
             return False
-        if (found.st_ino, found.st_dev) != file.known or found.st_size < file.size:
+        if (found.st_ino, found.st_dev) != file.known or found.st_size < extent[0]:
             return False
-        return monotonic() < self._next_look or self._has_its_log(found.st_size)
-
-    def _has_its_log(self, size: int) -> bool:
+        if monotonic() < self._next_look:
+            return True
         self._next_look = monotonic() + LOOK_INTERVAL
+        if extent[1] is not None and found.st_size > extent[0]:
+            file.extent = found.st_size, extent[1]
+        return self._has_its_log()
+
+    def _has_its_log(self) -> bool:
         for name, known in self.file.logs:
             try:
                 there = os.stat(name)  # noqa: PTH116  as above
@@ -178,7 +181,6 @@ class Connection(sqlite3.Connection):
                 return False
             if (there.st_ino, there.st_dev) != known:
                 return False
-            self.file.size = max(size, self.file.size)
         return True
 
     def close(self) -> None:

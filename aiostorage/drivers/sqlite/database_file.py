@@ -52,8 +52,9 @@ class DatabaseFile:
         The path, in the form that is found fastest.
     known
         The identity of the file, once it is open.
-    size
-        The bytes that it has at least: the tables stay.
+    extent
+        The bytes that it has at least, since SQLite reuses free pages; and the number of the schema
+        at that time, which changes with VACUUM, the exception. None: it is not known.
     logs
         The names of the log and of its index, with their identities, while they are in use.
     """
@@ -63,9 +64,9 @@ class DatabaseFile:
         self.name: bytes = os.fsencode(path)
         self.known: Identity | None = None
         self._path = path
-        self.size: int = 0
+        self.extent: tuple[int, int | None] = 0, None
         self.logs: tuple[tuple[str, Identity | None], ...] = ()
-        self._schema: int | None = None
+        self._has_tables = False
 
     # ----------------------------------------------------------------------------- opening
 
@@ -97,13 +98,15 @@ class DatabaseFile:
 
     def note_tables(self, connection: sqlite3.Connection) -> None:
         """Note that the tables are there: from now on they have to stay, and their log."""
-        self._schema = _schema(connection)
-        self.size = self._path.stat().st_size
+        self._has_tables = True
+        self.extent = 1, None
+        if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
+            self.extent = self._path.stat().st_size, _schema(connection)
         self.note_log()
 
     def note_log(self) -> None:
         """Note which log the connections use; a file without tables has none yet."""
-        if self._schema is not None:
+        if self._has_tables:
             names = [os.path.realpath(self._path) + suffix for suffix in LOG_SUFFIXES]
             self.logs = tuple((name, identity(name)) for name in names)
 
@@ -152,11 +155,12 @@ class DatabaseFile:
             return f"{self._path}, which is open, cannot be found: {error.strerror}"
         if (found.st_ino, found.st_dev) != self.known:
             return f"{self._path} was replaced by another file while it was open"
-        if found.st_size < self.size and (connection is not None or not found.st_size):
-            schema = _schema(connection) if connection is not None else None
-            if not found.st_size or schema in (None, self._schema):
+        size, schema = self.extent
+        if found.st_size < size and (connection is not None or not found.st_size):
+            present = _schema(connection) if found.st_size and connection is not None else None
+            if present in (None, schema):
                 return f"{self._path} was emptied, cut or overwritten while it was open"
-            self._schema, self.size = schema, found.st_size  # VACUUM makes it smaller, too
+            self.extent = found.st_size, present
         return None
 
     def _change_of_log(self) -> str | None:
@@ -183,7 +187,7 @@ class DatabaseFile:
 
 
 def _schema(connection: sqlite3.Connection) -> int | None:
-    """Return the number that VACUUM, and each change of the tables, increments."""
+    """Return the number that VACUUM increments, and each change of the tables."""
     try:
         found: int = connection.execute("PRAGMA schema_version").fetchone()[0]
     except sqlite3.Error:
