@@ -79,7 +79,7 @@ def locks(storage: SyncStorage, _: str) -> list[str]:
     return [
         f"file{suffix}"
         for suffix in ("", "-shm")
-        if os.getpid() in holders[identity(storage.location + suffix)]
+        if os.getpid() in holders.all[identity(storage.location + suffix)]
     ]
 
 

@@ -488,7 +488,10 @@ def test_lock_holders(tmp_path: Path) -> None:
         "nonsense\n"
     )
     holders = lock_holders(locks)
-    assert holders == {(77, os.makedev(8, 1)): {1234, 1236}, (77, os.makedev(0xFD, 10)): {1235}}
+    assert holders is not None
+    first, second = (77, os.makedev(8, 1)), (77, os.makedev(0xFD, 10))
+    assert holders.all == {first: {1234, 1236}, second: {1235}}
+    assert holders.sharing == {first: {1234, 1236}}
     assert lock_holders(tmp_path / "missing") is None
     check_log(tmp_path / "new.db", tmp_path / "missing")
     (tmp_path / "new.db-shm").touch()

@@ -16,7 +16,7 @@ import aiosqlite
 import anyio
 
 from aiostorage._core.cancellation import shielded
-from aiostorage.drivers.sqlite.database_file import OPENINGS, DatabaseFile
+from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
@@ -25,9 +25,6 @@ from aiostorage.errors import BackendError
 __all__ = ["Connection", "ConnectionThread"]
 
 T = TypeVar("T")
-
-LOOK_INTERVAL: Final = 0.1
-"""Seconds between two looks at the names of the log."""
 
 
 class _Gate:
@@ -81,16 +78,14 @@ class Connection(sqlite3.Connection):
     Parameters
     ----------
     file
-        The file.
-    timeout
-        Seconds to wait for other processes' transactions.
-    pragmas
-        Statements that prepare a connection.
+        What it opens.
+    timeout, pragmas
+        Seconds to wait for other processes' transactions; statements that prepare a connection.
 
     Attributes
     ----------
-    kept, cause_of
-        Those of `SQLFunctions`.
+    kept
+        What the SQL functions of the running statement need.
     """
 
     def __init__(self, file: DatabaseFile, timeout: float, pragmas: tuple[str, ...] = ()) -> None:
@@ -101,7 +96,6 @@ class Connection(sqlite3.Connection):
         self.openings: int = 0
         self._functions = SQLFunctions()
         self.kept: list[Any] = self._functions.kept
-        self.cause_of: Callable[[Exception], Exception] = self._functions.cause_of
         with _gate:
             self._open()
 
@@ -126,8 +120,9 @@ class Connection(sqlite3.Connection):
             raise BackendError("the file was replaced while it was being opened")
         self.openings += 1
         self._closed = self._prepared = False
+        # SQLite keeps what it is given: methods of the connection would keep it open for ever
         self.create_function(MATCH, 2, self._functions.match, deterministic=True)
-        self.create_function(SET, 2, self._functions.change, deterministic=True)
+        self.create_function(SET, 2, self._functions.set, deterministic=True)
         _connections.add(self)
 
     statement: ClassVar[Callable[..., sqlite3.Cursor]] = sqlite3.Connection.execute
@@ -209,6 +204,11 @@ class Connection(sqlite3.Connection):
         """Roll back what is open, if anything is."""
         if self.in_transaction:
             self.statement("ROLLBACK")
+
+    def cause_of(self, error: Exception) -> Exception:
+        """Return the error of our SQL function, if it was one: SQLite does not pass it on."""
+        cause, self._functions.error = self._functions.error, None
+        return cause or error
 
 
 _gate: Final = _Gate()

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from aiostorage.drivers.sqlite.lock_holders import lock_holders
 from aiostorage.errors import BackendError
 
-__all__ = ["OPENINGS", "DatabaseFile", "identity"]
+__all__ = ["LOOK_INTERVAL", "OPENINGS", "DatabaseFile", "identity"]
 
 Identity: TypeAlias = tuple[int, int]
 """The inode of a file, and the device that it is on."""
@@ -22,6 +22,9 @@ LOG_SUFFIXES: Final = ("-wal", "-shm")
 
 OPENINGS: Final = 3
 """How often a file is opened that changes meanwhile, as a layered file system copies it then."""
+
+LOOK_INTERVAL: Final = 0.1
+"""Seconds between two looks at the names of the log."""
 
 SHORT_WAIT: Final = 0.2
 """Seconds that emptying the log may wait for other processes."""
@@ -182,8 +185,8 @@ class DatabaseFile:
         holders = lock_holders()
         if holders is None:
             return True
-        taken_over = identity(name) == index and holders[there]
-        return holders[self.known] <= holders[index] and not taken_over
+        taken_over = identity(name) == index and holders.all[there]
+        return holders.all[self.known] <= holders.all[index] and not taken_over
 
 
 def _schema(connection: sqlite3.Connection) -> int | None:

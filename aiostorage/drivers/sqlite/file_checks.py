@@ -159,8 +159,10 @@ def check_log(path: Path, locks: Path = LOCKS) -> None:
     while True:
         if (holders := lock_holders(locks)) is None:
             return
-        with_file, with_log = holders[identity(path)], holders[identity(index)]
-        seen.append((with_log - with_file, with_file - with_log))
+        file, log = identity(path), identity(index)
+        # who excludes others from the file needs no index
+        without_log = holders.sharing[file] - holders.all[log]
+        seen.append((holders.all[log] - holders.all[file], without_log))
         log_only, file_only = (set.intersection(*pids) for pids in zip(*seen, strict=True))
         if not log_only and not (file_only and _is_established(path)):
             return

@@ -1,4 +1,4 @@
-"""What SQL statements call back: conditions that SQL cannot express, and changes of documents."""
+"""The functions that SQL statements call: conditions and changes that SQL cannot express."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ from aiostorage.operations import Document
 __all__ = ["SQLFunctions"]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class SQLFunctions:
-    """The functions of one connection.
+    """The functions of one connection, to which they do not refer.
 
     Attributes
     ----------
     kept
-        What the functions of the running statement need; the statement has its place in the list.
+        What the functions of the running statement need.
+    error
+        What a function raised: SQLite does not pass it on.
     """
 
     kept: list[Any] = field(default_factory=list)
-    _error: Exception | None = None
+    error: Exception | None = None
     _loaded: tuple[str, Document] = ("", {})
 
-    def cause_of(self, error: Exception) -> Exception:
-        """Return the error of a function, if it was one: SQLite does not pass it on."""
-        cause, self._error = self._error, None
-        return cause or error
-
     def match(self, key: int, doc: str) -> bool:
-        """Return whether a document meets a condition."""
+        """Return whether a document matches."""
         try:
             text, document = self._loaded
             if text != doc:
@@ -39,15 +36,15 @@ class SQLFunctions:
                 self._loaded = doc, document
             return cast(bool, self.kept[key](document))
         except Exception as error:
-            self._error = error
+            self.error = error
             raise
 
-    def change(self, key: int, doc: str) -> str:
-        """Return a document as a function changes it."""
+    def set(self, key: int, doc: str) -> str:
+        """Return a document as it is after a change."""
         try:
             document = load_document(doc)
             self.kept[key](document)
             return dump_document(document)
         except Exception as error:
-            self._error = error
+            self.error = error
             raise
