@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -358,6 +359,18 @@ async def test_waiting_ends(path: Path, experiment: Any) -> None:
         await aside(move, path)
         with anyio.fail_after(10), pytest.raises(BackendError, match="was removed or moved"):
             await waiting
+
+
+async def test_a_pickled_copy_makes_no_new_file(path: Path, experiment: Any) -> None:
+    async with storage_at(path) as storage:
+        copy: Storage = pickle.loads(pickle.dumps(storage))
+        await aside(move_with_log, path)
+        with pytest.raises(BackendError, match="does not exist any more"):
+            await copy.fetch_experiments({})
+        assert not await aside(path.exists)
+    fresh: Storage = pickle.loads(pickle.dumps(storage_at(path)))
+    async with fresh:
+        assert await fresh.fetch_experiments({}) == []
 
 
 def test_facade(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ class DatabaseFile:
     ----------
     path
         An absolute path.
+    creates
+        Whether the first opening may make the file.
 
     Attributes
     ----------
@@ -62,11 +64,12 @@ class DatabaseFile:
         The names of the log and of its index, with their identities, while they are in use.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, creates: bool = True) -> None:
         self.uri: str = f"{path.as_uri()}?mode=rw"
         self.name: bytes = os.fsencode(path)
         self.known: Identity | None = None
         self._path = path
+        self._creates = creates
         self.extent: tuple[int, int | None] = 0, None
         self.logs: tuple[tuple[str, Identity | None], ...] = ()
         self._has_tables = False
@@ -82,14 +85,18 @@ class DatabaseFile:
             The path names another file than before, or none; or its log is another one.
         """
         if self.known is None:
-            _create(self._path)
+            if self._creates:
+                _create(self._path)
         elif change := self._change() or self._change_of_log():
             raise BackendError(f"{change}; it was not opened again. {ADVICE}")
         else:
             return self.known
         found = identity(self.name)
         if found is None:
-            raise BackendError(f"{self._path} was removed while it was being opened")
+            raise BackendError(
+                f"{self._path} does not exist any more; it was there when this storage was opened "
+                "or copied, and is not made again"
+            )
         return found
 
     def is_opened(self, before: Identity) -> bool:

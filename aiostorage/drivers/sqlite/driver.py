@@ -94,6 +94,7 @@ class SQLiteDriver:
         self._busy_timeout = busy_timeout
         self._clock = clock
         self._file: DatabaseFile | None = None
+        self._creates = True
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
@@ -107,10 +108,13 @@ class SQLiteDriver:
             "path": self._path.absolute(),  # a copy may be opened in another directory
             "synchronous": self._synchronous,
             "busy_timeout": self._busy_timeout,
+            "creates": self._creates and self._file is None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        creates = state.pop("creates", True)
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
+        self._creates = creates
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
@@ -133,7 +137,7 @@ class SQLiteDriver:
         self._path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, self._path)
         tables = {c.name: Table(c) for c in layout.collections}
-        first, file = self._file is None, self._file or DatabaseFile(self._path)
+        first, file = self._file is None, self._file or DatabaseFile(self._path, self._creates)
         if first:
             await anyio.to_thread.run_sync(check_log, self._path)
 
