@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from aiostorage import Storage
 from aiostorage.errors import ConfigurationError, NotADatabaseError
 from aiostorage.factory import open_storage
 
 __all__ = ["open_existing"]
-
-SQLITE_MAGIC: Final = b"SQLite format 3\0"
-
-APPLICATION_ID: Final = b"aios"
-"""Stands at `APPLICATION_ID_AT` in the header of our SQLite files."""
-
-APPLICATION_ID_AT: Final = slice(68, 72)
-
-HEADER_BYTES: Final = 100
-"""The length of a SQLite file's header."""
 
 
 def open_existing(url: str, **settings: Any) -> Storage:
@@ -52,18 +43,22 @@ def open_existing(url: str, **settings: Any) -> Storage:
 
 def _check_file(path: Path) -> None:
     """Refuse a file that opening would turn into a new database."""
-    if path.is_dir():
-        return  # the engine has an error message of its own for it
+    from aiostorage.drivers.sqlite.file_checks import application_id  # noqa: PLC0415  as the engine
+    from aiostorage.drivers.sqlite.tables import APPLICATION_ID  # noqa: PLC0415
+
     try:
-        with path.open("rb") as file:
-            header = file.read(HEADER_BYTES)
+        there = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(f"there is no file {path}") from None
     except OSError:
+        return  # the engine has an error message of its own for it
+    if not stat.S_ISREG(there.st_mode):
+        return  # likewise
+    found = application_id(path) if there.st_size else 0
+    if found is None:
         return  # likewise
     log = path.with_name(f"{path.name}-wal")
-    is_sqlite = header.startswith(SQLITE_MAGIC)
     # the first transaction of a new database may still be in its write-ahead log only
-    is_new = is_sqlite and log.exists() and log.stat().st_size > 0
-    if not header or (is_sqlite and header[APPLICATION_ID_AT] != APPLICATION_ID and not is_new):
+    is_new = there.st_size and log.exists() and log.stat().st_size > 0
+    if found != APPLICATION_ID and not is_new:
         raise NotADatabaseError(f"{path} is not a database of aiostorage")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,9 +143,15 @@ def _verify(path: Path, documents: Mapping[str, list[Document]]) -> None:
 
 
 def _check_pickle(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(1) != _PICKLE_START:
-            raise NotADatabaseError(f"{path} is not a PickledDB of Oríon: it is no pickle")
+    from aiostorage.drivers.sqlite.file_checks import is_sqlite  # noqa: PLC0415  only for this
+
+    # Asked first: to open the file of a storage, and to close it again, would drop SQLite's locks.
+    there = path.stat()
+    if stat.S_ISREG(there.st_mode) and there.st_size and not is_sqlite(path):
+        with path.open("rb") as file:
+            if file.read(1) == _PICKLE_START:
+                return
+    raise NotADatabaseError(f"{path} is not a PickledDB of Oríon: it is no pickle")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar, Final, TypeVar, cast
 from weakref import WeakSet
 
@@ -16,11 +16,11 @@ import aiosqlite
 import anyio
 
 from aiostorage._core.cancellation import shielded
-from aiostorage._core.document_json import dump_document, load_document
+from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, SET
+from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
-from aiostorage.errors import EncodingError
-from aiostorage.operations import Document
+from aiostorage.errors import BackendError
 
 __all__ = ["Connection", "ConnectionThread"]
 
@@ -73,10 +73,14 @@ class Connection(sqlite3.Connection):
     the child would take the parent's locks for its own: the child's writes would be lost when the
     parent closes, and a transaction of the parent would lock the child out permanently.
 
+    An answer comes from the file at the path, or not at all: see `DatabaseFile`.
+
     Parameters
     ----------
-    pragmas
-        Statements that prepare a connection.
+    file
+        What it opens.
+    timeout, pragmas
+        Seconds to wait for other processes' transactions; statements that prepare a connection.
 
     Attributes
     ----------
@@ -84,26 +88,41 @@ class Connection(sqlite3.Connection):
         What the SQL functions of the running statement need.
     """
 
-    def __init__(self, *args: Any, pragmas: tuple[str, ...] = (), **kwargs: Any) -> None:
-        self._arguments = args, kwargs
+    def __init__(self, file: DatabaseFile, timeout: float, pragmas: tuple[str, ...] = ()) -> None:
+        self.file = file
+        self._timeout = timeout
         self._pragmas = pragmas
+        self._next_look: float = 0.0
         self.openings: int = 0
+        self._functions = SQLFunctions()
+        self.kept: list[Any] = self._functions.kept
         with _gate:
             self._open()
-        self.kept: list[Any] = []
-        self._error: Exception | None = None
-        self._loaded: tuple[str, Document] = ("", {})
 
     def _open(self) -> None:
-        args, kwargs = self._arguments
         ours = dict(vars(self))
-        # the thread that forks may close it, too
-        super().__init__(*args, **{**kwargs, "check_same_thread": False})
-        vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
+        for _ in range(OPENINGS):
+            before = self.file.before_opening()
+            try:
+                super().__init__(
+                    self.file.uri,
+                    uri=True,
+                    timeout=self._timeout,
+                    isolation_level=None,
+                    check_same_thread=False,  # the thread that forks may close it, too
+                )
+            finally:
+                vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
+            if self.file.is_opened(before):
+                break
+            super().close()  # it has read nothing, so SQLite leaves the file as it is
+        else:
+            raise BackendError("the file was replaced while it was being opened")
         self.openings += 1
         self._closed = self._prepared = False
-        self.create_function(MATCH, 2, self._match, deterministic=True)
-        self.create_function(SET, 2, self._set, deterministic=True)
+        # SQLite keeps what it is given: methods of the connection would keep it open for ever
+        self.create_function(MATCH, 2, self._functions.match, deterministic=True)
+        self.create_function(SET, 2, self._functions.set, deterministic=True)
         _connections.add(self)
 
     statement: ClassVar[Callable[..., sqlite3.Cursor]] = sqlite3.Connection.execute
@@ -116,22 +135,70 @@ class Connection(sqlite3.Connection):
         with _gate:
             if self._closed:
                 self._open()
-            if not self._prepared:
-                for pragma in self._pragmas:
-                    self.statement(pragma).fetchall()
-                self._prepared = True
-            return _Outcome(sql(self))
+            try:
+                if not self._prepared:
+                    self._prepare()
+                result = sql(self)
+            except Exception as error:
+                self.file.explain(self, error)
+                raise
+            if not self._has_its_file():
+                self.file.check(self, "this call used the earlier file only")
+            return _Outcome(result)
+
+    def end_transaction(self) -> None:
+        """Commit, unless the path names another file by now."""
+        if not self._has_its_file():
+            self.file.check(self, "nothing was written")
+        self.statement("COMMIT")
+
+    def _has_its_file(self) -> bool:
+        file = self.file
+        extent = file.extent  # before the look: another thread may note a smaller one meanwhile
+        try:
+            found = os.stat(file.name)  # noqa: PTH116  half the time
+        except OSError:
+            return False
+        if (found.st_ino, found.st_dev) != file.known or found.st_size < extent[0]:
+            return False
+        if monotonic() < self._next_look:
+            return True
+        self._next_look = monotonic() + LOOK_INTERVAL
+        if extent[1] is not None and found.st_size > extent[0]:
+            file.extent = found.st_size, extent[1]
+        return self._has_its_log()
+
+    def _has_its_log(self) -> bool:
+        for name, known in self.file.logs:
+            try:
+                there = os.stat(name)  # noqa: PTH116  as above
+            except OSError:
+                return False
+            if (there.st_ino, there.st_dev) != known:
+                return False
+        return True
 
     def close(self) -> None:
         """Close it for good."""
         with _gate:
             _connections.discard(self)
-            super().close()
+            self.put_away()
 
     def put_away(self) -> None:
         """Close it until the next function is called."""
-        super().close()
+        if not self._closed:
+            self.file.leave(self)
         self._closed = True
+        with suppress(sqlite3.ProgrammingError):  # the last attempt to open it again has failed
+            super().close()
+
+    def _prepare(self) -> None:
+        for pragma in self._pragmas:
+            self.statement(pragma).fetchall()
+        if not self.file.logs:
+            self.statement("PRAGMA schema_version").fetchall()  # opens the log
+            self.file.note_log()
+        self._prepared = True
 
     def back_out(self) -> None:
         """Roll back what is open, if anything is."""
@@ -140,34 +207,8 @@ class Connection(sqlite3.Connection):
 
     def cause_of(self, error: Exception) -> Exception:
         """Return the error of our SQL function, if it was one: SQLite does not pass it on."""
-        cause, self._error = self._error, None
+        cause, self._functions.error = self._functions.error, None
         return cause or error
-
-    def _match(self, key: int, doc: str) -> bool:
-        try:
-            text, document = self._loaded
-            if text != doc:
-                try:
-                    document = load_document(doc)
-                except EncodingError:  # damaged: it is found by its columns alone
-                    return False
-                self._loaded = doc, document
-            return cast(bool, self.kept[key](document))
-        except Exception as error:
-            self._error = error
-            raise
-
-    def _set(self, key: int, doc: str) -> str:
-        try:
-            try:
-                document = load_document(doc)
-            except EncodingError:  # damaged: it stays as it is
-                return doc
-            self.kept[key](document)
-            return dump_document(document)
-        except Exception as error:
-            self._error = error
-            raise
 
 
 _gate: Final = _Gate()
@@ -178,6 +219,8 @@ def _before_fork() -> None:
     _gate.shut()
     for connection in list(_connections):
         connection.put_away()
+    for connection in list(_connections):
+        connection.file.forget_log()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_child=_gate.reset)
@@ -200,8 +243,8 @@ class ConnectionThread:
 
     Parameters
     ----------
-    path
-        The file; made with mode 0600 when it is missing.
+    file
+        The file; made with mode 0600 when it is missing and was never open.
     busy_timeout
         Seconds to wait for other processes' transactions.
     pragmas
@@ -213,10 +256,9 @@ class ConnectionThread:
         How many calls it has to carry out.
     """
 
-    def __init__(self, path: Path, busy_timeout: float, *pragmas: str) -> None:
+    def __init__(self, file: DatabaseFile, busy_timeout: float, *pragmas: str) -> None:
         def connect() -> Connection:
-            _create(path)
-            return Connection(path, timeout=busy_timeout, isolation_level=None, pragmas=pragmas)
+            return Connection(file, busy_timeout, pragmas)
 
         self.busy: int = 0
         self._connect = connect
@@ -289,20 +331,6 @@ def _failed(task: asyncio.Task[None]) -> bool:
 
 def _nothing(_: Connection) -> None:
     """Do nothing; the calls that came before have ended by then."""
-
-
-_creating: Final = threading.Lock()
-
-
-def _create(path: Path) -> None:
-    """Create the file unless it exists.
-
-    Only SQLite may open a file that exists: to close it again would drop every lock that SQLite has
-    on it in this process (fcntl(2), close), and another process that closes its last connection
-    would delete the log that this one writes to.
-    """
-    with _gate, _creating, suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _proxy_of(connect: Callable[[], Connection]) -> aiosqlite.Connection:

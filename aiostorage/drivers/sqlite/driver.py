@@ -21,8 +21,9 @@ import anyio
 from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
+from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.execution import moment, page, read
-from aiostorage.drivers.sqlite.file_checks import check_place, not_a_database
+from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_database
 from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
@@ -94,6 +95,8 @@ class SQLiteDriver:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._clock = StoreClock(clock)
+        self._file: DatabaseFile | None = None
+        self._creates = True
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
@@ -107,10 +110,13 @@ class SQLiteDriver:
             "path": self._path.absolute(),  # a copy may be opened in another directory
             "synchronous": self._synchronous,
             "busy_timeout": self._busy_timeout,
+            "creates": self._creates and self._file is None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        creates = state.pop("creates", True)
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
+        self._creates = creates
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
@@ -133,18 +139,25 @@ class SQLiteDriver:
         self._path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, self._path)
         tables = {c.name: Table(c) for c in layout.collections}
-        thread = self._connect()
+        first, file = self._file is None, self._file or DatabaseFile(self._path, self._creates)
+        if first:
+            await anyio.to_thread.run_sync(check_log, self._path)
 
-        def begin(connection: Connection) -> None:
+        def lay_out(connection: Connection) -> None:
             prepare(connection, self._path, layout.version, tables.values())
             self._clock.begin(connection)
+            file.note_tables(connection)
 
+        self._file = file
+        thread = self._connect()
         try:
-            await thread.call(begin)
+            await thread.call(lay_out)
         except BaseException as error:
             await shielded(None, thread.close)
+            if first:
+                self._file = None
             if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
-                raise await anyio.to_thread.run_sync(not_a_database, self._path) from error
+                raise not_a_database(self._path) from error
             raise
         self._tables, self._writer = tables, GroupCommit(thread, tables, self._clock)
 
@@ -159,6 +172,7 @@ class SQLiteDriver:
             await readers.aclose()
             if writer is not None:
                 await writer.aclose()
+            self._file = None
 
         await shielded(None, close)
 
@@ -173,12 +187,15 @@ class SQLiteDriver:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, path)
+        await anyio.to_thread.run_sync(check_log, path)
         upgrade = FileUpgrade(path, self._busy_timeout, layout, steps, self._clock, backup, dry_run)
         return await upgrade.carry_out()
 
     def _connect(self) -> ConnectionThread:
+        if self._file is None:
+            raise StorageClosedError(f"{self!r} is not open")
         return ConnectionThread(
-            self._path, self._busy_timeout, f"PRAGMA synchronous = {self._synchronous}"
+            self._file, self._busy_timeout, f"PRAGMA synchronous = {self._synchronous}"
         )
 
     # ---------------------------------------------------------------------------- operations

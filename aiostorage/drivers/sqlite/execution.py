@@ -61,7 +61,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         for job in jobs:
             if not job.future.cancelled():
                 _carry_out(connection, tables, job, now)
-        connection.statement("COMMIT")
+        connection.end_transaction()
     finally:
         connection.back_out()
 

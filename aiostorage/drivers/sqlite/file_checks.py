@@ -1,14 +1,36 @@
-"""Checks of a path before SQLite opens it: whether its write-ahead log can work there."""
+"""Checks of a path before SQLite opens it: what is there, and whether a log can work there.
+
+None opens the file: to close it again would drop the locks that SQLite has on it in this process.
+"""
 
 from __future__ import annotations
 
 import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from aiostorage.errors import ConfigurationError, NotADatabaseError, PermissionDenied
+from aiostorage.drivers.sqlite.database_file import identity
+from aiostorage.drivers.sqlite.lock_holders import LOCKS, lock_holders
+from aiostorage.errors import (
+    BackendError,
+    ConfigurationError,
+    NotADatabaseError,
+    PermissionDenied,
+)
 
-__all__ = ["check_place", "filesystem_of", "not_a_database"]
+__all__ = [
+    "application_id",
+    "check_log",
+    "check_place",
+    "filesystem_of",
+    "is_sqlite",
+    "not_a_database",
+]
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -16,6 +38,10 @@ _NAMES: Final = (
     "9p afs beegfs ceph cifs davfs fuse.ceph fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs "
     "glusterfs gpfs lustre ncpfs nfs nfs4 orangefs pvfs2 smb3 smbfs virtiofs"
 )
+LOOKS: Final = 6
+LOOK_INTERVAL: Final = 0.1
+"""How often, and with how many seconds between, a process is seen with one lock of two."""
+
 NETWORK: Final = frozenset(_NAMES.split())
 """File systems whose clients do not share memory: the log's index lives in shared memory."""
 
@@ -31,16 +57,20 @@ def filesystem_of(path: Path, mountinfo: str) -> str | None:
         The text of ``/proc/self/mountinfo``; see proc(5).
     """
     best, found = -1, None
-    for line in mountinfo.splitlines():
-        fields, _, types = line.partition(" - ")
-        columns, kind = fields.split(" "), types.split(" ", 1)[0]
-        if len(columns) < 5:
-            continue
-        point = Path(columns[4].encode().decode("unicode_escape"))
+    for point, kind in _mounts(mountinfo):
         # of two mounts on one point, the later one hides the other
         if (path == point or point in path.parents) and len(point.parts) >= best:
             best, found = len(point.parts), kind
     return found
+
+
+def _mounts(mountinfo: str) -> Iterator[tuple[Path, str]]:
+    """Yield where something is mounted, and the type of its file system."""
+    for line in mountinfo.splitlines():
+        fields, _, types = line.partition(" - ")
+        columns, kind = fields.split(" "), types.split(" ", 1)[0]
+        if len(columns) >= 5:
+            yield Path(columns[4].encode().decode("unicode_escape")), kind
 
 
 def check_place(path: Path, mounts: Path = MOUNTS) -> None:
@@ -49,40 +79,147 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
     Raises
     ------
     ConfigurationError
-        The directory is missing, the path is a directory, or the file system is a network one.
+        The directory is missing; the path is a directory, a device or the like; the file has
+        several names, of which each would have a log of its own; or the file system is a network
+        one.
     PermissionDenied
         The file cannot be read or written, or its directory cannot be searched.
     """
+    try:
+        _check_directory(path)
+        _check_mount(path.resolve(), mounts)
+        if path.exists():
+            _check_file(path)
+    except PermissionError as error:
+        raise PermissionDenied(f"cannot look into {path.parent}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # a loop of links; RuntimeError until Python 3.12
+        raise ConfigurationError(f"{path} leads to no file: {error}") from error
+
+
+def _check_directory(path: Path) -> None:
     try:
         parent = path.parent.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(
             f"the directory {path.parent} does not exist; create it first"
         ) from None
-    except PermissionError as error:
-        raise PermissionDenied(f"cannot look into {path.parent}: {error.strerror}") from error
     if path.is_dir() or not parent.is_dir():
         wrong = path if path.is_dir() else path.parent
         raise ConfigurationError(
             f"{wrong} is {'a' if path.is_dir() else 'no'} directory; name a file"
         )
+
+
+def _check_mount(target: Path, mounts: Path) -> None:
     try:
-        kind = filesystem_of(parent, mounts.read_text())
+        mountinfo = mounts.read_text()
     except OSError:
-        kind = None  # not Linux: then the journal mode decides
+        return  # not Linux: then the journal mode decides
+    kind = filesystem_of(target.parent, mountinfo)
     if kind in NETWORK:
         raise ConfigurationError(
-            f"{path} is on a network file system ({kind}), where SQLite's write-ahead log corrupts "
-            "data; put the file on a local disk, or use an engine made for many machines"
+            f"{target} is on a network file system ({kind}), where SQLite's write-ahead log "
+            "corrupts data; put the file on a local disk, or use an engine made for many machines"
         )
-    # without opening it: to close it again would drop SQLite's locks; see `connection._create`
-    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+    if any(point == target for point, _ in _mounts(mountinfo)):
+        raise ConfigurationError(
+            f"{target} is mounted without its directory, so that SQLite's write-ahead log would "
+            "lie elsewhere than for those who use the file itself; mount the directory"
+        )
+
+
+def _check_file(path: Path) -> None:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(f"{path} is no regular file; SQLite needs one")
+    if _is_part(path):
+        raise ConfigurationError(f"{path} is a part of another SQLite database; name its main file")
+    if found.st_nlink > 1:
+        raise ConfigurationError(
+            f"{path} has {found.st_nlink} names (hard links), and SQLite keeps a write-ahead log "
+            "for each, which corrupts the file; remove the other names, or use symbolic links"
+        )
+    if not os.access(path, os.R_OK | os.W_OK):
         raise PermissionDenied(f"cannot read and write {path}")
 
 
+def check_log(path: Path, locks: Path = LOCKS) -> None:
+    """Refuse a file and a log that processes use, but not together.
+
+    That is so after a move, when the file is opened by its new name, or when another file has come
+    to the path, while a process still uses the earlier file or the log of the earlier name.
+
+    Raises
+    ------
+    BackendError
+        A process uses one without the other.
+    """
+    index = f"{os.path.realpath(path)}-shm"
+    seen: list[tuple[set[int], set[int]]] = []
+    while True:
+        if (holders := lock_holders(locks)) is None:
+            return
+        file, log = identity(path), identity(index)
+        # who excludes others from the file needs no index
+        without_log = holders.sharing[file] - holders.all[log]
+        seen.append((holders.all[log] - holders.all[file], without_log))
+        log_only, file_only = (set.intersection(*pids) for pids in zip(*seen, strict=True))
+        if not log_only and not (file_only and _is_established(path)):
+            return
+        if len(seen) == LOOKS:
+            break
+        time.sleep(LOOK_INTERVAL)  # a process that is about to open the file has no log yet
+    what, whose = (
+        (f"the log beside {path}", "another file, which was there before")
+        if log_only
+        else (f"the file {path}", "another log, as it was opened by another name")
+    )
+    processes = ", ".join(map(str, sorted(log_only or file_only)))
+    raise BackendError(
+        f"{what} is in use with {whose}: by process {processes}. Nothing was opened or created; "
+        "close the storage there, or end the process"
+    )
+
+
+def _is_established(path: Path) -> bool:
+    """Return whether the tables are in the file itself, so that whoever uses it uses a log."""
+    return application_id(path) not in (None, 0)
+
+
 def not_a_database(path: Path) -> NotADatabaseError:
-    """Return the error that says what a file is that SQLite refused."""
-    with path.open("rb") as file:
-        pickle = file.read(1) == b"\x80"
-    looks = " (it looks like a pickle, such as Oríon's PickledDB)" if pickle else ""
-    return NotADatabaseError(f"{path} is not a SQLite database{looks}; it was left as it is")
+    """Return the error about a file that SQLite refused."""
+    return NotADatabaseError(
+        f"{path} is not a SQLite database, and was left as it is; a PickledDB of Oríon's, which is "
+        "a pickle, can be imported with `aiostorage import-orion`"
+    )
+
+
+def application_id(path: Path) -> int | None:
+    """Return the ``PRAGMA application_id`` of a file, without its log; None if it is no database.
+
+    An empty file is a database for SQLite, with 0; so is, for us, a part of another database.
+    """
+    if _is_part(path):
+        return 0
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            found: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        no_database = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
+        return None if error.sqlite_errorcode & 0xFF in no_database else 0
+    return found
+
+
+def is_sqlite(path: Path) -> bool:
+    """Return whether a file belongs to a SQLite database, so that nobody but SQLite may open it."""
+    return application_id(path) is not None
+
+
+def _is_part(path: Path) -> bool:
+    """Return whether a file is the log of a database, or belongs to the log."""
+    target = os.path.realpath(path)
+    return any(
+        target.endswith(suffix) and os.path.exists(target.removesuffix(suffix))  # noqa: PTH110
+        for suffix in ("-wal", "-shm", "-journal")
+    )

@@ -20,6 +20,7 @@ from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.backup import back_up, check_backup
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
+from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.execution import Tables, moment, page, run
 from aiostorage.drivers.sqlite.file_checks import not_a_database
 from aiostorage.drivers.sqlite.schema_changes import added_columns, schema_changes, schema_of
@@ -68,7 +69,7 @@ class FileUpgrade:
         except NotADatabaseError as error:
             if error.__cause__ is None:
                 raise
-            raise await anyio.to_thread.run_sync(not_a_database, self.path) from error
+            raise not_a_database(self.path) from error
         if not report.needed:
             return report
         if self.dry_run:
@@ -76,7 +77,8 @@ class FileUpgrade:
         return await self._connected(self._upgrade)
 
     async def _connected(self, act: Callable[[Connection], UpgradeReport]) -> UpgradeReport:
-        thread = ConnectionThread(self.path, self.busy_timeout, "PRAGMA synchronous = FULL")
+        file = DatabaseFile(self.path, creates=False)
+        thread = ConnectionThread(file, self.busy_timeout, "PRAGMA synchronous = FULL")
         try:
             return await thread.call(act)
         finally:
