@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from aiostorage import Experiment, Storage, open_storage
-from aiostorage.drivers.mongodb import client as mongodb_client
+from aiostorage.drivers.mongodb import shared_clients
 from aiostorage.testing import Deployment
 
 
@@ -35,12 +35,12 @@ def test_a_loop_that_ends_leaves_nothing_that_is_in_the_way(
 
     async def close() -> None:
         assert len(await kept.fetch_experiments({})) == 6
-        assert len(mongodb_client._clients) == 1  # those of the loops before are gone
+        assert len(shared_clients._clients) == 1  # those of the loops before are gone
         await kept.aclose()
         await other.aclose()
 
     for number in range(3):
         anyio.run(both, str(number))
-        assert len(mongodb_client._clients) == 1  # both share the connections
+        assert len(shared_clients._clients) == 1  # both share the connections
     anyio.run(close)
-    assert not mongodb_client._clients
+    assert not shared_clients._clients

@@ -10,16 +10,16 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar, cast
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import aiosqlite
 import anyio
 
+from aiostorage._core.abandoned import end_in_thread, when_dropped
 from aiostorage._core.cancellation import shielded
-from aiostorage._core.document_json import dump_document, load_document
 from aiostorage.drivers.sqlite.sql import MATCH, SET
+from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
-from aiostorage.operations import Document
 
 __all__ = ["Connection", "ConnectionThread"]
 
@@ -87,11 +87,10 @@ class Connection(sqlite3.Connection):
         self._arguments = args, kwargs
         self._pragmas = pragmas
         self.openings: int = 0
+        self._functions = SQLFunctions()
+        self.kept: list[Any] = self._functions.kept
         with _gate:
             self._open()
-        self.kept: list[Any] = []
-        self._error: Exception | None = None
-        self._loaded: tuple[str, Document] = ("", {})
 
     def _open(self) -> None:
         args, kwargs = self._arguments
@@ -101,8 +100,9 @@ class Connection(sqlite3.Connection):
         vars(self).update(ours)  # which a second __init__ clears away, from Python 3.11 on
         self.openings += 1
         self._closed = self._prepared = False
-        self.create_function(MATCH, 2, self._match, deterministic=True)
-        self.create_function(SET, 2, self._set, deterministic=True)
+        # SQLite keeps what it is given: methods of the connection would keep it open for ever
+        self.create_function(MATCH, 2, self._functions.match, deterministic=True)
+        self.create_function(SET, 2, self._functions.set, deterministic=True)
         _connections.add(self)
 
     statement: ClassVar[Callable[..., sqlite3.Cursor]] = sqlite3.Connection.execute
@@ -127,6 +127,10 @@ class Connection(sqlite3.Connection):
             _connections.discard(self)
             super().close()
 
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):  # aiosqlite forgets what an opening opened that was cancelled
+            super().close()
+
     def put_away(self) -> None:
         """Close it until the next function is called."""
         super().close()
@@ -139,28 +143,8 @@ class Connection(sqlite3.Connection):
 
     def cause_of(self, error: Exception) -> Exception:
         """Return the error of our SQL function, if it was one: SQLite does not pass it on."""
-        cause, self._error = self._error, None
+        cause, self._functions.error = self._functions.error, None
         return cause or error
-
-    def _match(self, key: int, doc: str) -> bool:
-        try:
-            text, document = self._loaded
-            if text != doc:
-                document = load_document(doc)
-                self._loaded = doc, document
-            return cast(bool, self.kept[key](document))
-        except Exception as error:
-            self._error = error
-            raise
-
-    def _set(self, key: int, doc: str) -> str:
-        try:
-            document = load_document(doc)
-            self.kept[key](document)
-            return dump_document(document)
-        except Exception as error:
-            self._error = error
-            raise
 
 
 _gate: Final = _Gate()
@@ -191,6 +175,9 @@ class _Outcome:
 class ConnectionThread:
     """A connection and the thread it lives in; it opens with its first call.
 
+    It is closed when nobody refers to this object any more. The thread keeps its last call until
+    the next one, and with it the error that it raised.
+
     Parameters
     ----------
     path
@@ -214,6 +201,7 @@ class ConnectionThread:
         self.busy: int = 0
         self._connect = connect
         self._proxy: aiosqlite.Connection
+        self._finalizer: finalize[..., Any]
         self._opening: asyncio.Task[None] | None = None
 
     async def call(self, function: Callable[[Connection], T]) -> T:
@@ -227,6 +215,7 @@ class ConnectionThread:
             await self.drain()
             raise
         except Exception as error:  # noqa: BLE001  raised again, translated
+            await self.drain()
             raise_translated(error)
         finally:
             self.busy -= 1
@@ -239,7 +228,10 @@ class ConnectionThread:
         return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
 
     async def drain(self) -> None:
-        """Wait for the end of all calls: to report to a closed event loop would kill the thread."""
+        """Wait for the end of all calls: to report to a closed event loop would kill the thread.
+
+        The thread forgets them, and with them all that they refer to.
+        """
         if self._opening is not None and self._opening.done() and not _failed(self._opening):
             with suppress(ValueError):  # closed meanwhile
                 await shielded(None, lambda: self.submit(_nothing))
@@ -252,6 +244,7 @@ class ConnectionThread:
         if not opening.done():  # an earlier event loop, closed by now, may have opened it
             await asyncio.wait([opening])
         if not _failed(opening):
+            self._finalizer.detach()
             try:
                 await self._proxy.close()
             except Exception as error:  # noqa: BLE001  raised again, translated
@@ -273,7 +266,20 @@ class ConnectionThread:
     async def _start(self) -> None:
         # even the start of a thread is something that the event loop need not wait for
         self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
+        self._finalizer = when_dropped(self, _end, self._proxy, os.getpid())
         await self._proxy
+
+
+_inherited: Final[list[aiosqlite.Connection]] = []
+"""Those of a parent process, never dropped: their threads are not in this process."""
+
+
+def _end(proxy: aiosqlite.Connection, pid: int) -> None:
+    """Close a connection, after all calls that came before; its thread ends."""
+    if pid != os.getpid():
+        _inherited.append(proxy)
+    else:  # in a thread without an event loop, which might be closed before the answer comes
+        end_in_thread(proxy.stop)
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

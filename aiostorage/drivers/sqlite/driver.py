@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 
+from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.execution import page, read
@@ -110,6 +111,12 @@ class SQLiteDriver:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
 
+    def __del__(self) -> None:
+        if getattr(self, "_writer", None) is not None and self._pid == os.getpid():
+            # now, since whoever records warnings keeps this object
+            self._writer, self._readers = None, Readers(self._connect)
+            warn_unclosed(self)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
 
@@ -134,6 +141,7 @@ class SQLiteDriver:
         thread = self._connect()
         try:
             await thread.call(lambda c: prepare(c, self._path, layout.version, tables.values()))
+            await thread.drain()  # it forgets the call, which refers to this driver
         except BaseException as error:
             await shielded(None, thread.close)
             if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
@@ -181,8 +189,9 @@ class SQLiteDriver:
         """See `aiostorage.protocols.Driver.page`."""
         self._opened()
         table, start = self._tables[find.collection], cast(int, after or 0)
+        now = self._clock()
         return await self._readers.read(
-            lambda c: page(c, table, find, after=start, size=size, now=self._clock())
+            lambda c: page(c, table, find, after=start, size=size, now=now)
         )
 
     async def now(self) -> datetime:

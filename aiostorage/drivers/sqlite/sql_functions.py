@@ -1,0 +1,49 @@
+"""The functions that SQL statements call: conditions and changes that SQL cannot express."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from aiostorage._core.document_json import dump_document, load_document
+from aiostorage.operations import Document
+
+__all__ = ["SQLFunctions"]
+
+
+class SQLFunctions:
+    """The functions of one connection, to which they do not refer.
+
+    Attributes
+    ----------
+    kept
+        What the functions of the running statement need.
+    error
+        What a function raised: SQLite does not pass it on.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.error: Exception | None = None
+        self._loaded: tuple[str, Document] = ("", {})
+
+    def match(self, key: int, doc: str) -> bool:
+        """Return whether a document matches."""
+        try:
+            text, document = self._loaded
+            if text != doc:
+                document = load_document(doc)
+                self._loaded = doc, document
+            return cast(bool, self.kept[key](document))
+        except Exception as error:
+            self.error = error
+            raise
+
+    def set(self, key: int, doc: str) -> str:
+        """Return a document as it is after a change."""
+        try:
+            document = load_document(doc)
+            self.kept[key](document)
+            return dump_document(document)
+        except Exception as error:
+            self.error = error
+            raise
