@@ -7,22 +7,11 @@ from __future__ import annotations
 
 import threading
 import warnings
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["end_in_thread", "warn_unclosed", "when_dropped"]
-
-
-def when_dropped(owner: object, end: Callable[..., object], *args: Any) -> weakref.finalize[..., Any]:
-    """Call ``end(*args)`` when nobody refers to `owner` any more; not at the interpreter's exit.
-
-    Nothing among `end` and `args` may refer to `owner`.
-    """
-    finalizer = weakref.finalize(owner, end, *args)
-    finalizer.atexit = False
-    return finalizer
+__all__ = ["end_in_thread", "warn_unclosed"]
 
 
 def end_in_thread(end: Callable[[], object]) -> None:

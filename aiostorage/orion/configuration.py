@@ -20,7 +20,7 @@ LOST_AFTER_HEARTBEATS: Final = 5
 """The number of Oríon's heartbeats without one after which a reserved trial counts as lost."""
 
 _shared: Final[WeakValueDictionary[Any, SyncStorage]] = WeakValueDictionary()
-"""The storages in use, by working directory and options. One that nobody uses any more is closed."""
+"""The storages in use, by working directory and options. What is no longer in use is closed."""
 
 _in_memory: Final[dict[Any, SyncStorage]] = {}
 """Storages whose data is nowhere else: they last as long as the process."""

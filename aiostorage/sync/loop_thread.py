@@ -133,7 +133,7 @@ class LoopUse:
         self.thread: threading.Thread = thread.thread
         self._loop_thread = thread
         self._on_close = on_close
-        # bare locks: Ctrl-C in the lines of an `Event` leaves that locked, and the loop waits for it
+        # bare locks: Ctrl-C in the lines of an `Event` leaves that locked, and the loop waits
         self._begun, self._ended = threading.Lock(), threading.Lock()
         self._begun.acquire()
         self._ended.acquire()

@@ -42,8 +42,7 @@ def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
             yield lambda: SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")
         case library:
             pytest.importorskip("pymongo")
-            from aiostorage.drivers.mongodb import MongoDBDriver
-            from aiostorage.drivers.mongodb import shared_clients
+            from aiostorage.drivers.mongodb import MongoDBDriver, shared_clients
 
             request.getfixturevalue("sockets_collected")
             fixture = "mongodb_standalone" if library == "motor" else "mongodb_replica_set"

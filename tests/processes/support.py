@@ -51,7 +51,7 @@ Events: TypeAlias = "queue.SimpleQueue[tuple[Worker, str | None]]"
 
 
 def environment() -> dict[str, str]:
-    """Return our environment, so that a child imports the same package, whatever its directory is."""
+    """Return our environment, with which a child imports the same package in any directory."""
     package = str(Path(aiostorage.__file__).parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from aiostorage import DuplicateKeyError, Storage, SyncStorage, Trial, open_storage
@@ -31,13 +32,15 @@ def say(*words: object) -> None:
 
 
 def counted() -> tuple[int, int]:
-    return len(os.listdir("/proc/self/fd")), threading.active_count()
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
 
 async def use(storage: Storage) -> None:
     """Write, read by every connection that there is, hold the lock, and wait for a change."""
     experiment = await storage.create_experiment({"name": os.urandom(8).hex()})
-    await storage.register_trials([Trial(experiment=experiment.id, params={"x": x}) for x in (1, 2)])
+    await storage.register_trials(
+        [Trial(experiment=experiment.id, params={"x": x}) for x in (1, 2)]
+    )
     async with storage.reserved_trial(experiment) as trial:
         assert trial is not None
         await storage.complete_trial(trial, 1.0)

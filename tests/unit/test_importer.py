@@ -226,7 +226,7 @@ async def test_times_that_are_text_become_times() -> None:
 
     given["trials"][0]["end_time"] = "yesterday"
     async with open_storage("memory://") as storage:
-        with pytest.raises(EncodingError, match="trial 1 of experiment 'tree' v1.*yesterday"):
+        with pytest.raises(EncodingError, match=r"trial 1 of experiment 'tree' v1.*yesterday"):
             await put(storage, given)
         assert await storage.fetch_experiments({}) == []
 

@@ -11,10 +11,10 @@ import logging
 import os
 from contextlib import suppress
 from typing import Any, Final
+from weakref import finalize
 
 from pymongo.errors import PyMongoError
 
-from aiostorage._core.abandoned import when_dropped
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.settings import MongoDBSettings
 
@@ -69,7 +69,8 @@ class ClientUse:
         self.client = client
         self._token = object()
         client.users.add(self._token)
-        self._finalizer = when_dropped(self, _dropped, client, self._token, os.getpid())
+        self._finalizer = finalize(self, _dropped, client, self._token, os.getpid())
+        self._finalizer.atexit = False
 
     async def release(self) -> None:
         """End it; with the last use of a client the connections are closed."""

@@ -15,7 +15,7 @@ from weakref import WeakSet, finalize
 import aiosqlite
 import anyio
 
-from aiostorage._core.abandoned import end_in_thread, when_dropped
+from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
@@ -233,7 +233,8 @@ class ConnectionThread:
         The thread forgets them, and with them all that they refer to.
         """
         if self._opening is not None and self._opening.done() and not _failed(self._opening):
-            with suppress(ValueError):  # closed meanwhile
+            # closed meanwhile, or it is no database and its pragmas fail each time
+            with suppress(ValueError, sqlite3.Error):
                 await shielded(None, lambda: self.submit(_nothing))
 
     async def close(self) -> None:
@@ -266,7 +267,8 @@ class ConnectionThread:
     async def _start(self) -> None:
         # even the start of a thread is something that the event loop need not wait for
         self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
-        self._finalizer = when_dropped(self, _end, self._proxy, os.getpid())
+        self._finalizer = finalize(self, _end, self._proxy, os.getpid())
+        self._finalizer.atexit = False
         await self._proxy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from aiostorage._core.document_json import dump_document, load_document
@@ -10,6 +11,7 @@ from aiostorage.operations import Document
 __all__ = ["SQLFunctions"]
 
 
+@dataclass(eq=False)
 class SQLFunctions:
     """The functions of one connection, to which they do not refer.
 
@@ -21,10 +23,9 @@ class SQLFunctions:
         What a function raised: SQLite does not pass it on.
     """
 
-    def __init__(self) -> None:
-        self.kept: list[Any] = []
-        self.error: Exception | None = None
-        self._loaded: tuple[str, Document] = ("", {})
+    kept: list[Any] = field(default_factory=list)
+    error: Exception | None = None
+    _loaded: tuple[str, Document] = ("", {})
 
     def match(self, key: int, doc: str) -> bool:
         """Return whether a document matches."""
