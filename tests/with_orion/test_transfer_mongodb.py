@@ -319,8 +319,8 @@ def test_times_that_are_text(copy: str, url: str) -> None:
         for uid, moment in before.items():
             trials.update_one({"_id": uid}, {"$set": {"submit_time": moment.isoformat()}})
     copied(copy, url)
-    found = {trial["_id"]: trial["submit_time"] for trial in stored(url)["trials"]}
-    assert found == in_utc(before)
+    found = {str(trial["_id"]): trial["submit_time"] for trial in stored(url)["trials"]}
+    assert found == {str(uid): in_utc(moment) for uid, moment in before.items()}
 
 
 # ------------------------------------------------------------------------------ there and back
