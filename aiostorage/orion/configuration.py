@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import orion.core
 
@@ -18,7 +19,11 @@ __all__ = ["lost_after", "shared_storage", "storage_options"]
 LOST_AFTER_HEARTBEATS: Final = 5
 """The number of Oríon's heartbeats without one after which a reserved trial counts as lost."""
 
-_shared: dict[Any, SyncStorage] = {}
+_shared: Final[WeakValueDictionary[Any, SyncStorage]] = WeakValueDictionary()
+"""The storages in use, by working directory and options. What is no longer in use is closed."""
+
+_in_memory: Final[dict[Any, SyncStorage]] = {}
+"""Storages whose data is nowhere else: they last as long as the process."""
 
 
 def storage_options(
@@ -71,7 +76,7 @@ def lost_after() -> float:
 
 
 def shared_storage(options: Mapping[str, Any]) -> SyncStorage:
-    """Return this process's storage with these options; make it if there is none.
+    """Return this process's storage with these options; make it if none is in use.
 
     The directory of a SQLite file is made with it, as Oríon's PickledDB makes that of its file.
     """
@@ -81,10 +86,13 @@ def shared_storage(options: Mapping[str, Any]) -> SyncStorage:
         made = SyncStorage(
             setup_storage({"lost_after": lost_after, **options}), in_running_loop=True
         )
-        if str(options["url"]).partition(":")[0].lower() == "sqlite":
+        scheme = str(options["url"]).partition(":")[0].lower()
+        if scheme == "sqlite":
             with suppress(OSError):  # opening the file says what is wrong
                 Path(made.location).parent.mkdir(parents=True, exist_ok=True)
         storage = _shared.setdefault(key, made)  # another thread may have been faster
+        if scheme == "memory":
+            _in_memory[key] = storage
     return storage
 
 

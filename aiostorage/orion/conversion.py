@@ -22,6 +22,7 @@ __all__ = [
     "plain",
     "plain_document",
     "trial_from_orion",
+    "with_times",
 ]
 
 _ATOMS: Final = frozenset({str, int, float, bool, bytes, type(None)})
@@ -60,7 +61,12 @@ def plain_document(collection: str, document: Any) -> Any:
     document
         A document, changes or a query: operators and lists may stand in place of a time.
     """
-    return _with_times(plain(document), _TIMES.get(collection, frozenset()))
+    return with_times(collection, plain(document))
+
+
+def with_times(collection: str, document: Any) -> Any:
+    """Return a document with datetimes as `plain_document` does, and all else as it is."""
+    return _with_times(document, _TIMES.get(collection, frozenset()))
 
 
 def as_time(value: Any) -> Any:

@@ -13,7 +13,7 @@ from aiostorage._core.documents import document_of
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.operations import Document
-from aiostorage.orion.conversion import interrupt_reserved
+from aiostorage.orion.conversion import interrupt_reserved, with_times
 from aiostorage.orion.references import parent_of
 from aiostorage.trial import Trial
 
@@ -67,7 +67,8 @@ def imported_experiments(
 
     Documents of older versions of Oríon are brought to the form of the current one: a missing
     ``version`` is 1, ``algorithms`` is called ``algorithm``, and the `id` of a trial is computed
-    from its params. Reserved trials become interrupted.
+    from its params. Times of trials that are ISO strings become datetimes, and reserved trials
+    become interrupted.
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ def _storable_experiment(document: Mapping[str, Any]) -> Document:
 def _storable_trial(document: Mapping[str, Any], owner: ImportedExperiment) -> Document:
     title = f"trial {document.get('id') or document.get('_id')!r} of {owner.title}"
     try:
-        trial = Trial.from_dict(document).to_dict()
+        trial = Trial.from_dict(with_times(TRIALS, document)).to_dict()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EncodingError(f"{title} cannot be read: {error}") from error
     return _storable(TRIALS, {**trial, "_id": document.get("_id")}, title)

@@ -1,7 +1,8 @@
-"""A thread that runs an event loop until it is stopped.
+"""Event loops that run in threads of their own, and the facades that use them.
 
-The loop is shut down in an orderly way however it ends: by `LoopThread.stop`, or by the
-interpreter's exit.
+Facades whose engine has one client for an event loop share a loop, and with it the client. A
+facade's use of a loop ends in an orderly way however it ends: by `LoopUse.stop`, with the loop, or
+by the interpreter's exit. A loop ends with its last use.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 from aiostorage.errors import StorageClosedError
 
-__all__ = ["LoopCall", "LoopThread"]
+__all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]
 
 EXIT_TIMEOUT: Final = 10.0
 """Seconds that the interpreter's exit waits for one loop to end, at most."""
@@ -39,34 +41,31 @@ class LoopCall(Protocol):
 
 
 class LoopThread:
-    """An event loop that runs in a thread of its own until it is told to stop.
-
-    Parameters
-    ----------
-    on_close
-        What is awaited in the loop before it ends.
+    """An event loop that runs in a thread of its own until its last use has ended.
 
     Attributes
     ----------
-    calls : set of LoopCall
-        The calls under way.
+    uses : set of LoopUse
+        Those that use it, or are about to.
+    ending : bool
+        Whether it takes no further use.
     failure : BaseException or None
         The error that ended the loop.
     """
 
-    def __init__(self, on_close: Callable[[], Awaitable[object]]) -> None:
-        self.calls: set[LoopCall] = set()
+    def __init__(self) -> None:
+        self.uses: set[LoopUse] = set()
+        self.ending: bool = False
         self.failure: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop
         self.thread: threading.Thread = threading.Thread(
             target=self._main, name="aiostorage", daemon=True
         )
-        self._on_close = on_close
         self._ready = threading.Event()
-        self._end: asyncio.Event
+        self._unused: asyncio.Event
         self.thread.start()
         self._ready.wait()
-        if self.failure is not None and not hasattr(self, "_end"):
+        if self.failure is not None and not hasattr(self, "_unused"):
             raise self.failure
         _threads.add(self)
 
@@ -78,18 +77,105 @@ class LoopThread:
         except BaseException as error:  # noqa: BLE001  every later call raises it
             self.failure = error
         finally:
+            self.ending = True
             _threads.discard(self)
             self._ready.set()
-            for call in list(self.calls):
-                call.abandon()
+            for use in list(self.uses):
+                use.abandon()
 
     async def _serve(self) -> None:
-        self._end = asyncio.Event()
+        self._unused = asyncio.Event()
         self._ready.set()
+        await self._unused.wait()
+
+    def leave(self, use: LoopUse) -> None:
+        """End a use, in the loop; with the last one the loop ends."""
+        self.uses.discard(use)
+        self._end_if_unused()
+
+    def stop(self) -> None:
+        """Begin to end all uses, from any thread."""
+        for use in list(self.uses):
+            use.stop()
+        with suppress(RuntimeError):  # it has ended
+            self.loop.call_soon_threadsafe(self._end_if_unused)
+
+    def _end_if_unused(self) -> None:
+        if not self.uses:  # one that comes from now on finds the loop ending
+            self.ending = True
+            self._unused.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended, for `timeout` seconds at most."""
+        self.thread.join(timeout)
+
+
+class LoopUse:
+    """A facade's use of a loop.
+
+    Parameters
+    ----------
+    on_close
+        What is awaited in the loop before the use ends.
+
+    Attributes
+    ----------
+    calls : set of LoopCall
+        The calls under way.
+    failure : BaseException or None
+        The error of `on_close`.
+    """
+
+    def __init__(self, thread: LoopThread, on_close: Callable[[], Awaitable[object]]) -> None:
+        self.calls: set[LoopCall] = set()
+        self.failure: BaseException | None = None
+        self.loop: asyncio.AbstractEventLoop = thread.loop
+        self.thread: threading.Thread = thread.thread
+        self._loop_thread = thread
+        self._on_close = on_close
+        # bare locks: Ctrl-C in the lines of an `Event` leaves that locked, and the loop waits
+        self._begun, self._ended = threading.Lock(), threading.Lock()
+        self._begun.acquire()
+        self._ended.acquire()
+        self._over = False
+        self._end: asyncio.Event
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> bool:
+        """Begin; return False if the loop is ending."""
+        try:
+            self._loop_thread.uses.add(self)  # before the loop is asked, which may end meanwhile
+            try:
+                self.loop.call_soon_threadsafe(self._begin)
+            except RuntimeError:  # it has ended
+                return False
+            self._begun.acquire()
+        except BaseException:  # Ctrl-C
+            self._on_close = _nothing
+            self.stop()
+            raise
+        return self._task is not None
+
+    def _begin(self) -> None:
+        if self._loop_thread.ending:
+            self._loop_thread.uses.discard(self)
+        else:
+            self._end = asyncio.Event()
+            self._task = self.loop.create_task(self._serve())
+        with suppress(RuntimeError):  # the caller was interrupted, and does not wait
+            self._begun.release()
+
+    async def _serve(self) -> None:
         try:
             await self._end.wait()
         finally:  # also when the loop is being shut down
-            await self._finish()
+            try:
+                await self._finish()
+            except Exception as error:  # noqa: BLE001  `Portal.close` raises it
+                self.failure = error
+            finally:
+                self._loop_thread.leave(self)
+                self.abandon()
 
     async def _finish(self) -> None:
         # locks and reservations are released while the storage still works
@@ -98,35 +184,96 @@ class LoopThread:
             task.cancel()
         if holders:
             await asyncio.wait(holders)
-        await self._on_close()
-        others = [call.task for call in list(self.calls) if call.task is not None]
-        if others:
-            await asyncio.wait(others, timeout=LAST_CALLS_TIMEOUT)
+        try:
+            await self._on_close()
+        finally:
+            others = [call.task for call in list(self.calls) if call.task is not None]
+            if others:
+                _, late = await asyncio.wait(others, timeout=LAST_CALLS_TIMEOUT)
+                for task in late:
+                    task.cancel()
+                if late:
+                    await asyncio.wait(late)
+
+    def abandon(self) -> None:
+        """Wake all who wait for it: nothing of it makes any further progress."""
+        if self._over:
+            return
+        self._over = True
+        for call in list(self.calls):
+            call.abandon()
+        with suppress(RuntimeError):  # it has begun
+            self._begun.release()
+        self._ended.release()
 
     def stop(self) -> None:
         """Begin to end, from any thread."""
-        with suppress(RuntimeError):  # it has ended
-            self.loop.call_soon_threadsafe(self._end.set)
+        with suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(self._stop)
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended, for `timeout` seconds at most."""
-        self.thread.join(timeout)
+    def _stop(self) -> None:
+        if self._task is None:
+            self._loop_thread.leave(self)
+        else:
+            self._end.set()
+
+    def join(self) -> None:
+        """Wait until it has ended, and with it the loop if this was its last use."""
+        with self._ended:
+            pass
+        if self._loop_thread.ending:
+            self._loop_thread.join()
 
     def closed_error(self) -> StorageClosedError:
-        """Return the error for a call on a loop that has ended."""
-        if self.failure is None:
+        """Return the error for a call after the end."""
+        failure = self.failure or self._loop_thread.failure
+        if failure is None:
             return StorageClosedError()
-        error = StorageClosedError(f"the event loop of this storage died: {self.failure!r}")
-        error.__cause__ = self.failure
+        error = StorageClosedError(f"the event loop of this storage died: {failure!r}")
+        error.__cause__ = failure
         return error
 
 
+def use_loop(key: Hashable | None, on_close: Callable[[], Awaitable[object]]) -> LoopUse:
+    """Begin to use the loop of all that have the same `key`, or with None a loop of its own."""
+    while True:
+        use = LoopUse(_loop_of(key), on_close)
+        if use.begin():
+            return use
+
+
+def _loop_of(key: Hashable | None) -> LoopThread:
+    if key is None:
+        return LoopThread()
+    with _shared.lock:
+        thread = _shared.loops.get(key)
+        if thread is None or thread.ending:
+            thread = _shared.loops[key] = LoopThread()
+        return thread
+
+
+async def _nothing() -> None:
+    """Close nothing: the facade has not got what it would close."""
+
+
+class _Shared:
+    """The loops that facades share, by their key."""
+
+    def __init__(self) -> None:
+        self.loops: WeakValueDictionary[Hashable, LoopThread] = WeakValueDictionary()
+        # a signal handler may open a storage, too; the threads of the loops never take it
+        self.lock = threading.RLock()
+
+
+_shared = _Shared()
 _threads: Final[set[LoopThread]] = set()
 _inherited: Final[list[set[LoopThread]]] = []
 """Loops of a parent process. Finalising one would break what the parent waits for."""
 
 
 def _reset_after_fork() -> None:
+    global _shared  # noqa: PLW0603  its lock may be held by a thread that is not here
+    _shared = _Shared()
     _inherited.append(set(_threads))
     _threads.clear()
 

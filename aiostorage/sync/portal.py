@@ -1,8 +1,9 @@
 """Calls from threads without an event loop into one that runs in a thread of its own.
 
-The loop lives as long as the portal, since engines bind connections and tasks to it. It is shut
-down in an orderly way however it ends: by `Portal.close`, by the garbage collector, or by the
-interpreter's exit. No thread waits for a loop that has ended.
+The loop lives as long as the portal, since engines bind connections and tasks to it. Portals of one
+engine may share it. The portal's use of it ends in an orderly way however it ends: by
+`Portal.close`, by the garbage collector, or by the interpreter's exit. No thread waits for a loop
+that has ended.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from aiostorage.errors import RunningLoopError, StorageClosedError
-from aiostorage.sync.loop_thread import LoopThread
+from aiostorage.sync.loop_thread import LoopUse, use_loop
 
 __all__ = ["Portal"]
 
@@ -36,16 +37,23 @@ class Portal:
         What is awaited in the loop before it ends.
     in_running_loop
         Whether a thread whose own event loop runs may call, which blocks that loop.
+    shares
+        Portals that have the same share an event loop. Default: none does.
     """
 
     def __init__(
-        self, on_close: Callable[[], Awaitable[object]], *, in_running_loop: bool = False
+        self,
+        on_close: Callable[[], Awaitable[object]],
+        *,
+        in_running_loop: bool = False,
+        shares: Hashable | None = None,
     ) -> None:
         self.in_running_loop: bool = in_running_loop
         self._on_close = on_close
+        self._shares = shares
         self._closed = False
         self._lock = threading.RLock()  # a signal handler may close while the portal opens
-        self._thread: LoopThread | None = None
+        self._thread: LoopUse | None = None
         self._finalizer: weakref.finalize[..., Portal] | None = None
         _portals.add(self)
 
@@ -109,7 +117,7 @@ class Portal:
         )
 
     def close(self) -> None:
-        """End the loop for good and cancel its calls. A second call does nothing."""
+        """End for good and cancel all calls. A second call does nothing."""
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -125,7 +133,7 @@ class Portal:
         if isinstance(failure, Exception):
             raise failure
 
-    def _running(self) -> LoopThread:
+    def _running(self) -> LoopUse:
         thread = self._thread
         if thread is None or self._closed:
             with self._lock:
@@ -133,7 +141,7 @@ class Portal:
                     raise StorageClosedError
                 thread = self._thread
                 if thread is None:
-                    thread = self._thread = LoopThread(self._on_close)
+                    thread = self._thread = use_loop(self._shares, self._on_close)
                     self._finalizer = weakref.finalize(self, thread.stop)
                     self._finalizer.atexit = False  # the thread ends itself at exit
         return thread
@@ -148,7 +156,7 @@ class _PortalCall(Generic[T]):
 
     def __init__(
         self,
-        thread: LoopThread,
+        thread: LoopUse,
         function: Callable[[], Coroutine[Any, Any, T]],
         *,
         holds: bool = False,
@@ -348,7 +356,7 @@ class _PortalContext(Generic[T]):
 
 
 _portals: Final[weakref.WeakSet[Portal]] = weakref.WeakSet()
-_inherited: Final[list[LoopThread]] = []
+_inherited: Final[list[LoopUse]] = []
 """Loops of a parent process. Finalising one would break what the parent waits for."""
 
 

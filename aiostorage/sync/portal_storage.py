@@ -19,7 +19,12 @@ class PortalStorage:
 
     def __init__(self, storage: Storage, *, in_running_loop: bool = False) -> None:
         self._storage = storage
-        self._portal = Portal(storage.aclose, in_running_loop=in_running_loop)
+        driver = storage._gateway.driver  # noqa: SLF001  what the two classes share is the engine
+        self._portal = Portal(
+            storage.aclose,
+            in_running_loop=in_running_loop,
+            shares=getattr(driver, "client_key", None),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"storage": self._storage, "in_running_loop": self._portal.in_running_loop}

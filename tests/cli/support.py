@@ -60,12 +60,12 @@ class CommandOutcome:
 
 
 def command(*arguments: str) -> list[str]:
-    """Answer what runs the command."""
+    """Return the arguments that run the command."""
     return [sys.executable, "-c", _BOOT, *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Answer ours, so that a child imports the same package, whatever its directory is."""
+    """Return our environment, with which a child imports the same package in any directory."""
     package = str(Path(aiostorage.__file__).parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
@@ -118,12 +118,12 @@ def stored(folder: Path, version: int = 1) -> list[Trial]:
 
 
 def trials_of(folder: Path, version: int = 1) -> list[str]:
-    """Answer the statuses of a demo's trials."""
+    """Return the statuses of a demo's trials."""
     return [trial.status for trial in stored(folder, version)]
 
 
 def points(folder: Path, version: int = 1) -> set[str]:
-    """Answer the different points that a demo has tried."""
+    """Return the different points that a demo has tried."""
     return {trial.params_repr() for trial in stored(folder, version)}
 
 
@@ -137,7 +137,7 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 
 
 def lives(pid: int) -> bool:
-    """Tell whether there is such a process, and not only its exit code."""
+    """Return whether there is such a process, and not only its exit code."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pids(folder: Path) -> list[int]:
-    """Answer the processes that have begun to evaluate `objectives.slow`."""
+    """Return the processes that have begun to evaluate `objectives.slow`."""
     return [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
 
 

@@ -42,8 +42,7 @@ def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
             yield lambda: SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")
         case library:
             pytest.importorskip("pymongo")
-            from aiostorage.drivers.mongodb import MongoDBDriver
-            from aiostorage.drivers.mongodb import client as mongodb_client
+            from aiostorage.drivers.mongodb import MongoDBDriver, shared_clients
 
             request.getfixturevalue("sockets_collected")
             fixture = "mongodb_standalone" if library == "motor" else "mongodb_replica_set"
@@ -51,4 +50,4 @@ def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
             url = deployment.url_for(request.getfixturevalue("mongodb_emptied_database"))
             options: dict[str, Any] = {"client": library}
             yield lambda: MongoDBDriver(url, **options)
-            assert not mongodb_client._clients, "connections were left open"
+            assert not shared_clients._clients, "connections were left open"

@@ -51,14 +51,14 @@ Events: TypeAlias = "queue.SimpleQueue[tuple[Worker, str | None]]"
 
 
 def environment() -> dict[str, str]:
-    """Answer ours, so that a child imports the same package, whatever its directory is."""
+    """Return our environment, with which a child imports the same package in any directory."""
     package = str(Path(aiostorage.__file__).parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def there(pid: int) -> bool:
-    """Answer whether there is a process of that number."""
+    """Return whether there is a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -125,7 +125,7 @@ class Worker:
         return self._complaints.read_text()
 
     def line(self, within: float = DEADLINE) -> str | None:
-        """Answer the next line that it prints; None after the last one."""
+        """Return the next line that it prints; None after the last one."""
         try:
             line = self._lines.get(timeout=within)
         except queue.Empty:
@@ -137,7 +137,7 @@ class Worker:
         return line
 
     def expect(self, word: str, within: float = DEADLINE) -> list[str]:
-        """Answer the fields of the next line, which begins with `word`."""
+        """Return the fields of the next line, which begins with `word`."""
         line = self.line(within)
         assert line is not None, f"process {self.pid} has ended: {self.stderr}"
         first, *fields = line.split(" ")
@@ -216,7 +216,7 @@ class Starter:
 
 @contextmanager
 def starter(directory: Path) -> Iterator[Starter]:
-    """Answer a starter whose processes end with the block."""
+    """Give a starter whose processes end with the block."""
     start = Starter(directory)
     try:
         yield start
@@ -271,7 +271,7 @@ def on_each(stores: Iterable[Store], scenario: Callable[[Store], None]) -> None:
 
 
 def integrity(path: Path) -> str:
-    """Answer what SQLite finds wrong with a file that nobody has open; ``ok`` if nothing."""
+    """Return what SQLite finds wrong with a file that nobody has open; ``ok`` if nothing."""
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("PRAGMA integrity_check").fetchall()
     return "; ".join(row[0] for row in found)

@@ -27,7 +27,7 @@ NEW_FILES = 12
 
 
 def experiments(place: Store | Path) -> list[str]:
-    """Answer the names of all experiments."""
+    """Return the names of all experiments."""
     url = f"sqlite:///{place}" if isinstance(place, Path) else place.url
 
     async def found() -> list[str]:

@@ -64,7 +64,7 @@ class Lock:
         return worker
 
     def state(self) -> list[str]:
-        """Answer whose holdings were saved."""
+        """Return whose holdings were saved."""
 
         async def state() -> list[str]:
             async with open_storage(self.store.url) as storage:

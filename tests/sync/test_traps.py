@@ -303,7 +303,8 @@ def test_interrupted_in_a_waiting_lock(tmp_path: Path) -> None:
         async def others():
             return [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task()]
 
-        assert len(storage._portal.call(others)) <= 1, storage._portal.call(others)
+        # the loop's own task, and that of the facade
+        assert len(storage._portal.call(others)) <= 2, storage._portal.call(others)
         held.__exit__(None, None, None)
         with storage.acquire_algorithm_lock(experiment, timeout=1):
             say("free")

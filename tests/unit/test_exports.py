@@ -80,7 +80,7 @@ def test_the_public_door() -> None:
 
 
 def public(module: ModuleType) -> set[str]:
-    """Answer the classes and functions that a module defines itself."""
+    """Return the classes and functions that a module defines itself."""
     return {
         each
         for each, value in vars(module).items()

@@ -33,7 +33,7 @@ def no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def place(storage: Storage) -> str:
-    """Answer the path, relative to where we are if it is below."""
+    """Return the path, relative to where we are if it is below."""
     path = Path(storage.location)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +238,32 @@ async def test_what_cannot_be_stored_is_named_first() -> None:
             with pytest.raises(EncodingError, match=message):
                 await put(storage, given)
         assert not await storage.fetch_experiments({})
+
+
+async def test_times_that_are_text_become_times() -> None:
+    """As in a database that was filled from YAML or JSON, with and without an offset."""
+    given = documents()
+    times = {
+        "submit_time": "2024-03-01T10:20:30",
+        "start_time": "2024-03-01T12:20:31+02:00",
+        "end_time": "2024-03-01 10:20:32.5",
+        "heartbeat": BORN,
+    }
+    given["trials"] = [{**trial(1, 1, 0.5, "completed"), **times}]
+    async with open_storage("memory://") as storage:
+        await put(storage, given)
+        (found,) = await storage.fetch_trials(uid=1) or []
+    moment = datetime(2024, 3, 1, 10, 20, 30, tzinfo=UTC)
+    assert found.submit_time == moment
+    assert found.start_time == moment + timedelta(seconds=1)
+    assert found.end_time == moment + timedelta(seconds=2.5)
+    assert found.heartbeat == BORN
+
+    given["trials"][0]["end_time"] = "yesterday"
+    async with open_storage("memory://") as storage:
+        with pytest.raises(EncodingError, match=r"trial 1 of experiment 'tree' v1.*yesterday"):
+            await put(storage, given)
+        assert await storage.fetch_experiments({}) == []
 
 
 async def test_an_export_numbers_what_has_no_number() -> None:

@@ -137,7 +137,7 @@ def shown(value: Any) -> Any:
 
 
 def outcome(call: Callable[..., Any], *args: Any) -> tuple[str, Any]:
-    """Answer what a call answers, or the class of the error that it raises."""
+    """Return what a call answers, or the class of the error that it raises."""
     try:
         return "answers", shown(call(*args))
     except ValueError:

@@ -97,7 +97,7 @@ def objective(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_log(tmp_path: Path) -> Callable[[], list[str]]:
-    """Answer the runs of `objective`, as one line each."""
+    """Return the runs of `objective`, as one line each."""
     return lambda: (tmp_path / "runs.log").read_text().splitlines()
 
 

@@ -97,7 +97,7 @@ def stored(url: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def in_utc(value: Any) -> Any:
-    """Answer what Oríon's naive times mean."""
+    """Return what Oríon's naive times mean."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC)
     if isinstance(value, dict):

@@ -180,7 +180,7 @@ def hunted(configured: dict[str, Any], environment: None) -> Iterator[Any]:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Answer what Oríon's command says, which must not fail."""
+    """Return what Oríon's command says, which must not fail."""
 
     def run(*arguments: str) -> str:
         capsys.readouterr()

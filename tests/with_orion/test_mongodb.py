@@ -144,7 +144,7 @@ def plain(value: Any) -> Any:
 
 
 def stored(storage: Any) -> Any:
-    """Answer everything that a storage reads, the ids as we write them."""
+    """Return everything that a storage reads, the ids as we write them."""
     experiments = plain(storage.fetch_experiments({}))
     trials = [
         plain(trial.to_dict())
@@ -168,7 +168,7 @@ class SharedExperiment:
 
 
 def cut(when: dt.datetime) -> dt.datetime:
-    """Answer a time as MongoDB keeps it."""
+    """Return a time as MongoDB keeps it."""
     return when.replace(microsecond=when.microsecond // 1000 * 1000)
 
 

@@ -66,6 +66,16 @@ def test_of_a_reserved_trial(storage: AioStorage, experiment: MinimalExperiment)
     assert storage.get_trial(trial).heartbeat == MOMENT
 
 
+def test_what_was_submitted_first_is_reserved_first(
+    storage: AioStorage, experiment: MinimalExperiment
+) -> None:
+    """Oríon's own storage takes what was written first."""
+    for x, submitted in ((0.1, "2024-03-02"), (0.2, "2024-03-01"), (0.3, "2024-03-03")):
+        storage.register_trial(trial_of(experiment, x, submit_time=submitted))
+    reserved = [storage.reserve_trial(experiment).params["/x"] for _ in range(3)]
+    assert reserved == [0.2, 0.1, 0.3]
+
+
 def test_a_day(storage: AioStorage, experiment: MinimalExperiment) -> None:
     """YAML makes a date of what has no time."""
     day = dt.datetime(2024, 3, 1)  # noqa: DTZ001

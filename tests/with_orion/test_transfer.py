@@ -74,7 +74,7 @@ def raw(path: Path, collection: str) -> list[dict[str, Any]]:
 
 
 def state_in(storage: Any) -> Any:
-    """Answer the state of the first experiment's algorithm."""
+    """Return the state of the first experiment's algorithm."""
     return storage.get_algorithm_lock_info(uid=1).state
 
 

@@ -61,7 +61,7 @@ def plain(value: Any) -> Any:
 
 
 def dump(url: str) -> Any:
-    """Answer whatever there is in a database: documents, and indexes."""
+    """Return whatever there is in a database: documents, and indexes."""
     with MongoClient[dict[str, Any]](url) as client:
         database = client.get_default_database()
         return {
@@ -313,6 +313,18 @@ def test_locks_that_are_there_twice(copy: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'tune.db'}"
     assert copied(copy, url).algorithms == Count(3)
     assert all(lock["state"] for lock in stored(url)["algo"])
+
+
+def test_times_that_are_text(copy: str, url: str) -> None:
+    """As a script has them that fills a database from YAML or JSON."""
+    with MongoClient[dict[str, Any]](copy) as client:
+        trials = client.get_default_database()["trials"]
+        before = {found["_id"]: found["submit_time"] for found in trials.find()}
+        for uid, moment in before.items():
+            trials.update_one({"_id": uid}, {"$set": {"submit_time": moment.isoformat()}})
+    copied(copy, url)
+    found = {str(trial["_id"]): trial["submit_time"] for trial in stored(url)["trials"]}
+    assert found == {str(uid): in_utc(moment) for uid, moment in before.items()}
 
 
 # ------------------------------------------------------------------------------ there and back

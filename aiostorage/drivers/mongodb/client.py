@@ -1,14 +1,12 @@
 """The client libraries: the one module that imports motor, or makes a client of PyMongo.
 
-Either has one pool of connections for an event loop. Drivers of one process with the same settings
-share it, and with it the one change stream of the process. The differences between the two are
-handled here and nowhere else.
+Either has one pool of connections for an event loop, which drivers share (`shared_clients`). The
+differences between the two libraries are handled here and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from contextvars import Context
@@ -21,6 +19,7 @@ import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 
+from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import run_to_completion, shielded
 from aiostorage.drivers.mongodb.bson_codec import AS_DOCUMENTS, AS_LIBRARY
 from aiostorage.drivers.mongodb.server_errors import brief, translated
@@ -36,7 +35,6 @@ __all__ = [
     "Client",
     "UpdateOne",
     "cancellations",
-    "connect",
 ]
 
 T = TypeVar("T")
@@ -54,10 +52,6 @@ CLEAN_UP_TIMEOUT: Final = 2.0
 """Seconds for commands after the time limit is over, and for closing."""
 
 
-_clients: Final[dict[Any, Client]] = {}
-"""By process, event loop and settings. Those of a parent process stay: dropped, they would hang."""
-
-
 class _Collections(dict[str, Any]):
     """The libraries' collections by name, made when first asked for.
 
@@ -73,33 +67,6 @@ class _Collections(dict[str, Any]):
         return made
 
 
-async def connect(settings: MongoDBSettings) -> Client:
-    """Return the client of this process and event loop; `Client.release` it afterwards.
-
-    Raises
-    ------
-    BackendError
-        No server answers, or it is too old.
-    PermissionDenied
-        It refuses the user.
-    """
-    loop = asyncio.get_running_loop()
-    for key in list(_clients):
-        if key[0] == os.getpid() and key[1].is_closed() and (old := _clients.pop(key, None)):
-            await old.abandon()
-    key = os.getpid(), loop, settings
-    client = _clients.get(key)
-    if client is None:
-        client = _clients[key] = Client(settings, loop, lambda: _clients.pop(key, None))
-    client.users += 1
-    try:
-        await client.start()
-    except BaseException:
-        await client.release()
-        raise
-    return client
-
-
 class Client:
     """A pool of connections, and what the server behind it can do.
 
@@ -109,29 +76,24 @@ class Client:
         Whether it is a replica set (or a sharded cluster), with transactions and change streams.
     partial : bool
         Whether a partial index may have an ``$in``.
-    users : int
-        How many drivers hold it.
+    users : set of object
+        Those who use it.
     collections : mapping of str to Any
         Collections whose documents are those of every engine.
     undecoded : mapping of str to Any
         Collections whose documents have BSON's own types.
     shared : dict
-        What the drivers have in common, such as the change stream.
+        What the drivers have in common, such as the change stream; each has a coroutine method
+        ``stop``.
     """
 
-    def __init__(
-        self,
-        settings: MongoDBSettings,
-        loop: asyncio.AbstractEventLoop,
-        on_close: Callable[[], object],
-    ) -> None:
+    def __init__(self, settings: MongoDBSettings, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
         self.loop = loop
-        self.users: int = 0
+        self.users: set[object] = set()
         self.replicated: bool = False
         self.partial: bool = True
         self.shared: dict[str, Any] = {}
-        self._on_close = on_close
         self.collections: _Collections = _Collections(partial(self._collection, AS_DOCUMENTS))
         self.undecoded: _Collections = _Collections(partial(self._collection, AS_LIBRARY))
         self._starting = asyncio.Lock()
@@ -152,19 +114,19 @@ class Client:
                     await self._close()
                     raise
 
-    async def release(self) -> None:
-        """End one driver's use of it; with the last one the connections are closed."""
-        self.users -= 1
-        if not self.users:
-            self._on_close()
-            await self._close()
+    async def close(self) -> None:
+        """End what the drivers have in common, and the connections."""
+        while self.shared:
+            await self.shared.popitem()[1].stop()
+        await self._close()
 
-    async def abandon(self) -> None:
-        """Free what a closed event loop has left."""
-        if self._motor:
-            await self._close()
-        elif self._raw is not None:
-            self._raw._closed = True  # noqa: SLF001  else its finaliser warns, and cannot await
+    def abandon(self) -> None:
+        """Free what a closed event loop has left; from any thread."""
+        raw = self._taken()
+        if raw is not None and self._motor:
+            end_in_thread(partial(_close_quickly, raw))
+        elif raw is not None:
+            raw._closed = True  # noqa: SLF001  else its finaliser warns, and cannot await
 
     async def _connect(self) -> None:
         # options and certificates are read, and a mongodb+srv name is looked up
@@ -229,9 +191,7 @@ class Client:
             self._raw = AsyncIOMotorClient(self.settings.url, io_loop=self.loop, **options)
 
     async def _close(self) -> None:
-        raw, self._raw, self._database = self._raw, None, None
-        self.collections.clear()
-        self.undecoded.clear()
+        raw = self._taken()
 
         async def close() -> None:
             with pymongo.timeout(CLEAN_UP_TIMEOUT):
@@ -239,6 +199,13 @@ class Client:
 
         if raw is not None:
             await shielded(None, close)
+
+    def _taken(self) -> Any:
+        """Return the library's client, which nothing here refers to any more."""
+        raw, self._raw, self._database = self._raw, None, None
+        self.collections.clear()
+        self.undecoded.clear()
+        return raw
 
     # -------------------------------------------------------------------------------- commands
 
@@ -327,6 +294,11 @@ class Client:
         from gridfs import AsyncGridFSBucket  # noqa: PLC0415  for large states only
 
         return AsyncGridFSBucket(database, name, chunk_size_bytes=chunk)
+
+
+def _close_quickly(raw: Any) -> None:
+    with pymongo.timeout(CLEAN_UP_TIMEOUT):
+        raw.close()
 
 
 def cancellations() -> int:

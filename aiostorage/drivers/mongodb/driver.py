@@ -21,11 +21,12 @@ from typing import Any, Final, TypeVar, cast
 
 import anyio
 
+from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import run_detached, run_to_completion, shielded
 from aiostorage.drivers.mongodb.batches import carry_out_batch
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.change_streams import Changes
-from aiostorage.drivers.mongodb.client import Client, connect
+from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.commands import (
     SERVER_TIME_SHARE,
     Commands,
@@ -39,6 +40,7 @@ from aiostorage.drivers.mongodb.indexes import inspect, pass_barrier, prepare
 from aiostorage.drivers.mongodb.plans import Plan, make_plan
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import ClientLibrary, read_settings
+from aiostorage.drivers.mongodb.shared_clients import ClientUse, connect
 from aiostorage.drivers.mongodb.transactions import carry_out_all
 from aiostorage.errors import ConfigurationError, PermissionDenied, StorageClosedError
 from aiostorage.operations import Count, Document, Find, Layout, Operation
@@ -97,7 +99,7 @@ class MongoDBDriver:
 
     def _reset_after_fork(self) -> None:
         self._pid = os.getpid()
-        self._client: Client | None = None
+        self._use: ClientUse | None = None
         self._schemas: dict[str, CollectionSchema] = {}
         self._commands: Commands | None = None
         self._queues: dict[Hashable, FairQueue[Plan, Any]] = {}
@@ -116,10 +118,21 @@ class MongoDBDriver:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r})"
 
+    def __del__(self) -> None:
+        if getattr(self, "_use", None) is not None and self._pid == os.getpid():
+            # now, since whoever records warnings keeps this object
+            self._use = self._commands = None
+            warn_unclosed(self)
+
     @property
     def location(self) -> str:
         """Hosts and database."""
         return self._settings.location
+
+    @property
+    def client_key(self) -> Hashable:
+        """Drivers that have the same share a client, if they are used in the same event loop."""
+        return self._settings
 
     # ------------------------------------------------------------------------ open and close
 
@@ -132,19 +145,17 @@ class MongoDBDriver:
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""
         self._layout = None
-        client, self._client, self._commands = self._client, None, None
-        if client is None or self._pid != os.getpid():
+        use, self._use, self._commands = self._use, None, None
+        if use is None or self._pid != os.getpid():
             return
-        if client.loop is not asyncio.get_running_loop():
-            return  # the loop that it belongs to has ended, and with it the connections
+        if use.client.loop is not asyncio.get_running_loop():
+            return  # the loop that it belongs to has ended; without a use, the connections end too
 
         async def close() -> None:
             while self._under_way:
                 self._none_under_way.clear()
                 await self._none_under_way.wait()
-            if client.users == 1 and (changes := client.shared.pop("changes", None)):
-                await changes.stop()
-            await client.release()
+            await use.release()
 
         await shielded(None, close)
 
@@ -173,19 +184,20 @@ class MongoDBDriver:
         return commands
 
     async def _disconnect(self) -> None:
-        client, self._client, self._commands = self._client, None, None
-        if client is not None:
-            await shielded(None, client.release)
+        use, self._use, self._commands = self._use, None, None
+        if use is not None:
+            await shielded(None, use.release)
 
     async def _connect_to(self, layout: Layout) -> Commands:
-        client = await connect(self._settings)
+        use = await connect(self._settings)
+        client = use.client
         try:
             with translated(self.location, writing=False), client.bound(self._time_left()):
                 self._schemas = await self._prepared(client, layout)
         except BaseException:
-            await client.release()
+            await use.release()
             raise
-        self._client, self._queues = client, {}
+        self._use, self._queues = use, {}
         self._commands = Commands(client, self._schemas, Blobs(client))
         return self._commands
 

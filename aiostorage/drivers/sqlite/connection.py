@@ -10,11 +10,12 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from time import monotonic
 from typing import Any, ClassVar, Final, TypeVar, cast
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import aiosqlite
 import anyio
 
+from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, SET
@@ -184,6 +185,10 @@ class Connection(sqlite3.Connection):
             _connections.discard(self)
             self.put_away()
 
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):  # aiosqlite forgets what an opening opened that was cancelled
+            super().close()
+
     def put_away(self) -> None:
         """Close it until the next function is called."""
         if not self._closed:
@@ -241,6 +246,9 @@ class _Outcome:
 class ConnectionThread:
     """A connection and the thread it lives in; it opens with its first call.
 
+    It is closed when nobody refers to this object any more. The thread keeps its last call until
+    the next one, and with it the error that it raised.
+
     Parameters
     ----------
     file
@@ -263,6 +271,7 @@ class ConnectionThread:
         self.busy: int = 0
         self._connect = connect
         self._proxy: aiosqlite.Connection
+        self._finalizer: finalize[..., Any]
         self._opening: asyncio.Task[None] | None = None
 
     async def call(self, function: Callable[[Connection], T]) -> T:
@@ -276,6 +285,7 @@ class ConnectionThread:
             await self.drain()
             raise
         except Exception as error:  # noqa: BLE001  raised again, translated
+            await self.drain()
             raise_translated(error)
         finally:
             self.busy -= 1
@@ -288,9 +298,13 @@ class ConnectionThread:
         return cast(Coroutine[Any, Any, T], self._proxy.execute_fetchall(cast(str, function)))
 
     async def drain(self) -> None:
-        """Wait for the end of all calls: to report to a closed event loop would kill the thread."""
+        """Wait for the end of all calls: to report to a closed event loop would kill the thread.
+
+        The thread forgets them, and with them all that they refer to.
+        """
         if self._opening is not None and self._opening.done() and not _failed(self._opening):
-            with suppress(ValueError):  # closed meanwhile
+            # closed meanwhile, or it is no database and its pragmas fail each time
+            with suppress(ValueError, sqlite3.Error):
                 await shielded(None, lambda: self.submit(_nothing))
 
     async def close(self) -> None:
@@ -301,6 +315,7 @@ class ConnectionThread:
         if not opening.done():  # an earlier event loop, closed by now, may have opened it
             await asyncio.wait([opening])
         if not _failed(opening):
+            self._finalizer.detach()
             try:
                 await self._proxy.close()
             except Exception as error:  # noqa: BLE001  raised again, translated
@@ -322,7 +337,21 @@ class ConnectionThread:
     async def _start(self) -> None:
         # even the start of a thread is something that the event loop need not wait for
         self._proxy = await anyio.to_thread.run_sync(_proxy_of, self._connect)
+        self._finalizer = finalize(self, _end, self._proxy, os.getpid())
+        self._finalizer.atexit = False
         await self._proxy
+
+
+_inherited: Final[list[aiosqlite.Connection]] = []
+"""Those of a parent process, never dropped: their threads are not in this process."""
+
+
+def _end(proxy: aiosqlite.Connection, pid: int) -> None:
+    """Close a connection, after all calls that came before; its thread ends."""
+    if pid != os.getpid():
+        _inherited.append(proxy)
+    else:  # in a thread without an event loop, which might be closed before the answer comes
+        end_in_thread(proxy.stop)
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

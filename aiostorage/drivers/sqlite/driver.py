@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 
+from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
@@ -118,6 +119,12 @@ class SQLiteDriver:
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
         self._creates = creates
 
+    def __del__(self) -> None:
+        if getattr(self, "_writer", None) is not None and self._pid == os.getpid():
+            # now, since whoever records warnings keeps this object
+            self._writer, self._readers = None, Readers(self._connect)
+            warn_unclosed(self)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
 
@@ -152,6 +159,7 @@ class SQLiteDriver:
         thread = self._connect()
         try:
             await thread.call(lay_out)
+            await thread.drain()  # it forgets the call, which refers to this driver
         except BaseException as error:
             await shielded(None, thread.close)
             if first:
@@ -219,8 +227,9 @@ class SQLiteDriver:
         """See `aiostorage.protocols.Driver.page`."""
         self._opened()
         table, start = self._tables[find.collection], cast(int, after or 0)
+        clock = self._clock
         return await self._readers.read(
-            lambda c: page(c, table, find, after=start, size=size, now=moment(self._clock))
+            lambda c: page(c, table, find, after=start, size=size, now=moment(clock))
         )
 
     async def now(self) -> datetime:

@@ -72,8 +72,10 @@ class GroupCommit:
                     )
                 except Exception as error:  # noqa: BLE001  each caller gets it
                     _fail(jobs, error)
+                    await self._thread.drain()
                 for job in jobs:
                     _answer(job)
+                jobs.clear()  # the thread keeps the list until its next call
         except BaseException as error:  # the event loop is being taken down
             jobs, self._queue = jobs + self._queue, []
             _fail(jobs, error)

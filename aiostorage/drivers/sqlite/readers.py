@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final, TypeVar
+from weakref import WeakMethod
 
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 
@@ -21,11 +22,12 @@ class Readers:
     Parameters
     ----------
     connect
-        Makes a connection, which opens with its first call.
+        Makes a connection, which opens with its first call: a method of the driver, which would
+        not end by itself if the readers referred to it.
     """
 
     def __init__(self, connect: Callable[[], ConnectionThread]) -> None:
-        self._connect = connect
+        self._connect = WeakMethod(connect)
         self._threads: list[ConnectionThread] = []
 
     async def read(self, function: Callable[[Connection], T], *, first: bool = False) -> T:
@@ -40,7 +42,9 @@ class Readers:
         if not first and thread is not None and thread.busy:
             thread = min(self._threads, key=lambda t: t.busy)
         if thread is None or (thread.busy and not first and len(self._threads) < MAX_READERS):
-            thread = self._connect()
+            connect = self._connect()
+            assert connect is not None  # noqa: S101  the driver is the caller
+            thread = connect()
             self._threads.append(thread)
         return await thread.call(function)
 
