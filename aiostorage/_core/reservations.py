@@ -369,5 +369,5 @@ def _traces(trial: Trial) -> dict[str, Any]:
     return {
         "start_time": trial.start_time,
         "end_time": trial.end_time,
-        "results": list(map(Result.to_dict, trial.results)),
+        "results": stored_results(trial),
     }

@@ -226,12 +226,12 @@ class MongoDBDriver:
             raise ConfigurationError(
                 f"{self.location}: no backup is made of a database on a server; use mongodump"
             )
-        client = await connect(self._settings)
+        use = await connect(self._settings)
         try:
             with translated(self.location, writing=False):
-                return await upgrade_database(client, layout, steps, dry_run=dry_run)
+                return await upgrade_database(use.client, layout, steps, dry_run=dry_run)
         finally:
-            await shielded(None, client.release)
+            await shielded(None, use.release)
 
     # ------------------------------------------------------------------------------ operations
 
