@@ -41,10 +41,7 @@ class Reservations:
         """The blocks of `reserved_trial` that run here, by the token of their reservation."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"gateway": self._gateway}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # no block of this process is in the copy
+        return {**vars(self), "_turns": {}}  # no block of this process is in the copy
 
     # ------------------------------------------------------------------------------- reserve
 
