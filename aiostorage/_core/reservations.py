@@ -158,7 +158,8 @@ class Reservations:
             applied = And(
                 (*held.conditions[:2], *equal(status=changes["status"], worker=owner).conditions)
             )
-        update, turn = Update(TRIALS, held, changes, applied), self._turns.get(trial.worker)
+        update, token = Update(TRIALS, held, changes, applied), trial.worker
+        turn = self._turns.get(token) if token.__class__ is str else None
         if turn is not None:
             turn.writing += 1
         try:
