@@ -671,10 +671,11 @@ class AsyncStorageProtocol(Protocol):
           `FailedUpdate`, `StorageClosedError`. Of an exception group, all have to be of these;
         - ``interrupted`` if the body was cancelled or ended without completing it.
 
-        When a write that ends the trial fails with a `BackendError`, such as that of
-        `complete_trial`, it is tried again at the end of the body, for as long as the retry policy
+        When a write that ends the trial, such as that of `complete_trial`, fails with a
+        `BackendError`, it is tried again at the end of the body, for as long as the retry policy
         allows and the trial cannot be lost. If that succeeds, the trial is ``completed`` after all;
         the error is raised with a note that says so. The results are in its attribute ``results``.
+        A write that was cancelled, as by a time limit, is made at the end of the body, too.
 
         When the reservation is lost, because another worker has it or the trial was deleted, and
         a heartbeat notices that, the body is cancelled. The loss is logged as a warning and the

@@ -68,10 +68,7 @@ class Reservations:
         """The blocks of `reserved_trial` that run here, by the token of their reservation."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"gateway": self._gateway, "lost": self._lost, "nan": self._nan}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # no block of this process is in the copy
+        return {**vars(self), "_turns": {}}  # no block of this process is in the copy
 
     # ------------------------------------------------------------------------------- reserve
 
@@ -240,7 +237,8 @@ class Reservations:
         # without a token nothing tells who wrote it, and a pending trial may be taken at once
         once = owner is None or (status != was and status in PENDING.value)
         execute = self._gateway.execute_once if once else self._gateway.execute
-        update, turn = Update(TRIALS, held, changes, applied), self._turns.get(trial.worker)
+        update, token = Update(TRIALS, held, changes, applied), trial.worker
+        turn = self._turns.get(token) if token.__class__ is str else None
         if turn is not None:
             turn.writing += 1
         try:

@@ -287,11 +287,6 @@ class _ContextTask(Generic[T]):
             return bool(await self._manager.__aexit__(None, None, None))
         return bool(await self._manager.__aexit__(type(raised), raised, raised.__traceback__))
 
-    def suppresses(self, raised: BaseException) -> bool:
-        """Return whether the manager, which has ended before its body, suppresses this error."""
-        suppresses = getattr(self._manager, "suppresses", None)
-        return suppresses is not None and bool(suppresses(raised))
-
     def leave(self, raised: BaseException | None) -> None:
         """Let the task exit the manager, from any thread."""
         self.raised = raised
@@ -346,7 +341,10 @@ class _PortalContext(Generic[T]):
             if exc is not None and (was_done or not isinstance(exc, Exception)):
                 return False
             raise
-        return held.suppresses(exc) if held.ended_early and exc is not None else suppressed
+        if held.ended_early and exc is not None:  # it was left before the body raised this
+            suppresses = getattr(self._manager, "suppresses", None)
+            return suppresses is not None and bool(suppresses(exc))
+        return suppressed
 
     def __del__(self) -> None:
         # never left, or interrupted while leaving: without a reference it must not stay held

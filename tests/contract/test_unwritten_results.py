@@ -165,11 +165,11 @@ async def test_a_completion_that_was_cut_off(make_driver: Callable[[], Driver], 
 async def test_the_store_takes_no_result(
     make_driver: Callable[[], Driver], caplog: pytest.LogCaptureFixture
 ) -> None:
-    outage = Outage(make_driver(), lost_after=0.5)
+    outage = Outage(make_driver(), RetryPolicy(attempts=1, total=60), lost_after=0.5)
     caplog.set_level(logging.WARNING, "aiostorage")
     async with outage.truth:
         await outage.make()
-        with anyio.fail_after(4), pytest.raises(TemporaryBackendError) as raised:
+        with anyio.fail_after(20), pytest.raises(TemporaryBackendError) as raised:
             async with outage.storage.reserved_trial(outage.experiment) as trial:
                 assert trial is not None
                 outage.faulty.fail_next("before", count=1000, matching=completes)
@@ -188,7 +188,7 @@ async def test_the_store_stays_away(
     caplog.set_level(logging.WARNING, "aiostorage")
     async with outage.truth:
         await outage.make()
-        with anyio.fail_after(4), pytest.raises(TemporaryBackendError) as raised:
+        with anyio.fail_after(20), pytest.raises(TemporaryBackendError) as raised:
             async with outage.storage.reserved_trial(outage.experiment) as trial:
                 assert trial is not None
                 outage.faulty.before = 1.0

@@ -15,6 +15,7 @@ import pytest
 from aiostorage.drivers.sqlite import clock as clock_module
 from aiostorage.drivers.sqlite.clock import BITS, BOOT_TABLE, TICK, Moment, StoreClock, boot_id
 from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.execution import moment
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.tables import fill_ticks
@@ -38,7 +39,7 @@ NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None, factory=Connection)) as c:
+    with closing(Connection(DatabaseFile(tmp_path / "x.db"), 5.0)) as c:
         yield c
 
 
