@@ -4,7 +4,7 @@
 statements, and leaves the copies in DIRECTORY.
 
 ``mongodb URL DUMP FIRST``: kills the upgrade of a database after its write number FIRST and after
-each third one from there, upgrades it again each time, and prints the version in between and the
+each fifth one from there, upgrades it again each time, and prints the version in between and the
 content afterwards.
 """
 
@@ -93,7 +93,7 @@ def mongodb(url: str, dump: str, first: str) -> None:
     for module in ("motor.motor_asyncio", "tests.upgrade.mongodb_dump", "numpy"):
         importlib.import_module(module)  # once, and not in each child
     importlib.import_module("aiostorage.drivers.mongodb.mongodb_options")
-    for number in itertools.count(int(first), 3):
+    for number in itertools.count(int(first), 5):
         assert forked(lambda: restore(url, dump)) == 0
         code = forked(lambda number=number: killed_database(url, number))
         assert forked(lambda: resume(url)) == 0
