@@ -20,6 +20,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def sqlite(file: str, directory: str) -> None:
     for number in itertools.count(1, 2):
         copy = Path(directory, f"{number}.db")
         shutil.copy(file, copy)
-        code = forked(lambda copy=copy, number=number: killed_file(copy, number))
+        code = forked(partial(killed_file, copy, number))
         if code == 0:
             print(number)
             return
@@ -71,11 +72,11 @@ def killed_file(copy: Path, number: int) -> None:
     tick = Countdown(number)
 
     class Killed(Connection):
-        def statement(self, *arguments: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        def statement(self, *arguments: Any) -> sqlite3.Cursor:
             tick()
             return sqlite3.Connection.execute(self, *arguments)
 
-        def backup(self, target: sqlite3.Connection, **_: Any) -> None:  # type: ignore[override]
+        def backup(self, target: sqlite3.Connection, **_: Any) -> None:
             super().backup(target, pages=8, progress=tick)
 
         def close(self) -> None:
@@ -94,9 +95,9 @@ def mongodb(url: str, dump: str, first: str) -> None:
         importlib.import_module(module)  # once, and not in each child
     importlib.import_module("aiostorage.drivers.mongodb.mongodb_options")
     for number in itertools.count(int(first), 5):
-        assert forked(lambda: restore(url, dump)) == 0
-        code = forked(lambda number=number: killed_database(url, number))
-        assert forked(lambda: resume(url)) == 0
+        assert forked(partial(restore, url, dump)) == 0
+        code = forked(partial(killed_database, url, number))
+        assert forked(partial(resume, url)) == 0
         if code == 0:
             return
         assert code == -signal.SIGKILL, code
