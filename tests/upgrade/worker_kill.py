@@ -4,7 +4,7 @@
 statements, and leaves the copies in DIRECTORY.
 
 ``mongodb URL DUMP FIRST``: kills the upgrade of a database after its write number FIRST and after
-each third one from there, upgrades it again each time, and prints the version in between and the
+each fifth one from there, upgrades it again each time, and prints the version in between and the
 content afterwards.
 """
 
@@ -20,6 +20,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def sqlite(file: str, directory: str) -> None:
     for number in itertools.count(1, 2):
         copy = Path(directory, f"{number}.db")
         shutil.copy(file, copy)
-        code = forked(lambda copy=copy, number=number: killed_file(copy, number))
+        code = forked(partial(killed_file, copy, number))
         if code == 0:
             print(number)
             return
@@ -71,11 +72,11 @@ def killed_file(copy: Path, number: int) -> None:
     tick = Countdown(number)
 
     class Killed(Connection):
-        def statement(self, *arguments: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        def statement(self, *arguments: Any) -> sqlite3.Cursor:
             tick()
             return sqlite3.Connection.execute(self, *arguments)
 
-        def backup(self, target: sqlite3.Connection, **_: Any) -> None:  # type: ignore[override]
+        def backup(self, target: sqlite3.Connection, **_: Any) -> None:
             super().backup(target, pages=8, progress=tick)
 
         def close(self) -> None:
@@ -93,10 +94,10 @@ def mongodb(url: str, dump: str, first: str) -> None:
     for module in ("motor.motor_asyncio", "tests.upgrade.mongodb_dump", "numpy"):
         importlib.import_module(module)  # once, and not in each child
     importlib.import_module("aiostorage.drivers.mongodb.mongodb_options")
-    for number in itertools.count(int(first), 3):
-        assert forked(lambda: restore(url, dump)) == 0
-        code = forked(lambda number=number: killed_database(url, number))
-        assert forked(lambda: resume(url)) == 0
+    for number in itertools.count(int(first), 5):
+        assert forked(partial(restore, url, dump)) == 0
+        code = forked(partial(killed_database, url, number))
+        assert forked(partial(resume, url)) == 0
         if code == 0:
             return
         assert code == -signal.SIGKILL, code
