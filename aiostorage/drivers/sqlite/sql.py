@@ -184,6 +184,8 @@ class Table:
         return UnreadableDocument(found, reason)
 
     def _column_value(self, name: str, kind: str, value: Any, now: Moment) -> Any:
+        if value.__class__ is StoreTime and kind == "time":  # in every write of the hot path
+            return to_text(_moment(value, now) if value.offset else now.wall)
         bound = self._bind(kind, value, now)
         if bound is None or (kind == "key" and type(value) is float):
             raise EncodingError(
@@ -319,8 +321,8 @@ class Table:
                     columns[self._clocked[root]] = None
             else:
                 columns[root] = self._column_value(root, kind, value, now)
-                if root in self._clocked:
-                    columns[self._clocked[root]] = _ticks(value, now)
+                if (ticks := self._clocked.get(root)) is not None:
+                    columns[ticks] = _ticks(value, now)
         sets = [f"{quoted(name)} = ?" for name in columns]
         params = list(columns.values())
         if rest:
@@ -364,12 +366,13 @@ class Table:
 
     def _compare(self, compare: Compare, now: Moment, kept: Kept) -> Sql:
         root, _, rest = compare.path.partition(".")
-        if root not in self.kinds:
+        kind = self.kinds.get(root)
+        if kind is None:
             return f"{MATCH}(?, doc)", [_keep(kept, compile_condition(compare))]
         if rest:  # a declared field holds no document, so there is nothing at that path
             return ("1" if matches({}, compare) else "0"), []
         value = compare.value
-        column, kind = self._compared(root, value)
+        column, kind = self._timed(root) if value.__class__ is StoreTime else (quoted(root), kind)
         match compare.op:
             case "eq":
                 return self._equal(column, kind, value, now)
@@ -393,9 +396,9 @@ class Table:
             case _:
                 assert_never(compare.op)
 
-    def _compared(self, name: str, value: Any) -> tuple[str, str]:
-        """Return the column that is compared with a value, and its kind."""
-        if value.__class__ is StoreTime and name in self._clocked:
+    def _timed(self, name: str) -> tuple[str, str]:
+        """Return the column that is compared with the store's time, and its kind."""
+        if name in self._clocked:
             return quoted(self._clocked[name]), "ticks"
         return quoted(name), self.kinds[name]
 
