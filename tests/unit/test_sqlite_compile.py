@@ -91,23 +91,26 @@ def test_plan_of_lost_trials(database: sqlite3.Connection) -> None:
     assert "SCAN" not in found
 
 
-def test_what_is_empty_already_is_not_written() -> None:
+def test_what_is_empty_already_is_not_written(database: sqlite3.Connection) -> None:
     table = TABLES[TRIALS]
     begun = {"status": "reserved", "heartbeat": StoreTime(), "end_time": None, "results": []}
-    base: dict[str, Any] = {"_id": "t", "experiment": "e", "id": "i", "status": "new"}
-    for more, is_short in (
-        ({"end_time": None, "results": []}, True),
-        ({"end_time": None, "results": [1]}, False),
-        ({"end_time": NOW, "results": []}, False),
-        ({"end_time": None}, False),
-        ({"results": []}, False),
-    ):
-        row = (7, *table.row({**base, **more}, NOW))
-        [document], [(sql, values)] = table.changed([row], begun, NOW, [])
-        assert document == {**base, **begun, "heartbeat": NOW}
+    cases: dict[str, tuple[dict[str, Any], bool]] = {
+        "new": ({"end_time": None, "results": []}, True),
+        "with results": ({"end_time": None, "results": [1]}, False),
+        "ended": ({"end_time": NOW.wall, "results": []}, False),
+        "no results": ({"end_time": None}, False),
+        "no end": ({"results": []}, False),
+    }
+    for name, (more, is_short) in cases.items():
+        stored: dict[str, Any] = {"_id": name, "experiment": "e", "id": name, "status": "new"}
+        database.execute(*table.insert({**stored, **more}, NOW))
+        take = Take(TRIALS, Compare("_id", "eq", name), begun)
+        rows = database.execute(*table.chosen(take, NOW, [])).fetchall()
+        [document], [(sql, values)] = table.changed(rows, begun, NOW, [])
+        assert document == {**stored, **begun, "heartbeat": NOW.wall}
         assert (SET not in sql) is is_short
-        assert values[-1] == 7
-    assert document["results"] is not begun["results"]
+        assert values[-1] == rows[0][0]
+        assert document["results"] is not begun["results"]
 
 
 def test_plan_of_the_queue(database: sqlite3.Connection) -> None:
