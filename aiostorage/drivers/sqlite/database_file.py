@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from aiostorage.drivers.sqlite.lock_holders import lock_holders
 from aiostorage.errors import BackendError
 
-__all__ = ["LOOK_INTERVAL", "OPENINGS", "DatabaseFile", "identity"]
+__all__ = ["LOOK_INTERVAL", "OPENINGS", "RECENT", "DatabaseFile", "identity"]
 
 Identity: TypeAlias = tuple[int, int]
 """The inode of a file, and the device that it is on."""
@@ -25,6 +25,9 @@ OPENINGS: Final = 3
 
 LOOK_INTERVAL: Final = 0.1
 """Seconds between two looks at the names of the log."""
+
+RECENT: Final = 0.005
+"""Seconds for which an answer relies on the look before the commit."""
 
 SHORT_WAIT: Final = 0.2
 """Seconds that emptying the log may wait for other processes."""
