@@ -196,8 +196,7 @@ class Connection(sqlite3.Connection):
         for pragma in self._pragmas:
             self.statement(pragma).fetchall()
         if not self.file.logs:
-            self.statement("PRAGMA schema_version").fetchall()  # opens the log
-            self.file.note_log()
+            self.file.note_log(self)
         self._prepared = True
 
     def back_out(self) -> None:

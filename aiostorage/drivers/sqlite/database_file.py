@@ -115,11 +115,12 @@ class DatabaseFile:
         self.extent = 1, None
         if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
             self.extent = self._path.stat().st_size, _schema(connection)
-        self.note_log()
+        self.note_log(connection)
 
-    def note_log(self) -> None:
+    def note_log(self, connection: sqlite3.Connection) -> None:
         """Note which log the connections use; a file without tables has none yet."""
         if self._has_tables:
+            connection.execute("PRAGMA schema_version").fetchall()  # opens the log
             names = [os.path.realpath(self._path) + suffix for suffix in LOG_SUFFIXES]
             self.logs = tuple((name, identity(name)) for name in names)
 
