@@ -17,7 +17,7 @@ import anyio
 
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
-from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, DatabaseFile
+from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, SET
 from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
@@ -93,7 +93,7 @@ class Connection(sqlite3.Connection):
         self.file = file
         self._timeout = timeout
         self._pragmas = pragmas
-        self._next_look: float = 0.0
+        self._looked = self._next_look = 0.0
         self.openings: int = 0
         self._functions = SQLFunctions()
         self.kept: list[Any] = self._functions.kept
@@ -121,7 +121,6 @@ class Connection(sqlite3.Connection):
             raise BackendError("the file was replaced while it was being opened")
         self.openings += 1
         self._closed = self._prepared = False
-        # SQLite keeps what it is given: methods of the connection would keep it open for ever
         self.create_function(MATCH, 2, self._functions.match, deterministic=True)
         self.create_function(SET, 2, self._functions.set, deterministic=True)
         _connections.add(self)
@@ -143,7 +142,7 @@ class Connection(sqlite3.Connection):
             except Exception as error:
                 self.file.explain(self, error)
                 raise
-            if not self._has_its_file():
+            if monotonic() > self._looked + RECENT and not self._has_its_file():
                 self.file.check(self, "this call used the earlier file only")
             return _Outcome(result)
 
@@ -151,6 +150,7 @@ class Connection(sqlite3.Connection):
         """Commit, unless the path names another file by now."""
         if not self._has_its_file():
             self.file.check(self, "nothing was written")
+        self._looked = monotonic()
         self.statement("COMMIT")
 
     def _has_its_file(self) -> bool:
@@ -201,8 +201,7 @@ class Connection(sqlite3.Connection):
         for pragma in self._pragmas:
             self.statement(pragma).fetchall()
         if not self.file.logs:
-            self.statement("PRAGMA schema_version").fetchall()  # opens the log
-            self.file.note_log()
+            self.file.note_log(self)
         self._prepared = True
 
     def back_out(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from aiostorage.drivers.sqlite.lock_holders import lock_holders
 from aiostorage.errors import BackendError
 
-__all__ = ["LOOK_INTERVAL", "OPENINGS", "DatabaseFile", "identity"]
+__all__ = ["LOOK_INTERVAL", "OPENINGS", "RECENT", "DatabaseFile", "identity"]
 
 Identity: TypeAlias = tuple[int, int]
 """The inode of a file, and the device that it is on."""
@@ -25,6 +25,9 @@ OPENINGS: Final = 3
 
 LOOK_INTERVAL: Final = 0.1
 """Seconds between two looks at the names of the log."""
+
+RECENT: Final = 0.005
+"""Seconds for which an answer relies on the look before the commit."""
 
 SHORT_WAIT: Final = 0.2
 """Seconds that emptying the log may wait for other processes."""
@@ -112,11 +115,12 @@ class DatabaseFile:
         self.extent = 1, None
         if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
             self.extent = self._path.stat().st_size, _schema(connection)
-        self.note_log()
+        self.note_log(connection)
 
-    def note_log(self) -> None:
+    def note_log(self, connection: sqlite3.Connection) -> None:
         """Note which log the connections use; a file without tables has none yet."""
         if self._has_tables:
+            connection.execute("PRAGMA schema_version").fetchall()  # opens the log
             names = [os.path.realpath(self._path) + suffix for suffix in LOG_SUFFIXES]
             self.logs = tuple((name, identity(name)) for name in names)
 
