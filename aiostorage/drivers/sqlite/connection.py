@@ -302,8 +302,8 @@ class ConnectionThread:
         The thread forgets them, and with them all that they refer to.
         """
         if self._opening is not None and self._opening.done() and not _failed(self._opening):
-            # closed meanwhile, or it is no database and its pragmas fail each time
-            with suppress(ValueError, sqlite3.Error):
+            # closed meanwhile, or its file was replaced or is no database, which each call says
+            with suppress(ValueError, sqlite3.Error, BackendError):
                 await shielded(None, lambda: self.submit(_nothing))
 
     async def close(self) -> None:
