@@ -137,8 +137,10 @@ class Reservations:
 
     async def hand_back(self, trial: Trial, status: str) -> None:
         """Give up a reservation, unless another worker has taken it over."""
+        there = equal(experiment=trial.experiment, id=trial.id)
+        applied = And((*there.conditions, *equal(status=status, worker=trial.worker).conditions))
         changes = {"status": status, "heartbeat": NOW}
-        if await self._gateway.execute(Update(TRIALS, _held(trial, RESERVED), changes)):
+        if await self._gateway.execute(Update(TRIALS, _held(trial, RESERVED), changes, applied)):
             trial.status = status
 
     async def _write(self, trial: Trial, was: str, changes: Mapping[str, Any]) -> None:
