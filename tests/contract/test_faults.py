@@ -239,6 +239,7 @@ async def recover_lost_trials(world: FaultCase) -> None:
 async def reserved_trial(world: FaultCase) -> None:
     async with world.storage.reserved_trial(world.experiment) as trial:
         assert trial is not None
+    assert trial.status == "interrupted"
     assert await world.statuses() == ["interrupted", "new", "new", "new"]
 
 

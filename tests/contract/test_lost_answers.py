@@ -19,6 +19,7 @@ from aiostorage import (
     FailedUpdate,
     RetryPolicy,
     Storage,
+    SyncStorage,
     TemporaryBackendError,
     Trial,
 )
@@ -243,6 +244,29 @@ async def test_each_call_fails_once(
     async with world.truth:
         await fails_once(world, call, "lost")
         await fails_once(world, call, "after")
+
+
+def test_through_the_facade() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    with SyncStorage(Storage(driver, retry=POLICY)) as storage:
+        driver.after = driver.lost = 0.25
+        experiment = storage.create_experiment({"_id": "mine", "name": "mine"})
+        with pytest.raises(DuplicateKeyError):
+            storage.create_experiment({"_id": "mine", "name": "other"})
+        trials = storage.register_trials(
+            [Trial(experiment="mine", params={"x": x}, _id=x) for x in range(20)]
+        )
+        for trial in trials[:5]:
+            assert storage.update_trial(trial, where={"status": "new"}, status="broken") == 1
+        for trial in trials[5:10]:
+            storage.set_trial_status(trial, "suspended")
+        assert storage.update_trials(experiment, where={"status": "new"}, status="broken") == 10
+        lost = storage.reserve_trials(experiment, 3)
+        storage.update_trials(experiment, heartbeat=LONG_AGO)
+        assert [t.id for t in storage.recover_lost_trials(experiment)] == [t.id for t in lost]
+        assert storage.delete_trials(experiment, where={"status": "broken"}) == 15
+        assert storage.delete_experiment(experiment) == 1
+        assert driver.faults > 10
 
 
 # ------------------------------------------------------- others write between the attempts

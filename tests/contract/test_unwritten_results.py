@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -75,9 +75,6 @@ async def push_and_set(storage: Storage, trial: Trial) -> None:
     trial.results = [Result("objective", "objective", 1.5), Result("epochs", "statistic", 3)]
     await storage.push_trial_results(trial)
     await storage.set_trial_status(trial, "completed")
-
-
-Finish = Callable[[Storage, Trial], Awaitable[None]]
 
 
 def shown(trial: Trial) -> tuple[str, list[Any]]:

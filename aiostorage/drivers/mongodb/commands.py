@@ -252,6 +252,20 @@ class Commands:
         elif made:
             await collection.insert_many(made, session=self.session)
 
+    async def note(self, receipt: Insert) -> None:
+        """Insert the record of a receipt, by the server's clock, which an insertion cannot ask."""
+        schema = self.schemas[receipt.collection]
+        for document in receipt.documents:
+            key, *_ = schema.references_of([document["_id"]])
+            changes = {name: value for name, value in document.items() if name != "_id"}
+            # where the key is taken, nothing matches, and the server cannot insert it
+            await self.client.collections[schema.name].update_one(
+                {"_id": key, "expires": {"$exists": False}},
+                schema.update(changes, self.now),
+                upsert=True,
+                session=self.session,
+            )
+
     async def _timed_update(self, plan: Plan) -> Any:
         """Return an update that needs the server's time, which is asked for."""
         return plan.schema.update(plan.operation.changes, await self.client.now())

@@ -13,7 +13,7 @@ from aiostorage.drivers.mongodb.plans import asks_time, is_large, is_single
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.standalone import all_or_none
 from aiostorage.errors import AioStorageError, TemporaryBackendError
-from aiostorage.operations import Operation, Receipt
+from aiostorage.operations import Insert, Operation, Receipt
 
 __all__ = ["carry_out_all"]
 
@@ -55,7 +55,7 @@ async def _in_one(
 ) -> tuple[list[Any], list[str]]:
     """Return the results, and the blobs that no document refers to any more."""
     client = commands.client
-    now = await client.now() if any(map(asks_time, operations)) else None
+    now = await client.now() if _need_one_time(operations, client.replicated) else None
     first = operations[0]
     if len(operations) == 1 and is_single(commands.schemas[first.collection], first):
         return await _one_by_one(commands, operations, None, now=now)
@@ -65,6 +65,16 @@ async def _in_one(
     return await client.in_transaction(partial(_one_by_one, commands, operations, now=now))
 
 
+def _need_one_time(operations: Sequence[Operation[Any]], transacted: bool) -> bool:
+    """Return whether the server has to be asked for the time that all operations go by."""
+    asking = [operation for operation in operations if asks_time(operation)]
+    others = [operation for operation in asking if not isinstance(operation, Receipt)]
+    if not transacted or len(others) == len(asking):
+        return bool(asking)
+    # one operation and its receipt may go by the server's clock each
+    return len(others) > 1 or any(isinstance(operation, Insert) for operation in others)
+
+
 async def _one_by_one(
     commands: Commands, operations: Sequence[Operation[Any]], session: Any, *, now: Any
 ) -> tuple[list[Any], list[str]]:
@@ -72,6 +82,8 @@ async def _one_by_one(
     results: list[Any] = []
     for operation in operations:
         if isinstance(operation, Receipt):
-            operation = insertion_of(operation, results)  # noqa: PLW2901
-        results.append(await own.run(operation))
+            await own.note(insertion_of(operation, results))
+            results.append(None)
+        else:
+            results.append(await own.run(operation))
     return results, own.stale
