@@ -188,7 +188,7 @@ class UpgradableDriver(Driver, Protocol):
         layout
             What the store gets: the collections, fields and indexes that it lacks.
         steps
-            How its documents change; `aiostorage.upgrades.steps_from` chooses those that it needs.
+            How its documents change; `aiostorage.engine.steps_from` chooses those that it needs.
         backup
             Whether to copy the store first, or where to, if it is a file: an existing file is not
             overwritten. Engines on a server make no backup; they raise if they are told where to.
