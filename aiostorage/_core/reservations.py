@@ -45,6 +45,8 @@ STARTED: Final[Mapping[str, Any]] = {"status": RESERVED, "start_time": NOW}
 CLEAN: Final[Mapping[str, Any]] = {"end_time": None, "results": []}
 """What it writes over the traces of an earlier one."""
 
+BEGUN: Final[Mapping[str, Any]] = {**STARTED, **CLEAN}
+
 POLL_INTERVAL: Final = 0.05
 """Seconds between two attempts to reserve while waiting for a pending trial, at least."""
 
@@ -115,7 +117,7 @@ class Reservations:
         take = Take(
             TRIALS,
             And((Compare("experiment", "eq", uid), PENDING)),
-            {**STARTED, **(CLEAN if clean else {}), "worker": token, "heartbeat": NOW},
+            {**(BEGUN if clean else STARTED), "worker": token, "heartbeat": NOW},
             order=("submit_time",),
             limit=count,
             applied=ours,
@@ -204,7 +206,7 @@ class Reservations:
             await self._write(trial, was, changes)
             trial.status = status
             return
-        changes = {**STARTED, **CLEAN, **changes}
+        changes = {**BEGUN, **changes}
         changes["worker"] = new_token()
         before = changes_of(TRIALS, {**_traces(trial), "status": was, "worker": trial.worker})
         try:
