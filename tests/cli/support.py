@@ -45,6 +45,7 @@ URL: Final = "sqlite:///aiostorage-demo.db"
 # a shell that starts tests in the background has them ignore Ctrl-C, and so would our children
 _BOOT: Final = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # the tests may run under nohup
     "from aiostorage.cli import main; sys.argv[0] = 'aiostorage'; main()"
 )
 

@@ -114,8 +114,11 @@ class GuardedProcess:
         return code
 
     def pause(self) -> None:
-        """Pause the process, with SIGSTOP."""
+        """Pause the process, with SIGSTOP; it has stopped on return."""
         self._process.send_signal(signal.SIGSTOP)
+        with suppress(ChildProcessError):  # the child of another process, or gone
+            # its threads run on for a moment, and might still answer
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Continue the process, with SIGCONT."""
