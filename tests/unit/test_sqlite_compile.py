@@ -103,8 +103,8 @@ def test_what_is_empty_already_is_not_written() -> None:
     ):
         row = (7, *table.row({**base, **more}, NOW))
         [document], [(sql, values)] = table.changed([row], begun, NOW, [])
-        changed = {"end_time": None, "results": [], "status": "reserved", "heartbeat": NOW}
-        assert document == {**base, **changed}
+        changed: dict[str, Any] = {"end_time": None, "results": [], "status": "reserved"}
+        assert document == {**base, **changed, "heartbeat": NOW}
         assert (SET not in sql) is is_short
         assert values[-1] == 7
     assert document["results"] is not begun["results"]

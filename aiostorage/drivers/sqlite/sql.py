@@ -237,7 +237,7 @@ class Table:
         forms: dict[bool, Any] = {}
         statements: list[Sql] = []
         for row, document in zip(rows, documents, strict=True):
-            is_short = emptied and _has_all(document, emptied)
+            is_short = bool(emptied) and _has_all(document, emptied)
             form = forms.get(is_short)
             if form is None:
                 form = forms[is_short] = self.change(short if is_short else changes, now, kept)
