@@ -189,9 +189,13 @@ class Trial:
 
     def _begin(self, worker: str, start_time: datetime, heartbeat: datetime) -> None:
         """Take over what the store has now that the trial is reserved anew."""
-        self._results, self.end_time = [], None
+        self._clear()
         self._status, self.worker = TrialStatus.RESERVED.value, worker
         self.start_time, self.heartbeat = start_time, heartbeat
+
+    def _clear(self) -> None:
+        """Forget the results and the end of an earlier evaluation."""
+        self._results, self.end_time = [], None
 
     def copy(self) -> Self:
         """Return a copy that shares no mutable value with this trial."""

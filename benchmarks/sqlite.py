@@ -79,7 +79,7 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
     def reserve_one() -> object:
         now = moment(clock)
         chosen, params = table.chosen(take, now, kept)
-        change, values, _ = table.change(reserved, now, kept)
+        change, values, *_ = table.change(reserved, now, kept)
         connection.execute("BEGIN IMMEDIATE")
         row = connection.execute(chosen, params).fetchone()
         connection.execute(change, [*values, row[0]])

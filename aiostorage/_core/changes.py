@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from aiostorage._core.comparison import equal
@@ -136,18 +137,23 @@ def _steps(names: list[str]) -> list[_Step]:
 
 def _split_changes(changes: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
     """Split the paths of changes, and put them into the order in which they make new fields."""
+    return [(names, changes[path]) for path, names in _split_paths(tuple(changes))]
+
+
+@lru_cache(maxsize=256)  # the same few writes come again and again
+def _split_paths(paths: tuple[str, ...]) -> list[tuple[str, list[str]]]:
     split = []
-    for path, value in changes.items():
+    for path in paths:
         names = split_path(path)
         if names[0] == "_id" and len(names) > 1:
             raise UnsupportedQuery(f"the update cannot divide _id, as {path!r} does")
         for name in names:
             if len(name) > 1 and name[0] == "0" and name.isdecimal():
                 raise UnsupportedQuery(f"the update names {path!r}, where {name!r} may be an index")
-        split.append((names, value))
+        split.append((path, names))
     if len(split) > 1:
-        check_collisions(changes, "update")
-        split.sort(key=lambda change: [_server_order(name) for name in change[0]])
+        check_collisions(dict.fromkeys(paths), "update")
+        split.sort(key=lambda change: [_server_order(name) for name in change[1]])
     return split
 
 

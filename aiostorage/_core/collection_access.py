@@ -9,6 +9,8 @@ from typing import Any
 from aiostorage._core.documents import both, document_of, query_of, update_of
 from aiostorage._core.storage import Storage
 from aiostorage.operations import EVERYTHING, Count, Delete, Document, Find, Insert, Take
+from aiostorage.protocols import ExperimentLike
+from aiostorage.trial import Trial
 
 __all__ = ["CollectionAccess"]
 
@@ -28,6 +30,7 @@ class CollectionAccess:
     def __init__(self, storage: Storage) -> None:
         self._gateway = storage._gateway  # noqa: SLF001  an adapter of this package
         self._lock_records = storage._lock_records  # noqa: SLF001  as above
+        self._reservations = storage._reservations  # noqa: SLF001  as above
 
     async def insert(self, collection: str, documents: Sequence[dict[str, Any]]) -> int:
         """Insert documents, all or none; return how many. Each gets its ``_id``."""
@@ -80,6 +83,13 @@ class CollectionAccess:
     async def delete(self, collection: str, query: Mapping[str, Any] | None) -> int:
         """Delete the documents that match; return how many did."""
         return await self._gateway.execute_once(Delete(collection, query_of(query)[0]))
+
+    async def reserve(self, experiment: ExperimentLike) -> Trial | None:
+        """Reserve the oldest pending trial as Oríon's own storage does; None if there is none.
+
+        Lost trials are left alone, and results that a trial was registered with stay.
+        """
+        return await self._reservations.reserve_as_registered(experiment)
 
     async def write_lock(
         self,

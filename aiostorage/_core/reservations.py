@@ -44,13 +44,13 @@ RESERVED: Final = TrialStatus.RESERVED.value
 COMPLETED: Final = TrialStatus.COMPLETED.value
 INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
 
-BEGUN: Final[Mapping[str, Any]] = {
-    "status": RESERVED,
-    "start_time": NOW,
-    "end_time": None,
-    "results": [],
-}
-"""What a new reservation writes beside its token and its heartbeat: nothing of an earlier one."""
+STARTED: Final[Mapping[str, Any]] = {"status": RESERVED, "start_time": NOW}
+"""What a new reservation writes beside its token and its heartbeat."""
+
+CLEAN: Final[Mapping[str, Any]] = {"end_time": None, "results": []}
+"""What it writes over the traces of an earlier one."""
+
+BEGUN: Final[Mapping[str, Any]] = {**STARTED, **CLEAN}
 
 POLL_INTERVAL: Final = 0.05
 """Seconds between two attempts to reserve while waiting for a pending trial, at least."""
@@ -101,13 +101,35 @@ class Reservations:
                 next_look = now + self._lost.look_interval
         return []
 
-    async def _reserve(self, experiment: Any, count: int, recover: bool) -> list[Trial]:
+    async def reserve_as_registered(self, experiment: Any) -> Trial | None:
+        """Reserve a pending trial, with the results that it may have been registered with.
+
+        Oríon's own storage keeps them. Those of an earlier evaluation are deleted here, too.
+        """
+        trials = await self._reserve(experiment, 1, recover=False, clean=False)
+        if not trials:
+            return None
+        [trial] = trials
+        if trial.end_time is not None:
+            held = _held(trial, RESERVED)
+            try:
+                await self._gateway.execute(Update(TRIALS, held, CLEAN))
+            except BaseException as error:
+                release = {"status": INTERRUPTED, "worker": None}
+                await self._release(error, held, release, certain=True)
+                raise
+            trial._clear()  # noqa: SLF001  as the store has it now
+        return trial
+
+    async def _reserve(
+        self, experiment: Any, count: int, recover: bool, clean: bool = True
+    ) -> list[Trial]:
         uid, token = experiment_uid(experiment), new_token()
         ours = equal(experiment=uid, status=RESERVED, worker=token)
         take = Take(
             TRIALS,
             And((Compare("experiment", "eq", uid), PENDING)),
-            {**BEGUN, "worker": token, "heartbeat": NOW},
+            {**(BEGUN if clean else STARTED), "worker": token, "heartbeat": NOW},
             order=("submit_time",),
             limit=count,
             applied=ours,

@@ -175,10 +175,11 @@ class AioStorage(OrionStorageProtocol):
 
     def reserve_trial(self, experiment: Any) -> Any:
         """Reserve the oldest pending trial for this caller alone; return None if there is none."""
-        reserve = self._storage.reserve_trial
-        # Oríon sets lost trials to interrupted itself, before it reserves
-        reserved = self._about(experiment, None, None, reserve, experiment, recover=False)
-        return _to_orion(reserved)
+
+        def reserve() -> Trial | None:
+            return call_collections(self._storage, CollectionAccess.reserve, experiment)
+
+        return _to_orion(self._about(experiment, None, None, reserve))
 
     def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
         """Return the trials that match: none, as in Oríon's own storage, without an experiment."""

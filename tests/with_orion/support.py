@@ -113,7 +113,9 @@ def as_copied(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def release(storage: Any) -> None:
     """Interrupt what is reserved, as an import does, so that it is evaluated again."""
-    storage.update_trials(uid=1, where={"status": "reserved"}, status="interrupted", worker=None)
+    [first] = storage.fetch_experiments({"name": "first", "version": 1})
+    reserved = {"status": "reserved"}
+    storage.update_trials(uid=first["_id"], where=reserved, status="interrupted", worker=None)
 
 
 def sorted_by_id(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -70,6 +70,17 @@ def test_what_a_client_inserted_and_never_evaluated(configured: dict[str, Any]) 
     other.close()
 
 
+def test_results_of_a_trial_that_was_never_evaluated_stay(
+    storage: AioStorage, experiment: MinimalExperiment
+) -> None:
+    """As in Oríon's own storage, whose tests insert such trials."""
+    result = {"name": "loss", "type": "objective", "value": 2}
+    storage.register_trial(trial_of(experiment, results=[result]))
+    mine = storage.reserve_trial(experiment)
+    for one in (mine, storage.get_trial(mine)):
+        assert (one.status, one.objective.value) == ("reserved", 2)
+
+
 def test_a_new_reservation_begins_clean(storage: AioStorage, experiment: MinimalExperiment) -> None:
     storage.register_trial(trial_of(experiment))
     trial = storage.reserve_trial(experiment)

@@ -199,7 +199,7 @@ def test_the_algorithm_suggests_what_it_would_have_suggested(source: Path, url: 
     with plugged_in(url) as storage:
         for there in (legacy(source), storage):
             release(there)
-            client = work(there, 8, version=1)
+            client = work(there, 9, version=1)
             suggested.append([trial.params for trial in client.fetch_trials()])
     assert len(suggested[0]) > 9
     assert suggested[0] == suggested[1]

@@ -244,26 +244,22 @@ class Table:
 
     def change(
         self, changes: Mapping[str, Any], now: Moment, kept: Kept
-    ) -> tuple[str, list[Any], Callable[[Document], None]]:
-        """Compile the other half, for a row and for its document.
+    ) -> tuple[str, list[Any], dict[str, Any], Callable[[Document], None] | None]:
+        """Compile the other half: for the row, and for its document, which is changed likewise.
 
-        The parameters still lack the ``seq`` of the row.
+        The parameters still lack the ``seq`` of the row. The document gets values of columns, and
+        is then changed by the function.
         """
         sets, values = self._assignments(changes, now, kept)
-        columns = {
-            path: _moment(value, now) if value.__class__ is StoreTime else value
-            for path, value in changes.items()
-            if path in self.kinds
-        }
-        rest = {path: value for path, value in changes.items() if path not in columns}
+        columns: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
+        for path, value in changes.items():
+            if path not in self.kinds:
+                rest[path] = value
+            else:
+                columns[path] = _moment(value, now) if value.__class__ is StoreTime else value
         change = compile_changes(rest) if rest else None
-
-        def apply(document: Document) -> None:
-            document.update(columns)
-            if change is not None:
-                change(document)
-
-        return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values, apply
+        return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values, columns, change
 
     def changed(
         self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: Moment, kept: Kept
@@ -273,21 +269,19 @@ class Table:
         What is to be emptied and is empty already is left out: a reservation empties the results,
         which hardly any trial has, and the text need not be written anew for that.
         """
-        emptied = {
-            path: value
-            for path, value in changes.items()
-            if (value is None or value == []) and "." not in path
-        }
-        rest = {path: value for path, value in changes.items() if path not in emptied}
-        short = whole = None
         documents = self.documents(rows, 1)
+        short, emptied = _without_empty(changes)
+        forms: dict[bool, Any] = {}
         statements: list[Sql] = []
         for row, document in zip(rows, documents, strict=True):
-            if emptied and all(document.get(path, self) == v for path, v in emptied.items()):
-                sql, values, apply = short = short or self.change(rest, now, kept)
-            else:
-                sql, values, apply = whole = whole or self.change(changes, now, kept)
-            apply(document)
+            is_short = bool(emptied) and _has_all(document, emptied)
+            form = forms.get(is_short)
+            if form is None:
+                form = forms[is_short] = self.change(short if is_short else changes, now, kept)
+            sql, values, columns, change = form
+            document.update(columns)
+            if change is not None:
+                change(document)
             statements.append((sql, [*values, row[0]]))
         if not rows:
             self.change(changes, now, kept)  # refuses what cannot be set
@@ -445,6 +439,27 @@ class Table:
                 value = _moment(value, now)
             return to_text(value) if isinstance(value, datetime) else None
         return value if isinstance(value, bytes) else None
+
+
+def _without_empty(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """Divide changes: those that make a field None or an empty list come last."""
+    others: dict[str, Any] = {}
+    emptied: list[tuple[str, Any]] = []
+    for path, value in changes.items():
+        if (value is None or (value.__class__ is list and not value)) and "." not in path:
+            emptied.append((path, value))
+        else:
+            others[path] = value
+    return others, emptied
+
+
+def _has_all(document: Document, emptied: list[tuple[str, Any]]) -> bool:
+    """Return whether a document is as such changes would make it."""
+    for path, value in emptied:
+        there = document.get(path, False)
+        if there is not value and (value is None or there != value):
+            return False
+    return True
 
 
 def _in_array(column: str, kind: str, values: list[Any]) -> Sql:
