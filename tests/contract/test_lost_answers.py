@@ -57,7 +57,8 @@ async def create_experiment(world: FaultCase) -> None:
     config: dict[str, Any] = {"_id": uid, "name": uid}
     experiment = await world.storage.create_experiment(config, algo_state="s")
     assert experiment.id == uid
-    assert await world.truth.fetch_experiments({"name": config["name"]}) == [config]
+    stored = {**config, "version": 1}
+    assert await world.truth.fetch_experiments({"name": config["name"]}) == [stored]
     info = await world.truth.get_algorithm_lock_info(experiment)
     assert info is not None
     assert info.state == "s"
