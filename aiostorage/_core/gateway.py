@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -42,9 +43,12 @@ RECEIPT_LIFETIME: Final = 600.0
 """Seconds that a receipt is kept at least, beyond the time of all attempts."""
 
 SWEEP_INTERVAL: Final = 60.0
-"""Seconds after which a write takes the receipts along that have expired."""
+"""Seconds after which a write takes receipts along that have expired."""
 
-EXPIRED_RECEIPTS: Final = Delete(RECEIPTS, Compare("expires", "lte", StoreTime()))
+EXPIRED_RECEIPTS: Final = Find(
+    RECEIPTS, Compare("expires", "lte", StoreTime()), {"_id": True}, order=("expires",), limit=1000
+)
+"""Those that one write takes along at most, lest it takes too long; the next one goes on."""
 
 
 class Gateway:
@@ -144,15 +148,26 @@ class Gateway:
         await self._ready()
         receipt = Receipt(RECEIPTS, new_id(), StoreTime(RECEIPT_LIFETIME + self.policy.total))
         first: tuple[Operation[Any], ...] = (*operations, receipt)
+        expired: list[Any] = []
         now = time.monotonic()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_INTERVAL
-            first = (*first, EXPIRED_RECEIPTS)
+            expired = await self._expired_receipts()
+        if expired:
+            first = (*first, Delete(RECEIPTS, Compare("_id", "in", tuple(expired))))
         results = await self._retried(
             lambda: self.driver.transact(first),
             lambda: repeat_once(self.driver, operations, receipt),
         )
+        if len(expired) == EXPIRED_RECEIPTS.limit:
+            self._sweep_at = 0.0
         return results[: len(operations)]
+
+    async def _expired_receipts(self) -> list[Any]:
+        """Return the ids of receipts that have expired; none if the engine does not answer."""
+        with anyio.move_on_after(self._first_timeout), suppress(TemporaryBackendError):
+            return [found["_id"] for found in await self.driver.execute(EXPIRED_RECEIPTS)]
+        return []
 
     async def _retried(
         self, call: Callable[[], Awaitable[T]], again: Callable[[], Awaitable[T]]

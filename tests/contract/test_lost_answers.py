@@ -28,7 +28,7 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO, RECEIPTS
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
-from aiostorage.operations import Count, Operation, Receipt, StoreTime
+from aiostorage.operations import Count, Insert, Operation, Receipt, StoreTime
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver
 from tests.contract.conftest import UNCLOSED
@@ -530,6 +530,20 @@ async def test_receipts_are_kept_for_a_while(engine: str, tmp_path: Path) -> Non
         await storage.create_benchmark(dict(benchmark))
         await storage.delete_benchmark(benchmark)
         assert await kept(driver) == 3
+
+
+async def test_a_write_takes_some_of_many_receipts_along(world: FaultCase) -> None:
+    driver = world.faulty.driver
+    async with world.truth as storage:
+        await world.reset()
+        documents = [{"_id": f"r{n}", "expires": LONG_AGO, "answers": [1]} for n in range(2500)]
+        await driver.execute(Insert(RECEIPTS, tuple(documents)))
+        trial, left = await trial_of(world), []
+        storage._gateway._sweep_at = 0.0
+        for number in range(4):
+            assert await storage.update_trial(trial, note=number) == 1
+            left.append(await kept(driver))
+        assert left == [1501, 502, 3, 4]
 
 
 # -------------------------------------------------------------------- what a receipt contains
