@@ -134,7 +134,7 @@ async def test_a_reservation_gives_it_back_as_broken(storage: Storage) -> None:
         assert xs(reserved) == [1, 3, 4]
         assert len({trial.worker for trial in reserved}) == 1
         assert await storage.count_broken_trials(experiment) == 2
-        assert await storage.reserve_trial(experiment) is None
+        assert await storage.reserve_trial(experiment, recover=False) is None
         await storage.complete_trial(reserved[0], 1.0)
         where = {"status": "broken", "worker": reserved[0].worker}
         assert await storage.update_trials(experiment, where=where, note=1) == 2
