@@ -283,7 +283,7 @@ class Reservations:
     async def _refusal(self, trial: Trial | Turn, was: str) -> FailedUpdate:
         """Return the error that says why a trial could not be written."""
         there = equal(experiment=trial.experiment, id=trial.id)
-        selection = {"status": True, "worker": True, "heartbeat": True}
+        selection = {"status": True, "worker": True}
         found = await self._gateway.execute(Find(TRIALS, there, selection, limit=1))
         uid, token = trial.id, trial.worker
         if not found:

@@ -168,6 +168,9 @@ class Table:
                         document[name] = datetime.fromisoformat(value) if kind == "time" else value
             except (EncodingError, TypeError, ValueError) as error:
                 document = self._unreadable(row[start:-1], error)
+                if selection and not _is_within(selection, document):
+                    documents.append(document)
+                    continue
             # nothing else refers to the document, so without a selection it need not be copied
             documents.append(select(document, selection) if selection else document)
         return documents
@@ -441,6 +444,13 @@ class Table:
         return value if isinstance(value, bytes) else None
 
 
+def _is_within(selection: Mapping[str, bool], document: Document) -> bool:
+    """Return whether a selection asks for nothing but fields that a document has."""
+    others = [kept for name, kept in selection.items() if name != "_id"]
+    includes = all(others or selection.values())
+    return includes and selection.keys() <= document.keys()
+
+
 def _without_empty(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
     """Divide changes: those that make a field None or an empty list come last."""
     others: dict[str, Any] = {}
@@ -456,7 +466,7 @@ def _without_empty(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[tup
 def _has_all(document: Document, emptied: list[tuple[str, Any]]) -> bool:
     """Return whether a document is as such changes would make it."""
     for path, value in emptied:
-        there = document[path] if path in document else False
+        there = document[path] if path in document else False  # noqa: SIM401  `get` may raise
         if there is not value and (value is None or there != value):
             return False
     return True
