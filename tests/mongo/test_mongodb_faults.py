@@ -407,7 +407,6 @@ def test_writes_with_a_receipt_fail_once(world: MongoDBFaultCase, fault: str) ->
     world.check_nothing_half_made()
 
 
-@pytest.mark.parametrize("world", [PAIRS[1], MOTOR_ON_REPLICA_SET], indirect=True)
 def test_receipts_that_may_not_be_deleted(world: MongoDBFaultCase) -> None:
     """A write that takes along what has expired happens as a whole, or not at all."""
 
