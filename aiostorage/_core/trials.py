@@ -26,7 +26,7 @@ from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid
 from aiostorage._core.layout import PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.record_checks import document_of_trial
-from aiostorage._core.record_reader import TrialReader, whole_documents
+from aiostorage._core.record_reader import TrialReader
 from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
     And,
@@ -195,13 +195,11 @@ class Trials:
         condition, selected = query_of(where, selection)
         condition = both(equal(experiment=experiment_uid(experiment)), condition)
         async for documents in self._gateway.pages(Find(TRIALS, condition, selected), batch_size):
-            if selection is not None:
-                for document in whole_documents(self._gateway, TRIALS, documents):
+            for document in documents:
+                if selection is not None:
                     yield document
-            else:
-                for document in documents:
-                    if (trial := self._reader.readable(document)) is not None:
-                        yield trial
+                elif (trial := self._reader.readable(document)) is not None:
+                    yield trial
 
     async def retrieve(self, trial: Trial) -> Trial:
         stored = await self.get(trial, None, None)

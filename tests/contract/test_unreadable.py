@@ -260,34 +260,6 @@ async def test_a_row_that_another_program_wrote(
         assert await storage.delete_trials(experiment, where={"id": trials[1].id}) == 1
 
 
-async def test_a_selection_of_what_is_damaged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A part of a damaged record is returned if it is whole, and else left out."""
-    path = tmp_path / "store.db"
-    async with Storage(SQLiteDriver(path)) as storage:
-        experiment, trials = await several(storage)
-        change = "UPDATE trials SET doc = '{' WHERE id = ?"
-        await anyio.to_thread.run_sync(damaged, path, change, trials[1].id)
-        change = "UPDATE experiments SET doc = '{' WHERE name = ?"
-        await anyio.to_thread.run_sync(damaged, path, change, experiment.name)
-        for selection, count in (
-            ({"id": 1}, 3),
-            ({"id": 1, "status": 1, "_id": 0}, 3),
-            ({"_id": 1}, 3),
-            ({"id": 1, "params": 1}, 2),
-            ({"params": 0}, 2),
-            ({"_id": 0}, 2),
-        ):
-            found = [one async for one in storage.iter_trials(experiment, selection=selection)]
-            assert len(found) == count, selection
-        assert await storage.fetch_experiments({}, {"name": 1, "_id": 0}) == [
-            {"name": experiment.name}
-        ]
-        assert await storage.fetch_experiments({}, {"space": 1}) == []
-        assert len(caplog.messages) == 2
-
-
 async def test_an_experiment_that_another_program_wrote(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

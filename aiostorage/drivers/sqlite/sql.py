@@ -168,9 +168,6 @@ class Table:
                         document[name] = datetime.fromisoformat(value) if kind == "time" else value
             except (EncodingError, TypeError, ValueError) as error:
                 document = self._unreadable(row[start:-1], error)
-                if selection and not _is_within(selection, document):
-                    documents.append(document)
-                    continue
             # nothing else refers to the document, so without a selection it need not be copied
             documents.append(select(document, selection) if selection else document)
         return documents
@@ -442,13 +439,6 @@ class Table:
                 value = _moment(value, now)
             return to_text(value) if isinstance(value, datetime) else None
         return value if isinstance(value, bytes) else None
-
-
-def _is_within(selection: Mapping[str, bool], document: Document) -> bool:
-    """Return whether a selection asks for nothing but fields that a document has."""
-    others = [kept for name, kept in selection.items() if name != "_id"]
-    includes = all(others or selection.values())
-    return includes and selection.keys() <= document.keys()
 
 
 def _without_empty(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
