@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -373,8 +372,8 @@ def _note_unwritten(turn: Turn | None, update: Update, results: Sequence[Result]
 
 def _with_results(error: BackendError, results: Sequence[Result]) -> BackendError:
     """Return a copy with the results: callers whose writes shared a batch share their error."""
-    copied = copy.copy(error)
-    copied.results = list(results)
+    copied = error.__class__.__new__(error.__class__, *error.args)  # an engine's own class, too
+    vars(copied).update(vars(error), results=list(results))
     return copied.with_traceback(error.__traceback__)
 
 

@@ -25,6 +25,7 @@ from aiostorage import (
     Trial,
     open_storage,
 )
+from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation, Update
 from aiostorage.protocols import Driver
 from aiostorage.testing import FaultyDriver
@@ -179,6 +180,31 @@ async def test_the_store_takes_no_result(
         assert not hasattr(raised.value, "__notes__")
         assert shown(await outage.stored()) == ("interrupted", [])
         assert [r.getMessage() for r in caplog.records if "could not be written" in r.getMessage()]
+
+
+@pytest.mark.anyio
+async def test_an_error_of_the_engines_own() -> None:
+    class NodeError(TemporaryBackendError):
+        def __init__(self, node: int, reason: str) -> None:
+            super().__init__(f"node {node}: {reason}")
+            self.node = node
+
+    class Failing(FaultyDriver):
+        async def execute(self, operation: Operation[T]) -> T:
+            if completes((operation,)):
+                raise NodeError(3, "full")
+            return await super().execute(operation)
+
+    outage = Outage(MemoryDriver())
+    outage.storage = Storage(Failing(outage.faulty.driver), retry=ONCE)
+    async with outage.truth:
+        await outage.make()
+        trial = await outage.storage.reserve_trial(outage.experiment)
+        assert trial is not None
+        with pytest.raises(NodeError, match=r"^node 3: full$") as raised:
+            await complete(outage.storage, trial)
+        assert raised.value.node == 3
+        assert [result.value for result in raised.value.results] == [1.5, 3]
 
 
 @pytest.mark.anyio
