@@ -384,10 +384,11 @@ async def test_what_another_worker_wrote_is_not_ours(between: FaultCase) -> None
     truth, storage = between.truth, between.storage
     async with truth:
         await between.reset()
-        for write in (
+        writes: tuple[Callable[[Trial], Awaitable[None]], ...] = (
             lambda trial: storage.set_trial_status(trial, "completed"),
             lambda trial: storage.complete_trial(trial, 1.5),
-        ):
+        )
+        for write in writes:
             trial = await between.reserve()
             theirs = trial.copy()
 
@@ -543,6 +544,12 @@ async def test_only_what_needs_one_leaves_a_receipt(world: FaultCase) -> None:
         assert await kept(world.faulty.driver) == 0
         assert await storage.update_trial(reserved[0], note=1) == 1
         assert await kept(world.faulty.driver) == 1
+
+
+async def test_a_storage_that_tries_for_ages() -> None:
+    async with Storage(MemoryDriver(), retry=RetryPolicy(total=1e12)) as storage:
+        experiment = await storage.create_experiment({"name": "a"})
+        assert await storage.update_experiment(experiment, note=1)
 
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])

@@ -413,7 +413,7 @@ def test_receipts_that_may_not_be_deleted(world: MongoDBFaultCase) -> None:
     async def main(storage: Storage) -> None:
         expired = {"_id": f"old {world.name}", "expires": datetime(2020, 1, 1, tzinfo=UTC)}
         await asyncio.to_thread(world.database.receipts.insert_one, {**expired, "answers": []})
-        refused = {"errorCode": 13, "namespace": f"{DATABASE}.receipts", "times": 1}
+        refused: dict[str, Any] = {"errorCode": 13, "namespace": f"{DATABASE}.receipts", "times": 1}
         with ExitStack() as faults:
             point = world.server.fail_point("delete", **refused)
             await asyncio.to_thread(faults.enter_context, point)
