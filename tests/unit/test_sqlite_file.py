@@ -437,7 +437,7 @@ async def test_no_database_has_the_name_of_a_log(tmp_path: Path, suffix: str) ->
     for name in (path, link):
         with pytest.raises(ConfigurationError, match="the name of a log"):
             await storage_at(name).open()
-    assert not path.exists()
+    assert not await aside(path.exists)
 
 
 async def test_a_link_to_a_new_file(tmp_path: Path) -> None:
