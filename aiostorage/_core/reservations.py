@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -280,7 +279,7 @@ class Reservations:
     async def _refusal(self, trial: Trial | Turn, was: str) -> FailedUpdate:
         """Return the error that says why a trial could not be written."""
         there = equal(experiment=trial.experiment, id=trial.id)
-        selection = {"status": True, "worker": True, "heartbeat": True}
+        selection = {"status": True, "worker": True}
         found = await self._gateway.execute(Find(TRIALS, there, selection, limit=1))
         uid, token = trial.id, trial.worker
         if not found:
@@ -370,8 +369,8 @@ def _note_unwritten(turn: Turn | None, update: Update, results: Sequence[Result]
 
 def _with_results(error: BackendError, results: Sequence[Result]) -> BackendError:
     """Return a copy with the results: callers whose writes shared a batch share their error."""
-    copied = copy.copy(error)
-    copied.results = list(results)
+    copied = error.__class__.__new__(error.__class__, *error.args)  # an engine's own class, too
+    vars(copied).update(vars(error), results=list(results))
     return copied.with_traceback(error.__traceback__)
 
 

@@ -456,7 +456,7 @@ def _without_empty(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[tup
 def _has_all(document: Document, emptied: list[tuple[str, Any]]) -> bool:
     """Return whether a document is as such changes would make it."""
     for path, value in emptied:
-        there = document[path] if path in document else False
+        there = document[path] if path in document else False  # noqa: SIM401  `get` may raise
         if there is not value and (value is None or there != value):
             return False
     return True
