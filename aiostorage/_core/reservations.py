@@ -151,13 +151,15 @@ class Reservations:
     async def _take_lost(self, take: Take, taken: Sequence[Document]) -> list[Document]:
         """Take lost trials under the same token, so that there are as many in all as it wants."""
         pending, ours = cast(And, take.where), cast(And, take.applied)
-        lost = And((pending.conditions[0], *self._lost.conditions))
+        # what this call took before may be lost already, if the store was slow
+        others = Compare("worker", "ne", take.changes["worker"])
+        lost = And((pending.conditions[0], *self._lost.conditions, others))
         # to look is cheap; a write that finds nothing would keep other writers waiting
         if not await self._gateway.execute(Count(TRIALS, lost)):
             return []
         if taken:  # they are ours, but not what this take took
-            others = Compare("_id", "nin", tuple(document["_id"] for document in taken))
-            ours = both(ours, others)
+            ids = tuple(document["_id"] for document in taken)
+            ours = both(ours, Compare("_id", "nin", ids))
         left = cast(int, take.limit) - len(taken)
         return await self._gateway.execute(replace(take, where=lost, limit=left, applied=ours))
 
