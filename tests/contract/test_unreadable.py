@@ -15,9 +15,10 @@ from aiostorage import EncodingError, FailedUpdate, Storage, SyncStorage, Trial
 from aiostorage._core import record_reader
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import ALGO, TRIALS
+from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Update
+from aiostorage.operations import Compare, Update
 from aiostorage.protocols import Driver
 from tests.contract.conftest import UNCLOSED
 
@@ -149,6 +150,33 @@ async def test_a_reservation_goes_on_with_the_next(storage: Storage) -> None:
         assert trial.params == {"x": 3}
         await storage.complete_trial(trial, 1.0)
     assert await storage.count_broken_trials(experiment) == 3
+
+
+@pytest.mark.parametrize("registered", [3, 0])
+async def test_a_reservation_goes_on_with_the_next_lost_ones(
+    storage: Storage, registered: int
+) -> None:
+    experiment, trials = await several(storage, count=6, status="reserved")
+    new = [Trial(experiment=experiment.id, params={"x": 10 + x}) for x in range(registered)]
+    trials += await storage.register_trials(new)
+    for bad in (*trials[:3], *trials[6:7]):
+        await spoil(storage, bad, SPOILT[0][0])
+    await anyio.sleep(0.1)
+    reserved = await storage.reserve_trials(experiment, registered + 2)
+    assert xs(reserved) == [3, 4, 5, 11, 12][: registered + 2]
+    assert len({trial.worker for trial in reserved}) == 1
+
+
+async def test_a_reservation_gives_back_many_lost_ones() -> None:
+    async with Storage(MemoryDriver(), lost_after=0.05) as storage:
+        experiment, trials = await several(storage, count=350, status="reserved")
+        where = Compare("_id", "in", tuple(trial._id for trial in trials[:-1]))
+        await storage._gateway.driver.execute(Update(TRIALS, where, SPOILT[0][0]))
+        await anyio.sleep(0.1)
+        trial = await storage.reserve_trial(experiment)
+        assert trial is not None
+        assert trial.params == {"x": 349}
+        assert await storage.count_broken_trials(experiment) == 349
 
 
 async def test_waiting_goes_on(storage: Storage) -> None:
