@@ -42,6 +42,9 @@ T = TypeVar("T")
 RECEIPT_LIFETIME: Final = 600.0
 """Seconds that a receipt is kept at least, beyond the time of all attempts."""
 
+MAX_TOTAL: Final = 365 * 86400.0
+"""Seconds that count of the time of all attempts, since no date is thousands of years ahead."""
+
 SWEEP_INTERVAL: Final = 60.0
 """Seconds after which a write takes receipts along that have expired."""
 
@@ -66,6 +69,7 @@ class Gateway:
         self.driver = driver
         self.policy = policy
         self._first_timeout = min(policy.attempt_timeout, policy.total)
+        self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)
         self._closed = False
         self._sweep_at = 0.0
@@ -146,7 +150,7 @@ class Gateway:
         They leave a receipt in the store. A repetition finds it there, with the results.
         """
         await self._ready()
-        receipt = Receipt(RECEIPTS, new_id(), StoreTime(RECEIPT_LIFETIME + self.policy.total))
+        receipt = Receipt(RECEIPTS, new_id(), StoreTime(self._receipt_lifetime))
         first: tuple[Operation[Any], ...] = (*operations, receipt)
         expired: list[Any] = []
         now = time.monotonic()

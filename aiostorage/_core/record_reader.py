@@ -8,10 +8,11 @@ for a trial that was reserved, its end as ``broken``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from aiostorage._core.documents import both
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.record_checks import fault_in
 from aiostorage.errors import EncodingError
@@ -71,7 +72,12 @@ class TrialReader:
         found = map(self.readable, documents)
         return [trial for trial in found if trial is not None]
 
-    async def reserved(self, take: Take, documents: Sequence[Document]) -> list[Trial]:
+    async def reserved(
+        self,
+        take: Take,
+        documents: Sequence[Document],
+        take_lost: Callable[[Take, Sequence[Document]], Awaitable[list[Document]]] | None = None,
+    ) -> list[Trial]:
         """Make trials of a reservation of which some cannot be read.
 
         These are given back as ``broken``, under the token of the reservation, and others are
@@ -83,8 +89,10 @@ class TrialReader:
             The reservation; its `applied` is the condition that a trial is reserved by it.
         documents
             What it took.
+        take_lost
+            Takes lost trials too, where a reservation took fewer than it wanted.
         """
-        wanted, ours = take.limit or len(documents), take.applied or take.where
+        wanted, ours = take.limit or len(documents), cast(And, take.applied)
         trials: list[Trial] = []
         kept: list[Any] = []
         while documents:
@@ -98,14 +106,16 @@ class TrialReader:
                     kept.append(document["_id"])
             if not broken:
                 break
-            those = And((ours, Compare("_id", "in", tuple(broken))))
+            those = both(ours, Compare("_id", "in", tuple(broken)))
             end = {"status": TrialStatus.BROKEN.value, "heartbeat": StoreTime()}
             await self._gateway.execute(Update(take.collection, those, end))
             if len(trials) >= wanted:
                 break
-            others = And((ours, Compare("_id", "nin", tuple(kept))))
+            others = both(ours, Compare("_id", "nin", tuple(kept)))
             more = replace(take, limit=wanted - len(trials), applied=others)
             documents = await self._gateway.execute(more)
+            if take_lost is not None and len(documents) < wanted - len(trials):
+                documents = [*documents, *await take_lost(more, documents)]
         return trials
 
 

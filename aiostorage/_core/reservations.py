@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -138,31 +137,30 @@ class Reservations:
         try:
             documents = await self._gateway.execute(take)
             if recover and len(documents) < count:
-                documents = [*documents, *await self._take_lost(take, ours, count, documents)]
+                documents = [*documents, *await self._take_lost(take, documents)]
             try:
                 return Trial.build(documents)
             except READING_ERRORS:
-                trials = await self._reader.reserved(take, documents)
-            if trials or not recover:
-                return trials
-            return await self._reserve(experiment, count, recover)  # the next lost ones
+                look_for_lost = self._take_lost if recover else None
+                return await self._reader.reserved(take, documents, look_for_lost)
         except BaseException as error:
             release = {"status": INTERRUPTED, "worker": None}
             await self._release(error, ours, release, certain=bool(documents))
             raise
 
-    async def _take_lost(
-        self, take: Take, ours: And, count: int, taken: Sequence[Document]
-    ) -> list[Document]:
-        """Take lost trials under the same token, so that there are `count` of them in all."""
-        lost = And((ours.conditions[0], *self._lost.conditions))
+    async def _take_lost(self, take: Take, taken: Sequence[Document]) -> list[Document]:
+        """Take lost trials under the same token, so that there are as many in all as it wants."""
+        pending, ours = cast(And, take.where), cast(And, take.applied)
+        # what this call took before may be lost already, if the store was slow
+        others = Compare("worker", "ne", take.changes["worker"])
+        lost = And((pending.conditions[0], *self._lost.conditions, others))
         # to look is cheap; a write that finds nothing would keep other writers waiting
         if not await self._gateway.execute(Count(TRIALS, lost)):
             return []
         if taken:  # they are ours, but not what this take took
-            others = Compare("_id", "nin", tuple(document["_id"] for document in taken))
-            ours = both(ours, others)
-        left = count - len(taken)
+            ids = tuple(document["_id"] for document in taken)
+            ours = both(ours, Compare("_id", "nin", ids))
+        left = cast(int, take.limit) - len(taken)
         return await self._gateway.execute(replace(take, where=lost, limit=left, applied=ours))
 
     async def _release(
@@ -283,7 +281,7 @@ class Reservations:
     async def _refusal(self, trial: Trial | Turn, was: str) -> FailedUpdate:
         """Return the error that says why a trial could not be written."""
         there = equal(experiment=trial.experiment, id=trial.id)
-        selection = {"status": True, "worker": True, "heartbeat": True}
+        selection = {"status": True, "worker": True}
         found = await self._gateway.execute(Find(TRIALS, there, selection, limit=1))
         uid, token = trial.id, trial.worker
         if not found:
@@ -373,8 +371,8 @@ def _note_unwritten(turn: Turn | None, update: Update, results: Sequence[Result]
 
 def _with_results(error: BackendError, results: Sequence[Result]) -> BackendError:
     """Return a copy with the results: callers whose writes shared a batch share their error."""
-    copied = copy.copy(error)
-    copied.results = list(results)
+    copied = error.__class__.__new__(error.__class__, *error.args)  # an engine's own class, too
+    vars(copied).update(vars(error), results=list(results))
     return copied.with_traceback(error.__traceback__)
 
 

@@ -104,11 +104,11 @@ class Storage(AsyncStorageProtocol):
 
     @property
     def collections(self) -> CollectionAccess:
-        """Deprecated: whole collections, which were never public. Goes away in aiostorage 0.2."""
+        """Deprecated: whole collections, which were never public. Goes away in aiostorage 0.3."""
         from aiostorage._core.collection_access import CollectionAccess  # noqa: PLC0415  a cycle
 
         warnings.warn(
-            "Storage.collections goes away in aiostorage 0.2", DeprecationWarning, stacklevel=2
+            "Storage.collections goes away in aiostorage 0.3", DeprecationWarning, stacklevel=2
         )
         return CollectionAccess(self)
 

@@ -172,8 +172,16 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
                 why = str(failure) or "there was no time left"
                 log.warning("what trial %s has become could not be written: %s", turn.id, why)
                 seconds = min(seconds, LAST_ATTEMPT_TIMEOUT)
+            except BaseException:  # cancelled meanwhile
+                if not turn.ended:
+                    await self._hand_back(turn, status, min(seconds, LAST_ATTEMPT_TIMEOUT))
+                raise
             else:
                 return None
+        await self._hand_back(turn, status, seconds)
+        return None
+
+    async def _hand_back(self, turn: Turn, status: TrialStatus, seconds: float) -> None:
         try:
             await shielded(seconds, lambda: self._reservations.hand_back(turn, status.value))
         except (AioStorageError, TimeoutError) as failure:
@@ -183,7 +191,6 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
                 status,
                 str(failure) or f"no answer within {seconds:.3g} s",
             )
-        return None
 
     async def _write_again(self, turn: Turn, error: BaseException | None) -> None:
         """Write what the body could not write, before the trial may count as lost.

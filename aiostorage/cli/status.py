@@ -36,8 +36,10 @@ LOST = "lost"
     "--lost-after",
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    show_default="120",
-    help="Time without a heartbeat after which a reserved trial is lost; as the workers have it.",
+    help=(
+        "Time without a heartbeat after which a reserved trial is lost, as the workers have it. "
+        "Default: 120."
+    ),
 )
 @debug_option
 def status(url: str, experiment: str | None, as_json: bool, lost_after: float | None) -> None:

@@ -78,7 +78,7 @@ class FaultyDriver:
         Makes the same faults at the same calls.
     losable
         Deprecated: which operations may lose their answers by chance. A storage finds out what
-        became of every write, so all of them may. Goes away in aiostorage 0.2.
+        became of every write, so all of them may. Goes away in aiostorage 0.3.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class FaultyDriver:
     ) -> None:
         if losable is not None:
             warnings.warn(
-                "FaultyDriver(losable=...) goes away in aiostorage 0.2: the answer of every "
+                "FaultyDriver(losable=...) goes away in aiostorage 0.3: the answer of every "
                 "operation may get lost",
                 DeprecationWarning,
                 stacklevel=2,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import pytest
@@ -22,19 +22,22 @@ from aiostorage import (
     SyncStorage,
     TemporaryBackendError,
     Trial,
+    TrialLost,
 )
 from aiostorage._core import receipts
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO, RECEIPTS
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
-from aiostorage.operations import Count, Insert, Operation, Receipt, StoreTime
+from aiostorage.operations import Count, Insert, Operation, Receipt, StoreTime, Update
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver
 from tests.contract.conftest import UNCLOSED
 from tests.contract.test_faults import POLICY, FaultCase, fails_once
 
 pytestmark = [UNCLOSED, pytest.mark.anyio]
+
+T = TypeVar("T")
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -280,14 +283,24 @@ class Between(FaultyDriver):
         super().__init__(driver)
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
 
+    async def execute(self, operation: Operation[T]) -> T:
+        try:
+            return await super().execute(operation)
+        except TemporaryBackendError:
+            await self._between()
+            raise
+
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         try:
             return await super().transact(operations)
         except TemporaryBackendError:
-            if (meanwhile := self.meanwhile) is not None:
-                self.meanwhile = None
-                await meanwhile()
+            await self._between()
             raise
+
+    async def _between(self) -> None:
+        if (meanwhile := self.meanwhile) is not None:
+            self.meanwhile = None
+            await meanwhile()
 
 
 @pytest.fixture
@@ -302,6 +315,12 @@ def lose_an_answer(world: FaultCase, meanwhile: Callable[[], Awaitable[object]])
     assert isinstance(world.faulty, Between)
     world.faulty.meanwhile = meanwhile
     world.faulty.fail_next("after", matching=lambda o: any(isinstance(x, Receipt) for x in o))
+
+
+def lose_a_request(world: FaultCase, meanwhile: Callable[[], Awaitable[object]]) -> None:
+    assert isinstance(world.faulty, Between)
+    world.faulty.meanwhile = meanwhile
+    world.faulty.fail_next("lost", matching=lambda o: isinstance(o[0], Update))
 
 
 async def test_what_others_write_meanwhile_stays(between: FaultCase) -> None:
@@ -359,6 +378,28 @@ async def test_a_trial_that_others_take_meanwhile(between: FaultCase) -> None:
             assert found.status == "reserved"
             assert found.worker != trial.worker
             await truth.set_trial_status(found, "broken")
+
+
+async def test_what_another_worker_wrote_is_not_ours(between: FaultCase) -> None:
+    truth, storage = between.truth, between.storage
+    async with truth:
+        await between.reset()
+        writes: tuple[Callable[[Trial], Awaitable[None]], ...] = (
+            lambda trial: storage.set_trial_status(trial, "completed"),
+            lambda trial: storage.complete_trial(trial, 1.5),
+        )
+        for write in writes:
+            trial = await between.reserve()
+            theirs = trial.copy()
+
+            async def complete_theirs(theirs: Trial = theirs) -> None:
+                await truth.complete_trial(theirs, 1.5)
+                await truth.update_trial(theirs, worker="another")
+
+            lose_a_request(between, complete_theirs)
+            with pytest.raises(TrialLost):
+                await write(trial)
+            assert between.faulty.planned == 0
 
 
 async def test_recovered_trials_that_others_take_meanwhile(
@@ -503,6 +544,12 @@ async def test_only_what_needs_one_leaves_a_receipt(world: FaultCase) -> None:
         assert await kept(world.faulty.driver) == 0
         assert await storage.update_trial(reserved[0], note=1) == 1
         assert await kept(world.faulty.driver) == 1
+
+
+async def test_a_storage_that_tries_for_ages() -> None:
+    async with Storage(MemoryDriver(), retry=RetryPolicy(total=1e12)) as storage:
+        experiment = await storage.create_experiment({"name": "a"})
+        assert await storage.update_experiment(experiment, note=1)
 
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import pytest
 
 from aiostorage import Result, RetryPolicy, Storage, TemporaryBackendError, Trial
-from aiostorage.operations import Count, Take
+from aiostorage.operations import Count, Operation, Take
 from aiostorage.protocols import Driver
 from aiostorage.testing import cancelled_at_every_await
 from tests.contract.conftest import UNCLOSED
@@ -61,6 +62,28 @@ async def reserve_one_after_the_other(world: FaultCase) -> None:
         assert trial.params["x"] == x
         await world.truth.complete_trial(trial, 1)
     assert await world.storage.reserve_trial(world.experiment) is None
+
+
+async def test_a_slow_reservation_takes_nothing_twice(
+    make_driver: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = make_driver()
+    async with Storage(driver, lost_after=0.05) as storage:
+        experiment = await storage.create_experiment({"name": "e"})
+        await storage.register_trials(
+            [Trial(experiment=experiment.id, params={"x": x}) for x in range(3)]
+        )
+        execute = driver.execute
+
+        async def slow(operation: Operation[Any]) -> Any:
+            result = await execute(operation)
+            if isinstance(operation, Take):
+                await anyio.sleep(0.1)
+            return result
+
+        monkeypatch.setattr(driver, "execute", slow)
+        trials = await storage.reserve_trials(experiment, 5)
+        assert [trial.params["x"] for trial in trials] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("call", [reserve_three, reserve_one_after_the_other])

@@ -11,13 +11,14 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from aiostorage import EncodingError, Storage, SyncStorage, Trial
+from aiostorage import EncodingError, FailedUpdate, Storage, SyncStorage, Trial
 from aiostorage._core import record_reader
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import ALGO, TRIALS
+from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Update
+from aiostorage.operations import Compare, Update
 from aiostorage.protocols import Driver
 from tests.contract.conftest import UNCLOSED
 
@@ -134,7 +135,7 @@ async def test_a_reservation_gives_it_back_as_broken(storage: Storage) -> None:
         assert xs(reserved) == [1, 3, 4]
         assert len({trial.worker for trial in reserved}) == 1
         assert await storage.count_broken_trials(experiment) == 2
-        assert await storage.reserve_trial(experiment) is None
+        assert await storage.reserve_trial(experiment, recover=False) is None
         await storage.complete_trial(reserved[0], 1.0)
         where = {"status": "broken", "worker": reserved[0].worker}
         assert await storage.update_trials(experiment, where=where, note=1) == 2
@@ -149,6 +150,33 @@ async def test_a_reservation_goes_on_with_the_next(storage: Storage) -> None:
         assert trial.params == {"x": 3}
         await storage.complete_trial(trial, 1.0)
     assert await storage.count_broken_trials(experiment) == 3
+
+
+@pytest.mark.parametrize("registered", [3, 0])
+async def test_a_reservation_goes_on_with_the_next_lost_ones(
+    storage: Storage, registered: int
+) -> None:
+    experiment, trials = await several(storage, count=6, status="reserved")
+    new = [Trial(experiment=experiment.id, params={"x": 10 + x}) for x in range(registered)]
+    trials += await storage.register_trials(new)
+    for bad in (*trials[:3], *trials[6:7]):
+        await spoil(storage, bad, SPOILT[0][0])
+    await anyio.sleep(0.1)
+    reserved = await storage.reserve_trials(experiment, registered + 2)
+    assert xs(reserved) == [3, 4, 5, 11, 12][: registered + 2]
+    assert len({trial.worker for trial in reserved}) == 1
+
+
+async def test_a_reservation_gives_back_many_lost_ones() -> None:
+    async with Storage(MemoryDriver(), lost_after=0.05) as storage:
+        experiment, trials = await several(storage, count=350, status="reserved")
+        where = Compare("_id", "in", tuple(trial._id for trial in trials[:-1]))
+        await storage._gateway.driver.execute(Update(TRIALS, where, SPOILT[0][0]))
+        await anyio.sleep(0.1)
+        trial = await storage.reserve_trial(experiment)
+        assert trial is not None
+        assert trial.params == {"x": 349}
+        assert await storage.count_broken_trials(experiment) == 349
 
 
 async def test_waiting_goes_on(storage: Storage) -> None:
@@ -254,10 +282,36 @@ async def test_a_row_that_another_program_wrote(
             async for document in storage.iter_trials(experiment, selection={"id": 1, "status": 1})
         ]
         assert found == [trial.id for trial in trials]
-        assert await storage.update_trials(experiment, note=1) == 3
+        is_text = damage.startswith("doc =") and "json_set" not in damage
+        assert await storage.update_trials(experiment, note=1) == (2 if is_text else 3)
         assert xs(await storage.reserve_trials(experiment, 3)) == [0, 2]
         assert xs(await storage.fetch_trials(experiment)) == [0, 2]
         assert await storage.delete_trials(experiment, where={"id": trials[1].id}) == 1
+
+
+async def test_what_cannot_be_written_to_a_damaged_row_is_not_reported_as_written(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "store.db"
+    async with Storage(SQLiteDriver(path)) as storage:
+        experiment, trials = await several(storage)
+        trial = await storage.reserve_trial(experiment)
+        assert trial is not None
+        damage = "UPDATE trials SET doc = '{' WHERE id = ?"
+        await anyio.to_thread.run_sync(damaged, path, damage, trial.id)
+        params = trials[1].to_dict()["params"]
+        assert not await storage.update_trial(trial, params=params)
+        with pytest.raises(FailedUpdate):
+            await storage.complete_trial(trial, 1.0)
+        status = [
+            document["status"]
+            async for document in storage.iter_trials(experiment, selection={"status": 1})
+        ]
+        assert status == ["reserved", "new", "new"]
+        assert await storage.update_trial(trial, status="broken")
+        assert await storage.count_broken_trials(experiment) == 1
+        # the others share a commit with it
+        assert await storage.update_trials(experiment, note=1) == 2
 
 
 async def test_an_experiment_that_another_program_wrote(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import anyio
 import pytest
 
 from aiostorage import (
+    BackendError,
     Experiment,
     Result,
     RetryPolicy,
@@ -23,6 +25,7 @@ from aiostorage import (
     Trial,
     open_storage,
 )
+from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation, Update
 from aiostorage.protocols import Driver
 from aiostorage.testing import FaultyDriver
@@ -30,6 +33,8 @@ from aiostorage.testing.contract.helpers import case
 from tests.contract.conftest import UNCLOSED
 
 pytestmark = UNCLOSED
+
+T = TypeVar("T")
 
 ONCE = RetryPolicy(attempts=1, total=5)
 
@@ -175,6 +180,69 @@ async def test_the_store_takes_no_result(
         assert not hasattr(raised.value, "__notes__")
         assert shown(await outage.stored()) == ("interrupted", [])
         assert [r.getMessage() for r in caplog.records if "could not be written" in r.getMessage()]
+
+
+@pytest.mark.anyio
+async def test_an_error_of_the_engines_own() -> None:
+    class NodeError(TemporaryBackendError):
+        def __init__(self, node: int, reason: str) -> None:
+            super().__init__(f"node {node}: {reason}")
+            self.node = node
+
+    class Failing(FaultyDriver):
+        async def execute(self, operation: Operation[T]) -> T:
+            if completes((operation,)):
+                raise NodeError(3, "full")
+            return await super().execute(operation)
+
+    outage = Outage(MemoryDriver())
+    outage.storage = Storage(Failing(outage.faulty.driver), retry=ONCE)
+    async with outage.truth:
+        await outage.make()
+        trial = await outage.storage.reserve_trial(outage.experiment)
+        assert trial is not None
+        with pytest.raises(NodeError, match=r"^node 3: full$") as raised:
+            await complete(outage.storage, trial)
+        assert raised.value.node == 3
+        assert [result.value for result in raised.value.results] == [1.5, 3]
+
+
+@pytest.mark.anyio
+async def test_cancelled_while_it_is_written_again(make_driver: Callable[[], Driver]) -> None:
+    """The store refuses the result for good: the trial is handed back all the same."""
+
+    class Refusing(FaultyDriver):
+        async def execute(self, operation: Operation[T]) -> T:
+            if completes((operation,)):
+                again.set()
+                await anyio.sleep(0.05)
+                raise BackendError("too large")
+            return await super().execute(operation)
+
+    outage = Outage(make_driver())
+    again = asyncio.Event()
+    outage.storage = Storage(Refusing(outage.faulty.driver), retry=ONCE)
+
+    async def work() -> None:
+        async with outage.storage.reserved_trial(outage.experiment) as trial:
+            assert trial is not None
+            try:
+                await complete(outage.storage, trial)
+            finally:
+                again.clear()
+
+    async with outage.truth:
+        await outage.make()
+        task = asyncio.create_task(work())
+        with anyio.fail_after(20):
+            await again.wait()
+            while again.is_set():
+                await anyio.sleep(0.01)
+            await again.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert shown(await outage.stored()) == ("interrupted", [])
 
 
 @pytest.mark.anyio

@@ -407,6 +407,24 @@ def test_writes_with_a_receipt_fail_once(world: MongoDBFaultCase, fault: str) ->
     world.check_nothing_half_made()
 
 
+def test_receipts_that_may_not_be_deleted(world: MongoDBFaultCase) -> None:
+    """A write that takes along what has expired happens as a whole, or not at all."""
+
+    async def main(storage: Storage) -> None:
+        expired = {"_id": f"old {world.name}", "expires": datetime(2020, 1, 1, tzinfo=UTC)}
+        await asyncio.to_thread(world.database.receipts.insert_one, {**expired, "answers": []})
+        refused: dict[str, Any] = {"errorCode": 13, "namespace": f"{DATABASE}.receipts", "times": 1}
+        with ExitStack() as faults:
+            point = world.server.fail_point("delete", **refused)
+            await asyncio.to_thread(faults.enter_context, point)
+            with pytest.raises(BackendError):
+                await storage.update_trials(world.experiment, status="suspended")
+            await asyncio.to_thread(faults.close)
+        assert await storage.update_trials(world.experiment, where={"status": "new"}, note=1) == 3
+
+    world.run(main)
+
+
 @pytest.mark.parametrize("world", [PAIRS[1], MOTOR_ON_REPLICA_SET], indirect=True)
 def test_a_commit_that_is_never_acknowledged(world: MongoDBFaultCase) -> None:
     """The library asks until the time is over; then the receipt tells that it has happened."""

@@ -159,6 +159,6 @@ def test_no_law_hides_another(contract: type) -> None:
 async def test_whole_collections_are_there_for_one_more_version() -> None:
     async with aiostorage.open_storage("memory://") as storage:
         await storage.create_benchmark({"name": "b"})
-        with pytest.warns(DeprecationWarning, match="goes away in aiostorage 0.2"):
+        with pytest.warns(DeprecationWarning, match="goes away in aiostorage 0.3"):
             collections = storage.collections
         assert [found["name"] for found in await collections.find("benchmarks", {})] == ["b"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import aiosqlite
 import pytest
 
 from aiostorage import Storage, open_storage
+from aiostorage.drivers.sqlite import connection
 
 pytestmark = [
     pytest.mark.anyio,
@@ -50,3 +54,30 @@ async def test_it_leaves_nothing(tmp_path: Path, opened: bool) -> None:
             break
         await asyncio.sleep(0.05)
     assert left == 0
+
+
+async def test_a_reader_that_could_not_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits any more when its opening fails: the next read opens it again."""
+    file, away = tmp_path / "tune.db", tmp_path / "away.db"
+    begin = threading.Event()
+    make = connection._proxy_of
+
+    def make_later(connect: Callable[[], connection.Connection]) -> aiosqlite.Connection:
+        begin.wait(10)
+        return make(connect)
+
+    async with open_storage(f"sqlite:///{file}") as storage:
+        monkeypatch.setattr(connection, "_proxy_of", make_later)
+        await asyncio.to_thread(file.rename, away)
+        reading = asyncio.create_task(storage.fetch_experiments({}))
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        begin.set()
+        (thread,) = storage._gateway.driver._readers._threads  # type: ignore[attr-defined]
+        await asyncio.wait([thread._opening])
+        await asyncio.to_thread(away.rename, file)
+        assert await storage.fetch_experiments({}) == []

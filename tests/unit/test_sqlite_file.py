@@ -429,6 +429,17 @@ async def test_the_log_is_no_database(path: Path, experiment: Any) -> None:
         await storage.register_trial(*trials(experiment, 3))
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+async def test_no_database_has_the_name_of_a_log(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"store.db{suffix}"
+    link = tmp_path / "link.db"
+    await aside(link.symlink_to, path)
+    for name in (path, link):
+        with pytest.raises(ConfigurationError, match="the name of a log"):
+            await storage_at(name).open()
+    assert not await aside(path.exists)
+
+
 async def test_a_link_to_a_new_file(tmp_path: Path) -> None:
     link, file = tmp_path / "link.db", tmp_path / "file.db"
     await aside(link.symlink_to, file)

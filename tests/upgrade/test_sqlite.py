@@ -237,6 +237,22 @@ def test_a_worker_that_lives_is_in_the_way(path: Path, tmp_path: Path) -> None:
     anyio.run(upgrade_storage, url)
 
 
+def test_several_upgrades_at_the_same_time(path: Path, tmp_path: Path) -> None:
+    reports = []
+
+    async def upgrade() -> None:
+        reports.append(await upgrade_storage(f"sqlite:///{path}"))
+
+    async def several() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(upgrade)
+
+    anyio.run(several)
+    assert sum(report.needed for report in reports) == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["tune.db", "tune.db.layout-1"]
+
+
 def test_what_is_in_the_log_comes_along(path: Path, tmp_path: Path) -> None:
     """A worker that was killed leaves a log beside the file."""
     left = tmp_path / "left"

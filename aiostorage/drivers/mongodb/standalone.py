@@ -74,11 +74,12 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     try:
         for position in order:
             results[position] = await work.carry_out(operations[position])
+        deleted = await work.delete_last()
     except BaseException:
         await commands.client.beyond_limit(work.undo)
         raise
     deletions = [n for n in order if isinstance(operations[n], Delete)]
-    for position, count in zip(deletions, await work.delete_last(), strict=True):
+    for position, count in zip(deletions, deleted, strict=True):
         results[position] = count
     for position, receipt in receipts.items():
         await work.note(insertion_of(receipt, results[:position]))

@@ -277,7 +277,8 @@ class ConnectionThread:
         """Call a function in the thread; cancelled, wait for its end all the same."""
         self.busy += 1
         try:
-            if self._opening is None or not self._opening.done():
+            opening = self._opening
+            if opening is None or not opening.done() or _failed(opening):
                 await self._open()
             return await self.submit(function)
         except asyncio.CancelledError:
@@ -322,16 +323,10 @@ class ConnectionThread:
 
     async def _open(self) -> None:
         """Open the connection, though the caller is cancelled: others may wait for it, too."""
-        if self._opening is None:
+        if self._opening is None or self._opening.done():  # the earlier attempt has failed
             self._opening = asyncio.create_task(self._start())
             self._opening.add_done_callback(_failed)  # asyncio need not warn of its error
-        opening = self._opening
-        try:
-            await asyncio.shield(opening)
-        except BaseException:
-            if opening.done() and self._opening is opening and _failed(opening):
-                self._opening = None  # the next call tries again
-            raise
+        await asyncio.shield(self._opening)
 
     async def _start(self) -> None:
         # even the start of a thread is something that the event loop need not wait for

@@ -13,6 +13,7 @@ from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
     Count,
@@ -108,7 +109,7 @@ def run(connection: Connection, tables: Tables, operation: Operation[Any], now: 
             case Take():
                 return _take(connection, table, operation, now)
             case Update():
-                return connection.statement(*table.update(operation, now, kept)).rowcount
+                return _update(connection, table, operation, now)
             case Insert():
                 return _insert(connection, table, operation, now)
             case Find():
@@ -163,6 +164,19 @@ def _insert(connection: Connection, table: Table, insert: Insert, now: Moment) -
             connection.statement(*table.insert(dict(document), now))
         except sqlite3.IntegrityError as error:
             raise _duplicate(table, error, document) from error
+
+
+def _update(connection: Connection, table: Table, update: Update, now: Moment) -> int:
+    kept = connection.kept
+    try:
+        return connection.statement(*table.update(update, now, kept)).rowcount
+    except sqlite3.OperationalError as error:
+        cause = connection.cause_of(error)
+        if not isinstance(cause, DamagedDocument):
+            raise cause from error
+    # the statement has changed nothing; a row that another program has damaged does not match
+    kept.clear()
+    return connection.statement(*table.update(update, now, kept, whole=True)).rowcount
 
 
 def _take(connection: Connection, table: Table, take: Take, now: Moment) -> list[Document]:

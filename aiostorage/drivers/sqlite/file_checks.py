@@ -79,9 +79,9 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
     Raises
     ------
     ConfigurationError
-        The directory is missing; the path is a directory, a device or the like; the file has
-        several names, of which each would have a log of its own; or the file system is a network
-        one.
+        The directory is missing; the path is a directory, a device or the like, or a new file with
+        the name of a log; the file has several names, of which each would have a log of its own; or
+        the file system is a network one.
     PermissionDenied
         The file cannot be read or written, or its directory cannot be searched.
     """
@@ -90,6 +90,11 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
         _check_mount(path.resolve(), mounts)
         if path.exists():
             _check_file(path)
+        elif _named_part(path) is not None:
+            raise ConfigurationError(
+                f"{path} is the name of a log, which SQLite deletes or writes over as soon as a "
+                "database of the rest of the name is opened; choose another name"
+            )
     except PermissionError as error:
         raise PermissionDenied(f"cannot look into {path.parent}: {error.strerror}") from error
     except (OSError, RuntimeError) as error:  # a loop of links; RuntimeError until Python 3.12
@@ -218,8 +223,14 @@ def is_sqlite(path: Path) -> bool:
 
 def _is_part(path: Path) -> bool:
     """Return whether a file is the log of a database, or belongs to the log."""
+    database = _named_part(path)
+    return database is not None and os.path.exists(database)  # noqa: PTH110
+
+
+def _named_part(path: Path) -> str | None:
+    """Return the database whose log has this name, whether it exists or not."""
     target = os.path.realpath(path)
-    return any(
-        target.endswith(suffix) and os.path.exists(target.removesuffix(suffix))  # noqa: PTH110
-        for suffix in ("-wal", "-shm", "-journal")
-    )
+    for suffix in ("-wal", "-shm", "-journal"):
+        if target.endswith(suffix):
+            return target.removesuffix(suffix)
+    return None

@@ -7,6 +7,7 @@ lacks of it is added; the steps of the layouts in between change the documents.
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ __all__ = ["FileUpgrade"]
 
 PAGE_SIZE: Final = 500
 """Documents that are in memory at a time while new columns are filled."""
+
+TURN: Final = 0.05, 0.2
+"""Seconds between which an attempt to have the file alone takes, and the pause after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,23 @@ class FileUpgrade:
             return report
         if self.dry_run:
             return await self._connected(self._rehearse)
-        return await self._connected(self._upgrade)
+        # each of two upgrades at the same time keeps the other one out, until it closes the file
+        end = anyio.current_time() + self.busy_timeout
+        while True:
+            turn = random.uniform(*TURN)  # noqa: S311  no secret
+            try:
+                return await self._connected(self._upgrade, turn)
+            except TemporaryBackendError:
+                if anyio.current_time() >= end:
+                    raise
+            await anyio.sleep(turn)
 
-    async def _connected(self, act: Callable[[Connection], UpgradeReport]) -> UpgradeReport:
+    async def _connected(
+        self, act: Callable[[Connection], UpgradeReport], wait: float | None = None
+    ) -> UpgradeReport:
         file = DatabaseFile(self.path, creates=False)
-        thread = ConnectionThread(file, self.busy_timeout, "PRAGMA synchronous = FULL")
+        wait = self.busy_timeout if wait is None else min(wait, self.busy_timeout)
+        thread = ConnectionThread(file, wait, "PRAGMA synchronous = FULL")
         try:
             return await thread.call(act)
         finally:

@@ -225,10 +225,13 @@ class Table:
         where, params = self.where(delete.where, now, kept)
         return f"DELETE FROM {self._table} WHERE {where}", params
 
-    def update(self, update: Update, now: Moment, kept: Kept) -> Sql:
-        """Compile an `Update`."""
+    def update(self, update: Update, now: Moment, kept: Kept, *, whole: bool = False) -> Sql:
+        """Compile an `Update`; if `whole`, of those rows only whose text can be decoded."""
         sets, values = self._assignments(update.changes, now, kept)
         where, params = self.where(update.where, now, kept)
+        if whole:
+            where = f"({where}) AND {MATCH}(?, doc)"
+            params = [*params, _keep(kept, lambda _document: True)]
         return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
 
     def chosen(self, take: Take, now: Moment, kept: Kept) -> Sql:
@@ -243,14 +246,14 @@ class Table:
         ), [*params, -1 if take.limit is None else take.limit]
 
     def change(
-        self, changes: Mapping[str, Any], now: Moment, kept: Kept
+        self, changes: Mapping[str, Any], now: Moment, kept: Kept, *, damaged: bool = False
     ) -> tuple[str, list[Any], dict[str, Any], Callable[[Document], None] | None]:
         """Compile the other half: for the row, and for its document, which is changed likewise.
 
         The parameters still lack the ``seq`` of the row. The document gets values of columns, and
-        is then changed by the function.
+        is then changed by the function. The text of a `damaged` row stays as it is.
         """
-        sets, values = self._assignments(changes, now, kept)
+        sets, values = self._assignments(changes, now, kept, damaged=damaged)
         columns: dict[str, Any] = {}
         rest: dict[str, Any] = {}
         for path, value in changes.items():
@@ -271,13 +274,16 @@ class Table:
         """
         documents = self.documents(rows, 1)
         short, emptied = _without_empty(changes)
-        forms: dict[bool, Any] = {}
+        forms: dict[bool | None, Any] = {}
         statements: list[Sql] = []
         for row, document in zip(rows, documents, strict=True):
-            is_short = bool(emptied) and _has_all(document, emptied)
+            damaged = document.__class__ is UnreadableDocument
+            is_short = None if damaged else bool(emptied) and _has_all(document, emptied)
             form = forms.get(is_short)
             if form is None:
-                form = forms[is_short] = self.change(short if is_short else changes, now, kept)
+                form = forms[is_short] = self.change(
+                    short if is_short else changes, now, kept, damaged=damaged
+                )
             sql, values, columns, change = form
             document.update(columns)
             if change is not None:
@@ -295,7 +301,9 @@ class Table:
                 )
         return ", ".join([*(quoted(self._clocked.get(name, name)) for name in names), "seq"])
 
-    def _assignments(self, changes: Mapping[str, Any], now: Moment, kept: Kept) -> Sql:
+    def _assignments(
+        self, changes: Mapping[str, Any], now: Moment, kept: Kept, *, damaged: bool = False
+    ) -> Sql:
         columns: dict[str, Any] = {}
         rest: dict[str, Any] = {}
         for path, value in changes.items():
@@ -319,7 +327,7 @@ class Table:
                     columns[ticks] = _ticks(value, now)
         sets = [f"{quoted(name)} = ?" for name in columns]
         params = list(columns.values())
-        if rest:
+        if rest and not damaged:
             sets.append(f"doc = {SET}(?, doc)")
             params.append(_keep(kept, _text_changes(rest)))
         # an update without changes still counts its matches
@@ -456,7 +464,7 @@ def _without_empty(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[tup
 def _has_all(document: Document, emptied: list[tuple[str, Any]]) -> bool:
     """Return whether a document is as such changes would make it."""
     for path, value in emptied:
-        there = document[path] if path in document else False
+        there = document[path] if path in document else False  # noqa: SIM401  `get` may raise
         if there is not value and (value is None or there != value):
             return False
     return True

@@ -9,7 +9,11 @@ from aiostorage._core.document_json import dump_document, load_document
 from aiostorage.errors import EncodingError
 from aiostorage.operations import Document
 
-__all__ = ["SQLFunctions"]
+__all__ = ["DamagedDocument", "SQLFunctions"]
+
+
+class DamagedDocument(EncodingError):
+    """The text of a document that is to be changed cannot be decoded."""
 
 
 @dataclass(eq=False)
@@ -48,8 +52,8 @@ class SQLFunctions:
         try:
             try:
                 document = load_document(doc)
-            except EncodingError:  # damaged: it stays as it is
-                return doc
+            except EncodingError as error:
+                raise DamagedDocument(str(error)) from error
             self.kept[key](document)
             return dump_document(document)
         except Exception as error:

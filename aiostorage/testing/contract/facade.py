@@ -1,4 +1,4 @@
-"""The facade behind the async protocol, so that one contract serves both colours."""
+"""The facade behind the async protocol, so that one contract serves both kinds of code."""
 
 from __future__ import annotations
 
