@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -153,3 +155,24 @@ async def test_a_standalone_server_is_looked_at(
         await other.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
         with anyio.fail_after(5):
             assert await waiting is not None
+
+
+NEVER_CLOSED = """
+import sys
+from aiostorage import SyncStorage, open_storage
+
+url, library = sys.argv[1:]
+storage = SyncStorage(open_storage(url, client=library))
+experiment = storage.create_experiment({"name": "never closed"})
+storage.reserve_trial(experiment, wait=0.3)
+"""
+
+
+@pytest.mark.parametrize("library", ["motor", "pymongo"])
+def test_a_process_that_ends_says_nothing_of_its_stream(
+    mongodb_replica_set: Deployment, mongodb_emptied_database: str, library: str
+) -> None:
+    url = mongodb_replica_set.url_for(mongodb_emptied_database)
+    command = [sys.executable, "-W", "ignore", "-c", NEVER_CLOSED, url, library]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stderr == ""

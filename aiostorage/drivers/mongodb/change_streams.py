@@ -128,6 +128,10 @@ class Changes:
                     self._report(stream.collections)
                     stream.ready.set()
                     await asyncio.sleep(RESTART_DELAY)
+        except RuntimeError as error:
+            if "cannot schedule new futures" not in str(error):
+                raise
+            log.debug("the interpreter ends, and motor's threads have ended: %s", error)
         finally:
             stream.over = True
             stream.ready.set()
