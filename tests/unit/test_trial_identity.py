@@ -36,7 +36,7 @@ MOMENT = datetime(2024, 2, 29, 12, 0, 0, 123456)  # noqa: DTZ001 -- as Oríon's 
         (np.datetime64(MOMENT, "ns"), MOMENT),
         ([np.datetime64(MOMENT, "ns")], [MOMENT]),
         (np.array([MOMENT], "datetime64[ns]"), [MOMENT]),
-        (np.datetime64("NaT"), None),
+        (np.datetime64("NaT", "ns"), None),
         (Colour.RED, Colour.RED.value),
         (OldColour.RED, OldColour.RED.value),
         ([OldColour.RED], [OldColour.RED.value]),

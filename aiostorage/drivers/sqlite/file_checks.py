@@ -88,7 +88,7 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
     try:
         _check_directory(path)
         _check_mount(path.resolve(), mounts)
-        if path.exists():
+        if _is_there(path):
             _check_file(path)
         elif _named_part(path) is not None:
             raise ConfigurationError(
@@ -99,6 +99,14 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
         raise PermissionDenied(f"cannot look into {path.parent}: {error.strerror}") from error
     except (OSError, RuntimeError) as error:  # a loop of links; RuntimeError until Python 3.12
         raise ConfigurationError(f"{path} leads to no file: {error}") from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()  # `exists` hides a loop of links, from Python 3.12 on
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _check_directory(path: Path) -> None:
