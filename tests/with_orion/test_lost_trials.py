@@ -18,8 +18,12 @@ from aiostorage.orion import AioStorage
 
 from .stored_experiment import MinimalExperiment, trial_of
 
-NOW = dt.datetime.utcnow()  # noqa: DTZ003  as Oríon does
-OLD = NOW - dt.timedelta(hours=1)
+
+def now() -> dt.datetime:
+    return dt.datetime.utcnow()  # noqa: DTZ003  as Oríon does
+
+
+OLD = now() - dt.timedelta(hours=1)
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def experiment(storage: AioStorage) -> MinimalExperiment:
 
 
 def test_one_without_a_heartbeat(storage: AioStorage, experiment: MinimalExperiment) -> None:
-    for x, submitted in ((0.1, OLD), (0.2, NOW)):
+    for x, submitted in ((0.1, OLD), (0.2, now())):
         made = trial_of(experiment, x, status="reserved", submit_time=submitted)
         storage.register_trial(made)
         assert storage.get_trial(made).heartbeat is None  # as Oríon's own storage has it
@@ -97,7 +101,7 @@ def test_a_new_reservation_begins_clean(storage: AioStorage, experiment: Minimal
         for one in (again, storage.get_trial(trial)):
             assert (one.status, one.worker) == ("reserved", again.worker)
             assert (one.results, one.objective, one.end_time) == ([], None, None)
-            assert abs(one.start_time - NOW) < dt.timedelta(minutes=5)
+            assert abs(one.start_time - now()) < dt.timedelta(minutes=5)
             assert dt.timedelta(0) <= one.duration < dt.timedelta(minutes=5)
         again.results = [Trial.Result(name="loss", type="objective", value=2.5)]
         again.status = "completed"
