@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
@@ -16,28 +15,10 @@ from blockbuster import BlockBuster, blockbuster_ctx
 pytest_plugins = ["aiostorage.testing.plugin"]
 
 
-SLOW = ("tests/processes/", "tests/with_orion/", "tests/cli/", "tests/mongo/test_failover.py")
-"""Tests that wait for processes: they begin, so that no worker of pytest-xdist ends with them."""
-
-
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
             item.fixturenames.insert(0, "no_task_left")
-    items[:] = _in_shares(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-
-
-def _in_shares(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """Return tests in the order of the shares that the workers begin with: the slow ones first."""
-    slow = [item for item in items if item.nodeid.startswith(SLOW)]
-    quick = [item for item in items if not item.nodeid.startswith(SLOW)]
-    order: list[pytest.Item] = []
-    for worker in range(workers):
-        for kind in (slow, quick):
-            first, last = (len(kind) * (worker + more) // workers for more in (0, 1))
-            order += kind[first:last]
-    return order
 
 
 @pytest.fixture(scope="session")
