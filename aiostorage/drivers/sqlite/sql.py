@@ -77,6 +77,11 @@ def to_text(value: datetime) -> str:
     return value.isoformat("T", "microseconds")[:26] + "Z"
 
 
+@lru_cache(maxsize=256)
+def _equalities(paths: tuple[str, ...]) -> str:
+    return " AND ".join(f"{quoted(path)} = ?" for path in paths)
+
+
 def _moment(value: StoreTime, now: Moment) -> datetime:
     return now.wall + timedelta(seconds=value.offset) if value.offset else now.wall
 
@@ -352,6 +357,8 @@ class Table:
     def _joined(
         self, word: str, conditions: tuple[Condition, ...], empty: str, now: Moment, kept: Kept
     ) -> Sql:
+        if word == " AND " and (equalities := self._key_equalities(conditions)) is not None:
+            return equalities
         parts = [self.where(condition, now, kept) for condition in conditions]
         if any(condition.__class__ is not Compare for condition in conditions):
             # what is read before a parenthesis stays on the parser's stack, which holds a hundred
@@ -365,6 +372,19 @@ class Table:
             texts = [f"({word.join(texts[i : i + _MAX_JOINED])})" for i in groups]
         joined = word.join(texts)
         return (joined if word == " AND " else f"({joined})"), params
+
+    def _key_equalities(self, conditions: tuple[Condition, ...]) -> Sql | None:
+        """Compile keys that equal texts, as most updates have them, the short way; else None."""
+        paths: list[str] = []
+        params: list[Any] = []
+        for one in conditions:
+            if not isinstance(one, Compare) or one.op != "eq" or one.value.__class__ is not str:
+                return None
+            if self.kinds.get(one.path) != "key":
+                return None
+            paths.append(one.path)
+            params.append(one.value)
+        return (_equalities(tuple(paths)), params) if 0 < len(paths) <= _MAX_JOINED else None
 
     def _compare(self, compare: Compare, now: Moment, kept: Kept) -> Sql:
         root, _, rest = compare.path.partition(".")
