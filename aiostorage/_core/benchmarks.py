@@ -22,9 +22,8 @@ class Benchmarks:
 
     async def create(self, config: dict[str, Any]) -> int:
         document = document_of(BENCHMARKS, config)
-        fresh = config.get("_id") is None  # a new id is found again, a caller's may be another's
-        execute = self._gateway.execute if fresh else self._gateway.execute_once
-        await execute(Insert(BENCHMARKS, (document,)))
+        own_ids = config.get("_id") is not None
+        await self._gateway.insert(Insert(BENCHMARKS, (document,)), own_ids=own_ids)
         config["_id"] = document["_id"]
         return 1
 

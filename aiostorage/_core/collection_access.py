@@ -35,10 +35,8 @@ class CollectionAccess:
     async def insert(self, collection: str, documents: Sequence[dict[str, Any]]) -> int:
         """Insert documents, all or none; return how many. Each gets its ``_id``."""
         made = tuple(document_of(collection, document) for document in documents)
-        fresh = all(document.get("_id") is None for document in documents)
-        await (self._gateway.execute if fresh else self._gateway.execute_once)(
-            Insert(collection, made)
-        )
+        own_ids = any(document.get("_id") is not None for document in documents)
+        await self._gateway.insert(Insert(collection, made), own_ids=own_ids)
         for document, stored in zip(documents, made, strict=True):
             document["_id"] = stored["_id"]
         return len(made)

@@ -29,6 +29,7 @@ from aiostorage.operations import (
     Delete,
     Document,
     Find,
+    Insert,
     Operation,
     Receipt,
     StoreTime,
@@ -143,6 +144,17 @@ class Gateway:
     async def execute_once(self, operation: Operation[T]) -> T:
         """Carry out one operation that nothing but a receipt can recognise; see `transact_once`."""
         return cast(T, (await self.transact_once((operation,)))[0])
+
+    async def insert(self, insert: Insert, *, own_ids: bool) -> None:
+        """Insert records, once although an answer may get lost.
+
+        Parameters
+        ----------
+        own_ids
+            Whether a caller has chosen an ``_id``: another record may have it. A new one needs no
+            receipt, since whoever finds it finds this very record.
+        """
+        await (self.execute_once(insert) if own_ids else self.execute(insert))
 
     async def transact_once(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations, all or none, once although an answer may get lost.

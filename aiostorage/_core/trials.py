@@ -76,10 +76,9 @@ class Trials:
                 document["id"] = Trial.compute_trial_hash(trial)
             documents.append(truncated(document, self._gateway.driver.resolution))
         stored = Trial.build(documents)
-        fresh = all(trial._id is None for trial in trials)  # noqa: SLF001  new ids are found again
-        execute = self._gateway.execute if fresh else self._gateway.execute_once
+        own_ids = any(trial.id_override is not None for trial in trials)
         try:
-            await execute(Insert(TRIALS, tuple(documents)))
+            await self._gateway.insert(Insert(TRIALS, tuple(documents)), own_ids=own_ids)
         except DuplicateKeyError as error:
             if "id" in error.fields and (other := await self._with_other_params(error, stored)):
                 raise other from error
