@@ -117,10 +117,9 @@ async def _summarise_one(storage: Storage, config: Mapping[str, Any]) -> Experim
             best = value
     reserved = trials[TrialStatus.RESERVED]
     lost = len(await storage.fetch_lost_trials(config)) if reserved else 0
-    version = config.get("version")
     return ExperimentSummary(
         name=str(config.get("name")),
-        version=1 if version is None else version,
+        version=config["version"],
         uid=config["_id"],
         trials=trials,
         lost=lost,
