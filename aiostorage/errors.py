@@ -18,6 +18,8 @@
     │   └── LockLost                  the lease ran out and another owner took the lock
     ├── StorageClosedError            used after ``aclose``
     ├── RunningLoopError              (RuntimeError) the facade was called where an event loop runs
+    ├── TrackerError                  an experiment tracker refused what it was sent
+    │   └── TrackerUnavailable        it cannot be reached at present
     └── BackendError                  the engine failed
         ├── TemporaryBackendError     worth trying again; the retry policy does
         │   └── OperationTimeout      (TimeoutError) one attempt took too long
@@ -55,6 +57,8 @@ __all__ = [
     "SchemaVersionError",
     "StorageClosedError",
     "TemporaryBackendError",
+    "TrackerError",
+    "TrackerUnavailable",
     "TrialLost",
     "UndefinedCall",
     "UnknownStorageType",
@@ -252,6 +256,14 @@ class StorageClosedError(AioStorageError):
 
 class RunningLoopError(AioStorageError, RuntimeError):
     """A synchronous call would block the event loop that runs in this thread."""
+
+
+class TrackerError(AioStorageError):
+    """The experiment tracker refused what it was sent."""
+
+
+class TrackerUnavailable(TrackerError):
+    """The experiment tracker cannot be reached at present."""
 
 
 class BackendError(AioStorageError):
