@@ -1,0 +1,1 @@
+"""Changes of trials and experiments, noted in the outbox together with the change itself."""
