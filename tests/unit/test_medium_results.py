@@ -10,7 +10,9 @@ from aiostorage import InvalidResult
 from aiostorage._core.medium_results import results_of_metrics
 
 
-def told(metrics: dict[str, Any], objective: str | None = None) -> list[tuple[str, str | None, Any]]:
+def told(
+    metrics: dict[str, Any], objective: str | None = None
+) -> list[tuple[str, str | None, Any]]:
     return [(r.name, r.type, r.value) for r in results_of_metrics(metrics, objective)]
 
 
