@@ -310,9 +310,7 @@ class Outbox:
 
     async def renew_lease(self, owner: str, seconds: float) -> bool:
         """Renew the lease; return False, and do nothing, if it is not the owner's any more."""
-        update = Update(
-            DELIVERERS, equal(_id=LEASE, owner=owner), {"expires": StoreTime(seconds)}
-        )
+        update = Update(DELIVERERS, equal(_id=LEASE, owner=owner), {"expires": StoreTime(seconds)})
         return bool(await self._gateway.execute(update))
 
     async def release_lease(self, owner: str) -> None:
