@@ -766,7 +766,8 @@ class AsyncStorageProtocol(Protocol):
         TrackerTimeout
             There is no run in time.
         TrackerError
-            The tracker has refused the trial, or the store has no such trial.
+            The tracker has refused the trial, or makes no run before it is reserved; or the store
+            has no such trial.
         """
         ...
 

@@ -10,7 +10,7 @@ import anyio
 from aiostorage._core.delivery import Deliverer, DeliverySettings
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import MIRRORED, OUTBOX
-from aiostorage._core.medium_results import results_of_metrics
+from aiostorage._core.medium_results import results_from
 from aiostorage._core.noting import NotingDriver
 from aiostorage._core.outbox import MirrorRecord, Outbox
 from aiostorage.errors import TrackerError, TrackerTimeout
@@ -104,8 +104,10 @@ class Mirror:
         if record.key is None:
             return []
         metrics = await self.deliverer.call(self.tracker.fetch_metrics, record.key)
-        where = f"the run of trial {trial.id} in the tracker {self._name()}"
-        return results_of_metrics(metrics, self._objective, where=where)
+        if not metrics:
+            return []
+        source = f"the run of trial {trial.id} in the tracker {self._name()}"
+        return results_from(metrics, self._objective, source)
 
     async def _known(self, trial: Trial, timeout: float | None) -> MirrorRecord:
         """Return the record of a trial whose run is known; wait for it."""
@@ -121,7 +123,7 @@ class Mirror:
                 if asked:
                     raise TrackerError(
                         f"the tracker {self._name()} has no run of trial {trial.id}: it has "
-                        "refused it, or the store has no such trial"
+                        "refused it, or nobody has reserved it, or the store has no such trial"
                     )
                 await outbox.add(trial.experiment, (trial.id,))  # from before there was a tracker
             asked = True

@@ -304,14 +304,15 @@ class Sender:
                 record.uncertain,
             )
             try:
-                key = _checked(await self._call(name, self._tracker.send_trial, tracked))
+                key = await self._call(name, self._tracker.send_trial, tracked)
+                record = replace(record, key=None if key is None else _checked(key))
             except TrackerUnavailable:
                 raise
             except TrackerError as error:
                 log.warning("the tracker refuses trial %s of %r: %s", name[1], name[0], error)
                 record = replace(record, uncertain=True)
             else:
-                record = replace(record, key=key)
+                record = replace(record, uncertain=False)
         elif trial is not None:
             log.info("trial %s of %r is not sent: %s", name[1], name[0], subject.reason)
         await self._settle(name, rows, record.counted(rows_since))
