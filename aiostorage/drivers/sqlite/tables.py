@@ -67,9 +67,7 @@ def prepare(connection: Connection, path: Path, version: int, tables: Sequence[T
         connection.back_out()
 
 
-def _add_missing(
-    connection: Connection, path: Path, version: int, tables: Sequence[Table]
-) -> None:
+def _add_missing(connection: Connection, path: Path, version: int, tables: Sequence[Table]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _recognised(connection, path, version):
