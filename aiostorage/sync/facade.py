@@ -572,7 +572,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         TrackerTimeout
             There is no run in time.
         TrackerError
-            The tracker has refused the trial, or the store has no such trial.
+            The tracker has refused the trial, or makes no run before it is reserved; or the store
+            has no such trial.
         """
         return self._portal.call(self._storage.tracker_environment, trial, timeout)
 
