@@ -21,8 +21,8 @@ from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
-from aiostorage.drivers.memory.steady_clock import SteadyClock, SteadyMoment, utc_now
-from aiostorage.drivers.memory.table import Key, MemoryTable, sort_key
+from aiostorage._core.steady_clock import SteadyClock, SteadyMoment, utc_now
+from aiostorage._core.table import DocumentTable, Key, sort_key
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
     Count,
@@ -62,7 +62,7 @@ class MemoryDriver:
 
     def __init__(self, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._clock = SteadyClock(clock)
-        self._tables: dict[str, MemoryTable] = {}
+        self._tables: dict[str, DocumentTable] = {}
         self._open = False
         self._versions = 0
         self._changed = anyio.Event()
@@ -81,7 +81,7 @@ class MemoryDriver:
     async def open(self, layout: Layout) -> None:
         """See `aiostorage.protocols.Driver.open`."""
         for collection in layout.collections:
-            self._tables.setdefault(collection.name, MemoryTable(collection))
+            self._tables.setdefault(collection.name, DocumentTable(collection))
         self._open = True
 
     async def upgrade(
@@ -180,7 +180,7 @@ class MemoryDriver:
                 await asyncio.sleep(0)
         return documents
 
-    def _table(self, operation: Operation[Any]) -> MemoryTable:
+    def _table(self, operation: Operation[Any]) -> DocumentTable:
         if not self._open:
             raise StorageClosedError(f"{self!r} is not open")
         return self._tables[operation.collection]

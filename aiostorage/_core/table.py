@@ -11,17 +11,17 @@ from typing import Any, TypeAlias
 from aiostorage._core.changes import apply_changes
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.query import compile_condition
-from aiostorage.drivers.memory.steady_clock import ClockedFields
+from aiostorage._core.steady_clock import ClockedFields
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import EVERYTHING, And, Collection, Compare, Condition, Document, Index
 
-__all__ = ["Key", "MemoryTable", "SortedIndex", "UniqueIndex", "sort_key"]
+__all__ = ["DocumentTable", "Key", "SortedIndex", "UniqueIndex", "sort_key"]
 
 Key: TypeAlias = tuple[tuple[int, Any], ...]
 """Values of declared fields in a form that sorts."""
 
 
-class MemoryTable:
+class DocumentTable:
     """The documents of one collection, in the order of their insertion, and their indexes."""
 
     def __init__(self, collection: Collection) -> None:
