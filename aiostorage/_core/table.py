@@ -61,6 +61,23 @@ class DocumentTable:
                 return (self.documents[seq] for seq in part[0]), part[1]
         return iter(self.documents.values()), order
 
+    def load(self, documents: Mapping[int, Document]) -> None:
+        """Make these the documents, by sequence number; those that are there already stay.
+
+        DuplicateKeyError if two of them cannot be in one table, which is unusable then.
+        """
+        for seq in [
+            s for s, document in self.documents.items() if documents.get(s) is not document
+        ]:
+            self._drop(seq)
+        new = documents.keys() - self.documents.keys()
+        for seq in sorted(new):
+            self._check(documents[seq], None)
+            self._put(seq, documents[seq])
+        if new:
+            self.documents = dict(sorted(self.documents.items()))
+        self.last = max(self.documents, default=0)
+
     def insert(self, document: Document, undo: list[Callable[[], None]]) -> None:
         """Add a document."""
         self._check(document, None)
