@@ -11,7 +11,7 @@ from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.receipts import insertion_of
 from aiostorage._core.steady_clock import SteadyMoment
 from aiostorage._core.table import DocumentTable
-from aiostorage.operations import Count, Delete, Find, Insert, Operation, FollowUp, Take, Update
+from aiostorage.operations import Count, Delete, Find, FollowUp, Insert, Operation, Take, Update
 
 __all__ = ["Undo", "all_or_none", "run", "run_all"]
 
