@@ -102,8 +102,12 @@ class Tracker(Protocol):
         """Make or update an experiment; return its key in the tracker."""
         ...
 
-    def send_trial(self, tracked: TrackedTrial) -> str:
-        """Make or update the run of a trial; return its key in the tracker."""
+    def send_trial(self, tracked: TrackedTrial) -> str | None:
+        """Make or update the run of a trial; return its key in the tracker.
+
+        None means that the tracker has no run for it yet, and certainly none whose key is lost. A
+        tracker whose runs begin when they are made returns it for a trial that nobody has reserved.
+        """
         ...
 
     def delete_experiment(self, key: str) -> None:
