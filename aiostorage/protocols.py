@@ -73,8 +73,11 @@ class Driver(Protocol):
     - **Meaning.** Conditions mean what `aiostorage.engine.matches` says they do.
     - **Damage.** In the place of a document that it cannot decode, an engine returns an
       `aiostorage.operations.UnreadableDocument`, so that the others can be read.
-    - **Receipts.** A `Receipt` is carried out as `aiostorage.engine.insertion_of` says, in the same
-      transaction as the operations before it; a key that is taken lets none of them happen.
+    - **Follow-ups.** A `FollowUp`, such as a `Receipt`, is carried out as
+      `aiostorage.engine.insertion_of` says, in the same transaction as the operations before it; a
+      key that is taken lets none of them happen.
+    - **Collections.** `open` makes the collections of the layout that the store lacks, also in a
+      store of the same version.
     - **Cancellation.** A cancelled call happened wholly or not at all; the driver stays usable.
     - **Errors** are those of `aiostorage.errors`: `TemporaryBackendError` for what may pass (with
       ``ambiguous=True`` if the operation may have happened), `DuplicateKeyError` for a taken key,

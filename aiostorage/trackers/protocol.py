@@ -73,6 +73,10 @@ class Tracker(Protocol):
       the tracker cannot hold are no reason for an error: they are left out or shortened with a
       warning by the logger ``aiostorage``, and the rest is sent.
     - **Secrets** appear in no error, no log and not in `location`.
+    - **Copies.** A tracker can be pickled, open or not. The copy is not open. A process that was
+      forked uses such a copy.
+    - **Forgetful.** Nothing is remembered in the object alone: another process goes on with what
+      the calls are given.
     """
 
     @property

@@ -29,10 +29,10 @@ from aiostorage.operations import (
     Delete,
     Document,
     Find,
+    FollowUp,
     Insert,
     Layout,
     Operation,
-    Receipt,
     Take,
     Update,
 )
@@ -113,7 +113,7 @@ class MemoryDriver:
         results: list[Any] = []
         with self._all_or_none() as undo:
             for operation in operations:
-                if isinstance(operation, Receipt):
+                if isinstance(operation, FollowUp):
                     operation = insertion_of(operation, results)  # noqa: PLW2901
                 results.append(self._run(operation, now, undo))
         if undo:
