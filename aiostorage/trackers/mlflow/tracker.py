@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Self
 
 from aiostorage._core.driver_options import call_with_options
 from aiostorage.errors import TrackerError, TrackerUnavailable
@@ -43,6 +43,10 @@ class MlflowTracker:
         self._runs = Runs(self._api)
         self._opening = threading.Lock()
         self._is_open = False
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Address]]:
+        """Return what makes a copy that is not open."""
+        return type(self), (self._address,)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r})"
