@@ -30,7 +30,8 @@ def _an_experiment(name: str = "tune", uid: str = "e1", **config: Any) -> Experi
 
 
 def _a_trial(x: Any = 1.5, experiment: str = "e1", **fields: Any) -> Trial:
-    """Return a trial as a store has it."""
+    """Return a trial as a store has it; somebody works on it, unless `fields` say otherwise."""
+    fields = {"status": "reserved", "start_time": START, **fields}
     params = fields.pop("params", {"x": x, "layers": {"width": 64}})
     made = Trial(experiment=experiment, params=params, submit_time=START, **fields)
     return Trial.from_dict({**made.to_dict(), "_id": f"t{x}"})
@@ -263,6 +264,16 @@ class TrackerContract:
         [run] = look(sent.key or "")
         assert float(run.params["x"]) == 1.5
         assert run.metrics["objective"] == 0.5
+
+    def test_a_trial_that_nobody_has_reserved_yet(
+        self, opened: Tracker, sent: TrackedExperiment, look: Look
+    ) -> None:
+        tracked = TrackedTrial(sent, _a_trial(status="new", start_time=None))
+        tracked = replace(tracked, key=opened.send_trial(tracked))
+        key = opened.send_trial(replace(tracked, trial=_a_trial(), attempt=1))
+        assert tracked.key in (key, None)
+        [run] = look(sent.key or "")
+        assert (run.key, run.status) == (key, "reserved")
 
     # ----------------------------------------------------------------------------- deletions
 
