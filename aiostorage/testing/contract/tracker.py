@@ -131,7 +131,7 @@ class TrackerContract:
 
     # --------------------------------------------------------------------------- experiments
 
-    def test__an_experiment_keeps_its_key(self, opened: Tracker) -> None:
+    def test_an_experiment_keeps_its_key(self, opened: Tracker) -> None:
         experiment = TrackedExperiment(_an_experiment())
         key = opened.send_experiment(experiment)
         assert isinstance(key, str)
