@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
@@ -35,6 +36,13 @@ def _a_trial(x: Any = 1.5, experiment: str = "e1", **fields: Any) -> Trial:
     params = fields.pop("params", {"x": x, "layers": {"width": 64}})
     made = Trial(experiment=experiment, params=params, submit_time=START, **fields)
     return Trial.from_dict({**made.to_dict(), "_id": f"t{x}"})
+
+
+def _run_of(tracker: Tracker, tracked: TrackedTrial) -> str:
+    """Send a trial that somebody works on; return the key of its run."""
+    key = tracker.send_trial(tracked)
+    assert isinstance(key, str)
+    return key
 
 
 class TrackerContract:
@@ -151,7 +159,7 @@ class TrackerContract:
     def test_a_name_of_any_characters(self, opened: Tracker, look: Look) -> None:
         odd = _an_experiment("a/b: \"c\" %s 'd' — ü\n" + "long" * 100, "e4")
         tracked = TrackedExperiment(odd, opened.send_experiment(TrackedExperiment(odd)))
-        opened.send_trial(TrackedTrial(tracked, _a_trial(experiment="e4")))
+        _run_of(opened, TrackedTrial(tracked, _a_trial(experiment="e4")))
         assert len(look(tracked.key or "")) == 1
 
     # -------------------------------------------------------------------------------- trials
@@ -165,7 +173,7 @@ class TrackerContract:
             start_time=START,
             end_time=end,
         )
-        key = opened.send_trial(TrackedTrial(sent, trial, attempt=1))
+        key = _run_of(opened, TrackedTrial(sent, trial, attempt=1))
         [run] = look(sent.key or "")
         assert run.key == key
         assert run.status == "completed"
@@ -181,8 +189,8 @@ class TrackerContract:
     ) -> None:
         trial = _a_trial(status="completed", results=0.25, start_time=START, end_time=START)
         tracked = TrackedTrial(sent, trial, attempt=1)
-        key = opened.send_trial(tracked)
-        assert opened.send_trial(replace(tracked, key=key)) == key
+        key = _run_of(opened, tracked)
+        assert _run_of(opened, replace(tracked, key=key)) == key
         assert [run.metrics for run in look(sent.key or "")] == [{"objective": 0.25}]
 
     def test_a_run_whose_key_is_lost_is_found(
@@ -191,15 +199,15 @@ class TrackerContract:
         if not self.finds:
             pytest.skip("the tracker cannot look for a run")
         first = TrackedTrial(sent, _a_trial())
-        key = opened.send_trial(first)
-        others = [opened.send_trial(TrackedTrial(sent, _a_trial(x))) for x in (2.5, 3.5)]
-        assert opened.send_trial(replace(first, uncertain=True)) == key
+        key = _run_of(opened, first)
+        others = [_run_of(opened, TrackedTrial(sent, _a_trial(x))) for x in (2.5, 3.5)]
+        assert _run_of(opened, replace(first, uncertain=True)) == key
         assert sorted(run.key for run in look(sent.key or "")) == sorted([key, *others])
 
     def test_an_uncertain_trial_that_was_never_sent(
         self, opened: Tracker, sent: TrackedExperiment, look: Look
     ) -> None:
-        key = opened.send_trial(TrackedTrial(sent, _a_trial(), uncertain=True))
+        key = _run_of(opened, TrackedTrial(sent, _a_trial(), uncertain=True))
         assert [run.key for run in look(sent.key or "")] == [key]
 
     @pytest.mark.parametrize("status", list(TrialStatus))
@@ -207,12 +215,13 @@ class TrackerContract:
         self, opened: Tracker, sent: TrackedExperiment, look: Look, status: TrialStatus
     ) -> None:
         tracked = TrackedTrial(sent, _a_trial())
-        tracked = replace(tracked, key=opened.send_trial(tracked))
+        tracked = replace(tracked, key=_run_of(opened, tracked))
         done: dict[str, Any] = {"results": 1.0, "end_time": START + timedelta(seconds=1)}
-        begun = {} if status is TrialStatus.NEW else {"start_time": START, "worker": "w1"}
+        begun: dict[str, Any] = {"start_time": START, "worker": "w1"}
+        begun = {} if status is TrialStatus.NEW else begun
         ended = done if status is TrialStatus.COMPLETED else {}
         trial = _a_trial(status=status.value, **begun, **ended)
-        assert opened.send_trial(replace(tracked, trial=trial, attempt=1)) == tracked.key
+        assert _run_of(opened, replace(tracked, trial=trial, attempt=1)) == tracked.key
         [run] = look(sent.key or "")
         assert run.status == status.value
 
@@ -220,15 +229,14 @@ class TrackerContract:
         self, opened: Tracker, sent: TrackedExperiment, look: Look
     ) -> None:
         tracked = TrackedTrial(sent, _a_trial(), attempt=1)
-        for attempt, (status, fields) in enumerate(
-            [
-                ("completed", {"results": 1.0, "end_time": START}),
-                ("reserved", {"worker": "w2"}),
-                ("completed", {"results": 2.0, "end_time": START + timedelta(seconds=5)}),
-            ]
-        ):
+        life: list[tuple[str, dict[str, Any]]] = [
+            ("completed", {"results": 1.0, "end_time": START}),
+            ("reserved", {"worker": "w2"}),
+            ("completed", {"results": 2.0, "end_time": START + timedelta(seconds=5)}),
+        ]
+        for attempt, (status, fields) in enumerate(life):
             trial = _a_trial(status=status, start_time=START, **fields)
-            key = opened.send_trial(replace(tracked, trial=trial, attempt=1 + attempt // 2))
+            key = _run_of(opened, replace(tracked, trial=trial, attempt=1 + attempt // 2))
             tracked = replace(tracked, key=key)
         [run] = look(sent.key or "")
         assert (run.status, run.metrics) == ("completed", {"objective": 2.0})
@@ -238,7 +246,7 @@ class TrackerContract:
     ) -> None:
         trials = [TrackedTrial(sent, _a_trial(float(x))) for x in range(12)]
         with ThreadPoolExecutor(opened.max_concurrency) as pool:
-            keys = list(pool.map(opened.send_trial, trials))
+            keys = list(pool.map(partial(_run_of, opened), trials))
         assert len(set(keys)) == len(trials)
         runs = {run.key: run for run in look(sent.key or "")}
         assert [float(runs[key].params["x"]) for key in keys] == list(range(12))
@@ -260,7 +268,7 @@ class TrackerContract:
             ],
             end_time=START,
         )
-        opened.send_trial(TrackedTrial(sent, trial))
+        _run_of(opened, TrackedTrial(sent, trial))
         [run] = look(sent.key or "")
         assert float(run.params["x"]) == 1.5
         assert run.metrics["objective"] == 0.5
@@ -270,7 +278,7 @@ class TrackerContract:
     ) -> None:
         tracked = TrackedTrial(sent, _a_trial(status="new", start_time=None))
         tracked = replace(tracked, key=opened.send_trial(tracked))
-        key = opened.send_trial(replace(tracked, trial=_a_trial(), attempt=1))
+        key = _run_of(opened, replace(tracked, trial=_a_trial(), attempt=1))
         assert tracked.key in (key, None)
         [run] = look(sent.key or "")
         assert (run.key, run.status) == (key, "reserved")
@@ -278,14 +286,14 @@ class TrackerContract:
     # ----------------------------------------------------------------------------- deletions
 
     def test_a_deleted_trial(self, opened: Tracker, sent: TrackedExperiment, look: Look) -> None:
-        gone, kept = (opened.send_trial(TrackedTrial(sent, _a_trial(x))) for x in (1.5, 2.5))
+        gone, kept = (_run_of(opened, TrackedTrial(sent, _a_trial(x))) for x in (1.5, 2.5))
         opened.delete_trial(gone)
         opened.delete_trial(gone)
         left = {run.key for run in look(sent.key or "")}
         assert left == ({kept} if self.deletes else {kept, gone})
 
     def test_a_deleted_experiment(self, opened: Tracker, sent: TrackedExperiment) -> None:
-        key = opened.send_trial(TrackedTrial(sent, _a_trial()))
+        key = _run_of(opened, TrackedTrial(sent, _a_trial()))
         opened.delete_experiment(sent.key or "")
         opened.delete_experiment(sent.key or "")
         opened.delete_trial(key)
@@ -296,15 +304,15 @@ class TrackerContract:
         if not self.reads:
             pytest.skip("the tracker cannot read metrics")
         tracked = TrackedTrial(sent, _a_trial(status="reserved", start_time=START))
-        key = opened.send_trial(tracked)
+        key = _run_of(opened, tracked)
         assert dict(opened.fetch_metrics(key)) == {}
         results = {"objective": 0.25, "accuracy": 3}
         done = _a_trial(status="completed", results=results, end_time=START)
-        opened.send_trial(replace(tracked, trial=done, key=key))
+        _run_of(opened, replace(tracked, trial=done, key=key))
         assert dict(opened.fetch_metrics(key)) == {"objective": 0.25, "accuracy": 3.0}
 
     def test_the_environment(self, opened: Tracker, sent: TrackedExperiment) -> None:
-        key = opened.send_trial(TrackedTrial(sent, _a_trial()))
+        key = _run_of(opened, TrackedTrial(sent, _a_trial()))
         variables = opened.environment(sent.key or "", key)
         assert variables
         for name, value in variables.items():
