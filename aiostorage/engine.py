@@ -44,7 +44,7 @@ from aiostorage.operations import (
     UnreadableDocument,
     Update,
 )
-from aiostorage.protocols import Driver, UpgradableDriver
+from aiostorage.protocols import Driver, ResultSource, UpgradableDriver
 from aiostorage.upgrades import StepPlan, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "Or",
     "PermissionDenied",
     "Receipt",
+    "ResultSource",
     "SchemaVersionError",
     "StepPlan",
     "StorageClosedError",

@@ -27,6 +27,7 @@ __all__ = [
     "ExperimentLike",
     "HasId",
     "HasStoredId",
+    "ResultSource",
     "Uid",
     "UpgradableDriver",
 ]
@@ -204,6 +205,20 @@ class UpgradableDriver(Driver, Protocol):
         SchemaVersionError
             A newer aiostorage has laid out the store.
         """
+        ...
+
+
+@runtime_checkable
+class ResultSource(Driver, Protocol):
+    """A driver to whose store scripts log the metrics of trials by themselves.
+
+    The metrics that are no results of ours yet are read as results: see
+    `AsyncStorageProtocol.retrieve_result`.
+    """
+
+    @property
+    def objective(self) -> str | None:
+        """The name of the metric that is the objective; None if it is not configured."""
         ...
 
 
@@ -543,7 +558,14 @@ class AsyncStorageProtocol(Protocol):
     async def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
         """Return `trial` with the results that the store has for it, if it has any.
 
+        On a Track file, these are also the last values of metrics that a script has logged there.
+
         `args` and `kwargs` are ignored; the original has them.
+
+        Raises
+        ------
+        InvalidResult
+            Metrics were logged, but not the objective.
         """
         ...
 

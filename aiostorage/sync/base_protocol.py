@@ -252,7 +252,14 @@ class BaseStorageProtocol:
     def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
         """Return `trial` with the results that the store has for it, if it has any.
 
+        On a Track file, these are also the last values of metrics that a script has logged there.
+
         `args` and `kwargs` are ignored; the original has them.
+
+        Raises
+        ------
+        InvalidResult
+            Metrics were logged, but not the objective.
         """
         raise NotImplementedError
 

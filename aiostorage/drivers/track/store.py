@@ -102,6 +102,10 @@ class TrackStore:
         self._boot = boot_id()
         self._lock = threading.Lock()
         self._oldest: int | None = None  # the oldest layout that is read, for an upgrade
+        self._contents = Contents()
+        self._data: bytes | None = None
+        self._signature: Signature | None = None
+        self._tells = False
         self._forget()
 
     def open(self, creates: bool) -> None:
@@ -317,8 +321,7 @@ class TrackStore:
         """Have no documents, until the file is read."""
         self._tables = {c.name: DocumentTable(c) for c in self._layout.collections}
         self._contents = Contents()
-        self._data: bytes | None = None
-        self._signature: Signature | None = None
+        self._data = self._signature = None
         self._tells = False
 
     def _number_boot(self, last: tuple[int, str] | None) -> None:
