@@ -46,7 +46,7 @@ def main() -> None:
             _throughput(console, directory, 2000 if options.quick else 20000)
             _depth(console, directory, 700 if options.quick else 2100)
         if "track" in wanted:
-            _track(console, directory, 60 if options.quick else 640)
+            _track(console, directory, 128 if options.quick else 640)
         if "facade" in wanted:
             _facade(console, directory, 500 if options.quick else 5000)
         if "orion" in wanted and oriondb.available():

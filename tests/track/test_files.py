@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from aiostorage import InvalidResult, Storage, Trial, open_storage, storage_factory
+from aiostorage import BackendError, InvalidResult, Storage, Trial, open_storage, storage_factory
 from aiostorage.trial import Param, Result
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("may_block")]
@@ -112,7 +112,9 @@ async def test_what_track_wrote_alone(path: Path) -> None:
     async with opened(path, objective="loss") as storage:
         (experiment,) = await storage.fetch_experiments({})
         assert experiment["name"] == "alone/first"
-        first, second = await storage.fetch_trials(uid=experiment["_id"]) or ()
+        trials = await storage.fetch_trials(uid=experiment["_id"])
+        assert trials is not None
+        first, second = trials
         assert (first.params, first.status) == ({"depth": 1, "opt": {"lr": 0.5}}, "completed")
         assert first.objective == Result("loss", "objective", -10.0)
         assert isnan(second.statistics[0].value)
@@ -323,6 +325,17 @@ async def test_a_diff_shows_what_changed(path: Path) -> None:
         new = path.read_text("utf-8").splitlines()
         assert len(new) == len(lines)
         assert len([n for n, o in zip(new, lines, strict=True) if n != o]) <= 3
+
+
+async def test_what_is_no_json_is_not_written_again(path: Path, trial: Trial) -> None:
+    async with opened(path) as storage:
+        text = path.read_text("utf-8").replace('"tags": {}', '"tags": {"a": 1e999}')
+        path.write_text(text)
+        with pytest.raises(BackendError, match="cannot be written"):
+            await storage.update_heartbeat(trial)
+        assert path.read_text("utf-8") == text
+        path.write_text(text.replace("1e999", "1"))
+        await storage.update_heartbeat(trial)
 
 
 async def test_two_experiments_may_have_the_same_trials(path: Path) -> None:

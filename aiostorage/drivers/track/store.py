@@ -31,6 +31,7 @@ from aiostorage.drivers.track.file_text import text_of
 from aiostorage.drivers.track.records import Records
 from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
+    BackendError,
     DuplicateKeyError,
     NotADatabaseError,
     SchemaVersionError,
@@ -247,11 +248,12 @@ class TrackStore:
 
     def _write(self) -> None:
         documents = {name: table.documents for name, table in self._tables.items()}
-        boot = (self._clock.boot or 0, self._boot)
-        contents = self._records.write(
-            self._contents, documents, self._layout.version, boot if self._boot else None
-        )
-        data = text_of(contents)
+        boot = (self._clock.boot or 0, self._boot) if self._boot else None
+        try:
+            contents = self._records.write(self._contents, documents, self._layout.version, boot)
+            data = text_of(contents)
+        except ValueError as error:  # another program has put in what is no JSON, as 1e999
+            raise BackendError(f"{self._file.path} cannot be written: {error}") from error
         written = self._file.replace(data, self._signature) if self._turns.holds else None
         if written is None:
             raise _ChangedMeanwhileError
