@@ -11,7 +11,7 @@ from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.receipts import insertion_of
 from aiostorage._core.steady_clock import SteadyMoment
 from aiostorage._core.table import DocumentTable
-from aiostorage.operations import Count, Delete, Find, Insert, Operation, Receipt, Take, Update
+from aiostorage.operations import Count, Delete, Find, FollowUp, Insert, Operation, Take, Update
 
 __all__ = ["Undo", "all_or_none", "run", "run_all"]
 
@@ -40,7 +40,7 @@ def run_all(
     """Carry out operations in order, and return their results."""
     results: list[Any] = []
     for operation in operations:
-        if isinstance(operation, Receipt):
+        if isinstance(operation, FollowUp):
             operation = insertion_of(operation, results)  # noqa: PLW2901
         results.append(run(tables[operation.collection], operation, now, undo))
     return results

@@ -19,7 +19,7 @@ from aiostorage.drivers.track.exact import OURS, ours_of
 
 __all__ = ["IN_A_LINE", "text_of", "text_of_record"]
 
-IN_A_LINE: Final = frozenset({"lock_waiters", "receipts"})
+IN_A_LINE: Final = frozenset({"deliverers", "lock_waiters", "mirrored", "outbox", "receipts"})
 """Collections whose records come and go: each is one line."""
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
