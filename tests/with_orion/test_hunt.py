@@ -68,7 +68,7 @@ def completed(url: str) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("engine", "workers"),
-    [("sqlite", 1), ("sqlite", 4), ("motor", 4), ("pymongo", 4)],
+    [("sqlite", 1), ("sqlite", 4), ("motor", 4), ("pymongo", 4), ("track", 2)],
     indirect=["engine"],
 )
 def test_one_hunt(  # noqa: PLR0917  fixtures
