@@ -46,9 +46,8 @@ def tracker_from_url(url: str, **options: Any) -> Tracker:
     ConfigurationError
         No tracker has that scheme, its package is not installed, or the URL cannot work.
     """
-    scheme, colon, _ = url.partition(":")
-    name = scheme.partition("+")[0].lower()
-    if not colon or name not in known_trackers():
+    name = url.partition(":")[0].partition("+")[0].lower()
+    if name not in known_trackers():
         raise ConfigurationError(
             f"{hide_credentials(url)!r} names no tracker; known are: {', '.join(known_trackers())}"
         )

@@ -91,7 +91,8 @@ def _place(run: RunState) -> tuple[int, str]:
 
 def _name(run: RunState, key: str) -> str:
     """Return the name that a param or a metric has in the store."""
-    return without_pieces(f"{NAME_TAG}{key}", run.tags) or key
+    name = without_pieces(f"{NAME_TAG}{key}", run.tags)
+    return key if name is None else name
 
 
 def _imported(run: RunState) -> TrackerRun:
