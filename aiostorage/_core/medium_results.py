@@ -1,51 +1,63 @@
-"""Results from a medium: the values that a user's script logged become the results of a trial."""
+"""Results from what a script logged by itself, in a file or in an experiment tracker."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from aiostorage.errors import InvalidResult
 from aiostorage.values import Result
 
-__all__ = ["results_of_metrics"]
+__all__ = ["objective_among", "results_from"]
 
-OBJECTIVE: Final = "objective"
-"""The name of the metric that is the objective, where nobody says which one is."""
+DEFAULT_OBJECTIVE: Final = "objective"
 
 
-def results_of_metrics(
-    metrics: Mapping[str, Any], objective: str | None = None, *, where: str = "the run"
-) -> list[Result]:
-    """Return the results that the last values of some metrics are; none if there are no metrics.
+def objective_among(names: Iterable[str], objective: str | None) -> str | None:
+    """Return the name of the metric that is the objective; None if there is none.
+
+    Parameters
+    ----------
+    names
+        The names of the metrics that were logged.
+    objective
+        The name that was configured. None: a metric called ``objective``, else the only one.
+    """
+    known = list(names)
+    if objective is not None:
+        return objective if objective in known else None
+    if DEFAULT_OBJECTIVE in known:
+        return DEFAULT_OBJECTIVE
+    return known[0] if len(known) == 1 else None
+
+
+def results_from(metrics: Mapping[str, float], objective: str | None, source: str) -> list[Result]:
+    """Return the results of a trial: the objective first, and the other metrics as statistics.
 
     Parameters
     ----------
     metrics
-        The values by name.
+        The last value of each metric, by name.
     objective
-        The name of the metric that is the objective. The others are statistics. Default: the one
-        that is called ``objective``, or else the only one.
-    where
-        What has the metrics, for the error.
+        The name of the metric that is the objective; None as for `objective_among`.
+    source
+        Where the metrics were logged, for the error.
 
     Raises
     ------
     InvalidResult
-        There is no such metric, its value is no number, or there are several and none is called
-        ``objective``.
+        The objective was not logged, or cannot be told from the other metrics.
     """
-    if not metrics:
-        return []
-    name = objective
+    name = objective_among(metrics, objective)
     if name is None:
-        name = OBJECTIVE if OBJECTIVE in metrics or len(metrics) > 1 else next(iter(metrics))
-    there = ", ".join(map(repr, sorted(metrics)))
-    if name not in metrics:
-        advice = "" if objective else "; say by the option `objective` which one is the objective"
-        raise InvalidResult(f"{where} has no metric {name!r}, but {there}{advice}")
-    value = metrics[name]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InvalidResult(f"the metric {name!r} of {where} is no number: {value!r:.60}")
-    others = (Result(other, "statistic", metrics[other]) for other in metrics if other != name)
-    return [Result(name, "objective", value), *others]
+        logged = ", ".join(map(repr, sorted(metrics))) or "nothing"
+        if objective is not None:
+            raise InvalidResult(
+                f"{source}: the objective {objective!r} was not logged, {logged} was"
+            )
+        raise InvalidResult(
+            f"{source}: which metric is the objective? logged was {logged}; name it with the "
+            "option `objective` of the storage"
+        )
+    statistics = [Result(n, "statistic", value) for n, value in metrics.items() if n != name]
+    return [Result(name, "objective", metrics[name]), *statistics]

@@ -1,9 +1,9 @@
 """For authors of engines, and for tests of code that uses a storage.
 
-`StorageContract`, `DriverContract`, `ApiContract` and `TrackerContract` are test classes to subclass. The state
-machine, which needs hypothesis, is in `aiostorage.testing.contract.stateful`; fixtures are in
-`aiostorage.testing.plugin`. `Mongod` and `ReplicaSet` start
-MongoDB servers and need `pymongo` for most of their methods.
+`StorageContract`, `DriverContract`, `ApiContract` and `TrackerContract` are test classes to
+subclass. The state machine, which needs hypothesis, is in `aiostorage.testing.contract.stateful`;
+fixtures are in `aiostorage.testing.plugin`. `Mongod` and `ReplicaSet` start MongoDB servers and
+need `pymongo` for most of their methods.
 """
 
 import pytest

@@ -82,12 +82,11 @@ class FileTracker:
             time.sleep(float(hang))
         if self._switch("down") is not None:
             raise TrackerUnavailable(f"{self.location} is down")
-        if names and (refused := self._switch("refuse")) is not None:
-            if refused == "all" or any(str(name) in refused.split() for name in names):
-                raise TrackerError("this is refused")
-        if names and (bug := self._switch("bug")) is not None:
-            if bug == "all" or any(str(name) in bug.split() for name in names):
-                raise ZeroDivisionError("a bug of the tracker")
+        words = {"all", *map(str, names)} if names else set()
+        if words & set((self._switch("refuse") or "").split()):
+            raise TrackerError("this is refused")
+        if words & set((self._switch("bug") or "").split()):
+            raise ZeroDivisionError("a bug of the tracker")
 
     def send_experiment(self, tracked: TrackedExperiment) -> str:
         experiment = tracked.experiment
