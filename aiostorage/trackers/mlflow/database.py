@@ -176,7 +176,7 @@ class DatabaseApi:
     @contextmanager
     def _requests(self) -> Iterator[Any]:
         """Give the store, and turn its errors into ours."""
-        time_left(needed=BUSY_SECONDS - 15)
+        time_left(needed=BUSY_SECONDS)
         try:
             yield self._store
         except Exception as error:
