@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from aiostorage._core.medium_results import results_of_metrics
+from aiostorage._core.medium_results import objective_among, results_from
+from aiostorage.errors import InvalidResult
 from aiostorage.trackers.protocol import TrackerRun
 from aiostorage.trial import Param, Trial
 from aiostorage.values import TrialStatus
@@ -65,8 +66,14 @@ def trial_of(run: TrackerRun, experiment: Any, objective: str | None) -> Importe
     results = []
     without = False
     if status == TrialStatus.COMPLETED:
-        if objective is None or objective in run.metrics:
-            results = results_of_metrics(run.metrics, objective, where=f"the run {run.key}")
+        name = objective_among(run.metrics, objective)
+        if name is None and run.metrics and objective is None:
+            raise InvalidResult(
+                f"which metric of the run {run.key} is the objective? It has "
+                f"{', '.join(map(repr, sorted(run.metrics)))}; name one"
+            )
+        if name is not None:
+            results = results_from(run.metrics, name, f"the run {run.key}")
         without = not results
         if without:
             status = TrialStatus.BROKEN

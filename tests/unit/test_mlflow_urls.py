@@ -64,8 +64,6 @@ def test_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mlflow+sqlite://", "no file"),
         ("mlflow+sqlite:///", "no file"),
         ("mlflow+sqlite:runs.db", "no file"),
-        ("mlflow+sqlite:///no/such/directory/runs.db", "no directory"),
-        ("mlflow+sqlite:////tmp", "is a directory"),
         ("mlflow+sqlite:///runs.db?mode=ro", "ends with the file"),
         ("mlflow+http://ada:secret@", "no host"),
         ("mlflow+http://ada:secret@host:port", "no URL"),

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from aiostorage import Trial, TrialStatus, open_storage
@@ -22,6 +23,8 @@ from tests.processes.support import environment
 from tests.with_mlflow.server import MlflowServer
 
 pytestmark = pytest.mark.anyio
+
+in_thread = anyio.to_thread.run_sync
 
 TRIALS = 100
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,6 +65,12 @@ def processes() -> Iterator[list[Process]]:
     yield started
     for process in started:
         process.end()
+
+
+def runs_of(client: Any, experiment: str) -> list[Any]:
+    """Return all runs of an experiment, deleted ones, too."""
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], run_view_type=3, max_results=1000))
 
 
 def milliseconds(moment: datetime | None) -> int | None:
@@ -105,10 +114,10 @@ async def test_a_hundred_trials(
                     await anyio.sleep(0.01)
 
         await until(20)
-        mortal_server.kill()
+        await in_thread(mortal_server.kill)
         await until(40)
         processes[0].process.kill()
-        await anyio.to_thread.run_sync(mortal_server.start)
+        await in_thread(mortal_server.start)
         with anyio.fail_after(90):
             while processes[1].process.poll() is None:
                 await anyio.sleep(0.05)
@@ -117,8 +126,7 @@ async def test_a_hundred_trials(
     assert stored is not None
     assert [trial.status for trial in stored] == ["completed"] * TRIALS
     client = mlflow.MlflowClient(mortal_server.url)
-    found = client.get_experiment_by_name(f"{name}-v1")
-    runs = client.search_runs([found.experiment_id], run_view_type=3, max_results=1000)
+    runs = await in_thread(runs_of, client, f"{name}-v1")
     by_trial = {run.data.tags["aiostorage.trial"]: run for run in runs}
     assert len(runs) == len(by_trial) == TRIALS
     for trial in stored:
@@ -158,12 +166,12 @@ async def test_a_script_that_knows_only_mlflow(
     assert stored.objective is not None
     assert (stored.objective.name, stored.objective.value) == ("loss", 2.0)
     assert {one.name: one.value for one in stored.statistics} == {"accuracy": 0.75}
-    found = client.get_experiment_by_name(f"{name}-v1")
-    [run] = client.search_runs([found.experiment_id])
+    [run] = await in_thread(runs_of, client, f"{name}-v1")
     assert run.data.metrics == {"loss": 2.0, "accuracy": 0.75}
     assert run.info.status == "FINISHED"
     assert run.info.end_time == milliseconds(stored.end_time)
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 3
+    history = await in_thread(client.get_metric_history, run.info.run_id, "loss")
+    assert len(history) == 3
 
 
 async def test_without_a_server_the_work_goes_on(name: str, tmp_path: Path) -> None:

@@ -200,6 +200,18 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     tracker.close()
 
 
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    tracker = tracker_from_url(f"mlflow+sqlite:///{tmp_path}/no/runs.db")
+    with pytest.raises(TrackerUnavailable, match="no directory"):
+        tracker.open()
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    tracker = tracker_from_url(f"mlflow+sqlite:///{tmp_path}")
+    with pytest.raises(TrackerUnavailable, match="cannot open"):
+        tracker.open()
+
+
 def test_a_file_that_another_process_keeps_locked(on_file: Tracker, database: Path) -> None:
     """MLflow waits for 20 s, by its own pragma; here the lock is away before that."""
     with closing(sqlite3.connect(database, isolation_level=None, check_same_thread=False)) as other:
