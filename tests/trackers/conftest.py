@@ -12,6 +12,7 @@ from blockbuster import BlockBuster
 
 from aiostorage import Storage
 from aiostorage._core.delivery import DeliverySettings
+from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.protocols import Driver
 from tests.contract.conftest import make_driver, sockets_collected
 from tests.trackers.file_tracker import FileTracker, Seen
@@ -41,6 +42,13 @@ def seen(tmp_path: Path) -> Seen:
     directory = tmp_path / "tracker"
     directory.mkdir()
     return Seen(directory)
+
+
+@pytest.fixture
+def make_memory() -> Callable[[], Driver]:
+    """Give a store in memory."""
+    driver = MemoryDriver()
+    return lambda: driver
 
 
 @pytest.fixture

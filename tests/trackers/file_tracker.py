@@ -241,3 +241,8 @@ class Seen:
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+
+
+def made_from_url(url: str, max_concurrency: int = 4) -> FileTracker:
+    """Make a tracker of ``file://`` and its directory; for an entry point."""
+    return FileTracker(Path(url.removeprefix("file://")), max_concurrency)
