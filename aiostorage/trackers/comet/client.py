@@ -58,7 +58,7 @@ class Client:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._rest: Any = None
         self._network_error: type[Exception] = OSError
         self._key = ""
@@ -109,7 +109,7 @@ class Client:
 
     def call(self) -> Call:
         """Begin a call, whose requests share its time."""
-        return Call(self, time.monotonic() + self._seconds)
+        return Call(self, time.monotonic() + self.seconds)
 
     def request(
         self,

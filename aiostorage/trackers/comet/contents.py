@@ -13,7 +13,7 @@ from aiostorage.trackers.protocol import TrackedTrial
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
-__all__ = ["OTHERS_PREFIX", "RunContents", "Scalar", "new_problems", "run_contents"]
+__all__ = ["OTHERS_PREFIX", "RunContents", "Scalar", "has_begun", "new_problems", "run_contents"]
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -102,6 +102,12 @@ def run_contents(tracked: TrackedTrial) -> RunContents:
         timestamp=_milliseconds(last) or 0,
         problems=tuple(problems),
     )
+
+
+def has_begun(tracked: TrackedTrial) -> bool:
+    """Return whether a trial has a run: from its first reservation on."""
+    begun = tracked.key is not None or tracked.uncertain
+    return begun or tracked.trial.status != TrialStatus.NEW
 
 
 def _is_number(value: object) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers.comet.archive import archive_home, last_metrics, write_archive
-from aiostorage.trackers.comet.contents import new_problems, run_contents
+from aiostorage.trackers.comet.contents import has_begun, new_problems, run_contents
 from aiostorage.trackers.comet.keys import experiment_key, trial_key
 from aiostorage.trackers.comet.package import import_comet
 from aiostorage.trackers.comet.reading import is_users_metric
@@ -72,8 +72,10 @@ class CometArchives:
         """Return what the names of the archives begin with; there is nothing to write."""
         return experiment_key(tracked.experiment)
 
-    def send_trial(self, tracked: TrackedTrial) -> str:
-        """Write the archive of a trial anew."""
+    def send_trial(self, tracked: TrackedTrial) -> str | None:
+        """Write the archive of a trial anew; one that nobody has reserved has none."""
+        if not has_begun(tracked):
+            return None
         key = trial_key(tracked.experiment.key or "", tracked.trial.id)
         contents = run_contents(tracked)
         for problem in new_problems(contents.problems, self._known):

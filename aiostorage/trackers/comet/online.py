@@ -11,6 +11,7 @@ from aiostorage.trackers.comet.client import Call, Client, Refused
 from aiostorage.trackers.comet.contents import (
     OTHERS_PREFIX,
     RunContents,
+    has_begun,
     new_problems,
     run_contents,
 )
@@ -55,6 +56,9 @@ class Comet:
         self._client = Client(seconds)
         self._known: set[str] = set()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._workspace, self._project, self._client.seconds)
+
     @property
     def location(self) -> str:
         """The URL."""
@@ -73,8 +77,13 @@ class Comet:
         """Return what the keys of the runs begin with; Comet has no more of an experiment."""
         return experiment_key(tracked.experiment)
 
-    def send_trial(self, tracked: TrackedTrial) -> str:
-        """Make the run of a trial, or bring it to what the trial is now."""
+    def send_trial(self, tracked: TrackedTrial) -> str | None:
+        """Make the run of a trial, or bring it to what the trial is now.
+
+        A trial that nobody has reserved has none: for Comet a run begins when it is made.
+        """
+        if not has_begun(tracked):
+            return None
         key = trial_key(tracked.experiment.key or "", tracked.trial.id)
         contents = run_contents(tracked)
         for problem in new_problems(contents.problems, self._known):
@@ -155,6 +164,10 @@ class Comet:
         except Refused as error:
             if error.code != _ALREADY_THERE:
                 raise
+
+
+def _restored(workspace: str, project: str, seconds: float) -> Comet:
+    return Comet(workspace, project, seconds=seconds)
 
 
 def _find(call: Call, key: str) -> dict[str, Any] | None:
