@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["current_values", "is_users_metric", "numbers"]
+
+_OF_COMET: Final = frozenset({"process duration"})
+"""What ``comet_ml`` logs at the end of a script."""
 
 
 def current_values(summary: Any) -> dict[str, Any]:
@@ -19,8 +22,8 @@ def current_values(summary: Any) -> dict[str, Any]:
 
 
 def is_users_metric(name: str) -> bool:
-    """Return whether a metric is not one of those that ``comet_ml`` takes of the machine."""
-    return not name.startswith("sys.")
+    """Return whether a metric is none of those that ``comet_ml`` logs by itself."""
+    return name not in _OF_COMET and not name.startswith("sys.")
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
