@@ -195,7 +195,12 @@ class Seen:
         if not path.exists():
             return []
         with closing(sqlite3.connect(path, timeout=30)) as database:
-            return database.execute(sql, values).fetchall()
+            try:
+                return database.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" not in str(error):
+                    raise
+                return []  # it is being opened for the first time
 
     def experiments(self) -> list[tuple[str, str, bool]]:
         """Return the key, the name, and whether it was deleted, of each."""
