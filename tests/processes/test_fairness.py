@@ -26,9 +26,9 @@ async def counted(path: Path, experiment: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("workers", [(1, 1, 1), (1, 8, 1), (2, 1, 3), (8, 1, 6), (8, 4, 3)])
+@pytest.mark.parametrize("workers", [(1, 8, 0.5), (2, 1, 1), (8, 1, 2), (8, 4, 2)])
 def test_fairness(
-    start: Starter, path: Path, capsys: pytest.CaptureFixture[str], workers: tuple[int, int, int]
+    start: Starter, path: Path, capsys: pytest.CaptureFixture[str], workers: tuple[int, int, float]
 ) -> None:
     processes, tasks, seconds = workers
     experiment = asyncio.run(prepare(path))

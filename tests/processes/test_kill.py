@@ -19,8 +19,8 @@ from .support import DEADLINE, Events, Starter, Worker, integrity
 from .worker_kill import LEASE, LOST_AFTER, RETRY, TASKS
 
 PROCESSES = 8
-TRIALS = 50 * PROCESSES
-KILLS = 30
+TRIALS = 25 * PROCESSES
+KILLS = 16
 SEED = 20261124
 
 

@@ -26,7 +26,7 @@ Processes = Any  # that of conftest.py
 Log = Callable[[], list[str]]
 Command = Callable[..., str]
 
-TRIALS = 20
+TRIALS = 12
 
 CONFIGURATION = """
 experiment:
