@@ -84,11 +84,12 @@ README_COMMANDS = [
 
 
 def run(
-    flags: tuple[str, ...],
     script: str | Path,
     arguments: list[str],
     folder: Path,
     where: str,
+    *,
+    flags: tuple[str, ...] = (),
     deadline: float = DEADLINE,
 ) -> str:
     """Run a Python to its end; return what it printed."""
@@ -120,7 +121,7 @@ def run_command(command: str, folder: Path, where: str) -> str:
     program, *arguments = shlex.split(command)
     assert Path(program).name == "aiostorage", f"{where}: {command!r} is not ours to run"
     arguments += SHORTER.get(arguments[0], [])
-    return run((), CLI, arguments, folder, where, LONG)
+    return run(CLI, arguments, folder, where, deadline=LONG)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_the_scripts_of_a_page_run(page: Path, tmp_path: Path) -> None:
             names = [w.partition("=")[2] for w in block.words if w.startswith("file=")]
             script = tmp_path / (names[0] if names else f"line_{block.line}.py")
             script.write_text(block.text, encoding="utf-8")
-            printed = run(("-W", "error"), script, [], tmp_path, block.where)
+            printed = run(script, [], tmp_path, block.where, flags=("-W", "error"))
         elif block.is_a("console", "runnable"):
             for command in block.commands:
                 printed = run_command(command, tmp_path, f"{block.where}: {command}")
