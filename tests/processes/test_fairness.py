@@ -27,7 +27,7 @@ async def counted(path: Path, experiment: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("workers", [(1, 8, 80), (2, 1, 60), (8, 1, 160), (8, 4, 320)])
+@pytest.mark.parametrize("workers", [(1, 8, 80), (2, 1, 60), (8, 1, 120), (8, 4, 160)])
 def test_fairness(
     start: Starter, path: Path, capsys: pytest.CaptureFixture[str], workers: tuple[int, int, int]
 ) -> None:
