@@ -26,11 +26,14 @@ __all__ = [
     "Document",
     "Field",
     "Find",
+    "FollowUp",
     "Index",
     "Insert",
     "Layout",
+    "NotedChange",
     "Operation",
     "Or",
+    "OutboxNote",
     "Receipt",
     "StoreTime",
     "Take",
@@ -211,14 +214,22 @@ class Delete(Operation[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt(Operation[None]):
-    """Note the results of the operations before it, in the same `transact`, under a key.
+class FollowUp(Operation[None]):
+    """Insert records that follow from the results of the operations before it.
 
-    Whoever did not get the answer of that `transact` finds it there. An engine carries out the
-    insertion that `aiostorage.engine.insertion_of` makes of it, together with the others or not at
-    all. Two attempts with the same key cannot both happen: the second one raises
-    `DuplicateKeyError`. If no operation did anything (all results are 0 or empty), then nothing is
-    noted, and a repetition does no harm.
+    It comes after other operations of a `transact`. An engine carries out the insertion that
+    `aiostorage.engine.insertion_of` makes of it and of these results, together with the others or
+    not at all. The insertion may be of no document.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt(FollowUp):
+    """Note the results of the operations before it under a key.
+
+    Whoever did not get the answer of that `transact` finds it there. Two attempts with the same key
+    cannot both happen: the second one raises `DuplicateKeyError`. If no operation did anything (all
+    results are 0 or empty), then nothing is noted, and a repetition does no harm.
 
     Attributes
     ----------
@@ -229,11 +240,60 @@ class Receipt(Operation[None]):
     repeated
         Whether an earlier attempt may have happened, or may still happen. Then the key is taken in
         any case, so that the earlier attempt cannot happen afterwards.
+    skipped
+        How many of the first operations are none of the caller's; their results are not noted.
     """
 
     key: str
     expires: StoreTime
     repeated: bool = False
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NotedChange:
+    """What one of the operations before an `OutboxNote` changes, if it does.
+
+    Attributes
+    ----------
+    position
+        The operation's place in its `transact`. It has changed something unless its result is 0
+        or empty.
+    change
+        ``inserted``, ``reserved``, ``changed`` or ``deleted``.
+    named
+        The ids of the experiment and of the trial, if they are known; that of a trial is None
+        where the experiment itself changes. None: the result has documents that tell.
+    fields
+        The fields of these documents that have the ids: of the experiment and of the trial, or of
+        the experiment alone.
+    replaced
+        The new values of these fields, if the operation changes them.
+    worker
+        The token of the reservation, if the change is made under one.
+    """
+
+    position: int
+    change: str
+    named: tuple[Any, Any] | None = None
+    fields: tuple[str, ...] = ()
+    replaced: Mapping[str, Any] | None = None
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxNote(FollowUp):
+    """Note what the operations before it have changed, each trial and experiment once.
+
+    Where nothing has changed, nothing is noted.
+
+    Attributes
+    ----------
+    changes
+        What each operation changes.
+    """
+
+    changes: tuple[NotedChange, ...]
 
 
 # ----------------------------------------------------------------------------------- layout

@@ -8,8 +8,11 @@ from aiostorage.values import TrialStatus
 __all__ = [
     "ALGO",
     "BENCHMARKS",
+    "DELIVERERS",
     "EXPERIMENTS",
     "LAYOUT",
+    "MIRRORED",
+    "OUTBOX",
     "PENDING",
     "RECEIPTS",
     "SCRATCH",
@@ -24,6 +27,15 @@ BENCHMARKS = "benchmarks"
 WAITERS = "lock_waiters"
 RECEIPTS = "receipts"
 """The answers of the last writes, for callers who did not get them."""
+
+OUTBOX = "outbox"
+"""The changes that a tracker has still to be told."""
+
+MIRRORED = "mirrored"
+"""Where a tracker has each experiment and trial."""
+
+DELIVERERS = "deliverers"
+"""The lease of the process that tells the tracker."""
 
 SCRATCH = "test"
 """Where `orion db test` writes a document and deletes it again."""
@@ -97,6 +109,25 @@ LAYOUT = Layout(
             RECEIPTS,
             fields=(Field("expires", "time", required=True),),
             indexes=(Index(("expires",)),),
+        ),
+        # without indexes, which would have to be made in every store, used or not
+        Collection(
+            OUTBOX,
+            fields=(
+                Field("experiment", "key", required=True),
+                Field("trial", "key"),
+                Field("time", "time", required=True),
+            ),
+            references=("experiment",),
+        ),
+        Collection(
+            MIRRORED,
+            fields=(Field("experiment", "key", required=True), Field("trial", "key")),
+            references=("experiment",),
+        ),
+        Collection(
+            DELIVERERS,
+            fields=(Field("owner", "key"), Field("expires", "time", clocked=True)),
         ),
         Collection(SCRATCH, fields=()),
     ),

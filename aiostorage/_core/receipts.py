@@ -1,4 +1,4 @@
-"""Receipts: the results of a write, noted in the store for a caller without an answer."""
+"""What follows from the results of a write, and is stored with it: receipts, rows of the outbox."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aiostorage._core.document_json import dump_document
+from aiostorage._core.outbox_rows import rows_of
 from aiostorage._core.projection import copy_tree
-from aiostorage.operations import Document, Insert, Receipt
+from aiostorage.operations import Document, FollowUp, Insert, OutboxNote, Receipt
 
 __all__ = ["MAX_NOTED_TEXT", "insertion_of"]
 
@@ -18,21 +19,31 @@ An engine may limit the size of a document: MongoDB to 16 MiB.
 """
 
 
-def insertion_of(receipt: Receipt, results: Sequence[Any]) -> Insert:
-    """Return the insertion by which an engine carries out a receipt.
+def insertion_of(follow_up: FollowUp, results: Sequence[Any]) -> Insert:
+    """Return the insertion by which an engine carries out a receipt or a note in the outbox.
 
     Parameters
     ----------
-    receipt
-        The receipt.
+    follow_up
+        The operation.
     results
-        The results of the operations before it.
+        The results of all operations before it in the same `transact`.
 
     Returns
     -------
     Insert
         Of no document, if there is nothing to note.
     """
+    match follow_up:
+        case Receipt():
+            return _receipt(follow_up, results[follow_up.skipped :])
+        case OutboxNote():
+            return Insert(follow_up.collection, rows_of(follow_up, results))
+        case _:
+            raise TypeError(f"unknown operation {follow_up!r}")
+
+
+def _receipt(receipt: Receipt, results: Sequence[Any]) -> Insert:
     if not receipt.repeated and all(result is not None and not result for result in results):
         return Insert(receipt.collection, ())
     record = {"_id": receipt.key, "expires": receipt.expires, "answers": _noted(results)}

@@ -29,6 +29,7 @@ from aiostorage.operations import (
     Find,
     Insert,
     Operation,
+    StoreTime,
     Take,
     Update,
 )
@@ -109,6 +110,8 @@ class Commands:
         The time that all of them go by; None for the server's clock at each.
     stale
         Blobs that no document refers to once the operations have succeeded.
+    owed
+        Records that a server without transactions could not note together with a change.
     """
 
     client: Client
@@ -117,6 +120,7 @@ class Commands:
     session: Any = None
     now: datetime | None = None
     stale: list[str] = field(default_factory=list)
+    owed: list[Document] = field(default_factory=list)
 
     def fresh(self, session: Any = None, now: datetime | None = None) -> Commands:
         """Return the same for other operations."""
@@ -252,15 +256,20 @@ class Commands:
         elif made:
             await collection.insert_many(made, session=self.session)
 
-    async def note(self, receipt: Insert) -> None:
-        """Insert the record of a receipt, by the server's clock, which an insertion cannot ask."""
-        schema = self.schemas[receipt.collection]
-        for document in receipt.documents:
+    async def note(self, insertion: Insert) -> None:
+        """Insert what a follow-up made, by the server's clock, which an insertion cannot ask."""
+        if len(insertion.documents) > 1:
+            now = self.now or await self.client.now()
+            await self.fresh(self.session, now).run(insertion)
+            return
+        schema = self.schemas[insertion.collection]
+        for document in insertion.documents:
             key, *_ = schema.references_of([document["_id"]])
             changes = {name: value for name, value in document.items() if name != "_id"}
+            asked = next(name for name, v in changes.items() if v.__class__ is StoreTime)
             # where the key is taken, nothing matches, and the server cannot insert it
             await self.client.collections[schema.name].update_one(
-                {"_id": key, "expires": {"$exists": False}},
+                {"_id": key, asked: {"$exists": False}},
                 schema.update(changes, self.now),
                 upsert=True,
                 session=self.session,

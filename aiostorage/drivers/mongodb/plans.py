@@ -23,9 +23,9 @@ from aiostorage.operations import (
     Count,
     Delete,
     Find,
+    FollowUp,
     Insert,
     Operation,
-    Receipt,
     StoreTime,
     Take,
     Update,
@@ -149,7 +149,7 @@ def asks_time(operation: Operation[Any]) -> bool:
             return has_store_time(changes.values()) or _compares_time(where)
         case Find(where=where) | Count(where=where) | Delete(where=where):
             return _compares_time(where)
-        case Receipt():
+        case FollowUp():
             return True
         case _:
             return False

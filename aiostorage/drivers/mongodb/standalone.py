@@ -9,18 +9,21 @@ that the next call repeats what a crash leaves half done.
 What is undone is what was written, and only where no other worker has changed it meanwhile.
 
 A receipt is written at the very end, so a server that dies between the last write and the receipt
-leaves a write of which nothing tells that it has happened.
+leaves a write of which nothing tells that it has happened. The same goes for the rows of the outbox
+when the server or the worker dies.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pymongo import errors as pymongo
 
 from aiostorage._core.changes import apply_changes
+from aiostorage._core.ids import new_id
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.bson_codec import as_stored
@@ -36,6 +39,7 @@ from aiostorage.operations import (
     Delete,
     Document,
     Find,
+    FollowUp,
     Insert,
     Operation,
     Receipt,
@@ -44,7 +48,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["all_or_none"]
+__all__ = ["all_or_none", "note_for_good"]
 
 log: logging.Logger = logging.getLogger("aiostorage")
 
@@ -57,12 +61,14 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     AioStorageError
         What the first failure is called in `aiostorage.errors`.
     """
-    receipts = {n: one for n, one in enumerate(operations) if isinstance(one, Receipt)}
-    order = [n for n in range(len(operations)) if n not in receipts]
-    names = [operations[n].collection for n in order]
-    independent = len(set(names)) == len(names) > 1
+    follow_ups = {n: one for n, one in enumerate(operations) if isinstance(one, FollowUp)}
+    reads = [n for n, one in enumerate(operations) if isinstance(one, Find | Count)]
+    order = [n for n in range(len(operations)) if n not in follow_ups]
+    writes = [n for n in order if n not in reads]
+    names = [operations[n].collection for n in writes]
+    independent = len(set(names)) == len(names) > 1 and reads == order[: len(reads)]
     if independent:
-        order = [*order[1:], order[0]]
+        order = [*reads, *writes[1:], writes[0]]
     work = _ReversibleWrites(commands)
     with translated(commands.client.settings.location, writing=False):
         for operation in operations:
@@ -81,9 +87,40 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     deletions = [n for n in order if isinstance(operations[n], Delete)]
     for position, count in zip(deletions, deleted, strict=True):
         results[position] = count
-    for position, receipt in receipts.items():
-        await work.note(insertion_of(receipt, results[:position]))
+    for position, follow_up in follow_ups.items():
+        insertion = insertion_of(follow_up, results[:position])
+        if isinstance(follow_up, Receipt):
+            await work.note(insertion)
+        else:
+            await note_for_good(commands, insertion)
     return results
+
+
+async def note_for_good(commands: Commands, insertion: Insert) -> None:
+    """Write the rows of an outbox after the changes that they tell of.
+
+    The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
+    are written with the next ones.
+    """
+    owed = tuple({**row, "_id": new_id()} for row in commands.owed)  # some may be there already
+    commands.owed.clear()
+    rows = (*owed, *insertion.documents)
+    if not rows:
+        return
+    location = commands.client.settings.location
+    try:
+        try:
+            with translated(location, writing=True):
+                await commands.note(replace(insertion, documents=rows))
+        except TemporaryBackendError:
+            again = tuple({**row, "_id": new_id()} for row in rows)
+            with translated(location, writing=True):
+                await commands.client.beyond_limit(
+                    lambda: commands.note(replace(insertion, documents=again))
+                )
+    except AioStorageError as error:
+        commands.owed.extend(rows)
+        log.warning("%s: a change is still to be noted in the outbox: %s", location, error)
 
 
 class _ReversibleWrites:

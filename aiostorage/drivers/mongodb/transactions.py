@@ -11,9 +11,9 @@ from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.plans import asks_time, is_large, is_single
 from aiostorage.drivers.mongodb.server_errors import translated
-from aiostorage.drivers.mongodb.standalone import all_or_none
+from aiostorage.drivers.mongodb.standalone import all_or_none, note_for_good
 from aiostorage.errors import AioStorageError, TemporaryBackendError
-from aiostorage.operations import Insert, Operation, Receipt
+from aiostorage.operations import Count, Find, FollowUp, Insert, Operation, OutboxNote
 
 __all__ = ["carry_out_all"]
 
@@ -55,6 +55,9 @@ async def _in_one(
 ) -> tuple[list[Any], list[str]]:
     """Return the results, and the blobs that no document refers to any more."""
     client = commands.client
+    if not client.replicated and _is_noted_write(commands, operations):
+        now = await client.now() if _need_one_time(operations, transacted=True) else None
+        return await _one_by_one(commands, operations, None, now=now)
     now = await client.now() if _need_one_time(operations, client.replicated) else None
     first = operations[0]
     if len(operations) == 1 and is_single(commands.schemas[first.collection], first):
@@ -68,11 +71,24 @@ async def _in_one(
 def _need_one_time(operations: Sequence[Operation[Any]], transacted: bool) -> bool:
     """Return whether the server has to be asked for the time that all operations go by."""
     asking = [operation for operation in operations if asks_time(operation)]
-    others = [operation for operation in asking if not isinstance(operation, Receipt)]
+    others = [operation for operation in asking if not isinstance(operation, FollowUp)]
     if not transacted or len(others) == len(asking):
         return bool(asking)
-    # one operation and its receipt may go by the server's clock each
+    # one operation and what follows from it may go by the server's clock each
     return len(others) > 1 or any(isinstance(operation, Insert) for operation in others)
+
+
+def _is_noted_write(commands: Commands, operations: Sequence[Operation[Any]]) -> bool:
+    """Return whether there is one write of one document, and the rest are reads and its note.
+
+    Such a write cannot happen in part, and its note can be made again.
+    """
+    writes = [one for one in operations if not isinstance(one, Find | Count | OutboxNote)]
+    return (
+        len(writes) == 1 < len(operations)
+        and not isinstance(writes[0], FollowUp)
+        and is_single(commands.schemas[writes[0].collection], writes[0])
+    )
 
 
 async def _one_by_one(
@@ -81,8 +97,12 @@ async def _one_by_one(
     own = commands.fresh(session=session, now=now)
     results: list[Any] = []
     for operation in operations:
-        if isinstance(operation, Receipt):
-            await own.note(insertion_of(operation, results))
+        if isinstance(operation, FollowUp):
+            insertion = insertion_of(operation, results)
+            if session is None:
+                await note_for_good(own, insertion)
+            else:
+                await own.note(insertion)
             results.append(None)
         else:
             results.append(await own.run(operation))

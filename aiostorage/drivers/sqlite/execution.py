@@ -20,9 +20,9 @@ from aiostorage.operations import (
     Delete,
     Document,
     Find,
+    FollowUp,
     Insert,
     Operation,
-    Receipt,
     Take,
     Update,
 )
@@ -75,7 +75,7 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
             connection.statement("SAVEPOINT job")
         results: list[Any] = []
         for operation in job.operations:
-            if isinstance(operation, Receipt):
+            if isinstance(operation, FollowUp):
                 operation = insertion_of(operation, results)  # noqa: PLW2901
             results.append(run(connection, tables, operation, now))
         job.results = results

@@ -1,0 +1,55 @@
+"""The rows that an engine writes into the outbox, from the results of the changes themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aiostorage._core.ids import new_id
+from aiostorage.operations import Document, NotedChange, OutboxNote, StoreTime
+
+__all__ = ["rows_of"]
+
+
+def rows_of(note: OutboxNote, results: Sequence[Any]) -> tuple[Document, ...]:
+    """Return the rows of a note, each change of a trial or experiment once.
+
+    Parameters
+    ----------
+    note
+        The note.
+    results
+        The results of the operations before it.
+    """
+    rows: dict[tuple[Any, ...], Document] = {}
+    for noted in note.changes:
+        for experiment, trial in _changed(noted, results[noted.position]):
+            key = (experiment, trial, noted.change, noted.worker)
+            if key not in rows:
+                rows[key] = {
+                    "_id": new_id(),
+                    "experiment": experiment,
+                    "trial": trial,
+                    "change": noted.change,
+                    "worker": noted.worker,
+                    "time": StoreTime(),
+                }
+    return tuple(rows.values())
+
+
+def _changed(noted: NotedChange, result: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the ids of what an operation has changed."""
+    if result is not None and not result:
+        return
+    if noted.named is not None:
+        yield noted.named
+        return
+    for document in result:
+        for fields in (document, {**document, **noted.replaced} if noted.replaced else None):
+            if fields is None:
+                continue
+            # not `get`: a document that cannot be read as a whole refuses it
+            named = [fields[name] if name in fields else None for name in noted.fields]
+            # another program may have stored anything
+            if named and all(value.__class__ in (str, int) for value in named):
+                yield named[0], named[1] if len(named) > 1 else None
