@@ -31,6 +31,7 @@ from aiostorage.drivers.track.file_text import text_of
 from aiostorage.drivers.track.records import Records
 from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
+    BackendError,
     DuplicateKeyError,
     NotADatabaseError,
     SchemaVersionError,
@@ -102,6 +103,10 @@ class TrackStore:
         self._boot = boot_id()
         self._lock = threading.Lock()
         self._oldest: int | None = None  # the oldest layout that is read, for an upgrade
+        self._contents = Contents()
+        self._data: bytes | None = None
+        self._signature: Signature | None = None
+        self._tells = False
         self._forget()
 
     def open(self, creates: bool) -> None:
@@ -243,11 +248,12 @@ class TrackStore:
 
     def _write(self) -> None:
         documents = {name: table.documents for name, table in self._tables.items()}
-        boot = (self._clock.boot or 0, self._boot)
-        contents = self._records.write(
-            self._contents, documents, self._layout.version, boot if self._boot else None
-        )
-        data = text_of(contents)
+        boot = (self._clock.boot or 0, self._boot) if self._boot else None
+        try:
+            contents = self._records.write(self._contents, documents, self._layout.version, boot)
+            data = text_of(contents)
+        except ValueError as error:  # another program has put in what is no JSON, as 1e999
+            raise BackendError(f"{self._file.path} cannot be written: {error}") from error
         written = self._file.replace(data, self._signature) if self._turns.holds else None
         if written is None:
             raise _ChangedMeanwhileError
@@ -317,8 +323,7 @@ class TrackStore:
         """Have no documents, until the file is read."""
         self._tables = {c.name: DocumentTable(c) for c in self._layout.collections}
         self._contents = Contents()
-        self._data: bytes | None = None
-        self._signature: Signature | None = None
+        self._data = self._signature = None
         self._tells = False
 
     def _number_boot(self, last: tuple[int, str] | None) -> None:
