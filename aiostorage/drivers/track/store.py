@@ -40,7 +40,7 @@ from aiostorage.errors import (
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.upgrades import UpgradeStep, steps_from
 
-__all__ = ["Job", "TrackStore"]
+__all__ = ["PendingWrite", "TrackStore"]
 
 MANY_TRIALS: Final = 5000
 """Trials beyond which a warning says that each write writes them all."""
@@ -53,7 +53,7 @@ _warned: Final[set[Path]] = set()
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class PendingWrite:
     """Operations that one caller waits for.
 
     Attributes
@@ -146,7 +146,7 @@ class TrackStore:
         """Return what stands for the present state of the file."""
         return self._file.signature()
 
-    def commit(self, jobs: Sequence[Job], *, lays_out: bool = False) -> bool:
+    def commit(self, jobs: Sequence[PendingWrite], *, lays_out: bool = False) -> bool:
         """Carry out jobs, and write the file once; return whether another process waits.
 
         Parameters
@@ -208,7 +208,7 @@ class TrackStore:
 
     # ------------------------------------------------------------------------------ the file
 
-    def _is_done(self, jobs: Sequence[Job], lays_out: bool) -> bool:
+    def _is_done(self, jobs: Sequence[PendingWrite], lays_out: bool) -> bool:
         """Carry out jobs; return False if the file was changed meanwhile, so that nothing was."""
         if lays_out and self._signature is None:
             self._begin()
