@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from aiostorage.drivers.track.store import PendingWrite, TrackStore
+from aiostorage.drivers.track.pending_write import PendingWrite
+from aiostorage.drivers.track.store import TrackStore
 from aiostorage.drivers.track.turns import YIELD
 from aiostorage.errors import AioStorageError, BackendError, TemporaryBackendError
 from aiostorage.operations import Operation
