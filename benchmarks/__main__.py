@@ -15,12 +15,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, oriondb, sqlite, track
+from benchmarks import facade, oriondb, sqlite, track, trackers
 
 if TYPE_CHECKING:
     from benchmarks import mongodb
 
-PARTS = ("sqlite", "track", "facade", "orion", "mongodb")
+PARTS = ("sqlite", "track", "facade", "trackers", "orion", "mongodb")
 
 
 def main() -> None:
@@ -49,12 +49,27 @@ def main() -> None:
             _track(console, directory, 128 if options.quick else 640)
         if "facade" in wanted:
             _facade(console, directory, 500 if options.quick else 5000)
+        if "trackers" in wanted:
+            _trackers(console, directory, 200 if options.quick else 1000)
         if "orion" in wanted and oriondb.available():
             _orion(console, directory, quick=options.quick)
         elif "orion" in wanted:
             console.print("Oríon is not installed: its part is left out")
         if "mongodb" in wanted:
             _mongodb(console, directory, quick=options.quick)
+
+
+def _trackers(console: Console, directory: Path, count: int) -> None:
+    table = Table(
+        title=f"Trials per second of {trackers.TASKS} tasks, and their ratio with a tracker",
+        caption="up: 5 ms a call; down: no answer; slow: 500 ms a call",
+    )
+    for heading in ("engine", "objective", "none", *trackers.DELAYS):
+        table.add_column(heading, justify="right")
+    for row in trackers.costs(directory, count):
+        ratios = (f"{row.ratios[kind]:.2f}" for kind in trackers.DELAYS)
+        table.add_row(row.engine, row.objective, f"{row.rate:,.0f}/s", *ratios)
+    console.print(table)
 
 
 def _track(console: Console, directory: Path, count: int) -> None:

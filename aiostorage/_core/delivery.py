@@ -79,11 +79,6 @@ class Deliverer:
         The tracker. It is opened in a thread, when there is something to tell it.
     settings
         How to deliver.
-
-    Attributes
-    ----------
-    last_error : str or None
-        Why the last call to the tracker that failed did so; None while all goes well.
     """
 
     def __init__(
@@ -103,7 +98,18 @@ class Deliverer:
 
     @property
     def last_error(self) -> str | None:
+        """Why the last call to the tracker that failed did so; None while all goes well."""
         return self._run.last_error if self._run is not None else None
+
+    @property
+    def owner(self) -> str | None:
+        """The token under which this one holds the lease, or would."""
+        return self._run.owner if self._run is not None else None
+
+    @property
+    def refused(self) -> int:
+        """How many experiments and trials the tracker has refused in this process."""
+        return self._run.refused if self._run is not None else 0
 
     def wake(self) -> None:
         """Start in the loop that runs, unless it has been started; there may be news."""
@@ -209,6 +215,16 @@ class _Delivery:
     def is_alive(self) -> bool:
         """Return whether it makes any progress: its loop runs."""
         return self.belongs_here() and self._loop.is_running()
+
+    @property
+    def owner(self) -> str:
+        """The token of its lease."""
+        return self._lease.owner
+
+    @property
+    def refused(self) -> int:
+        """How many experiments and trials the tracker has refused."""
+        return self._sender.refused
 
     def call(self) -> None:
         """Have it look at once."""

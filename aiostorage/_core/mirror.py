@@ -89,6 +89,10 @@ class Mirror:
             await anyio.sleep(min(POLL_INTERVAL, rest))
             version = await self._gateway.wait_for_change(OUTBOX, version, rest)
 
+    async def left(self) -> int:
+        """Return how many changes the tracker has still to be told."""
+        return await self._gateway.execute(Count(OUTBOX))
+
     async def environment(self, trial: Trial, timeout: float | None) -> dict[str, str]:
         """Return the variables with which the tracker's client joins the run of a trial."""
         record = await self._known(trial, timeout)

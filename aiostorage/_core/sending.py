@@ -118,6 +118,8 @@ class Sender:
         self._late: set[Name] = set()
         """Those whose last call has to be repeated: they come after the others."""
         self._seen_bugs: set[str] = set()
+        self.refused: int = 0
+        """How many experiments and trials the tracker has refused."""
 
     async def deliver(self, rows: Sequence[OutboxRow]) -> Page:
         """Tell the tracker of all that the rows tell of, and settle them.
@@ -200,7 +202,7 @@ class Sender:
 
     async def _experiment(self, subject: _Subject, experiment: Experiment) -> int:
         name = (subject.id, None)
-        record = await self._record(name)
+        record = _anew(await self._record(name), subject.rows)
         subject.key = record.key
         if record.key is not None and not subject.rows:
             return 0
@@ -216,6 +218,7 @@ class Sender:
             raise
         except TrackerError as error:
             subject.reason = f"the tracker has refused its experiment: {error}"
+            self.refused += 1
             log.warning("the tracker refuses experiment %r: %s", subject.id, error)
         await self._settle(name, subject.rows, record)
         return len(subject.rows)
@@ -290,6 +293,7 @@ class Sender:
             rows_since = rows[deletions[-1] :]
         else:
             rows_since = rows
+        record = _anew(record, rows_since)
         trial = self._reader.readable(document)
         if trial is not None and subject.experiment is not None and subject.key is not None:
             if record.key is None and not (record.stored and record.uncertain):
@@ -309,11 +313,13 @@ class Sender:
             except TrackerUnavailable:
                 raise
             except TrackerError as error:
+                self.refused += 1
                 log.warning("the tracker refuses trial %s of %r: %s", name[1], name[0], error)
                 record = replace(record, uncertain=True)
             else:
                 record = replace(record, uncertain=False)
         elif trial is not None:
+            self.refused += 1
             log.info("trial %s of %r is not sent: %s", name[1], name[0], subject.reason)
         await self._settle(name, rows, record.counted(rows_since))
 
@@ -381,6 +387,13 @@ class Sender:
         """Forget what may have changed: somebody else may have been the deliverer."""
         self._records.clear()
         self._late.clear()
+
+
+def _anew(record: MirrorRecord, rows: Sequence[OutboxRow]) -> MirrorRecord:
+    """Return the record without its key, if its rows say that the tracker may not know that."""
+    if any(row.change == "anew" for row in rows):
+        return replace(record, key=None, uncertain=True)
+    return record
 
 
 def _checked(key: object) -> str:

@@ -12,6 +12,7 @@ from blockbuster import BlockBuster
 
 from aiostorage import Storage
 from aiostorage._core.delivery import DeliverySettings
+from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.protocols import Driver
 from tests.contract.conftest import make_driver, sockets_collected
 from tests.trackers.file_tracker import FileTracker, Seen
@@ -33,6 +34,9 @@ def looks_may_block(no_blocking_call: BlockBuster) -> None:
     """Let the tests look into the tracker's file; the tracker itself must not be in the loop."""
     for function in no_blocking_call.functions.values():
         function.can_block_in("trackers/file_tracker.py", {"_rows", "switch", "log_metric"})
+        function.can_block_in(
+            "trackers/test_processes.py", {"worker", "<lambda>", "test_a_hundred_trials"}
+        )
 
 
 @pytest.fixture
@@ -41,6 +45,13 @@ def seen(tmp_path: Path) -> Seen:
     directory = tmp_path / "tracker"
     directory.mkdir()
     return Seen(directory)
+
+
+@pytest.fixture
+def make_memory() -> Callable[[], Driver]:
+    """Give a store in memory."""
+    driver = MemoryDriver()
+    return lambda: driver
 
 
 @pytest.fixture

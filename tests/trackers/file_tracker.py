@@ -195,7 +195,12 @@ class Seen:
         if not path.exists():
             return []
         with closing(sqlite3.connect(path, timeout=30)) as database:
-            return database.execute(sql, values).fetchall()
+            try:
+                return database.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" not in str(error):
+                    raise
+                return []  # it is being opened for the first time
 
     def experiments(self) -> list[tuple[str, str, bool]]:
         """Return the key, the name, and whether it was deleted, of each."""
@@ -241,3 +246,8 @@ class Seen:
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+
+
+def made_from_url(url: str, max_concurrency: int = 4) -> FileTracker:
+    """Make a tracker of ``file://`` and its directory; for an entry point."""
+    return FileTracker(Path(url.removeprefix("file://")), max_concurrency)

@@ -58,6 +58,7 @@ class Shared:
         with self.locked("users.lock", fcntl.LOCK_EX):
             if not self.server.answers():
                 self.server.start()
+            assert self.server.url
             with (self.directory / "users").open("a") as users:
                 users.write(f"{os.getpid()}\n")
 
@@ -77,12 +78,14 @@ def shared(
 ) -> Iterator[Shared]:
     parallel = hasattr(request.config, "workerinput")
     base = tmp_path_factory.getbasetemp()
-    directory = (base.parent if parallel else base) / "mlflow"
+    kept = os.environ.get("AIOSTORAGE_TEST_MLFLOW")
+    directory = Path(kept) if kept else (base.parent if parallel else base) / "mlflow"
     directory.mkdir(exist_ok=True)
-    shared = Shared(directory, os.getppid() if parallel else os.getpid())
+    shared = Shared(directory, 1 if kept else os.getppid() if parallel else os.getpid())
     shared.join()
     yield shared
-    shared.leave()
+    if not kept:
+        shared.leave()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 START_SECONDS = 100.0
@@ -39,7 +40,7 @@ class MlflowServer:
         self.directory = directory
         self.owner = owner
 
-    @property
+    @cached_property
     def port(self) -> int:
         """The port, which stays."""
         note = self.directory / "port"
@@ -48,7 +49,7 @@ class MlflowServer:
                 note.write_text(str(free.getsockname()[1]))
         return int(note.read_text())
 
-    @property
+    @cached_property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 

@@ -103,12 +103,7 @@ def _file(rest: str, shown: str) -> Address:
         raise ConfigurationError(f"{shown!r} names no file; write mlflow+sqlite:///FILE")
     if "?" in path or "#" in path:
         raise ConfigurationError(f"{shown!r}: the URL of MLflow ends with the file's name")
-    file = Path(path).absolute()
-    if not file.parent.is_dir():
-        raise ConfigurationError(f"there is no directory {file.parent} for {file.name}")
-    if file.is_dir():
-        raise ConfigurationError(f"{file} is a directory; write mlflow+sqlite:///FILE")
-    return Address(f"sqlite:///{file}")
+    return Address(f"sqlite:///{Path(path).absolute()}")
 
 
 def require_packages(address: Address) -> None:

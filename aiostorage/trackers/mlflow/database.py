@@ -57,14 +57,19 @@ class DatabaseApi:
         """Import MLflow and open the database; a new one gets its tables."""
         if self._store is not None:
             return
+        file = Path(self._address.uri.removeprefix("sqlite:///"))
+        if not file.parent.is_dir():
+            raise TrackerUnavailable(
+                f"there is no directory {file.parent} for MLflow's {file.name}"
+            )
         try:
             import mlflow.entities as entities  # noqa: PLC0415, PLR0402  it takes seconds
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
 
             self._entities = entities
             # beside the database, as `mlflow server` in that directory has it
-            artifacts = Path(self._address.uri.removeprefix("sqlite:///")).with_name("mlartifacts")
-            self._store = SqlAlchemyStore(self._address.uri, str(artifacts))
+            artifacts = str(file.with_name("mlartifacts"))
+            self._store = SqlAlchemyStore(self._address.uri, artifacts)
         except Exception as error:
             raise TrackerUnavailable(
                 f"MLflow cannot open {self._address.location}: {_one_line(error)}"
@@ -176,7 +181,7 @@ class DatabaseApi:
     @contextmanager
     def _requests(self) -> Iterator[Any]:
         """Give the store, and turn its errors into ours."""
-        time_left(needed=BUSY_SECONDS - 15)
+        time_left(needed=BUSY_SECONDS)
         try:
             yield self._store
         except Exception as error:

@@ -208,17 +208,20 @@ class RestApi:
         """Return what a response holds, or raise what it means."""
         place = f"MLflow at {self._address.location}"
         try:
-            content = json.loads(text or "{}")
+            content: Any = json.loads(text or "{}")
         except ValueError:
             content = None
-        if not isinstance(content, dict):
-            raise TrackerUnavailable(f"{place} is no MLflow server: it answers {status} with text")
-        if status == 200:
-            return content
-        code = str(content.get("error_code", ""))
-        message = f"{place}: {_one_line(str(content.get('message') or code or status))}"
+        known = isinstance(content, dict)
+        code = str(content.get("error_code", "")) if known else ""
+        said = str(content.get("message") or code or status) if known else f"it answers {status}"
+        message = f"{place}: {_one_line(said)}"
         if status in (401, 403):
             raise TrackerUnavailable(f"{message}; check the user name, the password or the token")
+        if not known:
+            raise TrackerUnavailable(f"{place} is no MLflow server: it answers {status} with text")
+        if status == 200:
+            found: dict[str, Any] = content
+            return found
         if status >= 500 or (status in (404, 408, 425, 429) and not _is_final(code)):
             raise TrackerUnavailable(message)
         raise Refused(message, code=code)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
 from aiostorage.errors import TrackerError
-from aiostorage.trackers.mlflow.api import Api, ExperimentState, RunState, time_limit
+from aiostorage.trackers.mlflow.api import Api, ExperimentState, Refused, RunState, time_limit
 from aiostorage.trackers.mlflow.content import PARAM_TAG, START
 from aiostorage.trackers.mlflow.names import NAME_TAG, PREFIX, key_of, without_pieces
 from aiostorage.trackers.protocol import TrackerRun
@@ -56,7 +57,8 @@ def find_experiment(api: Api, name: str) -> ExperimentState:
     """Return an experiment by its name or its id; an error that lists those that there are."""
     found = api.experiment_named(name) if name else None
     if found is None and name.isalnum():
-        found = api.experiment(name)
+        with suppress(Refused):  # it can be no id
+            found = api.experiment(name)
     if found is None:
         names = api.experiment_names()
         listed = ", ".join(map(repr, names[:20]))
@@ -91,7 +93,8 @@ def _place(run: RunState) -> tuple[int, str]:
 
 def _name(run: RunState, key: str) -> str:
     """Return the name that a param or a metric has in the store."""
-    return without_pieces(f"{NAME_TAG}{key}", run.tags) or key
+    name = without_pieces(f"{NAME_TAG}{key}", run.tags)
+    return key if name is None else name
 
 
 def _imported(run: RunState) -> TrackerRun:

@@ -20,7 +20,7 @@ from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial, Tracke
 
 __all__ = ["MlflowTracker", "tracker_from_url"]
 
-SECONDS: Final = 30.0
+SECONDS: Final = 28.0
 """How long one call may take."""
 
 
