@@ -15,12 +15,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, oriondb, sqlite, track, trackers
+from benchmarks import facade, oriondb, outbox, sqlite, track, trackers
 
 if TYPE_CHECKING:
     from benchmarks import mongodb
 
-PARTS = ("sqlite", "track", "facade", "trackers", "orion", "mongodb")
+PARTS = ("sqlite", "track", "facade", "trackers", "orion", "mongodb", "outbox")
 
 
 def main() -> None:
@@ -57,6 +57,8 @@ def main() -> None:
             console.print("Oríon is not installed: its part is left out")
         if "mongodb" in wanted:
             _mongodb(console, directory, quick=options.quick)
+        if "outbox" in wanted:
+            _outbox(console, directory, quick=options.quick)
 
 
 def _trackers(console: Console, directory: Path, count: int) -> None:
@@ -171,6 +173,31 @@ def _mongodb(console: Console, directory: Path, *, quick: bool) -> None:
             _contention(console, url, 1.0 if quick else 5.0)
     except MongodError as error:
         console.print(f"MongoDB's part is left out: {error}")
+
+
+def _outbox(console: Console, directory: Path, *, quick: bool) -> None:
+    rounds = 4 if quick else 10
+    _costs(console, outbox.on_sqlite(directory, 1000 if quick else 4000, rounds))
+    try:
+        from aiostorage.testing import MongodError  # noqa: PLC0415  it imports pytest
+        from benchmarks import mongodb  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        console.print(f"{error.name} is not installed: MongoDB's part is left out")
+        return
+    try:
+        with mongodb.mongod(directory) as url:
+            _costs(console, outbox.on_mongodb(url, 160 if quick else 640, rounds))
+    except MongodError as error:
+        console.print(f"MongoDB's part is left out: {error}")
+
+
+def _costs(console: Console, costs: Iterable[outbox.OutboxCost]) -> None:
+    for one in costs:
+        low, middle, high = one.quartiles
+        console.print(
+            f"{one.engine}, {one.tasks} tasks, {one.what}: {one.with_outbox:,.0f}/s with an outbox, "
+            f"{one.without:,.0f}/s without: ratio {middle:.2f} ({low:.2f} - {high:.2f})"
+        )
 
 
 def _beside(console: Console, title: str, rows: Iterable[mongodb.PairedResult]) -> None:
