@@ -21,8 +21,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("may_block")]
 
 FILES = Path(__file__).parent / "files"
 
-Edit = Callable[[Callable[[Any], None]], None]
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -22,12 +22,9 @@ from aiostorage import (
     storage_factory,
     upgrade_storage,
 )
-from aiostorage.drivers.track import data_file
 from aiostorage.errors import AioStorageError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("may_block")]
-
-LAID_OUT = {"aiostorage": {"layout": 2, "collections": {}}}
 
 
 @pytest.fixture
@@ -36,7 +33,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def project(**fields: Any) -> dict[str, Any]:
-    known = {"dtype": "project", "uid": "p", "name": "p", "description": None, "metadata": {}}
+    known: dict[str, Any] = {
+        "dtype": "project",
+        "uid": "p",
+        "name": "p",
+        "description": None,
+        "metadata": {},
+    }
     return {**known, "trials": [], "groups": [], **fields}
 
 
@@ -220,7 +223,7 @@ async def test_a_full_disk_changes_nothing(path: Path, monkeypatch: pytest.Monke
         experiment = await storage.create_experiment({"name": "e"})
         before = path.read_bytes()
         with monkeypatch.context() as patch:
-            patch.setattr(data_file.os, "fsync", full)
+            patch.setattr(os, "fsync", full)
             with pytest.raises(TemporaryBackendError, match="No space left"):
                 await storage.update_experiment(experiment, a=1)
         assert path.read_bytes() == before

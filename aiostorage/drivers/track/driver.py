@@ -21,9 +21,9 @@ from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.steady_clock import BootClock, utc_now
 from aiostorage.drivers.track.data_file import DataFile
-from aiostorage.drivers.track.file_upgrade import upgrade
-from aiostorage.drivers.track.group_commit import GroupCommit
+from aiostorage.drivers.track.shared_writes import SharedWrites
 from aiostorage.drivers.track.store import TrackStore
+from aiostorage.drivers.track.track_upgrade import upgrade
 from aiostorage.drivers.track.watchers import Watchers
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import Count, Document, Find, Layout, Operation
@@ -85,7 +85,7 @@ class TrackDriver:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._store: TrackStore | None = None
-        self._writer: GroupCommit | None = None
+        self._writer: SharedWrites | None = None
         self._watchers = Watchers()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class TrackDriver:
 
         store = await anyio.to_thread.run_sync(make)
         self._creates = False  # a file that is gone later was lost
-        self._store, self._writer = store, GroupCommit(store, self._watchers.wake)
+        self._store, self._writer = store, SharedWrites(store, self._watchers.wake)
 
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""
@@ -210,7 +210,7 @@ class TrackDriver:
                     await changed.wait()
                 delay = min(delay * 1.5, MAX_POLL_INTERVAL)
 
-    def _opened(self) -> tuple[TrackStore, GroupCommit]:
+    def _opened(self) -> tuple[TrackStore, SharedWrites]:
         if self._store is None or self._writer is None:
             raise StorageClosedError(f"{self!r} is not open")
         return self._store, self._writer

@@ -6,12 +6,10 @@ the same time share one replacement of the file, and each of their jobs happens 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +26,7 @@ from aiostorage.drivers.track.contents import SECTION, TRIALS, Contents, parts_o
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS
 from aiostorage.drivers.track.file_text import text_of
+from aiostorage.drivers.track.pending_write import PendingWrite
 from aiostorage.drivers.track.records import Records
 from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
@@ -40,7 +39,7 @@ from aiostorage.errors import (
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.upgrades import UpgradeStep, steps_from
 
-__all__ = ["Job", "TrackStore"]
+__all__ = ["TrackStore"]
 
 MANY_TRIALS: Final = 5000
 """Trials beyond which a warning says that each write writes them all."""
@@ -50,23 +49,6 @@ ATTEMPTS: Final = 10
 
 _log = logging.getLogger("aiostorage")
 _warned: Final[set[Path]] = set()
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """Operations that one caller waits for.
-
-    Attributes
-    ----------
-    future
-        Gets the results, or that of the only operation if `single`; in its event loop.
-    """
-
-    operations: Sequence[Operation[Any]]
-    future: asyncio.Future[Any]
-    single: bool
-    results: list[Any] | None = None
-    error: BaseException | None = None
 
 
 class TrackStore:
@@ -146,7 +128,7 @@ class TrackStore:
         """Return what stands for the present state of the file."""
         return self._file.signature()
 
-    def commit(self, jobs: Sequence[Job], *, lays_out: bool = False) -> bool:
+    def commit(self, jobs: Sequence[PendingWrite], *, lays_out: bool = False) -> bool:
         """Carry out jobs, and write the file once; return whether another process waits.
 
         Parameters
@@ -208,7 +190,7 @@ class TrackStore:
 
     # ------------------------------------------------------------------------------ the file
 
-    def _is_done(self, jobs: Sequence[Job], lays_out: bool) -> bool:
+    def _is_done(self, jobs: Sequence[PendingWrite], lays_out: bool) -> bool:
         """Carry out jobs; return False if the file was changed meanwhile, so that nothing was."""
         if lays_out and self._signature is None:
             self._begin()
