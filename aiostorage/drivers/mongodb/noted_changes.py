@@ -7,12 +7,11 @@ note right after the change.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-
-from pymongo.errors import BulkWriteError
 
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
@@ -21,9 +20,13 @@ from aiostorage.drivers.mongodb.client import UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands, write_within
 from aiostorage.drivers.mongodb.plans import Plan
 from aiostorage.drivers.mongodb.standalone import note_for_good
+from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import And, Compare, Document, Insert, OutboxNote, Take
 
 __all__ = ["NotedPlan", "carry_out_noted", "carry_out_noted_batch"]
+
+
+log: logging.Logger = logging.getLogger("aiostorage")
 
 
 @dataclass(slots=True)
@@ -56,8 +59,10 @@ async def carry_out_noted_batch(
     results = [None] * len(batch)
     try:
         results = await write_within(client, seconds, in_one)
-    except BulkWriteError:  # the transaction did not happen, and one of them is to blame
-        pass
+    except TemporaryBackendError:
+        raise
+    except AioStorageError as error:  # one of them is to blame, and none has happened
+        log.debug("changes go one by one: %s", error)
     for position, result in enumerate(results):
         if result is None:
             try:
