@@ -1,8 +1,8 @@
 """Changes of trials and experiments, noted in the outbox together with the change itself.
 
 `NotingDriver` stands between the gateway and the engine of a storage that has a tracker. Whatever
-reaches the engine passes here: calls, their repetitions, and compensations. What is in place when an
-answer was lost is in place with its rows, so that `lost_answers` need not know of them.
+reaches the engine passes here: calls, their repetitions, and compensations. What is in place when
+an answer was lost is in place with its rows, so that `lost_answers` need not know of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from aiostorage.operations import (
     And,
     Compare,
     Condition,
-    Count,
     Delete,
     Document,
     Find,
@@ -257,8 +256,6 @@ class NotingDriver:
 
     async def execute(self, operation: Operation[T]) -> T:
         """Carry out an operation, and note what it changes."""
-        if isinstance(operation, Find | Count):
-            return await self.driver.execute(operation)
         plan = noted((operation,))
         if plan is None:
             return await self.driver.execute(operation)

@@ -44,7 +44,7 @@ def _changed(noted: NotedChange, result: Any) -> Iterator[tuple[Any, Any]]:
     if noted.named is not None:
         yield noted.named
         return
-    for document in result:
+    for document in result or ():
         for fields in (document, {**document, **noted.replaced} if noted.replaced else None):
             if fields is None:
                 continue

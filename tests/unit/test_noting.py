@@ -173,7 +173,7 @@ async def test_statements_with_an_outbox_and_without(
     counts = {}
     for name, wrap in (("without", lambda driver: driver), ("with", NotingDriver)):
         statements.clear()
-        async with Storage(wrap(SQLiteDriver(tmp_path / f"{name}.db"))) as storage:  # type: ignore[no-untyped-call]
+        async with Storage(wrap(SQLiteDriver(tmp_path / f"{name}.db"))) as storage:
             experiment = await storage.create_experiment({"name": "tune", "version": 1})
             await storage.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
             statements.clear()

@@ -50,13 +50,13 @@ async def carry_out_noted_batch(
     client = commands.client
     if not client.replicated:
         plans = [noted.plan for noted in batch]
-        results, worthwhile = await carry_out_batch(commands, plans, seconds)
-        noting = partial(note_for_good, commands, _rows(batch, results))
+        done, worthwhile = await carry_out_batch(commands, plans, seconds)
+        noting = partial(note_for_good, commands, _rows(batch, done))
         await write_within(client, seconds, noting)
-        return results, worthwhile
+        return done, worthwhile
     together = _taken if isinstance(batch[0].plan.operation, Take) else _updated
     in_one = partial(client.in_transaction, partial(together, commands, batch))
-    results = [None] * len(batch)
+    results: list[Any] = [None] * len(batch)
     try:
         results = await write_within(client, seconds, in_one)
     except TemporaryBackendError:
