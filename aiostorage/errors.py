@@ -19,7 +19,8 @@
     ├── StorageClosedError            used after ``aclose``
     ├── RunningLoopError              (RuntimeError) the facade was called where an event loop runs
     ├── TrackerError                  an experiment tracker refused what it was sent
-    │   └── TrackerUnavailable        it cannot be reached at present
+    │   ├── TrackerUnavailable        it cannot be reached at present
+    │   └── TrackerTimeout            (TimeoutError) it was not told everything in time
     └── BackendError                  the engine failed
         ├── TemporaryBackendError     worth trying again; the retry policy does
         │   └── OperationTimeout      (TimeoutError) one attempt took too long
@@ -58,6 +59,7 @@ __all__ = [
     "StorageClosedError",
     "TemporaryBackendError",
     "TrackerError",
+    "TrackerTimeout",
     "TrackerUnavailable",
     "TrialLost",
     "UndefinedCall",
@@ -264,6 +266,25 @@ class TrackerError(AioStorageError):
 
 class TrackerUnavailable(TrackerError):
     """The experiment tracker cannot be reached at present."""
+
+
+class TrackerTimeout(TrackerError, TimeoutError):
+    """The tracker was not told everything in time; that goes on in the background.
+
+    Attributes
+    ----------
+    left : int
+        How many changes it had still to be told.
+    last_error : str or None
+        Why the last call to the tracker failed in this process, if it did.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, left: int = 0, last_error: str | None = None
+    ) -> None:
+        self.left = left
+        self.last_error = last_error
+        super().__init__(message)
 
 
 class BackendError(AioStorageError):

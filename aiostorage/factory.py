@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from aiostorage.upgrades import UpgradeReport
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
+
+    from aiostorage.trackers.protocol import Tracker
 
 __all__ = [
     "ENTRY_POINTS",
@@ -42,7 +45,10 @@ whole URL, and with the options that were passed beside it.
 LEGACY: Final = "legacy"
 """The type of a storage that is configured by one of Oríon's databases."""
 
-_SETTINGS: Final = ("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version")
+_SETTINGS: Final = (
+    *("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version"),
+    *("tracker", "objective", "deliver_on_close"),
+)
 """Options that a storage has on every engine."""
 
 
@@ -55,6 +61,9 @@ def open_storage(
     state_codec: str = "msgpack",
     nan: Literal["completed", "broken", "raise"] | None = None,
     fill_version: bool = True,
+    tracker: str | Mapping[str, Any] | Tracker | None = None,
+    objective: str | None = None,
+    deliver_on_close: float = 5.0,
     **options: Any,
 ) -> Storage:
     """Make the storage that a URL names; use it with ``async with``.
@@ -78,6 +87,16 @@ def open_storage(
         ``broken`` or ``raise``; see `Storage`.
     fill_version
         Whether an experiment without a version is version 1; see `Storage`.
+    tracker
+        A tracker that shows what the store has: ``mlflow+http://host:5000``,
+        ``mlflow+sqlite:///mlflow.db``, ``comet://workspace/project``,
+        ``comet+offline:///directory``, the URL of an installed one, a mapping with that ``url``
+        and options, or a `aiostorage.trackers.Tracker`. All storages on one store have the same.
+    objective
+        The metric that is the objective in a medium to which users log themselves: a tracker, or
+        an engine that keeps what they log; see `Storage`.
+    deliver_on_close
+        Seconds that `Storage.aclose` goes on sending to the tracker, at most.
     options
         Options of the engine; see its driver.
 
@@ -98,15 +117,27 @@ def open_storage(
     >>> async with open_storage("sqlite:///tune.db") as storage:
     ...     experiment = await storage.create_experiment({"name": "tune"})
     """
-    return Storage(
-        _driver_of(url, options),
+    return _stored_in(
+        _driver_of(url, options, objective),
         retry=retry,
         lost_after=lost_after,
         lock_lease=lock_lease,
         state_codec=state_codec,
         nan=nan,
         fill_version=fill_version,
+        tracker=tracker,
+        objective=objective,
+        deliver_on_close=deliver_on_close,
     )
+
+
+def _stored_in(driver: Driver, *, tracker: Any = None, **settings: Any) -> Storage:
+    """Make a storage; its tracker may be named in any form."""
+    if tracker is None:
+        return Storage(driver, **settings)
+    from aiostorage.trackers.factory import tracker_of  # noqa: PLC0415  most storages need none
+
+    return Storage(driver, tracker=tracker_of(tracker), **settings)
 
 
 async def upgrade_storage(
@@ -161,14 +192,14 @@ async def upgrade_storage(
     return await driver.upgrade(LAYOUT, STEPS, backup=backup, dry_run=dry_run)
 
 
-def _driver_of(url: str, options: Mapping[str, Any]) -> Driver:
+def _driver_of(url: str, options: Mapping[str, Any], objective: str | None = None) -> Driver:
     scheme, colon, _ = url.partition("://")
     if not colon:
         shown = hide_credentials(url)
         raise ConfigurationError(
             f"{shown!r} is not a storage URL; write for example sqlite:///{shown or 'tune.db'}"
         )
-    return storage_factory.driver(scheme, {"url": url, **options})
+    return storage_factory.driver(scheme, {"url": url, **options}, objective)
 
 
 class StorageFactory:
@@ -181,9 +212,12 @@ class StorageFactory:
         ----------
         of_type
             ``sqlite`` (`path`), ``memory``, ``legacy`` (`database`, as Oríon configures it), or
-            the name of an installed engine; in any case.
+            the name of an installed engine; in any case. Or the name of a tracker: ``mlflow``
+            (`tracking_uri`), ``comet`` (`workspace` and `project`, or a `directory`) or that of an
+            installed one (`url`), with a `coordinator`.
         kwargs
-            Options of the engine, and those of `Storage`.
+            Options of the engine, and those of `Storage`. A tracker is only shown what the
+            `coordinator` has: the URL of a storage, or a mapping as for `setup_storage`.
 
         Raises
         ------
@@ -192,15 +226,25 @@ class StorageFactory:
         ConfigurationError
             An option cannot work.
         """
-        settings = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
+        settings: dict[str, Any] = {n: kwargs.pop(n) for n in _SETTINGS if n in kwargs}
         if isinstance(settings.get("retry"), Mapping):
             settings["retry"] = call_with_options(RetryPolicy, "retry", settings["retry"])
-        return Storage(self.driver(of_type, kwargs), **settings)
+        if "coordinator" in kwargs:
+            from aiostorage.trackers.factory import mirrored  # noqa: PLC0415  few have one
 
-    def driver(self, of_type: str, options: Mapping[str, Any]) -> Driver:
-        """Make the driver of a type; see `create`."""
+            return setup_storage(mirrored(str(of_type).lower(), {**settings, **kwargs}, settings))
+        objective = settings.get("objective")
+        return _stored_in(self.driver(of_type, kwargs, objective), **settings)
+
+    def driver(
+        self, of_type: str, options: Mapping[str, Any], objective: str | None = None
+    ) -> Driver:
+        """Make the driver of a type; see `create`. It gets the `objective` if it takes one."""
         name = str(of_type).lower()
-        return call_with_options(self._maker(name), name, options)
+        make = self._maker(name)
+        if objective is not None and "objective" in inspect.signature(make).parameters:
+            options = {"objective": objective, **options}
+        return call_with_options(make, name, options)
 
     def known(self) -> tuple[str, ...]:
         """Return the names of all types, sorted."""
@@ -215,6 +259,13 @@ class StorageFactory:
         for entry_point in _entry_points().select(name=name):
             make: Callable[..., Driver] = entry_point.load()
             return make
+        from aiostorage.trackers.factory import known_trackers  # noqa: PLC0415  as above
+
+        if name in known_trackers():
+            raise ConfigurationError(
+                f"{name} is a tracker, which only shows what another storage has: name that "
+                'with `coordinator`, as coordinator="sqlite:///tune.db"'
+            )
         raise UnknownStorageType(name, self.known())
 
 
@@ -235,7 +286,8 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
     storage
         A URL, or a mapping with either ``url`` or ``type``, and options. Default: the URL in the
         environment's ``AIOSTORAGE_URL``, else the table ``[storage]`` of ``aiostorage.toml`` in
-        the user's configuration directory, else a SQLite file in the user's data directory.
+        the user's configuration directory, else a SQLite file in the user's data directory; with
+        the tracker whose URL is in ``AIOSTORAGE_TRACKER``, if there is one.
     debug
         Use an empty storage in memory, whatever is configured.
 
@@ -248,6 +300,9 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
         return storage_factory.create("memory")
     if storage is None:
         storage = os.environ.get("AIOSTORAGE_URL") or _from_file()
+        if tracker := os.environ.get("AIOSTORAGE_TRACKER"):
+            named = {"url": storage} if isinstance(storage, str) else storage
+            storage = {**named, "tracker": tracker}
     if isinstance(storage, str):
         return open_storage(storage)
     options = dict(storage)
@@ -317,6 +372,7 @@ _BUILT_IN: Final[dict[str, _BuiltIn]] = {
     "mongodb": _MONGODB,
     "mongodb+srv": _MONGODB,
     "sqlite": _BuiltIn("aiostorage.drivers.sqlite.sqlite_options"),
+    "track": _BuiltIn("aiostorage.drivers.track.track_options"),
 }
 """The engines of this package by type and URL scheme; each makes its driver of options."""
 

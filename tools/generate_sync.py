@@ -31,11 +31,13 @@ LIFETIME = frozenset({"aclose"})
 BEYOND_THE_ORIGINAL = frozenset(
     {
         "complete_trial",
+        "flush_tracker",
         "iter_trials",
         "recover_lost_trials",
         "register_trials",
         "reserve_trials",
         "reserved_trial",
+        "tracker_environment",
     }
 )
 """Methods that the original's protocol does not have."""

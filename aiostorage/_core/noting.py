@@ -7,7 +7,7 @@ an answer was lost is in place with its rows, so that `lost_answers` need not kn
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
@@ -210,6 +210,10 @@ def _named(where: Condition, fields: tuple[str, ...]) -> tuple[Any, Any] | None:
     return bound[fields[0]], bound[fields[1]] if len(fields) > 1 else None
 
 
+def _nothing() -> None:
+    """Be called in vain."""
+
+
 class NotingDriver:
     """A driver that notes every change of a trial or an experiment in the outbox.
 
@@ -221,6 +225,14 @@ class NotingDriver:
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
+        self.changed: Callable[[], object] = _nothing
+        """Called in the event loop when it was opened, and when something was noted."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"driver": self.driver}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # a copy calls nobody yet
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.driver!r})"
@@ -249,6 +261,7 @@ class NotingDriver:
     async def open(self, layout: Layout) -> None:
         """See `aiostorage.protocols.Driver.open`."""
         await self.driver.open(layout)
+        self.changed()
 
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""
@@ -259,7 +272,9 @@ class NotingDriver:
         plan = noted((operation,))
         if plan is None:
             return await self.driver.execute(operation)
-        return cast(T, (await self.driver.transact(plan.operations))[plan.first])
+        results = await self.driver.transact(plan.operations)
+        self.changed()
+        return cast(T, results[plan.first])
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations, and note what they change."""
@@ -267,6 +282,7 @@ class NotingDriver:
         if plan is None:
             return await self.driver.transact(operations)
         results = await self.driver.transact(plan.operations)
+        self.changed()
         return results[plan.first : plan.first + len(operations)]
 
     async def page(

@@ -37,7 +37,7 @@ from aiostorage.operations import (
 
 __all__ = ["Backlog", "Change", "MirrorRecord", "Outbox", "OutboxRow"]
 
-Change: TypeAlias = Literal["inserted", "reserved", "changed", "deleted"]
+Change: TypeAlias = Literal["inserted", "reserved", "changed", "deleted", "anew"]
 
 POLL_INTERVAL: Final = 0.05
 """Seconds that `Outbox.wait` takes at least, lest a busy store wakes its caller all the time."""
@@ -62,7 +62,8 @@ class OutboxRow:
     trial
         The id of the trial; None if the experiment itself has changed.
     change
-        What has happened. It was ``deleted`` does not mean that it is gone now: it may have been
+        What has happened; ``anew`` is nothing, but the tracker shall be told as if it might know
+        nothing yet. That it was ``deleted`` does not mean that it is gone now: it may have been
         registered again, of which there is another row.
     worker
         The token of the reservation, if the change was made under one.
@@ -179,7 +180,12 @@ class Outbox:
         now = await self._gateway.driver.now()
         return Backlog(max(length, 1), oldest, max((now - oldest).total_seconds(), 0.0))
 
-    async def add(self, experiment: Any, trials: Sequence[str | None] = (None,)) -> None:
+    async def add(
+        self,
+        experiment: Any,
+        trials: Sequence[str | None] = (None,),
+        change: Change = "changed",
+    ) -> None:
         """Write rows by hand, so that trials are sent again; None is the experiment itself."""
         for start in range(0, len(trials), MAX_WRITTEN):
             documents = tuple(
@@ -187,7 +193,7 @@ class Outbox:
                     "_id": new_id(),
                     "experiment": experiment,
                     "trial": trial,
-                    "change": "changed",
+                    "change": change,
                     "worker": None,
                     "time": NOW,
                 }

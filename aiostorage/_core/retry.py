@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 from tenacity import (
     AsyncRetrying,
+    RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
     stop_before_delay,
@@ -20,7 +21,7 @@ from tenacity import (
 
 from aiostorage.errors import ConfigurationError, OperationTimeout, TemporaryBackendError
 
-__all__ = ["RetryPolicy", "retrying"]
+__all__ = ["RetryPolicy", "back_off", "retrying"]
 
 T = TypeVar("T")
 
@@ -114,6 +115,13 @@ async def retrying(
         sleep=anyio.sleep,
         reraise=True,
     )(next_attempt)
+
+
+def back_off(failures: int, initial: float, maximum: float) -> float:
+    """Return the seconds to wait after so many failures in a row, a random part among them."""
+    state = RetryCallState(cast(Any, None), None, (), {})
+    state.attempt_number = failures
+    return (wait_exponential(initial, maximum) + wait_random(0, initial))(state)
 
 
 async def _limited(

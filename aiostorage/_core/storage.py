@@ -32,6 +32,8 @@ from aiostorage.values import Results
 
 if TYPE_CHECKING:
     from aiostorage._core.collection_access import CollectionAccess
+    from aiostorage._core.mirror import Mirror
+    from aiostorage.trackers.protocol import Tracker
 
 __all__ = ["Storage"]
 
@@ -65,6 +67,14 @@ class Storage(AsyncStorageProtocol):
     fill_version
         Whether an experiment without a version is version 1: it is stored, found and returned so.
         Without it, experiments are stored as they are passed; Oríon's storage type does that.
+    tracker
+        A tracker that shows what the store has. Every change is noted in the store, and sent in
+        the background.
+    objective
+        The metric in the tracker that is the objective, for `retrieve_result`. Default: the one
+        that is called ``objective``, or else the only one.
+    deliver_on_close
+        Seconds that `aclose` goes on sending to the tracker, at most.
     """
 
     def __init__(
@@ -77,11 +87,21 @@ class Storage(AsyncStorageProtocol):
         state_codec: str = "msgpack",
         nan: Literal["completed", "broken", "raise"] | None = None,
         fill_version: bool = True,
+        tracker: Tracker | None = None,
+        objective: str | None = None,
+        deliver_on_close: float = 5.0,
     ) -> None:
         self._lost_after = (
             lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
         )
-        self._gateway = Gateway(driver, RetryPolicy() if retry is None else retry)
+        policy = RetryPolicy() if retry is None else retry
+        self._mirror: Mirror | None = None
+        if tracker is None:
+            self._gateway = Gateway(driver, policy)
+        else:
+            self._gateway, self._mirror = _mirrored(
+                driver, policy, tracker, objective, deliver_on_close
+            )
         lease = _seconds("lock_lease", lock_lease)
         self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
         self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
@@ -93,9 +113,15 @@ class Storage(AsyncStorageProtocol):
         self._reservations = Reservations(self._gateway, self._lost, NanPolicy(nan))
         self._benchmarks = Benchmarks(self._gateway)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._mirror is not None:
+            self._mirror.attach()
+
     def __repr__(self) -> str:
-        driver = self._gateway.driver
-        return f"<{type(self).__name__} {driver.name} at {driver.location!r}>"
+        driver, mirror = self._gateway.driver, self._mirror
+        shown = f", shown in {mirror.tracker.name} at {mirror.tracker.location!r}" if mirror else ""
+        return f"<{type(self).__name__} {driver.name} at {driver.location!r}{shown}>"
 
     @property
     def location(self) -> str:
@@ -119,7 +145,13 @@ class Storage(AsyncStorageProtocol):
         await self._gateway.open()
 
     async def aclose(self) -> None:
-        await self._gateway.aclose()
+        if self._mirror is None:
+            await self._gateway.aclose()
+            return
+        try:
+            await self._mirror.deliverer.aclose()
+        finally:
+            await self._gateway.aclose()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -266,7 +298,13 @@ class Storage(AsyncStorageProtocol):
         return await self._trials.recover(experiment)
 
     async def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:  # noqa: ARG002
-        return await self._trials.retrieve(trial)
+        if self._mirror is None:
+            return await self._trials.retrieve(trial)
+        stored = await self._trials.get(trial, None, None)
+        results = stored.results if stored is not None else []
+        if results := results or await self._mirror.results(trial):
+            trial.results = results
+        return trial
 
     async def push_trial_results(self, trial: Trial) -> int:
         return await self._reservations.push(trial)
@@ -313,6 +351,7 @@ class Storage(AsyncStorageProtocol):
         wait: float = 0.0,
         recover: bool = True,
         on_lost: Literal["skip", "raise"] = "skip",
+        export_environment: bool = False,
     ) -> AbstractAsyncContextManager[Trial | None]:
         lost_after = self._lost.after
         every = _seconds("heartbeat", lost_after / 5 if heartbeat is None else heartbeat)
@@ -320,7 +359,7 @@ class Storage(AsyncStorageProtocol):
             raise ConfigurationError(
                 f"a heartbeat every {every:g} s is too slow: a trial is lost after {lost_after:g} s"
             )
-        return ReservedTrial(
+        reserved = ReservedTrial(
             self._reservations,
             experiment,
             heartbeat=every,
@@ -330,6 +369,22 @@ class Storage(AsyncStorageProtocol):
             recover=recover,
             on_lost=on_lost,
         )
+        if not export_environment:
+            return reserved
+        from aiostorage._core.exported import ExportedTrial  # noqa: PLC0415  few ask for it
+
+        return ExportedTrial(reserved, self.tracker_environment)
+
+    # ------------------------------------------------------------------------------ tracker
+
+    async def flush_tracker(self, timeout: float | None = None) -> None:
+        if self._mirror is not None:
+            await self._mirror.flush(timeout)
+
+    async def tracker_environment(
+        self, trial: Trial, timeout: float | None = 60.0
+    ) -> dict[str, str]:
+        return {} if self._mirror is None else await self._mirror.environment(trial, timeout)
 
     # --------------------------------------------------------------------------- benchmarks
 
@@ -385,6 +440,29 @@ class Storage(AsyncStorageProtocol):
         self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> int:
         return await self._lock_records.delete(experiment, uid)
+
+
+def _mirrored(
+    driver: Driver,
+    policy: RetryPolicy,
+    tracker: Tracker,
+    objective: str | None,
+    deliver_on_close: float,
+) -> tuple[Gateway, Mirror]:
+    """Return a gateway that notes changes, and what sends them; most storages import neither."""
+    from aiostorage._core.delivery import DeliverySettings  # noqa: PLC0415
+    from aiostorage._core.mirror import Mirror  # noqa: PLC0415
+    from aiostorage._core.noting import NotingDriver  # noqa: PLC0415
+
+    if objective is not None and not isinstance(objective, str):
+        raise ConfigurationError(f"objective is the name of a metric, not {objective!r}")
+    if not (isinstance(deliver_on_close, int | float) and 0 <= deliver_on_close < math.inf):
+        raise ConfigurationError(
+            f"deliver_on_close is a number of seconds, not {deliver_on_close!r}"
+        )
+    gateway = Gateway(NotingDriver(driver), policy)
+    settings = DeliverySettings(on_close=float(deliver_on_close))
+    return gateway, Mirror(gateway, tracker, objective, settings)
 
 
 def _seconds(name: str, value: object) -> float:

@@ -12,6 +12,7 @@ from aiostorage.errors import (
     FailedUpdate,
     LockError,
     StorageClosedError,
+    TrackerError,
     TrialLost,
 )
 from aiostorage.operations import Update
@@ -26,6 +27,7 @@ STORE_FAILURES: Final = (
     FailedUpdate,
     LockError,
     StorageClosedError,
+    TrackerError,
 )
 """Errors that say nothing about the evaluation of the trial, which may go well the next time."""
 
@@ -73,7 +75,8 @@ def status_after(error: BaseException, *, unwritten: bool = False) -> TrialStatu
     is enough.
 
     `INTERRUPTED` if the store failed (`BackendError`, `LockError`, `DuplicateKeyError`,
-    `FailedUpdate`, `StorageClosedError`), and for what is no `Exception`, such as a cancellation.
+    `FailedUpdate`, `StorageClosedError`) or the tracker (`TrackerError`), and for what is no
+    `Exception`, such as a cancellation.
 
     Parameters
     ----------

@@ -12,9 +12,11 @@ import click
 
 import aiostorage
 from aiostorage.cli.demo.command import demo
+from aiostorage.cli.import_tracker import import_tracker
 from aiostorage.cli.options import DEBUG_KEY, debug_option
 from aiostorage.cli.orion_transfer import export_command, import_command
 from aiostorage.cli.status import status
+from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
 from aiostorage.errors import AioStorageError
 
@@ -137,4 +139,6 @@ cli.add_command(demo)
 cli.add_command(status)
 cli.add_command(import_command)
 cli.add_command(export_command)
+cli.add_command(import_tracker)
 cli.add_command(upgrade)
+cli.add_command(tracker_sync)

@@ -15,8 +15,14 @@ from rich.text import Text
 from aiostorage import Storage
 from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import Stdout, debug_option
-from aiostorage.cli.summary import ExperimentSummary, LockSummary, summarise
-from aiostorage.cli.text import number
+from aiostorage.cli.summary import (
+    ExperimentSummary,
+    LockSummary,
+    OutboxSummary,
+    summarise,
+    summarise_outbox,
+)
+from aiostorage.cli.text import number, plural, span
 from aiostorage.trial import TrialStatus
 
 __all__ = ["status"]
@@ -47,7 +53,8 @@ def status(url: str, experiment: str | None, as_json: bool, lost_after: float | 
 
     For each experiment: the number of trials in each status, how many of the reserved ones are
     lost, the smallest objective of the completed ones (NaN is left out), and who holds its
-    algorithm lock since when. Nothing is changed, and no file or database is created; other
+    algorithm lock since when. If a tracker has still to be told of changes: how many, and how long
+    ago the oldest was. Nothing is changed, and no file or database is created; other
     processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
@@ -55,20 +62,40 @@ def status(url: str, experiment: str | None, as_json: bool, lost_after: float | 
     variable AIOSTORAGE_URL is used; a password in it is not visible in the list of processes.
     """
     storage = open_existing(url, **({} if lost_after is None else {"lost_after": lost_after}))
-    location, found = storage.location, anyio.run(_summarise, storage, experiment)
+    location = storage.location
+    found, outbox = anyio.run(_summarise, storage, experiment)
     console = Stdout()
     if as_json:
-        document = {"location": location, "experiments": [one.to_dict() for one in found]}
+        document = {
+            "location": location,
+            "experiments": [one.to_dict() for one in found],
+            "outbox": outbox.to_dict(),
+        }
         click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
     elif console.is_terminal:
         _print_table(console, location, found)
+        if outbox.length:
+            console.print(_untold(outbox), markup=False, soft_wrap=True)
     else:
         _print_plain(found)
+        if outbox.length:  # no line of the table
+            click.echo(_untold(outbox), err=True)
 
 
-async def _summarise(storage: Storage, experiment: str | None) -> list[ExperimentSummary]:
+async def _summarise(
+    storage: Storage, experiment: str | None
+) -> tuple[list[ExperimentSummary], OutboxSummary]:
     async with storage:
-        return await summarise(storage, experiment)
+        return await summarise(storage, experiment), await summarise_outbox(storage)
+
+
+def _untold(outbox: OutboxSummary) -> str:
+    """Return what the tracker has still to be told, and who does that."""
+    sender = outbox.deliverer or "no process"
+    return (
+        f"tracker: {plural(outbox.length, 'change')} not sent yet, the oldest "
+        f"{span(outbox.age)} old; {sender} sends them"
+    )
 
 
 def _print_table(console: Console, location: str, found: Sequence[ExperimentSummary]) -> None:

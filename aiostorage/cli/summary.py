@@ -12,13 +12,20 @@ from typing import Any
 from aiostorage import Storage
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO
+from aiostorage._core.outbox import Outbox
 from aiostorage.cli.results import objective_of, status_of
 from aiostorage.errors import ConfigurationError
 from aiostorage.operations import StoreTime
 from aiostorage.protocols import Uid
 from aiostorage.trial import TrialStatus
 
-__all__ = ["ExperimentSummary", "LockSummary", "summarise"]
+__all__ = [
+    "ExperimentSummary",
+    "LockSummary",
+    "OutboxSummary",
+    "summarise",
+    "summarise_outbox",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,44 @@ class ExperimentSummary:
             "best": _finite(self.best),
             "lock": None if self.lock is None else self.lock.to_dict(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSummary:
+    """What a tracker has still to be told.
+
+    Parameters
+    ----------
+    length
+        How many changes.
+    oldest
+        When the oldest one was made; None without any.
+    age
+        The seconds since then, by the store's clock.
+    deliverer
+        The process that tells it; None if there is none.
+    """
+
+    length: int
+    oldest: datetime | None
+    age: float
+    deliverer: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict that JSON can hold."""
+        return {
+            "length": self.length,
+            "oldest": _iso(self.oldest),
+            "age": self.age,
+            "deliverer": self.deliverer,
+        }
+
+
+async def summarise_outbox(storage: Storage) -> OutboxSummary:
+    """Summarise the outbox, whose rows are counted and not read."""
+    outbox = Outbox(storage._gateway)  # noqa: SLF001  as an adapter of this package
+    backlog, holder = await outbox.backlog(), await outbox.lease_holder()
+    return OutboxSummary(backlog.length, backlog.oldest, backlog.age, holder)
 
 
 async def summarise(storage: Storage, name: str | None = None) -> list[ExperimentSummary]:

@@ -352,7 +352,18 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
         """Return `trial` with the results that the store has for it, if it has any.
 
-        `args` and `kwargs` are ignored; the original has them.
+        On a Track file, these are also the last values of metrics that a script has logged there.
+        If there are none, and the storage has a tracker, the last values of the metrics in the
+        trial's run are its results, whoever has logged them: the option ``objective`` of the
+        storage says which of them is the objective, and the others are statistics. `args` and
+        `kwargs` are ignored; the original has them.
+
+        Raises
+        ------
+        InvalidResult
+            The run, or the Track file, has metrics, but no such objective, or it is not a number.
+        TrackerError
+            The tracker cannot be asked (`TrackerUnavailable`), or has no such run.
         """
         return self._portal.call(self._storage.retrieve_result, trial, *args, **kwargs)
 
@@ -462,6 +473,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         wait: float = 0.0,
         recover: bool = True,
         on_lost: Literal["skip", "raise"] = "skip",
+        export_environment: bool = False,
     ) -> AbstractContextManager[Trial | None]:
         """Reserve a trial for the body; its heartbeat is updated in the background.
 
@@ -473,7 +485,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
           `InvalidResult` and errors of wrong calls count as such, since they would come each time;
           and so does an exception that is raised ``from`` one of the store;
         - ``interrupted`` if the store failed: `BackendError`, `LockError`, `DuplicateKeyError`,
-          `FailedUpdate`, `StorageClosedError`. Of an exception group, all have to be of these;
+          `FailedUpdate`, `StorageClosedError`; or the tracker, `TrackerError`. Of an exception
+          group, all have to be of these;
         - ``interrupted`` if the body was interrupted or ended without completing it.
 
         When a write that ends the trial, such as that of `complete_trial`, fails with a
@@ -495,14 +508,23 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             As for `reserve_trial`.
         on_lost
             ``raise`` raises `TrialLost` when the reservation is lost.
+        export_environment
+            Whether what `tracker_environment` returns stands in ``os.environ`` during the body,
+            for a library or a child process that logs to the run of this trial. There is one
+            environment in a process, so only one such block can run in it at a time. Without a
+            tracker nothing is exported.
 
         Raises
         ------
         ConfigurationError
             `heartbeat` is not less than `lost_after`: the trial would be lost between two of them.
+            Or another block in this process has exported its environment; nothing was reserved.
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
             One that the body raised about another trial is always raised.
+        TrackerError
+            The environment was to be exported, and the tracker has made no run in time. The trial
+            is interrupted.
         ValueError
             `on_lost` is something else.
         """
@@ -513,7 +535,48 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             wait=wait,
             recover=recover,
             on_lost=on_lost,
+            export_environment=export_environment,
         )
+
+    def flush_tracker(self, timeout: float | None = None) -> None:
+        """Wait until the tracker has been told of every change made before this call.
+
+        It does not matter which process sends it. What the tracker has refused is logged and not
+        waited for. Without a tracker there is nothing to wait for.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait, at most; None for no limit.
+
+        Raises
+        ------
+        TrackerTimeout
+            It took longer; the error says how much is left and, if it is known here, why. Sending
+            goes on.
+        """
+        self._portal.call(self._storage.flush_tracker, timeout)
+
+    def tracker_environment(self, trial: Trial, timeout: float | None = 60.0) -> dict[str, str]:
+        """Return the environment variables with which a program joins the run of a trial.
+
+        A script that knows nothing but the tracker's own client logs to that run when it is
+        started with them. Without a tracker there are none.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for the tracker to make the run, at most; None for no limit.
+
+        Raises
+        ------
+        TrackerTimeout
+            There is no run in time.
+        TrackerError
+            The tracker has refused the trial, or makes no run before it is reserved; or the store
+            has no such trial.
+        """
+        return self._portal.call(self._storage.tracker_environment, trial, timeout)
 
     def create_benchmark(self, config: dict[str, Any]) -> int:
         """Insert a benchmark, which needs a ``name``; put ``_id`` into the config; return 1.

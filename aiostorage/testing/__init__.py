@@ -1,9 +1,9 @@
 """For authors of engines, and for tests of code that uses a storage.
 
-`StorageContract`, `DriverContract` and `ApiContract` are test classes to subclass. The state
-machine, which needs hypothesis, is in `aiostorage.testing.contract.stateful`; fixtures are in
-`aiostorage.testing.plugin`. `Mongod` and `ReplicaSet` start
-MongoDB servers and need `pymongo` for most of their methods.
+`StorageContract`, `DriverContract`, `ApiContract` and `TrackerContract` are test classes to
+subclass. The state machine, which needs hypothesis, is in `aiostorage.testing.contract.stateful`;
+fixtures are in `aiostorage.testing.plugin`. `Mongod` and `ReplicaSet` start MongoDB servers and
+need `pymongo` for most of their methods.
 """
 
 import pytest
@@ -29,6 +29,7 @@ pytest.register_assert_rewrite(
             "contract.refusal_laws",
             "contract.reservation_laws",
             "contract.signature_laws",
+            "contract.tracker",
             "contract.trial_laws",
             "contract.value_laws",
             "contract.worker_laws",
@@ -37,7 +38,12 @@ pytest.register_assert_rewrite(
 )
 
 from aiostorage.testing.cancellation import cancelled_at_every_await  # noqa: E402
-from aiostorage.testing.contract import ApiContract, DriverContract, StorageContract  # noqa: E402
+from aiostorage.testing.contract import (  # noqa: E402
+    ApiContract,
+    DriverContract,
+    StorageContract,
+    TrackerContract,
+)
 from aiostorage.testing.faults import FakeClock, FaultyDriver  # noqa: E402
 from aiostorage.testing.mongodb import (  # noqa: E402
     Deployment,
@@ -63,6 +69,7 @@ __all__ = [
     "ReplicaSet",
     "StorageContract",
     "TlsFiles",
+    "TrackerContract",
     "cancelled_at_every_await",
     "find_mongod",
 ]

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
-from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.driver_options import call_with_options, hide_credentials
 from aiostorage.errors import ConfigurationError
 from aiostorage.trackers.protocol import Tracker
 
-__all__ = ["ENTRY_POINTS", "known_trackers", "tracker_from_url"]
+__all__ = [
+    "ENTRY_POINTS",
+    "known_trackers",
+    "mirrored",
+    "tracker_from_options",
+    "tracker_from_url",
+    "tracker_of",
+]
 
 ENTRY_POINTS: Final = "aiostorage.trackers"
 """Entry point group of trackers from other packages.
@@ -47,12 +56,110 @@ def tracker_from_url(url: str, **options: Any) -> Tracker:
         No tracker has that scheme, its package is not installed, or the URL cannot work.
     """
     scheme, colon, _ = url.partition(":")
-    name = scheme.partition("+")[0].lower()
-    if not colon or name not in known_trackers():
+    name, plus, _ = scheme.partition("+")
+    name = name.lower()
+    # the names of installed packages take 15 ms, which most runs never need
+    if not (colon or plus) or (name not in _BUILT_IN and name not in known_trackers()):
         raise ConfigurationError(
             f"{hide_credentials(url)!r} names no tracker; known are: {', '.join(known_trackers())}"
         )
     return _maker(name)(url, **options)
+
+
+def tracker_of(value: Any) -> Tracker | None:
+    """Return the tracker that a storage is configured with, in any of the forms that there are.
+
+    Parameters
+    ----------
+    value
+        A tracker, its URL, a mapping with its ``url`` and its options; or None for none.
+
+    Raises
+    ------
+    ConfigurationError
+        It is something else, or as for `tracker_from_url`.
+    """
+    match value:
+        case None | Tracker():
+            return value
+        case str():
+            return tracker_from_url(value)
+        case Mapping() if isinstance(value.get("url"), str):
+            return tracker_from_url(**value)
+    raise ConfigurationError(
+        "a tracker is its URL, a mapping with its `url`, or a Tracker, not a "
+        f"{type(value).__name__}"
+    )
+
+
+def mirrored(name: str, options: Mapping[str, Any], settings: Collection[str]) -> dict[str, Any]:
+    """Return the configuration of a storage that a tracker shows, of that of the tracker.
+
+    Parameters
+    ----------
+    name
+        The name of the tracker.
+    options
+        The ``coordinator``, options of the tracker, and those of the storage.
+    settings
+        The names of the latter.
+
+    Raises
+    ------
+    ConfigurationError
+        As for `tracker_from_options`, or the coordinator is none.
+    """
+    if name not in known_trackers():
+        known = ", ".join(known_trackers())
+        raise ConfigurationError(
+            f"only a tracker has a coordinator, and {name!r} is none; known are: {known}"
+        )
+    coordinator = options["coordinator"]
+    if isinstance(coordinator, str):
+        coordinator = {"url": coordinator}
+    if not isinstance(coordinator, Mapping) or "tracker" in {*coordinator, *settings}:
+        raise ConfigurationError(
+            f"the coordinator of {name} is the URL of a storage, or a mapping without `tracker`"
+        )
+    ours = {key: value for key, value in options.items() if key in settings}
+    others = {
+        key: value for key, value in options.items() if key not in settings and key != "coordinator"
+    }
+    return {**coordinator, **ours, "tracker": tracker_from_options(name, others)}
+
+
+def tracker_from_options(name: str, options: Mapping[str, Any]) -> Tracker:
+    """Make a tracker of its name and options, such as ``mlflow`` and ``tracking_uri``.
+
+    Raises
+    ------
+    ConfigurationError
+        An option is unknown or missing, or as for `tracker_from_url`.
+    """
+    if "url" in options:
+        return tracker_from_url(**options)
+    make_url = _URLS.get(name)
+    if make_url is None:
+        raise ConfigurationError(f"{name} needs its `url`; it has {sorted(options) or 'nothing'}")
+    return tracker_from_url(call_with_options(make_url, name, options))
+
+
+def _mlflow_url(*, tracking_uri: str) -> str:
+    return f"mlflow+{tracking_uri}"
+
+
+def _comet_url(
+    *, workspace: str = "", project: str = "", directory: str | Path | None = None
+) -> str:
+    if directory is None:
+        return f"comet://{quote(workspace)}/{quote(project)}"
+    named = {"workspace": workspace, "project": project}
+    query = urlencode({key: value for key, value in named.items() if value})
+    return f"comet+offline:///{quote(str(directory))}{'?' if query else ''}{query}"
+
+
+_URLS: Final[Mapping[str, Callable[..., str]]] = {"comet": _comet_url, "mlflow": _mlflow_url}
+"""What makes the URL of a tracker of this package of its options."""
 
 
 def known_trackers() -> tuple[str, ...]:

@@ -73,6 +73,10 @@ class Tracker(Protocol):
       the tracker cannot hold are no reason for an error: they are left out or shortened with a
       warning by the logger ``aiostorage``, and the rest is sent.
     - **Secrets** appear in no error, no log and not in `location`.
+    - **Copies.** A tracker can be pickled, open or not. The copy is not open. A process that was
+      forked uses such a copy.
+    - **Forgetful.** Nothing is remembered in the object alone: another process goes on with what
+      the calls are given.
     """
 
     @property
@@ -102,8 +106,12 @@ class Tracker(Protocol):
         """Make or update an experiment; return its key in the tracker."""
         ...
 
-    def send_trial(self, tracked: TrackedTrial) -> str:
-        """Make or update the run of a trial; return its key in the tracker."""
+    def send_trial(self, tracked: TrackedTrial) -> str | None:
+        """Make or update the run of a trial; return its key in the tracker.
+
+        None means that the tracker has no run for it yet, and certainly none whose key is lost. A
+        tracker whose runs begin when they are made returns it for a trial that nobody has reserved.
+        """
         ...
 
     def delete_experiment(self, key: str) -> None:

@@ -120,7 +120,7 @@ class OutboxLaws:
         two = await storage.reserve_trials(experiment, 2)
         assert await told.changes() == sorted([(b, "reserved"), (c, "reserved")])
         for one in two:
-            one.results = [Result("objective", "objective", 1.0)]
+            one.results = [Result(name="objective", type="objective", value=1.0)]
         await storage.push_trial_results(two[0])
         await storage.set_trial_status(two[1], "interrupted")
         assert await told.changes() == sorted([(b, "changed"), (c, "changed")])

@@ -1,0 +1,408 @@
+"""What the tracker is told of some rows of the outbox: the present state, once."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Final, TypeAlias, TypeVar
+
+import anyio
+
+from aiostorage._core.delivery_lease import DeliveryLease
+from aiostorage._core.documents import equal
+from aiostorage._core.gateway import Gateway
+from aiostorage._core.layout import EXPERIMENTS, TRIALS
+from aiostorage._core.outbox import MirrorRecord, Outbox, OutboxRow
+from aiostorage._core.record_reader import TrialReader
+from aiostorage._core.tracker_threads import TrackerThreads
+from aiostorage.errors import AioStorageError, EncodingError, TrackerError, TrackerUnavailable
+from aiostorage.experiment import Experiment
+from aiostorage.operations import And, Compare, Document, Find, UnreadableDocument
+from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial, Tracker
+
+__all__ = ["Page", "Sender"]
+
+T = TypeVar("T")
+
+Name: TypeAlias = "tuple[Any, str | None]"
+"""The ids of an experiment and a trial; of an experiment alone, None for the trial."""
+
+READ_TOGETHER: Final = 100
+"""Trials that are read at once, and so held in memory at the same time, at most."""
+
+MAX_CACHED: Final = 10_000
+"""Records that are kept in memory: nobody but the holder of the lease writes them."""
+
+log = logging.getLogger("aiostorage")
+
+
+@dataclass(slots=True)
+class Page:
+    """What became of some rows.
+
+    Attributes
+    ----------
+    settled
+        How many of them have been settled.
+    unavailable
+        The last error of a call that has to be repeated.
+    in_a_row
+        How many calls had to be, without one that got through between them.
+    failure
+        An error of the engine, or the loss of the lease, which ended the page.
+    """
+
+    settled: int = 0
+    unavailable: TrackerUnavailable | None = None
+    in_a_row: int = 0
+    failure: AioStorageError | None = None
+
+    def stops(self, patience: int) -> bool:
+        """Return whether it is of no use to go on."""
+        return self.failure is not None or self.in_a_row >= patience
+
+
+@dataclass(slots=True)
+class _Subject:
+    """An experiment that rows tell of."""
+
+    id: Any
+    experiment: Experiment | None
+    readable: bool = True
+    key: str | None = None
+    reason: str = ""
+    """Why its trials cannot be sent."""
+    waits: bool = False
+    """Whether it has to be sent again, before its trials."""
+    rows: list[OutboxRow] = field(default_factory=list)
+
+
+class Sender:
+    """Tells a tracker what has changed; used by the holder of the lease alone.
+
+    Parameters
+    ----------
+    gateway, outbox
+        The store.
+    tracker
+        The tracker, which is open.
+    threads
+        Where its calls are made.
+    lease
+        Checked before each call.
+    call_limit
+        Seconds that a call may take.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        outbox: Outbox,
+        tracker: Tracker,
+        *,
+        threads: TrackerThreads,
+        lease: DeliveryLease,
+        call_limit: float,
+    ) -> None:
+        self._gateway = gateway
+        self._outbox = outbox
+        self._tracker = tracker
+        self._threads = threads
+        self._lease = lease
+        self._call_limit = call_limit
+        self._reader = TrialReader(gateway)
+        self._records: OrderedDict[Name, MirrorRecord] = OrderedDict()
+        self._late: set[Name] = set()
+        """Those whose last call has to be repeated: they come after the others."""
+        self._seen_bugs: set[str] = set()
+        self.refused: int = 0
+        """How many experiments and trials the tracker has refused."""
+
+    async def deliver(self, rows: Sequence[OutboxRow]) -> Page:
+        """Tell the tracker of all that the rows tell of, and settle them.
+
+        Raises
+        ------
+        LeaseLost
+            Somebody else may be the deliverer now.
+        BackendError
+            The engine failed.
+        """
+        page = Page()
+        groups: dict[Name, list[OutboxRow]] = {}
+        for row in rows:
+            groups.setdefault((row.experiment, row.trial), []).append(row)
+        subjects = await self._subjects(groups)
+        present = [(s, s.experiment) for s in subjects.values() if s.experiment is not None]
+        await self._each(page, present, lambda one: self._experiment(*one))
+        trials = [name for name in groups if name[1] is not None]
+        trials.sort(key=lambda name: name in self._late)
+        for names in _portions(trials, READ_TOGETHER):
+            if page.stops(self._patience):
+                break
+            found = await self._documents(names)
+            portion = [(subjects[name[0]], name, groups[name], found.get(name)) for name in names]
+            await self._each(page, portion, lambda one: self._trial(*one))
+        gone = [s for s in subjects.values() if s.experiment is None and s.rows]
+        if not page.stops(self._patience):
+            await self._each(page, gone, self._without_experiment)
+        if page.failure is not None:
+            raise page.failure
+        return page
+
+    @property
+    def _patience(self) -> int:
+        return max(self._tracker.max_concurrency, 1)
+
+    async def _each(self, page: Page, items: Sequence[T], send: Callable[[T], Any]) -> None:
+        """Await `send` of each item, of several at the same time, and note how it went."""
+        left = iter(items)
+
+        async def work() -> None:
+            for item in left:
+                if page.stops(self._patience):
+                    return
+                try:
+                    settled = await send(item)
+                except TrackerUnavailable as error:
+                    page.unavailable = error
+                    page.in_a_row += 1
+                except AioStorageError as error:
+                    page.failure = error
+                else:
+                    page.settled += settled
+                    page.in_a_row = 0 if settled else page.in_a_row
+
+        async with anyio.create_task_group() as group:
+            for _ in range(min(self._patience, len(items))):
+                group.start_soon(work)
+
+    # --------------------------------------------------------------------------- experiments
+
+    async def _subjects(self, groups: dict[Name, list[OutboxRow]]) -> dict[Any, _Subject]:
+        ids = tuple(dict.fromkeys(experiment for experiment, _ in groups))
+        subjects = {uid: _Subject(uid, None) for uid in ids}
+        where = Compare("_id", "in", ids)
+        for document in await self._gateway.execute(Find(EXPERIMENTS, where)):
+            subject = subjects[document["_id"]]
+            try:
+                if isinstance(document, UnreadableDocument):
+                    raise EncodingError(document.reason)
+                subject.experiment = Experiment.from_config(document)
+            except (TypeError, ValueError) as error:
+                subject.readable = False
+                subject.reason = f"its experiment cannot be read: {error}"
+                log.warning("experiment %r is not sent to the tracker: %s", subject.id, error)
+        for uid, subject in subjects.items():
+            subject.rows = groups.get((uid, None), [])
+        return subjects
+
+    async def _experiment(self, subject: _Subject, experiment: Experiment) -> int:
+        name = (subject.id, None)
+        record = _anew(await self._record(name), subject.rows)
+        subject.key = record.key
+        if record.key is not None and not subject.rows:
+            return 0
+        try:
+            if self._threads.is_under_way(name):
+                raise TrackerUnavailable("an earlier call has not ended")  # noqa: TRY301
+            tracked = TrackedExperiment(experiment, record.key)
+            key = await self._call(name, self._tracker.send_experiment, tracked)
+            record = replace(record, key=_checked(key))
+            subject.key = record.key
+        except TrackerUnavailable:
+            subject.waits = True
+            raise
+        except TrackerError as error:
+            subject.reason = f"the tracker has refused its experiment: {error}"
+            self.refused += 1
+            log.warning("the tracker refuses experiment %r: %s", subject.id, error)
+        await self._settle(name, subject.rows, record)
+        return len(subject.rows)
+
+    async def _without_experiment(self, subject: _Subject) -> int:
+        name = (subject.id, None)
+        if not subject.readable:
+            await self._outbox.remove(subject.rows)
+            return len(subject.rows)
+        record = await self._record(name)
+        if record.key is not None:
+            try:
+                await self._call(name, self._tracker.delete_experiment, record.key)
+            except TrackerUnavailable:
+                raise
+            except TrackerError as error:
+                log.warning("the tracker does not delete experiment %r: %s", subject.id, error)
+        for other in [other for other in self._records if other[0] == subject.id]:
+            del self._records[other]
+        await self._outbox.settle(subject.rows, record, forget=True)
+        return len(subject.rows)
+
+    # -------------------------------------------------------------------------------- trials
+
+    async def _documents(self, names: Sequence[Name]) -> dict[Name, Document]:
+        """Return the present trials; one that cannot be told from a missing one is among them."""
+        found: dict[Name, Document] = {}
+        for experiment in dict.fromkeys(experiment for experiment, _ in names):
+            ids = tuple(trial for uid, trial in names if uid == experiment)
+            where = And((*equal(experiment=experiment).conditions, Compare("id", "in", ids)))
+            unnamed: Document | None = None
+            for document in await self._gateway.execute(Find(TRIALS, where)):
+                if "id" in document:
+                    found[experiment, document["id"]] = document
+                else:
+                    unnamed = document
+            if unnamed is not None:
+                for uid in ids:
+                    found.setdefault((experiment, uid), unnamed)
+        return found
+
+    async def _trial(
+        self, subject: _Subject, name: Name, rows: list[OutboxRow], document: Document | None
+    ) -> int:
+        if self._threads.is_under_way(name):  # a call that has taken too long, and may still end
+            raise TrackerUnavailable("an earlier call has not ended")
+        if subject.waits:
+            return 0
+        try:
+            if document is None:
+                await self._deleted(subject, name, rows)
+            elif subject.experiment is None and subject.readable:  # only its trials were kept
+                await self._outbox.remove(rows)
+            else:
+                await self._send(subject, name, rows, document)
+        except TrackerUnavailable:
+            self._late.add(name)
+            raise
+        self._late.discard(name)
+        return len(rows)
+
+    async def _send(
+        self, subject: _Subject, name: Name, rows: list[OutboxRow], document: Document
+    ) -> None:
+        """Send a trial, unless that is of no use, and settle its rows."""
+        record = await self._record(name)
+        deletions = [n for n, row in enumerate(rows, 1) if row.change == "deleted"]
+        if deletions:  # and registered again
+            if record.key is not None:
+                await self._delete(name, record.key)
+            record = replace(record, key=None, attempts=0, worker=None)
+            rows_since = rows[deletions[-1] :]
+        else:
+            rows_since = rows
+        record = _anew(record, rows_since)
+        trial = self._reader.readable(document)
+        if trial is not None and subject.experiment is not None and subject.key is not None:
+            if record.key is None and not (record.stored and record.uncertain):
+                await self._lease.check()
+                record = await self._outbox.begin(record)
+                self._keep(name, replace(record, uncertain=True))  # from now on, if this fails
+            tracked = TrackedTrial(
+                TrackedExperiment(subject.experiment, subject.key),
+                trial,
+                record.counted(rows_since).attempts,
+                record.key,
+                record.uncertain,
+            )
+            try:
+                key = await self._call(name, self._tracker.send_trial, tracked)
+                record = replace(record, key=None if key is None else _checked(key))
+            except TrackerUnavailable:
+                raise
+            except TrackerError as error:
+                self.refused += 1
+                log.warning("the tracker refuses trial %s of %r: %s", name[1], name[0], error)
+                record = replace(record, uncertain=True)
+            else:
+                record = replace(record, uncertain=False)
+        elif trial is not None:
+            self.refused += 1
+            log.info("trial %s of %r is not sent: %s", name[1], name[0], subject.reason)
+        await self._settle(name, rows, record.counted(rows_since))
+
+    async def _deleted(self, subject: _Subject, name: Name, rows: list[OutboxRow]) -> None:
+        record = await self._record(name)
+        if subject.experiment is not None:
+            if record.key is not None:
+                await self._delete(name, record.key)
+            elif record.uncertain:
+                log.warning(
+                    "trial %s of %r was deleted, and the tracker may have a run of it", *name[::-1]
+                )
+        self._records.pop(name, None)
+        await self._outbox.settle(rows, record, forget=True)
+
+    async def _delete(self, name: Name, key: str) -> None:
+        try:
+            await self._call(name, self._tracker.delete_trial, key)
+        except TrackerUnavailable:
+            raise
+        except TrackerError as error:
+            log.warning("the tracker does not delete trial %s of %r: %s", name[1], name[0], error)
+
+    # ------------------------------------------------------------------------ calls, records
+
+    async def _call(self, name: Name, function: Callable[..., T], *arguments: Any) -> T:
+        """Call the tracker, as the holder of the lease; whatever it raises is a `TrackerError`."""
+        await self._lease.check()
+        try:
+            return await self._threads.call(name, function, *arguments, limit=self._call_limit)
+        except TrackerError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            kind = f"{function.__name__} {type(error).__name__}"
+            if kind not in self._seen_bugs:  # once is enough to find it
+                self._seen_bugs.add(kind)
+                log.exception("the tracker %s failed", self._tracker.name)
+            raise TrackerError(what) from error
+
+    async def _record(self, name: Name) -> MirrorRecord:
+        record = self._records.get(name)
+        if record is None:
+            record = await self._outbox.record(*name)
+            self._keep(name, record)
+        else:
+            self._records.move_to_end(name)
+        return record
+
+    async def _settle(self, name: Name, rows: Sequence[OutboxRow], record: MirrorRecord) -> None:
+        if self._lease.left <= 0:
+            await self._lease.check()
+        self._records.pop(name, None)  # what is stored is not known if this fails
+        await self._outbox.settle(rows, record)
+        uncertain = record.uncertain and record.key is None
+        self._keep(name, replace(record, stored=True, uncertain=uncertain))
+
+    def _keep(self, name: Name, record: MirrorRecord) -> None:
+        self._records[name] = record
+        self._records.move_to_end(name)
+        if len(self._records) > MAX_CACHED:
+            self._records.popitem(last=False)
+
+    def forget(self) -> None:
+        """Forget what may have changed: somebody else may have been the deliverer."""
+        self._records.clear()
+        self._late.clear()
+
+
+def _anew(record: MirrorRecord, rows: Sequence[OutboxRow]) -> MirrorRecord:
+    """Return the record without its key, if its rows say that the tracker may not know that."""
+    if any(row.change == "anew" for row in rows):
+        return replace(record, key=None, uncertain=True)
+    return record
+
+
+def _checked(key: object) -> str:
+    if not isinstance(key, str):
+        raise TrackerError(f"the tracker returned {key!r:.60} instead of a key")
+    return key
+
+
+def _portions(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while portion := list(islice(left, size)):
+        yield portion

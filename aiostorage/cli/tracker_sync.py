@@ -1,0 +1,163 @@
+"""``aiostorage tracker-sync``: what a tracker has still to be told is sent by hand."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anyio
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from aiostorage import Storage, TrackerTimeout
+from aiostorage._core.delivery import Deliverer
+from aiostorage._core.outbox import Outbox
+from aiostorage.cli.existing import open_existing
+from aiostorage.cli.options import debug_option
+from aiostorage.cli.text import plural, span
+from aiostorage.factory import open_storage
+from aiostorage.trackers.factory import tracker_of
+
+__all__ = ["tracker_sync"]
+
+LOOK_INTERVAL: Final = 0.25
+"""Seconds between two looks at what is left."""
+
+LINE_INTERVAL: Final = 5.0
+"""Seconds between two lines, where there is no terminal."""
+
+BATCH: Final = 500
+"""Trials whose ids are held at the same time, at most."""
+
+
+@click.command("tracker-sync")
+@click.argument("url", envvar="AIOSTORAGE_URL")
+@click.option(
+    "--tracker",
+    required=True,
+    envvar="AIOSTORAGE_TRACKER",
+    help="The URL of the tracker, such as mlflow+http://127.0.0.1:5000.",
+)
+@click.option("--all", "everything", is_flag=True, help="Send all experiments and trials anew.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=90.0,
+    show_default=True,
+    help="Give up when nothing could be sent for so long.",
+)
+@debug_option
+def tracker_sync(url: str, tracker: str, everything: bool, timeout: float) -> None:
+    """Send to a tracker what it has still to be told.
+
+    Workers with that tracker do this by themselves. This command is for what they left when they
+    ended, and for a tracker that is new or has lost something: with --all it gets every experiment
+    and trial. A run that it has already is found and brought up to date, not made twice.
+
+    Workers may go on meanwhile. If one of them is sending already, this waits for it. The exit
+    code is 1 if something could not be sent.
+
+    URL is that of the storage, for example sqlite:///tune.db. Without URL, the environment variable
+    AIOSTORAGE_URL is used; AIOSTORAGE_TRACKER stands for --tracker.
+    """
+    made = tracker_of(tracker)
+    existing = open_existing(url)
+    storage = open_storage(url, tracker=made, deliver_on_close=0.0)
+    started = time.monotonic()
+    console = Console(highlight=False)
+    anyio.run(_check, existing)
+    with _bar(console) if console.is_terminal else _lines() as show:
+        sent, left, refused, why = anyio.run(_sync, storage, everything, timeout, show)
+    where = f"from {storage.location} to {made.name} at {made.location}" if made else ""
+    click.echo(f"sent {plural(sent, 'change')} {where} in {span(time.monotonic() - started)}")
+    if refused:
+        click.echo(f"{refused:,} experiments or trials were refused; see above", err=True)
+    if left:
+        click.echo(f"{plural(left, 'change')} could not be sent: {why}", err=True)
+    if left or refused:
+        sys.exit(1)
+
+
+async def _check(existing: Storage) -> None:
+    """Raise if there is no such database."""
+    async with existing:
+        pass
+
+
+async def _sync(
+    storage: Storage, everything: bool, timeout: float, show: Callable[[int, int], None]
+) -> tuple[int, int, int, str]:
+    """Return how many changes were sent, are left and were refused, and why some are left."""
+    mirror = storage._mirror  # noqa: SLF001  as an adapter of this package
+    assert mirror is not None  # noqa: S101  it was opened with a tracker
+    async with storage:
+        outbox = Outbox(storage._gateway)  # noqa: SLF001  as above
+        if everything:
+            await _add_all(storage, outbox)
+        total = left = await mirror.left()
+        show(0, total)
+        progress_at, told = time.monotonic(), False
+        while left and time.monotonic() - progress_at < timeout:
+            try:
+                await storage.flush_tracker(LOOK_INTERVAL)
+                left = 0
+            except TrackerTimeout as error:
+                if error.left < left:
+                    progress_at, left = time.monotonic(), error.left
+            total = max(total, left)
+            show(total - left, total)
+            if left and not told and time.monotonic() - progress_at > 1:
+                told = await _tell_who_sends(outbox, mirror.deliverer)
+        holder = await outbox.lease_holder()
+        why = mirror.deliverer.last_error or f"{holder or 'nobody'} sends, and made no progress"
+        return total - left, left, mirror.deliverer.refused, why
+
+
+async def _tell_who_sends(outbox: Outbox, deliverer: Deliverer) -> bool:
+    """Say whom the command waits for, if it is another process; return whether it is."""
+    holder = await outbox.lease_holder()
+    if holder is None or holder == deliverer.owner:
+        return False
+    click.echo(f"{holder} sends already; waiting for it", err=True)
+    return True
+
+
+async def _add_all(storage: Storage, outbox: Outbox) -> None:
+    for config in await storage.fetch_experiments({}, {"_id": 1, "name": 1, "version": 1}):
+        uid, ids = config["_id"], list[Any]()
+        await outbox.add(uid, (None,), "anew")
+        async for document in storage.iter_trials(config, selection={"id": 1}, batch_size=BATCH):
+            ids.append(document["id"])
+            if len(ids) == BATCH:
+                await outbox.add(uid, ids, "anew")
+                ids.clear()
+        await outbox.add(uid, ids, "anew")
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Give what shows the progress as a bar."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Bars(*columns, TimeRemainingColumn(), console=console) as bars:
+        task = bars.add_task("changes")
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _lines() -> Iterator[Callable[[int, int], None]]:
+    """Give what shows the progress as lines, for a log."""
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if done and time.monotonic() - last >= LINE_INTERVAL:
+            last = time.monotonic()
+            click.echo(f"changes: {done:,} of {total:,}")
+
+    yield show
