@@ -195,8 +195,8 @@ def _costs(console: Console, costs: Iterable[outbox.OutboxCost]) -> None:
     for one in costs:
         low, middle, high = one.quartiles
         console.print(
-            f"{one.engine}, {one.tasks} tasks, {one.what}: {one.with_outbox:,.0f}/s with an outbox, "
-            f"{one.without:,.0f}/s without: ratio {middle:.2f} ({low:.2f} - {high:.2f})"
+            f"{one.engine}, {one.tasks} tasks, {one.what}: {one.with_outbox:,.0f}/s with an "
+            f"outbox, {one.without:,.0f}/s without: ratio {middle:.2f} ({low:.2f} - {high:.2f})"
         )
 
 

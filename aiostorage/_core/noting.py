@@ -1,13 +1,13 @@
 """Changes of trials and experiments, noted in the outbox together with the change itself.
 
 `NotingDriver` stands between the gateway and the engine of a storage that has a tracker. Whatever
-reaches the engine passes here: calls, their repetitions, and compensations. What is in place when an
-answer was lost is in place with its rows, so that `lost_answers` need not know of them.
+reaches the engine passes here: calls, their repetitions, and compensations. What is in place when
+an answer was lost is in place with its rows, so that `lost_answers` need not know of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
@@ -17,7 +17,6 @@ from aiostorage.operations import (
     And,
     Compare,
     Condition,
-    Count,
     Delete,
     Document,
     Find,
@@ -77,37 +76,60 @@ def noted(operations: Sequence[Operation[Any]]) -> Noted | None:
             continue
         match operation:
             case Insert(documents=documents):
-                for document in documents:
-                    changes += _inserted(position, document, fields)
-            case Take(where=where, changes=new, order=order, limit=limit):
-                if new.keys() <= UNTOLD:
-                    continue
-                change, worker = _kind(where, new), new.get("worker")
-                if not new.keys().isdisjoint(fields):  # the result has the new ids alone
-                    looks.append(Find(operation.collection, where, _selected(fields), order, limit))
-                    changes.append(NotedChange(-len(looks), change, None, fields, None, worker))
-                changes.append(NotedChange(position, change, None, fields, None, worker))
-            case Update(where=where, changes=new):
-                if new.keys() <= UNTOLD:
-                    continue
-                change, worker = _kind(where, new), new.get("worker", _bound(where).get("worker"))
-                moved = {name: new[name] for name in fields if name in new} or None
-                named = _named(where, fields) if moved is None else None
-                if named is None:
-                    looks.append(Find(operation.collection, where, _selected(fields)))
-                at = position if named is not None else -len(looks)
-                changes.append(NotedChange(at, change, named, fields, moved, worker))
-            case Delete(where=where):
-                named = _named(where, fields)
-                if gone is not None and _bound(where).get(fields[0]) == gone:
-                    named = (gone, None)  # the tracker deletes the whole experiment
-                if named is None:
-                    looks.append(Find(operation.collection, where, _selected(fields)))
-                at = position if named is not None else -len(looks)
-                changes.append(NotedChange(at, "deleted", named, fields))
+                changes += (_inserted(position, document, fields) for document in documents)
+            case Take():
+                changes += _taken(position, operation, fields, looks)
+            case Update():
+                changes += _updated(position, operation, fields, looks)
+            case Delete():
+                changes.append(_deleted(position, operation, fields, looks, gone))
             case _:
                 pass
     return _with_note(operations, looks, changes, gone) if changes else None
+
+
+# A negative position means one of the looks: -1 the first one.
+
+
+def _taken(
+    position: int, take: Take, fields: tuple[str, ...], looks: list[Find]
+) -> Iterator[NotedChange]:
+    new = take.changes
+    if new.keys() <= UNTOLD:
+        return
+    change, worker = _kind(take.where, new), new.get("worker")
+    if not new.keys().isdisjoint(fields):  # the result has the new ids alone
+        look = Find(take.collection, take.where, _selected(fields), take.order, take.limit)
+        looks.append(look)
+        yield NotedChange(-len(looks), change, None, fields, None, worker)
+    yield NotedChange(position, change, None, fields, None, worker)
+
+
+def _updated(
+    position: int, update: Update, fields: tuple[str, ...], looks: list[Find]
+) -> Iterator[NotedChange]:
+    where, new = update.where, update.changes
+    if new.keys() <= UNTOLD:
+        return
+    change, worker = _kind(where, new), new.get("worker", _bound(where).get("worker"))
+    moved = {name: new[name] for name in fields if name in new} or None
+    named = _named(where, fields) if moved is None else None
+    if named is None:
+        looks.append(Find(update.collection, where, _selected(fields)))
+        position = -len(looks)
+    yield NotedChange(position, change, named, fields, moved, worker)
+
+
+def _deleted(
+    position: int, delete: Delete, fields: tuple[str, ...], looks: list[Find], gone: Any
+) -> NotedChange:
+    named = _named(delete.where, fields)
+    if gone is not None and _bound(delete.where).get(fields[0]) == gone:
+        named = (gone, None)  # the tracker deletes the whole experiment
+    if named is None:
+        looks.append(Find(delete.collection, delete.where, _selected(fields)))
+        position = -len(looks)
+    return NotedChange(position, "deleted", named, fields)
 
 
 def _with_note(
@@ -149,17 +171,11 @@ def _deleted_experiment(operations: Sequence[Operation[Any]]) -> Any:
     return None
 
 
-def _inserted(position: int, document: Document, fields: tuple[str, ...]) -> list[NotedChange]:
-    named = tuple(document.get(name) for name in fields)
-    reserved = document.get("status") == RESERVED and len(fields) > 1
-    return [
-        NotedChange(
-            position,
-            "reserved" if reserved else "inserted",
-            cast("tuple[Any, Any]", named if len(named) > 1 else (*named, None)),
-            worker=document.get("worker"),
-        )
-    ]
+def _inserted(position: int, document: Document, fields: tuple[str, ...]) -> NotedChange:
+    experiment, trial = (*(document.get(name) for name in fields), None)[:2]
+    reserved = trial is not None and document.get("status") == RESERVED
+    change = "reserved" if reserved else "inserted"
+    return NotedChange(position, change, (experiment, trial), worker=document.get("worker"))
 
 
 def _kind(where: Condition, changes: Mapping[str, Any]) -> str:
@@ -253,8 +269,6 @@ class NotingDriver:
 
     async def execute(self, operation: Operation[T]) -> T:
         """Carry out an operation, and note what it changes."""
-        if isinstance(operation, Find | Count):
-            return await self.driver.execute(operation)
         plan = noted((operation,))
         if plan is None:
             return await self.driver.execute(operation)

@@ -44,12 +44,14 @@ def _changed(noted: NotedChange, result: Any) -> Iterator[tuple[Any, Any]]:
     if noted.named is not None:
         yield noted.named
         return
-    for document in result:
+    for document in result or ():
         for fields in (document, {**document, **noted.replaced} if noted.replaced else None):
             if fields is None:
                 continue
             # not `get`: a document that cannot be read as a whole refuses it
-            named = [fields[name] if name in fields else None for name in noted.fields]
+            named = [fields[name] for name in noted.fields if name in fields]
             # another program may have stored anything
-            if named and all(value.__class__ in (str, int) for value in named):
+            if len(named) == len(noted.fields) and all(
+                value.__class__ in (str, int) for value in named
+            ):
                 yield named[0], named[1] if len(named) > 1 else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from aiostorage.testing.contract.outbox_laws import OutboxLaws
 from tests.contract.conftest import UNCLOSED
 

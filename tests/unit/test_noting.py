@@ -149,6 +149,7 @@ async def _search(storage: Storage) -> None:
     await storage.delete_trials(experiment)
 
 
+@pytest.mark.anyio
 async def test_without_a_tracker_nothing_is_added() -> None:
     recorder = Recorder()
     async with Storage(recorder) as storage:
@@ -157,6 +158,7 @@ async def test_without_a_tracker_nothing_is_added() -> None:
     assert not [one for one in recorder.seen if one.collection == OUTBOX]
 
 
+@pytest.mark.anyio
 async def test_statements_with_an_outbox_and_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +173,7 @@ async def test_statements_with_an_outbox_and_without(
     counts = {}
     for name, wrap in (("without", lambda driver: driver), ("with", NotingDriver)):
         statements.clear()
-        async with Storage(wrap(SQLiteDriver(tmp_path / f"{name}.db"))) as storage:  # type: ignore[no-untyped-call]
+        async with Storage(wrap(SQLiteDriver(tmp_path / f"{name}.db"))) as storage:
             experiment = await storage.create_experiment({"name": "tune", "version": 1})
             await storage.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
             statements.clear()
@@ -187,18 +189,22 @@ async def test_statements_with_an_outbox_and_without(
     assert counts["with"] == (counts["without"][0] + 3, counts["without"][1])
 
 
+@pytest.mark.anyio
 async def test_a_file_of_this_layout_without_the_tables_gets_them(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with Storage(SQLiteDriver(path)) as storage:
         await storage.create_experiment({"name": "tune", "version": 1})
-    with closing(sqlite3.connect(path)) as connection:
-        for name in ("outbox", "mirrored", "deliverers"):
-            connection.execute(f"DROP TABLE {name}")
+    for name in ("outbox", "mirrored", "deliverers"):
+        await asyncio.to_thread(_execute, path, f"DROP TABLE {name}")
     storages = [Storage(NotingDriver(SQLiteDriver(path))) for _ in range(3)]
     await asyncio.gather(*(storage.open() for storage in storages))
     [found] = await storages[0].fetch_experiments({})
     await storages[1].update_experiment(uid=found["_id"], max_trials=3)
     for storage in storages:
         await storage.aclose()
+    assert await asyncio.to_thread(_execute, path, "SELECT count(*) FROM outbox") == [(1,)]
+
+
+def _execute(path: Path, sql: str) -> list[Any]:
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (1,)
+        return connection.execute(sql).fetchall()

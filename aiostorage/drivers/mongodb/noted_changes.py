@@ -7,12 +7,11 @@ note right after the change.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-
-from pymongo.errors import BulkWriteError
 
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
@@ -21,9 +20,13 @@ from aiostorage.drivers.mongodb.client import UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands, write_within
 from aiostorage.drivers.mongodb.plans import Plan
 from aiostorage.drivers.mongodb.standalone import note_for_good
+from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import And, Compare, Document, Insert, OutboxNote, Take
 
 __all__ = ["NotedPlan", "carry_out_noted", "carry_out_noted_batch"]
+
+
+log: logging.Logger = logging.getLogger("aiostorage")
 
 
 @dataclass(slots=True)
@@ -47,17 +50,19 @@ async def carry_out_noted_batch(
     client = commands.client
     if not client.replicated:
         plans = [noted.plan for noted in batch]
-        results, worthwhile = await carry_out_batch(commands, plans, seconds)
-        noting = partial(note_for_good, commands, _rows(batch, results))
+        done, worthwhile = await carry_out_batch(commands, plans, seconds)
+        noting = partial(note_for_good, commands, _rows(batch, done))
         await write_within(client, seconds, noting)
-        return results, worthwhile
+        return done, worthwhile
     together = _taken if isinstance(batch[0].plan.operation, Take) else _updated
     in_one = partial(client.in_transaction, partial(together, commands, batch))
-    results = [None] * len(batch)
+    results: list[Any] = [None] * len(batch)
     try:
         results = await write_within(client, seconds, in_one)
-    except BulkWriteError:  # the transaction did not happen, and one of them is to blame
-        pass
+    except TemporaryBackendError:
+        raise
+    except AioStorageError as error:  # one of them is to blame, and none has happened
+        log.debug("changes go one by one: %s", error)
     for position, result in enumerate(results):
         if result is None:
             try:

@@ -22,6 +22,7 @@ from aiostorage.protocols import Driver
 from aiostorage.testing.cancellation import cancelled_at_every_await
 from aiostorage.testing.contract.helpers import gather, lose, make_config, make_trial, registered
 from aiostorage.testing.faults import Fault, FaultyDriver
+from aiostorage.values import Result
 
 __all__ = ["OutboxLaws"]
 
@@ -119,7 +120,7 @@ class OutboxLaws:
         two = await storage.reserve_trials(experiment, 2)
         assert await told.changes() == sorted([(b, "reserved"), (c, "reserved")])
         for one in two:
-            one.results = [{"name": "objective", "type": "objective", "value": 1.0}]
+            one.results = [Result(name="objective", type="objective", value=1.0)]
         await storage.push_trial_results(two[0])
         await storage.set_trial_status(two[1], "interrupted")
         assert await told.changes() == sorted([(b, "changed"), (c, "changed")])

@@ -1,0 +1,104 @@
+"""What the outbox costs on MongoDB in commands, and that workers who wait together share them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from pymongo import monitoring
+
+from aiostorage import Storage
+from aiostorage._core.noting import NotingDriver
+from aiostorage._core.outbox import Outbox
+from aiostorage.drivers.mongodb import MongoDBDriver
+from aiostorage.errors import TemporaryBackendError
+from aiostorage.testing import Deployment
+from aiostorage.testing.contract.helpers import gather, make_config, registered
+from tests.mongo.conftest import UNCLOSED
+
+pytestmark = [UNCLOSED, pytest.mark.anyio, pytest.mark.usefixtures("sockets_collected")]
+
+WRITES = ("findAndModify", "update", "insert", "commitTransaction")
+
+
+class Commands(monitoring.CommandListener):
+    """Counts the commands that write."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if event.command_name in WRITES:
+            self.counts[event.command_name] += 1
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    listener = Commands()
+    listeners = monitoring._LISTENERS
+    monkeypatch.setattr(
+        monitoring,
+        "_LISTENERS",
+        listeners._replace(command_listeners=[*listeners.command_listeners, listener]),
+    )
+    return listener
+
+
+async def _reserve(driver: Any, commands: Commands, tasks: int) -> Counter[str]:
+    async with Storage(driver) as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, tasks + 1)
+        await storage.reserve_trial(experiment)
+        commands.counts.clear()
+        taken = await gather(storage.reserve_trial(experiment) for _ in range(tasks))
+        assert len({trial.id for trial in taken}) == tasks
+        return +commands.counts
+
+
+async def test_commands_with_an_outbox_and_without(
+    commands: Commands, mongodb_replica_set: Deployment, mongodb_emptied_database: str
+) -> None:
+    url = mongodb_replica_set.url_for(mongodb_emptied_database)
+    assert await _reserve(MongoDBDriver(url), commands, 1) == {"findAndModify": 1}
+    other = mongodb_replica_set.url_for(f"{mongodb_emptied_database}_told")
+    told = NotingDriver(MongoDBDriver(other))
+    expected = {"findAndModify": 1, "update": 1, "commitTransaction": 1}
+    assert await _reserve(told, commands, 1) == expected
+    many = NotingDriver(MongoDBDriver(f"{other}", database=f"{mongodb_emptied_database}_many"))
+    counts = await _reserve(many, commands, 32)
+    assert counts["commitTransaction"] <= 8  # not 32
+    assert counts["findAndModify"] <= 2
+
+
+async def test_what_could_not_be_noted_is_noted_later(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mongodb_standalone: Deployment,
+    mongodb_emptied_database: str,
+) -> None:
+    from aiostorage.drivers.mongodb.commands import Commands as Carrier
+
+    url = mongodb_standalone.url_for(mongodb_emptied_database)
+    async with Storage(NotingDriver(MongoDBDriver(url))) as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 2)
+        outbox = Outbox(storage._gateway)
+        await outbox.remove(await outbox.rows(9))
+
+        async def fail(*_: object) -> None:
+            raise TemporaryBackendError("no answer", ambiguous=True)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Carrier, "note", fail)
+            first = await storage.reserve_trial(experiment)
+        assert "still to be noted" in caplog.text
+        assert await outbox.rows(9) == []
+        second = await storage.reserve_trial(experiment)
+        assert first is not None
+        assert second is not None
+        assert [row.trial for row in await outbox.rows(9)] == [first.id, second.id]
