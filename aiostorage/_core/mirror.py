@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import Final
 
@@ -20,6 +21,8 @@ from aiostorage.trial import Trial
 from aiostorage.values import Result
 
 __all__ = ["Mirror"]
+
+log = logging.getLogger("aiostorage")
 
 POLL_INTERVAL: Final = 0.02
 """Seconds between two looks at the store while waiting, at least."""
@@ -61,8 +64,12 @@ class Mirror:
         deliverer = weakref.ref(self.deliverer)  # what runs for it must not keep it
 
         def changed() -> None:
-            if (there := deliverer()) is not None:
+            if (there := deliverer()) is None:
+                return
+            try:
                 there.wake()
+            except Exception:  # what was written is written, whatever the tracker does
+                log.exception("sending to the tracker %s cannot begin", there.tracker.name)
 
         driver = self._gateway.driver
         assert isinstance(driver, NotingDriver)  # noqa: S101  made so by the storage

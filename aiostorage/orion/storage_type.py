@@ -260,7 +260,12 @@ class AioStorage(OrionStorageProtocol):
         return self._about(experiment, None, 0, self._storage.count_broken_trials, experiment)
 
     def retrieve_result(self, trial: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        """Return the trial unchanged: Oríon has put the results into it."""
+        """Return the trial with its results: those that Oríon has put into it, or the medium's."""
+        if not trial.results:
+            ours = trial_from_orion(trial)
+            self._call(self._storage.retrieve_result, ours)
+            if ours.results:  # Oríon refuses an empty list
+                trial.results = [OrionTrial.Result(**r.to_dict()) for r in ours.results]
         return trial
 
     def push_trial_results(self, trial: Any) -> int:

@@ -290,6 +290,17 @@ async def test_a_tracker_that_cannot_be_opened(
     assert len(seen.runs()) == 1
 
 
+async def test_a_tracker_that_breaks_its_law_fails_no_worker(
+    make_driver: Callable[[], Driver], seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker: Any = FileTracker(seen.directory)
+    tracker.max_concurrency = "many"
+    async with Storage(make_driver(), tracker=tracker) as storage:
+        experiment = await tuned(storage, 1)
+        assert await storage.reserve_trial(experiment)
+    assert said(caplog, "sending to the tracker file cannot begin")
+
+
 async def test_without_a_tracker_there_is_nothing_to_wait_for() -> None:
     async with Storage(MemoryDriver()) as storage:
         experiment = await tuned(storage, 1)

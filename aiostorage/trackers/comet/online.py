@@ -188,9 +188,7 @@ def _send_values(call: Call, key: str, contents: RunContents, *, is_new: bool) -
         call.post("clientlib/batch/logger/experiment/parameter", body)
     metrics = contents.metrics
     if metrics and not is_new:
-        there = numbers(
-            current_values(call.get("experiment/metrics/summary", experimentKey=key))
-        )
+        there = numbers(current_values(call.get("experiment/metrics/summary", experimentKey=key)))
         metrics = {
             name: value
             for name, value in metrics.items()
@@ -228,9 +226,7 @@ def _send_state(call: Call, key: str, contents: RunContents, run: Mapping[str, A
     call.post("write/experiment/update-status", body)
 
 
-def _send_others(
-    call: Call, key: str, contents: RunContents, there: Mapping[str, Any]
-) -> None:
+def _send_others(call: Call, key: str, contents: RunContents, there: Mapping[str, Any]) -> None:
     """Send what differs; what the trial does not have any more becomes empty."""
     wanted = dict.fromkeys((name for name in there if name.startswith(OTHERS_PREFIX)), "")
     wanted |= contents.others
