@@ -372,6 +372,7 @@ _BUILT_IN: Final[dict[str, _BuiltIn]] = {
     "mongodb": _MONGODB,
     "mongodb+srv": _MONGODB,
     "sqlite": _BuiltIn("aiostorage.drivers.sqlite.sqlite_options"),
+    "track": _BuiltIn("aiostorage.drivers.track.track_options"),
 }
 """The engines of this package by type and URL scheme; each makes its driver of options."""
 

@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn
 from aiostorage._core.normalise import to_utc, type_name
 from aiostorage.errors import EncodingError
 
-__all__ = ["dump_document", "load_document"]
+__all__ = ["dump_document", "from_tree", "load_document", "to_tree"]
 
 
 def dump_document(document: dict[str, Any]) -> str:
@@ -94,6 +94,25 @@ def load_document(text: str) -> dict[str, Any]:
             f"the text of a document is a JSON {type_name(document)}, not an object"
         )
     return document
+
+
+def to_tree(value: Any) -> Any:
+    """Return a normalised value as a tree of what JSON has; `from_tree` returns an equal value.
+
+    The tree shares nothing that can change with the value.
+    """
+    return _escape(value)
+
+
+def from_tree(tree: Any) -> Any:
+    """Return the value that `to_tree` made a tree of.
+
+    Raises
+    ------
+    EncodingError
+        There is an invalid tag in it.
+    """
+    return _unescape(tree)
 
 
 def _encode_tag(value: Any) -> dict[str, str]:

@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
 
 from aiostorage._core.driver_options import hide_credentials
-from aiostorage._core.projection import copy_tree, select
+from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
-from aiostorage._core.receipts import insertion_of
-from aiostorage.drivers.memory.steady_clock import SteadyClock, SteadyMoment, utc_now
-from aiostorage.drivers.memory.table import Key, MemoryTable, sort_key
+from aiostorage._core.steady_clock import SteadyClock, utc_now
+from aiostorage._core.table import DocumentTable, Key, sort_key
+from aiostorage._core.table_operations import all_or_none, run_all
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
-    Count,
-    Delete,
     Document,
     Find,
-    FollowUp,
-    Insert,
     Layout,
     Operation,
-    Take,
-    Update,
 )
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
@@ -62,7 +54,7 @@ class MemoryDriver:
 
     def __init__(self, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._clock = SteadyClock(clock)
-        self._tables: dict[str, MemoryTable] = {}
+        self._tables: dict[str, DocumentTable] = {}
         self._open = False
         self._versions = 0
         self._changed = anyio.Event()
@@ -81,7 +73,7 @@ class MemoryDriver:
     async def open(self, layout: Layout) -> None:
         """See `aiostorage.protocols.Driver.open`."""
         for collection in layout.collections:
-            self._tables.setdefault(collection.name, MemoryTable(collection))
+            self._tables.setdefault(collection.name, DocumentTable(collection))
         self._open = True
 
     async def upgrade(
@@ -110,12 +102,10 @@ class MemoryDriver:
         """See `aiostorage.protocols.Driver.transact`."""
         await anyio.lowlevel.checkpoint()
         now = self._clock()
-        results: list[Any] = []
-        with self._all_or_none() as undo:
-            for operation in operations:
-                if isinstance(operation, FollowUp):
-                    operation = insertion_of(operation, results)  # noqa: PLW2901
-                results.append(self._run(operation, now, undo))
+        if not self._open:
+            raise StorageClosedError(f"{self!r} is not open")
+        with all_or_none() as undo:
+            results = run_all(self._tables, operations, now, undo)
         if undo:
             self._versions += 1
             self._changed.set()
@@ -180,56 +170,10 @@ class MemoryDriver:
                 await asyncio.sleep(0)
         return documents
 
-    def _table(self, operation: Operation[Any]) -> MemoryTable:
+    def _table(self, operation: Operation[Any]) -> DocumentTable:
         if not self._open:
             raise StorageClosedError(f"{self!r} is not open")
         return self._tables[operation.collection]
-
-    @contextmanager
-    def _all_or_none(self) -> Iterator[list[Callable[[], None]]]:
-        undo: list[Callable[[], None]] = []
-        try:
-            yield undo
-        except BaseException:
-            for step in reversed(undo):
-                step()
-            raise
-
-    def _run(
-        self, operation: Operation[Any], now: SteadyMoment, undo: list[Callable[[], None]]
-    ) -> Any:
-        table = self._table(operation)
-        clocked = table.clocked
-        match operation:
-            case Take(where=where, changes=changes):
-                documents = table.find(clocked.resolved(where, now), operation.order)
-                found = list(islice(documents, operation.limit))
-                fields = clocked.at(changes, now)
-                taken = [table.replace(d["_id"], fields, undo) for d in found]
-                return [clocked.hide(copy_tree(document)) for document in taken]
-            case Update(where=where, changes=changes):
-                found = list(table.find(clocked.resolved(where, now)))
-                fields = clocked.at(changes, now)
-                for document in found:
-                    table.replace(document["_id"], fields, undo)
-                return len(found)
-            case Insert():
-                for document in operation.documents:
-                    table.insert(copy_tree(clocked.at(document, now)), undo)
-                return None
-            case Find():
-                documents = table.find(clocked.resolved(operation.where, now), operation.order)
-                first = islice(documents, operation.limit)
-                return [clocked.hide(select(d, operation.selection)) for d in first]
-            case Count():
-                return sum(1 for _ in table.find(clocked.resolved(operation.where, now)))
-            case Delete():
-                doomed = list(table.find(clocked.resolved(operation.where, now)))
-                for document in doomed:
-                    table.remove(document["_id"], undo)
-                return len(doomed)
-            case _:
-                raise TypeError(f"unknown operation {operation!r}")
 
 
 def driver_from_options(*, url: str | None = None) -> MemoryDriver:

@@ -24,7 +24,7 @@ from aiostorage.drivers.mongodb.plans import Plan
 from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
 from aiostorage.operations import Compare, Document, Find, Take
 
-__all__ = ["carry_out_batch"]
+__all__ = ["carry_out_batch", "take_all"]
 
 NO_MATCH: Final[Mapping[str, Any]] = {"_id": []}
 NO_MATCH_CODE: Final = 53
@@ -53,7 +53,7 @@ async def carry_out_batch(
         with client.bound(seconds):
             if not isinstance(plans[0].operation, Take):
                 return await _update(commands, schema, plans), True
-            results = await _take(commands, schema, plans)
+            results = await take_all(commands, schema, plans)
             left = [position for position, taken in enumerate(results) if taken is None]
             rest = await asyncio.gather(*(commands.carry_out(plans[n]) for n in left))
     except LIBRARY_ERRORS as error:
@@ -64,7 +64,7 @@ async def carry_out_batch(
     return results, 2 * len(left) < len(plans)
 
 
-async def _take(
+async def take_all(
     commands: Commands, schema: CollectionSchema, plans: Sequence[Plan]
 ) -> list[list[Document] | None]:
     """Return what each take got; None for those whose document another process took first."""
@@ -81,6 +81,7 @@ async def _take(
             for plan, uid in zip(plans, ids, strict=False)
         ],
         ordered=False,
+        session=commands.session,
     )
     taken = Find(schema.name, Compare("_id", "in", tuple(ids)))
     found = await commands.find_stored(taken)

@@ -34,16 +34,21 @@ from aiostorage.drivers.mongodb.commands import (
     write_within,
 )
 from aiostorage.drivers.mongodb.database_upgrade import upgrade_database
-from aiostorage.drivers.mongodb.fair_queue import MIN_QUEUED_SECONDS, FairQueue
+from aiostorage.drivers.mongodb.fair_queue import MAX_CONCURRENT, MIN_QUEUED_SECONDS, FairQueue
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.indexes import inspect, pass_barrier, prepare
+from aiostorage.drivers.mongodb.noted_changes import (
+    NotedPlan,
+    carry_out_noted,
+    carry_out_noted_batch,
+)
 from aiostorage.drivers.mongodb.plans import Plan, make_plan
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import ClientLibrary, read_settings
 from aiostorage.drivers.mongodb.shared_clients import ClientUse, connect
 from aiostorage.drivers.mongodb.transactions import carry_out_all
 from aiostorage.errors import ConfigurationError, PermissionDenied, StorageClosedError
-from aiostorage.operations import Count, Document, Find, Layout, Operation
+from aiostorage.operations import Count, Document, Find, Layout, Operation, OutboxNote, Take
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
 __all__ = ["MongoDBDriver"]
@@ -103,6 +108,7 @@ class MongoDBDriver:
         self._schemas: dict[str, CollectionSchema] = {}
         self._commands: Commands | None = None
         self._queues: dict[Hashable, FairQueue[Plan, Any]] = {}
+        self._noted_queues: dict[Hashable, FairQueue[NotedPlan, Any]] = {}
         self._under_way = 0
         self._none_under_way = asyncio.Event()
         self._connecting = asyncio.Lock()
@@ -197,7 +203,7 @@ class MongoDBDriver:
         except BaseException:
             await use.release()
             raise
-        self._use, self._queues = use, {}
+        self._use, self._queues, self._noted_queues = use, {}, {}
         self._commands = Commands(client, self._schemas, Blobs(client))
         return self._commands
 
@@ -253,7 +259,30 @@ class MongoDBDriver:
             if plan.single and not plan.large:
                 carry_out = self._find if isinstance(operation, Find | Count) else self._change
                 return [await carry_out(commands, plan)]
+        if len(operations) == 2 and isinstance(note := operations[1], OutboxNote):
+            plan = make_plan(self._schemas[operations[0].collection], operations[0])
+            if plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
+                return [await self._queue_noted(commands, NotedPlan(plan, note)), None]
         return await self._write(commands, partial(carry_out_all, commands, operations))
+
+    async def _queue_noted(self, commands: Commands, noted: NotedPlan) -> Any:
+        """Carry out a change with its note, perhaps together with others that wait."""
+        self._check_writable()
+        key = ("noted", noted.plan.batch)
+        queue = self._noted_queues.get(key)
+        if queue is None:
+            takes = isinstance(noted.plan.operation, Take) and commands.client.replicated
+            queue = self._noted_queues[key] = FairQueue(
+                commands.client.loop,
+                partial(carry_out_noted, commands),
+                partial(carry_out_noted_batch, commands),
+                1 if takes else MAX_CONCURRENT,  # two of them would want the same document
+            )
+            if len(self._noted_queues) > MAX_IDLE_QUEUES:
+                self._noted_queues = {
+                    k: q for k, q in self._noted_queues.items() if q is queue or not q.idle
+                }
+        return await self._counted(queue.carry_out(noted, self._time_left()))
 
     async def _find(self, commands: Commands, plan: Plan) -> Any:
         """Carry out one operation that reads."""

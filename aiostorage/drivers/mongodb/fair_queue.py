@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio
 
-__all__ = ["MIN_QUEUED_SECONDS", "FairQueue"]
+__all__ = ["MAX_CONCURRENT", "MIN_QUEUED_SECONDS", "FairQueue"]
 
 O = TypeVar("O")  # noqa: E741  as in operation
 R = TypeVar("R")
@@ -69,6 +69,8 @@ class FairQueue(Generic[O, R]):
         Carries out several; returns a result or an error for each, and whether the batch was
         better than its operations by themselves. If not, they go by themselves for a while, for
         longer each time.
+    concurrent
+        How many operations are under way by themselves, at most.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class FairQueue(Generic[O, R]):
         loop: asyncio.AbstractEventLoop,
         carry_out_one: Callable[[O, float], Coroutine[Any, Any, R]],
         carry_out_batch: Callable[[Sequence[O], float], Coroutine[Any, Any, BatchOutcome[R]]],
+        concurrent: int = MAX_CONCURRENT,
     ) -> None:
+        self._concurrent = concurrent
         self._loop = loop
         self._carry_out_one = carry_out_one
         self._carry_out_batch = carry_out_batch
@@ -125,7 +129,7 @@ class FairQueue(Generic[O, R]):
             self._loop.call_soon(self._start)
 
     def _may_start(self) -> bool:
-        most = MAX_BATCH_SIZE if self._unbatched else MAX_CONCURRENT
+        most = MAX_BATCH_SIZE if self._unbatched else self._concurrent
         return not self._under_way or len(self._waiting) <= most - self._under_way
 
     def _start(self) -> None:
@@ -133,7 +137,7 @@ class FairQueue(Generic[O, R]):
         if not self._may_start():
             return  # more have come; the end of what is under way starts them
         batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
-        if len(batch) > MAX_CONCURRENT and not self._unbatched:
+        if len(batch) > self._concurrent and not self._unbatched:
             self._under_way = MAX_BATCH_SIZE  # nothing goes beside it
             operations = [entry.operation for entry in batch]
             work = self._carry_out_batch(operations, self._time_left(batch))

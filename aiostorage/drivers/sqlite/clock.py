@@ -9,15 +9,14 @@ the last boot is older than anything since.
 
 from __future__ import annotations
 
-import ctypes
 import sqlite3
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from pathlib import Path
 from typing import Final, NamedTuple
+
+from aiostorage._core.boot import boot_id
 
 __all__ = ["BOOT_TABLE", "TICK", "Moment", "StoreClock", "boot_id", "utc_now"]
 
@@ -30,8 +29,6 @@ BOOT_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS aiostorage_boot (number INTEGER NOT NULL, id TEXT NOT NULL)"
 )
 """The table with one row: the number of the last boot that the file has seen, and its id."""
-
-_LINUX: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
@@ -96,14 +93,6 @@ class StoreClock:
             self.zero = _begin_of_boot()
 
 
-def boot_id() -> str:
-    """Return the id of this boot; an empty text where the system has none."""
-    try:
-        return _LINUX.read_text().strip()
-    except OSError:
-        return _boot_session()
-
-
 def _number_of(connection: sqlite3.Connection, name: str) -> int:
     """Return the number of a boot; one that is not the last one in the file gets the next."""
     number, last = _last_boot(connection) or (0, None)
@@ -125,14 +114,3 @@ def _last_boot(connection: sqlite3.Connection) -> tuple[int, str] | None:
 def _begin_of_boot() -> datetime:
     begin = utc_now() - timedelta(milliseconds=time.monotonic_ns() // 1_000_000)
     return begin.replace(microsecond=begin.microsecond // 1000 * 1000)
-
-
-def _boot_session() -> str:
-    """Return the id of this boot on macOS."""
-    if sys.platform != "darwin":
-        return ""
-    text, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
-    failed = ctypes.CDLL(None).sysctlbyname(
-        b"kern.bootsessionuuid", text, ctypes.byref(size), None, ctypes.c_size_t(0)
-    )
-    return "" if failed else text.value.decode()

@@ -151,7 +151,7 @@ class SQLiteDriver:
             await anyio.to_thread.run_sync(check_log, self._path)
 
         def lay_out(connection: Connection) -> None:
-            prepare(connection, self._path, layout.version, tables.values())
+            prepare(connection, self._path, layout.version, list(tables.values()))
             self._clock.begin(connection)
             file.note_tables(connection)
 

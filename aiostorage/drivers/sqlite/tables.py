@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -24,8 +24,8 @@ APPLICATION_ID: Final = 0x61696F73
 """``PRAGMA application_id`` of our files: "aios"."""
 
 
-def prepare(connection: Connection, path: Path, version: int, tables: Iterable[Table]) -> None:
-    """Create the tables of a new file; check those of an old one.
+def prepare(connection: Connection, path: Path, version: int, tables: Sequence[Table]) -> None:
+    """Create the tables of a new file; check those of an old one, and add those that it lacks.
 
     Raises
     ------
@@ -42,10 +42,14 @@ def prepare(connection: Connection, path: Path, version: int, tables: Iterable[T
         "BEGIN"
     )  # one snapshot: another process may be creating the tables right now
     try:
-        if _recognised(connection, path, version):
+        recognised = _recognised(connection, path, version)
+        if recognised and not _missing(connection, tables):
             return
     finally:
         connection.back_out()
+    if recognised:
+        _add_missing(connection, path, version, tables)
+        return
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise ConfigurationError(
@@ -61,6 +65,22 @@ def prepare(connection: Connection, path: Path, version: int, tables: Iterable[T
         connection.execute("COMMIT")
     finally:
         connection.back_out()
+
+
+def _add_missing(connection: Connection, path: Path, version: int, tables: Sequence[Table]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _recognised(connection, path, version):
+            create_tables(connection, _missing(connection, tables))  # unless another process has
+        connection.execute("COMMIT")
+    finally:
+        connection.back_out()
+
+
+def _missing(connection: Connection, tables: Sequence[Table]) -> list[Table]:
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    there = {name for (name,) in found}
+    return [table for table in tables if table.name not in there]
 
 
 def fill_ticks(

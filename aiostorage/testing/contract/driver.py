@@ -20,13 +20,20 @@ from aiostorage.testing.contract.driver_laws import (
     TransactionLaws,
 )
 from aiostorage.testing.contract.driver_operation_laws import OperationLaws
+from aiostorage.testing.contract.driver_outbox_laws import OutboxNoteLaws
 from aiostorage.testing.contract.driver_receipt_laws import ReceiptLaws
 
 __all__ = ["DriverContract"]
 
 
 class DriverContract(
-    OperationLaws, TransactionLaws, ReceiptLaws, PageLaws, ChangeLaws, DriverLifetimeLaws
+    OperationLaws,
+    TransactionLaws,
+    ReceiptLaws,
+    OutboxNoteLaws,
+    PageLaws,
+    ChangeLaws,
+    DriverLifetimeLaws,
 ):
     """Every law of `aiostorage.protocols.Driver`, for one engine.
 

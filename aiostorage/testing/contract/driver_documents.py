@@ -26,6 +26,7 @@ from aiostorage.protocols import Driver
 __all__ = [
     "LAYOUT",
     "NAMES",
+    "OUTBOX",
     "RECEIPTS",
     "START",
     "THINGS",
@@ -40,6 +41,7 @@ __all__ = [
 THINGS: Final = "things"
 NAMES: Final = "names"
 RECEIPTS: Final = "receipts"
+OUTBOX: Final = "outbox"
 
 LAYOUT: Final = Layout(
     version=1,
@@ -68,6 +70,13 @@ LAYOUT: Final = Layout(
             RECEIPTS,
             fields=(Field("expires", "time", required=True),),
             indexes=(Index(("expires",)),),
+        ),
+        Collection(
+            OUTBOX,
+            fields=(
+                Field("experiment", "key", required=True),
+                Field("time", "time", required=True),
+            ),
         ),
     ),
 )

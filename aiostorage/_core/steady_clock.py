@@ -15,10 +15,20 @@ from typing import Any, Final, NamedTuple, assert_never
 
 from aiostorage.operations import And, Collection, Compare, Condition, Or, StoreTime
 
-__all__ = ["ClockedFields", "SteadyClock", "SteadyMoment", "utc_now"]
+__all__ = [
+    "EPOCH",
+    "BootClock",
+    "ClockedFields",
+    "SteadyClock",
+    "SteadyMoment",
+    "micros",
+    "utc_now",
+]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+BOOT_BITS: Final = 51
+"""Bits of a steady time that hold the microseconds since a boot, for 71 years."""
 
 
 utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
@@ -50,21 +60,46 @@ class SteadyClock:
         self._follows = wall is not utc_now
         if self._follows:
             self.wall = wall
-        self._begin = 0 if self._follows else _micros(self.wall()) + ahead - _uptime()
+        self._begin = 0 if self._follows else micros(self.wall()) + ahead - _uptime()
 
     def __call__(self) -> SteadyMoment:
         """Return the present moment."""
         wall = self.wall()
         if self._follows:
             return SteadyMoment(wall, 0)
-        return SteadyMoment(wall, self._begin + _uptime() - _micros(wall))
+        return SteadyMoment(wall, self._begin + _uptime() - micros(wall))
+
+
+class BootClock(SteadyClock):
+    """Tells moments by the boots that a store has numbered, for several processes.
+
+    The steady time is that of the machine since its boot, in microseconds, with the number of the
+    boot before it: what was written before the last boot is older than anything since.
+
+    Attributes
+    ----------
+    boot
+        The number of this boot; None if the system has no id for it. Then, and if `wall` is another
+        function than `utc_now`, the steady time is the time of day.
+    """
+
+    boot: int | None = None
+
+    def __call__(self) -> SteadyMoment:
+        """Return the present moment."""
+        wall = self.wall()
+        if self._follows or self.boot is None:
+            return SteadyMoment(wall, 0)
+        return SteadyMoment(wall, (self.boot << BOOT_BITS) + _uptime() - micros(wall))
 
 
 class ClockedFields:
     """The clocked fields of a collection, and the fields with the steady time beside them."""
 
     def __init__(self, collection: Collection) -> None:
-        self._steady = {f.name: f"{f.name} (steady)" for f in collection.fields if f.clocked}
+        self.steady: dict[str, str] = {
+            f.name: f"{f.name} (steady)" for f in collection.fields if f.clocked
+        }
 
     def at(self, values: Mapping[str, Any], now: SteadyMoment) -> dict[str, Any]:
         """Return fields with the time in place of the store's clock, and the steady ones added."""
@@ -72,11 +107,11 @@ class ClockedFields:
             name: value.at(now.wall) if isinstance(value, StoreTime) else value
             for name, value in values.items()
         }
-        for name, steady in self._steady.items():
+        for name, steady in self.steady.items():
             if name in fields:
                 time_ = fields[name]
                 known = isinstance(time_, datetime)
-                fields[steady] = _micros(time_) + now.ahead if known else None
+                fields[steady] = micros(time_) + now.ahead if known else None
         return fields
 
     def resolved(self, condition: Condition, now: SteadyMoment) -> Condition:
@@ -84,8 +119,8 @@ class ClockedFields:
         match condition:
             case Compare(path, op, StoreTime() as moment):
                 time_ = moment.at(now.wall)
-                if path in self._steady:
-                    return Compare(self._steady[path], op, _micros(time_) + now.ahead)
+                if path in self.steady:
+                    return Compare(self.steady[path], op, micros(time_) + now.ahead)
                 return Compare(path, op, time_)
             case Compare():
                 return condition
@@ -98,11 +133,11 @@ class ClockedFields:
 
     def sorted_by(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the fields that a sort by these goes by."""
-        return tuple(self._steady.get(name, name) for name in names)
+        return tuple(self.steady.get(name, name) for name in names)
 
     def hide(self, document: dict[str, Any]) -> dict[str, Any]:
         """Take the steady times out of a copy of a document, and return it."""
-        for steady in self._steady.values():
+        for steady in self.steady.values():
             document.pop(steady, None)
         return document
 
@@ -111,5 +146,6 @@ def _uptime() -> int:
     return time.monotonic_ns() // 1000
 
 
-def _micros(time_: datetime) -> int:
+def micros(time_: datetime) -> int:
+    """Return the microseconds of a time of day since 1970."""
     return (time_ - EPOCH) // MICROSECOND

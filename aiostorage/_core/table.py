@@ -11,17 +11,17 @@ from typing import Any, TypeAlias
 from aiostorage._core.changes import apply_changes
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.query import compile_condition
-from aiostorage.drivers.memory.steady_clock import ClockedFields
+from aiostorage._core.steady_clock import ClockedFields
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import EVERYTHING, And, Collection, Compare, Condition, Document, Index
 
-__all__ = ["Key", "MemoryTable", "SortedIndex", "UniqueIndex", "sort_key"]
+__all__ = ["DocumentTable", "Key", "SortedIndex", "UniqueIndex", "sort_key"]
 
 Key: TypeAlias = tuple[tuple[int, Any], ...]
 """Values of declared fields in a form that sorts."""
 
 
-class MemoryTable:
+class DocumentTable:
     """The documents of one collection, in the order of their insertion, and their indexes."""
 
     def __init__(self, collection: Collection) -> None:
@@ -60,6 +60,23 @@ class MemoryTable:
             if part is not None:
                 return (self.documents[seq] for seq in part[0]), part[1]
         return iter(self.documents.values()), order
+
+    def load(self, documents: Mapping[int, Document]) -> None:
+        """Make these the documents, by sequence number; those that are there already stay.
+
+        DuplicateKeyError if two of them cannot be in one table, which is unusable then.
+        """
+        for seq in [
+            s for s, document in self.documents.items() if documents.get(s) is not document
+        ]:
+            self._drop(seq)
+        new = documents.keys() - self.documents.keys()
+        for seq in sorted(new):
+            self._check(documents[seq], None)
+            self._put(seq, documents[seq])
+        if new:
+            self.documents = dict(sorted(self.documents.items()))
+        self.last = max(self.documents, default=0)
 
     def insert(self, document: Document, undo: list[Callable[[], None]]) -> None:
         """Add a document."""

@@ -1,0 +1,218 @@
+"""What a Track file contains: projects with groups and trials, and what is ours beside.
+
+Experiments are groups, trials are trials, and each stands in the project that has the name of the
+experiment. All other collections, the version of the layout and the number of the boot stand in the
+metadata of one more project, `SECTION`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from aiostorage.drivers.track.exact import OURS, ours_of
+from aiostorage.errors import NotADatabaseError
+from aiostorage.operations import Document
+
+__all__ = ["EXPERIMENTS", "SECTION", "TRIALS", "Contents", "Item", "Parts", "parts_of"]
+
+EXPERIMENTS: Final = "experiments"
+TRIALS: Final = "trials"
+"""The collections that Track has a place for."""
+
+SECTION: Final = OURS
+"""The uid of the project with what Track has no place for."""
+
+LOOSE: Final = ""
+"""In place of the uid of a project: what stands beside the projects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A record in the file, and its document.
+
+    Attributes
+    ----------
+    home
+        The uid of the project that it stands in.
+    raw
+        The record as JSON has it; of a group, without the list of its trials.
+    document
+        Its document, as it is in the table.
+    placed
+        Whether its place in the order is in the file.
+    text
+        The record as it was last written.
+    others
+        Of a group, what is in the list of its trials and is none.
+    """
+
+    home: str
+    raw: dict[str, Any]
+    document: Document
+    placed: bool = True
+    text: str | None = None
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The contents of a file, as last read or written.
+
+    Attributes
+    ----------
+    heads
+        The projects by uid, without their trials and groups.
+    version
+        The version of the layout; None if aiostorage has not written the file.
+    boot
+        The number and the id of the last boot in which it was written.
+    experiments
+        The ids of the experiments by the uids of their groups.
+    items
+        The records by collection and place in the order.
+    """
+
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version: int | None = None
+    boot: tuple[int, str] | None = None
+    experiments: dict[str, Any] = field(default_factory=dict)
+    items: dict[str, dict[int, Item]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts of a file, before they are documents."""
+
+    heads: dict[str, dict[str, Any]]
+    section: dict[str, Any]
+    groups: dict[int, tuple[str, dict[str, Any], bool]]
+    trials: dict[int, tuple[str, dict[str, Any], bool]]
+
+    @property
+    def collections(self) -> Iterator[tuple[str, dict[int, dict[str, Any]]]]:
+        """Yield the other collections, each with its records by their places."""
+        collections = self.section.get("collections")
+        for name, records in collections.items() if isinstance(collections, dict) else ():
+            if isinstance(records, dict):
+                yield (
+                    name,
+                    {
+                        int(place): record
+                        for place, record in records.items()
+                        if place.isdecimal() and isinstance(record, dict)
+                    },
+                )
+
+
+def parts_of(data: bytes, path: Path) -> Parts:
+    """Take the text of a file apart.
+
+    Raises
+    ------
+    NotADatabaseError
+        It is no Track file; the message says what is wrong, and where.
+    """
+    tree = _parsed(data, path)
+    heads: dict[str, dict[str, Any]] = {}
+    groups: list[tuple[str, dict[str, Any]]] = []
+    trials: list[tuple[str, dict[str, Any]]] = []
+    for number, entry in enumerate(tree, 1):
+        kind = entry.get("dtype") if isinstance(entry, dict) else None
+        if kind == "project":
+            uid = str(entry.get("uid", entry.get("name")))
+            if uid in heads:
+                raise _damaged(path, f"there are two projects {uid!r}")
+            heads[uid] = {k: v for k, v in entry.items() if k not in ("trials", "groups")}
+            groups += _listed(path, uid, entry, "groups")
+            trials += _listed(path, uid, entry, "trials")
+        elif kind == "trial_group":
+            groups.append((LOOSE, entry))
+        elif kind == "trial":
+            trials.append((LOOSE, entry))
+        else:
+            raise _damaged(path, f"entry {number} is none of a project, a group and a trial")
+    _check_uids(path, "group", groups)
+    _check_uids(path, "trial", trials)
+    section = ours_of(_metadata(heads.get(SECTION, {})))
+    return Parts(heads, dict(section), _placed(groups), _placed(trials))
+
+
+def _parsed(data: bytes, path: Path) -> list[Any]:
+    try:
+        tree = json.loads(data.decode("utf-8"), parse_constant=_tag)
+    except json.JSONDecodeError as error:
+        raise _damaged(path, f"line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"byte {error.start} is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(tree, list):
+        raise _damaged(path, f"it has a JSON {type(tree).__name__} where a list of projects is due")
+    return tree
+
+
+def _tag(name: str) -> dict[str, str]:
+    """Return the form of a number that is not finite, which Python's JSON writes as a word."""
+    return {"$float": {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}[name]}
+
+
+def _listed(
+    path: Path, uid: str, project: Mapping[str, Any], kind: str
+) -> list[tuple[str, dict[str, Any]]]:
+    found = project.get(kind, [])
+    if not isinstance(found, list):
+        raise _damaged(path, f"the {kind} of project {uid!r} are no list")
+    for number, raw in enumerate(found, 1):
+        if not isinstance(raw, dict):
+            raise _damaged(path, f"number {number} of the {kind} of project {uid!r} is no object")
+    return [(uid, raw) for raw in found]
+
+
+def _check_uids(path: Path, kind: str, found: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    seen: set[str] = set()
+    for home, raw in found:
+        uid = raw.get("uid")
+        if not isinstance(uid, str) or not uid:
+            raise _damaged(path, f"a {kind} of project {home!r} has no uid")
+        if uid in seen:
+            raise _damaged(path, f"there are two of {kind} {uid}")
+        seen.add(uid)
+
+
+def _placed(
+    found: Iterable[tuple[str, dict[str, Any]]],
+) -> dict[int, tuple[str, dict[str, Any], bool]]:
+    """Return records by their places in the order; those that have none come last, by time."""
+    places: dict[int, tuple[str, dict[str, Any], bool]] = {}
+    rest = []
+    for home, raw in found:
+        place = ours_of(_metadata(raw)).get("order")
+        if type(place) is int and place > 0 and place not in places:
+            places[place] = home, raw, True
+        else:
+            rest.append((home, raw))
+    rest.sort(key=_submitted)
+    places |= {
+        place: (home, raw, False)
+        for place, (home, raw) in enumerate(rest, max(places, default=0) + 1)
+    }
+    return dict(sorted(places.items()))
+
+
+def _submitted(record: tuple[str, dict[str, Any]]) -> float:
+    metadata = _metadata(record[1])
+    time = metadata.get("submit_time", metadata.get("_last_change"))
+    return float(time) if isinstance(time, int | float) else 0.0
+
+
+def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = raw.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _damaged(path: Path, what: str) -> NotADatabaseError:
+    return NotADatabaseError(f"{path} is no Track file, and was left as it is: {what}")

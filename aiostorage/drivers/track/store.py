@@ -1,0 +1,338 @@
+"""A Track file and its documents in memory: read again when it has changed, written as a whole.
+
+Everything here blocks, and runs in threads. Readers take no lock of the file. Writers that wait at
+the same time share one replacement of the file, and each of their jobs happens wholly or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from aiostorage._core.boot import boot_id
+from aiostorage._core.driver_options import upgrade_command
+from aiostorage._core.projection import select
+from aiostorage._core.query import compile_condition
+from aiostorage._core.steady_clock import BootClock
+from aiostorage._core.table import DocumentTable
+from aiostorage._core.table_operations import all_or_none, run, run_all
+from aiostorage.drivers.track.contents import SECTION, TRIALS, Contents, parts_of
+from aiostorage.drivers.track.data_file import DataFile, Signature
+from aiostorage.drivers.track.exact import OURS
+from aiostorage.drivers.track.file_text import text_of
+from aiostorage.drivers.track.pending_write import PendingWrite
+from aiostorage.drivers.track.records import Records
+from aiostorage.drivers.track.turns import Turns
+from aiostorage.errors import (
+    BackendError,
+    DuplicateKeyError,
+    NotADatabaseError,
+    SchemaVersionError,
+    TemporaryBackendError,
+)
+from aiostorage.operations import Document, Find, Layout, Operation
+from aiostorage.upgrades import UpgradeStep, steps_from
+
+__all__ = ["TrackStore"]
+
+MANY_TRIALS: Final = 5000
+"""Trials beyond which a warning says that each write writes them all."""
+
+ATTEMPTS: Final = 10
+"""How often a write begins anew because the file was changed by a program without the lock."""
+
+_log = logging.getLogger("aiostorage")
+_warned: Final[set[Path]] = set()
+
+
+class TrackStore:
+    """The documents of one file.
+
+    Parameters
+    ----------
+    file
+        The file.
+    layout
+        The collections.
+    clock
+        Tells the moment; it gets the number of the boot from the file.
+    objective
+        The name of the metric that is the objective, if it is known.
+    timeout
+        Seconds to wait for the turn to write.
+    """
+
+    def __init__(
+        self,
+        file: DataFile,
+        layout: Layout,
+        clock: BootClock,
+        objective: str | None,
+        timeout: float,
+    ) -> None:
+        self._file = file
+        self._layout = layout
+        self._clock = clock
+        self._timeout = timeout
+        self._records = Records(layout, objective)
+        self._turns = Turns(file.path)
+        self._boot = boot_id()
+        self._lock = threading.Lock()
+        self._oldest: int | None = None  # the oldest layout that is read, for an upgrade
+        self._contents = Contents()
+        self._data: bytes | None = None
+        self._signature: Signature | None = None
+        self._tells = False
+        self._forget()
+
+    def open(self, creates: bool) -> None:
+        """Read the file, or make it."""
+        if self._file.check():
+            with self._lock:
+                data, *_ = self._file.read()
+                if data or not creates:
+                    self._refresh()
+                    return
+        elif not creates:
+            raise self._file.gone()
+        self.commit((), lays_out=True)
+
+    def read(self, operation: Operation[Any]) -> Any:
+        """Carry out an operation that only reads."""
+        with self._lock:
+            self._refresh()
+            return run(self._tables[operation.collection], operation, self._clock(), [])
+
+    def page(self, find: Find, after: int, size: int) -> tuple[list[Document], int | None]:
+        """Return a page of documents, and the cursor for the next one."""
+        with self._lock:
+            self._refresh()
+            table = self._tables[find.collection]
+            match = compile_condition(table.clocked.resolved(find.where, self._clock()))
+            rest = (
+                (seq, document)
+                for seq, document in table.documents.items()
+                if seq > after and match(document)
+            )
+            found = list(islice(rest, size))
+            documents = [table.clocked.hide(select(d, find.selection)) for _, d in found]
+            return documents, found[-1][0] if len(found) == size else None
+
+    def version(self) -> object:
+        """Return what stands for the present state of the file."""
+        return self._file.signature()
+
+    def commit(self, jobs: Sequence[PendingWrite], *, lays_out: bool = False) -> bool:
+        """Carry out jobs, and write the file once; return whether another process waits.
+
+        Parameters
+        ----------
+        lays_out
+            Whether the file may be missing or empty, and is written in any case.
+        """
+        self._turns.take(self._timeout, self._file.mode & 0o666)
+        try:
+            with self._lock:
+                for _ in range(ATTEMPTS):
+                    if self._is_done(jobs, lays_out):
+                        break
+                else:
+                    raise TemporaryBackendError(
+                        f"{self._file.path} was changed again and again while it was written, by "
+                        "a program that does not lock it"
+                    )
+        finally:
+            waits = self._turns.end()
+        return waits
+
+    def upgrade(
+        self,
+        steps: Sequence[UpgradeStep],
+        back_up: Callable[[int, bytes], None],
+        *,
+        dry_run: bool,
+    ) -> tuple[int | None, list[str]]:
+        """Bring the file to the layout; return the version that it had, and notes for the user.
+
+        Parameters
+        ----------
+        back_up
+            Called with that version and the bytes of the file, before they are replaced.
+        """
+        self._turns.take(self._timeout, self._file.mode & 0o666)
+        notes: list[str] = []
+        try:
+            with self._lock:
+                self._oldest = 0
+                self._refresh()
+                found, now = self._contents.version, self._clock()
+                if found is not None and found < self._layout.version:
+                    for step in steps_from(steps, found, self._layout.version):
+                        plan = step.plan(
+                            run(self._tables[step.find.collection], step.find, now, [])
+                        )
+                        notes += plan.notes
+                        run_all(self._tables, plan.operations, now, [])
+                    if not dry_run:
+                        back_up(found, self._data or b"")
+                        self._write()
+        except _ChangedMeanwhileError:
+            raise TemporaryBackendError(f"{self._file.path} was changed meanwhile") from None
+        finally:
+            self._turns.end()
+        return found, notes
+
+    # ------------------------------------------------------------------------------ the file
+
+    def _is_done(self, jobs: Sequence[PendingWrite], lays_out: bool) -> bool:
+        """Carry out jobs; return False if the file was changed meanwhile, so that nothing was."""
+        if lays_out and self._signature is None:
+            self._begin()
+        else:
+            self._refresh()
+        now = self._clock()
+        try:
+            with all_or_none() as undo:
+                for job in jobs:
+                    if job.future.cancelled():
+                        continue
+                    try:
+                        with all_or_none() as mine:
+                            job.results = run_all(self._tables, job.operations, now, mine)
+                    except Exception as error:  # noqa: BLE001  its caller gets it
+                        job.error = error
+                    else:
+                        undo.extend(mine)
+                if undo or lays_out:
+                    self._write()
+        except _ChangedMeanwhileError:
+            for job in jobs:
+                job.results = job.error = None
+            self._tells = False
+            return False
+        return True
+
+    def _begin(self) -> None:
+        """Be ready to make a file; or read the one that another process has made."""
+        signature = self._file.signature()
+        if signature is None or signature.size == 0:
+            self._forget()
+            self._signature, self._tells = signature, True
+            self._number_boot(None)
+        else:
+            self._refresh()
+
+    def _write(self) -> None:
+        documents = {name: table.documents for name, table in self._tables.items()}
+        boot = (self._clock.boot or 0, self._boot) if self._boot else None
+        try:
+            contents = self._records.write(self._contents, documents, self._layout.version, boot)
+            data = text_of(contents)
+        except ValueError as error:  # another program has put in what is no JSON, as 1e999
+            raise BackendError(f"{self._file.path} cannot be written: {error}") from error
+        written = self._file.replace(data, self._signature) if self._turns.holds else None
+        if written is None:
+            raise _ChangedMeanwhileError
+        self._contents, self._data = contents, data
+        self._signature, self._tells = written, True
+        self._warn_of_many()
+
+    def _refresh(self) -> None:
+        """Read the file if it has changed."""
+        found = self._file.signature()
+        if found is None:
+            raise self._file.gone()
+        if found == self._signature and self._tells:
+            return
+        for pause in (0.01, 0.03, 0.1, None):
+            data, signature, tells = self._file.read()
+            try:
+                if data != self._data:
+                    self._load(data)
+            except NotADatabaseError:
+                if tells or pause is None:
+                    raise
+                time.sleep(pause)  # an editor may be about to write it
+            else:
+                self._data, self._signature, self._tells = data, signature, tells
+                return
+
+    def _load(self, data: bytes) -> None:
+        parts = parts_of(data, self._file.path)
+        version = self._checked(parts.section.get("layout"))
+        boot = _boot_of(parts.section.get("boot"))
+        self._number_boot(boot)
+        contents = self._records.read(parts, version, boot, self._contents, self._clock())
+        head = contents.heads.get(SECTION, {}).get("metadata")
+        if isinstance(head, dict) and isinstance(head.get(OURS), dict):
+            head[OURS].pop("collections", None)  # they are items now
+        try:
+            for name, table in self._tables.items():
+                items = contents.items.get(name, {})
+                table.load({seq: item.document for seq, item in items.items() if item.document})
+        except DuplicateKeyError as error:
+            self._forget()
+            raise NotADatabaseError(
+                f"{self._file.path} is damaged, and was left as it is: {error}"
+            ) from error
+        self._contents = contents
+        self._warn_of_many()
+
+    def _checked(self, version: Any) -> int | None:
+        """Return the version of the layout, None for a file of Track's own."""
+        if version is None:
+            return None
+        path, known = self._file.path, self._layout.version
+        if type(version) is not int or version > known:
+            raise SchemaVersionError(
+                f"{path} was laid out by a newer aiostorage (layout {version!r}, this one knows "
+                f"{known}); upgrade the package"
+            )
+        if version < (known if self._oldest is None else self._oldest):
+            raise SchemaVersionError(
+                f"{path} has layout {version}, this aiostorage needs {known}; end all workers that "
+                f"use it, and run: {upgrade_command('track:///' + quote(str(path)))}"
+            )
+        return version
+
+    def _forget(self) -> None:
+        """Have no documents, until the file is read."""
+        self._tables = {c.name: DocumentTable(c) for c in self._layout.collections}
+        self._contents = Contents()
+        self._data = self._signature = None
+        self._tells = False
+
+    def _number_boot(self, last: tuple[int, str] | None) -> None:
+        """Find the number of this boot: that of the file, or the next one."""
+        if not self._boot:
+            return
+        number, name = last or (0, "")
+        self._clock.boot = number if name == self._boot else number + 1
+
+    def _warn_of_many(self) -> None:
+        count, path = len(self._contents.items.get(TRIALS, ())), self._file.path
+        if count > MANY_TRIALS and path not in _warned:
+            _warned.add(path)
+            _log.warning(
+                "%s has %d trials, and each write writes them all; copy them to SQLite for more",
+                path,
+                count,
+            )
+
+
+class _ChangedMeanwhileError(Exception):
+    """The file is another one than that which was read."""
+
+
+def _boot_of(tree: Any) -> tuple[int, str] | None:
+    if isinstance(tree, dict):
+        number, name = tree.get("number"), tree.get("id")
+        if type(number) is int and isinstance(name, str):
+            return number, name
+    return None

@@ -1,0 +1,132 @@
+"""The lock of a Track file: who writes it next.
+
+It is that of the package filelock, on a file beside the data, which the original Track locks as
+well. Nobody deletes it here; the original does so when it ends, which is noticed. Whoever waits
+touches it: so who has just written sees that, and lets the others go first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from aiostorage.errors import BackendError, PermissionDenied, TemporaryBackendError
+
+__all__ = ["Turns"]
+
+POLL: Final = 0.002
+"""Seconds between two attempts to get the lock."""
+
+YIELD: Final = 3 * POLL
+"""Seconds that one who has written leaves to those who wait."""
+
+_held: Final[set[int]] = set()
+"""The descriptors of this process that have a lock: a forked child must not keep them open."""
+
+
+class Turns:
+    """The turns of one driver at writing a file.
+
+    Parameters
+    ----------
+    path
+        The data file, without links.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path = path.with_name(f"{path.name}.lock")
+        self._descriptor = -1
+        self._touched = 0
+
+    def take(self, timeout: float, mode: int) -> None:
+        """Wait for the turn.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait.
+        mode
+            The mode of the lock's file if it is missing.
+
+        Raises
+        ------
+        TemporaryBackendError
+            Others had it all the time.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._try(mode):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TemporaryBackendError(
+                    f"waited {timeout:g} s for {self.path}: another process holds that lock"
+                )
+            time.sleep(min(POLL, left))
+
+    def end(self) -> bool:
+        """End the turn; return whether somebody waits."""
+        descriptor, self._descriptor = self._descriptor, -1
+        waits = os.fstat(descriptor).st_mtime_ns != self._touched
+        _held.discard(descriptor)
+        unlock_descriptor(descriptor)
+        os.close(descriptor)
+        return waits
+
+    @property
+    def holds(self) -> bool:
+        """Whether the lock's file is still the one that is locked."""
+        return self._descriptor >= 0 and self._is_there(self._descriptor)
+
+    def _try(self, mode: int) -> bool:
+        descriptor = self._open(mode)
+        try:
+            if not lock_descriptor(descriptor, blocking=False):
+                with suppress(OSError):  # it may be another user's
+                    os.utime(descriptor)
+                os.close(descriptor)
+                return False
+        except OSError as error:
+            os.close(descriptor)
+            raise BackendError(f"cannot lock {self.path}: {error.strerror}") from error
+        if not self._is_there(descriptor):  # deleted meanwhile: another one locks another file
+            unlock_descriptor(descriptor)
+            os.close(descriptor)
+            return False
+        _held.add(descriptor)
+        self._descriptor, self._touched = descriptor, os.fstat(descriptor).st_mtime_ns
+        return True
+
+    def _open(self, mode: int) -> int:
+        flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        for access in (os.O_RDWR, os.O_RDONLY):  # another user's may be read, which is enough
+            try:
+                return os.open(self.path, flags | access, mode)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise BackendError(f"cannot lock {self.path}: {error.strerror}") from error
+                refused = error
+        raise PermissionDenied(f"cannot lock {self.path}: {refused.strerror}") from refused
+
+    def _is_there(self, descriptor: int) -> bool:
+        ours = os.fstat(descriptor)
+        try:
+            there = self.path.stat()
+        except OSError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _leave() -> None:
+    """In a forked child: close the parent's locks, which stay the parent's."""
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave)

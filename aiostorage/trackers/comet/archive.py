@@ -1,0 +1,137 @@
+"""Archives of runs for ``comet upload``: written whole or not at all, and read."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from aiostorage.errors import TrackerError
+from aiostorage.trackers.comet.contents import RunContents
+from aiostorage.trackers.comet.messages import archive_messages
+from aiostorage.trackers.comet.package import import_comet
+
+__all__ = ["archive_home", "last_metrics", "write_archive"]
+
+_DESCRIPTION: Final = "experiment.json"
+_MESSAGES: Final = "messages.json"
+
+
+def write_archive(path: Path, contents: RunContents, workspace: str | None, project: str) -> None:
+    """Write the archive of a run, whose key is the file's name, in the place of an older one.
+
+    The same contents make the same file. A kill at any moment leaves the old or the new one, and
+    perhaps a hidden file that ends in ``.partial``.
+    """
+    lines = "".join(f"{json.dumps(message)}\n" for message in archive_messages(contents))
+    description = _description(path.stem, contents, workspace, project)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem[-8:]}-", suffix=".partial"
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(_member(_DESCRIPTION), description)
+                archive.writestr(_member(_MESSAGES), lines)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(partial).unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def archive_home(path: Path) -> tuple[str | None, str | None] | None:
+    """Return the workspace and the project of an archive of ours; None if it is not there."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            description = json.loads(archive.read(_DESCRIPTION))
+    except FileNotFoundError:
+        return None
+    return description["workspace"], description["project_name"]
+
+
+def last_metrics(paths: Iterator[Path]) -> Mapping[str, float]:
+    """Return the last value of each metric in some archives, by the times of their messages.
+
+    Raises
+    ------
+    TrackerError
+        One is no archive.
+    """
+    found: dict[str, tuple[int, float]] = {}
+    for path in paths:
+        for time, name, value in _metrics(path):
+            if name not in found or time >= found[name][0]:
+                found[name] = time, value
+    return {name: value for name, (_, value) in found.items()}
+
+
+def _metrics(path: Path) -> Iterator[tuple[int, str, float]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # while its script runs, an archive is there, but empty
+            if _MESSAGES not in archive.namelist():
+                return
+            with archive.open(_MESSAGES) as lines:
+                for line in lines:
+                    payload = json.loads(line)["payload"]
+                    metric = payload.get("metric")
+                    with suppress(TypeError, ValueError):
+                        if metric:
+                            value = float(metric["metricValue"])
+                            yield payload["local_timestamp"], metric["metricName"], value
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrackerError(f"{path} is no archive of Comet: {error}") from error
+
+
+def _description(
+    key: str, contents: RunContents, workspace: str | None, project: str
+) -> str:
+    """Return what ``experiment.json`` says, made by ``comet_ml``.
+
+    ``get_or_create`` lets ``comet upload`` bring a newer archive of a run that it has uploaded.
+    """
+    begin = contents.start or contents.timestamp
+    with tempfile.TemporaryDirectory() as directory:
+        import_comet("comet_ml.offline_utils").write_experiment_meta_file(
+            tempdir=directory,
+            experiment_key=key,
+            workspace=workspace,
+            project_name=project,
+            start_time=begin,
+            stop_time=max(begin, contents.end or contents.timestamp),
+            tags=list(contents.tags),
+            resume_strategy="get_or_create",
+            customer_error_reported=contents.state == "crashed",
+            customer_error_message=f"the trial is {contents.tags[-1]}"
+            if contents.state == "crashed"
+            else None,
+            user_provided_experiment_key=True,
+            comet_start_sourced=True,
+        )
+        return (Path(directory) / _DESCRIPTION).read_text(encoding="utf-8")
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """Return a member without a time of its own."""
+    member = zipfile.ZipInfo(name)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.external_attr = 0o600 << 16
+    return member
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

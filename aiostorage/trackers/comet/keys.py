@@ -1,0 +1,36 @@
+"""Keys at Comet, computed from what the store has: the same trial always has the same."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+from aiostorage.experiment import Experiment
+
+__all__ = ["experiment_key", "trial_key"]
+
+_LENGTH: Final = 18
+"""Characters of an experiment's key: with the 32 of a trial's id these are 50, Comet's limit."""
+
+_KEY: Final = re.compile(f"[0-9a-f]{{{_LENGTH}}}")
+
+
+def experiment_key(experiment: Experiment) -> str:
+    """Return what the keys of all runs of an experiment begin with.
+
+    It goes by the id, the name, the version and the time of creation, for ids of two stores may
+    be equal.
+    """
+    created = experiment.config.get("metadata", {}).get("datetime")
+    return _digest(f"{experiment.id}\n{experiment.name}\n{experiment.version}\n{created}")
+
+
+def trial_key(experiment: str, trial: str) -> str:
+    """Return the key of the run of a trial, by the key of its experiment and its own id."""
+    begin = experiment if _KEY.fullmatch(experiment) else _digest(experiment)
+    return begin + trial
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_LENGTH]
