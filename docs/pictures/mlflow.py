@@ -30,7 +30,7 @@ sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]
 from aiostorage import Trial, open_storage  # noqa: E402
 
 PICTURE = Path(__file__).with_suffix(".png")
-SIZE = "1500,820"
+SIZE = "1280,620"
 
 
 async def search(directory: Path, tracker: str) -> None:
@@ -80,7 +80,7 @@ def main() -> None:
         try:
             wait_for(url)
             anyio.run(search, directory, f"mlflow+{url}")
-            take_picture(browser, f"{url}/#/experiments/1/runs?compareRunsMode=CHART", directory)
+            take_picture(browser, f"{url}/#/experiments/1/runs", directory)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)

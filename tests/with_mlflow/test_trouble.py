@@ -104,7 +104,11 @@ def test_answers_that_do_not_help(status: int, text: str, words: str) -> None:
 def test_a_server_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "ANSWER_SECONDS", 0.2)
     done = threading.Event()
-    with answering(lambda _: done.wait(5) or None) as host:
+
+    def wait(_: BaseHTTPRequestHandler) -> None:
+        done.wait(5)
+
+    with answering(wait) as host:
         assert "too long" in trouble(host)
         done.set()
 
