@@ -233,7 +233,7 @@ class _Http(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1   # one packet an answer
+    wbufsize = -1  # one packet an answer
     comet: CometServer
 
     def do_GET(self) -> None:  # noqa: N802

@@ -93,9 +93,7 @@ def _metrics(path: Path) -> Iterator[tuple[int, str, float]]:
         raise TrackerError(f"{path} is no archive of Comet: {error}") from error
 
 
-def _description(
-    key: str, contents: RunContents, workspace: str | None, project: str
-) -> str:
+def _description(key: str, contents: RunContents, workspace: str | None, project: str) -> str:
     """Return what ``experiment.json`` says, made by ``comet_ml``.
 
     ``get_or_create`` lets ``comet upload`` bring a newer archive of a run that it has uploaded.

@@ -161,9 +161,7 @@ class Client:
         if response.status_code >= 400:
             raise self._refusal(endpoint, response.status_code, answer)
         if answer is None:
-            raise TrackerUnavailable(
-                f"what answered {endpoint} is not Comet: it sent no JSON"
-            )
+            raise TrackerUnavailable(f"what answered {endpoint} is not Comet: it sent no JSON")
         return answer
 
     def _refusal(self, endpoint: str, status: int, answer: Any) -> TrackerError:

@@ -15,7 +15,7 @@ from aiostorage.trackers.comet.contents import (
     new_problems,
     run_contents,
 )
-from aiostorage.trackers.comet.keys import experiment_key, trial_key
+from aiostorage.trackers.comet.keys import experiment_key, run_prefix, trial_key
 from aiostorage.trackers.comet.messages import metric_batch, param_batch
 from aiostorage.trackers.comet.reading import current_values, is_users_metric, numbers
 from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial
@@ -115,8 +115,9 @@ class Comet:
             if error.status in {400, 404}:  # there is no such project
                 return
             raise
+        begin = run_prefix(key)
         for run in listed.get("experiments") or ():
-            if run["experimentKey"].startswith(key):
+            if run["experimentKey"].startswith(begin):
                 call.get("write/experiment/archive", experimentKey=run["experimentKey"])
 
     def delete_trial(self, key: str) -> None:
@@ -188,9 +189,7 @@ def _send_values(call: Call, key: str, contents: RunContents, *, is_new: bool) -
         call.post("clientlib/batch/logger/experiment/parameter", body)
     metrics = contents.metrics
     if metrics and not is_new:
-        there = numbers(
-            current_values(call.get("experiment/metrics/summary", experimentKey=key))
-        )
+        there = numbers(current_values(call.get("experiment/metrics/summary", experimentKey=key)))
         metrics = {
             name: value
             for name, value in metrics.items()
@@ -228,9 +227,7 @@ def _send_state(call: Call, key: str, contents: RunContents, run: Mapping[str, A
     call.post("write/experiment/update-status", body)
 
 
-def _send_others(
-    call: Call, key: str, contents: RunContents, there: Mapping[str, Any]
-) -> None:
+def _send_others(call: Call, key: str, contents: RunContents, there: Mapping[str, Any]) -> None:
     """Send what differs; what the trial does not have any more becomes empty."""
     wanted = dict.fromkeys((name for name in there if name.startswith(OTHERS_PREFIX)), "")
     wanted |= contents.others
