@@ -46,7 +46,7 @@ from aiostorage.operations import (
     UnreadableDocument,
     Update,
 )
-from aiostorage.protocols import Driver, UpgradableDriver
+from aiostorage.protocols import Driver, ResultSource, UpgradableDriver
 from aiostorage.upgrades import StepPlan, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "OutboxNote",
     "PermissionDenied",
     "Receipt",
+    "ResultSource",
     "SchemaVersionError",
     "StepPlan",
     "StorageClosedError",

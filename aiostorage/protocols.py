@@ -27,6 +27,7 @@ __all__ = [
     "ExperimentLike",
     "HasId",
     "HasStoredId",
+    "ResultSource",
     "Uid",
     "UpgradableDriver",
 ]
@@ -207,6 +208,20 @@ class UpgradableDriver(Driver, Protocol):
         SchemaVersionError
             A newer aiostorage has laid out the store.
         """
+        ...
+
+
+@runtime_checkable
+class ResultSource(Driver, Protocol):
+    """A driver to whose store scripts log the metrics of trials by themselves.
+
+    The metrics that are no results of ours yet are read as results: see
+    `AsyncStorageProtocol.retrieve_result`.
+    """
+
+    @property
+    def objective(self) -> str | None:
+        """The name of the metric that is the objective; None if it is not configured."""
         ...
 
 
@@ -546,7 +561,8 @@ class AsyncStorageProtocol(Protocol):
     async def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
         """Return `trial` with the results that the store has for it, if it has any.
 
-        If it has none, and the storage has a tracker, the last values of the metrics in the
+        On a Track file, these are also the last values of metrics that a script has logged there.
+        If there are none, and the storage has a tracker, the last values of the metrics in the
         trial's run are its results, whoever has logged them: the option ``objective`` of the
         storage says which of them is the objective, and the others are statistics. `args` and
         `kwargs` are ignored; the original has them.
@@ -554,7 +570,7 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         InvalidResult
-            The run has metrics, but no such objective, or it is not a number.
+            The run, or the Track file, has metrics, but no such objective, or it is not a number.
         TrackerError
             The tracker cannot be asked (`TrackerUnavailable`), or has no such run.
         """

@@ -15,12 +15,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, oriondb, sqlite, trackers
+from benchmarks import facade, oriondb, outbox, sqlite, track, trackers
 
 if TYPE_CHECKING:
     from benchmarks import mongodb
 
-PARTS = ("sqlite", "facade", "trackers", "orion", "mongodb")
+PARTS = ("sqlite", "track", "facade", "trackers", "orion", "mongodb", "outbox")
 
 
 def main() -> None:
@@ -45,6 +45,8 @@ def main() -> None:
         if "sqlite" in wanted:
             _throughput(console, directory, 2000 if options.quick else 20000)
             _depth(console, directory, 700 if options.quick else 2100)
+        if "track" in wanted:
+            _track(console, directory, 128 if options.quick else 640)
         if "facade" in wanted:
             _facade(console, directory, 500 if options.quick else 5000)
         if "trackers" in wanted:
@@ -55,6 +57,8 @@ def main() -> None:
             console.print("Oríon is not installed: its part is left out")
         if "mongodb" in wanted:
             _mongodb(console, directory, quick=options.quick)
+        if "outbox" in wanted:
+            _outbox(console, directory, quick=options.quick)
 
 
 def _trackers(console: Console, directory: Path, count: int) -> None:
@@ -67,6 +71,21 @@ def _trackers(console: Console, directory: Path, count: int) -> None:
     for row in trackers.costs(directory, count):
         ratios = (f"{row.ratios[kind]:.2f}" for kind in trackers.DELAYS)
         table.add_row(row.engine, row.objective, f"{row.rate:,.0f}/s", *ratios)
+    console.print(table)
+
+
+def _track(console: Console, directory: Path, count: int) -> None:
+    table = Table(title="Track: reserve and complete, per second, beside SQLite", box=SIMPLE)
+    for heading in ("trials", "tasks", "Track", "SQLite", "ratio"):
+        table.add_column(heading, justify="right")
+    for row in track.beside_sqlite(directory, count):
+        table.add_row(
+            f"{row.trials}",
+            f"{row.tasks}",
+            f"{row.track.rate:,.0f}",
+            f"{row.sqlite.rate:,.0f}",
+            f"{row.track.rate / row.sqlite.rate:.3f}",
+        )
     console.print(table)
 
 
@@ -154,6 +173,31 @@ def _mongodb(console: Console, directory: Path, *, quick: bool) -> None:
             _contention(console, url, 1.0 if quick else 5.0)
     except MongodError as error:
         console.print(f"MongoDB's part is left out: {error}")
+
+
+def _outbox(console: Console, directory: Path, *, quick: bool) -> None:
+    rounds = 4 if quick else 10
+    _costs(console, outbox.on_sqlite(directory, 1000 if quick else 4000, rounds))
+    try:
+        from aiostorage.testing import MongodError  # noqa: PLC0415  it imports pytest
+        from benchmarks import mongodb  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        console.print(f"{error.name} is not installed: MongoDB's part is left out")
+        return
+    try:
+        with mongodb.mongod(directory) as url:
+            _costs(console, outbox.on_mongodb(url, 160 if quick else 640, rounds))
+    except MongodError as error:
+        console.print(f"MongoDB's part is left out: {error}")
+
+
+def _costs(console: Console, costs: Iterable[outbox.OutboxCost]) -> None:
+    for one in costs:
+        low, middle, high = one.quartiles
+        console.print(
+            f"{one.engine}, {one.tasks} tasks, {one.what}: {one.with_outbox:,.0f}/s with an outbox, "
+            f"{one.without:,.0f}/s without: ratio {middle:.2f} ({low:.2f} - {high:.2f})"
+        )
 
 
 def _beside(console: Console, title: str, rows: Iterable[mongodb.PairedResult]) -> None:

@@ -6,6 +6,7 @@ ends, and its forks with it, when the other end of the socket is closed.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -76,8 +77,12 @@ def become(request: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()
     for _module in sys.argv[2:]:
         importlib.import_module(_module)
+    # what was imported lives as long as a fork: to look through it takes longer than most forks do
+    gc.freeze()
+    gc.enable()
     _request = serve(socket.socket(fileno=int(sys.argv[1])))
     sys.argv = _request["argv"]
     if _request["file"] is None:

@@ -329,6 +329,8 @@ class _Delivery:
                 page = Page(unavailable=TrackerUnavailable(str(error)))
             if page.unavailable is None:
                 self._note_success()
+                if len(rows) < PAGE:
+                    await self._linger()
                 continue
             self.last_error = str(page.unavailable)
             if page.settled:  # it is there, but some trials have to wait
@@ -368,8 +370,11 @@ class _Delivery:
         """Wait for new rows."""
         if not self._called.is_set():
             await self._first_of(lambda: self._outbox.wait(self._lease.renewal_interval))
-        if not self._called.is_set():
-            await self._until_called(LINGER)
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Wait a little for changes that can be sent together, unless somebody is in a hurry."""
+        await self._until_called(LINGER)
         self._called.clear()
 
     async def _until_called(self, seconds: float) -> None:

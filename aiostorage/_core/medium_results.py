@@ -53,10 +53,10 @@ def results_from(metrics: Mapping[str, float], objective: str | None, source: st
         logged = ", ".join(map(repr, sorted(metrics))) or "nothing"
         if objective is not None:
             raise InvalidResult(
-                f"{source}: the objective {objective!r} was not logged, {logged} was"
+                f"{source}: the objective {objective!r} was not logged; logged was {logged}"
             )
         raise InvalidResult(
-            f"{source}: which metric is the objective? logged was {logged}; name it with the "
+            f"{source}: which metric is the objective? Logged was {logged}; name it with the "
             "option `objective` of the storage"
         )
     statistics = [Result(n, "statistic", value) for n, value in metrics.items() if n != name]

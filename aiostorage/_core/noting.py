@@ -82,7 +82,7 @@ def noted(operations: Sequence[Operation[Any]]) -> Noted | None:
             case Take(where=where, changes=new, order=order, limit=limit):
                 if new.keys() <= UNTOLD:
                     continue
-                change, worker = _kind(new), new.get("worker")
+                change, worker = _kind(where, new), new.get("worker")
                 if not new.keys().isdisjoint(fields):  # the result has the new ids alone
                     looks.append(Find(operation.collection, where, _selected(fields), order, limit))
                     changes.append(NotedChange(-len(looks), change, None, fields, None, worker))
@@ -90,7 +90,7 @@ def noted(operations: Sequence[Operation[Any]]) -> Noted | None:
             case Update(where=where, changes=new):
                 if new.keys() <= UNTOLD:
                     continue
-                change, worker = _kind(new), new.get("worker", _bound(where).get("worker"))
+                change, worker = _kind(where, new), new.get("worker", _bound(where).get("worker"))
                 moved = {name: new[name] for name in fields if name in new} or None
                 named = _named(where, fields) if moved is None else None
                 if named is None:
@@ -162,8 +162,12 @@ def _inserted(position: int, document: Document, fields: tuple[str, ...]) -> lis
     ]
 
 
-def _kind(changes: Mapping[str, Any]) -> str:
-    return "reserved" if changes.get("status") == RESERVED else "changed"
+def _kind(where: Condition, changes: Mapping[str, Any]) -> str:
+    """Tell a new reservation from a change under the present one."""
+    if changes.get("status") != RESERVED:
+        return "changed"
+    held = "worker" not in changes and _bound(where).get("status") == RESERVED
+    return "changed" if held else "reserved"
 
 
 def _selected(fields: tuple[str, ...]) -> dict[str, bool]:

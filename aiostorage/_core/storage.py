@@ -446,8 +446,8 @@ def _mirrored(
     driver: Driver,
     policy: RetryPolicy,
     tracker: Tracker,
-    objective: str | None,
-    deliver_on_close: float,
+    objective: Any,
+    deliver_on_close: object,
 ) -> tuple[Gateway, Mirror]:
     """Return a gateway that notes changes, and what sends them; most storages import neither."""
     from aiostorage._core.delivery import DeliverySettings  # noqa: PLC0415

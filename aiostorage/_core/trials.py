@@ -25,6 +25,7 @@ from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid
 from aiostorage._core.layout import PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
+from aiostorage._core.medium_results import results_from
 from aiostorage._core.record_checks import document_of_trial
 from aiostorage._core.record_reader import TrialReader
 from aiostorage.errors import AioStorageError, DuplicateKeyError
@@ -41,6 +42,7 @@ from aiostorage.operations import (
     Take,
     Update,
 )
+from aiostorage.protocols import ResultSource
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
@@ -202,7 +204,15 @@ class Trials:
 
     async def retrieve(self, trial: Trial) -> Trial:
         stored = await self.get(trial, None, None)
-        if stored is not None and stored.results:
+        if stored is None:
+            return trial
+        driver = self._gateway.driver
+        if stored.objective is None and isinstance(driver, ResultSource):
+            logged = {result.name: result.value for result in stored.statistics}
+            if logged or (driver.objective is not None and trial.objective is None):
+                source = f"trial {stored.id} in {driver.location}"
+                trial.results = results_from(logged, driver.objective, source)
+        elif stored.results:
             trial.results = stored.results
         return trial
 

@@ -38,7 +38,21 @@ def open_existing(url: str, **settings: Any) -> Storage:
         raise ConfigurationError("a storage in memory ends with its process: nothing to read")
     if scheme == "sqlite":
         _check_file(Path(storage.location))
+    elif scheme == "track":
+        _check_track_file(Path(storage.location))
     return storage
+
+
+def _check_track_file(path: Path) -> None:
+    """Refuse a file that opening would make; of all others, the engine says what they are."""
+    try:
+        there = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigurationError(f"there is no file {path}") from None
+    except OSError:
+        return
+    if stat.S_ISREG(there.st_mode) and not there.st_size:
+        raise NotADatabaseError(f"{path} is empty, and no Track file")
 
 
 def _check_file(path: Path) -> None:

@@ -78,7 +78,7 @@ def lost_after() -> float:
 def shared_storage(options: Mapping[str, Any]) -> SyncStorage:
     """Return this process's storage with these options; make it if none is in use.
 
-    The directory of a SQLite file is made with it, as Oríon's PickledDB makes that of its file.
+    The directory of a file is made with it, as Oríon's PickledDB makes that of its file.
     """
     key = Path.cwd(), repr(sorted(options.items()))  # a path may be relative
     storage = _shared.get(key)
@@ -87,7 +87,7 @@ def shared_storage(options: Mapping[str, Any]) -> SyncStorage:
             setup_storage({"lost_after": lost_after, **options}), in_running_loop=True
         )
         scheme = str(options["url"]).partition(":")[0].lower()
-        if scheme == "sqlite":
+        if scheme in ("sqlite", "track"):
             with suppress(OSError):  # opening the file says what is wrong
                 Path(made.location).parent.mkdir(parents=True, exist_ok=True)
         storage = _shared.setdefault(key, made)  # another thread may have been faster

@@ -252,7 +252,8 @@ class BaseStorageProtocol:
     def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
         """Return `trial` with the results that the store has for it, if it has any.
 
-        If it has none, and the storage has a tracker, the last values of the metrics in the
+        On a Track file, these are also the last values of metrics that a script has logged there.
+        If there are none, and the storage has a tracker, the last values of the metrics in the
         trial's run are its results, whoever has logged them: the option ``objective`` of the
         storage says which of them is the objective, and the others are statistics. `args` and
         `kwargs` are ignored; the original has them.
@@ -260,7 +261,7 @@ class BaseStorageProtocol:
         Raises
         ------
         InvalidResult
-            The run has metrics, but no such objective, or it is not a number.
+            The run, or the Track file, has metrics, but no such objective, or it is not a number.
         TrackerError
             The tracker cannot be asked (`TrackerUnavailable`), or has no such run.
         """

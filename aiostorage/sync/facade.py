@@ -352,7 +352,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:
         """Return `trial` with the results that the store has for it, if it has any.
 
-        If it has none, and the storage has a tracker, the last values of the metrics in the
+        On a Track file, these are also the last values of metrics that a script has logged there.
+        If there are none, and the storage has a tracker, the last values of the metrics in the
         trial's run are its results, whoever has logged them: the option ``objective`` of the
         storage says which of them is the objective, and the others are statistics. `args` and
         `kwargs` are ignored; the original has them.
@@ -360,7 +361,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         InvalidResult
-            The run has metrics, but no such objective, or it is not a number.
+            The run, or the Track file, has metrics, but no such objective, or it is not a number.
         TrackerError
             The tracker cannot be asked (`TrackerUnavailable`), or has no such run.
         """
@@ -572,7 +573,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         TrackerTimeout
             There is no run in time.
         TrackerError
-            The tracker has refused the trial, or the store has no such trial.
+            The tracker has refused the trial, or makes no run before it is reserved; or the store
+            has no such trial.
         """
         return self._portal.call(self._storage.tracker_environment, trial, timeout)
 

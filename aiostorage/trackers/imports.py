@@ -135,9 +135,8 @@ class _Import:
                 imported.trial.experiment = uid
             await self._write(uid, made)
             # only now: whoever is killed before this reads these runs again
-            await self.storage.update_experiment(
-                uid=uid, **{"metadata.imported.last": batch[-1].key}
-            )
+            note: dict[str, Any] = {"metadata.imported.last": batch[-1].key}
+            await self.storage.update_experiment(uid=uid, **note)
             self.counts.read += len(batch)
             if progress is not None:
                 progress(self.counts)

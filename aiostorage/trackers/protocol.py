@@ -66,7 +66,8 @@ class Tracker(Protocol):
     - **Repeatable.** Every call may come again, also after one whose answer was lost. Sending the
       same trial twice leaves one run, with each value once.
     - **Present state.** A call brings what the store has now, which may be older than what the
-      tracker has only if another program has changed the tracker. It replaces what is there.
+      tracker has only if another program has changed the tracker. It replaces what is there,
+      but for what a user's script has logged itself: that stays.
     - **Bounded.** A call ends within 30 seconds, if need be with an error.
     - **Errors.** `TrackerUnavailable` for what may pass: the call is repeated later. `TrackerError`
       for what will not: it is logged and the trial is left out until its next change. Values that

@@ -18,6 +18,7 @@ import pytest
 
 import aiostorage
 from aiostorage import Trial, open_storage
+from tests.preloaded import Process, preloaded
 
 __all__ = [
     "DEADLINE",
@@ -41,6 +42,12 @@ DEADLINE: Final = 60.0
 
 URL: Final = "sqlite:///aiostorage-demo.db"
 """Where the demo puts its experiment."""
+
+LIBRARIES: Final = (
+    *("aiostorage.cli.app", "aiostorage.cli.demo.worker_process"),
+    *("aiostorage.drivers.memory", "aiostorage.drivers.sqlite"),
+)
+"""What the command need not import itself."""
 
 # a shell that starts tests in the background has them ignore Ctrl-C, and so would our children
 _BOOT: Final = (
@@ -72,24 +79,22 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *arguments: str) -> Iterator[Process]:
     """Start the command; it ends with the body at the latest."""
-    with subprocess.Popen(
-        command(*arguments),
-        cwd=folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    process = preloaded((), *LIBRARIES).start(
+        _BOOT, *arguments, directory=folder, environment=environment(), stdin=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        process.wait()
 
 
-def ended(process: subprocess.Popen[str]) -> CommandOutcome:
+def ended(process: Process) -> CommandOutcome:
     """Wait until a command has ended."""
     try:
         out, err = process.communicate(timeout=DEADLINE)
@@ -97,6 +102,7 @@ def ended(process: subprocess.Popen[str]) -> CommandOutcome:
         process.kill()
         out, err = process.communicate()
         pytest.fail(f"it did not end; it printed {out[-2000:]!r} and {err[-2000:]!r}")
+    assert process.returncode is not None
     return CommandOutcome(process.returncode, out, err)
 
 
@@ -146,7 +152,7 @@ def lives(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
-def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> CommandOutcome:
+def interrupt(process: Process, number: signal.Signals) -> CommandOutcome:
     """Send a signal to a command, and wait for its end."""
     process.send_signal(number)
     return ended(process)

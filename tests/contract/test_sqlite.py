@@ -26,6 +26,7 @@ class TestStorageOnSQLite(StorageContract):
 
 class TestDriverFull(DriverContract):
     synchronous: Synchronous = "FULL"
+    condition_seeds = range(10)
 
     def make_driver(self, tmp_path: Path) -> Driver:
         return SQLiteDriver(tmp_path / "store.db", synchronous=self.synchronous)
@@ -33,3 +34,4 @@ class TestDriverFull(DriverContract):
 
 class TestDriverNormal(TestDriverFull):
     synchronous = "NORMAL"
+    condition_seeds = range(10, 20)

@@ -18,6 +18,7 @@ from aiostorage._core.layout import LAYOUT, WAITERS
 from aiostorage.cli.summary import summarise
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.drivers.track import TrackDriver
 from aiostorage.operations import Compare, Find, Insert, StoreTime
 from aiostorage.protocols import Driver
 from tests.stepped import step
@@ -45,12 +46,14 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Wrong:
     return wrong
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "track"])
 def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Driver]:
     """Give a function that makes drivers of the same store."""
     if request.param == "memory":
         one = MemoryDriver()
         return lambda: one
+    if request.param == "track":
+        return lambda: TrackDriver(tmp_path / "store.json")
     return lambda: SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")
 
 

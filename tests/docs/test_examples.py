@@ -13,11 +13,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.preloaded import preloaded
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,6 +27,9 @@ DEADLINE = 60.0
 
 LONG = 240.0
 """Seconds that one command may take: the demo works for a while."""
+
+LIBRARIES = ("aiostorage.drivers.memory", "aiostorage.drivers.sqlite")
+"""What the scripts need not import themselves."""
 
 SHORTER = {"demo": ["--sample", "0.05"]}
 """What is added to commands that work for long: less to pack."""
@@ -79,12 +83,21 @@ README_COMMANDS = [
 ]
 
 
-def run(arguments: list[str], folder: Path, where: str, deadline: float = DEADLINE) -> str:
-    """Run a process to its end; answer what it printed."""
-    done = subprocess.run(
-        arguments,
-        cwd=folder,
-        env={
+def run(
+    script: str | Path,
+    arguments: list[str],
+    folder: Path,
+    where: str,
+    *,
+    flags: tuple[str, ...] = (),
+    deadline: float = DEADLINE,
+) -> str:
+    """Run a Python to its end; return what it printed."""
+    process = preloaded(flags, *LIBRARIES).start(
+        script,
+        *arguments,
+        directory=folder,
+        environment={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "XDG_CONFIG_HOME": str(folder),
@@ -92,13 +105,15 @@ def run(arguments: list[str], folder: Path, where: str, deadline: float = DEADLI
             "COLUMNS": "100",
         },
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=deadline,
-        check=False,
     )
-    assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    try:
+        out, err = process.communicate(deadline)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        pytest.fail(f"{where}: it hangs\n{out}\n{err}")
+    assert process.returncode == 0, f"{where}: exit {process.returncode}\n{out}\n{err}"
+    return out
 
 
 def run_command(command: str, folder: Path, where: str) -> str:
@@ -106,7 +121,7 @@ def run_command(command: str, folder: Path, where: str) -> str:
     program, *arguments = shlex.split(command)
     assert Path(program).name == "aiostorage", f"{where}: {command!r} is not ours to run"
     arguments += SHORTER.get(arguments[0], [])
-    return run([sys.executable, "-c", CLI, *arguments], folder, where, LONG)
+    return run(CLI, arguments, folder, where, deadline=LONG)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +136,7 @@ def test_the_scripts_of_a_page_run(page: Path, tmp_path: Path) -> None:
             names = [w.partition("=")[2] for w in block.words if w.startswith("file=")]
             script = tmp_path / (names[0] if names else f"line_{block.line}.py")
             script.write_text(block.text, encoding="utf-8")
-            printed = run([sys.executable, "-W", "error", script.name], tmp_path, block.where)
+            printed = run(script, [], tmp_path, block.where, flags=("-W", "error"))
         elif block.is_a("console", "runnable"):
             for command in block.commands:
                 printed = run_command(command, tmp_path, f"{block.where}: {command}")

@@ -41,8 +41,9 @@ def store(request: pytest.FixtureRequest, path: Path) -> Store:
         return SQLiteStore(path)
     pytest.importorskip("pymongo")
     fixture = "mongodb_standalone" if request.param == "motor" else "mongodb_replica_set"
-    database = request.getfixturevalue("mongodb_database")
-    return MongoDBStore(request.getfixturevalue(fixture).url_for(database), request.param)
+    deployment = request.getfixturevalue(fixture)
+    database = request.getfixturevalue("mongodb_emptied_database")
+    return MongoDBStore(deployment.url_for(database), request.param)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -26,20 +27,20 @@ async def counted(path: Path, experiment: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("workers", [(1, 1, 1), (1, 8, 1), (2, 1, 3), (8, 1, 6), (8, 4, 3)])
+@pytest.mark.parametrize("workers", [(1, 8, 80), (2, 1, 60), (8, 1, 120), (8, 4, 160)])
 def test_fairness(
     start: Starter, path: Path, capsys: pytest.CaptureFixture[str], workers: tuple[int, int, int]
 ) -> None:
-    processes, tasks, seconds = workers
+    processes, tasks, total = workers
     experiment = asyncio.run(prepare(path))
-    started = [
-        start("worker_hammer.py", path, experiment, tasks, seconds) for _ in range(processes)
-    ]
+    started = [start("worker_hammer.py", path, experiment, tasks, total) for _ in range(processes)]
     for worker in started:
         worker.expect("ready")
+    begin = time.monotonic()
     for worker in started:
         worker.tell()
     counts = [[int(count) for count in worker.expect("held")] for worker in started]
+    seconds = time.monotonic() - begin
     for worker in started:
         worker.succeed()
     shares = [sum(each) for each in counts]
@@ -50,7 +51,7 @@ def test_fairness(
             f"each process {sorted(shares)}; each task {each_task[0]} to {each_task[-1]}"
         )
     # every holding was alone, and was saved
-    assert asyncio.run(counted(path, experiment)) == sum(shares)
+    assert asyncio.run(counted(path, experiment)) == sum(shares) == total
     assert max(shares) <= 2 * min(shares)
     assert each_task[-1] <= 2 * each_task[0] + 2
     assert integrity(path) == "ok"

@@ -19,8 +19,8 @@ from .support import DEADLINE, Events, Starter, Worker, integrity
 from .worker_kill import LEASE, LOST_AFTER, RETRY, TASKS
 
 PROCESSES = 8
-TRIALS = 50 * PROCESSES
-KILLS = 30
+TRIALS = 25 * PROCESSES
+KILLS = 16
 SEED = 20261124
 
 
@@ -87,13 +87,13 @@ class KilledProcesses:
             left -= line == "completed"
             if len(self.killed) == KILLS:
                 continue
-            if line == "holds" and self.holders_killed < len(self.killed) // 6:
+            if line == "holds" and self.holders_killed < len(self.killed) // 3:
                 self.holders_killed += 1
                 self.kill(worker)
             elif left <= 0:
                 left = self.draw.randrange(3, 11)
                 self.kill(self.draw.choice(self.alive))
-                if self.sleeper is None and self.stops < len(self.killed) // 7:
+                if self.sleeper is None and self.stops < len(self.killed) // 4:
                     self.stop()
 
 

@@ -23,7 +23,7 @@ SCRIPT = "worker_lifetime.py"
 ENGINES = ("sqlite", "motor", "pymongo")
 
 PROCESSES = 8
-NEW_FILES = 12
+NEW_FILES = 8
 
 
 def experiments(place: Store | Path) -> list[str]:

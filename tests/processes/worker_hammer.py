@@ -1,36 +1,36 @@
 """Holds the lock as often as it can.
 
-Arguments: the file, the experiment, the number of tasks, the seconds. Prints ``ready``, begins with
-a line of its stdin, and prints ``held`` and how often each task did.
+Arguments: the file, the experiment, the number of tasks, and how often all processes together hold
+it. Prints ``ready``, begins with a line of its stdin, and prints ``held`` and how often each task
+did.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import time
 
 from aiostorage import Storage, open_storage
 
 
-async def hammer(storage: Storage, experiment: str, end: float) -> int:
+async def hammer(storage: Storage, experiment: str, total: int) -> int:
     count = 0
-    while time.monotonic() < end:
+    while True:
         async with storage.acquire_algorithm_lock({"_id": experiment}, timeout=60) as algorithm:
+            if algorithm.state["count"] >= total:
+                return count
             algorithm.state["count"] += 1
         count += 1
-    return count
 
 
 async def main() -> None:
-    path, experiment, tasks, seconds = sys.argv[1:]
+    path, experiment, tasks, total = sys.argv[1:]
     async with open_storage(f"sqlite:///{path}") as storage:
         await storage.get_algorithm_lock_info(uid=experiment)
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        end = time.monotonic() + float(seconds)
         counts = await asyncio.gather(
-            *(hammer(storage, experiment, end) for _ in range(int(tasks)))
+            *(hammer(storage, experiment, int(total)) for _ in range(int(tasks)))
         )
         print("held", *counts, flush=True)
 

@@ -14,7 +14,7 @@ from aiostorage import LockLost, Storage, Trial, TrialLost, open_storage
 
 TASKS = 3
 LOST_AFTER = 1.0
-LEASE = 1.2
+LEASE = 1.8
 RETRY = 0.2
 
 

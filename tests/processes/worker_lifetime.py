@@ -378,7 +378,7 @@ def killed_while_opening(path: str) -> None:
         asyncio.run(storage_at(file).open())
         os._exit(0)
 
-    for step in itertools.count(1, 3):
+    for step in itertools.count(1, 7):
         file = f"{path}-{step}"
         pid = os.fork()
         if not pid:
@@ -392,7 +392,7 @@ def killed_while_opening(path: str) -> None:
         asyncio.run(check())
         if code != -signal.SIGKILL:
             assert code == 0
-            say("killed", step // 3)
+            say("killed", step // 7)
             return
 
 

@@ -110,17 +110,11 @@ class FileTracker:
         trial = tracked.trial
         assert tracked.experiment.key is not None
         self._trouble(trial.id, tracked.experiment.experiment.id)
+        results = {r.name: r.value for r in trial.results if isinstance(r.value, int | float)}
         values = (
             trial.status,
             tracked.attempt,
             json.dumps({param.name: param.value for param in trial.param_list}),
-            json.dumps(
-                {
-                    result.name: result.value
-                    for result in trial.results
-                    if isinstance(result.value, int | float)
-                }
-            ),
             trial.start_time.isoformat() if trial.start_time else None,
             trial.end_time.isoformat() if trial.end_time else None,
         )
@@ -136,10 +130,13 @@ class FileTracker:
                 insert = "INSERT INTO runs (experiment, trial) VALUES (?, ?)"
                 row = (tracked.experiment.key, trial.id)
                 key = str(database.execute(insert, row).lastrowid)
+            find = "SELECT metrics FROM runs WHERE key = ?"
+            logged = json.loads(database.execute(find, (int(key),)).fetchone()[0] or "{}")
             database.execute(
                 "UPDATE runs SET status = ?, attempt = ?, params = ?, metrics = ?, "
                 "start_time = ?, end_time = ? WHERE key = ?",
-                (*values, int(key)),
+                # what users have logged stays
+                (*values[:3], json.dumps({**logged, **results}), *values[3:], int(key)),
             )
             database.execute(
                 "INSERT INTO log (pid, trial, status, attempt, time) VALUES (?, ?, ?, ?, ?)",

@@ -54,7 +54,8 @@ async def test_deletions(storage: Storage, seen: Seen) -> None:
     assert len(seen.runs()) == 3
     await storage.delete_experiment(experiment)
     await storage.flush_tracker(30)
-    assert [deleted for _, _, deleted in seen.experiments()] == [True, False]
+    gone = {name: deleted for _, name, deleted in seen.experiments()}
+    assert gone == {"tune v1": True, "other v1": False}
     assert len(seen.runs()) == 1
     await storage.delete_experiment(other, cascade=False)
     await storage.flush_tracker(30)

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from aiostorage import ConfigurationError, InvalidResult, TrackerTimeout, TrackerUnavailable
+from aiostorage.operations import EVERYTHING, Delete
 from aiostorage.protocols import Driver
 from tests.contract.conftest import UNCLOSED
 from tests.trackers.conftest import Opening
@@ -135,10 +136,7 @@ class TestOnOneEngine:
         experiment = await tuned(storage)
         await storage.flush_tracker(20)
         [trial] = await storage.fetch_pending_trials(experiment)
-        from aiostorage.operations import Delete
-        from aiostorage.operations import EVERYTHING as ALL
-
-        await storage._gateway.driver.execute(Delete("mirrored", ALL))
+        await storage._gateway.driver.execute(Delete("mirrored", EVERYTHING))
         run: object = storage._mirror.deliverer._run  # type: ignore[union-attr]
         run._sender.forget()  # type: ignore[attr-defined]
         variables = await storage.tracker_environment(trial)

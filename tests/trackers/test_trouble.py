@@ -1,4 +1,4 @@
-"""A tracker that is down, slow, hanging, picky or broken, and what workers notice of it: nothing."""
+"""A tracker that is down, slow, hanging, picky or broken, and what workers notice: nothing."""
 
 from __future__ import annotations
 

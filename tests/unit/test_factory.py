@@ -173,7 +173,7 @@ def test_create() -> None:
     with pytest.raises(ConfigurationError, match="retry"):
         storage_factory.create("memory", retry={"tries": 3})
     with pytest.raises(UnknownStorageType):
-        storage_factory.create("track")
+        storage_factory.create("nothing")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,9 @@ async def test_a_hundred_trials(
         experiment = await storage.create_experiment({"name": name})
         params = [{"x": float(x), "net": {"width": 2**x % 97}} for x in range(TRIALS)]
         await storage.register_trials([Trial(experiment=experiment.id, params=p) for p in params])
-        processes += [Process(url, tracker, str(experiment.id)) for _ in range(2)]
+        for _ in range(2):
+            made = await in_thread(Process, url, tracker, str(experiment.id))
+            processes.append(made)
 
         def done() -> int:
             assert all(p.process.poll() in (None, 0, -signal.SIGKILL) for p in processes)

@@ -67,6 +67,8 @@ def url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """Give the URL of an empty storage: in a file, on a replica set, on one MongoDB server."""
     if engine == "sqlite":
         return f"sqlite:///{tmp_path}/tune.db"
+    if engine == "track":
+        return f"track:///{tmp_path}/tune.json?objective=loss"
     kind = "mongodb_replica_set" if engine == "motor" else "mongodb_standalone"
     database = request.getfixturevalue("mongodb_database")
     url = str(request.getfixturevalue(kind).url_for(database))

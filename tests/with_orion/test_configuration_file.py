@@ -14,7 +14,12 @@ if sys.version_info >= (3, 12):
 
 from orion.client import build_experiment
 
-RUN = "from orion.core.cli import main; main()"
+RUN = """import sys
+from orion.core.cli import main
+
+for command in sys.argv[1:]:
+    assert not main(command.split())
+"""
 
 DEADLINE = 100.0
 """Seconds that a command may take."""
@@ -29,10 +34,10 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "orion_config.yaml"
 
 
-def orion(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Oríon's command in an interpreter of its own: it reads the file when it is imported."""
+def orion(*commands: str) -> subprocess.CompletedProcess[str]:
+    """Run Oríon's commands in an interpreter of their own, whose import of Oríon reads the file."""
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", RUN, *arguments],
+        [sys.executable, "-W", "ignore", "-c", RUN, *commands],
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -48,12 +53,11 @@ def test_the_form_that_works(file: Path, tmp_path: Path) -> None:
     file.write_text(
         f"storage:\n  type: aiostorage\n  database:\n    type: aiostoragedb\n    host: {url}\n"
     )
-    listed = orion("list")
-    assert listed.returncode == 0, listed.stderr
-    assert "tune-v1" in listed.stdout
-    test = orion("db", "test")
-    assert test.returncode == 0, test.stderr
-    assert "Failure" not in test.stdout
+    done = orion("list", "db test")
+    assert done.returncode == 0, done.stderr
+    assert "tune-v1" in done.stdout
+    assert "Success" in done.stdout
+    assert "Failure" not in done.stdout
 
 
 def test_the_form_that_ends_every_command(file: Path, tmp_path: Path) -> None:

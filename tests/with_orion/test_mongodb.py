@@ -408,7 +408,7 @@ def test_both_change_the_state_in_turn(shared: Shared) -> None:
 
 
 HUNT = """
-experiment: {{name: tune, max_trials: 24, algorithm: {{gridsearch: {{n_values: 24}}}}}}
+experiment: {{name: tune, max_trials: 12, algorithm: {{gridsearch: {{n_values: 12}}}}}}
 storage:
   type: {storage}
   database: {{type: {database}, {address}: {url!r}, name: {name}}}
@@ -436,7 +436,7 @@ def test_hunts_of_both_at_once(
     for hunt in hunts:
         processes.finish(hunt)
     runs = run_log()
-    assert len(runs) == len(set(runs)) == 24
+    assert len(runs) == len(set(runs)) == 12
     assert stored(shared.ours()) == stored(shared.theirs())
     assert {one["status"] for one in stored(shared.ours())[1]} == {"completed"}
 

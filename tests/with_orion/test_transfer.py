@@ -619,7 +619,8 @@ def test_a_file_that_is_no_pickleddb_is_refused(source: Path, url: str, tmp_path
 # ------------------------------------------------------------------------------ the command line
 
 
-def test_the_commands_there_and_back(source: Path, url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["sqlite", "motor", "track"], indirect=True)
+def test_the_commands_there_and_back(source: Path, engine: str, url: str, tmp_path: Path) -> None:
     trials = len(raw(source, "trials"))
     done = call("import-orion", source, url)
     assert (done.exit_code, done.stderr) == (0, "")

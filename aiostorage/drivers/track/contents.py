@@ -204,7 +204,8 @@ def _placed(
 
 
 def _submitted(record: tuple[str, dict[str, Any]]) -> float:
-    time = _metadata(record[1]).get("submit_time")
+    metadata = _metadata(record[1])
+    time = metadata.get("submit_time", metadata.get("_last_change"))
     return float(time) if isinstance(time, int | float) else 0.0
 
 

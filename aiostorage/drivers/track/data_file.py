@@ -33,8 +33,7 @@ SWEEP_INTERVAL: Final = 10.0
 class Signature(NamedTuple):
     """What changes when a file is changed, or replaced by another one."""
 
-    device: int
-    inode: int
+    inode: tuple[int, int]
     modified: int
     changed: int
     size: int
@@ -241,7 +240,7 @@ def _written(temporary: Path, path: Path) -> Iterator[int]:
 
 def _signature(found: os.stat_result) -> Signature:
     return Signature(
-        found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        (found.st_dev, found.st_ino), found.st_mtime_ns, found.st_ctime_ns, found.st_size
     )
 
 

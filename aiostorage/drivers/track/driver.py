@@ -7,7 +7,6 @@ two operations, and everything that blocks happens in threads.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -22,9 +21,10 @@ from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.steady_clock import BootClock, utc_now
 from aiostorage.drivers.track.data_file import DataFile
-from aiostorage.drivers.track.file_upgrade import upgrade
-from aiostorage.drivers.track.group_commit import GroupCommit
+from aiostorage.drivers.track.shared_writes import SharedWrites
 from aiostorage.drivers.track.store import TrackStore
+from aiostorage.drivers.track.track_upgrade import upgrade
+from aiostorage.drivers.track.watchers import Watchers
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import Count, Document, Find, Layout, Operation
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
@@ -85,8 +85,8 @@ class TrackDriver:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._store: TrackStore | None = None
-        self._writer: GroupCommit | None = None
-        self._watchers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._writer: SharedWrites | None = None
+        self._watchers = Watchers()
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -132,7 +132,7 @@ class TrackDriver:
 
         store = await anyio.to_thread.run_sync(make)
         self._creates = False  # a file that is gone later was lost
-        self._store, self._writer = store, GroupCommit(store, self._tell)
+        self._store, self._writer = store, SharedWrites(store, self._watchers.wake)
 
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""
@@ -140,7 +140,7 @@ class TrackDriver:
             return
         writer, self._writer, self._store = self._writer, None, None
         self._creates = True
-        self._tell()
+        self._watchers.wake()
         if writer is not None:
             await shielded(None, partial(anyio.to_thread.run_sync, writer.drain))
 
@@ -156,7 +156,7 @@ class TrackDriver:
         path = await anyio.to_thread.run_sync(self._path.absolute)
         carry_out = partial(
             upgrade,
-            DataFile(path),
+            path,
             layout,
             steps,
             self._clock,
@@ -199,9 +199,7 @@ class TrackDriver:
         """See `aiostorage.protocols.Driver.wait_for_change`: looks for changes of any process."""
         deadline = anyio.current_time() + timeout
         delay = MIN_POLL_INTERVAL
-        watcher = asyncio.get_running_loop(), asyncio.Event()
-        self._watchers.add(watcher)
-        try:
+        with self._watchers.watching() as changed:
             while True:
                 store, _ = self._opened()
                 version = await _in_thread(store.version)
@@ -209,23 +207,13 @@ class TrackDriver:
                 if version != since or left <= 0:
                     return version
                 with anyio.move_on_after(min(delay, left)):
-                    await watcher[1].wait()
+                    await changed.wait()
                 delay = min(delay * 1.5, MAX_POLL_INTERVAL)
-        finally:
-            self._watchers.discard(watcher)
 
-    def _opened(self) -> tuple[TrackStore, GroupCommit]:
+    def _opened(self) -> tuple[TrackStore, SharedWrites]:
         if self._store is None or self._writer is None:
             raise StorageClosedError(f"{self!r} is not open")
         return self._store, self._writer
-
-    def _tell(self) -> None:
-        """Wake those in this process who wait for a change, in whatever event loop."""
-        for loop, event in list(self._watchers):
-            try:
-                loop.call_soon_threadsafe(event.set)
-            except RuntimeError:  # the loop is closed
-                self._watchers.discard((loop, event))
 
 
 async def _in_thread(function: Callable[[], T]) -> T:

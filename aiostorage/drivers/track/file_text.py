@@ -19,8 +19,10 @@ from aiostorage.drivers.track.exact import OURS, ours_of
 
 __all__ = ["IN_A_LINE", "text_of", "text_of_record"]
 
-IN_A_LINE: Final = frozenset({"lock_waiters", "receipts"})
+IN_A_LINE: Final = frozenset({"deliverers", "lock_waiters", "mirrored", "outbox", "receipts"})
 """Collections whose records come and go: each is one line."""
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 _DEPTHS: Final = {EXPERIMENTS: 6, TRIALS: 6}
 """Spaces before a record; those of other collections stand deeper, in the section."""
@@ -69,7 +71,9 @@ def _all_of(entries: _Entries) -> Iterable[str]:
 def _with_list(group: Item, uids: list[str]) -> str:
     """Return the text of a group with the list of its trials."""
     head = (group.text or "").removesuffix("\n      }")
-    return f'{head},\n        "trials": {_indented(uids, 8)}\n      }}'
+    lines = ",\n          ".join(map(_string, uids))
+    trials = f"[\n          {lines}\n        ]" if uids else "[]"
+    return f'{head},\n        "trials": {trials}\n      }}'
 
 
 def _project(head: Mapping[str, Any], entries: _Entries, metadata: str) -> str:
@@ -126,5 +130,5 @@ def _indented(tree: Any, spaces: int) -> str:
     return text.replace("\n", "\n" + " " * spaces)
 
 
-def _string(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False)
+def _string(text: str) -> str:
+    return _ENCODER.encode(text)

@@ -45,10 +45,8 @@ def group_of(document: Document, old: Mapping[str, Any] | None, project: str) ->
     for name, value in document.items():
         if name in before and same(before[name], value):
             continue
-        if name == OURS or _has_dotted_keys(value):
-            metadata.pop(name, None)
-        else:
-            metadata[name] = to_tree(value)
+        if name != OURS:
+            metadata[name] = _unfolded(to_tree(value))
     ours = dict(ours_of(metadata))
     ours.pop("exact", None)
     metadata.pop(OURS, None)  # it stands last
@@ -59,8 +57,11 @@ def group_of(document: Document, old: Mapping[str, Any] | None, project: str) ->
 
 
 def _read(raw: Mapping[str, Any]) -> Document:
-    document: Document = {"_id": raw.get("uid"), "name": raw.get("project_id")}
-    for name, value in _metadata(raw).items():
+    metadata = _metadata(raw)
+    document: Document = {"_id": raw.get("uid")}
+    if "name" not in metadata:  # Oríon has not made it
+        document["name"] = f"{raw.get('project_id')}/{raw.get('name')}"
+    for name, value in metadata.items():
         if name != OURS:
             document[name] = lenient(value)
     return document
@@ -87,9 +88,19 @@ def _names_of(document: Document, project: str) -> tuple[str, str]:
     return group, hashlib.sha256((group + project).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _has_dotted_keys(value: Any) -> bool:
-    """Return whether Track would take a value apart when it writes the file."""
-    return isinstance(value, dict) and any("." in key for key in value)
+def _unfolded(tree: Any) -> Any:
+    """Return a tree as Track writes it: dotted keys become dicts in dicts, at the top of a dict."""
+    if not isinstance(tree, dict) or not any("." in key for key in tree):
+        return tree
+    unfolded: dict[str, Any] = {}
+    for key, value in tree.items():
+        *branches, leaf = key.split(".")
+        node = unfolded
+        for branch in branches:
+            inner = node.get(branch)
+            node[branch] = node = dict(inner) if isinstance(inner, dict) else {}
+        node[leaf] = value
+    return unfolded
 
 
 def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -81,15 +81,18 @@ def with_results(
     """
     new = dict(metrics) if isinstance(metrics, dict) else {}
     kinds = dict(types) if isinstance(types, dict) else {}
-    for result in results if isinstance(results, list) else ():
-        if not isinstance(result, dict) or not isinstance(result.get("name"), str):
-            continue
+    found = [
+        result
+        for result in (results if isinstance(results, list) else ())
+        if isinstance(result, dict) and isinstance(result.get("name"), str)
+    ]
+    for result in found:
         name, value = result["name"], result.get("value")
         kinds[name] = to_tree(result.get("type"))
         if name in new and _equal(last_value(new[name]), value):
             continue
         new[name] = _longer(new.get(name), to_tree(value))
-    shown = {result.get("name") for result in results if isinstance(result, dict)}
+    shown = {result["name"] for result in found}
     for result in before:
         name = result["name"]
         if name not in shown and new.get(name) == [to_tree(result["value"])]:

@@ -85,7 +85,7 @@ class Records:
         trials = items[TRIALS] = {}
         for place, (home, raw, placed) in parts.trials.items():
             known = _unchanged(before, TRIALS, place, home, raw)
-            group = raw.get("group_id")
+            group = str(raw.get("group_id"))
             if (
                 known is not None
                 and known.placed == placed

@@ -6,12 +6,10 @@ the same time share one replacement of the file, and each of their jobs happens 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -28,9 +26,11 @@ from aiostorage.drivers.track.contents import SECTION, TRIALS, Contents, parts_o
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS
 from aiostorage.drivers.track.file_text import text_of
+from aiostorage.drivers.track.pending_write import PendingWrite
 from aiostorage.drivers.track.records import Records
 from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
+    BackendError,
     DuplicateKeyError,
     NotADatabaseError,
     SchemaVersionError,
@@ -39,7 +39,7 @@ from aiostorage.errors import (
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.upgrades import UpgradeStep, steps_from
 
-__all__ = ["Job", "TrackStore"]
+__all__ = ["TrackStore"]
 
 MANY_TRIALS: Final = 5000
 """Trials beyond which a warning says that each write writes them all."""
@@ -49,23 +49,6 @@ ATTEMPTS: Final = 10
 
 _log = logging.getLogger("aiostorage")
 _warned: Final[set[Path]] = set()
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """Operations that one caller waits for.
-
-    Attributes
-    ----------
-    future
-        Gets the results, or that of the only operation if `single`; in its event loop.
-    """
-
-    operations: Sequence[Operation[Any]]
-    future: asyncio.Future[Any]
-    single: bool
-    results: list[Any] | None = None
-    error: BaseException | None = None
 
 
 class TrackStore:
@@ -102,6 +85,10 @@ class TrackStore:
         self._boot = boot_id()
         self._lock = threading.Lock()
         self._oldest: int | None = None  # the oldest layout that is read, for an upgrade
+        self._contents = Contents()
+        self._data: bytes | None = None
+        self._signature: Signature | None = None
+        self._tells = False
         self._forget()
 
     def open(self, creates: bool) -> None:
@@ -141,7 +128,7 @@ class TrackStore:
         """Return what stands for the present state of the file."""
         return self._file.signature()
 
-    def commit(self, jobs: Sequence[Job], *, lays_out: bool = False) -> bool:
+    def commit(self, jobs: Sequence[PendingWrite], *, lays_out: bool = False) -> bool:
         """Carry out jobs, and write the file once; return whether another process waits.
 
         Parameters
@@ -203,7 +190,7 @@ class TrackStore:
 
     # ------------------------------------------------------------------------------ the file
 
-    def _is_done(self, jobs: Sequence[Job], lays_out: bool) -> bool:
+    def _is_done(self, jobs: Sequence[PendingWrite], lays_out: bool) -> bool:
         """Carry out jobs; return False if the file was changed meanwhile, so that nothing was."""
         if lays_out and self._signature is None:
             self._begin()
@@ -243,11 +230,12 @@ class TrackStore:
 
     def _write(self) -> None:
         documents = {name: table.documents for name, table in self._tables.items()}
-        boot = (self._clock.boot or 0, self._boot)
-        contents = self._records.write(
-            self._contents, documents, self._layout.version, boot if self._boot else None
-        )
-        data = text_of(contents)
+        boot = (self._clock.boot or 0, self._boot) if self._boot else None
+        try:
+            contents = self._records.write(self._contents, documents, self._layout.version, boot)
+            data = text_of(contents)
+        except ValueError as error:  # another program has put in what is no JSON, as 1e999
+            raise BackendError(f"{self._file.path} cannot be written: {error}") from error
         written = self._file.replace(data, self._signature) if self._turns.holds else None
         if written is None:
             raise _ChangedMeanwhileError
@@ -317,8 +305,7 @@ class TrackStore:
         """Have no documents, until the file is read."""
         self._tables = {c.name: DocumentTable(c) for c in self._layout.collections}
         self._contents = Contents()
-        self._data: bytes | None = None
-        self._signature: Signature | None = None
+        self._data = self._signature = None
         self._tells = False
 
     def _number_boot(self, last: tuple[int, str] | None) -> None:

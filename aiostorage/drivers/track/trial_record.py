@@ -18,6 +18,7 @@ from aiostorage.drivers.track.exact import (
 )
 from aiostorage.drivers.track.metrics import results_of, with_results
 from aiostorage.operations import Document
+from aiostorage.trial import Trial
 
 __all__ = ["TrialFormat", "empty_trial"]
 
@@ -82,7 +83,7 @@ class TrialFormat:
         document: Document = {
             "_id": raw.get("uid"),
             "experiment": experiments.get(group, group) if isinstance(group, str) else group,
-            "id": _id_of(raw, metadata),
+            "id": raw.get("hash", raw.get("uid")),
             "status": _status_of(raw.get("status")),
             "params": _params_of(raw.get("parameters"), metadata.get(_TYPES)),
             "results": results_of(raw.get("metrics"), metadata.get(_METRIC_TYPES), self._objective),
@@ -92,6 +93,8 @@ class TrialFormat:
                 document[name] = _time_of(value)
             elif name not in _NO_FIELDS and name not in _ELSEWHERE:
                 document[name] = lenient(value)
+        if _TYPES not in metadata:  # Track made it without Oríon, which has other ids
+            document["id"] = _id_by_params(raw, document["params"])
         if document.get("heartbeat") == EPOCH:  # as Oríon writes that there is none
             document["heartbeat"] = None
         return document
@@ -206,10 +209,13 @@ def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _id_of(raw: Mapping[str, Any], metadata: Mapping[str, Any]) -> Any:
-    if raw.get("revision") and OURS not in metadata:
-        return raw.get("uid")  # the same params once more, which Track alone does
-    return raw.get("hash", raw.get("uid"))
+def _id_by_params(raw: Mapping[str, Any], params: list[dict[str, Any]]) -> Any:
+    if raw.get("revision") or not params:  # the same params once more
+        return raw.get("uid")
+    try:
+        return Trial.from_dict({"params": params}).id
+    except (TypeError, ValueError):
+        return raw.get("uid")
 
 
 def _sources(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,10 @@ LAYOUT: Final = Layout(
         ),
         Collection(
             OUTBOX,
-            fields=(Field("experiment", "key", required=True), Field("time", "time", required=True)),
+            fields=(
+                Field("experiment", "key", required=True),
+                Field("time", "time", required=True),
+            ),
         ),
     ),
 )

@@ -122,7 +122,7 @@ class OutboxNoteLaws:
         nothing = (
             Find(THINGS, EVERYTHING, {"group": True}),
             Delete(THINGS, EVERYTHING),
-            Receipt(RECEIPTS, "k", StoreTime(60.0), skipped=1),
+            Receipt(RECEIPTS, "l", StoreTime(60.0), skipped=1),
             _note(NotedChange(0, "deleted", fields=FIELDS)),
         )
         assert await driver.transact(nothing) == [[], 0, None, None]

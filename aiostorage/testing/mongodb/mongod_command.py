@@ -25,9 +25,6 @@ a server makes and drops collections in half the time. It loses nothing when its
 only the end of the whole machine would matter.
 """
 
-JOURNAL_INTERVAL = 2
-"""Milliseconds between two writes of the journal, for which a replica set waits; 100 by default."""
-
 TRANSACTION_LIFETIME = 10
 """Seconds after which a transaction of a killed client ends, and no longer blocks the others."""
 
@@ -111,7 +108,6 @@ class MongodCommand:
             *("--dbpath", data),
             *("--wiredTigerCacheSizeGB", "0.25"),
             *("--wiredTigerEngineConfigString", ENGINE_OPTIONS),
-            *("--journalCommitInterval", str(JOURNAL_INTERVAL)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *("--setParameter", f"transactionLifetimeLimitSeconds={TRANSACTION_LIFETIME}"),
         ]

@@ -72,7 +72,7 @@ def without_pieces(key: str, tags: Mapping[str, str]) -> str | None:
     """Return the text that `pieces` has divided; None if there is none."""
     if key in tags:
         return tags[key]
-    found = []
+    found: list[str] = []
     while (piece := tags.get(f"{key}.{len(found) + 1}")) is not None:
         found.append(piece)
     return "".join(found) if found else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from aiostorage.errors import TrackerError
 from aiostorage.trackers.mlflow.api import Api, MetricPoint, Refused, RunState
@@ -21,8 +21,6 @@ from aiostorage.trackers.protocol import TrackedTrial
 from aiostorage.values import TrialStatus
 
 __all__ = ["Runs"]
-
-T = TypeVar("T")
 
 BATCH_ITEMS: Final = 100
 """Params, and tags, that one request may have."""
@@ -148,7 +146,8 @@ class Runs:
         tags: dict[str, str],
     ) -> None:
         """Send them in as few requests as MLflow's limits let."""
-        batches = [list(_batches(items)) for items in (params, metrics, tags)]
+        contents: list[dict[str, Any]] = [params, dict(metrics), tags]
+        batches = [list(_batches(items)) for items in contents]
         for index in range(max(map(len, batches))):
             some: list[dict[str, Any]] = [b[index] if index < len(b) else {} for b in batches]
             self._api.log(key, some[0], some[1], some[2])
@@ -160,8 +159,8 @@ def _is_untouched(tracked: TrackedTrial) -> bool:
     return trial.status == TrialStatus.NEW and trial.start_time is None
 
 
-def _batches(items: dict[str, T]) -> Iterator[dict[str, T]]:
-    batch: dict[str, T] = {}
+def _batches(items: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    batch: dict[str, Any] = {}
     size = 0
     for name, value in items.items():
         length = len(name) + (len(value) if isinstance(value, str) else 50)

@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from aiostorage.drivers.track.store import Job, TrackStore
+from aiostorage.drivers.track.pending_write import PendingWrite
+from aiostorage.drivers.track.store import TrackStore
 from aiostorage.drivers.track.turns import YIELD
 from aiostorage.errors import AioStorageError, BackendError, TemporaryBackendError
 from aiostorage.operations import Operation
 
-__all__ = ["GroupCommit"]
+__all__ = ["SharedWrites"]
 
 MAX_GROUP: Final = 256
 """Jobs that share one replacement, at most."""
 
 
-class GroupCommit:
+class SharedWrites:
     """The jobs that wait for a file, and the thread that carries them out while there are any.
 
     The jobs may come from several event loops.
@@ -37,7 +38,7 @@ class GroupCommit:
         self._store = store
         self._written = written
         self._lock = threading.Lock()
-        self._queue: list[Job] = []
+        self._queue: list[PendingWrite] = []
         self._thread: threading.Thread | None = None
 
     def write(
@@ -48,7 +49,7 @@ class GroupCommit:
         If the future is cancelled before the jobs of its group are carried out, it never happens.
         """
         loop = asyncio.get_running_loop()
-        job = Job(operations, loop.create_future(), single)
+        job = PendingWrite(operations, loop.create_future(), single)
         with self._lock:
             self._queue.append(job)
         loop.call_soon(self._start)  # when all that is ready to write has joined the queue
@@ -90,7 +91,7 @@ class GroupCommit:
                 time.sleep(YIELD)
 
 
-def _answer(job: Job) -> None:
+def _answer(job: PendingWrite) -> None:
     """Give the caller of a job its results, or the error."""
     if job.future.done():
         return

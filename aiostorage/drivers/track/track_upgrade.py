@@ -18,7 +18,7 @@ __all__ = ["upgrade"]
 
 
 def upgrade(
-    file: DataFile,
+    path: Path,
     layout: Layout,
     steps: Sequence[UpgradeStep],
     clock: BootClock,
@@ -28,6 +28,7 @@ def upgrade(
     dry_run: bool,
 ) -> UpgradeReport:
     """Upgrade a file; see `aiostorage.protocols.UpgradableDriver.upgrade`. It blocks."""
+    file = DataFile(path)
     if not file.check():
         raise ConfigurationError(f"there is no file {file.path}")
     store = TrackStore(file, layout, clock, None, timeout)
