@@ -196,9 +196,7 @@ def collection(mongodb_url: str) -> Iterator[Collection[RawBSONDocument]]:
             client.drop_database(database)
 
 
-def found_by(
-    collection: Collection[RawBSONDocument], queries: list[Document]
-) -> list[list[int]]:
+def found_by(collection: Collection[RawBSONDocument], queries: list[Document]) -> list[list[int]]:
     """Return the ids that each query finds; the server is asked many of them at a time."""
     found: list[list[int]] = []
     for start in range(0, len(queries), QUERIES_AT_A_TIME):

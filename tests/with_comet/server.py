@@ -177,6 +177,12 @@ class CometServer:
                 return summary(run.metrics)
             case "experiment/tags":
                 return {"tags": sorted(run.tags)}
+        return self.change(path, run, sent)
+
+    def change(self, path: str, run: Run, sent: dict[str, Any]) -> Any:
+        if path.startswith("clientlib/batch"):
+            return self.add_values(run, sent["values"])
+        match path:
             case "write/experiment/archive":
                 run.archived = True
             case "write/experiment/restore":
@@ -192,12 +198,14 @@ class CometServer:
                 run.end = sent["endTimeMillis"] or run.end
             case "write/experiment/update-status":
                 run.running, run.crashed = sent["isAlive"], sent["hasCrashed"]
-            case "clientlib/batch/logger/experiment/parameter":
-                for value in sent["values"]:
-                    run.params[value["parameterName"]] = value["parameterValue"]
-            case "clientlib/batch/logger/experiment/metric":
-                for value in sent["values"]:
-                    run.points.setdefault(value["metricName"], []).append(value["metricValue"])
+        return {"msg": "done"}
+
+    def add_values(self, run: Run, values: list[dict[str, Any]]) -> Any:
+        for value in values:
+            if "metricName" in value:
+                run.points.setdefault(value["metricName"], []).append(value["metricValue"])
+            else:
+                run.params[value["parameterName"]] = value["parameterValue"]
         return {"msg": "done"}
 
 
@@ -233,13 +241,13 @@ class _Http(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1   # one packet an answer
+    wbufsize = -1  # one packet an answer
     comet: CometServer
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.respond(dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True)))
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)

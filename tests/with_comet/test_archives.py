@@ -110,7 +110,7 @@ def test_comet_uploads_them(
     assert (done.running, done.others["aiostorage.attempt"]) == (False, "2")
     assert [run.others["aiostorage.status"] for run in runs] == ["completed", "broken", "reserved"]
     assert [run.running for run in runs] == [False] * 3  # an archive has ended, for Comet
-    assert ("write/experiment/update-status" in str(server.paths())) is True  # the broken one
+    assert "api/rest/v2/write/experiment/update-status" in server.paths()  # the broken one
     later = a_trial(3.5, status="completed", results=1.0, end_time=START)
     archives.send_trial(replace(tracked, trial=later, key=keys[2]))
     upload(paths[2])
@@ -141,6 +141,18 @@ def test_a_script_that_knows_comet_only(archives: CometArchives, tracked: Tracke
     assert archives.fetch_metrics(key) == {"loss": pytest.approx(1 / 3)}
     archives.delete_trial(key)
     assert archives.fetch_metrics(key)  # what the script has left stays
+
+
+def test_keys_of_another_tracker(
+    archives: CometArchives, tracked: TrackedTrial, tmp_path: Path
+) -> None:
+    ours = archives.send_trial(tracked)
+    foreign = replace(tracked.experiment, key="0")
+    theirs = archives.send_trial(replace(tracked, experiment=foreign))
+    for key in ("", "0", *"123456789abcdef"):
+        archives.delete_experiment(key)
+    assert theirs != ours
+    assert [path.stem for path in (tmp_path / "runs").glob("*.zip")] == [ours]
 
 
 def test_metrics_that_cannot_be_read(archives: CometArchives, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ async def test_comet_is_away_in_the_middle(server: CometServer, tmp_path: Path) 
 
 
 async def test_a_script_that_knows_comet_only(server: CometServer, tmp_path: Path) -> None:
-    options = {"tracker": "comet://lab/tuning", "objective": "loss"}
-    async with open_storage(f"sqlite:///{tmp_path / 'tune.db'}", **options) as storage:
+    url = f"sqlite:///{tmp_path / 'tune.db'}"
+    async with open_storage(url, tracker="comet://lab/tuning", objective="loss") as storage:
         experiment = await begin(storage, 1)
         async with storage.reserved_trial(experiment, export_environment=True) as trial:
             assert trial is not None

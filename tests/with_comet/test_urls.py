@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(location, "find_spec", lambda _: object())
 
 
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -27,11 +29,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("comet+offline:///runs?project=p&workspace=w", str(Path("runs").absolute())),
     ],
 )
-def test_urls(installed: None, url: str, shown: str) -> None:
+def test_urls(url: str, shown: str) -> None:
     assert tracker_from_url(url).location == shown
 
 
-def test_options_make_the_same(installed: None) -> None:
+@pytest.mark.usefixtures("installed")
+def test_options_make_the_same() -> None:
     online = tracker_from_options("comet", {"workspace": "lab", "project": "tuning"})
     assert online.location == "comet://lab/tuning"
     offline = tracker_from_options("comet", {"directory": "/tmp/runs", "project": "tuning"})
@@ -39,6 +42,7 @@ def test_options_make_the_same(installed: None) -> None:
     assert dict(offline.environment("e", "k"))["COMET_PROJECT_NAME"] == "tuning"
 
 
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -54,13 +58,14 @@ def test_options_make_the_same(installed: None) -> None:
         ("comet+http://host/x", "is comet://workspace/project or"),
     ],
 )
-def test_urls_that_cannot_work(installed: None, url: str, said: str) -> None:
+def test_urls_that_cannot_work(url: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said) as caught:
         tracker_from_url(url)
     assert "secret" not in str(caught.value)
 
 
-def test_options_that_there_are_not(installed: None) -> None:
+@pytest.mark.usefixtures("installed")
+def test_options_that_there_are_not() -> None:
     with pytest.raises(ConfigurationError, match="has no option api_key"):
         tracker_from_url("comet://lab/tuning", api_key="secret")
 
@@ -86,11 +91,12 @@ def test_a_package_that_cannot_be_imported(
     def fail(name: str) -> Any:
         raise error
 
-    monkeypatch.setattr(package.importlib, "import_module", fail)
+    monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(ConfigurationError, match=said):
         package.import_comet()
 
 
-def test_nothing_of_comet_is_imported_by_a_url(installed: None) -> None:
+@pytest.mark.usefixtures("installed")
+def test_nothing_of_comet_is_imported_by_a_url() -> None:
     if importlib.util.find_spec("comet_ml") is None:
         tracker_from_url("comet://lab/tuning").close()

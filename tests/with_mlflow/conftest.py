@@ -24,7 +24,7 @@ NEEDED = ("mlflow", "flask", "sqlalchemy", "alembic")
 
 
 @pytest.fixture(scope="session")
-def mlflow() -> ModuleType:
+def mlflow() -> Any:
     """Give MLflow; in CI it must be there."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:

@@ -104,7 +104,11 @@ def test_answers_that_do_not_help(status: int, text: str, words: str) -> None:
 def test_a_server_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "ANSWER_SECONDS", 0.2)
     done = threading.Event()
-    with answering(lambda _: done.wait(5) or None) as host:
+
+    def wait(_: BaseHTTPRequestHandler) -> None:
+        done.wait(5)
+
+    with answering(wait) as host:
         assert "too long" in trouble(host)
         done.set()
 
@@ -188,7 +192,7 @@ def test_what_is_not_there(request: pytest.FixtureRequest, fixture: str) -> None
     trial = Trial(experiment="e1", params={"x": 1}, status="reserved")
     with pytest.raises(TrackerError, match="tracker-sync --all"):
         tracker.send_trial(TrackedTrial(gone, trial))
-    with pytest.raises(TrackerError, match=r"no experiment 'nobody'; it has: .*'Default'"):
+    with pytest.raises(TrackerError, match=r"no experiment 'nobody'; it has: '"):
         list(tracker.read_runs("nobody"))  # type: ignore[attr-defined]  # it is a source, too
 
 

@@ -17,8 +17,11 @@ async def main(url: str, tracker: str, uid: str) -> None:
     async with open_storage(url, tracker=tracker, lost_after=2.0) as storage:
         mirror = storage._mirror
         assert mirror is not None
-        # a killed deliverer is followed sooner than after a minute
-        mirror.deliverer.settings = replace(mirror.deliverer.settings, lease=6.0, call_limit=5.0)
+        # a killed deliverer is followed sooner than after a minute, and a server that is back is
+        # noticed sooner than after half of one
+        mirror.deliverer.settings = replace(
+            mirror.deliverer.settings, lease=6.0, call_limit=5.0, maximum=1.0
+        )
 
         async def work() -> None:
             experiment = {"_id": uid}
@@ -40,4 +43,4 @@ async def main(url: str, tracker: str, uid: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:])
+    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])

@@ -29,7 +29,7 @@ __all__ = ["OutboxLaws"]
 QUICK = RetryPolicy(initial=0.001, maximum=0.01)
 
 
-class Told:
+class _Told:
     """A storage with an outbox, on an engine that fails on demand."""
 
     def __init__(self, driver: Driver) -> None:
@@ -84,22 +84,22 @@ class OutboxLaws:
         """Give a function that opens one more storage with an outbox."""
         async with AsyncExitStack() as stack:
 
-            async def open_told() -> Told:
-                told = Told(make_driver())
+            async def open_told() -> _Told:
+                told = _Told(make_driver())
                 await stack.enter_async_context(told.storage)
                 return told
 
             yield open_told
 
     @pytest.fixture(name="told")
-    async def fixture_told(self, open_told: Callable[[], Any]) -> Told:
+    async def fixture_told(self, open_told: Callable[[], Any]) -> _Told:
         """Give a storage with an outbox."""
-        one: Told = await open_told()
+        one: _Told = await open_told()
         return one
 
     # ------------------------------------------------------------------------------- changes
 
-    async def test_each_change_of_a_trial_is_noted(self, told: Told) -> None:
+    async def test_each_change_of_a_trial_is_noted(self, told: _Told) -> None:
         storage = told.storage
         experiment = await storage.create_experiment(make_config())
         assert await told.changes() == [("", "inserted")]
@@ -138,7 +138,7 @@ class OutboxLaws:
         await storage.delete_trials(experiment, where={"id": {"$in": [a, d]}})
         assert await told.changes() == sorted([(a, "deleted"), (d, "deleted")])
 
-    async def test_each_change_of_an_experiment_is_noted(self, told: Told) -> None:
+    async def test_each_change_of_an_experiment_is_noted(self, told: _Told) -> None:
         storage = told.storage
         experiment, _ = await told.started(2)
         await storage.update_experiment(experiment, max_trials=7)
@@ -152,14 +152,14 @@ class OutboxLaws:
         assert await storage.delete_experiment(uid=experiment.id) == 0
         assert await told.changes() == []
 
-    async def test_an_experiment_without_its_trials(self, told: Told) -> None:
+    async def test_an_experiment_without_its_trials(self, told: _Told) -> None:
         experiment, ids = await told.started(2)
         await told.storage.delete_experiment(experiment, cascade=False)
         assert await told.changes() == [("", "deleted")]
         await told.storage.delete_trials(uid=experiment.id)
         assert await told.changes() == sorted((uid, "deleted") for uid in ids)
 
-    async def test_the_block_of_a_worker_is_noted(self, told: Told) -> None:
+    async def test_the_block_of_a_worker_is_noted(self, told: _Told) -> None:
         experiment, [uid] = await told.started(1)
         async with told.storage.reserved_trial(experiment) as trial:
             assert trial is not None
@@ -169,7 +169,7 @@ class OutboxLaws:
                 raise ZeroDivisionError
         assert await told.changes() == sorted([(uid, "reserved"), (uid, "changed")])
 
-    async def test_what_is_refused_is_not_noted(self, told: Told) -> None:
+    async def test_what_is_refused_is_not_noted(self, told: _Told) -> None:
         storage = told.storage
         experiment, _ = await told.started(1)
         trial = await storage.reserve_trial(experiment)
@@ -193,7 +193,7 @@ class OutboxLaws:
     # -------------------------------------------------------------------------------- faults
 
     @pytest.mark.parametrize("when", ["before", "lost", "after"])
-    async def test_a_repeated_change_is_noted_once(self, told: Told, when: Fault) -> None:
+    async def test_a_repeated_change_is_noted_once(self, told: _Told, when: Fault) -> None:
         storage = told.storage
         experiment, [a, b] = await told.started(2)
 
@@ -219,7 +219,7 @@ class OutboxLaws:
         assert await told.changes() == [(other, "deleted")]
         assert told.faulty.planned == 0
 
-    async def test_a_released_reservation_is_noted(self, told: Told) -> None:
+    async def test_a_released_reservation_is_noted(self, told: _Told) -> None:
         experiment, [uid] = await told.started(1)
 
         async def call() -> None:
@@ -245,7 +245,7 @@ class OutboxLaws:
         experiment, ids = await first.started(12)
         tokens: dict[str, list[str | None]] = {uid: [] for uid in ids}
 
-        async def work(told: Told) -> None:
+        async def work(told: _Told) -> None:
             while (trial := await told.storage.reserve_trial(experiment)) is not None:
                 tokens[trial.id].append(trial.worker)
                 if len(tokens[trial.id]) == 1:
@@ -263,7 +263,7 @@ class OutboxLaws:
 
     # -------------------------------------------------------------- rows, records, the lease
 
-    async def test_rows_and_their_backlog(self, told: Told) -> None:
+    async def test_rows_and_their_backlog(self, told: _Told) -> None:
         outbox = told.outbox
         assert await outbox.backlog() == Backlog()
         experiment, ids = await told.started(0)
@@ -285,7 +285,7 @@ class OutboxLaws:
         assert [r.experiment for r in await outbox.rows(9)] == ["other"]
         assert ids == []
 
-    async def test_records(self, told: Told) -> None:
+    async def test_records(self, told: _Told) -> None:
         outbox = told.outbox
         await outbox.add("e", ["t"])
         record = await outbox.record("e", "t")
@@ -327,7 +327,7 @@ class OutboxLaws:
         await other.release_lease("2")
         assert await one.acquire_lease("3", 60)
 
-    async def test_new_rows_wake_who_waits(self, told: Told) -> None:
+    async def test_new_rows_wake_who_waits(self, told: _Told) -> None:
         experiment, _ = await told.started(1)
         await told.outbox.wait(0.1)
         with anyio.fail_after(10):

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiostorage.errors import TrackerError
 from aiostorage.trackers.comet.contents import RunContents
@@ -37,8 +37,8 @@ def write_archive(path: Path, contents: RunContents, workspace: str | None, proj
     try:
         with os.fdopen(handle, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(_member(_DESCRIPTION), description)
-                archive.writestr(_member(_MESSAGES), lines)
+                archive.writestr(_member(_DESCRIPTION), description, zipfile.ZIP_DEFLATED)
+                archive.writestr(_member(_MESSAGES), lines, zipfile.ZIP_DEFLATED)
             file.flush()
             os.fsync(file.fileno())
         Path(partial).replace(path)
@@ -122,7 +122,6 @@ def _description(key: str, contents: RunContents, workspace: str | None, project
 def _member(name: str) -> zipfile.ZipInfo:
     """Return a member without a time of its own."""
     member = zipfile.ZipInfo(name)
-    member.compress_type = zipfile.ZIP_DEFLATED
     member.external_attr = 0o600 << 16
     return member
 

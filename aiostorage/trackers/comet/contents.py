@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -144,9 +145,9 @@ def _scalar(name: str, value: Any, problems: list[str]) -> Scalar:
 
 def _finite(value: float) -> int | float | str:
     """Return a number, or the text that Comet's own client sends for what JSON does not have."""
-    if value != value:
+    if math.isnan(value):
         return "NaN"
-    if value in {float("inf"), float("-inf")}:
+    if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return value
 

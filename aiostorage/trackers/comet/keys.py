@@ -8,7 +8,7 @@ from typing import Final
 
 from aiostorage.experiment import Experiment
 
-__all__ = ["experiment_key", "trial_key"]
+__all__ = ["experiment_key", "run_prefix", "trial_key"]
 
 _LENGTH: Final = 18
 """Characters of an experiment's key: with the 32 of a trial's id these are 50, Comet's limit."""
@@ -28,8 +28,15 @@ def experiment_key(experiment: Experiment) -> str:
 
 def trial_key(experiment: str, trial: str) -> str:
     """Return the key of the run of a trial, by the key of its experiment and its own id."""
-    begin = experiment if _KEY.fullmatch(experiment) else _digest(experiment)
-    return begin + trial
+    return run_prefix(experiment) + trial
+
+
+def run_prefix(experiment: str) -> str:
+    """Return what the keys of the runs of an experiment begin with, by its key.
+
+    A store that was shown in another tracker before has a key of that one.
+    """
+    return experiment if _KEY.fullmatch(experiment) else _digest(experiment)
 
 
 def _digest(text: str) -> str:

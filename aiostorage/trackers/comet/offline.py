@@ -12,7 +12,7 @@ from typing import Final
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers.comet.archive import archive_home, last_metrics, write_archive
 from aiostorage.trackers.comet.contents import has_begun, new_problems, run_contents
-from aiostorage.trackers.comet.keys import experiment_key, trial_key
+from aiostorage.trackers.comet.keys import experiment_key, run_prefix, trial_key
 from aiostorage.trackers.comet.package import import_comet
 from aiostorage.trackers.comet.reading import is_users_metric
 from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial
@@ -88,7 +88,7 @@ class CometArchives:
     def delete_experiment(self, key: str) -> None:
         """Remove the archives of an experiment, but not those that scripts have left."""
         with _file_errors():
-            for archive in self._directory.glob(f"{key}*.zip"):
+            for archive in self._directory.glob(f"{run_prefix(key)}*.zip"):
                 archive.unlink(missing_ok=True)
 
     def delete_trial(self, key: str) -> None:

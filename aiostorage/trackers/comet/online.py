@@ -15,7 +15,7 @@ from aiostorage.trackers.comet.contents import (
     new_problems,
     run_contents,
 )
-from aiostorage.trackers.comet.keys import experiment_key, trial_key
+from aiostorage.trackers.comet.keys import experiment_key, run_prefix, trial_key
 from aiostorage.trackers.comet.messages import metric_batch, param_batch
 from aiostorage.trackers.comet.reading import current_values, is_users_metric, numbers
 from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial
@@ -115,8 +115,9 @@ class Comet:
             if error.status in {400, 404}:  # there is no such project
                 return
             raise
+        begin = run_prefix(key)
         for run in listed.get("experiments") or ():
-            if run["experimentKey"].startswith(key):
+            if run["experimentKey"].startswith(begin):
                 call.get("write/experiment/archive", experimentKey=run["experimentKey"])
 
     def delete_trial(self, key: str) -> None:

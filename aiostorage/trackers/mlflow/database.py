@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,10 +59,7 @@ class DatabaseApi:
         if self._store is not None:
             return
         file = Path(self._address.uri.removeprefix("sqlite:///"))
-        if not file.parent.is_dir():
-            raise TrackerUnavailable(
-                f"there is no directory {file.parent} for MLflow's {file.name}"
-            )
+        _check_file(file)
         try:
             import mlflow.entities as entities  # noqa: PLC0415, PLR0402  it takes seconds
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
@@ -193,6 +191,16 @@ class DatabaseApi:
 
     def _tags(self, tags: Mapping[str, str]) -> list[Any]:
         return [self._entities.RunTag(key, value) for key, value in tags.items()]
+
+
+def _check_file(file: Path) -> None:
+    """See that the file can be opened, or made: MLflow would try that for minutes."""
+    try:
+        with closing(sqlite3.connect(file, timeout=5)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        what = error if file.parent.is_dir() else f"there is no directory {file.parent}"
+        raise TrackerUnavailable(f"MLflow cannot open sqlite:///{file}: {what}") from error
 
 
 def _one_line(error: BaseException) -> str:
