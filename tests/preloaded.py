@@ -129,13 +129,18 @@ class Preloaded:
         Options of the interpreter, such as ``-W error``.
     modules
         What it imports.
+    frozen
+        Whether the garbage collector passes over what was imported. Forks of many modules end
+        much sooner so, but the modules' globals are not collected in the end, which may hide what
+        an object there would have said.
     """
 
-    def __init__(self, flags: tuple[str, ...], modules: tuple[str, ...]) -> None:
+    def __init__(self, flags: tuple[str, ...], modules: tuple[str, ...], *, frozen: bool) -> None:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        how = "frozen" if frozen else "as they are"
         with theirs:
             self._server = subprocess.Popen(
-                [sys.executable, *flags, str(MAIN), str(theirs.fileno()), *modules],
+                [sys.executable, *flags, str(MAIN), str(theirs.fileno()), how, *modules],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -208,8 +213,8 @@ class Preloaded:
 
 
 @functools.cache
-def preloaded(flags: tuple[str, ...] = (), *modules: str) -> Preloaded:
+def preloaded(flags: tuple[str, ...] = (), *modules: str, frozen: bool = False) -> Preloaded:
     """Return the one preloaded Python of this process with these flags and modules."""
-    made = Preloaded(flags, modules)
+    made = Preloaded(flags, modules, frozen=frozen)
     atexit.register(made.close)
     return made

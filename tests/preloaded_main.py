@@ -1,4 +1,4 @@
-"""A Python that has imported what its forks need: ``preloaded_main.py SOCKET MODULE...``.
+"""A Python that has imported what its forks need: ``preloaded_main.py SOCKET HOW MODULE...``.
 
 It forks for each request that comes through the socket, and the fork becomes the program that the
 request asks for, as ``__main__`` and to its last step: the interpreter ends as it always does. It
@@ -77,12 +77,10 @@ def become(request: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    gc.disable()
-    for _module in sys.argv[2:]:
+    for _module in sys.argv[3:]:
         importlib.import_module(_module)
-    # what was imported lives as long as a fork: to look through it takes longer than most forks do
-    gc.freeze()
-    gc.enable()
+    if sys.argv[2] == "frozen":
+        gc.freeze()
     _request = serve(socket.socket(fileno=int(sys.argv[1])))
     sys.argv = _request["argv"]
     if _request["file"] is None:

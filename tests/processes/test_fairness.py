@@ -10,7 +10,7 @@ import pytest
 
 from aiostorage import open_storage
 
-from .support import Starter, integrity
+from .support import DEADLINE, SQLiteStore, Starter, Worker, integrity
 
 
 async def prepare(path: Path) -> str:
@@ -27,6 +27,19 @@ async def counted(path: Path, experiment: str) -> int:
     return count
 
 
+async def begun_at_once(started: list[Worker], path: Path, experiment: str) -> None:
+    """Let processes begin while the lock is held, until all of them wait for it."""
+    store = SQLiteStore(path)
+    async with open_storage(store.url) as storage:
+        async with storage.acquire_algorithm_lock({"_id": experiment}):
+            for worker in started:
+                await asyncio.to_thread(worker.tell)
+            end = time.monotonic() + DEADLINE
+            while await asyncio.to_thread(store.waiters, experiment) < len(started):
+                assert time.monotonic() < end
+                await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("workers", [(1, 8, 80), (2, 1, 60), (8, 1, 120), (8, 4, 160)])
 def test_fairness(
     start: Starter, path: Path, capsys: pytest.CaptureFixture[str], workers: tuple[int, int, int]
@@ -37,8 +50,7 @@ def test_fairness(
     for worker in started:
         worker.expect("ready")
     begin = time.monotonic()
-    for worker in started:
-        worker.tell()
+    asyncio.run(begun_at_once(started, path, experiment))
     counts = [[int(count) for count in worker.expect("held")] for worker in started]
     seconds = time.monotonic() - begin
     for worker in started:

@@ -18,18 +18,20 @@ from typing import Any
 import pytest
 
 from aiostorage.errors import TrackerError, TrackerUnavailable
-from aiostorage.testing.contract.tracker import START, a_trial, an_experiment
 from aiostorage.trackers import TrackedExperiment, TrackedTrial
 from aiostorage.trackers.comet.offline import CometArchives
+from tests.with_comet.samples import START, a_trial, an_experiment
 from tests.with_comet.server import KEY, CometServer
 from tests.with_comet.test_online import SCRIPT
+
+ROOT = Path(__file__).parents[2]
 
 QUIET = """
 import sys
 events = []
 names = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "subprocess.Popen")
 sys.addaudithook(lambda name, args: events.append((name, args)) if name in names else None)
-from aiostorage.testing.contract.tracker import a_trial, an_experiment
+from tests.with_comet.samples import a_trial, an_experiment
 from aiostorage.trackers import TrackedExperiment, TrackedTrial
 from aiostorage.trackers.factory import tracker_from_url
 tracker = tracker_from_url("comet+offline:///" + sys.argv[1])
@@ -181,6 +183,7 @@ def test_a_directory_that_cannot_be_written(
 def test_it_is_quiet_and_asks_no_network(comet_ml: Any, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", QUIET, str(tmp_path / "runs")],
+        cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
@@ -192,6 +195,7 @@ def test_it_is_quiet_and_asks_no_network(comet_ml: Any, tmp_path: Path) -> None:
 def test_a_kill_leaves_no_half_archive(comet_ml: Any, tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", QUIET, str(tmp_path / "runs"), "for ever"],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
     )
     assert child.stdout is not None

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from aiostorage.errors import TrackerError, TrackerUnavailable
-from aiostorage.testing.contract.tracker import START, a_trial, an_experiment
 from aiostorage.trackers import TrackedExperiment, TrackedTrial
 from aiostorage.trackers.comet.online import Comet
+from tests.with_comet.samples import START, a_trial, an_experiment
 from tests.with_comet.server import KEY, CometServer
 
 SCRIPT = """

@@ -124,7 +124,7 @@ class Processes:
 
     def start(self, code: str, *arguments: str) -> Process:
         """Start a Python that runs this code."""
-        process = preloaded(("-W", "ignore"), *LIBRARIES).start(
+        process = preloaded(("-W", "ignore"), *LIBRARIES, frozen=True).start(
             code,
             *arguments,
             directory=self._path,
