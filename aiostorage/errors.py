@@ -94,10 +94,15 @@ class UnknownStorageType(ConfigurationError):
         self.requested = requested
         self.known = known
         super().__init__(
-            f"unknown storage type {requested!r}; known are: {', '.join(known)}"
+            f"unknown storage type {requested!r}; known are: {', '.join(known)}{self._hint()}"
             if requested
             else None
         )
+
+    def _hint(self) -> str:
+        if self.requested.lower().partition("+")[0] not in ("mlflow", "comet"):
+            return ""
+        return '; a tracker stands beside a storage: open_storage("sqlite:///tune.db", tracker=…)'
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.requested, self.known)

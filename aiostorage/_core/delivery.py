@@ -346,14 +346,14 @@ class _Delivery:
         self.last_error = str(error)
         if self._failures == 1:
             log.warning(
-                "the tracker %s at %s gets nothing at present, which is made up for later: %s",
+                "the tracker %s at %s cannot be reached; the changes wait in the store: %s",
                 *(self._tracker.name, self._tracker.location, error),
             )
 
     def _note_success(self) -> None:
         if self._failures:
             names = self._tracker.name, self._tracker.location
-            log.info("the tracker %s at %s gets what has changed again", *names)
+            log.info("the tracker %s at %s can be reached again", *names)
         self._failures, self.last_error = 0, None
 
     # ------------------------------------------------------------------------------ waiting

@@ -91,6 +91,8 @@ class Storage(AsyncStorageProtocol):
         objective: str | None = None,
         deliver_on_close: float = 5.0,
     ) -> None:
+        if not isinstance(objective, str | None):
+            raise ConfigurationError(f"objective is the name of a metric, not {objective!r}")
         self._lost_after = (
             lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
         )
@@ -446,7 +448,7 @@ def _mirrored(
     driver: Driver,
     policy: RetryPolicy,
     tracker: Tracker,
-    objective: Any,
+    objective: str | None,
     deliver_on_close: object,
 ) -> tuple[Gateway, Mirror]:
     """Return a gateway that notes changes, and what sends them; most storages import neither."""
@@ -454,8 +456,6 @@ def _mirrored(
     from aiostorage._core.mirror import Mirror  # noqa: PLC0415
     from aiostorage._core.noting import NotingDriver  # noqa: PLC0415
 
-    if objective is not None and not isinstance(objective, str):
-        raise ConfigurationError(f"objective is the name of a metric, not {objective!r}")
     if not (isinstance(deliver_on_close, int | float) and 0 <= deliver_on_close < math.inf):
         raise ConfigurationError(
             f"deliver_on_close is a number of seconds, not {deliver_on_close!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -50,6 +51,7 @@ def import_tracker(
     if dest.partition("://")[0].lower() == "memory":
         raise ConfigurationError("a storage in memory ends with its process: nothing would be left")
     tracker = tracker_from_url(source)
+    _check_there(source)
     storage = open_storage(dest)
     started = time.monotonic()
 
@@ -75,6 +77,13 @@ def import_tracker(
         counts = anyio.run(copy, _Lines().report)
     seconds = span(time.monotonic() - started)
     click.echo(f"{_summary(counts)}; from {tracker.location} to {storage.location} in {seconds}")
+
+
+def _check_there(source: str) -> None:
+    """Refuse a database in a file that does not exist: to open it would make it."""
+    scheme, _, path = source.partition(":///")
+    if scheme.lower().endswith("+sqlite") and not Path(path).exists():
+        raise ConfigurationError(f"there is no file {path}")
 
 
 class _Lines:

@@ -61,14 +61,14 @@ async def test_an_outage(storage: Storage, seen: Seen, caplog: pytest.LogCapture
             await storage.flush_tracker(0.1)
     assert raised.value.left == 6
     assert str(raised.value.last_error).endswith("is down")
-    assert len(said(caplog, "gets nothing at present")) == 1
+    assert len(said(caplog, "cannot be reached")) == 1
     sent = len(seen.log())
     seen.switch("down", None)
     await storage.flush_tracker(20)
-    await done_by_now(lambda: len(said(caplog, "gets what has changed again")) == 1)
+    await done_by_now(lambda: len(said(caplog, "can be reached again")) == 1)
     assert [run.status for run in seen.runs()] == ["completed"] * 3
     assert len(seen.log()) == sent + 3  # an hour of changes is one sending
-    assert len(said(caplog, "gets nothing at present")) == 1
+    assert len(said(caplog, "cannot be reached")) == 1
 
 
 async def test_what_is_refused_waits_for_its_next_change(
@@ -285,7 +285,7 @@ async def test_a_tracker_that_cannot_be_opened(
         await tuned(storage, 1)
         with pytest.raises(TrackerTimeout, match="ModuleNotFoundError: No module named 'filetr"):
             await storage.flush_tracker(0.3)
-        assert len(said(caplog, "gets nothing at present")) == 1
+        assert len(said(caplog, "cannot be reached")) == 1
     await storage.flush_tracker(20)
     assert len(seen.runs()) == 1
 

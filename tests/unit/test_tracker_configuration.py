@@ -93,12 +93,18 @@ def test_every_way_to_configure_a_storage(
         ({"tracker": 3}, "a tracker is its URL, .* not a int"),
         ({"tracker": {"uri": "file:///x"}}, "a tracker is its URL, a mapping with its `url`"),
         ({"tracker": "file:///x", "objective": 3}, "objective is the name of a metric"),
+        ({"objective": 3}, "objective is the name of a metric"),
         ({"tracker": "file:///x", "deliver_on_close": -1}, "deliver_on_close is a number"),
     ],
 )
 def test_wrong_trackers(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         open_storage(STORE, **options)
+
+
+def test_a_tracker_in_place_of_a_storage() -> None:
+    with pytest.raises(ConfigurationError, match=r"beside a storage: .*tracker="):
+        open_storage("mlflow+http://127.0.0.1:5000")
 
 
 @pytest.mark.parametrize(

@@ -237,17 +237,20 @@ def test_what_is_cut_short_between_writing_and_noting(
 
 def test_mistakes(make: Make, command: list[str], tmp_path: Path, name: str) -> None:
     make({"x": 1}, {"loss": 1.0, "accuracy": 0.5})
+    missing = tmp_path / "missing.db"
     for arguments, words in [
         (command, "'accuracy', 'loss'"),
         ([*command[:2], "nothing", *command[3:]], f"no experiment 'nothing'; it has: '{name}'"),
         ([*command[:3], "--to", "memory://"], "memory"),
         (["import-tracker", "mlflow+file:///x", name, "--to", command[4]], "migrate-filestore"),
         (["import-tracker", "sqlite:///x.db", name, "--to", command[4]], "no tracker"),
+        (["import-tracker", f"mlflow+sqlite:///{missing}", *command[2:]], "there is no file"),
     ]:
         done = CliRunner().invoke(cli, arguments)
         assert done.exit_code == 2, done.output
         assert words in done.output
     # nothing was made by all that
+    assert not missing.exists()
     assert "imported 1 trial;" in run_command([*command, "--objective", "loss"])
 
 

@@ -185,6 +185,16 @@ def test_odd_names(send: Send, tracker: MlflowTracker, caplog: pytest.LogCapture
     assert set(found.params) == set(ODD_NAMES)
 
 
+def test_names_of_orion(send: Send, caplog: pytest.LogCaptureFixture) -> None:
+    params = [{"name": n, "type": "integer", "value": v} for n, v in {"/x": 1, "/y": 2}.items()]
+    run = send(params=params)
+    assert run.data.params == {"x": "1", "y": "2"}
+    assert run.data.tags["aiostorage.name.x"] == "/x"
+    assert not caplog.records
+    both = [*params, {"name": "y", "type": "integer", "value": 3}]
+    assert set(send(params=both).data.params.values()) == {"1", "2", "3"}
+
+
 def test_numbers_that_are_no_numbers(
     send: Send, tracker: MlflowTracker, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -136,12 +137,25 @@ def _key(content: Content, name: str, warned: Warned) -> str:
     return key
 
 
+def _param_key(content: Content, name: str, taken: AbstractSet[str], warned: Warned) -> str:
+    """Return the name of a param, without the slash that Oríon's begin with.
+
+    Where another name is the same without it, the slash counts as any other refused character.
+    """
+    plain = name.removeprefix("/")
+    if plain == name or plain in taken or key_of(plain) != plain:
+        return _key(content, name, warned)
+    content.tags.update(pieces(f"{NAME_TAG}{plain}", name))
+    return plain
+
+
 # ------------------------------------------------------------------------------------ params
 
 
 def _add_params(content: Content, trial: Trial, warned: Warned) -> None:
+    names = {str(value.name) for value in (*trial.param_list, *trial.results)}
     for param in trial.param_list:
-        key = _key(content, str(param.name), warned)
+        key = _param_key(content, str(param.name), names, warned)
         text = _text(param.value)
         if len(text) > MAX_PARAM:
             tag = f"{PARAM_TAG}{key_of(key[:230])}"
