@@ -25,7 +25,7 @@ from aiostorage._core.heartbeat import repeating
 from aiostorage._core.outbox import Outbox
 from aiostorage._core.retry import back_off
 from aiostorage._core.sending import Page, Sender
-from aiostorage._core.tracker_threads import TrackerThreads
+from aiostorage._core.tracker_threads import TrackerThreads, in_words
 from aiostorage.errors import AioStorageError, StorageClosedError, TrackerError, TrackerUnavailable
 from aiostorage.trackers.protocol import Tracker
 
@@ -274,7 +274,7 @@ class _Delivery:
         except AioStorageError as error:
             raise TrackerError(str(error)) from error
         except Exception as error:
-            raise TrackerError(f"{type(error).__name__}: {error}") from error
+            raise TrackerError(in_words(error)) from error
 
     # --------------------------------------------------------------------------- the task
 

@@ -17,7 +17,7 @@ from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
 from aiostorage._core.outbox import MirrorRecord, Outbox, OutboxRow
 from aiostorage._core.record_reader import TrialReader
-from aiostorage._core.tracker_threads import TrackerThreads
+from aiostorage._core.tracker_threads import TrackerThreads, in_words
 from aiostorage.errors import AioStorageError, EncodingError, TrackerError, TrackerUnavailable
 from aiostorage.experiment import Experiment
 from aiostorage.operations import And, Compare, Document, Find, UnreadableDocument
@@ -353,12 +353,11 @@ class Sender:
         except TrackerError:
             raise
         except Exception as error:
-            what = f"{type(error).__name__}: {error}"
             kind = f"{function.__name__} {type(error).__name__}"
             if kind not in self._seen_bugs:  # once is enough to find it
                 self._seen_bugs.add(kind)
                 log.exception("the tracker %s failed", self._tracker.name)
-            raise TrackerError(what) from error
+            raise TrackerError(in_words(error)) from error
 
     async def _record(self, name: Name) -> MirrorRecord:
         record = self._records.get(name)
@@ -397,9 +396,12 @@ def _anew(record: MirrorRecord, rows: Sequence[OutboxRow]) -> MirrorRecord:
 
 
 def _checked(key: object) -> str:
-    if not isinstance(key, str):
-        raise TrackerError(f"the tracker returned {key!r:.60} instead of a key")
-    return key
+    try:
+        if isinstance(key, str) and key.encode():
+            return str.__str__(key)  # no engine knows subclasses
+    except UnicodeEncodeError:
+        pass
+    raise TrackerError(f"the tracker returned {ascii(key):.60} instead of a key")
 
 
 def _portions(items: Sequence[T], size: int) -> Iterator[list[T]]:

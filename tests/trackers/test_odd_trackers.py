@@ -1,0 +1,185 @@
+"""Trackers that raise or return what they must not: no worker notices, and the others are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import pytest
+
+from aiostorage import InvalidResult, Storage, TrackerError, TrackerTimeout
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.trackers import TrackedExperiment, TrackedTrial
+from tests.trackers.conftest import QUICK
+from tests.trackers.test_delivery import tuned
+
+pytestmark = pytest.mark.anyio
+
+
+class Unspeakable(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class OddTracker:
+    """A tracker that does for trials with x = 1 what it is told."""
+
+    name = "odd"
+    location = "here"
+    max_concurrency = 2
+
+    def __init__(self, odd: Callable[[], Any]) -> None:
+        self.odd = odd
+        self.sent: list[Any] = []
+        self.metrics: Callable[[], Any] = dict
+        self.variables: Callable[[], Any] = dict
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def send_experiment(self, tracked: TrackedExperiment) -> str:
+        return "e"
+
+    def send_trial(self, tracked: TrackedTrial) -> str:
+        x = tracked.trial.params["x"]
+        if x == 1:
+            return self.odd()
+        self.sent.append(x)
+        return str(x)
+
+    def delete_experiment(self, key: str) -> None:
+        pass
+
+    def delete_trial(self, key: str) -> None:
+        pass
+
+    def fetch_metrics(self, key: str) -> Any:
+        return self.metrics()
+
+    def environment(self, experiment_key: str, key: str) -> Any:
+        return self.variables()
+
+
+def raises(error: BaseException | type[BaseException]) -> Callable[[], Any]:
+    def odd() -> Any:
+        raise error
+
+    return odd
+
+
+class Making(Protocol):
+    async def __call__(self, odd: Callable[[], Any], settings: Any = QUICK) -> Storage: ...
+
+
+@pytest.fixture
+async def making() -> AsyncIterator[Making]:
+    async with AsyncExitStack() as stack:
+
+        async def make(odd: Callable[[], Any], settings: Any = QUICK) -> Storage:
+            storage = Storage(MemoryDriver(), tracker=OddTracker(odd))
+            assert storage._mirror is not None
+            storage._mirror.deliverer.settings = settings
+            await storage.open()
+            stack.push_async_callback(storage.aclose)
+            return storage
+
+        yield make
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(raises(SystemExit(3)), id="SystemExit"),
+        pytest.param(raises(KeyboardInterrupt("k")), id="KeyboardInterrupt"),
+        pytest.param(raises(GeneratorExit), id="GeneratorExit"),
+        pytest.param(raises(StopIteration("x")), id="StopIteration"),
+        pytest.param(raises(StopAsyncIteration("x")), id="StopAsyncIteration"),
+        pytest.param(raises(asyncio.CancelledError), id="CancelledError"),
+        pytest.param(raises(concurrent.futures.CancelledError), id="futures.CancelledError"),
+        pytest.param(raises(TimeoutError("t")), id="TimeoutError"),
+        pytest.param(raises(asyncio.InvalidStateError("t")), id="InvalidStateError"),
+        pytest.param(raises(BaseExceptionGroup("g", [SystemExit(1)])), id="group"),
+        pytest.param(raises(Unspeakable), id="Unspeakable"),
+        pytest.param(lambda: 7, id="number"),
+        pytest.param(lambda: b"x", id="bytes"),
+        pytest.param(lambda: "\ud800", id="surrogate"),
+        pytest.param(lambda: "a\0b", id="NUL"),
+        pytest.param(lambda: "", id="empty"),
+        pytest.param(lambda: "x" * 1_000_000, id="long"),
+        pytest.param(lambda: type("S", (str,), {})("sub"), id="subclass"),
+    ],
+)
+async def test_a_trial_that_goes_wrong(odd: Callable[[], Any], making: Making) -> None:
+    storage = await making(odd)
+    await tuned(storage, 3)
+    with anyio.fail_after(15):
+        await storage.flush_tracker(5)
+    assert sorted(storage._mirror.tracker.sent) == [0, 2]
+    assert storage._mirror.deliverer._run is not None
+    assert not storage._mirror.deliverer._run.task.done()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), StopIteration("x"), asyncio.CancelledError()])
+async def test_what_a_caller_gets(error: BaseException, making: Making) -> None:
+    storage = await making(lambda: "1")
+    experiment = await tuned(storage, 1)
+    [trial] = await storage.fetch_trials(experiment)
+    await storage.flush_tracker(5)
+    tracker = storage._mirror.tracker
+    tracker.metrics = tracker.variables = raises(error)
+    with pytest.raises(TrackerError, match=type(error).__name__):
+        await storage.tracker_environment(trial)
+    with pytest.raises(TrackerError, match=type(error).__name__):
+        await storage.retrieve_result(trial)
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 5, {"A": None}, {1: "x"}, {"A=B": "x"}, {"A": "\0"}, {"": "x"}]
+)
+async def test_an_environment_that_is_none(odd: Any, making: Making) -> None:
+    storage = await making(lambda: "1")
+    experiment = await tuned(storage, 1)
+    await storage.flush_tracker(5)
+    storage._mirror.tracker.variables = lambda: odd
+    [trial] = await storage.fetch_trials(experiment)
+    with pytest.raises(TrackerError, match="no environment"):
+        await storage.tracker_environment(trial)
+    with pytest.raises(TrackerError, match="no environment"):
+        async with storage.reserved_trial(experiment, export_environment=True):
+            pass
+    [trial] = await storage.fetch_trials(experiment)
+    assert trial.status != "reserved"
+
+
+@pytest.mark.parametrize("odd", [None, 5, {"a": "x"}, {"a": None}, {1: 2}, [("a", 1)]])
+async def test_metrics_that_are_none(odd: Any, making: Making) -> None:
+    storage = await making(lambda: "1")
+    experiment = await tuned(storage, 1)
+    await storage.flush_tracker(5)
+    storage._mirror.tracker.metrics = lambda: odd
+    trial = await storage.reserve_trial(experiment)
+    with pytest.raises((TrackerError, InvalidResult)):
+        await storage.retrieve_result(trial)
+
+
+async def test_the_timeout_holds_for_the_call_too(making: Making) -> None:
+    storage = await making(lambda: "1")
+    experiment = await tuned(storage, 1)
+    await storage.flush_tracker(5)
+    storage._mirror.tracker.variables = lambda: time.sleep(0.7) or {}
+    [trial] = await storage.fetch_trials(experiment)
+    begin = anyio.current_time()
+    with pytest.raises(TrackerTimeout):
+        await storage.tracker_environment(trial, 0.1)
+    assert anyio.current_time() - begin < 0.5
