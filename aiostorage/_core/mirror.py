@@ -129,7 +129,7 @@ class Mirror:
         metrics = await self.deliverer.call(self.tracker.fetch_metrics, record.key)
         if not isinstance(metrics, Mapping) or not all(isinstance(name, str) for name in metrics):
             raise TrackerError(
-                f"the tracker {self._name()} returned {ascii(metrics):.60} instead of metrics"
+                f"the tracker {self._name()} returned {metrics!a:.60} instead of metrics"
             )
         if not metrics:
             return []
@@ -181,7 +181,7 @@ class Mirror:
         # the values may be secrets
         what = sorted(map(ascii, variables)) if isinstance(variables, Mapping) else variables
         raise TrackerError(
-            f"the tracker {self._name()} returned {ascii(what):.60}, which is no environment of a "
+            f"the tracker {self._name()} returned {what!a:.60}, which is no environment of a "
             "process"
         )
 

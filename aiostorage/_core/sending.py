@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 
+from aiostorage._core.cancellation import clean_up
 from aiostorage._core.delivery_lease import DeliveryLease
 from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
@@ -35,6 +36,12 @@ READ_TOGETHER: Final = 100
 
 MAX_CACHED: Final = 10_000
 """Records that are kept in memory: nobody but the holder of the lease writes them."""
+
+SETTLE_INTERVAL: Final = 0.05
+"""Seconds for which trials that were sent are settled together, at most."""
+
+END_TIMEOUT: Final = 1.0
+"""Seconds that settling may take at the end."""
 
 log = logging.getLogger("aiostorage")
 
@@ -117,6 +124,8 @@ class Sender:
         self._records: OrderedDict[Name, MirrorRecord] = OrderedDict()
         self._late: set[Name] = set()
         """Those whose last call has to be repeated: they come after the others."""
+        self._sent: list[tuple[Name, Sequence[OutboxRow], MirrorRecord]] = []
+        """What the tracker has, and the store does not know yet."""
         self._seen_bugs: set[str] = set()
         self.refused: int = 0
         """How many experiments and trials the tracker has refused."""
@@ -158,27 +167,51 @@ class Sender:
         return max(self._tracker.max_concurrency, 1)
 
     async def _each(self, page: Page, items: Sequence[T], send: Callable[[T], Any]) -> None:
-        """Await `send` of each item, of several at the same time, and note how it went."""
+        """Await `send` of each item, of several at the same time, and settle them meanwhile."""
+        if not items:
+            return
         left = iter(items)
+        ended = anyio.Event()
 
         async def work() -> None:
-            for item in left:
-                if page.stops(self._patience):
-                    return
-                try:
-                    settled = await send(item)
-                except TrackerUnavailable as error:
-                    page.unavailable = error
-                    page.in_a_row += 1
-                except AioStorageError as error:
-                    page.failure = error
-                else:
-                    page.settled += settled
-                    page.in_a_row = 0 if settled else page.in_a_row
+            async with anyio.create_task_group() as workers:
+                for _ in range(min(self._patience, len(items))):
+                    workers.start_soon(self._work_off, page, left, send)
+            ended.set()
 
-        async with anyio.create_task_group() as group:
-            for _ in range(min(self._patience, len(items))):
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._settle_often, page, ended)
                 group.start_soon(work)
+        finally:
+            if self._sent:  # this has been cancelled
+                await clean_up(END_TIMEOUT, self._settle_sent, "noting what the tracker has")
+
+    async def _work_off(self, page: Page, items: Iterator[T], send: Callable[[T], Any]) -> None:
+        """Await `send` of one item after the other, and note how it went."""
+        for item in items:
+            if page.stops(self._patience):
+                return
+            try:
+                settled = await send(item)
+            except TrackerUnavailable as error:
+                page.unavailable = error
+                page.in_a_row += 1
+            except AioStorageError as error:
+                page.failure = error
+            else:
+                page.settled += settled
+                page.in_a_row = 0 if settled else page.in_a_row
+
+    async def _settle_often(self, page: Page, ended: anyio.Event) -> None:
+        """Settle what was sent, again and again, and once more at the end."""
+        while not ended.is_set():
+            with anyio.move_on_after(SETTLE_INTERVAL):
+                await ended.wait()
+            try:
+                await self._settle_sent()
+            except AioStorageError as error:
+                page.failure = error
 
     # --------------------------------------------------------------------------- experiments
 
@@ -220,7 +253,7 @@ class Sender:
             subject.reason = f"the tracker has refused its experiment: {error}"
             self.refused += 1
             log.warning("the tracker refuses experiment %r: %s", subject.id, error)
-        await self._settle(name, subject.rows, record)
+        self._settle(name, subject.rows, record)
         return len(subject.rows)
 
     async def _without_experiment(self, subject: _Subject) -> int:
@@ -321,7 +354,7 @@ class Sender:
         elif trial is not None:
             self.refused += 1
             log.info("trial %s of %r is not sent: %s", name[1], name[0], subject.reason)
-        await self._settle(name, rows, record.counted(rows_since))
+        self._settle(name, rows, record.counted(rows_since))
 
     async def _deleted(self, subject: _Subject, name: Name, rows: list[OutboxRow]) -> None:
         record = await self._record(name)
@@ -368,13 +401,22 @@ class Sender:
             self._records.move_to_end(name)
         return record
 
-    async def _settle(self, name: Name, rows: Sequence[OutboxRow], record: MirrorRecord) -> None:
+    def _settle(self, name: Name, rows: Sequence[OutboxRow], record: MirrorRecord) -> None:
+        """Have the rows of a trial settled soon, together with those of others."""
+        self._records.pop(name, None)  # what is stored is not known if this fails
+        self._sent.append((name, rows, record))
+
+    async def _settle_sent(self) -> None:
+        """Settle what was sent."""
+        sent, self._sent = self._sent, []
+        if not sent:
+            return
         if self._lease.left <= 0:
             await self._lease.check()
-        self._records.pop(name, None)  # what is stored is not known if this fails
-        await self._outbox.settle(rows, record)
-        uncertain = record.uncertain and record.key is None
-        self._keep(name, replace(record, stored=True, uncertain=uncertain))
+        await self._outbox.settle_together([(rows, record) for _, rows, record in sent])
+        for name, _, record in sent:
+            uncertain = record.uncertain and record.key is None
+            self._keep(name, replace(record, stored=True, uncertain=uncertain))
 
     def _keep(self, name: Name, record: MirrorRecord) -> None:
         self._records[name] = record
@@ -385,6 +427,7 @@ class Sender:
     def forget(self) -> None:
         """Forget what may have changed: somebody else may have been the deliverer."""
         self._records.clear()
+        self._sent.clear()
         self._late.clear()
 
 
@@ -401,7 +444,7 @@ def _checked(key: object) -> str:
             return str.__str__(key)  # no engine knows subclasses
     except UnicodeEncodeError:
         pass
-    raise TrackerError(f"the tracker returned {ascii(key):.60} instead of a key")
+    raise TrackerError(f"the tracker returned {key!a:.60} instead of a key")
 
 
 def _portions(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Protocol
 
 import anyio
 import pytest
 
 from aiostorage import InvalidResult, Storage, TrackerError, TrackerTimeout
+from aiostorage._core.outbox import Outbox
 from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.operations import Find
 from aiostorage.trackers import TrackedExperiment, TrackedTrial
 from tests.trackers.conftest import QUICK
 from tests.trackers.test_delivery import tuned
@@ -183,3 +186,46 @@ async def test_the_timeout_holds_for_the_call_too(making: Making) -> None:
     with pytest.raises(TrackerTimeout):
         await storage.tracker_environment(trial, 0.1)
     assert anyio.current_time() - begin < 0.5
+
+
+async def test_what_was_sent_is_settled_together(
+    making: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = await making(lambda: "1")
+    sizes = []
+    settle = Outbox.settle_together
+
+    async def counted(outbox: Outbox, settled: Any) -> None:
+        sizes.append(len(settled))
+        await settle(outbox, settled)
+
+    monkeypatch.setattr(Outbox, "settle_together", counted)
+    await tuned(storage, 100)
+    await storage.flush_tracker(5)
+    assert sum(sizes) == 101
+    assert len(sizes) < 20
+
+
+async def test_a_key_does_not_wait_for_another_call(making: Making) -> None:
+    goes_on = threading.Event()
+    storage = await making(lambda: goes_on.wait(5) and "1", replace(QUICK, call_limit=10, lease=30))
+    experiment = await tuned(storage, 3)
+    try:
+        [trial] = [t for t in await storage.fetch_trials(experiment) if t.params["x"] == 2]
+        await storage.tracker_environment(trial, 2)
+        assert not goes_on.is_set()
+    finally:
+        goes_on.set()
+
+
+async def test_closing_settles_what_was_sent(making: Making) -> None:
+    goes_on = threading.Event()
+    storage = await making(lambda: goes_on.wait(5) and "1", replace(QUICK, on_close=0.0))
+    await tuned(storage, 3)
+    driver = storage._mirror._gateway.driver
+    while 2 not in storage._mirror.tracker.sent:
+        await anyio.sleep(0.001)
+    await storage._mirror.deliverer.aclose()
+    goes_on.set()
+    rows = await driver.execute(Find("outbox"))
+    assert len({row["trial"] for row in rows}) == 1
