@@ -290,6 +290,7 @@ class _Delivery:
     async def _once(self) -> bool:
         """Wait for the lease and deliver, until something fails; return whether that was all."""
         try:
+            await self._sender.delete_unwanted()
             if await self._lease.acquire():
                 self.was_deliverer = True
                 self._sender.forget()
@@ -324,6 +325,7 @@ class _Delivery:
                 continue
             try:
                 await self.open_tracker()
+                await self._sender.delete_unwanted()
                 page = await self._sender.deliver(rows)
             except TrackerError as error:
                 page = Page(unavailable=TrackerUnavailable(str(error)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final, TypeAlias, TypeVar
@@ -16,6 +17,7 @@ from aiostorage._core.delivery_lease import DeliveryLease
 from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
+from aiostorage._core.made_runs import MadeRuns
 from aiostorage._core.outbox import MirrorRecord, Outbox, OutboxRow
 from aiostorage._core.record_reader import TrialReader
 from aiostorage._core.tracker_threads import TrackerThreads, in_words
@@ -121,6 +123,7 @@ class Sender:
         self._lease = lease
         self._call_limit = call_limit
         self._reader = TrialReader(gateway)
+        self._made = MadeRuns(outbox, tracker)
         self._records: OrderedDict[Name, MirrorRecord] = OrderedDict()
         self._late: set[Name] = set()
         """Those whose last call has to be repeated: they come after the others."""
@@ -184,7 +187,7 @@ class Sender:
                 group.start_soon(self._settle_often, page, ended)
                 group.start_soon(work)
         finally:
-            if self._sent:  # this has been cancelled
+            if self._sent and self._lease.left > 0:  # this has been cancelled
                 await clean_up(END_TIMEOUT, self._settle_sent, "noting what the tracker has")
 
     async def _work_off(self, page: Page, items: Iterator[T], send: Callable[[T], Any]) -> None:
@@ -340,8 +343,10 @@ class Sender:
                 record.key,
                 record.uncertain,
             )
+            make = self._made.making(name)
+            send = make if record.key is None else self._tracker.send_trial
             try:
-                key = await self._call(name, self._tracker.send_trial, tracked)
+                key = await self._call(name, send, tracked)
                 record = replace(record, key=None if key is None else _checked(key))
             except TrackerUnavailable:
                 raise
@@ -415,6 +420,7 @@ class Sender:
             await self._lease.check()
         await self._outbox.settle_together([(rows, record) for _, rows, record in sent])
         for name, _, record in sent:
+            self._made.settled(name)
             uncertain = record.uncertain and record.key is None
             self._keep(name, replace(record, stored=True, uncertain=uncertain))
 
@@ -423,6 +429,32 @@ class Sender:
         self._records.move_to_end(name)
         if len(self._records) > MAX_CACHED:
             self._records.popitem(last=False)
+
+    async def delete_unwanted(self) -> None:
+        """Delete what a call made after another process had taken over; needs no lease.
+
+        If the tracker is not available, the next call tries again.
+
+        Raises
+        ------
+        BackendError
+            The engine failed.
+        """
+        if self._made:
+            with suppress(TrackerUnavailable):
+                await self._made.delete_unwanted(self._delete_unwanted)
+
+    async def _delete_unwanted(self, name: Name, key: str) -> None:
+        delete, limit = self._tracker.delete_trial, self._call_limit
+        try:
+            await self._threads.call(object(), delete, key, limit=limit)
+        except TrackerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever a tracker may raise
+            log.warning(
+                "trial %s of %r has the run %s too, which the tracker does not delete: %s",
+                *(name[1], name[0], key, in_words(error)),
+            )
 
     def forget(self) -> None:
         """Forget what may have changed: somebody else may have been the deliverer."""

@@ -42,6 +42,7 @@ class OddTracker:
     def __init__(self, odd: Callable[[], Any]) -> None:
         self.odd = odd
         self.sent: list[Any] = []
+        self.deleted: list[str] = []
         self.metrics: Callable[[], Any] = dict
         self.variables: Callable[[], Any] = dict
 
@@ -65,7 +66,7 @@ class OddTracker:
         pass
 
     def delete_trial(self, key: str) -> None:
-        pass
+        self.deleted.append(key)
 
     def fetch_metrics(self, key: str) -> Any:
         return self.metrics()
@@ -229,3 +230,42 @@ async def test_closing_settles_what_was_sent(making: Making) -> None:
     goes_on.set()
     rows = await driver.execute(Find("outbox"))
     assert len({row["trial"] for row in rows}) == 1
+
+
+@pytest.mark.parametrize("wanted", ["other", "late"])
+async def test_a_run_that_is_made_after_the_lease(making: Making, wanted: str) -> None:
+    goes_on, begun = threading.Event(), threading.Event()
+
+    def late() -> str:
+        begun.set()
+        goes_on.wait(10)
+        return "late"
+
+    storage = await making(late, replace(QUICK, call_limit=0.8, lease=1.0))
+    experiment = await tuned(storage, 2)
+    outbox = Outbox(storage._mirror._gateway)
+    try:
+        with anyio.fail_after(5):
+            while not begun.is_set():
+                await anyio.sleep(0.01)
+        # as if this process had stood still meanwhile
+        await outbox.release_lease(storage._mirror.deliverer.owner)
+        assert await outbox.acquire_lease("another", 60)
+        run = storage._mirror.deliverer._run
+        assert run is not None
+        with anyio.fail_after(5):
+            while run._lease.left > 0:
+                await anyio.sleep(0.01)
+        [trial] = [t for t in await storage.fetch_trials(experiment) if t.params["x"] == 1]
+        record = await outbox.record(experiment.id, trial.id)
+        assert record.uncertain
+        await outbox.settle(await outbox.rows(9), replace(record, key=wanted))
+    finally:
+        goes_on.set()
+    deleted = storage._mirror.tracker.deleted
+    with anyio.move_on_after(5 if wanted == "other" else 0.7):
+        while not deleted:
+            await anyio.sleep(0.01)
+    assert deleted == (["late"] if wanted == "other" else [])
+    await outbox.release_lease("another")
+    await storage.flush_tracker(5)
