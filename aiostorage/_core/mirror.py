@@ -126,7 +126,7 @@ class Mirror:
         record = await Outbox(self._gateway).record(trial.experiment, trial.id)
         if record.key is None:
             return []
-        metrics = await self.deliverer.call(self.tracker.fetch_metrics, record.key)
+        metrics: object = await self.deliverer.call(self.tracker.fetch_metrics, record.key)
         if not isinstance(metrics, Mapping) or not all(isinstance(name, str) for name in metrics):
             raise TrackerError(
                 f"the tracker {self._name()} returned {metrics!a:.60} instead of metrics"

@@ -9,12 +9,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
 import pytest
 
-from aiostorage import InvalidResult, Storage, TrackerError, TrackerTimeout
+from aiostorage import InvalidResult, Storage, TrackerError, TrackerTimeout, Trial
+from aiostorage._core.mirror import Mirror
 from aiostorage._core.outbox import Outbox
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Find
@@ -55,7 +57,7 @@ class OddTracker:
     def send_experiment(self, tracked: TrackedExperiment) -> str:
         return "e"
 
-    def send_trial(self, tracked: TrackedTrial) -> str:
+    def send_trial(self, tracked: TrackedTrial) -> Any:
         x = tracked.trial.params["x"]
         if x == 1:
             return self.odd()
@@ -82,6 +84,23 @@ def raises(error: BaseException | type[BaseException]) -> Callable[[], Any]:
     return odd
 
 
+def mirror_of(storage: Storage) -> Mirror:
+    assert storage._mirror is not None
+    return storage._mirror
+
+
+def tracker_of(storage: Storage) -> OddTracker:
+    tracker = mirror_of(storage).tracker
+    assert isinstance(tracker, OddTracker)
+    return tracker
+
+
+async def stored(storage: Storage, experiment: Any) -> list[Trial]:
+    trials = await storage.fetch_trials(experiment)
+    assert trials is not None
+    return trials
+
+
 class Making(Protocol):
     async def __call__(self, odd: Callable[[], Any], settings: Any = QUICK) -> Storage: ...
 
@@ -92,8 +111,7 @@ async def making() -> AsyncIterator[Making]:
 
         async def make(odd: Callable[[], Any], settings: Any = QUICK) -> Storage:
             storage = Storage(MemoryDriver(), tracker=OddTracker(odd))
-            assert storage._mirror is not None
-            storage._mirror.deliverer.settings = settings
+            mirror_of(storage).deliverer.settings = settings
             await storage.open()
             stack.push_async_callback(storage.aclose)
             return storage
@@ -129,18 +147,19 @@ async def test_a_trial_that_goes_wrong(odd: Callable[[], Any], making: Making) -
     await tuned(storage, 3)
     with anyio.fail_after(15):
         await storage.flush_tracker(5)
-    assert sorted(storage._mirror.tracker.sent) == [0, 2]
-    assert storage._mirror.deliverer._run is not None
-    assert not storage._mirror.deliverer._run.task.done()
+    assert sorted(tracker_of(storage).sent) == [0, 2]
+    run = mirror_of(storage).deliverer._run
+    assert run is not None
+    assert not run.task.done()
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), StopIteration("x"), asyncio.CancelledError()])
 async def test_what_a_caller_gets(error: BaseException, making: Making) -> None:
     storage = await making(lambda: "1")
     experiment = await tuned(storage, 1)
-    [trial] = await storage.fetch_trials(experiment)
+    [trial] = await stored(storage, experiment)
     await storage.flush_tracker(5)
-    tracker = storage._mirror.tracker
+    tracker = tracker_of(storage)
     tracker.metrics = tracker.variables = raises(error)
     with pytest.raises(TrackerError, match=type(error).__name__):
         await storage.tracker_environment(trial)
@@ -155,14 +174,14 @@ async def test_an_environment_that_is_none(odd: Any, making: Making) -> None:
     storage = await making(lambda: "1")
     experiment = await tuned(storage, 1)
     await storage.flush_tracker(5)
-    storage._mirror.tracker.variables = lambda: odd
-    [trial] = await storage.fetch_trials(experiment)
+    tracker_of(storage).variables = lambda: odd
+    [trial] = await stored(storage, experiment)
     with pytest.raises(TrackerError, match="no environment"):
         await storage.tracker_environment(trial)
     with pytest.raises(TrackerError, match="no environment"):
         async with storage.reserved_trial(experiment, export_environment=True):
             pass
-    [trial] = await storage.fetch_trials(experiment)
+    [trial] = await stored(storage, experiment)
     assert trial.status != "reserved"
 
 
@@ -171,8 +190,9 @@ async def test_metrics_that_are_none(odd: Any, making: Making) -> None:
     storage = await making(lambda: "1")
     experiment = await tuned(storage, 1)
     await storage.flush_tracker(5)
-    storage._mirror.tracker.metrics = lambda: odd
+    tracker_of(storage).metrics = lambda: odd
     trial = await storage.reserve_trial(experiment)
+    assert trial is not None
     with pytest.raises((TrackerError, InvalidResult)):
         await storage.retrieve_result(trial)
 
@@ -181,8 +201,8 @@ async def test_the_timeout_holds_for_the_call_too(making: Making) -> None:
     storage = await making(lambda: "1")
     experiment = await tuned(storage, 1)
     await storage.flush_tracker(5)
-    storage._mirror.tracker.variables = lambda: time.sleep(0.7) or {}
-    [trial] = await storage.fetch_trials(experiment)
+    tracker_of(storage).variables = partial(time.sleep, 0.7)
+    [trial] = await stored(storage, experiment)
     begin = anyio.current_time()
     with pytest.raises(TrackerTimeout):
         await storage.tracker_environment(trial, 0.1)
@@ -212,7 +232,7 @@ async def test_a_key_does_not_wait_for_another_call(making: Making) -> None:
     storage = await making(lambda: goes_on.wait(5) and "1", replace(QUICK, call_limit=10, lease=30))
     experiment = await tuned(storage, 3)
     try:
-        [trial] = [t for t in await storage.fetch_trials(experiment) if t.params["x"] == 2]
+        [trial] = [t for t in await stored(storage, experiment) if t.params["x"] == 2]
         await storage.tracker_environment(trial, 2)
         assert not goes_on.is_set()
     finally:
@@ -223,10 +243,10 @@ async def test_closing_settles_what_was_sent(making: Making) -> None:
     goes_on = threading.Event()
     storage = await making(lambda: goes_on.wait(5) and "1", replace(QUICK, on_close=0.0))
     await tuned(storage, 3)
-    driver = storage._mirror._gateway.driver
-    while 2 not in storage._mirror.tracker.sent:
+    driver = mirror_of(storage)._gateway.driver
+    while 2 not in tracker_of(storage).sent:
         await anyio.sleep(0.001)
-    await storage._mirror.deliverer.aclose()
+    await mirror_of(storage).deliverer.aclose()
     goes_on.set()
     rows = await driver.execute(Find("outbox"))
     assert len({row["trial"] for row in rows}) == 1
@@ -243,26 +263,28 @@ async def test_a_run_that_is_made_after_the_lease(making: Making, wanted: str) -
 
     storage = await making(late, replace(QUICK, call_limit=0.8, lease=1.0))
     experiment = await tuned(storage, 2)
-    outbox = Outbox(storage._mirror._gateway)
+    outbox = Outbox(mirror_of(storage)._gateway)
     try:
         with anyio.fail_after(5):
             while not begun.is_set():
                 await anyio.sleep(0.01)
         # as if this process had stood still meanwhile
-        await outbox.release_lease(storage._mirror.deliverer.owner)
+        owner = mirror_of(storage).deliverer.owner
+        assert owner is not None
+        await outbox.release_lease(owner)
         assert await outbox.acquire_lease("another", 60)
-        run = storage._mirror.deliverer._run
+        run = mirror_of(storage).deliverer._run
         assert run is not None
         with anyio.fail_after(5):
             while run._lease.left > 0:
                 await anyio.sleep(0.01)
-        [trial] = [t for t in await storage.fetch_trials(experiment) if t.params["x"] == 1]
+        [trial] = [t for t in await stored(storage, experiment) if t.params["x"] == 1]
         record = await outbox.record(experiment.id, trial.id)
         assert record.uncertain
         await outbox.settle(await outbox.rows(9), replace(record, key=wanted))
     finally:
         goes_on.set()
-    deleted = storage._mirror.tracker.deleted
+    deleted = tracker_of(storage).deleted
     with anyio.move_on_after(5 if wanted == "other" else 0.7):
         while not deleted:
             await anyio.sleep(0.01)
