@@ -362,6 +362,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ------
         InvalidResult
             The run, or the Track file, has metrics, but no such objective, or it is not a number.
+            On a Track file whose objective is named, also when nothing was logged.
         TrackerError
             The tracker cannot be asked (`TrackerUnavailable`), or has no such run.
         """

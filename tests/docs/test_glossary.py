@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -28,3 +29,22 @@ def test_every_term_and_every_module_of_the_glossary_is_in_the_code() -> None:
 def test_the_modules_that_the_page_names_are_there() -> None:
     for path in re.findall(r"`((?:tools|tests)/[\w/]+\.py)`", PAGE.read_text(encoding="utf-8")):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_layers_of_the_page_are_those_that_are_checked() -> None:
+    text = PAGE.read_text(encoding="utf-8").partition("## Who may import whom")[2]
+    shown = text.partition("```text\n")[2].partition("\n```")[0].replace("drivers.*", "drivers")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    [layers] = [
+        contract["layers"]
+        for contract in project["tool"]["importlinter"]["contracts"]
+        if contract["name"] == "layers"
+    ]
+    assert shown.splitlines() == [layer.replace("aiostorage.", "") for layer in layers]
+
+
+def test_every_folder_of_tests_is_in_the_table_for_contributors() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = {file.parent.name for file in (ROOT / "tests").glob("*/*.py")}
+    missing = [folder for folder in folders if f"| `tests/{folder}` |" not in table]
+    assert not missing

@@ -74,6 +74,11 @@ async def test_a_hundred_trials(url: str, start: Starter, seen: Seen) -> None:
         await register(*range(50, 100))
         await until(lambda: not (seen.directory / "die").exists())
         worker()
+        counted = storage.count_completed_trials
+        with anyio.fail_after(60):
+            while await counted(experiment) < 100:
+                await anyio.sleep(0.02)
+        seen.switch("stop")
         await until(lambda: sum(not each.runs for each in workers) == 3)
         ended = [each.wait() for each in workers]
         assert sorted(ended) == [-9, 0, 0], [each.stderr for each in workers]

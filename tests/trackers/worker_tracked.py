@@ -26,10 +26,12 @@ async def main(url: str, experiment: str, directory: str, tasks: str) -> None:
         async def work() -> None:
             while True:
                 async with storage.reserved_trial(
-                    {"_id": experiment}, heartbeat=0.4, wait=2.0
+                    {"_id": experiment}, heartbeat=0.4, wait=0.2
                 ) as trial:
                     if trial is None:
-                        return
+                        if (Path(directory) / "stop").exists():
+                            return
+                        continue
                     await asyncio.sleep(0.01)
                     await storage.complete_trial(trial, trial.params["x"] ** 2)
 

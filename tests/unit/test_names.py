@@ -11,9 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "aiostorage"
 
-ROLES = {"driver", "storage", "facade", "factory", "cancellation"}
-"""Modules of one role: an engine's driver; what makes a thing of its URL; in `testing`, what tests
-a thing has its name."""
+ROLES = {"driver", "storage", "facade", "factory", "imports", "cancellation"}
+"""Modules of one role: an engine's driver; what makes a thing of its URL; what brings records of
+another program; in `testing`, what tests a thing has its name."""
 
 MOVED = {"legacy", "transfer", "driver_contract", "facade", "mongod", "replica_set", "stateful"}
 """Old import paths, which are there for one minor version."""

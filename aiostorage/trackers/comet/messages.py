@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aiostorage.trackers.comet.contents import RunContents, Scalar
+from aiostorage.trackers.comet.comet_contents import RunContents, Scalar
 from aiostorage.trackers.comet.package import import_comet
 
 __all__ = ["archive_messages", "metric_batch", "param_batch"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from aiostorage.errors import TrackerError, TrackerUnavailable
-from aiostorage.trackers.comet.archive import archive_home, last_metrics, write_archive
-from aiostorage.trackers.comet.contents import has_begun, new_problems, run_contents
+from aiostorage.trackers.comet.comet_archive import archive_home, last_metrics, write_archive
+from aiostorage.trackers.comet.comet_contents import has_begun, new_problems, run_contents
 from aiostorage.trackers.comet.keys import experiment_key, run_prefix, trial_key
 from aiostorage.trackers.comet.package import import_comet
 from aiostorage.trackers.comet.reading import is_users_metric

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from aiostorage.trackers.comet.client import Call, Client, Refused
-from aiostorage.trackers.comet.contents import (
+from aiostorage.trackers.comet.comet_client import Call, CometClient, CometRefused
+from aiostorage.trackers.comet.comet_contents import (
     OTHERS_PREFIX,
     RunContents,
     has_begun,
@@ -53,7 +53,7 @@ class Comet:
     def __init__(self, workspace: str, project: str, *, seconds: float = _SECONDS) -> None:
         self._workspace = workspace
         self._project = project
-        self._client = Client(seconds)
+        self._client = CometClient(seconds)
         self._known: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -111,7 +111,7 @@ class Comet:
         where = {"workspaceName": self._workspace, "projectName": self._project}
         try:
             listed = call.get("experiments", **where, archived="false")
-        except Refused as error:
+        except CometRefused as error:
             if error.status in {400, 404}:  # there is no such project
                 return
             raise
@@ -162,7 +162,7 @@ class Comet:
         }
         try:
             call.post("clientlib/logger/add/run", body)
-        except Refused as error:
+        except CometRefused as error:
             if error.code != _ALREADY_THERE:
                 raise
 
@@ -175,7 +175,7 @@ def _find(call: Call, key: str) -> dict[str, Any] | None:
     """Return what Comet says of a run; None if it does not know it."""
     try:
         run: dict[str, Any] = call.get("experiment/metadata", experimentKey=key)
-    except Refused as error:
+    except CometRefused as error:
         if error.status in {400, 404}:  # 400 before backend 4
             return None
         raise

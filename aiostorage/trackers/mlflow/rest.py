@@ -15,12 +15,12 @@ from urllib.parse import quote
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage.errors import TrackerUnavailable
 from aiostorage.trackers.mlflow.address import Address
-from aiostorage.trackers.mlflow.api import (
+from aiostorage.trackers.mlflow.mlflow_api import (
     ExperimentState,
     MetricPoint,
-    Refused,
+    MlflowRefused,
+    MlflowRun,
     RunPage,
-    RunState,
     as_number,
     time_left,
 )
@@ -79,7 +79,7 @@ class RestApi:
     def _experiment(self, how: str, **params: str) -> ExperimentState | None:
         try:
             found = self._call("GET", f"experiments/{how}", params)["experiment"]
-        except Refused as refusal:
+        except MlflowRefused as refusal:
             if refusal.missing:
                 return None
             raise
@@ -118,11 +118,11 @@ class RestApi:
         }
         return str(self._call("POST", "runs/create", content)["run"]["info"]["run_id"])
 
-    def run(self, key: str) -> RunState | None:
+    def run(self, key: str) -> MlflowRun | None:
         """Return a run, also one that is deleted."""
         try:
             return _run(self._call("GET", "runs/get", {"run_id": key})["run"])
-        except Refused as refusal:
+        except MlflowRefused as refusal:
             if refusal.missing:
                 return None
             raise
@@ -224,7 +224,7 @@ class RestApi:
             return found
         if status >= 500 or (status in (404, 408, 425, 429) and not _is_final(code)):
             raise TrackerUnavailable(message)
-        raise Refused(message, code=code)
+        raise MlflowRefused(message, code=code)
 
     def _credentials(self) -> Any:
         from mlflow.utils.credentials import get_default_host_creds  # noqa: PLC0415  as above
@@ -276,7 +276,7 @@ def _json_number(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _run(found: Mapping[str, Any]) -> RunState:
+def _run(found: Mapping[str, Any]) -> MlflowRun:
     info, data = found["info"], found.get("data", {})
     metrics = {
         metric["key"]: MetricPoint(
@@ -286,7 +286,7 @@ def _run(found: Mapping[str, Any]) -> RunState:
         )
         for metric in data.get("metrics", ())
     }
-    return RunState(
+    return MlflowRun(
         id=info["run_id"],
         status=info.get("status", "RUNNING"),
         start_time=int(info["start_time"]) if "start_time" in info else None,

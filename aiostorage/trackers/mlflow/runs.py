@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, Final
 
 from aiostorage.errors import TrackerError
-from aiostorage.trackers.mlflow.api import Api, MetricPoint, Refused, RunState
 from aiostorage.trackers.mlflow.content import (
     EXPERIMENT,
     TRIAL,
@@ -17,6 +16,7 @@ from aiostorage.trackers.mlflow.content import (
     content_of,
     same_number,
 )
+from aiostorage.trackers.mlflow.mlflow_api import Api, MetricPoint, MlflowRefused, MlflowRun
 from aiostorage.trackers.protocol import TrackedTrial
 from aiostorage.values import TrialStatus
 
@@ -61,7 +61,7 @@ class Runs:
             self._api.mark_run(run.id, deleted=False)
         try:
             self._bring(run, content)
-        except Refused:
+        except MlflowRefused:
             # a param may have come from elsewhere since the run was read: then this one differs
             now = self._api.run(run.id)
             if now is None or now == run:
@@ -69,7 +69,7 @@ class Runs:
             self._bring(now, content)
         return run.id
 
-    def _find(self, tracked: TrackedTrial) -> RunState | None:
+    def _find(self, tracked: TrackedTrial) -> MlflowRun | None:
         """Return the run that an earlier attempt made, and delete others of the same trial."""
         key = tracked.experiment.key
         assert key is not None  # noqa: S101  the protocol says so
@@ -81,7 +81,7 @@ class Runs:
             self._api.mark_run(other.id, deleted=True)
         return own[0] if own else None
 
-    def _make(self, tracked: TrackedTrial, content: Content) -> RunState:
+    def _make(self, tracked: TrackedTrial, content: Content) -> MlflowRun:
         key = tracked.experiment.key
         assert key is not None  # noqa: S101  the protocol says so
         # what marks the run as ours goes along at once, lest a lost answer makes a second one
@@ -93,7 +93,7 @@ class Runs:
 
         try:
             uid = make()
-        except Refused as refusal:
+        except MlflowRefused as refusal:
             experiment = self._api.experiment(key)
             if experiment is None:
                 raise TrackerError(
@@ -103,9 +103,9 @@ class Runs:
                 raise
             self._api.mark_experiment(key, deleted=False)
             uid = make()
-        return RunState(uid, start_time=content.start_time, tags=tags)
+        return MlflowRun(uid, start_time=content.start_time, tags=tags)
 
-    def _bring(self, run: RunState, content: Content) -> None:
+    def _bring(self, run: MlflowRun, content: Content) -> None:
         """Send what the run does not have; the status last, so that a finished run is complete."""
         params = {}
         for name, value in content.params.items():
@@ -126,7 +126,7 @@ class Runs:
         if content.status != run.status or (end is not None and (end or None) != run.end_time):
             self._api.update_run(run.id, content.status, end)
 
-    def _points(self, run: RunState, content: Content) -> dict[str, MetricPoint]:
+    def _points(self, run: MlflowRun, content: Content) -> dict[str, MetricPoint]:
         """Return the metrics that the run does not have, such that they are the last values."""
         now = content.end_time or int(time.time() * 1000)
         points = {}

@@ -8,8 +8,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 from aiostorage.errors import TrackerError
-from aiostorage.trackers.mlflow.api import Api, ExperimentState, Refused, RunState, time_limit
 from aiostorage.trackers.mlflow.content import PARAM_TAG, START
+from aiostorage.trackers.mlflow.mlflow_api import (
+    Api,
+    ExperimentState,
+    MlflowRefused,
+    MlflowRun,
+    time_limit,
+)
 from aiostorage.trackers.mlflow.names import NAME_TAG, PREFIX, key_of, without_pieces
 from aiostorage.trackers.protocol import TrackerRun
 
@@ -57,7 +63,7 @@ def find_experiment(api: Api, name: str) -> ExperimentState:
     """Return an experiment by its name or its id; an error that lists those that there are."""
     found = api.experiment_named(name) if name else None
     if found is None and name.isalnum():
-        with suppress(Refused):  # it can be no id
+        with suppress(MlflowRefused):  # it can be no id
             found = api.experiment(name)
     if found is None:
         names = api.experiment_names()
@@ -67,7 +73,7 @@ def find_experiment(api: Api, name: str) -> ExperimentState:
     return found
 
 
-def last_metrics(run: RunState) -> dict[str, float]:
+def last_metrics(run: MlflowRun) -> dict[str, float]:
     """Return the metrics by their names in the store.
 
     Those of an earlier attempt, which MLflow cannot remove, are left out.
@@ -87,17 +93,17 @@ def _position(api: Api, key: str) -> tuple[int, str]:
     return (0, "") if run is None else _place(run)
 
 
-def _place(run: RunState) -> tuple[int, str]:
+def _place(run: MlflowRun) -> tuple[int, str]:
     return run.start_time or 0, run.id
 
 
-def _name(run: RunState, key: str) -> str:
+def _name(run: MlflowRun, key: str) -> str:
     """Return the name that a param or a metric has in the store."""
     name = without_pieces(f"{NAME_TAG}{key}", run.tags)
     return key if name is None else name
 
 
-def _imported(run: RunState) -> TrackerRun:
+def _imported(run: MlflowRun) -> TrackerRun:
     params = {}
     for key, text in run.params.items():
         whole = without_pieces(f"{PARAM_TAG}{key_of(key[:230])}", run.tags)

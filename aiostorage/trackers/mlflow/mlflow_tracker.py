@@ -10,9 +10,9 @@ from typing import Final, Self
 from aiostorage._core.driver_options import call_with_options
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers.mlflow.address import Address, address_of, require_packages
-from aiostorage.trackers.mlflow.api import Api, Refused, time_limit
-from aiostorage.trackers.mlflow.database import DatabaseApi
-from aiostorage.trackers.mlflow.experiments import Experiments
+from aiostorage.trackers.mlflow.mlflow_api import Api, MlflowRefused, time_limit
+from aiostorage.trackers.mlflow.mlflow_database import DatabaseApi
+from aiostorage.trackers.mlflow.mlflow_experiments import MlflowExperiments
 from aiostorage.trackers.mlflow.rest import RestApi
 from aiostorage.trackers.mlflow.runs import Runs
 from aiostorage.trackers.mlflow.source import last_metrics, read_runs
@@ -39,7 +39,7 @@ class MlflowTracker:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._api: Api = DatabaseApi(address) if address.is_file else RestApi(address)
-        self._experiments = Experiments(self._api)
+        self._experiments = MlflowExperiments(self._api)
         self._runs = Runs(self._api)
         self._opening = threading.Lock()
         self._is_open = False
@@ -95,7 +95,7 @@ class MlflowTracker:
         with self._call():
             try:
                 self._api.mark_experiment(key, deleted=True)
-            except Refused as refusal:
+            except MlflowRefused as refusal:
                 if not refusal.missing:
                     raise
 
@@ -104,7 +104,7 @@ class MlflowTracker:
         with self._call():
             try:
                 self._api.mark_run(key, deleted=True)
-            except Refused as refusal:
+            except MlflowRefused as refusal:
                 if not refusal.missing:
                     raise
 

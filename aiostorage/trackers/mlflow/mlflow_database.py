@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from aiostorage.errors import TrackerUnavailable
 from aiostorage.trackers.mlflow.address import Address
-from aiostorage.trackers.mlflow.api import (
+from aiostorage.trackers.mlflow.mlflow_api import (
     ExperimentState,
     MetricPoint,
-    Refused,
+    MlflowRefused,
+    MlflowRun,
     RunPage,
-    RunState,
     as_number,
     time_left,
 )
@@ -98,7 +98,7 @@ class DatabaseApi:
         try:
             with self._requests() as store:
                 return _experiment(store.get_experiment(key))
-        except Refused as refusal:
+        except MlflowRefused as refusal:
             if refusal.missing:
                 return None
             raise
@@ -128,12 +128,12 @@ class DatabaseApi:
             run = store.create_run(experiment, user, start_time, self._tags(tags), name)
         return str(run.info.run_id)
 
-    def run(self, key: str) -> RunState | None:
+    def run(self, key: str) -> MlflowRun | None:
         """Return a run, also one that is deleted."""
         try:
             with self._requests() as store:
                 return _run(store.get_run(key))
-        except Refused as refusal:
+        except MlflowRefused as refusal:
             if refusal.missing:
                 return None
             raise
@@ -186,7 +186,7 @@ class DatabaseApi:
             code = str(getattr(error, "error_code", ""))
             message = f"MLflow in {self._address.location}: {_one_line(error)}"
             if code in _FINAL:
-                raise Refused(message, code=code) from error
+                raise MlflowRefused(message, code=code) from error
             raise TrackerUnavailable(message) from error
 
     def _tags(self, tags: Mapping[str, str]) -> list[Any]:
@@ -213,14 +213,14 @@ def _experiment(found: Any) -> ExperimentState:
     return ExperimentState(str(found.experiment_id), found.name, deleted, dict(found.tags))
 
 
-def _run(found: Any) -> RunState:
+def _run(found: Any) -> MlflowRun:
     info, data = found.info, found.data
     # the entity's mapping has no times; these are behind it
     points = {
         metric.key: MetricPoint(as_number(metric.value), metric.timestamp, metric.step)
         for metric in data._metric_objs  # noqa: SLF001
     }
-    return RunState(
+    return MlflowRun(
         id=info.run_id,
         status=info.status,
         start_time=info.start_time,

@@ -17,9 +17,9 @@ __all__ = [
     "Api",
     "ExperimentState",
     "MetricPoint",
-    "Refused",
+    "MlflowRefused",
+    "MlflowRun",
     "RunPage",
-    "RunState",
     "as_number",
     "time_left",
     "time_limit",
@@ -31,7 +31,7 @@ LARGEST: Final = 1.7976931348623157e308
 _deadline: ContextVar[float] = ContextVar("aiostorage_mlflow_deadline", default=math.inf)
 
 
-class Refused(TrackerError):
+class MlflowRefused(TrackerError):
     """MLflow refuses a request.
 
     Attributes
@@ -77,7 +77,7 @@ class MetricPoint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class RunState:
+class MlflowRun:
     """A run as MLflow has it; times are in ms since 1970."""
 
     id: str
@@ -103,12 +103,12 @@ class ExperimentState:
 class RunPage(NamedTuple):
     """Some runs, and the token for those that follow, if there are any."""
 
-    runs: list[RunState]
+    runs: list[MlflowRun]
     token: str | None
 
 
 class Api(Protocol):
-    """The requests; what does not go raises `Refused` or `TrackerUnavailable`."""
+    """The requests; what does not go raises `MlflowRefused` or `TrackerUnavailable`."""
 
     def check(self) -> None:
         """Connect, or raise `TrackerUnavailable`."""
@@ -139,7 +139,7 @@ class Api(Protocol):
     ) -> str:
         """Return the id of a new run, which is RUNNING."""
 
-    def run(self, key: str) -> RunState | None:
+    def run(self, key: str) -> MlflowRun | None:
         """Return a run, also one that is deleted."""
 
     def log(

@@ -10,7 +10,7 @@ from aiostorage._core.driver_options import hide_credentials
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers.comet.package import import_comet
 
-__all__ = ["Call", "Client", "Refused"]
+__all__ = ["Call", "CometClient", "CometRefused"]
 
 _REQUEST_SECONDS: Final = 10.0
 """The most that one request may wait for a connection, and again for the answer."""
@@ -31,7 +31,7 @@ _ACCOUNT_CODES: Final = {
 _HOW_TO_SET_THE_KEY: Final = "set COMET_API_KEY, or run `comet login`"
 
 
-class Refused(TrackerError):
+class CometRefused(TrackerError):
     """Comet refused what it was sent.
 
     Attributes
@@ -48,7 +48,7 @@ class Refused(TrackerError):
         super().__init__(message)
 
 
-class Client:
+class CometClient:
     """A connection to Comet with the address and the API key that ``comet_ml`` is configured with.
 
     Parameters
@@ -177,7 +177,7 @@ class Client:
         message = f"Comet refused {endpoint} ({status}, {text})"
         if status in _PASSING or status >= 500:
             return TrackerUnavailable(message)
-        return Refused(message, status, code)
+        return CometRefused(message, status, code)
 
     def _without_key(self, text: object) -> str:
         shown = str(text)
@@ -195,7 +195,7 @@ class Call:
         In seconds of `time.monotonic`.
     """
 
-    def __init__(self, client: Client, deadline: float) -> None:
+    def __init__(self, client: CometClient, deadline: float) -> None:
         self._client = client
         self._deadline = deadline
 

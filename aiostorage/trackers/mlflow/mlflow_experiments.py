@@ -6,17 +6,17 @@ import logging
 from collections.abc import Mapping
 from itertools import count
 
-from aiostorage.trackers.mlflow.api import Api, ExperimentState, Refused
 from aiostorage.trackers.mlflow.content import EXPERIMENT
+from aiostorage.trackers.mlflow.mlflow_api import Api, ExperimentState, MlflowRefused
 from aiostorage.trackers.mlflow.names import PREFIX, experiment_name
 from aiostorage.trackers.protocol import TrackedExperiment
 
-__all__ = ["Experiments"]
+__all__ = ["MlflowExperiments"]
 
 _log = logging.getLogger(__name__)
 
 
-class Experiments:
+class MlflowExperiments:
     """The experiments.
 
     Parameters
@@ -59,7 +59,7 @@ class Experiments:
             if found is None:
                 try:
                     made = self._api.create_experiment(name, tags)
-                except Refused as refusal:
+                except MlflowRefused as refusal:
                     if refusal.code != "RESOURCE_ALREADY_EXISTS" or attempt > 20:
                         raise
                     continue  # another one was faster; is it ours?

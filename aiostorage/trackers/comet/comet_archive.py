@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from aiostorage.errors import TrackerError
-from aiostorage.trackers.comet.contents import RunContents
+from aiostorage.trackers.comet.comet_contents import RunContents
 from aiostorage.trackers.comet.messages import archive_messages
 from aiostorage.trackers.comet.package import import_comet
 
