@@ -25,7 +25,7 @@ from aiostorage._core.heartbeat import repeating
 from aiostorage._core.outbox import Outbox
 from aiostorage._core.retry import back_off
 from aiostorage._core.sending import Page, Sender
-from aiostorage._core.tracker_threads import TrackerThreads
+from aiostorage._core.tracker_threads import TrackerThreads, in_words
 from aiostorage.errors import AioStorageError, StorageClosedError, TrackerError, TrackerUnavailable
 from aiostorage.trackers.protocol import Tracker
 
@@ -274,7 +274,7 @@ class _Delivery:
         except AioStorageError as error:
             raise TrackerError(str(error)) from error
         except Exception as error:
-            raise TrackerError(f"{type(error).__name__}: {error}") from error
+            raise TrackerError(in_words(error)) from error
 
     # --------------------------------------------------------------------------- the task
 
@@ -290,6 +290,7 @@ class _Delivery:
     async def _once(self) -> bool:
         """Wait for the lease and deliver, until something fails; return whether that was all."""
         try:
+            await self._sender.delete_unwanted()
             if await self._lease.acquire():
                 self.was_deliverer = True
                 self._sender.forget()
@@ -324,6 +325,7 @@ class _Delivery:
                 continue
             try:
                 await self.open_tracker()
+                await self._sender.delete_unwanted()
                 page = await self._sender.deliver(rows)
             except TrackerError as error:
                 page = Page(unavailable=TrackerUnavailable(str(error)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import weakref
+from collections.abc import Mapping
 from typing import Final
 
 import anyio
@@ -26,6 +28,9 @@ log = logging.getLogger("aiostorage")
 
 POLL_INTERVAL: Final = 0.02
 """Seconds between two looks at the store while waiting, at least."""
+
+SHORTEST_CALL: Final = 0.05
+"""Seconds that a call to the tracker gets, however late it is made."""
 
 LONGEST_WAIT: Final = 0.5
 """Seconds after which to look again although nothing seems to have changed."""
@@ -102,19 +107,30 @@ class Mirror:
 
     async def environment(self, trial: Trial, timeout: float | None) -> dict[str, str]:
         """Return the variables with which the tracker's client joins the run of a trial."""
+        begin = anyio.current_time()
         record = await self._known(trial, timeout)
-        outbox = Outbox(self._gateway)
-        experiment = await outbox.record(record.experiment, None)
-        call = self.deliverer.call
-        variables = await call(self.tracker.environment, experiment.key, record.key)
-        return dict(variables)
+        experiment = await Outbox(self._gateway).record(record.experiment, None)
+        rest = math.inf if timeout is None else begin + timeout - anyio.current_time()
+        with anyio.move_on_after(max(rest, SHORTEST_CALL)):
+            call = self.deliverer.call
+            variables = await call(self.tracker.environment, experiment.key, record.key)
+            return self._checked_environment(variables)
+        raise TrackerTimeout(
+            f"the tracker {self._name()} has not told the environment of trial {trial.id} within "
+            f"{timeout:g} s{await self._reason()}",
+            last_error=self.deliverer.last_error,
+        )
 
     async def results(self, trial: Trial) -> list[Result]:
         """Return the results that the run of a trial has; none before anything was logged."""
         record = await Outbox(self._gateway).record(trial.experiment, trial.id)
         if record.key is None:
             return []
-        metrics = await self.deliverer.call(self.tracker.fetch_metrics, record.key)
+        metrics: object = await self.deliverer.call(self.tracker.fetch_metrics, record.key)
+        if not isinstance(metrics, Mapping) or not all(isinstance(name, str) for name in metrics):
+            raise TrackerError(
+                f"the tracker {self._name()} returned {metrics!a:.60} instead of metrics"
+            )
         if not metrics:
             return []
         source = f"the run of trial {trial.id} in the tracker {self._name()}"
@@ -152,6 +168,22 @@ class Mirror:
             await anyio.sleep(min(POLL_INTERVAL, rest))
             version = await self._gateway.wait_for_change(MIRRORED, version, rest)
         return record
+
+    def _checked_environment(self, variables: object) -> dict[str, str]:
+        """Return the variables, if they can be set."""
+        if isinstance(variables, Mapping):
+            items = dict(variables)
+            texts = [*items, *items.values()]
+            if all(isinstance(text, str) and "\0" not in text for text in texts) and not any(
+                not name or "=" in name for name in items
+            ):
+                return items
+        # the values may be secrets
+        what = sorted(map(ascii, variables)) if isinstance(variables, Mapping) else variables
+        raise TrackerError(
+            f"the tracker {self._name()} returned {what!a:.60}, which is no environment of a "
+            "process"
+        )
 
     def _name(self) -> str:
         return f"{self.tracker.name} at {self.tracker.location}"

@@ -268,6 +268,20 @@ class Outbox:
             operations.append(Delete(OUTBOX, Compare("_id", "in", ids)))
         await self._gateway.transact(operations)
 
+    async def settle_together(
+        self, settled: Sequence[tuple[Sequence[OutboxRow], MirrorRecord]]
+    ) -> None:
+        """Remove the rows of several trials and write their records, all or none; see `settle`."""
+        changes: list[Operation[Any]] = []
+        additions: list[Operation[Any]] = []
+        for _, record in settled:
+            content = _content(record)
+            content["uncertain"] = record.uncertain and record.key is None
+            (changes if record.stored else additions).extend(self._write(record, content))
+        ids = tuple(row.id for rows, _ in settled for row in rows)
+        removal = (Delete(OUTBOX, Compare("_id", "in", ids)),) if ids else ()
+        await self._gateway.transact((*changes, *additions, *removal))
+
     async def remove(self, rows: Sequence[OutboxRow]) -> None:
         """Remove rows that need no record, such as those of a trial that cannot be sent."""
         for start in range(0, len(rows), MAX_WRITTEN):

@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 
+from aiostorage._core.cancellation import clean_up
 from aiostorage._core.delivery_lease import DeliveryLease
 from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
+from aiostorage._core.made_runs import MadeRuns
 from aiostorage._core.outbox import MirrorRecord, Outbox, OutboxRow
 from aiostorage._core.record_reader import TrialReader
-from aiostorage._core.tracker_threads import TrackerThreads
+from aiostorage._core.tracker_threads import TrackerThreads, in_words
 from aiostorage.errors import AioStorageError, EncodingError, TrackerError, TrackerUnavailable
 from aiostorage.experiment import Experiment
 from aiostorage.operations import And, Compare, Document, Find, UnreadableDocument
@@ -35,6 +38,12 @@ READ_TOGETHER: Final = 100
 
 MAX_CACHED: Final = 10_000
 """Records that are kept in memory: nobody but the holder of the lease writes them."""
+
+SETTLE_INTERVAL: Final = 0.05
+"""Seconds for which trials that were sent are settled together, at most."""
+
+END_TIMEOUT: Final = 1.0
+"""Seconds that settling may take at the end."""
 
 log = logging.getLogger("aiostorage")
 
@@ -114,9 +123,12 @@ class Sender:
         self._lease = lease
         self._call_limit = call_limit
         self._reader = TrialReader(gateway)
+        self._made = MadeRuns(outbox, tracker)
         self._records: OrderedDict[Name, MirrorRecord] = OrderedDict()
         self._late: set[Name] = set()
         """Those whose last call has to be repeated: they come after the others."""
+        self._sent: list[tuple[Name, Sequence[OutboxRow], MirrorRecord]] = []
+        """What the tracker has, and the store does not know yet."""
         self._seen_bugs: set[str] = set()
         self.refused: int = 0
         """How many experiments and trials the tracker has refused."""
@@ -158,27 +170,51 @@ class Sender:
         return max(self._tracker.max_concurrency, 1)
 
     async def _each(self, page: Page, items: Sequence[T], send: Callable[[T], Any]) -> None:
-        """Await `send` of each item, of several at the same time, and note how it went."""
+        """Await `send` of each item, of several at the same time, and settle them meanwhile."""
+        if not items:
+            return
         left = iter(items)
+        ended = anyio.Event()
 
         async def work() -> None:
-            for item in left:
-                if page.stops(self._patience):
-                    return
-                try:
-                    settled = await send(item)
-                except TrackerUnavailable as error:
-                    page.unavailable = error
-                    page.in_a_row += 1
-                except AioStorageError as error:
-                    page.failure = error
-                else:
-                    page.settled += settled
-                    page.in_a_row = 0 if settled else page.in_a_row
+            async with anyio.create_task_group() as workers:
+                for _ in range(min(self._patience, len(items))):
+                    workers.start_soon(self._work_off, page, left, send)
+            ended.set()
 
-        async with anyio.create_task_group() as group:
-            for _ in range(min(self._patience, len(items))):
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._settle_often, page, ended)
                 group.start_soon(work)
+        finally:
+            if self._sent and self._lease.left > 0:  # this has been cancelled
+                await clean_up(END_TIMEOUT, self._settle_sent, "noting what the tracker has")
+
+    async def _work_off(self, page: Page, items: Iterator[T], send: Callable[[T], Any]) -> None:
+        """Await `send` of one item after the other, and note how it went."""
+        for item in items:
+            if page.stops(self._patience):
+                return
+            try:
+                settled = await send(item)
+            except TrackerUnavailable as error:
+                page.unavailable = error
+                page.in_a_row += 1
+            except AioStorageError as error:
+                page.failure = error
+            else:
+                page.settled += settled
+                page.in_a_row = 0 if settled else page.in_a_row
+
+    async def _settle_often(self, page: Page, ended: anyio.Event) -> None:
+        """Settle what was sent, again and again, and once more at the end."""
+        while not ended.is_set():
+            with anyio.move_on_after(SETTLE_INTERVAL):
+                await ended.wait()
+            try:
+                await self._settle_sent()
+            except AioStorageError as error:
+                page.failure = error
 
     # --------------------------------------------------------------------------- experiments
 
@@ -220,7 +256,7 @@ class Sender:
             subject.reason = f"the tracker has refused its experiment: {error}"
             self.refused += 1
             log.warning("the tracker refuses experiment %r: %s", subject.id, error)
-        await self._settle(name, subject.rows, record)
+        self._settle(name, subject.rows, record)
         return len(subject.rows)
 
     async def _without_experiment(self, subject: _Subject) -> int:
@@ -307,8 +343,10 @@ class Sender:
                 record.key,
                 record.uncertain,
             )
+            make = self._made.making(name)
+            send = make if record.key is None else self._tracker.send_trial
             try:
-                key = await self._call(name, self._tracker.send_trial, tracked)
+                key = await self._call(name, send, tracked)
                 record = replace(record, key=None if key is None else _checked(key))
             except TrackerUnavailable:
                 raise
@@ -321,7 +359,7 @@ class Sender:
         elif trial is not None:
             self.refused += 1
             log.info("trial %s of %r is not sent: %s", name[1], name[0], subject.reason)
-        await self._settle(name, rows, record.counted(rows_since))
+        self._settle(name, rows, record.counted(rows_since))
 
     async def _deleted(self, subject: _Subject, name: Name, rows: list[OutboxRow]) -> None:
         record = await self._record(name)
@@ -353,12 +391,11 @@ class Sender:
         except TrackerError:
             raise
         except Exception as error:
-            what = f"{type(error).__name__}: {error}"
             kind = f"{function.__name__} {type(error).__name__}"
             if kind not in self._seen_bugs:  # once is enough to find it
                 self._seen_bugs.add(kind)
                 log.exception("the tracker %s failed", self._tracker.name)
-            raise TrackerError(what) from error
+            raise TrackerError(in_words(error)) from error
 
     async def _record(self, name: Name) -> MirrorRecord:
         record = self._records.get(name)
@@ -369,13 +406,23 @@ class Sender:
             self._records.move_to_end(name)
         return record
 
-    async def _settle(self, name: Name, rows: Sequence[OutboxRow], record: MirrorRecord) -> None:
+    def _settle(self, name: Name, rows: Sequence[OutboxRow], record: MirrorRecord) -> None:
+        """Have the rows of a trial settled soon, together with those of others."""
+        self._records.pop(name, None)  # what is stored is not known if this fails
+        self._sent.append((name, rows, record))
+
+    async def _settle_sent(self) -> None:
+        """Settle what was sent."""
+        sent, self._sent = self._sent, []
+        if not sent:
+            return
         if self._lease.left <= 0:
             await self._lease.check()
-        self._records.pop(name, None)  # what is stored is not known if this fails
-        await self._outbox.settle(rows, record)
-        uncertain = record.uncertain and record.key is None
-        self._keep(name, replace(record, stored=True, uncertain=uncertain))
+        await self._outbox.settle_together([(rows, record) for _, rows, record in sent])
+        for name, _, record in sent:
+            self._made.settled(name)
+            uncertain = record.uncertain and record.key is None
+            self._keep(name, replace(record, stored=True, uncertain=uncertain))
 
     def _keep(self, name: Name, record: MirrorRecord) -> None:
         self._records[name] = record
@@ -383,9 +430,36 @@ class Sender:
         if len(self._records) > MAX_CACHED:
             self._records.popitem(last=False)
 
+    async def delete_unwanted(self) -> None:
+        """Delete what a call made after another process had taken over; needs no lease.
+
+        If the tracker is not available, the next call tries again.
+
+        Raises
+        ------
+        BackendError
+            The engine failed.
+        """
+        if self._made:
+            with suppress(TrackerUnavailable):
+                await self._made.delete_unwanted(self._delete_unwanted)
+
+    async def _delete_unwanted(self, name: Name, key: str) -> None:
+        delete, limit = self._tracker.delete_trial, self._call_limit
+        try:
+            await self._threads.call(object(), delete, key, limit=limit)
+        except TrackerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever a tracker may raise
+            log.warning(
+                "trial %s of %r has the run %s too, which the tracker does not delete: %s",
+                *(name[1], name[0], key, in_words(error)),
+            )
+
     def forget(self) -> None:
         """Forget what may have changed: somebody else may have been the deliverer."""
         self._records.clear()
+        self._sent.clear()
         self._late.clear()
 
 
@@ -397,9 +471,12 @@ def _anew(record: MirrorRecord, rows: Sequence[OutboxRow]) -> MirrorRecord:
 
 
 def _checked(key: object) -> str:
-    if not isinstance(key, str):
-        raise TrackerError(f"the tracker returned {key!r:.60} instead of a key")
-    return key
+    try:
+        if isinstance(key, str) and key.encode():
+            return str.__str__(key)  # no engine knows subclasses
+    except UnicodeEncodeError:
+        pass
+    raise TrackerError(f"the tracker returned {key!a:.60} instead of a key")
 
 
 def _portions(items: Sequence[T], size: int) -> Iterator[list[T]]:

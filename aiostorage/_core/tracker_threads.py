@@ -6,12 +6,12 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
-from aiostorage.errors import TrackerUnavailable
+from aiostorage.errors import TrackerError, TrackerUnavailable
 
-__all__ = ["TrackerThreads"]
+__all__ = ["TrackerThreads", "in_words"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,8 @@ class TrackerThreads:
         ------
         TrackerUnavailable
             It takes longer.
+        TrackerError
+            It raised what must not get into an event loop, such as `SystemExit`.
         """
         future: Future[T] = Future()
         self._running[what] = future
@@ -101,7 +103,26 @@ def _serve(calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None
         try:
             result = function()
         except BaseException as error:  # noqa: BLE001  the caller gets it
-            future.set_exception(error)
+            future.set_exception(_harmless(error))
         else:
             future.set_result(result)
         del call, future, function  # a thread that waits keeps nothing alive
+
+
+def _harmless(error: BaseException) -> Exception:
+    """Return the error, or a `TrackerError` for one that would end or confuse an event loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | CancelledError):
+        return error
+    instead = TrackerError(in_words(error))
+    instead.__cause__ = error
+    return instead
+
+
+def in_words(error: BaseException) -> str:
+    """Return the type and the text of an error, if it has a text."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  an error of somebody else, who may have made any mistake
+        text = ""
+    return f"{name}: {text}" if text else name
