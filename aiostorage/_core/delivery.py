@@ -36,9 +36,6 @@ T = TypeVar("T")
 PAGE: Final = 500
 """Rows that are read at once, and so held in memory, at most."""
 
-LINGER: Final = 0.2
-"""Seconds to wait for further changes before the first ones are sent, since they go together."""
-
 END_TIMEOUT: Final = 2.0
 """Seconds that the clean-up at the end may take."""
 
@@ -57,6 +54,9 @@ class DeliverySettings:
         Seconds after which another process takes over from one that died.
     call_limit
         Seconds that a call to the tracker may take.
+    linger
+        Seconds to wait for further changes before the first ones are sent, unless somebody waits:
+        changes of one trial go together, and workers have the processor to themselves meanwhile.
     initial, maximum
         Seconds of the first pause while the tracker is unavailable, and of the longest.
     """
@@ -64,6 +64,7 @@ class DeliverySettings:
     on_close: float = 5.0
     lease: float = 60.0
     call_limit: float = 30.0
+    linger: float = 1.0
     initial: float = 0.5
     maximum: float = 30.0
 
@@ -376,7 +377,7 @@ class _Delivery:
 
     async def _linger(self) -> None:
         """Wait a little for changes that can be sent together, unless somebody is in a hurry."""
-        await self._until_called(LINGER)
+        await self._until_called(self._settings.linger)
         self._called.clear()
 
     async def _until_called(self, seconds: float) -> None:

@@ -19,7 +19,9 @@ from tests.trackers.file_tracker import FileTracker, Seen
 
 __all__ = ["make_driver", "sockets_collected"]
 
-QUICK = DeliverySettings(on_close=5.0, lease=2.0, call_limit=0.8, initial=0.02, maximum=0.1)
+QUICK = DeliverySettings(
+    on_close=5.0, lease=2.0, call_limit=0.8, linger=0.1, initial=0.02, maximum=0.1
+)
 """Deliverers that take over soon, and do not wait long for a tracker."""
 
 

@@ -13,7 +13,7 @@ from aiostorage import open_storage
 from aiostorage._core.delivery import DeliverySettings
 from tests.trackers.file_tracker import FileTracker
 
-SETTINGS = DeliverySettings(lease=2.0, call_limit=0.8, initial=0.02, maximum=0.1)
+SETTINGS = DeliverySettings(lease=2.0, call_limit=0.8, linger=0.1, initial=0.02, maximum=0.1)
 
 
 async def main(url: str, experiment: str, directory: str, tasks: str) -> None:

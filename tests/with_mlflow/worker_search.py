@@ -20,7 +20,7 @@ async def main(url: str, tracker: str, uid: str) -> None:
         # a killed deliverer is followed sooner than after a minute, and a server that is back is
         # noticed sooner than after half of one
         mirror.deliverer.settings = replace(
-            mirror.deliverer.settings, lease=6.0, call_limit=5.0, maximum=1.0
+            mirror.deliverer.settings, lease=6.0, call_limit=5.0, linger=0.2, maximum=1.0
         )
 
         async def work() -> None:
