@@ -180,6 +180,7 @@ class _Delivery:
     def __init__(self, gateway: Gateway, tracker: Tracker, settings: DeliverySettings) -> None:
         self.closing: bool = False
         self.was_deliverer: bool = False
+        self._may_have_lease = False
         self.last_error: str | None = None
         self._tracker = tracker
         self._settings = settings
@@ -292,13 +293,14 @@ class _Delivery:
         """Wait for the lease and deliver, until something fails; return whether that was all."""
         try:
             await self._sender.delete_unwanted()
+            self._may_have_lease = True  # also if this is cancelled
             if await self._lease.acquire():
                 self.was_deliverer = True
                 self._sender.forget()
                 async with repeating(self._lease.renew, self._lease.renewal_interval):
                     await self._deliver()
                 return True
-            self.was_deliverer = False
+            self.was_deliverer = self._may_have_lease = False
         except LeaseLost as error:
             log.info("another process sends to the tracker %s: %s", self._tracker.name, error)
         except StorageClosedError:
@@ -406,7 +408,7 @@ class _Delivery:
         async def clean_up() -> None:
             if self._open and not self._threads.busy:
                 await self.call_tracker(self._tracker.close)
-            if self.was_deliverer and not self._threads.busy:
+            if self._may_have_lease and not self._threads.busy:
                 await self._lease.release()
 
         try:

@@ -14,14 +14,15 @@ from aiostorage import open_storage
 
 
 async def main(url: str, tracker: str, uid: str) -> None:
-    async with open_storage(url, tracker=tracker, lost_after=2.0) as storage:
-        mirror = storage._mirror
-        assert mirror is not None
-        # a killed deliverer is followed sooner than after a minute, and a server that is back is
-        # noticed sooner than after half of one
-        mirror.deliverer.settings = replace(
-            mirror.deliverer.settings, lease=6.0, call_limit=5.0, linger=0.2, maximum=1.0
-        )
+    storage = open_storage(url, tracker=tracker, lost_after=2.0)
+    mirror = storage._mirror
+    assert mirror is not None
+    # a killed deliverer is followed sooner than after a minute, and a server that is back is
+    # noticed sooner than after half of one
+    mirror.deliverer.settings = replace(
+        mirror.deliverer.settings, lease=6.0, call_limit=5.0, linger=0.2, maximum=1.0
+    )
+    async with storage:
 
         async def work() -> None:
             experiment = {"_id": uid}
