@@ -63,20 +63,6 @@ class OpensFaulty(StorageFixtures):
         return Storage(faulty, retry=POLICY, **settings)
 
 
-class TestFaultyMemory(OpensFaulty, StorageContract):
-    durable = False
-    threads = False
-
-    def setup_method(self) -> None:
-        super().setup_method()
-        self.driver = MemoryDriver(clock=self.clock)
-
-    async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        storage = self.faulty(self.driver, settings)
-        await storage.open()
-        return storage
-
-
 class TestFaultySQLite(OpensFaulty, StorageContract):
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
         driver = SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL", clock=self.clock)

@@ -9,7 +9,6 @@ from aiostorage import Storage
 from aiostorage.drivers.track import TrackDriver
 from aiostorage.protocols import Driver
 from aiostorage.testing import DriverContract, FakeClock, StorageContract
-from aiostorage.testing.contract.facade import FacadeContract
 
 
 class TestStorageOnTrack(StorageContract):
@@ -23,17 +22,6 @@ class TestStorageOnTrack(StorageContract):
         storage = Storage(TrackDriver(tmp_path / "store.json", clock=self.clock), **settings)
         await storage.open()
         return storage
-
-
-class TestFacadeOnTrack(FacadeContract):
-    clock: FakeClock
-    large_state = 1 << 20
-
-    def setup_method(self) -> None:
-        self.clock = FakeClock()
-
-    def make_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        return Storage(TrackDriver(tmp_path / "store.json", clock=self.clock), **settings)
 
 
 class TestDriverTrack(DriverContract):
