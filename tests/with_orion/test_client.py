@@ -104,6 +104,7 @@ def test_released_and_resumed(configured: dict[str, Any]) -> None:
     other.close()
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_asha(configured: dict[str, Any]) -> None:
     algorithm = {"asha": {"seed": 1, "num_rungs": 3, "num_brackets": 1}}
     space = {"x": "uniform(0, 1)", "epochs": "fidelity(1, 9, base=3)"}

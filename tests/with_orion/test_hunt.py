@@ -95,6 +95,7 @@ def test_one_hunt(  # noqa: PLR0917  fixtures
     }
 
 
+@pytest.mark.parametrize("engine", ["motor"], indirect=True)
 def test_several_hunts_at_once(
     processes: Processes, config: Any, objective: Path, run_log: Log, url: str
 ) -> None:
@@ -109,6 +110,7 @@ def test_several_hunts_at_once(
     assert len(completed(url)) == TRIALS
 
 
+@pytest.mark.parametrize("engine", ["motor"], indirect=True)
 def test_a_hunt_that_is_interrupted(
     processes: Processes, config: Any, objective: Path, url: str
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_hunt_that_is_interrupted(
     assert (again.id, again.status) == (trial.id, "completed")
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_branch_of_a_hunt(
     processes: Processes, config: Any, objective: Path, configured: dict[str, Any], command: Command
 ) -> None:

@@ -61,7 +61,7 @@ def moments(said: list[str], what: str) -> list[float]:
     return [float(line.split()[1]) for line in said if line.startswith(what)]
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
+@pytest.mark.parametrize("engine", ["sqlite", "pymongo"], indirect=True)
 def test_a_hunt_killed_while_it_holds_the_lock(
     processes: Processes, objective: Path, url: str, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ a server makes and drops collections in half the time. It loses nothing when its
 only the end of the whole machine would matter.
 """
 
-TRANSACTION_LIFETIME = 10
+TRANSACTION_LIFETIME = 5
 """Seconds after which a transaction of a killed client ends, and no longer blocks the others."""
 
 
