@@ -40,7 +40,7 @@ async def begun_at_once(started: list[Worker], path: Path, experiment: str) -> N
                 await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("workers", [(1, 8, 80), (2, 1, 60), (8, 1, 120), (8, 4, 160)])
+@pytest.mark.parametrize("workers", [(1, 8, 80), (2, 1, 600), (8, 1, 160), (8, 4, 200)])
 def test_fairness(
     start: Starter, path: Path, capsys: pytest.CaptureFixture[str], workers: tuple[int, int, int]
 ) -> None:
