@@ -33,9 +33,10 @@ class _Told:
     """A storage with an outbox, on an engine that fails on demand."""
 
     def __init__(self, driver: Driver) -> None:
-        self.faulty = FaultyDriver(driver)
-        self.storage = Storage(NotingDriver(self.faulty), retry=QUICK)
-        self.outbox = Outbox(self.storage._gateway)  # noqa: SLF001  the storage has no outbox yet
+        self.faulty: FaultyDriver = FaultyDriver(driver)
+        self.storage: Storage = Storage(NotingDriver(self.faulty), retry=QUICK)
+        gateway = self.storage._gateway  # noqa: SLF001  the storage has no outbox yet
+        self.outbox: Outbox = Outbox(gateway)
 
     async def rows(self) -> list[OutboxRow]:
         """Return all rows, and remove them."""
