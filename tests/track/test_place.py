@@ -247,7 +247,7 @@ def full(descriptor: int) -> None:
         ({"url": "track://host/a"}, "a relative path has three slashes"),
         ({"url": "track:///a.json?speed=1"}, "unknown speed; the options are objective"),
         ({"url": "track:///a.json#b"}, "write %23"),
-        ({"url": "track:///a.json?objective="}, "not empty"),
+        ({"url": "track:///a.json?objective="}, "the name of a metric, not ''"),
         ({"url": "track:///a.json?busy_timeout=soon"}, "a number of seconds, not 'soon'"),
         ({"path": "a.json", "busy_timeout": -1}, "a number of seconds, not -1"),
         ({"path": "a.json", "colour": "red"}, "its options are"),

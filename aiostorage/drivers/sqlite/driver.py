@@ -13,13 +13,13 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 
 from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
+from aiostorage._core.file_options import checked_path, checked_seconds
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
@@ -90,11 +90,9 @@ class SQLiteDriver:
     ) -> None:
         if synchronous not in ("FULL", "NORMAL"):
             raise ConfigurationError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
-        if not 0 <= busy_timeout < 3600:
-            raise ConfigurationError(f"busy_timeout is a number of seconds, not {busy_timeout!r}")
-        self._path = Path(path)
+        self._path = checked_path(self.name, path, beside=len("-journal"))
         self._synchronous = synchronous
-        self._busy_timeout = busy_timeout
+        self._busy_timeout = checked_seconds(self.name, "busy_timeout", busy_timeout)
         self._clock = StoreClock(clock)
         self._file: DatabaseFile | None = None
         self._creates = True

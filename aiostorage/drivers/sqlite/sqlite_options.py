@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl
 
 from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.file_options import path_of_url, split_url
 from aiostorage.drivers.sqlite.driver import SQLiteDriver
 from aiostorage.errors import ConfigurationError
 
@@ -44,7 +45,7 @@ def driver_from_options(
         if path is not None:
             raise ConfigurationError("sqlite: pass a URL or a path, not both")
         path = where
-    if path is None or not str(path):
+    if path is None or path == "":
         raise ConfigurationError("sqlite: which file? write sqlite:///tune.db, or pass a path")
     if synchronous is not None:
         options["synchronous"] = synchronous
@@ -52,18 +53,11 @@ def driver_from_options(
         options["busy_timeout"] = busy_timeout
     if "synchronous" in options:
         options["synchronous"] = str(options["synchronous"]).upper()
-    if "busy_timeout" in options:
-        try:
-            options["busy_timeout"] = float(options["busy_timeout"])
-        except ValueError:
-            raise ConfigurationError(
-                f"sqlite: busy_timeout is a number of seconds, not {options['busy_timeout']!r}"
-            ) from None
     return SQLiteDriver(path, **options)
 
 
 def _path_and_options(url: str) -> tuple[str, dict[str, Any]]:
-    parts, shown = urlsplit(url), hide_credentials(url)
+    parts, shown = split_url("sqlite", url), hide_credentials(url)
     if parts.netloc:
         host = hide_credentials(parts.netloc)
         raise ConfigurationError(
@@ -78,4 +72,4 @@ def _path_and_options(url: str) -> tuple[str, dict[str, Any]]:
         raise ConfigurationError(
             f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(_IN_URL)}"
         )
-    return unquote(parts.path[1:]), dict(options)
+    return path_of_url("sqlite", url, parts.path[1:]), dict(options)

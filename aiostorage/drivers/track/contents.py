@@ -8,7 +8,8 @@ metadata of one more project, `SECTION`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,10 @@ SECTION: Final = OURS
 """The uid of the project with what Track has no place for."""
 
 LOOSE: Final = ""
-"""In place of the uid of a project: what stands beside the projects."""
+"""In place of the uid of a project, which is never empty: what stands beside the projects."""
+
+_PLACE: Final = re.compile("[1-9][0-9]{0,17}")
+"""The place of a record in the order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +95,7 @@ class Parts:
     section: dict[str, Any]
     groups: dict[int, tuple[str, dict[str, Any], bool]]
     trials: dict[int, tuple[str, dict[str, Any], bool]]
-
-    @property
-    def collections(self) -> Iterator[tuple[str, dict[int, dict[str, Any]]]]:
-        """Yield the other collections, each with its records by their places."""
-        collections = self.section.get("collections")
-        for name, records in collections.items() if isinstance(collections, dict) else ():
-            if isinstance(records, dict):
-                yield (
-                    name,
-                    {
-                        int(place): record
-                        for place, record in records.items()
-                        if place.isdecimal() and isinstance(record, dict)
-                    },
-                )
+    collections: dict[str, dict[int, dict[str, Any]]]
 
 
 def parts_of(data: bytes, path: Path) -> Parts:
@@ -123,7 +113,9 @@ def parts_of(data: bytes, path: Path) -> Parts:
     for number, entry in enumerate(tree, 1):
         kind = entry.get("dtype") if isinstance(entry, dict) else None
         if kind == "project":
-            uid = str(entry.get("uid", entry.get("name")))
+            uid = entry.get("uid") or entry.get("name")
+            if not isinstance(uid, str) or not uid:
+                raise _damaged(path, f"entry {number} is a project without a uid")
             if uid in heads:
                 raise _damaged(path, f"there are two projects {uid!r}")
             heads[uid] = {k: v for k, v in entry.items() if k not in ("trials", "groups")}
@@ -138,12 +130,29 @@ def parts_of(data: bytes, path: Path) -> Parts:
     _check_uids(path, "group", groups)
     _check_uids(path, "trial", trials)
     section = ours_of(_metadata(heads.get(SECTION, {})))
-    return Parts(heads, dict(section), _placed(groups), _placed(trials))
+    collections = _collections(path, section.get("collections", {}))
+    return Parts(heads, dict(section), _placed(groups), _placed(trials), collections)
+
+
+def _collections(path: Path, tree: Any) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return the records of the other collections by their places."""
+    where = "in the metadata of the project aiostorage"
+    if not isinstance(tree, dict):
+        raise _damaged(path, f"the collections {where} are no object")
+    collections = {}
+    for name, records in tree.items():
+        if name in (EXPERIMENTS, TRIALS) or not isinstance(records, dict):
+            raise _damaged(path, f"the collection {name!r} {where} is none that aiostorage writes")
+        for place, record in records.items():
+            if not _PLACE.fullmatch(place) or not isinstance(record, dict):
+                raise _damaged(path, f"record {place[:20]!r} of the collection {name!r} {where}")
+        collections[name] = {int(place): record for place, record in records.items()}
+    return collections
 
 
 def _parsed(data: bytes, path: Path) -> list[Any]:
     try:
-        tree = json.loads(data.decode("utf-8"), parse_constant=_tag)
+        tree = json.loads(data.decode("utf-8-sig"), parse_constant=_tag)
     except json.JSONDecodeError as error:
         raise _damaged(path, f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
@@ -206,7 +215,7 @@ def _placed(
 def _submitted(record: tuple[str, dict[str, Any]]) -> float:
     metadata = _metadata(record[1])
     time = metadata.get("submit_time", metadata.get("_last_change"))
-    return float(time) if isinstance(time, int | float) else 0.0
+    return time if isinstance(time, int | float) else 0.0  # an int may be too large for a float
 
 
 def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,9 +19,12 @@ from aiostorage.errors import (
     TemporaryBackendError,
 )
 
-__all__ = ["DataFile", "Signature"]
+__all__ = ["LONGEST_ADDITION", "DataFile", "Signature"]
 
 NEW_MODE: Final = 0o600
+
+LONGEST_ADDITION: Final = len("..aiostorage-012345678901.tmp")
+"""Bytes that the name of a temporary file has beside that of the file."""
 
 RECENT: Final = 2_000_000_000
 """Nanoseconds within which two changes may have the same time, on file systems that round it."""
@@ -126,7 +129,8 @@ class DataFile:
             data = file.read()
             after = os.fstat(descriptor)
         tells = _signature(before) == _signature(after)
-        tells = tells and abs(time.time_ns() - after.st_mtime_ns) > RECENT
+        now, last = time.time_ns(), (after.st_mtime_ns, after.st_ctime_ns)
+        tells = tells and all(abs(now - moment) > RECENT for moment in last)
         return data, _signature(before), tells
 
     def gone(self) -> BackendError:
@@ -154,8 +158,10 @@ class DataFile:
         TemporaryBackendError
             The disk is full, for example; `ambiguous` if the file was replaced.
         PermissionDenied
-            The directory cannot be written.
+            The directory cannot be written, or the file is for reading only.
         """
+        if known is not None and not os.access(self.path, os.W_OK):
+            raise PermissionDenied(f"cannot write {self.path}: it may only be read")
         self._sweep()
         temporary = self.path.with_name(f"{self._prefix}{secrets.token_hex(6)}.tmp")
         with _written(temporary, self.path) as descriptor:

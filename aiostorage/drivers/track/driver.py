@@ -11,7 +11,6 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -19,8 +18,9 @@ import anyio.to_thread
 
 from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
+from aiostorage._core.file_options import checked_path, checked_seconds
 from aiostorage._core.steady_clock import BootClock, utc_now
-from aiostorage.drivers.track.data_file import DataFile
+from aiostorage.drivers.track.data_file import LONGEST_ADDITION, DataFile
 from aiostorage.drivers.track.shared_writes import SharedWrites
 from aiostorage.drivers.track.store import TrackStore
 from aiostorage.drivers.track.track_upgrade import upgrade
@@ -73,11 +73,9 @@ class TrackDriver:
         busy_timeout: float = 5.0,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        if not 0 <= busy_timeout < 3600:
-            raise ConfigurationError(f"busy_timeout is a number of seconds, not {busy_timeout!r}")
-        self.objective = objective
-        self._path = Path(path)
-        self._busy_timeout = busy_timeout
+        self.objective = _checked_name(objective)
+        self._path = checked_path(self.name, path, beside=LONGEST_ADDITION)
+        self._busy_timeout = checked_seconds(self.name, "busy_timeout", busy_timeout)
         self._clock = BootClock(clock)
         self._creates = True
         self._reset()
@@ -214,6 +212,12 @@ class TrackDriver:
         if self._store is None or self._writer is None:
             raise StorageClosedError(f"{self!r} is not open")
         return self._store, self._writer
+
+
+def _checked_name(objective: object) -> str | None:
+    if objective is None or (isinstance(objective, str) and objective):
+        return objective
+    raise ConfigurationError(f"track: the objective is the name of a metric, not {objective!r}")
 
 
 async def _in_thread(function: Callable[[], T]) -> T:

@@ -38,9 +38,10 @@ def text_of_record(collection: str, raw: Mapping[str, Any]) -> str:
 def text_of(contents: Contents) -> bytes:
     """Return the text of a file; every item has its own."""
     groups, trials = contents.items.get(EXPERIMENTS, {}), contents.items.get(TRIALS, {})
-    members: dict[Any, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for trial in trials.values():
-        members.setdefault(trial.raw.get("group_id"), []).append(trial.raw["uid"])
+        if isinstance(uid := trial.raw.get("group_id"), str):
+            members.setdefault(uid, []).append(trial.raw["uid"])
     written = {LOOSE: _Entries(), **{uid: _Entries() for uid in contents.heads}}
     for group in groups.values():
         uids = [*members.get(group.raw["uid"], ()), *group.others]
@@ -53,7 +54,7 @@ def text_of(contents: Contents) -> bytes:
     ]
     loose = [text.replace("\n    ", "\n") for text in _all_of(written[LOOSE])]
     entries = ",\n".join(["  " + entry for entry in (*projects, *loose)])
-    return f"[\n{entries}\n]\n".encode()
+    return f"[\n{entries}\n]\n".encode("utf-8", "backslashreplace")  # a lone surrogate
 
 
 class _Entries:

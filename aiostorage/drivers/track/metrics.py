@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from aiostorage._core.document_json import to_tree
@@ -128,6 +129,7 @@ def _is_pair(item: Any) -> bool:
 
 def _number(key: str) -> float | None:
     try:
-        return float(key)
+        step = float(key)
     except ValueError:
         return None
+    return step if math.isfinite(step) else None

@@ -95,7 +95,7 @@ class Records:
             else:
                 read = self._trials.document_of(raw, experiments)
                 trials[place] = Item(home, raw, self._complete(TRIALS, read, raw, now), placed)
-        for name, records in parts.collections:
+        for name, records in parts.collections.items():
             items[name] = {
                 place: _unchanged(before, name, place, LOOSE, raw) or self._other(name, raw, now)
                 for place, raw in sorted(records.items())
@@ -148,10 +148,12 @@ class Records:
         for name, documents in tables.items():
             if name not in (EXPERIMENTS, TRIALS):
                 items[name] = self._written_others(before, name, documents)
+        for name in before.items.keys() - tables.keys():  # of a newer aiostorage, for example
+            items[name] = {p: _with_text(name, item) for p, item in before.items[name].items()}
         used = {item.home for name in (EXPERIMENTS, TRIALS) for item in items[name].values()}
         was = {i.home for n in (EXPERIMENTS, TRIALS) for i in before.items.get(n, {}).values()}
-        for uid in [u for u in heads if u in was - used and not heads[u].get("metadata")]:
-            del heads[uid]  # its last experiment was deleted
+        for uid in [u for u in heads if u in was - used and heads[u] == _head(u)]:
+            del heads[uid]  # its last experiment was deleted, and nothing else is in it
         for uid in sorted(used - heads.keys() - {LOOSE}):
             heads[uid] = _head(uid)
         section = heads.pop(SECTION, None) or _head(SECTION)

@@ -64,10 +64,16 @@ class SharedWrites:
     def _start(self) -> None:
         with self._lock:
             if self._queue and self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="aiostorage-track", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="aiostorage-track", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # the process may have no more of them
+                    jobs, self._queue = self._queue, []
+                    for job in jobs:
+                        job.error = TemporaryBackendError(f"cannot write: {error}")
+                        _notify(job)
+                else:
+                    self._thread = thread
 
     def _work(self) -> None:
         while True:
@@ -85,10 +91,14 @@ class SharedWrites:
             else:
                 self._written()
             for job in jobs:
-                with suppress(RuntimeError):  # its event loop is closed
-                    job.future.get_loop().call_soon_threadsafe(_answer, job)
+                _notify(job)
             if waits:
                 time.sleep(YIELD)
+
+
+def _notify(job: PendingWrite) -> None:
+    with suppress(RuntimeError):  # its event loop is closed
+        job.future.get_loop().call_soon_threadsafe(_answer, job)
 
 
 def _answer(job: PendingWrite) -> None:

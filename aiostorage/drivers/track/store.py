@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -96,8 +97,8 @@ class TrackStore:
         if self._file.check():
             with self._lock:
                 data, *_ = self._file.read()
-                if data or not creates:
-                    self._refresh()
+            if data or not creates:
+                with self._fresh():
                     return
         elif not creates:
             raise self._file.gone()
@@ -105,14 +106,12 @@ class TrackStore:
 
     def read(self, operation: Operation[Any]) -> Any:
         """Carry out an operation that only reads."""
-        with self._lock:
-            self._refresh()
+        with self._fresh():
             return run(self._tables[operation.collection], operation, self._clock(), [])
 
     def page(self, find: Find, after: int, size: int) -> tuple[list[Document], int | None]:
         """Return a page of documents, and the cursor for the next one."""
-        with self._lock:
-            self._refresh()
+        with self._fresh():
             table = self._tables[find.collection]
             match = compile_condition(table.clocked.resolved(find.where, self._clock()))
             rest = (
@@ -136,7 +135,7 @@ class TrackStore:
         lays_out
             Whether the file may be missing or empty, and is written in any case.
         """
-        self._turns.take(self._timeout, self._file.mode & 0o666)
+        self._take_turn()
         try:
             with self._lock:
                 for _ in range(ATTEMPTS):
@@ -165,7 +164,7 @@ class TrackStore:
         back_up
             Called with that version and the bytes of the file, before they are replaced.
         """
-        self._turns.take(self._timeout, self._file.mode & 0o666)
+        self._take_turn()
         notes: list[str] = []
         try:
             with self._lock:
@@ -189,6 +188,30 @@ class TrackStore:
         return found, notes
 
     # ------------------------------------------------------------------------------ the file
+
+    def _take_turn(self) -> None:
+        self._turns.take(self._timeout, self._file.mode & 0o666)
+
+    @contextmanager
+    def _fresh(self) -> Iterator[None]:
+        """Hold the documents as the file has them now, for a reader."""
+        with self._lock:
+            try:
+                self._refresh()
+            except NotADatabaseError:
+                if not self._turns.path.exists():
+                    raise
+                # a program may be writing it in place, under the lock
+            else:
+                yield
+                return
+        self._take_turn()
+        try:
+            with self._lock:
+                self._refresh()
+                yield
+        finally:
+            self._turns.end()
 
     def _is_done(self, jobs: Sequence[PendingWrite], lays_out: bool) -> bool:
         """Carry out jobs; return False if the file was changed meanwhile, so that nothing was."""

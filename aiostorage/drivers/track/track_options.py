@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl
 
 from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.file_options import path_of_url, split_url
 from aiostorage.drivers.track.driver import TrackDriver
 from aiostorage.errors import ConfigurationError
 
@@ -50,29 +51,20 @@ def driver_from_options(
         )
     options: dict[str, Any] = {}
     if path is None:
-        path, options = _path_and_options(str(url or uri))
+        path, options = _path_and_options(url or uri or "")
     if objective is not None:
         options["objective"] = objective
     if busy_timeout is not None:
         options["busy_timeout"] = busy_timeout
-    if not options.get("objective", "it"):
-        raise ConfigurationError("track: the objective is the name of a metric, not empty")
-    if "busy_timeout" in options:
-        try:
-            options["busy_timeout"] = float(options["busy_timeout"])
-        except ValueError:
-            raise ConfigurationError(
-                f"track: busy_timeout is a number of seconds, not {options['busy_timeout']!r}"
-            ) from None
     return TrackDriver(path, **options)
 
 
 def _path_and_options(url: str) -> tuple[str, dict[str, Any]]:
-    parts, shown = urlsplit(url), hide_credentials(url)
+    parts, shown = split_url("track", url), hide_credentials(url)
     scheme = parts.scheme.lower()
     if scheme not in ("track", "file", ""):
         raise ConfigurationError(f"track: {shown!r} names no file; write file://tune.json")
-    path = unquote(parts.path)
+    path = path_of_url("track", url, parts.path)
     if scheme == "track":
         if parts.netloc:
             host = hide_credentials(parts.netloc)
@@ -82,7 +74,7 @@ def _path_and_options(url: str) -> tuple[str, dict[str, Any]]:
             )
         path = path[1:]
     else:
-        path = unquote(parts.netloc) + path  # as Track reads it: what would be a host is a file
+        path = path_of_url("track", url, parts.netloc) + path  # a host is a file, as in Track
     if not path:
         raise ConfigurationError(f"{shown!r} names no file; write track:///tune.json")
     if parts.fragment:

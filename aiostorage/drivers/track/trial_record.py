@@ -42,6 +42,8 @@ _READ_AS: Final = {
 }
 """Our statuses by those that only Track itself gives."""
 
+_BY_NUMBER: Final = {number: status for status, (number, _) in _STATUSES.items()}
+
 _TYPES, _METRIC_TYPES, _COUNT = "params_types", "metric_types", "_update_count"
 _NO_FIELDS: Final = frozenset({_TYPES, _METRIC_TYPES, _COUNT, "_last_change", OURS})
 """What stands in the metadata and is no field of a document."""
@@ -224,6 +226,8 @@ def _sources(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _status_of(tree: Any) -> Any:
     name = tree.get("name") if isinstance(tree, dict) else tree
+    if name is None and isinstance(tree, dict) and isinstance(tree.get("value"), int):
+        return _BY_NUMBER.get(tree["value"], "new")
     if not isinstance(name, str):
         return "new" if name is None else str(name)
     name = name.lower()

@@ -27,7 +27,10 @@ YIELD: Final = 3 * POLL
 """Seconds that one who has written leaves to those who wait."""
 
 _held: Final[set[int]] = set()
-"""The descriptors of this process that have a lock: a forked child must not keep them open."""
+"""The descriptors of this process that have a lock, or try to get it.
+
+A forked child must not keep them open.
+"""
 
 
 class Turns:
@@ -72,9 +75,8 @@ class Turns:
         """End the turn; return whether somebody waits."""
         descriptor, self._descriptor = self._descriptor, -1
         waits = os.fstat(descriptor).st_mtime_ns != self._touched
-        _held.discard(descriptor)
         unlock_descriptor(descriptor)
-        os.close(descriptor)
+        _close(descriptor)
         return waits
 
     @property
@@ -84,20 +86,20 @@ class Turns:
 
     def _try(self, mode: int) -> bool:
         descriptor = self._open(mode)
+        _held.add(descriptor)
         try:
             if not lock_descriptor(descriptor, blocking=False):
                 with suppress(OSError):  # it may be another user's
                     os.utime(descriptor)
-                os.close(descriptor)
+                _close(descriptor)
                 return False
         except OSError as error:
-            os.close(descriptor)
+            _close(descriptor)
             raise BackendError(f"cannot lock {self.path}: {error.strerror}") from error
         if not self._is_there(descriptor):  # deleted meanwhile: another one locks another file
             unlock_descriptor(descriptor)
-            os.close(descriptor)
+            _close(descriptor)
             return False
-        _held.add(descriptor)
         self._descriptor, self._touched = descriptor, os.fstat(descriptor).st_mtime_ns
         return True
 
@@ -119,6 +121,11 @@ class Turns:
         except OSError:
             return False
         return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _close(descriptor: int) -> None:
+    _held.discard(descriptor)
+    os.close(descriptor)
 
 
 def _leave() -> None:

@@ -1,0 +1,105 @@
+"""Options of engines that keep a file: its path, the URL that names it, and times to wait."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from aiostorage._core.driver_options import hide_credentials
+from aiostorage.errors import ConfigurationError
+
+__all__ = ["checked_path", "checked_seconds", "path_of_url", "split_url"]
+
+LONGEST_NAME: Final = 255
+"""Bytes that file systems allow in the name of a file."""
+
+
+def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
+    """Return the path of a file that an engine is to keep.
+
+    Parameters
+    ----------
+    engine
+        Its name, for messages.
+    path
+        What a caller has passed.
+    beside
+        Bytes that the longest name of the files beside it has in addition.
+
+    Raises
+    ------
+    ConfigurationError
+        It is neither a text nor a path, or no file can have that name.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
+        raise ConfigurationError(f"{engine}: path is a str or a Path, not {path!r}")
+    if not text:
+        raise ConfigurationError(f"{engine}: path is empty; name a file")
+    try:
+        name = os.fsencode(os.path.basename(text))  # noqa: PTH119  a Path drops a last slash
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{engine}: the path {text!r} has characters that no file name has: {error.reason}"
+        ) from None
+    if "\0" in text:
+        raise ConfigurationError(f"{engine}: the path {text!r} has a NUL, which no file name has")
+    if len(name) + beside > LONGEST_NAME:
+        raise ConfigurationError(
+            f"{engine}: the file name {text[-40:]!r} (its end) has {len(name)} bytes; at most "
+            f"{LONGEST_NAME - beside} leave room for the files beside it"
+        )
+    return Path(text)
+
+
+def checked_seconds(engine: str, name: str, value: Any) -> float:
+    """Return a number of seconds that was passed as a number or as text.
+
+    Raises
+    ------
+    ConfigurationError
+        It is neither, or none between 0 and 3600.
+    """
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = -1.0
+    if isinstance(value, bool) or not 0 <= seconds < 3600:
+        raise ConfigurationError(
+            f"{engine}: {name} is a number of seconds, not {value!r} (from 0 to below 3600)"
+        )
+    return seconds
+
+
+def split_url(engine: str, url: object) -> SplitResult:
+    """Return the parts of a URL.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no text, or it cannot be taken apart.
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{engine}: a URL is a str, not {url!r}")
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{engine}: {hide_credentials(url)!r}: {error}") from None
+
+
+def path_of_url(engine: str, url: str, encoded: str) -> str:
+    """Return the path that a URL has in percent-encoding.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not UTF-8 when it is decoded.
+    """
+    try:
+        return unquote(encoded, errors="strict")
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"{engine}: {hide_credentials(url)!r} has percent-encoded bytes that are not UTF-8"
+        ) from None
