@@ -17,6 +17,7 @@ from aiostorage.errors import (
     DuplicateKeyError,
     EncodingError,
     FailedUpdate,
+    InvalidReservation,
     InvalidResult,
     LockAcquisitionTimeout,
     LockError,
@@ -48,6 +49,7 @@ from aiostorage.factory import (
 )
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
+from aiostorage.reservation import Reservation
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.upgrades import UpgradeReport
@@ -64,6 +66,7 @@ __all__ = [
     "EncodingError",
     "Experiment",
     "FailedUpdate",
+    "InvalidReservation",
     "InvalidResult",
     "LockAcquisitionTimeout",
     "LockError",
@@ -76,6 +79,7 @@ __all__ = [
     "Param",
     "PermissionDenied",
     "ReadOnlyStorage",
+    "Reservation",
     "Result",
     "RetryPolicy",
     "RunningLoopError",

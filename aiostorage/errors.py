@@ -10,6 +10,7 @@
     ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
+    ├── InvalidReservation            (ValueError) what is to be resumed is no reservation
     ├── DuplicateKeyError             a record with that key exists
     ├── FailedUpdate                  the record is not in the state that the update requires
     │   └── TrialLost                 the trial is no longer reserved by this worker
@@ -45,6 +46,7 @@ __all__ = [
     "DuplicateKeyError",
     "EncodingError",
     "FailedUpdate",
+    "InvalidReservation",
     "InvalidResult",
     "LockAcquisitionTimeout",
     "LockError",
@@ -141,6 +143,10 @@ class InvalidResult(AioStorageError, ValueError):
     """Results must contain an objective whose value is a number."""
 
 
+class InvalidReservation(AioStorageError, ValueError):
+    """The text is not that of a reservation, or only a part of one."""
+
+
 class DuplicateKeyError(AioStorageError):
     """A record with the same key exists already.
 
@@ -184,6 +190,9 @@ class FailedUpdate(AioStorageError):
         The reservation token of that trial in the store.
     token : str or None
         The reservation token with which it was to be written; None for a trial without one.
+
+    The message has no token, since whoever has one can write with it: it names the host and the
+    process of a holder, and a fingerprint of its token.
     """
 
     def __init__(
@@ -215,7 +224,8 @@ class LockError(AioStorageError):
     Attributes
     ----------
     holder : str or None
-        The owner that the store names; None when the lock was free.
+        The token of the owner that the store names; None when the lock was free. The message has
+        the host and the process of the owner, and a fingerprint of the token.
     since : datetime or None
         When that owner got the lock, in UTC.
     """

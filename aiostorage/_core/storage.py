@@ -18,6 +18,7 @@ from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.reservations import Reservations
+from aiostorage._core.resumption import resume
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.trials import Trials
@@ -27,6 +28,7 @@ from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
+from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial, TrialStatus, validate_status
 from aiostorage.values import Results
 
@@ -376,6 +378,9 @@ class Storage(AsyncStorageProtocol):
         from aiostorage._core.exported import ExportedTrial  # noqa: PLC0415  few ask for it
 
         return ExportedTrial(reserved, self.tracker_environment)
+
+    async def resume_reservation(self, reservation: Reservation | str) -> Trial:
+        return await resume(self._gateway, self._reservations, reservation)
 
     # ------------------------------------------------------------------------------ tracker
 
