@@ -12,10 +12,12 @@ import click
 
 import aiostorage
 from aiostorage.cli.demo.command import demo
+from aiostorage.cli.escapes import escape_log, printable
 from aiostorage.cli.import_tracker import import_tracker
 from aiostorage.cli.options import DEBUG_KEY, debug_option
 from aiostorage.cli.orion_transfer import export_command, import_command
 from aiostorage.cli.status import status
+from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
 from aiostorage.errors import AioStorageError
@@ -62,13 +64,14 @@ class CommandLine(click.Group):
         extra["windows_expand_args"] = windows_expand_args
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
+        escape_log()
         try:
             code = super().main(args, prog_name, complete_var, False, **extra)
         except click.Abort:
             sys.exit(INTERRUPTED_EXIT_CODE)
         except click.ClickException as error:
             message = " ".join(error.format_message().split())
-            click.echo(f"{_origin(error) or self.name}: {message}", err=True)
+            echo(f"{_origin(error) or self.name}: {message}", err=True)
             sys.exit(error.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -83,7 +86,7 @@ class CommandLine(click.Group):
                 if isinstance(leaf, OSError) and leaf.errno == errno.EPIPE:
                     raise leaf from None  # the reader of our output has closed it: no message
             if ctx.meta.get(DEBUG_KEY):
-                traceback.print_exc()
+                click.echo(printable(traceback.format_exc(), keep="\n"), err=True, nl=False)
             raise explained(error, f"{ctx.command_path} {ctx.invoked_subcommand}") from error
 
 
