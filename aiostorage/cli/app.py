@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import aiostorage
+from aiostorage._core.driver_options import hide_credentials
 from aiostorage.cli.demo.command import demo
 from aiostorage.cli.escapes import escape_log, printable
 from aiostorage.cli.import_tracker import import_tracker
@@ -70,7 +71,8 @@ class CommandLine(click.Group):
         except click.Abort:
             sys.exit(INTERRUPTED_EXIT_CODE)
         except click.ClickException as error:
-            message = " ".join(error.format_message().split())
+            given = sys.argv[1:] if args is None else args
+            message = _without_secrets(" ".join(error.format_message().split()), given)
             echo(f"{_origin(error) or self.name}: {message}", err=True)
             sys.exit(error.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
@@ -111,6 +113,15 @@ def _origin(error: click.ClickException) -> str | None:
         return error.command
     context = getattr(error, "ctx", None)
     return context.command_path if isinstance(context, click.Context) else None
+
+
+def _without_secrets(message: str, arguments: Sequence[str]) -> str:
+    """Return the message of an error without the passwords in URLs that it quotes."""
+    values = [value for argument in arguments for value in (argument, argument.partition("=")[2])]
+    for value in values:
+        if "@" in value or "://" in value:
+            message = message.replace(value, hide_credentials(value))
+    return message
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
