@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,6 +43,8 @@ An entry point's name is the type and the URL scheme. Its object is a callable t
 `aiostorage.protocols.Driver` of keyword options. For a URL it is called with the option `url`, the
 whole URL, and with the options that were passed beside it.
 """
+
+_SCHEME: Final = re.compile(r"[A-Za-z][\w+.-]*")
 
 LEGACY: Final = "legacy"
 """The type of a storage that is configured by one of Oríon's databases."""
@@ -194,10 +198,11 @@ async def upgrade_storage(
 
 def _driver_of(url: str, options: Mapping[str, Any], objective: str | None = None) -> Driver:
     scheme, colon, _ = url.partition("://")
-    if not colon:
+    if not colon or not _SCHEME.fullmatch(scheme):
         shown = hide_credentials(url)
+        example = url if url and shown == url and not colon else "tune.db"
         raise ConfigurationError(
-            f"{shown!r} is not a storage URL; write for example sqlite:///{shown or 'tune.db'}"
+            f"{shown!r} is not a storage URL; write for example sqlite:///{example}"
         )
     return storage_factory.driver(scheme, {"url": url, **options}, objective)
 
@@ -266,7 +271,7 @@ class StorageFactory:
                 f"{name} is a tracker, which only shows what another storage has: name that "
                 'with `coordinator`, as coordinator="sqlite:///tune.db"'
             )
-        raise UnknownStorageType(name, self.known())
+        raise UnknownStorageType(hide_credentials(name), self.known())
 
 
 def _entry_points() -> EntryPoints:
@@ -324,10 +329,15 @@ def _from_file() -> Mapping[str, Any]:
 
     file = platformdirs.user_config_path("aiostorage") / "aiostorage.toml"
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
+            raise ConfigurationError(f"cannot read {file}: it is not a file")
         table = tomllib.loads(file.read_text(encoding="utf-8")).get("storage")
     except FileNotFoundError:
         return {"type": "sqlite", "path": _default_path()}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError as error:
+        # not chained: that error holds the text, which may contain a password
+        raise ConfigurationError(f"cannot read {file}: {error}") from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"cannot read {file}: {error}") from error
     if not isinstance(table, dict):
         raise ConfigurationError(f"{file} needs a table [storage], with a `url` or a `type`")
@@ -392,4 +402,4 @@ def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | Non
             )
         case "mongodb":
             return storage_factory.driver("mongodb", options)
-    raise UnknownStorageType(of_type, ("ephemeraldb", "mongodb", "pickleddb"))
+    raise UnknownStorageType(hide_credentials(of_type), ("ephemeraldb", "mongodb", "pickleddb"))

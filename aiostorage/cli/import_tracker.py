@@ -11,10 +11,10 @@ from typing import Final
 import anyio
 import anyio.to_thread
 import click
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from aiostorage.cli.options import debug_option
+from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import open_storage
@@ -65,7 +65,7 @@ def import_tracker(
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(tracker.close)
 
-    console = Console(highlight=False)
+    console = Terminal()
     if console.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=console) as bars:
@@ -76,7 +76,7 @@ def import_tracker(
     else:
         counts = anyio.run(copy, _Lines().report)
     seconds = span(time.monotonic() - started)
-    click.echo(f"{_summary(counts)}; from {tracker.location} to {storage.location} in {seconds}")
+    echo(f"{_summary(counts)}; from {tracker.location} to {storage.location} in {seconds}")
 
 
 def _check_there(source: str) -> None:
@@ -96,7 +96,7 @@ class _Lines:
         now = time.monotonic()
         if now - self._last >= LINE_INTERVAL:
             self._last = now
-            click.echo(f"{counts.read:,} runs")
+            echo(f"{counts.read:,} runs")
 
 
 def _summary(counts: ImportCounts) -> str:

@@ -11,12 +11,12 @@ from typing import Any, Final, Self
 
 import anyio
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import debug_option
+from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import open_storage
@@ -115,12 +115,12 @@ def export_command(source: str, dest: Path, overwrite: bool) -> None:
 def _run(
     copy: Callable[[Callable[[Progress], None]], Awaitable[TransferCounts]], source: str, dest: str
 ) -> None:
-    console = Console(highlight=False)
+    console = Terminal()
     started = time.monotonic()
     with _ProgressBars(console) if console.is_terminal else _ProgressLines() as display:
         counts = anyio.run(copy, display.update)
     seconds = span(time.monotonic() - started)
-    click.echo(f"{_summary_line(counts)}; from {source} to {dest} in {seconds}")
+    echo(f"{_summary_line(counts)}; from {source} to {dest} in {seconds}")
 
 
 def _summary_line(counts: TransferCounts) -> str:
@@ -164,13 +164,13 @@ class _ProgressLines:
         now = time.monotonic()
         if progress.done == progress.total or now - self._last >= LINE_INTERVAL:
             self._last = now
-            click.echo(f"{progress.collection}: {progress.done:,} of {progress.total:,}")
+            echo(f"{progress.collection}: {progress.done:,} of {progress.total:,}")
 
 
 class _ProgressBars:
     """The progress of a transfer as bars, for a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._bars = Bars(
             TextColumn("{task.description:<12}"),
             BarColumn(),

@@ -187,8 +187,8 @@ async def _lock_of(storage: Storage, uid: Uid) -> LockSummary | None:
     return LockSummary(
         locked,
         record.get("owner"),
-        record.get("since"),
-        record.get("heartbeat"),
+        _moment(record.get("since")),
+        _moment(record.get("heartbeat")),
     )
 
 
@@ -198,10 +198,15 @@ def _finite(value: float | None) -> float | str | None:
     >>> float("-Infinity")
     -inf
     """
-    if value is None or math.isfinite(value):
+    if value is None or isinstance(value, int) or math.isfinite(value):
         return value
     return "Infinity" if value > 0 else "-Infinity"
 
 
 def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def _moment(value: object) -> datetime | None:
+    """Return a time; None for what another program may have written in its place."""
+    return value if isinstance(value, datetime) else None

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import anyio
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
@@ -19,6 +18,7 @@ from aiostorage._core.delivery import Deliverer
 from aiostorage._core.outbox import Outbox
 from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import debug_option
+from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
 from aiostorage.factory import open_storage
 from aiostorage.trackers.factory import tracker_of
@@ -70,16 +70,16 @@ def tracker_sync(url: str, tracker: str, everything: bool, timeout: float) -> No
     existing = open_existing(url)
     storage = open_storage(url, tracker=made, deliver_on_close=0.0)
     started = time.monotonic()
-    console = Console(highlight=False)
+    console = Terminal()
     anyio.run(_check, existing)
     with _bar(console) if console.is_terminal else _lines() as show:
         sent, left, refused, why = anyio.run(_sync, storage, everything, timeout, show)
     where = f"from {storage.location} to {made.name} at {made.location}" if made else ""
-    click.echo(f"sent {plural(sent, 'change')} {where} in {span(time.monotonic() - started)}")
+    echo(f"sent {plural(sent, 'change')} {where} in {span(time.monotonic() - started)}")
     if refused:
-        click.echo(f"{refused:,} experiments or trials were refused; see above", err=True)
+        echo(f"{refused:,} experiments or trials were refused; see above", err=True)
     if left:
-        click.echo(f"{plural(left, 'change')} could not be sent: {why}", err=True)
+        echo(f"{plural(left, 'change')} could not be sent: {why}", err=True)
     if left or refused:
         sys.exit(1)
 
@@ -124,7 +124,7 @@ async def _tell_who_sends(outbox: Outbox, deliverer: Deliverer) -> bool:
     holder = await outbox.lease_holder()
     if holder is None or holder == deliverer.owner:
         return False
-    click.echo(f"{holder} sends already; waiting for it", err=True)
+    echo(f"{holder} sends already; waiting for it", err=True)
     return True
 
 
@@ -141,7 +141,7 @@ async def _add_all(storage: Storage, outbox: Outbox) -> None:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+def _bar(console: Terminal) -> Iterator[Callable[[int, int], None]]:
     """Give what shows the progress as a bar."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Bars(*columns, TimeRemainingColumn(), console=console) as bars:
@@ -158,6 +158,6 @@ def _lines() -> Iterator[Callable[[int, int], None]]:
         nonlocal last
         if done and time.monotonic() - last >= LINE_INTERVAL:
             last = time.monotonic()
-            click.echo(f"changes: {done:,} of {total:,}")
+            echo(f"changes: {done:,} of {total:,}")
 
     yield show

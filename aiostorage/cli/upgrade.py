@@ -9,6 +9,7 @@ import anyio
 import click
 
 from aiostorage.cli.options import debug_option
+from aiostorage.cli.terminal import echo
 from aiostorage.factory import upgrade_storage
 from aiostorage.upgrades import UpgradeReport
 
@@ -41,7 +42,7 @@ def upgrade(url: str, backup: Path | None, no_backup: bool, dry_run: bool) -> No
     wanted = not no_backup if backup is None else backup
     report = anyio.run(partial(upgrade_storage, url, backup=wanted, dry_run=dry_run))
     for line in _lines(report):
-        click.echo(line)
+        echo(line)
 
 
 def _lines(report: UpgradeReport) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from functools import partial
+from typing import Final
 
 import anyio
 import click
@@ -14,11 +15,17 @@ from aiostorage.cli.demo.display import display_on
 from aiostorage.cli.demo.problem import ProblemSpec
 from aiostorage.cli.demo.report import DemoReport
 from aiostorage.cli.demo.run import DemoRun, DemoSettings, RunFailed, StoppedBySignal
-from aiostorage.cli.options import DEBUG_KEY, Stdout, debug_option
+from aiostorage.cli.options import DEBUG_KEY, debug_option
+from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural
 from aiostorage.trial import TrialStatus
 
 __all__ = ["demo"]
+
+_SECRET_OPTION: Final = re.compile(
+    r"([?&][^=&]*(?:password|secret|token|properties)[^=&]*=)[^&]*", re.IGNORECASE
+)
+"""An option of a URL whose value is not to be shown."""
 
 EPILOG = """\b
 Examples:
@@ -165,7 +172,7 @@ def _given(ctx: click.Context, name: str) -> bool:
 
 
 async def _run(settings: DemoSettings, run: DemoRun, program: str, *, quiet: bool) -> int:
-    console = Stdout()
+    console = Terminal()
     display = display_on(console, run.problem, quiet=quiet)
     async with run:
         if not quiet:
@@ -201,7 +208,7 @@ async def _run(settings: DemoSettings, run: DemoRun, program: str, *, quiet: boo
 
 def _print_stopped(run: DemoRun) -> None:
     done, where = run.state.statuses[TrialStatus.COMPLETED], run.location
-    click.echo(
+    echo(
         f"stopped after {done} of {plural(run.state.trials, 'trial')}; they are in {where}, "
         f"experiment {run.name}",
         err=True,
@@ -217,4 +224,5 @@ def _heading(settings: DemoSettings, run: DemoRun) -> str:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
+    url = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
+    return _SECRET_OPTION.sub(r"\1***", url)
