@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 
 from aiostorage import Storage, TrackerTimeout
 from aiostorage._core.delivery import Deliverer
+from aiostorage._core.holders import named_holder
 from aiostorage._core.outbox import Outbox
 from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import debug_option
@@ -115,7 +116,8 @@ async def _sync(
             if left and not told and time.monotonic() - progress_at > 1:
                 told = await _tell_who_sends(outbox, mirror.deliverer)
         holder = await outbox.lease_holder()
-        why = mirror.deliverer.last_error or f"{holder or 'nobody'} sends, and made no progress"
+        sender = "nobody" if holder is None else named_holder(holder)
+        why = mirror.deliverer.last_error or f"{sender} sends, and made no progress"
         return total - left, left, mirror.deliverer.refused, why
 
 
@@ -124,7 +126,7 @@ async def _tell_who_sends(outbox: Outbox, deliverer: Deliverer) -> bool:
     holder = await outbox.lease_holder()
     if holder is None or holder == deliverer.owner:
         return False
-    echo(f"{holder} sends already; waiting for it", err=True)
+    echo(f"{named_holder(holder)} sends already; waiting for it", err=True)
     return True
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from click.testing import CliRunner, Result
 
 import aiostorage
 from aiostorage import ConfigurationError, Storage, Trial, open_storage
+from aiostorage._core.holders import named_holder
 from aiostorage.cli.app import cli
 
 from .support import environment
@@ -280,9 +283,12 @@ def test_status_tells_who_holds_a_lock(folder: Path) -> None:
 
     owner: list[str | None] = []
     plain, as_json = anyio.run(look_while_it_is_held)
-    assert f"\theld by {owner[0]} since 20" in plain.stdout
+    named = named_holder(owner[0])
+    assert named.startswith(f"process {os.getpid()} on {socket.gethostname()} (fingerprint ")
+    assert f"\theld by {named} since 20" in plain.stdout
+    assert str(owner[0]) not in plain.stdout + as_json.stdout
     lock = json.loads(as_json.stdout)["experiments"][0]["lock"]
-    assert (lock["locked"], lock["owner"]) == (True, owner[0])
+    assert (lock["locked"], lock["owner"]) == (True, named)
 
 
 def test_status_counts_lost_trials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
