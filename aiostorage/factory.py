@@ -6,9 +6,12 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+import anyio.to_thread
 
 from aiostorage._core.driver_options import call_with_options, hide_credentials
 from aiostorage._core.layout import LAYOUT
@@ -145,6 +148,18 @@ def _stored_in(driver: Driver, *, tracker: Any = None, **settings: Any) -> Stora
     return Storage(driver, tracker=tracker_of(tracker), **settings)
 
 
+def configured_tracker(named: NamedStore) -> Any:
+    """Return the tracker of a configuration, in any form; None if it has none."""
+    options = dict(named.options)
+    if "coordinator" not in options:
+        return options.get("tracker")
+    from aiostorage.trackers.factory import mirrored  # noqa: PLC0415  few have one
+
+    settings = {name: options[name] for name in _SETTINGS if name in options}
+    options.pop("type", None)
+    return mirrored(named.of_type, options, settings)["tracker"]
+
+
 async def upgrade_storage(
     url: str | Mapping[str, Any] | None = None,
     *,
@@ -192,7 +207,8 @@ async def upgrade_storage(
     --------
     >>> report = await upgrade_storage("sqlite:///tune.db")
     """
-    return await upgrade_named(named_store(url), backup=backup, dry_run=dry_run, **options)
+    named = await anyio.to_thread.run_sync(named_store, url)  # it may read a file
+    return await upgrade_named(named, backup=backup, dry_run=dry_run, **options)
 
 
 async def upgrade_named(
@@ -332,7 +348,7 @@ def storage_of(named: NamedStore, **more: Any) -> Storage:
     except ConfigurationError as error:
         raise named_by(error, named.origin)  # noqa: B904  the same error
     if named.is_default:
-        default_path().parent.mkdir(parents=True, exist_ok=True)
+        _made_default_path()
     storage._gateway.origin = named.origin  # noqa: SLF001  for errors when it is opened
     return storage
 
@@ -394,5 +410,6 @@ def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | Non
 
 def _made_default_path() -> Path:
     path = default_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # opening the file says what is wrong
+        path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -55,13 +55,27 @@ class NamedStore:
         if of_type is not None:
             return str(of_type).lower()
         if url is not None:
-            return scheme_of(url).lower()
+            try:
+                return scheme_of(url).lower()
+            except ConfigurationError as error:
+                raise named_by(error, self.origin)  # noqa: B904  the same error
         if "database" in self.options:
             return LEGACY
-        raise ConfigurationError(
+        error = ConfigurationError(
             "a storage configuration needs a `url` or a `type`; it has "
             f"{sorted(map(str, self.options)) or 'nothing'}"
         )
+        raise named_by(error, self.origin)
+
+    @property
+    def engine(self) -> str:
+        """The type of the engine that keeps the data; ConfigurationError if there is none."""
+        there = self.without_tracker()
+        of_type, database = there.of_type, there.options.get("database")
+        if of_type != LEGACY or not isinstance(database, Mapping):
+            return of_type
+        kind = str(database.get("type", "pickleddb")).lower()
+        return {"ephemeraldb": "memory", "pickleddb": "sqlite"}.get(kind, kind)
 
     def without_tracker(self) -> NamedStore:
         """Return the same store, to be read without telling a tracker of anything."""

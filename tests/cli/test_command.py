@@ -33,6 +33,9 @@ URL = "sqlite:///tune.db"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Work in a directory of one's own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AIOSTORAGE_URL", raising=False)
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
     for name in ("mine", "breaks"):
@@ -149,7 +152,7 @@ def test_the_library_and_the_workers_need_neither_click_nor_rich() -> None:
         ("demo --objective mine:f --space x=1, --trials 1", "an empty or repeated choice"),
         ("demo --objective mine:f --space x=1:2 --space x=3", "'x' more than once"),
         ("demo --objective mine:f --space x=1:3 --trials 4", "3 different points at most"),
-        ("status", "Missing argument 'URL'"),
+        ("status", "(this is the default; neither AIOSTORAGE_URL nor "),
         ("status nix", "is not a storage URL"),
         ("status nix://x", "unknown storage type 'nix'"),
         ("status memory://", "nothing to read"),
