@@ -10,6 +10,7 @@
     ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
+    ├── MissingObjective              (ValueError) a trial has no objective, such as before its end
     ├── DuplicateKeyError             a record with that key exists
     ├── FailedUpdate                  the record is not in the state that the update requires
     │   └── TrialLost                 the trial is no longer reserved by this worker
@@ -51,6 +52,7 @@ __all__ = [
     "LockLost",
     "MismatchedIds",
     "MissingArguments",
+    "MissingObjective",
     "NotADatabaseError",
     "OperationTimeout",
     "PermissionDenied",
@@ -139,6 +141,25 @@ class UnsupportedQuery(AioStorageError, ValueError):
 
 class InvalidResult(AioStorageError, ValueError):
     """Results must contain an objective whose value is a number."""
+
+
+class MissingObjective(AioStorageError, ValueError):
+    """The trial has no objective.
+
+    Attributes
+    ----------
+    uid : str or None
+        The trial.
+    status : str or None
+        Its status: a trial has an objective once it is completed.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, uid: str | None = None, status: str | None = None
+    ) -> None:
+        self.uid = uid
+        self.status = status
+        super().__init__(message)
 
 
 class DuplicateKeyError(AioStorageError):

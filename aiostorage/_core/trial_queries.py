@@ -70,7 +70,7 @@ def trial_condition(
     return parse_all(where, *named)
 
 
-def order_of(name: str | None) -> tuple[str | SortBy, ...]:
+def order_of(name: object) -> tuple[str | SortBy, ...]:
     """Return the order that a caller has named: by submit time if none.
 
     Raises

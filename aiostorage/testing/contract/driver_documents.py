@@ -12,8 +12,10 @@ from aiostorage.operations import (
     And,
     Collection,
     Compare,
+    Comparison,
     Condition,
     Document,
+    ElementMatch,
     Field,
     Find,
     Index,
@@ -173,6 +175,8 @@ def random_condition(chance: random.Random, resolution: timedelta, depth: int = 
         )
         return And(parts) if kind < 0.15 else Or(parts)
     path = chance.choice(_PATHS)
+    if depth and kind < 0.4:
+        return ElementMatch(path, _of_elements(chance, resolution, depth - 1))
     match chance.choice(("eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists")):
         case "in":
             return Compare(path, "in", _values(chance, resolution))
@@ -182,6 +186,22 @@ def random_condition(chance: random.Random, resolution: timedelta, depth: int = 
             return Compare(path, "exists", chance.random() < 0.5)
         case op:
             return Compare(path, op, _value(chance, resolution))
+
+
+def _of_elements(chance: random.Random, resolution: timedelta, depth: int) -> Condition:
+    """Make any condition on the elements of a list."""
+    if chance.random() < 0.5:
+        return random_condition(chance, resolution, depth)
+    operators: tuple[Comparison, ...] = ("eq", "ne", "gt", "gte", "lt", "lte")
+    parts: list[Condition] = [
+        Compare("", op, _scalar(chance, resolution))
+        for op in chance.sample(operators, chance.randint(1, 2))
+    ]
+    if chance.random() < 0.2:
+        parts.append(Compare("", "in", (1, "a", _scalar(chance, resolution))))
+    if depth and chance.random() < 0.2:
+        parts.append(ElementMatch("", _of_elements(chance, resolution, depth - 1)))
+    return And(tuple(parts))
 
 
 def _values(chance: random.Random, resolution: timedelta) -> tuple[Any, ...]:
