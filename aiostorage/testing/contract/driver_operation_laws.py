@@ -239,6 +239,11 @@ class OperationLaws:
             with pytest.raises(UnsupportedQuery):
                 await driver.execute(operation)
             assert await driver.execute(Find(THINGS)) == documents
+        names = [{"_id": n, "name": "n", "version": n} for n in range(3)]
+        await insert(driver, *names, collection=NAMES)
+        with pytest.raises(DuplicateKeyError):  # by the second document
+            await driver.execute(Take(NAMES, EVERYTHING, {"version": 9}, limit=None))
+        assert await driver.execute(Find(NAMES)) == names
 
     async def test_take(self, driver: Driver) -> None:
         for n, rank in enumerate((3, 1, None, 2, 1)):
