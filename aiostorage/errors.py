@@ -11,6 +11,7 @@
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
     ├── InvalidReservation            (ValueError) what is to be resumed is no reservation
+    ├── MissingObjective              (ValueError) a trial has no objective, such as before its end
     ├── DuplicateKeyError             a record with that key exists
     ├── FailedUpdate                  the record is not in the state that the update requires
     │   └── TrialLost                 the trial is no longer reserved by this worker
@@ -53,6 +54,7 @@ __all__ = [
     "LockLost",
     "MismatchedIds",
     "MissingArguments",
+    "MissingObjective",
     "NotADatabaseError",
     "OperationTimeout",
     "PermissionDenied",
@@ -145,6 +147,25 @@ class InvalidResult(AioStorageError, ValueError):
 
 class InvalidReservation(AioStorageError, ValueError):
     """The text is not that of a reservation, or only a part of one."""
+
+
+class MissingObjective(AioStorageError, ValueError):
+    """The trial has no objective.
+
+    Attributes
+    ----------
+    uid : str or None
+        The trial.
+    status : str or None
+        Its status: a trial has an objective once it is completed.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, uid: str | None = None, status: str | None = None
+    ) -> None:
+        self.uid = uid
+        self.status = status
+        super().__init__(message)
 
 
 class DuplicateKeyError(AioStorageError):

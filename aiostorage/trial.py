@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
+from aiostorage.errors import MissingObjective
 from aiostorage.reservation import Reservation
 from aiostorage.values import (
     Param,
@@ -290,6 +291,27 @@ class Trial:
     def objective(self) -> Result | None:
         """The first result of type objective, None before the evaluation."""
         return self._first("objective")
+
+    @property
+    def objective_value(self) -> float:
+        """The value of the objective, as a float; NaN if it is NaN.
+
+        Raises
+        ------
+        MissingObjective
+            There is no objective, as before the evaluation, or its value is no number. The error
+            has the id of the trial and its status.
+        """
+        objective = self.objective
+        value = None if objective is None else objective.value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        uid = self.id if self._params or self.experiment else None
+        shown = f"trial {uid}" if uid else "a trial without an id"
+        what = "no objective" if value is None else f"an objective that is no number: {value!r:.60}"
+        raise MissingObjective(
+            f"{shown} is {self._status!r} and has {what}", uid=uid, status=self._status
+        )
 
     @property
     def lie(self) -> Result | None:

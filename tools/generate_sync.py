@@ -31,6 +31,7 @@ LIFETIME = frozenset({"aclose"})
 BEYOND_THE_ORIGINAL = frozenset(
     {
         "complete_trial",
+        "count_trials",
         "flush_tracker",
         "iter_trials",
         "recover_lost_trials",

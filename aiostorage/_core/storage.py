@@ -227,8 +227,25 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+        after: Trial | str | None = None,
     ) -> list[Trial] | None:
-        return await self._trials.fetch(experiment, uid, where)
+        return await self._trials.fetch(
+            experiment, uid, where, params, limit=limit, order=order, after=after
+        )
+
+    async def count_trials(
+        self,
+        experiment: ExperimentLike | None = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+    ) -> int:
+        return await self._trials.count_matching(experiment, uid, where, params)
 
     @overload
     def iter_trials(
@@ -236,6 +253,7 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial]: ...
@@ -246,6 +264,7 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any],
         batch_size: int = 200,
     ) -> AsyncIterator[Document]: ...
@@ -255,10 +274,11 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial | Document]:
-        return self._trials.iterate(experiment, where, selection, batch_size)
+        return self._trials.iterate(experiment, where, params, selection, batch_size)
 
     async def get_trial(
         self,
