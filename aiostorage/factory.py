@@ -39,9 +39,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTRY_POINTS",
     "StorageFactory",
+    "configured_tracker",
     "open_storage",
     "setup_storage",
     "storage_factory",
+    "storage_of",
     "upgrade_storage",
 ]
 
@@ -208,10 +210,10 @@ async def upgrade_storage(
     >>> report = await upgrade_storage("sqlite:///tune.db")
     """
     named = await anyio.to_thread.run_sync(named_store, url)  # it may read a file
-    return await upgrade_named(named, backup=backup, dry_run=dry_run, **options)
+    return await _upgrade_named(named, backup=backup, dry_run=dry_run, **options)
 
 
-async def upgrade_named(
+async def _upgrade_named(
     named: NamedStore, *, backup: bool | str | os.PathLike[str], dry_run: bool, **options: Any
 ) -> UpgradeReport:
     """Upgrade the store that `named_store` has returned; see `upgrade_storage`."""
