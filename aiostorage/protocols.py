@@ -257,7 +257,8 @@ class AsyncStorageProtocol(Protocol):
       all, and the storage stays usable.
 
     An `experiment` argument is anything with ``.id`` or ``._id``, or a mapping with ``_id``. Where
-    there is a `uid` argument as well, either will do; if both are passed, they must agree.
+    there is a `uid` argument as well, either will do; if both are passed, they must agree. The uid
+    of an experiment is its ``_id``; that of a trial is its ``id``, the hash of its params.
     """
 
     # ------------------------------------------------------------------------- experiments
