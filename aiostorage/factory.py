@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from aiostorage._core.driver_options import call_with_options, hide_credentials
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.retry import RetryPolicy
+from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.storage import Storage
 from aiostorage._core.upgrade_steps import STEPS
 from aiostorage.errors import ConfigurationError, UnknownStorageType
@@ -51,6 +52,7 @@ LEGACY: Final = "legacy"
 
 _SETTINGS: Final = (
     *("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version"),
+    "max_inflated_state",
     *("tracker", "objective", "deliver_on_close"),
 )
 """Options that a storage has on every engine."""
@@ -63,6 +65,7 @@ def open_storage(
     lost_after: float = 120.0,
     lock_lease: float = 60.0,
     state_codec: str = "msgpack",
+    max_inflated_state: int = MAX_INFLATED,
     nan: Literal["completed", "broken", "raise"] | None = None,
     fill_version: bool = True,
     tracker: str | Mapping[str, Any] | Tracker | None = None,
@@ -86,6 +89,8 @@ def open_storage(
         Seconds after which the algorithm lock of a dead holder is free.
     state_codec
         How algorithm state is written: ``msgpack`` or ``pickle``; see `Storage`.
+    max_inflated_state
+        Bytes that a compressed state may have when it is read; see `Storage`.
     nan
         What becomes of a trial whose objective is NaN: ``completed`` (the default, which warns),
         ``broken`` or ``raise``; see `Storage`.
@@ -127,6 +132,7 @@ def open_storage(
         lost_after=lost_after,
         lock_lease=lock_lease,
         state_codec=state_codec,
+        max_inflated_state=max_inflated_state,
         nan=nan,
         fill_version=fill_version,
         tracker=tracker,

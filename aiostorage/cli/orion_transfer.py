@@ -18,7 +18,7 @@ from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import debug_option
 from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
-from aiostorage.errors import ConfigurationError
+from aiostorage.errors import ConfigurationError, EncodingError
 from aiostorage.factory import open_storage
 from aiostorage.orion import (
     Progress,
@@ -95,19 +95,31 @@ def import_command(source: Path | str, dest: str, overwrite: bool, state_codec: 
 @click.argument("source")
 @click.argument("dest", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace DEST if it exists.")
+@click.option(
+    "--state-codec",
+    type=click.Choice(["pickle", "msgpack"]),
+    default="msgpack",
+    show_default=True,
+    help="With pickle, pickled algorithm states are read: this runs code that they contain.",
+)
 @debug_option
-def export_command(source: str, dest: Path, overwrite: bool) -> None:
+def export_command(source: str, dest: Path, overwrite: bool, state_codec: str) -> None:
     """Copy a storage into a PickledDB file, with which Oríon can continue.
 
-    SOURCE is for example sqlite:///tune.db or mongodb://localhost/tune.
-    Pickled algorithm states in SOURCE are unpickled, which runs code that they contain. DEST gets
-    its name when it is complete.
+    SOURCE is for example sqlite:///tune.db or mongodb://localhost/tune. If algorithm states in it
+    are pickled, as Oríon's are, it is refused without --state-codec pickle: to unpickle them runs
+    code that they contain, so do that only if you trust everybody who can write to SOURCE. DEST
+    gets its name when it is complete.
     """
-    storage = open_existing(source, state_codec="pickle")
+    storage = open_existing(source, state_codec=state_codec)
 
     async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):
-            return await export_orion(storage, dest, overwrite=overwrite, progress=report)
+            try:
+                return await export_orion(storage, dest, overwrite=overwrite, progress=report)
+            except EncodingError as error:
+                advice = str(error).replace('state_codec="pickle"', "--state-codec pickle")
+                raise EncodingError(advice) from error
 
     _run(copy, storage.location, str(dest))
 
