@@ -19,6 +19,7 @@
     │   ├── LockAcquisitionTimeout    (TimeoutError) the lock stayed busy for too long
     │   └── LockLost                  the lease ran out and another owner took the lock
     ├── StorageClosedError            used after ``aclose``
+    ├── EventLoopError                (RuntimeError) used in another event loop, or in none
     ├── RunningLoopError              (RuntimeError) the facade was called where an event loop runs
     ├── TrackerError                  an experiment tracker refused what it was sent
     │   ├── TrackerUnavailable        it cannot be reached at present
@@ -46,6 +47,7 @@ __all__ = [
     "ConfigurationError",
     "DuplicateKeyError",
     "EncodingError",
+    "EventLoopError",
     "FailedUpdate",
     "InvalidReservation",
     "InvalidResult",
@@ -290,6 +292,10 @@ class LockLost(LockError):
 
 class StorageClosedError(AioStorageError):
     """The storage is closed; open a new one."""
+
+
+class EventLoopError(AioStorageError, RuntimeError):
+    """The storage is in use in another event loop, or this one is none of asyncio's."""
 
 
 class RunningLoopError(AioStorageError, RuntimeError):

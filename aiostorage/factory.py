@@ -25,6 +25,7 @@ from aiostorage._core.named_store import (
 )
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.slow import SLOW_AFTER, said_when_slow
+from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.storage import Storage
 from aiostorage._core.upgrade_steps import STEPS
 from aiostorage.errors import AioStorageError, ConfigurationError, UnknownStorageType
@@ -57,6 +58,7 @@ whole URL, and with the options that were passed beside it.
 
 _SETTINGS: Final = (
     *("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version"),
+    "max_inflated_state",
     *("tracker", "objective", "deliver_on_close"),
 )
 """Options that a storage has on every engine."""
@@ -69,6 +71,7 @@ def open_storage(
     lost_after: float = 120.0,
     lock_lease: float = 60.0,
     state_codec: str = "msgpack",
+    max_inflated_state: int = MAX_INFLATED,
     nan: Literal["completed", "broken", "raise"] | None = None,
     fill_version: bool = True,
     tracker: str | Mapping[str, Any] | Tracker | None = None,
@@ -92,6 +95,8 @@ def open_storage(
         Seconds after which the algorithm lock of a dead holder is free.
     state_codec
         How algorithm state is written: ``msgpack`` or ``pickle``; see `Storage`.
+    max_inflated_state
+        Bytes that a compressed state may have when it is read; see `Storage`.
     nan
         What becomes of a trial whose objective is NaN: ``completed`` (the default, which warns),
         ``broken`` or ``raise``; see `Storage`.
@@ -133,6 +138,7 @@ def open_storage(
         lost_after=lost_after,
         lock_lease=lock_lease,
         state_codec=state_codec,
+        max_inflated_state=max_inflated_state,
         nan=nan,
         fill_version=fill_version,
         tracker=tracker,

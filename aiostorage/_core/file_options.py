@@ -87,7 +87,9 @@ def split_url(engine: str, url: object) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:  # its text may contain a password
-        wrong = "Invalid IPv6 URL" if "[" in url or "]" in url else "its host has invalid characters"
+        wrong = (
+            "Invalid IPv6 URL" if "[" in url or "]" in url else "its host has invalid characters"
+        )
         raise ConfigurationError(f"{engine}: {hide_credentials(url)!r}: {wrong}") from None
 
 
@@ -105,7 +107,9 @@ def options_in_url(shown: str, query: str, known: Collection[str]) -> dict[str, 
         One is not among those that are known, or has no name.
     """
     options = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := sorted(name if value else "***" for name, value in options.items() if name not in known):
+    if unknown := sorted(
+        name if value else "***" for name, value in options.items() if name not in known
+    ):
         raise ConfigurationError(
             f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
         )

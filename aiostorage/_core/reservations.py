@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 import anyio
 
+from aiostorage._core.cancellation import had_no_effect
 from aiostorage._core.documents import both, changes_of, equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.holders import named_holder
@@ -55,6 +56,9 @@ BEGUN: Final[Mapping[str, Any]] = {**STARTED, **CLEAN}
 POLL_INTERVAL: Final = 0.05
 """Seconds between two attempts to reserve while waiting for a pending trial, at least."""
 
+CHECK_INTERVAL: Final = 1.0
+"""Seconds between two looks for the experiment while waiting for one of its trials."""
+
 
 class Reservations:
     """What `Storage` does with reserved trials; the contract is `AsyncStorageProtocol`."""
@@ -86,15 +90,22 @@ class Reservations:
         end = now + wait
         # a trial becomes lost by time alone, which no engine reports as a change
         next_look = now + self._lost.look_interval if recover else math.inf
+        next_check = now
         version: object | None = None
-        while (left := end - anyio.current_time()) > 0:
+        while (left := end - now) > 0:
             # not every change brings a pending trial, so a busy store must not wake us more often
             await anyio.sleep(min(POLL_INTERVAL, left))
-            left = min(end, next_look) - anyio.current_time()
+            if now >= next_check:
+                await self._check_experiment(experiment)
+                next_check = now + CHECK_INTERVAL
+            left = min(end, next_look, next_check) - anyio.current_time()
             # the first time it returns at once: a change may have come before there was a version
             version = await self._gateway.wait_for_change(TRIALS, version, max(left, 0.0))
             now = anyio.current_time()
             look = recover and now >= min(end, next_look)
+            # nothing woke us: a write that finds nothing would keep other writers waiting
+            if next_check <= now < end and not look and not await self._is_any_pending(experiment):
+                continue
             if trials := await self._reserve(experiment, count, look):
                 return trials
             if look:
@@ -174,7 +185,8 @@ class Reservations:
     ) -> None:
         """Release a reservation that was made, or may have been although no answer arrived."""
         lost_answer = isinstance(error, TemporaryBackendError) and error.ambiguous
-        if certain or lost_answer or not isinstance(error, Exception):
+        cancelled = not isinstance(error, Exception) and not had_no_effect(error)
+        if certain or lost_answer or cancelled:
             release = (Update(TRIALS, ours, changes),)
             seconds = self._gateway.policy.total
             await self._gateway.compensate(release, error, seconds, "releasing a reservation")
@@ -360,9 +372,20 @@ class Reservations:
         if update.changes.get("end_time") == NOW:
             turn.trial._complete(results, datetime.now(UTC), status)  # noqa: SLF001  checked already
 
-    async def has_experiment(self, turn: Turn) -> bool:
-        there = Count(EXPERIMENTS, equal(_id=turn.experiment))
-        return bool(await self._gateway.execute(there))
+    async def has_experiment(self, uid: Any) -> bool:
+        return bool(await self._gateway.execute(Count(EXPERIMENTS, equal(_id=uid))))
+
+    async def _is_any_pending(self, experiment: Any) -> bool:
+        ours = Compare("experiment", "eq", experiment_uid(experiment))
+        return bool(await self._gateway.execute(Count(TRIALS, And((ours, PENDING)))))
+
+    async def _check_experiment(self, experiment: Any) -> None:
+        uid = experiment_uid(experiment)
+        if not await self.has_experiment(uid):
+            raise FailedUpdate(
+                f"there is no experiment {uid!r} to wait for trials of: it was deleted, or never "
+                "created"
+            )
 
 
 def _note_unwritten(turn: Turn | None, update: Update, results: Sequence[Result]) -> None:

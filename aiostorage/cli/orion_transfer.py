@@ -19,6 +19,7 @@ from aiostorage.cli.existing import check_lasts, open_existing
 from aiostorage.cli.options import debug_option
 from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
+from aiostorage.errors import EncodingError
 from aiostorage.factory import storage_of
 from aiostorage.orion import (
     Progress,
@@ -98,25 +99,39 @@ def import_command(source: Path | str, dest: str | None, overwrite: bool, state_
 @click.command("export-orion")
 @click.argument("places", nargs=-1, required=True, metavar="[SOURCE] DEST")
 @click.option("--overwrite", is_flag=True, help="Replace DEST if it exists.")
+@click.option(
+    "--state-codec",
+    type=click.Choice(["pickle", "msgpack"]),
+    default="msgpack",
+    show_default=True,
+    help="With pickle, pickled algorithm states are read: this runs code that they contain.",
+)
 @debug_option
 @click.pass_context
-def export_command(ctx: click.Context, places: tuple[str, ...], overwrite: bool) -> None:
+def export_command(
+    ctx: click.Context, places: tuple[str, ...], overwrite: bool, state_codec: str
+) -> None:
     """Copy a storage into a PickledDB file, with which Oríon can continue.
 
     SOURCE is for example sqlite:///tune.db or mongodb://localhost/tune; without SOURCE, it is the
-    storage that is configured, as for `aiostorage status`.
-    Pickled algorithm states in SOURCE are unpickled, which runs code that they contain. DEST gets
-    its name when it is complete.
+    storage that is configured, as for `aiostorage status`. If algorithm states in it are pickled,
+    as Oríon's are, it is refused without --state-codec pickle: to unpickle them runs code that
+    they contain, so do that only if you trust everybody who can write to SOURCE. DEST gets its name
+    when it is complete.
     """
     *source, file = places
     if len(source) > 1 or (not source and "://" in file):
         raise click.UsageError("name the storage, or leave it out, and then the file", ctx)
     dest = _FILE.convert(file, None, ctx)
-    storage = open_existing(named_store(*source), state_codec="pickle")
+    storage = open_existing(named_store(*source), state_codec=state_codec)
 
     async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):
-            return await export_orion(storage, dest, overwrite=overwrite, progress=report)
+            try:
+                return await export_orion(storage, dest, overwrite=overwrite, progress=report)
+            except EncodingError as error:
+                advice = str(error).replace('state_codec="pickle"', "--state-codec pickle")
+                raise EncodingError(advice) from error
 
     _run(copy, storage.location, str(dest))
 
