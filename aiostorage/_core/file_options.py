@@ -36,6 +36,12 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
         raise ConfigurationError(f"{engine}: path is a str or a Path, not {path!r}")
+    if isinstance(path, str) and (text == ":memory:" or text.startswith("file:")):
+        raise ConfigurationError(
+            f"{engine}: {text!r} is no path here, but a name that SQLite has for something else; "
+            "for a storage in memory write memory://, for a file of that name ./"
+            f"{text}"
+        )
     if not text:
         raise ConfigurationError(f"{engine}: path is empty; name a file")
     try:
@@ -87,7 +93,9 @@ def split_url(engine: str, url: object) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:  # its text may contain a password
-        wrong = "Invalid IPv6 URL" if "[" in url or "]" in url else "its host has invalid characters"
+        wrong = (
+            "Invalid IPv6 URL" if "[" in url or "]" in url else "its host has invalid characters"
+        )
         raise ConfigurationError(f"{engine}: {hide_credentials(url)!r}: {wrong}") from None
 
 
@@ -105,7 +113,9 @@ def options_in_url(shown: str, query: str, known: Collection[str]) -> dict[str, 
         One is not among those that are known, or has no name.
     """
     options = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := sorted(name if value else "***" for name, value in options.items() if name not in known):
+    if unknown := sorted(
+        name if value else "***" for name, value in options.items() if name not in known
+    ):
         raise ConfigurationError(
             f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
         )

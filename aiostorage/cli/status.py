@@ -101,7 +101,12 @@ def _untold(outbox: OutboxSummary) -> str:
 
 def _print_table(console: Console, location: str, found: Sequence[ExperimentSummary]) -> None:
     shown = [s for s in TrialStatus if s in ALWAYS_SHOWN or any(one.trials[s] for one in found)]
-    table = Table(title=Text(printable(location)), title_justify="left", title_style="dim", header_style="bold")
+    table = Table(
+        title=Text(printable(location)),
+        title_justify="left",
+        title_style="dim",
+        header_style="bold",
+    )
     table.add_column("experiment", overflow="fold")
     for name in [*shown, "total", "best"]:
         table.add_column(name, justify="right")

@@ -14,6 +14,7 @@ from aiostorage.cli.escapes import printable
 
 __all__ = ["Terminal", "echo", "echo_json"]
 
+
 def echo(line: str, *, err: bool = False) -> None:
     """Print a line to standard output, or to standard error; tabs separate its columns."""
     click.echo(printable(line, keep="\t"), err=err)

@@ -67,7 +67,11 @@ def test_status(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(url)
     _, *lines = call("status", url).stdout.splitlines()
     assert [line.count("\t") for line in lines] == [lines[0].count("\t")] * 3
-    assert [line.split("\t")[0] for line in lines] == [printable(EVIL), printable(FORGED), r"\u2028"]
+    assert [line.split("\t")[0] for line in lines] == [
+        printable(EVIL),
+        printable(FORGED),
+        r"\u2028",
+    ]
     assert f"held by {printable(EVIL)}" in lines[2]
     shown = json.loads(call("status", url, "--json").stdout)["experiments"]
     assert [one["name"] for one in shown] == [EVIL, FORGED, "\u2028"]

@@ -157,7 +157,7 @@ def test_a_configuration_file_with_a_password(
         b'[storage]\nurl = "sqlite:///x.db?password=S3cret"',
         b'[storage]\ntype = "mongodb://u:S3cret@h"',
         b'[storage]\nurl = "mongodb://u:S3cret@h\n',
-        b'[storage]\nurl = mongodb://u:S3cret@h\n',
+        b"[storage]\nurl = mongodb://u:S3cret@h\n",
         b'[storage]\nurl = "S3cret"\nurl = "S3cret"',
         b'[storage]\nurl = "S3cret\xff"',
         b'storage = "mongodb://u:S3cret@h"',

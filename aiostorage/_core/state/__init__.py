@@ -3,4 +3,11 @@
 from aiostorage._core.state.codec import MsgpackCodec, PickleCodec, StateCodec, state_codec
 from aiostorage._core.state.envelope import MAX_INFLATED, unwrapped_size
 
-__all__ = ["MAX_INFLATED", "MsgpackCodec", "PickleCodec", "StateCodec", "state_codec", "unwrapped_size"]
+__all__ = [
+    "MAX_INFLATED",
+    "MsgpackCodec",
+    "PickleCodec",
+    "StateCodec",
+    "state_codec",
+    "unwrapped_size",
+]
