@@ -8,7 +8,6 @@ import pytest
 
 from aiostorage import EncodingError, Result, Trial, open_storage
 from aiostorage.testing import Deployment
-from tests.mongo.conftest import LIBRARIES
 
 pytestmark = pytest.mark.anyio
 
@@ -27,15 +26,14 @@ async def check(call: Awaitable[object], name: str, path: str) -> None:
     assert len(message) < 400
 
 
-@pytest.mark.parametrize(
-    ("server", "library"), [("standalone", LIBRARIES[0]), ("replica_set", LIBRARIES[-1])]
-)
-async def test_too_large(
-    request: pytest.FixtureRequest, server: str, library: str
-) -> None:
-    deployment: Deployment = request.getfixturevalue(f"mongodb_{server}")
-    url = deployment.url_for(request.getfixturevalue("mongodb_emptied_database"))
-    async with open_storage(url, client=library) as storage:
+@pytest.fixture(params=["standalone", "replica_set"])
+def url(request: pytest.FixtureRequest) -> str:
+    deployment: Deployment = request.getfixturevalue(f"mongodb_{request.param}")
+    return deployment.url_for(request.getfixturevalue("mongodb_emptied_database"))
+
+
+async def test_too_large(url: str) -> None:
+    async with open_storage(url) as storage:
         huge = {"name": "huge", "version": 3, "metadata": {"user": "me", "notes": {"log": LARGE}}}
         await check(
             storage.create_experiment(huge), "(name 'huge', version 3)", "metadata.notes.log"
