@@ -18,6 +18,7 @@ from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.reservations import Reservations
+from aiostorage._core.resumption import resume
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.state import state_codec as codec_named
@@ -28,6 +29,7 @@ from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
+from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial, TrialStatus, validate_status
 from aiostorage.values import Results
 
@@ -232,8 +234,25 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+        after: Trial | str | None = None,
     ) -> list[Trial] | None:
-        return await self._trials.fetch(experiment, uid, where)
+        return await self._trials.fetch(
+            experiment, uid, where, params, limit=limit, order=order, after=after
+        )
+
+    async def count_trials(
+        self,
+        experiment: ExperimentLike | None = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+    ) -> int:
+        return await self._trials.count_matching(experiment, uid, where, params)
 
     @overload
     def iter_trials(
@@ -241,6 +260,7 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial]: ...
@@ -251,6 +271,7 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any],
         batch_size: int = 200,
     ) -> AsyncIterator[Document]: ...
@@ -260,10 +281,11 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial | Document]:
-        return self._trials.iterate(experiment, where, selection, batch_size)
+        return self._trials.iterate(experiment, where, params, selection, batch_size)
 
     async def get_trial(
         self,
@@ -383,6 +405,9 @@ class Storage(AsyncStorageProtocol):
         from aiostorage._core.exported import ExportedTrial  # noqa: PLC0415  few ask for it
 
         return ExportedTrial(reserved, self.tracker_environment)
+
+    async def resume_reservation(self, reservation: Reservation | str) -> Trial:
+        return await resume(self._gateway, self._reservations, reservation)
 
     # ------------------------------------------------------------------------------ tracker
 

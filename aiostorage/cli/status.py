@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aiostorage import Storage
+from aiostorage._core.named_store import named_store
 from aiostorage.cli.escapes import printable
 from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import debug_option
@@ -36,7 +37,7 @@ LOST = "lost"
 
 
 @click.command
-@click.argument("url", envvar="AIOSTORAGE_URL")
+@click.argument("url", required=False)
 @click.option("--experiment", metavar="NAME", help="Show only this experiment, in all versions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option(
@@ -49,7 +50,9 @@ LOST = "lost"
     ),
 )
 @debug_option
-def status(url: str, experiment: str | None, as_json: bool, lost_after: float | None) -> None:
+def status(
+    url: str | None, experiment: str | None, as_json: bool, lost_after: float | None
+) -> None:
     """Show the experiments of a storage.
 
     For each experiment: the number of trials in each status, how many of the reserved ones are
@@ -59,10 +62,13 @@ def status(url: str, experiment: str | None, as_json: bool, lost_after: float | 
     processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
-    mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the environment
-    variable AIOSTORAGE_URL is used; a password in it is not visible in the list of processes.
+    mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the storage that is configured is
+    meant: the one that the environment variable AIOSTORAGE_URL names, else aiostorage.toml in the
+    user's configuration directory, else a SQLite file in the user's data directory. A password in
+    the environment or in the file is not visible in the list of processes.
     """
-    storage = open_existing(url, **({} if lost_after is None else {"lost_after": lost_after}))
+    settings = {} if lost_after is None else {"lost_after": lost_after}
+    storage = open_existing(named_store(url), **settings)
     location = storage.location
     found, outbox = anyio.run(_summarise, storage, experiment)
     console = Terminal()

@@ -6,10 +6,10 @@ import math
 import pickle
 import random
 import struct
-import tracemalloc
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
 from collections import Counter, OrderedDict, defaultdict
 from datetime import UTC, date, datetime, timedelta, timezone
