@@ -1,4 +1,4 @@
-"""What MongoDB refuses for its size: the error says which document it is, and what in it is large."""
+"""What MongoDB refuses for its size: the error says which document it is, and what is large."""
 
 from __future__ import annotations
 

@@ -72,6 +72,6 @@ def test_an_objective_is_a_name(objective: Any) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["a" * 220, "ü", "a b", "#", "%41", "-", "a\nb", "./:memory:"])
+@pytest.mark.parametrize("name", ["a" * 220, "ü", "a b", "#", "%41", "-", "a\nb", ":memory:"])
 def test_names_that_files_may_have(engine: str, name: str) -> None:
     assert name in repr(storage_factory.create(engine, path=Path(name))) or "\n" in name
