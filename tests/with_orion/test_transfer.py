@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,7 @@ def test_an_export_is_for_its_owner_alone(source: Path, url: str, tmp_path: Path
     before = os.umask(0)
     try:
         for path in (new, known):
-            using(url, lambda s, path=path: export_orion(s, path, overwrite=True))
+            using(url, partial(export_orion, destination=path, overwrite=True))
     finally:
         os.umask(before)
     assert [p.stat().st_mode & 0o777 for p in (new, known)] == [0o600, 0o640]
@@ -319,7 +320,7 @@ def test_an_export_goes_to_no_place_that_is_no_file(url: str, tmp_path: Path) ->
         "a\0b": "has a NUL",
     }.items():
         with pytest.raises(ConfigurationError, match=message):
-            using(url, lambda s, name=name: export_orion(s, tmp_path / name))
+            using(url, partial(export_orion, destination=tmp_path / name))
     assert not (tmp_path / "gone").exists()
 
 
