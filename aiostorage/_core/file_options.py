@@ -36,6 +36,12 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
         raise ConfigurationError(f"{engine}: path is a str or a Path, not {path!r}")
+    if isinstance(path, str) and (text == ":memory:" or text.startswith("file:")):
+        raise ConfigurationError(
+            f"{engine}: {text!r} is no path here, but a name that SQLite has for something else; "
+            "for a storage in memory write memory://, for a file of that name ./"
+            f"{text}"
+        )
     if not text:
         raise ConfigurationError(f"{engine}: path is empty; name a file")
     try:

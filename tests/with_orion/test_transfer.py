@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,40 @@ def test_an_export_leaves_what_is_there_alone(source: Path, url: str, tmp_path: 
         go(tmp_path)
     assert go(source, overwrite=True).experiments.copied == 3
     check_equal(source, stored(url))
+
+
+def test_an_export_is_for_its_owner_alone(source: Path, url: str, tmp_path: Path) -> None:
+    copied(source, url)
+    new, known = tmp_path / "new.pkl", tmp_path / "known.pkl"
+    known.write_bytes(pickle.dumps(None))
+    known.chmod(0o640)
+    before = os.umask(0)
+    try:
+        for path in (new, known):
+            using(url, partial(export_orion, destination=path, overwrite=True))
+    finally:
+        os.umask(before)
+    assert [p.stat().st_mode & 0o777 for p in (new, known)] == [0o600, 0o640]
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".export")]
+
+
+def test_an_export_goes_to_no_place_that_is_no_file(url: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, target in (("loop", "loop"), ("dangling", "gone"), ("linked", "tune.db")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    for name, message in {
+        "pipe": "exists",
+        "loop": "is a link",
+        "dangling": "is a link",
+        "linked": "is a link",
+        "tune.db/x": "no directory",
+        "loop/x": "cannot be written|no directory",
+        "a" * 300: "has 300 bytes",
+        "a\0b": "has a NUL",
+    }.items():
+        with pytest.raises(ConfigurationError, match=message):
+            using(url, partial(export_orion, destination=tmp_path / name))
+    assert not (tmp_path / "gone").exists()
 
 
 def test_an_export_stops_at_a_trial_that_nobody_can_read(url: str, tmp_path: Path) -> None:
