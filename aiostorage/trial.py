@@ -303,6 +303,7 @@ class Trial:
         """
         objective = self.objective
         value = None if objective is None else objective.value
+        value = value.tolist() if hasattr(value, "tolist") else value  # numpy's
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         uid = self.id if self._params or self.experiment else None
