@@ -163,7 +163,8 @@ class Operation(Generic[T_co]):
 class Insert(Operation[None]):
     """Add `documents`, all or none; each has its ``_id``. A taken key raises `DuplicateKeyError`.
 
-    The driver owns the documents that it is given: nothing else refers to them.
+    The documents stay the caller's, who may read and change them afterwards: a driver changes
+    nothing in them, and keeps copies. So it is with the values in `changes` of other operations.
 
     `repeated` says that an earlier attempt may have inserted them. Where it may have inserted only
     some of them, the engine keeps those and inserts the others.

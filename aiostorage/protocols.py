@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Document, Find, Layout, Operation
+from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 from aiostorage.values import Results
@@ -800,6 +801,29 @@ class AsyncStorageProtocol(Protocol):
             is interrupted.
         ValueError
             `on_lost` is something else.
+        """
+        ...
+
+    async def resume_reservation(self, reservation: Reservation | str) -> Trial:
+        """Return the trial of a reservation that another call, process or machine has made.
+
+        It is as the store has it now, with the token in ``worker``, and is written to as ever: the
+        reservation stays the same one, and nobody else's copy becomes invalid. The trial gets a
+        heartbeat. If it was lost meanwhile and nobody else has it, it is this reservation's again.
+
+        Parameters
+        ----------
+        reservation
+            ``trial.reservation``, or the text that its `to_text` returned.
+
+        Raises
+        ------
+        InvalidReservation
+            The text is no reservation, or only a part of one.
+        TrialLost
+            It is lost: another worker has the trial, it was handed back, or it was deleted.
+        FailedUpdate
+            It is finished: the trial is completed, broken or the like. ``status`` says which.
         """
         ...
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from aiostorage.errors import MissingObjective
+from aiostorage.reservation import Reservation
 from aiostorage.values import (
     Param,
     Params,
@@ -360,6 +361,14 @@ class Trial:
         computed anew each time. ValueError without params and experiment.
         """
         return self._stored_id or self.compute_trial_hash(self)
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """What `AsyncStorageProtocol.resume_reservation` takes; None if this is not reserved."""
+        uid, token = self.experiment, self.worker
+        if self._status != TrialStatus.RESERVED or uid is None or not isinstance(token, str):
+            return None
+        return Reservation(uid, self.id, token)
 
     @property
     def hash_name(self) -> str:

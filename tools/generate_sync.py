@@ -38,6 +38,7 @@ BEYOND_THE_ORIGINAL = frozenset(
         "register_trials",
         "reserve_trials",
         "reserved_trial",
+        "resume_reservation",
         "tracker_environment",
     }
 )
@@ -86,6 +87,7 @@ FACADE_HEADER = HEADER.format(
     typing="Any, Literal, overload",
     imports="""from aiostorage.operations import Document
 from aiostorage.protocols import ExperimentLike, Uid
+from aiostorage.reservation import Reservation
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial

@@ -14,6 +14,7 @@ from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Document
 from aiostorage.protocols import ExperimentLike, Uid
+from aiostorage.reservation import Reservation
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial
@@ -605,6 +606,29 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             on_lost=on_lost,
             export_environment=export_environment,
         )
+
+    def resume_reservation(self, reservation: Reservation | str) -> Trial:
+        """Return the trial of a reservation that another call, process or machine has made.
+
+        It is as the store has it now, with the token in ``worker``, and is written to as ever: the
+        reservation stays the same one, and nobody else's copy becomes invalid. The trial gets a
+        heartbeat. If it was lost meanwhile and nobody else has it, it is this reservation's again.
+
+        Parameters
+        ----------
+        reservation
+            ``trial.reservation``, or the text that its `to_text` returned.
+
+        Raises
+        ------
+        InvalidReservation
+            The text is no reservation, or only a part of one.
+        TrialLost
+            It is lost: another worker has the trial, it was handed back, or it was deleted.
+        FailedUpdate
+            It is finished: the trial is completed, broken or the like. ``status`` says which.
+        """
+        return self._portal.call(self._storage.resume_reservation, reservation)
 
     def flush_tracker(self, timeout: float | None = None) -> None:
         """Wait until the tracker has been told of every change made before this call.

@@ -6,7 +6,6 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from aiostorage._core.projection import copy_tree
 from aiostorage.operations import (
     EVERYTHING,
     And,
@@ -28,6 +27,7 @@ from aiostorage.protocols import Driver
 __all__ = [
     "LAYOUT",
     "NAMES",
+    "NEVER_AWAITS",
     "OUTBOX",
     "RECEIPTS",
     "START",
@@ -39,6 +39,12 @@ __all__ = [
     "random_document",
     "thing",
 ]
+
+NEVER_AWAITS: Final = (
+    "`transact` never awaits anything: it cannot be cancelled, and other tasks get no turn. Let it "
+    "await `anyio.lowlevel.checkpoint()` before it changes anything."
+)
+"""What the laws of cancellation say of an engine that they cannot cancel."""
 
 THINGS: Final = "things"
 NAMES: Final = "names"
@@ -93,8 +99,8 @@ def thing(uid: Any, **fields: Any) -> Document:
 
 
 async def insert(driver: Driver, *documents: Document, collection: str = THINGS) -> None:
-    """Insert copies of documents: the driver owns what it is handed."""
-    await driver.execute(Insert(collection, tuple(map(copy_tree, documents))))
+    """Insert documents."""
+    await driver.execute(Insert(collection, documents))
 
 
 async def ids(driver: Driver, where: Condition = EVERYTHING, **more: Any) -> list[Any]:
