@@ -303,7 +303,8 @@ class Trial:
             has the id of the trial and its status.
         """
         objective = self.objective
-        value = None if objective is None else objective.value
+        value: Any = None if objective is None else objective.value
+        value = value.tolist() if hasattr(value, "tolist") else value  # numpy's
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         uid = self.id if self._params or self.experiment else None

@@ -23,6 +23,7 @@ from aiostorage.errors import (
     LockLost,
     MismatchedIds,
     MissingArguments,
+    MissingObjective,
     NotADatabaseError,
     OperationTimeout,
     PermissionDenied,
@@ -57,6 +58,7 @@ def test_a_bare_error_reads_well(error: type[AioStorageError]) -> None:
         DuplicateKeyError(collection="c", fields=("a", "b"), values=(1, None)),
         EncodingError("no", path="a.b"),
         FailedUpdate("no", uid="u", status="new", holder="h"),
+        MissingObjective("no", uid="u", status="new"),
         TrialLost(uid="u", status="reserved", holder="h", token="t"),
         LockAcquisitionTimeout(
             "no", waited=1.5, holder="h", since=datetime(2026, 1, 1, tzinfo=UTC)
