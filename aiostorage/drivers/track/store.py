@@ -23,7 +23,14 @@ from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock
 from aiostorage._core.table import DocumentTable
 from aiostorage._core.table_operations import all_or_none, run, run_all
-from aiostorage.drivers.track.contents import SECTION, TRIALS, Contents, parts_of
+from aiostorage.drivers.track.contents import (
+    MANY,
+    SECTION,
+    TOO_DEEP,
+    TRIALS,
+    Contents,
+    parts_of,
+)
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS
 from aiostorage.drivers.track.file_text import text_of
@@ -257,6 +264,8 @@ class TrackStore:
         try:
             contents = self._records.write(self._contents, documents, self._layout.version, boot)
             data = text_of(contents)
+        except RecursionError:
+            raise BackendError(f"{self._file.path} cannot be written: {TOO_DEEP}") from None
         except ValueError as error:  # another program has put in what is no JSON, as 1e999
             raise BackendError(f"{self._file.path} cannot be written: {error}") from error
         written = self._file.replace(data, self._signature) if self._turns.holds else None
@@ -287,9 +296,18 @@ class TrackStore:
                 return
 
     def _load(self, data: bytes) -> None:
-        parts = parts_of(data, self._file.path)
+        try:
+            self._take_over(data)
+        except RecursionError:
+            self._forget()
+            raise NotADatabaseError(
+                f"{self._file.path} cannot be read, and was left as it is: {TOO_DEEP}"
+            ) from None
+
+    def _take_over(self, data: bytes) -> None:
+        parts = parts_of(data, self._file.path, repeats=self._data is None)
         version = self._checked(parts.section.get("layout"))
-        boot = _boot_of(parts.section.get("boot"))
+        boot = self._boot_of(parts.section.get("boot"))
         self._number_boot(boot)
         contents = self._records.read(parts, version, boot, self._contents, self._clock())
         head = contents.heads.get(SECTION, {}).get("metadata")
@@ -314,8 +332,8 @@ class TrackStore:
         path, known = self._file.path, self._layout.version
         if type(version) is not int or version > known:
             raise SchemaVersionError(
-                f"{path} was laid out by a newer aiostorage (layout {version!r}, this one knows "
-                f"{known}); upgrade the package"
+                f"{path} was laid out by a newer aiostorage (layout {repr(version)[:20]}, this one "
+                f"knows {known}); upgrade the package"
             )
         if version < (known if self._oldest is None else self._oldest):
             raise SchemaVersionError(
@@ -338,6 +356,18 @@ class TrackStore:
         number, name = last or (0, "")
         self._clock.boot = number if name == self._boot else number + 1
 
+    def _boot_of(self, tree: Any) -> tuple[int, str] | None:
+        if isinstance(tree, dict):
+            number, name = tree.get("number"), tree.get("id")
+            if type(number) is int and isinstance(name, str):
+                if 0 <= number < MANY:
+                    return number, name
+                raise NotADatabaseError(
+                    f"{self._file.path} is damaged, and was left as it is: the number of the boot "
+                    "is none that aiostorage writes"
+                )
+        return None
+
     def _warn_of_many(self) -> None:
         count, path = len(self._contents.items.get(TRIALS, ())), self._file.path
         if count > MANY_TRIALS and path not in _warned:
@@ -351,11 +381,3 @@ class TrackStore:
 
 class _ChangedMeanwhileError(Exception):
     """The file is another one than that which was read."""
-
-
-def _boot_of(tree: Any) -> tuple[int, str] | None:
-    if isinstance(tree, dict):
-        number, name = tree.get("number"), tree.get("id")
-        if type(number) is int and isinstance(name, str):
-            return number, name
-    return None
