@@ -14,17 +14,14 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from aiostorage._core.boot import boot_id
-from aiostorage._core.driver_options import upgrade_command
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock
 from aiostorage._core.table import DocumentTable
 from aiostorage._core.table_operations import all_or_none, run, run_all
 from aiostorage.drivers.track.contents import (
-    MANY,
     SECTION,
     TOO_DEEP,
     TRIALS,
@@ -36,12 +33,12 @@ from aiostorage.drivers.track.exact import OURS
 from aiostorage.drivers.track.file_text import text_of
 from aiostorage.drivers.track.pending_write import PendingWrite
 from aiostorage.drivers.track.records import Records
+from aiostorage.drivers.track.section import boot_of, version_of
 from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
     BackendError,
     DuplicateKeyError,
     NotADatabaseError,
-    SchemaVersionError,
     TemporaryBackendError,
 )
 from aiostorage.operations import Document, Find, Layout, Operation
@@ -92,7 +89,7 @@ class TrackStore:
         self._turns = Turns(file.path)
         self._boot = boot_id()
         self._lock = threading.Lock()
-        self._oldest: int | None = None  # the oldest layout that is read, for an upgrade
+        self._oldest = layout.version  # the oldest layout that is read; an upgrade reads all
         self._contents = Contents()
         self._data: bytes | None = None
         self._signature: Signature | None = None
@@ -306,8 +303,9 @@ class TrackStore:
 
     def _take_over(self, data: bytes) -> None:
         parts = parts_of(data, self._file.path, repeats=self._data is None)
-        version = self._checked(parts.section.get("layout"))
-        boot = self._boot_of(parts.section.get("boot"))
+        path, known = self._file.path, self._layout.version
+        version = version_of(parts.section.get("layout"), path, self._oldest, known)
+        boot = boot_of(parts.section.get("boot"), path)
         self._number_boot(boot)
         contents = self._records.read(parts, version, boot, self._contents, self._clock())
         head = contents.heads.get(SECTION, {}).get("metadata")
@@ -319,28 +317,9 @@ class TrackStore:
                 table.load({seq: item.document for seq, item in items.items() if item.document})
         except DuplicateKeyError as error:
             self._forget()
-            raise NotADatabaseError(
-                f"{self._file.path} is damaged, and was left as it is: {error}"
-            ) from error
+            raise NotADatabaseError(f"{path} is damaged, and was left as it is: {error}") from error
         self._contents = contents
         self._warn_of_many()
-
-    def _checked(self, version: Any) -> int | None:
-        """Return the version of the layout, None for a file of Track's own."""
-        if version is None:
-            return None
-        path, known = self._file.path, self._layout.version
-        if type(version) is not int or version > known:
-            raise SchemaVersionError(
-                f"{path} was laid out by a newer aiostorage (layout {repr(version)[:20]}, this one "
-                f"knows {known}); upgrade the package"
-            )
-        if version < (known if self._oldest is None else self._oldest):
-            raise SchemaVersionError(
-                f"{path} has layout {version}, this aiostorage needs {known}; end all workers that "
-                f"use it, and run: {upgrade_command('track:///' + quote(str(path)))}"
-            )
-        return version
 
     def _forget(self) -> None:
         """Have no documents, until the file is read."""
@@ -355,18 +334,6 @@ class TrackStore:
             return
         number, name = last or (0, "")
         self._clock.boot = number if name == self._boot else number + 1
-
-    def _boot_of(self, tree: Any) -> tuple[int, str] | None:
-        if isinstance(tree, dict):
-            number, name = tree.get("number"), tree.get("id")
-            if type(number) is int and isinstance(name, str):
-                if 0 <= number < MANY:
-                    return number, name
-                raise NotADatabaseError(
-                    f"{self._file.path} is damaged, and was left as it is: the number of the boot "
-                    "is none that aiostorage writes"
-                )
-        return None
 
     def _warn_of_many(self) -> None:
         count, path = len(self._contents.items.get(TRIALS, ())), self._file.path
