@@ -21,13 +21,7 @@ from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock
 from aiostorage._core.table import DocumentTable
 from aiostorage._core.table_operations import all_or_none, run, run_all
-from aiostorage.drivers.track.contents import (
-    SECTION,
-    TOO_DEEP,
-    TRIALS,
-    Contents,
-    parts_of,
-)
+from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS
 from aiostorage.drivers.track.file_text import text_of
@@ -227,7 +221,7 @@ class TrackStore:
         try:
             with all_or_none() as undo:
                 for job in jobs:
-                    if job.future.cancelled():
+                    if not job.begin():
                         continue
                     try:
                         with all_or_none() as mine:
