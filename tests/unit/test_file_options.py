@@ -45,6 +45,8 @@ def test_paths_of_no_file(engine: str, path: Any, message: str) -> None:
         ("///:memory:", "write memory://"),
         ("//[1", "Invalid IPv6 URL"),
         ("//tu℀ne", "invalid characters"),
+        ("///a\nb", "write %0A"),
+        ("///a\tb", "and %09 for a tab"),
     ],
 )
 def test_urls_of_no_file(engine: str, url: str, message: str) -> None:

@@ -11,6 +11,7 @@ from aiostorage._core.steady_clock import SteadyMoment, micros
 from aiostorage.drivers.track.contents import (
     EXPERIMENTS,
     LOOSE,
+    MANY,
     SECTION,
     TRIALS,
     Contents,
@@ -173,7 +174,7 @@ class Records:
                 home = item.home if item is not None else str(document.get("name"))
                 raw = item.raw if item is not None else None
                 raw = group_of(self._plain(EXPERIMENTS, document), raw, home)
-                if item is None and raw["uid"] in taken:
+                while item is None and raw["uid"] in taken:
                     raw["uid"] = f"{raw['uid']}-{place}"  # deleted under another name, for example
                 taken.add(raw["uid"])
                 _note(raw["metadata"], place, self._ahead(EXPERIMENTS, document))
@@ -194,6 +195,7 @@ class Records:
         old, new = before.items.get(TRIALS, {}), {}
         places: dict[Any, tuple[str, str]] = {}
         revisions: dict[Any, int] = {}
+        taken: set[str] = set()
         for place, document in documents.items():
             item = old.get(place)
             if _is_current(item, document):
@@ -202,14 +204,18 @@ class Records:
             if item is None and not places:
                 places = {g.document["_id"]: (g.raw["uid"], g.home) for g in groups.values()}
                 for one in old.values():
+                    taken.add(one.raw["uid"])
                     hash_, revision = one.raw.get("hash"), one.raw.get("revision")
-                    if isinstance(revision, int):
+                    if isinstance(hash_, str) and type(revision) is int and revision < MANY:
                         revisions[hash_] = max(revisions.get(hash_, 0), revision)
             experiment = document.get("experiment")
             group, home = places.get(experiment, (str(experiment), SECTION))
 
             def empty(hash_: str, group: str = group, home: str = home) -> dict[str, Any]:
-                revision = revisions[hash_] = revisions.get(hash_, -1) + 1
+                revision = revisions.get(hash_, -1) + 1
+                while f"{hash_}_{revision}" in taken:  # another program has other hashes
+                    revision += 1
+                revisions[hash_] = revision
                 return empty_trial(hash_, revision, group, home)
 
             raw = self._trials.record_of(

@@ -54,21 +54,25 @@ def upgrade(
 
 
 def _write_new(target: Path, data: bytes, mode: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    """Write a new file, which gets its name when it is complete."""
+    refusal = f"{target} exists; a backup overwrites no file: move it away, or name another"
+    if os.path.lexists(target):
+        raise ConfigurationError(refusal)
+    part = target.with_name(f"{target.name}.part")
     try:
-        descriptor = os.open(target, flags, mode)
-    except FileExistsError:
-        raise ConfigurationError(f"{target} exists; a backup overwrites no file") from None
+        part.unlink(missing_ok=True)  # of a backup that was interrupted
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(target)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
+            raise
     except PermissionError as error:
         raise PermissionDenied(f"cannot write {target}: {error.strerror}") from error
     except OSError as error:
         raise ConfigurationError(f"cannot write {target}: {error.strerror}") from error
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            target.unlink()
-        raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Final
 
 from filelock import lock_descriptor, unlock_descriptor
 
+from aiostorage.drivers.track.data_file import SHORTAGES
 from aiostorage.errors import BackendError, PermissionDenied, TemporaryBackendError
 
 __all__ = ["Turns"]
@@ -55,7 +57,7 @@ class Turns:
         timeout
             Seconds to wait.
         mode
-            The mode of the lock's file if it is missing.
+            What the mode of the lock's file has to allow.
 
         Raises
         ------
@@ -100,7 +102,11 @@ class Turns:
             unlock_descriptor(descriptor)
             _close(descriptor)
             return False
-        self._descriptor, self._touched = descriptor, os.fstat(descriptor).st_mtime_ns
+        found = os.fstat(descriptor)
+        self._descriptor, self._touched = descriptor, found.st_mtime_ns
+        if mode & ~found.st_mode:  # who may use the file by now has to use its lock as well
+            with suppress(OSError):  # it may be another user's
+                os.fchmod(descriptor, stat.S_IMODE(found.st_mode) | mode)
         return True
 
     def _open(self, mode: int) -> int:
@@ -109,6 +115,10 @@ class Turns:
             try:
                 return os.open(self.path, flags | access, mode)
             except OSError as error:
+                if error.errno in SHORTAGES:
+                    raise TemporaryBackendError(
+                        f"cannot lock {self.path}: {error.strerror}"
+                    ) from error
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                     raise BackendError(f"cannot lock {self.path}: {error.strerror}") from error
                 refused = error
