@@ -279,6 +279,17 @@ class Gateway:
             if scope.cancelled_caught:
                 message = f"no answer within {self._first_timeout:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
+        return await self._retry(call, again, operation, start, failed)
+
+    async def _retry(
+        self,
+        call: Callable[[], Awaitable[T]],
+        again: Callable[[], Awaitable[T]],
+        operation: Operation[Any],
+        start: float,
+        failed: TemporaryBackendError | None,
+    ) -> T:
+        """Go on after a first attempt that has failed, if there was one."""
         calling, unsure = False, failed is not None and failed.ambiguous
 
         async def attempt(uncertain: bool) -> T:

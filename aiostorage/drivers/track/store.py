@@ -84,6 +84,7 @@ class TrackStore:
         self._records = Records(layout, objective)
         self._turns = Turns(file.path)
         self._boot = boot_id()
+        self._given_up = threading.Event()
         self._lock = threading.Lock()
         self._oldest: int | None = None  # the oldest layout that is read, for an upgrade
         self._contents = Contents()
@@ -103,6 +104,10 @@ class TrackStore:
         elif not creates:
             raise self._file.gone()
         self.commit((), lays_out=True)
+
+    def give_up(self) -> None:
+        """Have `open` wait for its turn no longer: it is not wanted any more."""
+        self._given_up.set()
 
     def read(self, operation: Operation[Any]) -> Any:
         """Carry out an operation that only reads."""
@@ -135,7 +140,7 @@ class TrackStore:
         lays_out
             Whether the file may be missing or empty, and is written in any case.
         """
-        self._take_turn()
+        self._take_turn(jobs)
         try:
             with self._lock:
                 for _ in range(ATTEMPTS):
@@ -189,8 +194,13 @@ class TrackStore:
 
     # ------------------------------------------------------------------------------ the file
 
-    def _take_turn(self) -> None:
-        self._turns.take(self._timeout, self._file.mode & 0o666)
+    def _take_turn(self, jobs: Sequence[PendingWrite] = ()) -> None:
+        def unwanted() -> bool:
+            if jobs:
+                return all(job.future.cancelled() for job in jobs)
+            return self._given_up.is_set()
+
+        self._turns.take(self._timeout, self._file.mode & 0o666, unwanted)
 
     @contextmanager
     def _fresh(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -47,7 +48,7 @@ class Turns:
         self._descriptor = -1
         self._touched = 0
 
-    def take(self, timeout: float, mode: int) -> None:
+    def take(self, timeout: float, mode: int, unwanted: Callable[[], bool]) -> None:
         """Wait for the turn.
 
         Parameters
@@ -56,18 +57,21 @@ class Turns:
             Seconds to wait.
         mode
             The mode of the lock's file if it is missing.
+        unwanted
+            Tells whether nobody wants to write any more.
 
         Raises
         ------
         TemporaryBackendError
-            Others had it all the time.
+            Others had it all the time, or until it was not wanted any more.
         """
         deadline = time.monotonic() + timeout
         while not self._try(mode):
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or unwanted():
                 raise TemporaryBackendError(
-                    f"waited {timeout:g} s for {self.path}: another process holds that lock"
+                    f"waited {timeout - max(left, 0.0):.3g} s for {self.path}: another process "
+                    "holds that lock"
                 )
             time.sleep(min(POLL, left))
 
