@@ -165,8 +165,11 @@ class Gateway:
             last = self._loop
             if last is loop:
                 return
-            if last is not None and (
-                last.is_running() or (not last.is_closed() and self._opening[1].statistics().locked)
+            # one that is not closed may go on, with what it has begun
+            if (
+                last is not None
+                and not last.is_closed()
+                and (last.is_running() or asyncio.all_tasks(last))
             ):
                 raise EventLoopError(
                     f"the storage at {self.driver.location!r} is in use in another event loop; "

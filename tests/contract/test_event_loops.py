@@ -71,25 +71,28 @@ def test_a_loop_that_has_ended_is_not_in_the_way(make_driver: Callable[[], Drive
     assert asyncio.run(use_and_close("b")) == 2
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "track"])
+@pytest.mark.parametrize("engine", ["memory", "sqlite", "track"])
 def test_a_loop_that_stopped_amid_a_write(tmp_path: Path, engine: str) -> None:
-    storage, loop = open_storage(f"{engine}:///{tmp_path}/tune"), asyncio.new_event_loop()
+    storage = open_storage("memory://" if engine == "memory" else f"{engine}:///{tmp_path}/tune")
+    loop = asyncio.new_event_loop()
+    tasks: list[asyncio.Task[Any]] = []
 
-    async def begin() -> asyncio.Task[Any]:
+    async def begin() -> None:
         await storage.open()
-        task = asyncio.create_task(storage.create_experiment({"name": "a"}))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        return task
+        tasks.append(asyncio.create_task(storage.create_experiment({"name": "a"})))
+
+    async def end() -> None:
+        await asyncio.gather(*tasks)
 
     async def use() -> None:
-        async with asyncio.timeout(5):
-            await storage.create_experiment({"name": "b"})
+        assert len(await storage.fetch_experiments({})) == 1
+        await storage.aclose()
 
-    task = loop.run_until_complete(begin())
-    asyncio.run(use())
-    loop.run_until_complete(task)
-    loop.run_until_complete(storage.aclose())
+    loop.run_until_complete(begin())
+    with pytest.raises(EventLoopError, match="another event loop"):
+        asyncio.run(use())
+    loop.run_until_complete(end())
+    asyncio.run(use())  # that loop is not closed, but has nothing left to do
     loop.close()
 
 

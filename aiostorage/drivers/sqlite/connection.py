@@ -156,14 +156,18 @@ class Connection(sqlite3.Connection):
                 self.file.check(self, "this call used the earlier file only")
             return _Outcome(result)
 
+    def wait_briefly(self) -> None:
+        """Wait for other processes in `begin_transaction` alone, beyond a moment."""
+        if not self._waits_briefly:
+            self.statement(f"PRAGMA busy_timeout = {min(BRIEF_WAIT, self._timeout) * 1000:.0f}")
+            self._waits_briefly = True
+
     def begin_transaction(self, unwanted: Callable[[], bool] | None = None) -> None:
         """Begin to write; wait for other processes, unless that is not wanted any more.
 
         Nothing interrupts SQLite while it waits, so it waits briefly, again and again.
         """
-        if not self._waits_briefly:
-            self.statement(f"PRAGMA busy_timeout = {min(BRIEF_WAIT, self._timeout) * 1000:.0f}")
-            self._waits_briefly = True
+        self.wait_briefly()
         end = monotonic() + self._timeout
         while True:
             try:

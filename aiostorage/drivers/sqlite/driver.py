@@ -156,6 +156,7 @@ class SQLiteDriver:
             prepare(connection, self._path, layout.version, list(tables.values()))
             self._clock.begin(connection)
             file.note_tables(connection)
+            connection.wait_briefly()
 
         self._file = file
         thread = self._connect()
