@@ -18,6 +18,7 @@ from aiostorage.errors import (
     EncodingError,
     EventLoopError,
     FailedUpdate,
+    InvalidReservation,
     InvalidResult,
     LockAcquisitionTimeout,
     LockError,
@@ -49,6 +50,7 @@ from aiostorage.factory import (
 )
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
+from aiostorage.reservation import Reservation
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.upgrades import UpgradeReport
@@ -66,6 +68,7 @@ __all__ = [
     "EventLoopError",
     "Experiment",
     "FailedUpdate",
+    "InvalidReservation",
     "InvalidResult",
     "LockAcquisitionTimeout",
     "LockError",
@@ -78,6 +81,7 @@ __all__ = [
     "Param",
     "PermissionDenied",
     "ReadOnlyStorage",
+    "Reservation",
     "Result",
     "RetryPolicy",
     "RunningLoopError",

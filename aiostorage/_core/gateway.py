@@ -25,8 +25,11 @@ from aiostorage._core.compensation import Compensations
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import LAYOUT, RECEIPTS
 from aiostorage._core.lost_answers import repeat, repeat_once
+from aiostorage._core.named_store import named_by
 from aiostorage._core.retry import RetryPolicy, retrying
+from aiostorage._core.slow import SLOW_AFTER, said_when_slow
 from aiostorage.errors import (
+    AioStorageError,
     EventLoopError,
     OperationTimeout,
     StorageClosedError,
@@ -73,11 +76,14 @@ class Gateway:
         The engine.
     policy
         How often and how long to try.
+    origin
+        A clause that says who named the engine, for errors when it is opened.
     """
 
-    def __init__(self, driver: Driver, policy: RetryPolicy) -> None:
+    def __init__(self, driver: Driver, policy: RetryPolicy, origin: str | None = None) -> None:
         self.driver = driver
         self.policy = policy
+        self.origin = origin
         self._first_timeout = min(policy.attempt_timeout, policy.total)
         self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)
@@ -89,7 +95,7 @@ class Gateway:
         self._entered_in, self._entering = 0, threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"driver": self.driver, "policy": self.policy}
+        return {"driver": self.driver, "policy": self.policy, "origin": self.origin}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
@@ -114,8 +120,23 @@ class Gateway:
             if self._closed:
                 raise StorageClosedError
             if self._opened_in != pid:
-                await retrying(self.policy, lambda _: self.driver.open(LAYOUT))
+                await self._connect()
                 self._opened_in = pid
+
+    async def _connect(self) -> None:
+        try:
+            with said_when_slow(self._waiting):
+                await retrying(self.policy, lambda _: self.driver.open(LAYOUT))
+        except AioStorageError as error:
+            raise named_by(error, self.origin)  # noqa: B904  the same error
+
+    def _waiting(self) -> str:
+        """Return what an opening waits for that takes long."""
+        there = "" if self.origin is None else f" ({self.origin})"
+        return (
+            f"still waiting for {self.driver.name} at {self.driver.location} after "
+            f"{SLOW_AFTER:g} s{there}"
+        )
 
     async def aclose(self) -> None:
         """Close the driver for good."""

@@ -20,6 +20,7 @@ from aiostorage._core.cancellation import had_no_effect, shielded
 from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.heartbeat import repeating
+from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.layout import ALGO
 from aiostorage._core.lock_queue import ProcessQueues, Tickets
@@ -256,9 +257,7 @@ class AlgorithmLocks:
         owner, since = record.get("owner"), record.get("since")
         reason = "others were before us in the queue"
         if record.get("locked"):
-            reason = (
-                f"{owner or 'an unknown holder'} has held it since {since or 'an unknown time'}"
-            )
+            reason = f"{named_holder(owner)} has held it since {since or 'an unknown time'}"
         return LockAcquisitionTimeout(
             f"no algorithm lock for experiment {claim.uid!r} in {waited:.3g} s: {reason}",
             waited=waited,
@@ -270,14 +269,14 @@ class AlgorithmLocks:
         record = await self._records.find(claim.uid, {"state": False}) or {}
         owner, since = record.get("owner"), record.get("since")
         if record.get("locked") and owner != claim.token:
-            reason = f"{owner or 'an unknown holder'} has held it since {since}"
+            reason = f"{named_holder(owner)} has held it since {since}"
         elif record:
             reason = "it was released from outside"
         else:
             reason = "its record was deleted"
         return LockLost(
-            f"the algorithm lock of experiment {claim.uid!r} is no longer held by {claim.token}: "
-            f"{reason}; the state was not saved",
+            f"the algorithm lock of experiment {claim.uid!r} is no longer held by "
+            f"{named_holder(claim.token)}: {reason}; the state was not saved",
             holder=owner,
             since=since,
         )

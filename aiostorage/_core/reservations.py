@@ -13,6 +13,7 @@ import anyio
 from aiostorage._core.cancellation import had_no_effect
 from aiostorage._core.documents import both, changes_of, equal
 from aiostorage._core.gateway import Gateway
+from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.layout import EXPERIMENTS, PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
@@ -20,7 +21,7 @@ from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
 from aiostorage._core.record_checks import stored_results
 from aiostorage._core.record_reader import READING_ERRORS, TrialReader
-from aiostorage._core.turn import Turn
+from aiostorage._core.turn import Held, Turn
 from aiostorage.errors import BackendError, FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import (
     And,
@@ -36,7 +37,7 @@ from aiostorage.operations import (
 from aiostorage.trial import Trial, validate_status
 from aiostorage.values import Result, TrialStatus, as_results, has_nan, read_values
 
-__all__ = ["Reservations"]
+__all__ = ["RESERVED", "Reservations"]
 
 NOW: Final = StoreTime()
 
@@ -192,7 +193,7 @@ class Reservations:
 
     # --------------------------------------------------------------------------------- write
 
-    async def beat(self, trial: Trial | Turn) -> int:
+    async def beat(self, trial: Held) -> int:
         matched = await self._gateway.execute(
             Update(TRIALS, _held(trial, RESERVED), {"heartbeat": NOW})
         )
@@ -290,7 +291,7 @@ class Reservations:
         if turn is not None:
             self._confirm(turn, changes)
 
-    async def _refusal(self, trial: Trial | Turn, was: str) -> FailedUpdate:
+    async def _refusal(self, trial: Held, was: str) -> FailedUpdate:
         """Return the error that says why a trial could not be written."""
         there = equal(experiment=trial.experiment, id=trial.id)
         selection = {"status": True, "worker": True}
@@ -308,10 +309,10 @@ class Reservations:
         if token is not None and taken:
             whose = "no worker has it now"
             if holder is not None and holder != token:
-                whose = f"{holder!r} has it now"
+                whose = f"{named_holder(holder)} has it now"
             return TrialLost(
-                f"trial {uid} is no longer reserved by {token!r}: {whose} and its status "
-                f"is {status!r}; nothing was written",
+                f"trial {uid} is no longer reserved by {named_holder(token)}: {whose} and its "
+                f"status is {status!r}; nothing was written",
                 uid=uid,
                 status=status,
                 holder=holder,
@@ -399,7 +400,7 @@ def _with_results(error: BackendError, results: Sequence[Result]) -> BackendErro
     return copied.with_traceback(error.__traceback__)
 
 
-def _held(trial: Trial | Turn, status: str) -> And:
+def _held(trial: Held, status: str) -> And:
     """Return the condition that a trial has a status and, if it carries a token, that token."""
     token = {} if trial.worker is None else {"worker": trial.worker}
     return equal(experiment=trial.experiment, id=trial.id, status=status, **token)

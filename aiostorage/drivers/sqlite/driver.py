@@ -168,7 +168,8 @@ class SQLiteDriver:
             if first:
                 self._file = None
             if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
-                raise not_a_database(self._path) from error
+                cause = error.__cause__
+                raise await anyio.to_thread.run_sync(not_a_database, self._path, cause) from error
             raise
         self._tables, self._writer = tables, GroupCommit(thread, tables, self._clock)
 
