@@ -396,6 +396,12 @@ class AsyncStorageProtocol(Protocol):
             intervals of a tenth of `lost_after`, and at the end.
         recover
             False leaves lost trials alone.
+
+        Raises
+        ------
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer. That is looked up at the
+            beginning and every second. Without `wait`, the answer is None.
         """
         ...
 
@@ -797,6 +803,8 @@ class AsyncStorageProtocol(Protocol):
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
             One that the body raised about another trial is always raised.
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer; see `reserve_trial`.
         TrackerError
             The environment was to be exported, and the tracker has made no run in time. The trial
             is interrupted.

@@ -145,6 +145,12 @@ class BaseStorageProtocol:
             intervals of a tenth of `lost_after`, and at the end.
         recover
             False leaves lost trials alone.
+
+        Raises
+        ------
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer. That is looked up at the
+            beginning and every second. Without `wait`, the answer is None.
         """
         raise NotImplementedError
 

@@ -178,6 +178,12 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             intervals of a tenth of `lost_after`, and at the end.
         recover
             False leaves lost trials alone.
+
+        Raises
+        ------
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer. That is looked up at the
+            beginning and every second. Without `wait`, the answer is None.
         """
         return self._portal.call(
             self._storage.reserve_trial, experiment, wait=wait, recover=recover
@@ -591,6 +597,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
             One that the body raised about another trial is always raised.
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer; see `reserve_trial`.
         TrackerError
             The environment was to be exported, and the tracker has made no run in time. The trial
             is interrupted.

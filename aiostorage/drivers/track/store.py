@@ -82,6 +82,7 @@ class TrackStore:
         self._records = Records(layout, objective)
         self._turns = Turns(file.path)
         self._boot = boot_id()
+        self._given_up = threading.Event()
         self._lock = threading.Lock()
         self._oldest = layout.version  # the oldest layout that is read; an upgrade reads all
         self._contents = Contents()
@@ -101,6 +102,10 @@ class TrackStore:
         elif not creates:
             raise self._file.gone()
         self.commit((), lays_out=True)
+
+    def give_up(self) -> None:
+        """Have `open` wait for its turn no longer: it is not wanted any more."""
+        self._given_up.set()
 
     def read(self, operation: Operation[Any]) -> Any:
         """Carry out an operation that only reads."""
@@ -133,7 +138,7 @@ class TrackStore:
         lays_out
             Whether the file may be missing or empty, and is written in any case.
         """
-        self._take_turn()
+        self._take_turn(jobs)
         try:
             with self._lock:
                 for _ in range(ATTEMPTS):
@@ -187,8 +192,13 @@ class TrackStore:
 
     # ------------------------------------------------------------------------------ the file
 
-    def _take_turn(self) -> None:
-        self._turns.take(self._timeout, self._file.mode & 0o666)
+    def _take_turn(self, jobs: Sequence[PendingWrite] = ()) -> None:
+        def unwanted() -> bool:
+            if jobs:
+                return all(job.future.cancelled() for job in jobs)
+            return self._given_up.is_set()
+
+        self._turns.take(self._timeout, self._file.mode & 0o666, unwanted)
 
     @contextmanager
     def _fresh(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,7 @@ class Turns:
         self._descriptor = -1
         self._touched = 0
 
-    def take(self, timeout: float, mode: int) -> None:
+    def take(self, timeout: float, mode: int, unwanted: Callable[[], bool]) -> None:
         """Wait for the turn.
 
         Parameters
@@ -58,18 +59,21 @@ class Turns:
             Seconds to wait.
         mode
             What the mode of the lock's file has to allow.
+        unwanted
+            Tells whether nobody wants to write any more.
 
         Raises
         ------
         TemporaryBackendError
-            Others had it all the time.
+            Others had it all the time, or until it was not wanted any more.
         """
         deadline = time.monotonic() + timeout
         while not self._try(mode):
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or unwanted():
                 raise TemporaryBackendError(
-                    f"waited {timeout:g} s for {self.path}: another process holds that lock"
+                    f"waited {timeout - max(left, 0.0):.3g} s for {self.path}: another process "
+                    "holds that lock"
                 )
             time.sleep(min(POLL, left))
 
