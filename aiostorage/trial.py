@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any, Final, Self
 
 from aiostorage.values import (
@@ -249,18 +250,24 @@ class Trial:
     def params(self) -> dict[str, Any]:
         """The values by name; names with dots become nested dicts.
 
-        It is a TypeError if one name leads into the value of another, as ``a.b`` and an int ``a``.
+        Other programs may have stored a name that leads into the value of another, as ``a.b`` into
+        an ``a``. Such a name keeps its dots: ``{"a": 1, "a.b": 2}``.
         """
         tree: dict[str, Any] = {}
+        names: set[str] | None = None
         for param in self._params:
+            if "." not in param.name:
+                tree[param.name] = param.value
+                continue
+            if names is None:
+                names = {param.name for param in self._params}
             *branches, leaf = param.name.split(".")
+            if not names.isdisjoint(accumulate(branches, "{}.{}".format)):
+                tree[param.name] = param.value
+                continue
             node = tree
             for name in branches:
-                inner = node.get(name, {})
-                if not isinstance(inner, dict):
-                    raise TypeError(f"{param.name!r} leads into the value of another param")
-                # a copy: the dict may be the value of a param, and must not grow
-                node[name] = node = dict(inner)
+                node = node.setdefault(name, {})
             node[leaf] = param.value
         return tree
 

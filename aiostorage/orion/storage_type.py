@@ -37,6 +37,7 @@ from aiostorage.orion.configuration import shared_storage, storage_options
 from aiostorage.orion.conversion import (
     as_time,
     naive_utc,
+    orion_document,
     orion_trial_fields,
     plain,
     plain_document,
@@ -140,7 +141,7 @@ class AioStorage(OrionStorageProtocol):
         self, experiment: Any = None, uid: Any = None, where: Any = None, **kwargs: Any
     ) -> bool:
         """Set fields of an experiment; return whether there is such an experiment."""
-        where, changes = plain(where), plain(kwargs)
+        where, changes = plain(where), plain_document(EXPERIMENTS, kwargs)
         update = self._storage.update_experiment
         return self._about(experiment, uid, False, update, experiment, uid, where, **changes)
 
@@ -400,7 +401,7 @@ class AioStorage(OrionStorageProtocol):
     def _fetch(
         cls, method: Callable[..., list[dict[str, Any]]], query: Any, selection: Any
     ) -> list[dict[str, Any]]:
-        documents: list[dict[str, Any]] = naive_utc(cls._call(method, query, selection))
+        documents: list[dict[str, Any]] = orion_document(cls._call(method, query, selection))
         return documents
 
 
