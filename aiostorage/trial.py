@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from itertools import accumulate
 from typing import Any, Final, Self
 
 from aiostorage.values import (
@@ -254,20 +253,16 @@ class Trial:
         an ``a``. Such a name keeps its dots: ``{"a": 1, "a.b": 2}``.
         """
         tree: dict[str, Any] = {}
-        names: set[str] | None = None
         for param in self._params:
-            if "." not in param.name:
-                tree[param.name] = param.value
-                continue
-            if names is None:
-                names = {param.name for param in self._params}
             *branches, leaf = param.name.split(".")
-            if not names.isdisjoint(accumulate(branches, "{}.{}".format)):
-                tree[param.name] = param.value
-                continue
             node = tree
             for name in branches:
-                node = node.setdefault(name, {})
+                inner = node.get(name, {})
+                if not isinstance(inner, dict):
+                    node, leaf = tree, param.name
+                    break
+                # a copy: the dict may be the value of a param, and must not grow
+                node[name] = node = dict(inner)
             node[leaf] = param.value
         return tree
 

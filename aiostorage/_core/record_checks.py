@@ -20,7 +20,14 @@ from aiostorage.operations import Compare
 from aiostorage.trial import Trial
 from aiostorage.values import Param, Result, Value, conflict_of_names, validate_status
 
-__all__ = ["check_record", "document_of_trial", "fault_in", "needed_items", "stored_results"]
+__all__ = [
+    "check_record",
+    "check_results",
+    "document_of_trial",
+    "fault_in",
+    "needed_items",
+    "stored_results",
+]
 
 _LISTS: Final[dict[str, type[Value]]] = {"params": Param, "results": Result}
 """The fields of a trial that are lists, and what their items become."""
@@ -120,7 +127,6 @@ def _check_name(field: str, value: Any, place: str) -> None:
     # Oríon has results without a name
     if not (isinstance(value, str) or (value is None and field == "results")):
         raise error_at(place, f"a name is a str, not {reprlib.repr(value)}")
-
 
 
 # ----------------------------------------------------------------------------- parts of lists

@@ -129,11 +129,11 @@ def interrupt_reserved(trial: Document) -> bool:
 def trial_from_orion(trial: Any) -> Trial:
     """Return one of Oríon's trials as a `Trial`.
 
-    Its id is that of the values without tuples, which is what Oríon computes for the trial when it
-    has read it again.
+    A new trial has the id of the values as they are stored, which is what Oríon computes for the
+    trial when it has read it again. One that was read keeps its id.
     """
     document = plain_document(TRIALS, trial.to_dict())
-    document.pop("id", None)
+    document["id"] = getattr(trial, "stored_id", None) and trial.id
     return Trial.from_dict(document)
 
 
