@@ -22,7 +22,6 @@ from aiostorage.values import Param, Result, Value, conflict_of_names, validate_
 
 __all__ = [
     "check_record",
-    "check_results",
     "document_of_trial",
     "fault_in",
     "needed_items",

