@@ -16,7 +16,9 @@ from aiostorage.errors import (
     ConfigurationError,
     DuplicateKeyError,
     EncodingError,
+    EventLoopError,
     FailedUpdate,
+    InvalidReservation,
     InvalidResult,
     LockAcquisitionTimeout,
     LockError,
@@ -48,6 +50,7 @@ from aiostorage.factory import (
 )
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
+from aiostorage.reservation import Reservation
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.upgrades import UpgradeReport
@@ -62,8 +65,10 @@ __all__ = [
     "Driver",
     "DuplicateKeyError",
     "EncodingError",
+    "EventLoopError",
     "Experiment",
     "FailedUpdate",
+    "InvalidReservation",
     "InvalidResult",
     "LockAcquisitionTimeout",
     "LockError",
@@ -76,6 +81,7 @@ __all__ = [
     "Param",
     "PermissionDenied",
     "ReadOnlyStorage",
+    "Reservation",
     "Result",
     "RetryPolicy",
     "RunningLoopError",

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
+from aiostorage.errors import MissingObjective
+from aiostorage.reservation import Reservation
 from aiostorage.values import (
     Param,
     Params,
@@ -293,6 +295,27 @@ class Trial:
         return self._first("objective")
 
     @property
+    def objective_value(self) -> float:
+        """The value of the objective, as a float; NaN if it is NaN.
+
+        Raises
+        ------
+        MissingObjective
+            There is no objective, as before the evaluation, or its value is no number. The error
+            has the id of the trial and its status.
+        """
+        objective = self.objective
+        value = None if objective is None else objective.value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        uid = self.id if self._params or self.experiment else None
+        shown = f"trial {uid}" if uid else "a trial without an id"
+        what = "no objective" if value is None else f"an objective that is no number: {value!r:.60}"
+        raise MissingObjective(
+            f"{shown} is {self._status!r} and has {what}", uid=uid, status=self._status
+        )
+
+    @property
     def lie(self) -> Result | None:
         """The made-up objective of a trial that still runs, if it was given one."""
         return self._first("lie")
@@ -339,6 +362,14 @@ class Trial:
         computed anew each time. ValueError without params and experiment.
         """
         return self._stored_id or self.compute_trial_hash(self)
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """What `AsyncStorageProtocol.resume_reservation` takes; None if this is not reserved."""
+        uid, token = self.experiment, self.worker
+        if self._status != TrialStatus.RESERVED or uid is None or not isinstance(token, str):
+            return None
+        return Reservation(uid, self.id, token)
 
     @property
     def hash_name(self) -> str:

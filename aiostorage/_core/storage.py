@@ -18,7 +18,9 @@ from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.reservations import Reservations
+from aiostorage._core.resumption import resume
 from aiostorage._core.retry import RetryPolicy
+from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.trials import Trials
 from aiostorage._core.worker import ReservedTrial
@@ -27,6 +29,7 @@ from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
+from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial, TrialStatus, validate_status
 from aiostorage.values import Results
 
@@ -59,6 +62,10 @@ class Storage(AsyncStorageProtocol):
         How algorithm state is written: ``msgpack``, or ``pickle`` for a store that Oríon shares.
         Unpickling runs code that the store contains, so choose it only where you trust every
         writer.
+    max_inflated_state
+        Bytes that a state which is compressed in the store may have when it is read; more only if
+        that is at most 16 times its size in the store. A storage compresses no state more than it
+        reads itself.
     nan
         What becomes of a trial that is completed with an objective that is NaN: ``completed``
         stores it like any other, ``broken`` stores the results with that status, ``raise`` raises
@@ -85,6 +92,7 @@ class Storage(AsyncStorageProtocol):
         lost_after: float | Callable[[], float] = 120.0,
         lock_lease: float = 60.0,
         state_codec: str = "msgpack",
+        max_inflated_state: int = MAX_INFLATED,
         nan: Literal["completed", "broken", "raise"] | None = None,
         fill_version: bool = True,
         tracker: Tracker | None = None,
@@ -105,7 +113,8 @@ class Storage(AsyncStorageProtocol):
                 driver, policy, tracker, objective, deliver_on_close
             )
         lease = _seconds("lock_lease", lock_lease)
-        self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
+        codec = codec_named(state_codec, _count("max_inflated_state", max_inflated_state))
+        self._lock_records = LockRecords(self._gateway, codec, lease)
         self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
         self._experiments = Experiments(
             self._gateway, self._lock_records, fill_version=fill_version
@@ -225,8 +234,25 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+        after: Trial | str | None = None,
     ) -> list[Trial] | None:
-        return await self._trials.fetch(experiment, uid, where)
+        return await self._trials.fetch(
+            experiment, uid, where, params, limit=limit, order=order, after=after
+        )
+
+    async def count_trials(
+        self,
+        experiment: ExperimentLike | None = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+    ) -> int:
+        return await self._trials.count_matching(experiment, uid, where, params)
 
     @overload
     def iter_trials(
@@ -234,6 +260,7 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial]: ...
@@ -244,6 +271,7 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any],
         batch_size: int = 200,
     ) -> AsyncIterator[Document]: ...
@@ -253,10 +281,11 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial | Document]:
-        return self._trials.iterate(experiment, where, selection, batch_size)
+        return self._trials.iterate(experiment, where, params, selection, batch_size)
 
     async def get_trial(
         self,
@@ -377,6 +406,9 @@ class Storage(AsyncStorageProtocol):
 
         return ExportedTrial(reserved, self.tracker_environment)
 
+    async def resume_reservation(self, reservation: Reservation | str) -> Trial:
+        return await resume(self._gateway, self._reservations, reservation)
+
     # ------------------------------------------------------------------------------ tracker
 
     async def flush_tracker(self, timeout: float | None = None) -> None:
@@ -469,3 +501,9 @@ def _seconds(name: str, value: object) -> float:
     if not (isinstance(value, int | float) and 0 < value < math.inf):
         raise ConfigurationError(f"{name} is a positive number of seconds, not {value!r}")
     return float(value)
+
+
+def _count(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigurationError(f"{name} is a number of bytes, not {value!r}")
+    return value

@@ -31,6 +31,7 @@ from orion.core.worker.trial import validate_status
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.state import state_codec
+from aiostorage._core.trial_queries import Unchecked
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.orion.algorithm_lock import hold_algorithm_lock
 from aiostorage.orion.configuration import shared_storage, storage_options
@@ -184,7 +185,7 @@ class AioStorage(OrionStorageProtocol):
 
     def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
         """Return the trials that match: none, as in Oríon's own storage, without an experiment."""
-        where, fetch = plain_document(TRIALS, where), self._storage.fetch_trials
+        where, fetch = _as_asked(where), self._storage.fetch_trials
         found = self._about(experiment, uid, None, fetch, experiment, uid, where)
         return trials_for_orion(found or [])
 
@@ -203,7 +204,7 @@ class AioStorage(OrionStorageProtocol):
         An unknown status is a ValueError, in Oríon's words.
         """
         validate_status(kwargs.get("status"))
-        where, changes = plain_document(TRIALS, where), plain_document(TRIALS, kwargs)
+        where, changes = _as_asked(where), plain_document(TRIALS, kwargs)
         update = self._storage.update_trials
         return self._about(experiment, uid, 0, update, experiment, uid, where, **changes)
 
@@ -223,12 +224,12 @@ class AioStorage(OrionStorageProtocol):
         if experiment_uid is None:
             return 0
         validate_status(kwargs.get("status"))
-        where, changes = plain_document(TRIALS, where), plain_document(TRIALS, kwargs)
+        where, changes = _as_asked(where), plain_document(TRIALS, kwargs)
         return self._call(self._storage.update_trial, None, uid, experiment_uid, where, **changes)
 
     def delete_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> int:
         """Delete the trials that match; return their number."""
-        where, delete = plain_document(TRIALS, where), self._storage.delete_trials
+        where, delete = _as_asked(where), self._storage.delete_trials
         return self._about(experiment, uid, 0, delete, experiment, uid, where)
 
     def fetch_lost_trials(self, experiment: Any) -> Any:
@@ -404,3 +405,9 @@ class AioStorage(OrionStorageProtocol):
     ) -> list[dict[str, Any]]:
         documents: list[dict[str, Any]] = orion_document(cls._call(method, query, selection))
         return documents
+
+
+def _as_asked(where: Any) -> Any:
+    """Return a filter of trials that finds nothing where ours would say why, as in Oríon."""
+    found = plain_document(TRIALS, where)
+    return Unchecked(found) if isinstance(found, Mapping) else found
