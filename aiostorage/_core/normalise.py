@@ -277,12 +277,10 @@ def _convert_other(value: Any, depth_left: int) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Return a short form of a value of a known kind, to find it by; else nothing."""
-    if not any(base.__name__ in _HINTS for base in type(value).__mro__):
-        return ""
+    """Return a short form of a value, to find it by."""
     try:
         return f" {reprlib.repr(value)}"
-    except Exception:  # noqa: BLE001  such as an int of too many digits, or an own __repr__
+    except Exception:  # noqa: BLE001  an int of too many digits in it, or its own __repr__
         return ""
 
 
