@@ -19,7 +19,7 @@ from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.state import PickleCodec
 from aiostorage.errors import BackendError, ConfigurationError, NotADatabaseError
 from aiostorage.operations import Document
-from aiostorage.orion.conversion import naive_utc, plain_document
+from aiostorage.orion.conversion import orion_document, plain_document
 
 __all__ = [
     "COLLECTIONS",
@@ -138,7 +138,7 @@ def write_pickled_database(
         # All at once, because PickledDB reads and writes the whole file each time.
         with PickledDB(str(draft)).locked_database() as database:
             for name in COLLECTIONS:
-                database.write(name, naive_utc(documents[name]))
+                database.write(name, orion_document(documents[name], keys=False))
         _verify(draft, documents)
         with draft.open("rb") as file:
             os.fsync(file.fileno())

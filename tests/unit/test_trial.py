@@ -538,10 +538,11 @@ def test_a_full_name_needs_params_and_experiment(fields: dict[str, Any]) -> None
         _ = Trial(**fields).full_name
 
 
-def test_names_that_lead_into_values_are_refused_when_nested() -> None:
-    trial = Trial(params={"a": 1, "a.b": 2})
-    with pytest.raises(TypeError, match=r"'a\.b' leads into the value of another"):
-        _ = trial.params
+def test_names_that_lead_into_values_keep_their_dots() -> None:
+    trial = Trial.from_dict({"params": [{"name": "a", "value": 1}, {"name": "a.b", "value": 2}]})
+    assert trial.params == {"a": 1, "a.b": 2}
+    deeper = [{"name": "p.a", "value": 1}, {"name": "p.a.b.c", "value": 2}]
+    assert Trial.from_dict({"params": deeper}).params == {"p": {"a": 1}, "p.a.b.c": 2}
 
 
 # --------------------------------------------------------------------------------- branch

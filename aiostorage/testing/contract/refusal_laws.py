@@ -190,7 +190,7 @@ class RefusalLaws:
             await storage.create_benchmark({"name": "b", "x": value})
         results = [
             {"name": "o", "type": "objective", "value": 1},
-            {"name": "s", "type": "statistic", "value": value},
+            {"name": "c", "type": "constraint", "value": value},
         ]
         with pytest.raises(EncodingError) as raised:
             await storage.complete_trial(held, results)
