@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from aiostorage._core.steady_clock import BootClock
 from aiostorage._core.file_options import checked_path
+from aiostorage._core.steady_clock import BootClock
 from aiostorage.drivers.track.data_file import DataFile
 from aiostorage.drivers.track.store import TrackStore
 from aiostorage.errors import ConfigurationError, PermissionDenied
