@@ -653,9 +653,9 @@ def test_a_file_that_is_no_pickleddb_is_refused(source: Path, url: str, tmp_path
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(NotADatabaseError, match="it is no pickle"):
         copied(tmp_path / "pipe", url)
-    for wrong, message in (("loop", "leads to no file"), ("a\0b", "NUL"), ("a" * 300, "300 bytes")):
+    for name, message in (("loop", "leads to no file"), ("a\0b", "NUL"), ("a" * 300, "300 bytes")):
         with pytest.raises(ConfigurationError, match=message):
-            copied(tmp_path / wrong, url)
+            copied(tmp_path / name, url)
 
 
 # ------------------------------------------------------------------------------ the command line
