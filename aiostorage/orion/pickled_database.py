@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 from aiostorage._core.file_options import checked_path
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.state import PickleCodec
-from aiostorage.errors import BackendError, ConfigurationError, NotADatabaseError
+from aiostorage.errors import BackendError, ConfigurationError, NotADatabaseError, PermissionDenied
 from aiostorage.operations import Document
 from aiostorage.orion.conversion import orion_document, plain_document
 
@@ -49,15 +49,22 @@ def read_pickled_database(path: Path) -> Documents:
         There is no such file, or Oríon is not installed.
     NotADatabaseError
         The file is not a PickledDB.
+    PermissionDenied
+        The file cannot be read.
     """
     with _orion_required():
         from orion.core.io.database.ephemeraldb import EphemeralDB  # noqa: PLC0415
         from orion.core.io.database.pickleddb import PickledDB  # noqa: PLC0415
 
+    checked_path("import-orion", path)
     try:
         _check_pickle(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(f"there is no file {path}") from None
+    except PermissionError as error:
+        raise PermissionDenied(f"cannot read {path}: {error.strerror}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} leads to no file: {error.strerror}") from error
     try:
         # Without Oríon's lock. The file is always replaced as a whole, so reading needs none; and
         # where locks are files, one that a killed process left would never open.

@@ -649,6 +649,13 @@ def test_a_file_that_is_no_pickleddb_is_refused(source: Path, url: str, tmp_path
             copied(tmp_path / name, url)
     with pytest.raises(ConfigurationError, match="there is no file"):
         copied(tmp_path / "missing", url)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(NotADatabaseError, match="it is no pickle"):
+        copied(tmp_path / "pipe", url)
+    for name, message in (("loop", "leads to no file"), ("a\0b", "NUL"), ("a" * 300, "300 bytes")):
+        with pytest.raises(ConfigurationError, match=message):
+            copied(tmp_path / name, url)
 
 
 # ------------------------------------------------------------------------------ the command line

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from aiostorage._core.file_options import checked_path
 from aiostorage._core.steady_clock import BootClock
 from aiostorage.drivers.track.data_file import DataFile
 from aiostorage.drivers.track.store import TrackStore
@@ -38,7 +39,7 @@ def upgrade(
         if backup is False or dry_run:
             return
         default = file.path.with_name(f"{file.path.name}.layout-{found}")
-        target = default if backup is True else Path(backup)
+        target = default if backup is True else checked_path("the backup", backup)
         _write_new(target, data, file.mode)
         copy.append(target)
 
