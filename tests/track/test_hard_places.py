@@ -198,6 +198,32 @@ async def test_a_trial_with_an_id_of_another_kind_can_be_completed(
     assert {entry["status"]["value"] for entry in tree_of(path)[0]["trials"]} == {302}
 
 
+async def test_a_trial_of_track_with_params_that_are_there_already(path: Path) -> None:
+    trial = await registered(path)
+
+    def add(tree: Any) -> None:
+        for uid in ("t_0", "u_0"):
+            new = {
+                "uid": uid,
+                "hash": uid[0],
+                "metadata": {},
+                "status": {"value": 0, "name": "new"},
+            }
+            tree[0]["trials"].append({**trial_of(tree), **new})
+
+    async with opened(path) as storage:
+        edited(path, add)
+        assert len(await storage.fetch_trials(uid=trial.experiment) or ()) == 3
+        await storage.set_trial_status(trial, "interrupted")
+        assert len({t.id for t in await storage.fetch_trials(uid=trial.experiment) or ()}) == 3
+    await use(path, trial)
+    assert {entry["status"]["value"] for entry in tree_of(path)[0]["trials"]} == {302}
+    async with opened(path) as storage:
+        assert (
+            len({t.id for t in await storage.fetch_trials(uid=trial.experiment) or ()}) == 4
+        )  # and a new one
+
+
 # --------------------------------------------------------------------------- what is lacking
 
 

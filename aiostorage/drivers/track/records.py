@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +22,12 @@ from aiostorage.drivers.track.contents import (
 from aiostorage.drivers.track.exact import OURS, lenient, ours_of
 from aiostorage.drivers.track.file_text import text_of_record
 from aiostorage.drivers.track.group_record import config_of, group_of
-from aiostorage.drivers.track.trial_record import TrialFormat, empty_trial
+from aiostorage.drivers.track.trial_record import (
+    TrialFormat,
+    empty_trial,
+    has_id_by_params,
+    id_by_uid,
+)
 from aiostorage.operations import Collection, Document, Layout
 
 __all__ = ["Records"]
@@ -84,6 +90,7 @@ class Records:
                 groups[place] = Item(home, raw, document, placed, None, others)
         experiments = {item.raw["uid"]: item.document["_id"] for item in groups.values()}
         trials = items[TRIALS] = {}
+        unsure: list[int] = []
         for place, (home, raw, placed) in parts.trials.items():
             known = _unchanged(before, TRIALS, place, home, raw)
             group = str(raw.get("group_id"))
@@ -96,6 +103,9 @@ class Records:
             else:
                 read = self._trials.document_of(raw, experiments)
                 trials[place] = Item(home, raw, self._complete(TRIALS, read, raw, now), placed)
+            if has_id_by_params(raw):
+                unsure.append(place)
+        _tell_apart(trials, unsure)
         for name, records in parts.collections.items():
             items[name] = {
                 place: _unchanged(before, name, place, LOOSE, raw) or self._other(name, raw, now)
@@ -276,6 +286,21 @@ def _unchanged(
 ) -> Item | None:
     item = before.items.get(name, {}).get(place)
     return item if item is not None and item.home == home and item.raw == raw else None
+
+
+def _tell_apart(trials: dict[int, Item], unsure: Sequence[int]) -> None:
+    """Give trials of Track's own other ids where aiostorage has a trial with the same params."""
+    if not unsure:
+        return
+    others = (trials[place].document for place in trials.keys() - set(unsure))
+    taken = {(document["experiment"], document["id"]) for document in others}
+    for place in unsure:
+        item = trials[place]
+        key = item.document["experiment"], item.document["id"]
+        if key in taken:
+            document = {**item.document, "id": id_by_uid(item.raw)}
+            trials[place] = replace(item, document=document)
+        taken.add(key)
 
 
 def _ahead_of(name: str, raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from aiostorage.drivers.track.metrics import results_of, with_results
 from aiostorage.operations import Document
 from aiostorage.trial import Trial
 
-__all__ = ["TrialFormat", "empty_trial"]
+__all__ = ["TrialFormat", "empty_trial", "has_id_by_params", "id_by_uid"]
 
 _STATUSES: Final = {
     "new": (1, "new"),
@@ -101,8 +101,7 @@ class TrialFormat:
                 document[name] = _time_of(value)
             elif name not in _NO_FIELDS and name not in _ELSEWHERE:
                 document[name] = lenient(value)
-        if _TYPES not in metadata or not _is_id(document["id"]):
-            # Track made it without Oríon, which has other ids
+        if has_id_by_params(raw):
             document["id"] = _id_by_params(raw, document["params"])
         if document.get("heartbeat") == EPOCH:  # as Oríon writes that there is none
             document["heartbeat"] = None
@@ -218,16 +217,23 @@ def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _is_id(tree: Any) -> bool:
-    return isinstance(tree, str) and len(tree) == ID_LENGTH
+def has_id_by_params(raw: Mapping[str, Any]) -> bool:
+    """Return whether Track made a trial without Oríon, so that its hash is no id of a trial."""
+    hash_ = raw.get("hash")
+    return _TYPES not in _metadata(raw) or not (isinstance(hash_, str) and len(hash_) == ID_LENGTH)
+
+
+def id_by_uid(raw: Mapping[str, Any]) -> str:
+    """Return an id for a trial whose params another one has."""
+    uid = str(raw.get("uid")).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(uid).hexdigest()[:ID_LENGTH]
 
 
 def _id_by_params(raw: Mapping[str, Any], params: list[dict[str, Any]]) -> str:
     if not raw.get("revision") and params:  # else there are the same params once more
         with suppress(TypeError, ValueError):
             return Trial.from_dict({"params": params}).id
-    uid = str(raw.get("uid")).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(uid).hexdigest()[:ID_LENGTH]
+    return id_by_uid(raw)
 
 
 def _sources(raw: Mapping[str, Any]) -> dict[str, Any]:
