@@ -121,6 +121,9 @@ class Gateway:
                 raise StorageClosedError
             if self._opened_in != pid:
                 await self._connect()
+                if self._closed:  # meanwhile, when there was nothing to close
+                    await self.driver.aclose()
+                    raise StorageClosedError
                 self._opened_in = pid
 
     async def _connect(self) -> None:

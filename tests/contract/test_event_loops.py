@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aiostorage import EventLoopError, Storage, Trial, open_storage
+from aiostorage import EventLoopError, Storage, StorageClosedError, Trial, open_storage
 from aiostorage.drivers.track import TrackDriver
 from aiostorage.protocols import Driver
 from tests.contract.conftest import UNCLOSED
@@ -133,6 +133,17 @@ async def test_the_task_that_opens_is_cancelled(make_driver: Callable[[], Driver
     with suppress(asyncio.CancelledError):
         await first
     await storage.aclose()
+
+
+async def test_it_is_closed_while_it_opens(make_driver: Callable[[], Driver]) -> None:
+    storage = Storage(make_driver())
+    opening = asyncio.create_task(storage.open())
+    await asyncio.sleep(0)
+    await storage.aclose()
+    with suppress(StorageClosedError):  # memory opens at once
+        await opening
+    with pytest.raises(StorageClosedError):
+        await storage.fetch_experiments({})
 
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite", "track"])

@@ -96,7 +96,7 @@ async def test_every_call(store: tuple[Storage, Experiment, Path], engine: str) 
         took = await asyncio.gather(*(limited(c(storage, experiment)) for c in CALLS.values()))
         assert max(took) < LATE, dict(zip(CALLS, took, strict=True))
     async with asyncio.timeout(LATE):  # nobody waits for the other process any more
-        trials = await storage.fetch_trials(experiment)
+        trials = await storage.fetch_trials(experiment) or []
         assert [trial.status for trial in trials] == ["new"] * 3
         assert len(await storage.fetch_experiments({})) == 1
         async with storage.acquire_algorithm_lock(experiment, timeout=1):

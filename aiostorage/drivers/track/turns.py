@@ -50,7 +50,7 @@ class Turns:
         self._descriptor = -1
         self._touched = 0
 
-    def take(self, timeout: float, mode: int, unwanted: Callable[[], bool]) -> None:
+    def take(self, timeout: float, mode: int, unwanted: Callable[[], bool] = bool) -> None:
         """Wait for the turn.
 
         Parameters
