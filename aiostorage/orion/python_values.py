@@ -57,6 +57,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         return os.fsdecode(value)
     if isinstance(value, complex):
         return str(complex(value))  # of numpy's, too
+    if getattr(getattr(value, "dtype", None), "kind", None) in ("c", "O") and value is not None:
+        return plain(value.tolist(), depth + 1)  # numpy's, with what documents cannot hold
     return _text(value) if isinstance(value, int | Decimal | Fraction | timedelta) else value
 
 
