@@ -212,7 +212,6 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "time": time.fromisoformat,
     "datetime": datetime.fromisoformat,
     "timedelta": _timedelta,
-    "tuple": tuple,
     "set": set,
     "frozenset": frozenset,
 }
@@ -220,7 +219,7 @@ _NAMES: Final[dict[type, str]] = {
     kind: kind.__name__
     for kind in (
         *(bool, int, float, complex, Decimal, Fraction, date, time, datetime, timedelta),
-        *(tuple, set, frozenset),
+        *(set, frozenset),
     )
 }
 _KEYS: Final = (

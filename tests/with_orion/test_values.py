@@ -58,7 +58,6 @@ FROM_A_FILE = {
     "big": 2**70,
     "small": 3,
     "tags": {"a", "b"},
-    "pair": (1, date(2020, 1, 31)),
     "span": timedelta(1, 2, 3),
     "exact": [Decimal("1.50"), Fraction(1, 3), 1j, time(1, 2)],
     "weights": [KEYS],

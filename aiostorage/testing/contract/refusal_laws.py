@@ -144,7 +144,7 @@ class ConversionLaws:
         self, storage: AsyncStorageProtocol
     ) -> None:
         experiment = await storage.create_experiment(make_config())
-        await registered(storage, experiment, 1, 2)
+        await registered(storage, experiment, 2)
         results = {"loss": 1.0, "seen": {1, 2}, "epochs": 3}
         kept = [("loss", "objective", 1.0), ("epochs", "statistic", 3)]
         for push in (False, True):
