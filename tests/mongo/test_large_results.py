@@ -12,16 +12,22 @@ from aiostorage.testing import Deployment
 LARGE = b"x" * (17 * 2**20)
 
 
+@pytest.fixture(params=["mongodb_replica_set", "mongodb_standalone"])
+def deployment(request: pytest.FixtureRequest) -> Deployment:
+    found: Deployment = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def url(deployment: Deployment, mongodb_emptied_database: str) -> str:
+    return deployment.url_for(mongodb_emptied_database)
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("name", ["mongodb_replica_set", "mongodb_standalone"])
 async def test_the_largest_statistic_is_left_out(
-    name: str,
-    request: pytest.FixtureRequest,
-    mongodb_emptied_database: str,
-    caplog: pytest.LogCaptureFixture,
+    url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deployment: Deployment = request.getfixturevalue(name)
-    async with open_storage(deployment.url_for(mongodb_emptied_database)) as storage:
+    async with open_storage(url) as storage:
         experiment = await storage.create_experiment({"name": "e"})
         trials = [Trial(experiment=experiment.id, params={"x": n}) for n in (1, 2)]
         await storage.register_trials(trials)
