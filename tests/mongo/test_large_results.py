@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ async def test_the_largest_statistic_is_left_out(
         )
         held = await storage.reserve_trial(experiment)
         assert held is not None
-        large = [
+        large: list[dict[str, Any]] = [
             {"name": "objective", "type": "objective", "value": 1.0},
             {"name": "slope", "type": "gradient", "value": LARGE},
         ]

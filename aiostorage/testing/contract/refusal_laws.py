@@ -135,10 +135,10 @@ class ConversionLaws:
                 trial = await storage.register_trial(given)
                 found = await stored(storage, trial)
                 assert (found.id, found.params) == (given.id, {"x": form})
-        trial = await storage.reserve_trial(experiment)
-        assert trial is not None
-        await storage.complete_trial(trial, {"loss": 1.0, "all": values})
-        assert same((await stored(storage, trial)).results[1].value, plain)
+        held = await storage.reserve_trial(experiment)
+        assert held is not None
+        await storage.complete_trial(held, {"loss": 1.0, "all": values})
+        assert same((await stored(storage, held)).results[1].value, plain)
 
     async def test_a_statistic_does_not_cost_the_objective(
         self, storage: AsyncStorageProtocol
