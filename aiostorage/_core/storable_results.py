@@ -48,8 +48,8 @@ def without_unstorable(uid: str, results: Sequence[Result]) -> tuple[list[Result
             left_out.append((result, error))
         else:
             kept.append(result)
-    for result, error in left_out:
-        _warn(result.name, uid, str(error))
+    for result, why in left_out:
+        _warn(result.name, uid, str(why))
     return kept, stored
 
 

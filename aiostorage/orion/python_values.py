@@ -57,6 +57,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         return os.fsdecode(value)
     if isinstance(value, complex):
         return str(complex(value))  # of numpy's, too
+    if getattr(getattr(value, "dtype", None), "kind", None) in ("c", "O") and value is not None:
+        return plain(value.tolist(), depth + 1)  # numpy's, with what documents cannot hold
     return _text(value) if isinstance(value, int | Decimal | Fraction | timedelta) else value
 
 
@@ -210,7 +212,6 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "time": time.fromisoformat,
     "datetime": datetime.fromisoformat,
     "timedelta": _timedelta,
-    "tuple": tuple,
     "set": set,
     "frozenset": frozenset,
 }
@@ -218,7 +219,7 @@ _NAMES: Final[dict[type, str]] = {
     kind: kind.__name__
     for kind in (
         *(bool, int, float, complex, Decimal, Fraction, date, time, datetime, timedelta),
-        *(tuple, set, frozenset),
+        *(set, frozenset),
     )
 }
 _KEYS: Final = (

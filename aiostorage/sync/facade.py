@@ -446,7 +446,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Store the results, the end time and the status of a reserved trial; return 1.
 
         The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. `complete_trial` does all of this in one step. When it completes a trial
+        leaves it reserved. A statistic that cannot be stored is left out, as by `complete_trial`,
+        which does all of this in one step. When it completes a trial
         whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
         the store.
 
@@ -465,6 +466,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         `trial` itself is updated when the write has succeeded: its results, status and end time.
         If the objective is NaN, the option ``nan`` of the storage may make the status ``broken``.
+        A statistic that cannot be stored is left out with a warning, and so are the largest ones
+        where the results are more than the engine takes.
 
         Parameters
         ----------
@@ -474,6 +477,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         Raises
         ------
+        EncodingError
+            A result that is no statistic cannot be stored. The trial is as it was.
         InvalidResult
             There is no objective, or it is not a number; or it is NaN, and the storage was opened
             with ``nan="raise"``.
