@@ -51,14 +51,18 @@ def plain(value: Any, depth: int = 0) -> Any:
         return [plain(item, depth + 1) for item in value]
     if isinstance(value, set | frozenset):
         return [plain(item, depth + 1) for item in _ordered(value)]
+    if getattr(getattr(value, "dtype", None), "kind", None) in ("c", "O"):
+        return plain(value.tolist(), depth + 1)  # numpy's, with what documents cannot hold
+    return _plain_leaf(value)
+
+
+def _plain_leaf(value: Any) -> Any:
     if isinstance(value, int) and _INT_MIN <= value <= _INT_MAX:
         return value
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     if isinstance(value, complex):
         return str(complex(value))  # of numpy's, too
-    if getattr(getattr(value, "dtype", None), "kind", None) in ("c", "O") and value is not None:
-        return plain(value.tolist(), depth + 1)  # numpy's, with what documents cannot hold
     return _text(value) if isinstance(value, int | Decimal | Fraction | timedelta) else value
 
 
