@@ -12,6 +12,7 @@ from typing import Any, Final
 import anyio.lowlevel
 
 from aiostorage._core import comparison
+from aiostorage._core.arguments import TRIAL, check_arguments
 from aiostorage._core.documents import (
     both,
     document_of,
@@ -66,9 +67,11 @@ class Trials:
 
     # ------------------------------------------------------------------------------ writing
 
-    async def register(self, trials: Sequence[Trial]) -> list[Trial]:
+    async def register(self, trials: tuple[Trial, ...]) -> list[Trial]:
         if not trials:
             return []
+        for number, trial in enumerate(trials):
+            TRIAL.check("register_trials", f"trials[{number}]", trial)
         documents = []
         for trial in trials:
             document = document_of(TRIALS, document_of_trial(trial))
@@ -191,8 +194,7 @@ class Trials:
         selection: Mapping[str, Any] | None,
         batch_size: int,
     ) -> AsyncIterator[Any]:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
+        check_arguments("iter_trials", experiment, where, selection, batch_size)
         condition, selected = query_of(where, selection)
         condition = both(equal(experiment=experiment_uid(experiment)), condition)
         async for documents in self._gateway.pages(Find(TRIALS, condition, selected), batch_size):
