@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self, SupportsFloat, TypeAlias, TypeVar
 
+from aiostorage._core.kinds import shown
 from aiostorage._core.normalise import normalise
 from aiostorage.errors import EncodingError, InvalidResult
 
@@ -196,10 +197,13 @@ def as_results(value: Results) -> list[Result]:
     Raises
     ------
     InvalidResult
-        There is no objective, it is neither int nor float (NaN is), or `value` is something else.
+        There is no objective, it is neither int nor float (NaN is one, a bool is none), or `value`
+        is something else.
     """
     value = value.tolist() if hasattr(value, "tolist") else value
     try:
+        if isinstance(value, bool):
+            raise TypeError(f"{value} is no objective")  # noqa: TRY301  like those from within
         if isinstance(value, (int, float)):
             results = [Result("objective", "objective", value)]
         elif isinstance(value, Mapping):
@@ -215,9 +219,12 @@ def as_results(value: Results) -> list[Result]:
         raise InvalidResult(f"results must be {what}: {error}") from error
     objectives = [result for result in results if result.type == "objective"]
     if not objectives:
-        raise InvalidResult(f"no result is of type objective: {reprlib.repr(results)}")
-    if not isinstance(objectives[0].value, (int, float)):
-        raise InvalidResult(f"the objective must be an int or a float: {objectives[0]!r}")
+        raise InvalidResult(f"no result is of type objective in results={shown(results)}")
+    best = objectives[0].value
+    if isinstance(best, bool) or not isinstance(best, (int, float)):
+        raise InvalidResult(
+            f"the objective among the results must be an int or a float: {shown(objectives[0])}"
+        )
     if len(objectives) > 1:
         _log.warning("only the first objective counts, of several: %r", objectives)
     return results

@@ -1,14 +1,15 @@
 """The arguments of a storage's methods, checked before anything else happens.
 
 What each argument may be follows from its annotation in `AsyncStorageProtocol`; for some its name
-says more. A method of the storage begins with one call of the check, which costs a look into a set:
-combinations of classes that were found right once are remembered, as far as the class decides.
+says more. A method of the storage begins with one call of the check. Mostly that is one look into
+`KNOWN`, by the classes of the arguments; the values are looked at where the classes do not decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from types import FunctionType, MappingProxyType
 from typing import Any, Final
 
@@ -164,18 +165,22 @@ _BY_NAME: Final[Mapping[str, Kind]] = {
     "algo_locked": FLAG,
     "algorithm_config": _MAPPING_OR_NAME,
     "batch_size": COUNT,
-    "count": COUNT,
+    "count": replace(COUNT, classes=frozenset({int})),
     "locked": FLAG,
     "on_lost": choice("skip", "raise"),
     "query": QUERY,
     "retry_interval": INTERVAL,
     "selection": SELECTION,
     "status": STATUS,
-    "wait": replace(WAIT, classes=frozenset({float})),  # the range is looked at when it is used
+    "wait": replace(WAIT, classes=frozenset({float})),
     "was": STATUS,
     "where": QUERY,
 }
-"""Arguments of which the annotation does not say everything, wherever they are."""
+"""Arguments of which the annotation does not say everything, wherever they are.
+
+Of `count` and `wait`, which are on the path of every reservation, `Reservations.reserve` looks at
+the range.
+"""
 
 _OF_METHOD: Final[Mapping[tuple[str, str], Kind]] = {
     ("fetch_benchmark", "query"): optional(QUERY),  # everything, and nothing is lost by it
@@ -231,7 +236,11 @@ KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
 }
 """The arguments of each method that are checked, in their order."""
 
-KNOWN: Final[set[tuple[object, ...]]] = set()
+KNOWN: Final[frozenset[tuple[object, ...]]] = frozenset(
+    (method, *classes)
+    for method, kinds in KINDS.items()
+    for classes in product(*(kind.classes for kind in kinds.values()))
+)
 """Names of methods, each with classes of arguments that need no further look."""
 
 
@@ -243,10 +252,5 @@ def check_arguments(method: str, *values: Any) -> None:
     InvalidArgument, MissingArguments, UnsupportedQuery
         One of them is of the wrong kind; the message names it and says what it is.
     """
-    kinds = KINDS[method]
-    by_class = True
-    for (name, kind), value in zip(kinds.items(), values, strict=True):
+    for (name, kind), value in zip(KINDS[method].items(), values, strict=True):
         kind.check(method, name, value)
-        by_class = by_class and type(value) in kind.classes
-    if by_class:
-        KNOWN.add((method, *map(type, values)))

@@ -104,20 +104,30 @@ def get_trial_uid_and_exp(
 ) -> tuple[Any, Any]:
     """Return the uid of a trial and of its experiment, from the trial or from the uids.
 
+    The uid of a trial is its `id`, the hash, while that of an experiment is its ``_id``.
+
     Raises
     ------
     MissingArguments
         Neither `trial` nor both uids were passed.
     MismatchedIds
         `trial` and a uid were passed and do not agree.
+    InvalidArgument
+        `trial` is no trial, or a uid is neither a str nor an int of 64 bits.
     """
     if trial is None:
         if experiment_uid is None or uid is None:
             raise MissingArguments("pass either the trial or both its uid and its experiment_uid")
         return get_uid(uid=uid), get_uid(uid=experiment_uid)
+    if not hasattr(trial, "experiment"):
+        raise InvalidArgument(f"trial is a Trial, not {shown(trial)}", argument="trial")
     if experiment_uid is not None and trial.experiment != experiment_uid:
         raise MismatchedIds(
             f"the trial belongs to experiment {trial.experiment!r}, "
             f"but experiment_uid={experiment_uid!r} was passed"
+        )
+    if uid is not None and uid != trial.id and uid == getattr(trial, "id_override", None):
+        raise MismatchedIds(
+            f"uid={uid!r} is the `_id` of the trial; its uid is its `id`, {trial.id!r}"
         )
     return get_uid(trial, uid), trial.experiment

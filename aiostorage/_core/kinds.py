@@ -26,6 +26,7 @@ __all__ = [
     "ITEMS",
     "KEY",
     "MAPPING",
+    "MAX_COUNT",
     "MUTABLE_MAPPING",
     "PATH",
     "SECONDS",
@@ -44,6 +45,9 @@ __all__ = [
 NoneType: Final = type(None)
 
 _MAX_INT: Final = 2**63
+
+MAX_COUNT: Final = _MAX_INT - 1
+"""How many of something can be asked for."""
 
 _reprs: Final = reprlib.Repr()
 _reprs.maxstring = _reprs.maxother = 60
@@ -190,7 +194,7 @@ TEXT: Final = Kind(
 )
 KEY: Final = Kind("a str or an int of 64 bits", is_key)
 WHOLE: Final = Kind("an int of 64 bits", _is_whole)
-COUNT: Final = Kind("an int, at least 1", lambda value: _is_whole(value) and value >= 1)
+COUNT: Final = Kind("an int of 64 bits, at least 1", lambda value: _is_whole(value) and value >= 1)
 SECONDS: Final = Kind("a number of seconds", _is_number)
 WAIT: Final = Kind("a number of seconds, at least 0", lambda v: _is_number(v) and v >= 0)
 INTERVAL: Final = Kind("a positive number of seconds", lambda v: _is_number(v) and v > 0)

@@ -13,7 +13,7 @@ import anyio
 from aiostorage._core.documents import both, changes_of, equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, new_token
-from aiostorage._core.kinds import WAIT
+from aiostorage._core.kinds import COUNT, MAX_COUNT, WAIT
 from aiostorage._core.layout import EXPERIMENTS, PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
@@ -75,8 +75,9 @@ class Reservations:
     async def reserve(
         self, experiment: Any, count: int, wait: float = 0.0, recover: bool = True
     ) -> list[Trial]:
-        if not wait >= 0:  # of a float only the class was looked at
-            raise WAIT.refusal("reserve_trial", "wait", wait)
+        if not (0 < count <= MAX_COUNT and wait >= 0):
+            COUNT.check("reserve_trials", "count", count)
+            WAIT.check("reserve_trial", "wait", wait)
         trials = await self._reserve(experiment, count, recover)
         if trials or not wait:
             return trials

@@ -320,8 +320,9 @@ class Storage(AsyncStorageProtocol):
         if self._mirror is None:
             return await self._trials.retrieve(trial)
         stored = await self._trials.get(trial, None, None)
-        results = stored.results if stored is not None else []
-        if results := results or await self._mirror.results(trial):
+        if stored is not None and stored.results:
+            trial._results = stored.results  # noqa: SLF001  whatever the store has
+        elif results := await self._mirror.results(trial):
             trial.results = results
         return trial
 

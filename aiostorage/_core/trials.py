@@ -27,7 +27,7 @@ from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid
 from aiostorage._core.layout import PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.medium_results import results_from
-from aiostorage._core.record_checks import document_of_trial
+from aiostorage._core.record_checks import document_of_trial, is_trial_id
 from aiostorage._core.record_reader import TrialReader
 from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
@@ -122,8 +122,7 @@ class Trials:
         where: Mapping[str, Any] | None,
         changes: Mapping[str, Any],
     ) -> int:
-        uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
-        condition = both(equal(experiment=experiment, id=uid), query_of(where)[0])
+        condition = both(_there(trial, uid, experiment), query_of(where)[0])
         return await self._gateway.execute_once(_alive(update_of(TRIALS, condition, changes)))
 
     async def update_all(
@@ -139,10 +138,8 @@ class Trials:
     # ------------------------------------------------------------------------------ reading
 
     async def get(self, trial: Trial | None, uid: str | None, experiment: Any) -> Trial | None:
-        uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
-        found = await self._gateway.execute(
-            Find(TRIALS, equal(experiment=experiment, id=uid), limit=1)
-        )
+        there = _there(trial, uid, experiment)
+        found = await self._gateway.execute(Find(TRIALS, there, limit=1))
         return self._reader.read(found[0]) if found else None
 
     async def fetch(
@@ -215,7 +212,7 @@ class Trials:
                 source = f"trial {stored.id} in {driver.location}"
                 trial.results = results_from(logged, driver.objective, source)
         elif stored.results:
-            trial.results = stored.results
+            trial._results = stored.results  # noqa: SLF001  whatever the store has
         return trial
 
     async def _find(self, uid: Any, condition: Condition) -> list[Trial]:
@@ -236,6 +233,13 @@ class Trials:
             if len(trials) % BUILT_PER_TURN == 0:
                 await anyio.lowlevel.checkpoint()
         return trials
+
+
+def _there(trial: Trial | None, uid: str | None, experiment: Any) -> And:
+    """Return the condition that names a trial, by its id or by its key in the store."""
+    found, experiment = get_trial_uid_and_exp(trial, uid, experiment)
+    by_id = trial is not None or (isinstance(found, str) and is_trial_id(found))
+    return equal(**{"experiment": experiment, "id" if by_id else "_id": found})
 
 
 def _alive(update: Update) -> Update:
