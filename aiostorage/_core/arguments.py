@@ -59,7 +59,7 @@ class ExperimentKind(Kind):
 
 
 def _id_of(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if value.__class__ is dict or isinstance(value, Mapping):
         return value.get("_id")
     if isinstance(value, type):  # a class has the property, and no id
         return None
@@ -68,6 +68,8 @@ def _id_of(value: Any) -> Any:
 
 
 def _is_experiment(value: Any) -> bool:
+    if value.__class__ is Experiment:
+        return True
     return not isinstance(value, Trial) and is_key(_id_of(value))
 
 
@@ -253,4 +255,5 @@ def check_arguments(method: str, *values: Any) -> None:
         One of them is of the wrong kind; the message names it and says what it is.
     """
     for (name, kind), value in zip(KINDS[method].items(), values, strict=True):
-        kind.check(method, name, value)
+        if not kind.accepts(value):
+            raise kind.refusal(method, name, value)

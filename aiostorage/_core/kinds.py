@@ -136,9 +136,7 @@ def is_key(value: Any) -> bool:
     """Return whether a value can be the ``_id`` of a record: a str, or an int of 64 bits."""
     if isinstance(value, str):
         return value.isascii() or _is_encodable(value)
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        return False
-    return -_MAX_INT <= int(value) < _MAX_INT
+    return _is_whole(value)
 
 
 def _is_encodable(text: str) -> bool:
@@ -157,12 +155,21 @@ def _is_hashable(value: Any) -> bool:
     return True
 
 
+# To ask whether something is of an abstract class takes a microsecond: first the usual ones.
+
+
 def _is_whole(value: Any) -> bool:
+    if value.__class__ is int:
+        return bool(-_MAX_INT <= value < _MAX_INT)
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     return whole and -_MAX_INT <= int(value) < _MAX_INT
 
 
 def _is_number(value: Any) -> bool:
+    if value.__class__ is float:
+        return bool(value == value)
+    if value.__class__ is int:
+        return bool(-_MAX_INT <= value < _MAX_INT)
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:
@@ -172,7 +179,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_flag(value: Any) -> bool:
-    if isinstance(value, bool):
+    if value.__class__ is bool:
         return True
     if isinstance(value, Integral):
         return value in (0, 1)
@@ -200,7 +207,9 @@ WAIT: Final = Kind("a number of seconds, at least 0", lambda v: _is_number(v) an
 INTERVAL: Final = Kind("a positive number of seconds", lambda v: _is_number(v) and v > 0)
 FLAG: Final = Kind("a bool", _is_flag, frozenset({bool}))
 TIME: Final = Kind("a datetime", lambda v: isinstance(v, datetime), frozenset({datetime}))
-MAPPING: Final = Kind("a mapping", lambda value: isinstance(value, Mapping), frozenset({dict}))
+MAPPING: Final = Kind(
+    "a mapping", lambda v: v.__class__ is dict or isinstance(v, Mapping), frozenset({dict})
+)
 MUTABLE_MAPPING: Final = Kind(
     "a dict", lambda value: isinstance(value, MutableMapping), frozenset({dict})
 )
