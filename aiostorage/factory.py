@@ -7,11 +7,12 @@ import inspect
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aiostorage._core.driver_options import call_with_options, hide_credentials
+from aiostorage._core.kinds import FLAG, MAPPING, URL, Kind, check_values, option, optional
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.storage import Storage
@@ -186,13 +187,23 @@ async def upgrade_storage(
     --------
     >>> report = await upgrade_storage("sqlite:///tune.db")
     """
+    check_values("upgrade_storage", _UPGRADE, {"backup": backup, "dry_run": dry_run})
     driver = _driver_of(url, options)
     if not isinstance(driver, UpgradableDriver):
         raise ConfigurationError(f"the engine {driver.name} has no upgrade of its stores")
     return await driver.upgrade(LAYOUT, STEPS, backup=backup, dry_run=dry_run)
 
 
+_UPGRADE: Final = {
+    "backup": option(
+        Kind("a bool or a path", lambda value: isinstance(value, bool | str | os.PathLike))
+    ),
+    "dry_run": option(FLAG),
+}
+
+
 def _driver_of(url: str, options: Mapping[str, Any], objective: str | None = None) -> Driver:
+    URL.check("open_storage", "url", url)
     scheme, colon, _ = url.partition("://")
     if not colon:
         shown = hide_credentials(url)
@@ -278,6 +289,17 @@ def _entry_points() -> EntryPoints:
 storage_factory: Final[StorageFactory] = StorageFactory()
 
 
+_SETUP: Final = {
+    "storage": Kind(
+        "a URL or a mapping",
+        lambda value: isinstance(value, str | Mapping | None),
+        error=ConfigurationError,
+        secret=True,
+    ),
+    "debug": option(FLAG),
+}
+
+
 def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = False) -> Storage:
     """Make the storage that is configured.
 
@@ -296,6 +318,7 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
     UnknownStorageType, ConfigurationError
         As for `open_storage`.
     """
+    check_values("setup_storage", _SETUP, {"storage": storage, "debug": debug})
     if debug:
         return storage_factory.create("memory")
     if storage is None:
@@ -381,6 +404,7 @@ def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | Non
     """Make the driver that takes the place of one of Oríon's databases: the type ``legacy``."""
     if url is not None:
         raise ConfigurationError("`legacy` is no URL scheme; it is a type with a `database`")
+    option(replace(optional(MAPPING), secret=True)).check("legacy", "database", database)
     options = dict(database or {})
     of_type = str(options.pop("type", "pickleddb")).lower()
     match of_type:

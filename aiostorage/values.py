@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self, SupportsFloat, TypeAlias, TypeVar
 
 from aiostorage._core.kinds import shown
 from aiostorage._core.normalise import normalise
-from aiostorage.errors import EncodingError, InvalidResult
+from aiostorage.errors import EncodingError, InvalidArgument, InvalidResult
 
 __all__ = [
     "Param",
@@ -56,7 +56,9 @@ def validate_status(status: str) -> str:
         return _STATUSES[status]
     except (KeyError, TypeError):
         known = ", ".join(_STATUSES)
-        raise ValueError(f"unknown trial status {status!r}; allowed are: {known}") from None
+        raise InvalidArgument(
+            f"unknown trial status {shown(status)}; allowed are: {known}", argument="status"
+        ) from None
 
 
 def identity_form(value: Any) -> Any:

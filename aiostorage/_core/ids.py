@@ -77,7 +77,7 @@ def get_uid(item: Any = None, uid: Any = None, force_uid: bool = True) -> Any:
             "an `_id`); store it first"
         )
     if uid is not None and found != uid:
-        raise MismatchedIds(f"the object has the id {found!r}, but uid={uid!r} was passed")
+        raise MismatchedIds(f"the object has the id {found!r}, but uid={shown(uid)} was passed")
     return found if found.__class__ in _PLAIN else _plain(found)
 
 
@@ -124,7 +124,7 @@ def get_trial_uid_and_exp(
     if experiment_uid is not None and trial.experiment != experiment_uid:
         raise MismatchedIds(
             f"the trial belongs to experiment {trial.experiment!r}, "
-            f"but experiment_uid={experiment_uid!r} was passed"
+            f"but experiment_uid={shown(experiment_uid)} was passed"
         )
     if uid is not None and uid != trial.id and uid == getattr(trial, "id_override", None):
         raise MismatchedIds(

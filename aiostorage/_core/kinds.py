@@ -16,12 +16,14 @@ from datetime import datetime
 from numbers import Integral, Real
 from typing import Any, Final
 
-from aiostorage.errors import AioStorageError, InvalidArgument
+from aiostorage._core.normalise import type_name
+from aiostorage.errors import AioStorageError, ConfigurationError, InvalidArgument
 
 __all__ = [
     "ANYTHING",
     "COUNT",
     "FLAG",
+    "FUNCTION",
     "INTERVAL",
     "ITEMS",
     "KEY",
@@ -32,12 +34,15 @@ __all__ = [
     "SECONDS",
     "TEXT",
     "TIME",
+    "URL",
     "WAIT",
     "WHOLE",
     "Kind",
     "check_values",
     "choice",
+    "having",
     "is_key",
+    "option",
     "optional",
     "shown",
 ]
@@ -73,6 +78,8 @@ class Kind:
         The class of the error.
     hint
         Returns what else to say of a wrong value, from the name of the call and the value.
+    secret
+        Whether a value may contain a password, so that messages show its class alone.
     """
 
     wants: str
@@ -80,13 +87,15 @@ class Kind:
     classes: frozenset[type] = frozenset()
     error: type[AioStorageError] = InvalidArgument
     hint: Callable[[str, Any], str] = field(default=_no_hint)
+    secret: bool = False
 
     def refusal(self, call: str, argument: str, value: Any) -> AioStorageError:
         """Return the error for a value that is not of this kind."""
         hint = self.hint(call, value)
         if not hint and inspect.isawaitable(value):
             hint = "; await it first"
-        message = f"{call}: {argument} is {self.wants}, not {shown(value)}{hint}"
+        found = f"a {type_name(value)}" if self.secret else shown(value)
+        message = f"{call}: {argument} is {self.wants}, not {found}{hint}"
         if issubclass(self.error, InvalidArgument):
             return self.error(message, call=call, argument=argument)
         return self.error(message)
@@ -115,6 +124,19 @@ def optional(kind: Kind) -> Kind:
     )
 
 
+def option(kind: Kind) -> Kind:
+    """Return the kind of an option: what is of another kind is an error of the configuration."""
+    return replace(kind, error=ConfigurationError)
+
+
+def having(wants: str, *attributes: str) -> Kind:
+    """Return the kind of what has these attributes, and is no class."""
+    return Kind(
+        wants,
+        lambda value: not isinstance(value, type) and all(hasattr(value, a) for a in attributes),
+    )
+
+
 def choice(*values: object) -> Kind:
     """Return the kind of these values alone."""
     listed = [repr(value) for value in values]
@@ -127,7 +149,7 @@ def shown(value: Any) -> str:
     try:
         text = _reprs.repr(value)
     except Exception:  # noqa: BLE001  an int of many digits, or a `__repr__` of somebody else's
-        text = f"<{type(value).__qualname__}>"
+        text = f"<{type_name(value)}>"
     text = " ".join(text.split())
     return text if len(text) <= 120 else f"{text[:100]}…{text[-15:]}"
 
@@ -167,7 +189,7 @@ def _is_whole(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     if value.__class__ is float:
-        return bool(value == value)
+        return not math.isnan(value)
     if value.__class__ is int:
         return bool(-_MAX_INT <= value < _MAX_INT)
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -188,6 +210,13 @@ def _is_flag(value: Any) -> bool:
     return kind == "b" and getattr(value, "ndim", None) == 0
 
 
+def _is_path(value: Any) -> bool:
+    if not isinstance(value, str | os.PathLike):
+        return False
+    text = os.fspath(value)
+    return isinstance(text, str) and "\0" not in text and _is_encodable(text)
+
+
 def _is_items(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
@@ -196,9 +225,10 @@ ANYTHING: Final = Kind("anything", lambda _value: True)
 """What is checked where its content is: states, results."""
 
 TEXT: Final = Kind(
-    "a str",
-    lambda value: isinstance(value, str) and (value.isascii() or _is_encodable(value)),
+    "a str", lambda value: isinstance(value, str) and (value.isascii() or _is_encodable(value))
 )
+URL: Final = replace(TEXT, error=ConfigurationError, secret=True)
+FUNCTION: Final = Kind("a function", callable)
 KEY: Final = Kind("a str or an int of 64 bits", is_key)
 WHOLE: Final = Kind("an int of 64 bits", _is_whole)
 COUNT: Final = Kind("an int of 64 bits, at least 1", lambda value: _is_whole(value) and value >= 1)
@@ -214,4 +244,4 @@ MUTABLE_MAPPING: Final = Kind(
     "a dict", lambda value: isinstance(value, MutableMapping), frozenset({dict})
 )
 ITEMS: Final = Kind("a list", _is_items)
-PATH: Final = Kind("a str or a Path", lambda value: isinstance(value, str | os.PathLike))
+PATH: Final = Kind("the path of a file (a str or a Path)", _is_path)

@@ -6,14 +6,27 @@ import math
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from aiostorage._core.arguments import KNOWN, check_arguments
 from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
+from aiostorage._core.kinds import (
+    FLAG,
+    INTERVAL,
+    TEXT,
+    WAIT,
+    Kind,
+    check_values,
+    having,
+    option,
+    optional,
+    shown,
+)
 from aiostorage._core.lock import AlgorithmLocks
 from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.lost_trials import LostTrials
@@ -92,8 +105,18 @@ class Storage(AsyncStorageProtocol):
         objective: str | None = None,
         deliver_on_close: float = 5.0,
     ) -> None:
-        if not isinstance(objective, str | None):
-            raise ConfigurationError(f"objective is the name of a metric, not {objective!r}")
+        check_values(
+            type(self).__name__,
+            _OPTIONS,
+            {
+                "driver": driver,
+                "retry": retry,
+                "state_codec": state_codec,
+                "fill_version": fill_version,
+                "tracker": tracker,
+                "objective": objective,
+            },
+        )
         self._lost_after = (
             lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
         )
@@ -485,6 +508,17 @@ class Storage(AsyncStorageProtocol):
         return await self._lock_records.delete(experiment, uid)
 
 
+_OPTIONS: Final[Mapping[str, Kind]] = {
+    "driver": option(having("a Driver", "execute", "transact", "page", "open")),
+    "retry": option(optional(Kind("a RetryPolicy", lambda v: isinstance(v, RetryPolicy)))),
+    "state_codec": option(TEXT),
+    "fill_version": option(FLAG),
+    "tracker": option(optional(having("a Tracker", "send_trial", "send_experiment", "open"))),
+    "objective": option(optional(replace(TEXT, wants="the name of a metric (a str)"))),
+}
+"""Options of a storage; the others are looked at where they are used."""
+
+
 def _check(method: str, *values: object) -> None:
     """Check the arguments of a method, as `check_arguments` does.
 
@@ -499,23 +533,22 @@ def _mirrored(
     policy: RetryPolicy,
     tracker: Tracker,
     objective: str | None,
-    deliver_on_close: object,
+    deliver_on_close: Any,
 ) -> tuple[Gateway, Mirror]:
     """Return a gateway that notes changes, and what sends them; most storages import neither."""
     from aiostorage._core.delivery import DeliverySettings  # noqa: PLC0415
     from aiostorage._core.mirror import Mirror  # noqa: PLC0415
     from aiostorage._core.noting import NotingDriver  # noqa: PLC0415
 
-    if not (isinstance(deliver_on_close, int | float) and 0 <= deliver_on_close < math.inf):
-        raise ConfigurationError(
-            f"deliver_on_close is a number of seconds, not {deliver_on_close!r}"
-        )
+    option(WAIT).check("Storage", "deliver_on_close", deliver_on_close)
+    if not deliver_on_close < math.inf:
+        raise option(WAIT).refusal("Storage", "deliver_on_close", deliver_on_close)
     gateway = Gateway(NotingDriver(driver), policy)
     settings = DeliverySettings(on_close=float(deliver_on_close))
     return gateway, Mirror(gateway, tracker, objective, settings)
 
 
-def _seconds(name: str, value: object) -> float:
-    if not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise ConfigurationError(f"{name} is a positive number of seconds, not {value!r}")
+def _seconds(name: str, value: Any) -> float:
+    if not (INTERVAL.accepts(value) and value < math.inf):
+        raise ConfigurationError(f"{name} is {INTERVAL.wants}, not {shown(value)}")
     return float(value)

@@ -232,7 +232,9 @@ def test_a_number_is_an_objective(value: Any) -> None:
     assert trial.objective is trial.results[0]
 
 
-@pytest.mark.parametrize("value", [None, "1", True, np.True_, [1.0], Decimal(1), 1j, np.array([1.0, 2.0])])
+@pytest.mark.parametrize(
+    "value", [None, "1", True, np.True_, [1.0], Decimal(1), 1j, np.array([1.0, 2.0])]
+)
 def test_what_is_no_number_is_no_objective(value: Any) -> None:
     trial = Trial(experiment=1, results=1)
     before = trial.results
