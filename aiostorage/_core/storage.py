@@ -250,7 +250,7 @@ class Storage(AsyncStorageProtocol):
         self, experiment: ExperimentLike, count: int, *, recover: bool = True
     ) -> list[Trial]:
         _check("reserve_trials", experiment, count, recover)
-        return await self._reservations.reserve(experiment, count, recover=recover)
+        return await self._reservations.reserve(experiment, int(count), recover=recover)
 
     async def fetch_trials(
         self,

@@ -194,7 +194,9 @@ class Trials:
         check_arguments("iter_trials", experiment, where, selection, batch_size)
         condition, selected = query_of(where, selection)
         condition = both(equal(experiment=experiment_uid(experiment)), condition)
-        async for documents in self._gateway.pages(Find(TRIALS, condition, selected), batch_size):
+        async for documents in self._gateway.pages(
+            Find(TRIALS, condition, selected), int(batch_size)
+        ):
             for document in documents:
                 if selection is not None:
                     yield document
