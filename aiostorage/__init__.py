@@ -16,8 +16,10 @@ from aiostorage.errors import (
     ConfigurationError,
     DuplicateKeyError,
     EncodingError,
+    EventLoopError,
     FailedUpdate,
     InvalidArgument,
+    InvalidReservation,
     InvalidResult,
     LockAcquisitionTimeout,
     LockError,
@@ -49,6 +51,7 @@ from aiostorage.factory import (
 )
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
+from aiostorage.reservation import Reservation
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.upgrades import UpgradeReport
@@ -63,9 +66,11 @@ __all__ = [
     "Driver",
     "DuplicateKeyError",
     "EncodingError",
+    "EventLoopError",
     "Experiment",
     "FailedUpdate",
     "InvalidArgument",
+    "InvalidReservation",
     "InvalidResult",
     "LockAcquisitionTimeout",
     "LockError",
@@ -78,6 +83,7 @@ __all__ = [
     "Param",
     "PermissionDenied",
     "ReadOnlyStorage",
+    "Reservation",
     "Result",
     "RetryPolicy",
     "RunningLoopError",

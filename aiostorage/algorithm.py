@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from aiostorage._core.holders import named_holder
+
 __all__ = ["LockedAlgorithmState"]
 
 _RESET = object()
@@ -25,7 +27,7 @@ class LockedAlgorithmState:
     heartbeat
         When the lock was last acquired, renewed or released.
     owner
-        Who holds the lock.
+        The token of the holder of the lock. It is not in ``repr()``.
     since
         When that owner got it.
     restore
@@ -80,4 +82,5 @@ class LockedAlgorithmState:
 
     def __repr__(self) -> str:
         name = type(self).__name__
-        return f"{name}(locked={self.locked!r}, owner={self.owner!r}, since={self.since})"
+        owner = None if self.owner is None else f"<{named_holder(self.owner)}>"
+        return f"{name}(locked={self.locked!r}, owner={owner}, since={self.since})"

@@ -8,6 +8,7 @@ own library does differently or not at all. The errors that it raises are those 
 
 from aiostorage._core.changes import apply_changes, check_changes, compile_changes
 from aiostorage._core.normalise import normalise
+from aiostorage._core.ordering import arranged, place_of, position, values_of
 from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage._core.receipts import insertion_of
@@ -24,6 +25,7 @@ from aiostorage.errors import (
 )
 from aiostorage.operations import (
     EVERYTHING,
+    After,
     And,
     Collection,
     Compare,
@@ -31,6 +33,7 @@ from aiostorage.operations import (
     Count,
     Delete,
     Document,
+    ElementMatch,
     Field,
     Find,
     FollowUp,
@@ -41,6 +44,7 @@ from aiostorage.operations import (
     Or,
     OutboxNote,
     Receipt,
+    SortBy,
     StoreTime,
     Take,
     UnreadableDocument,
@@ -51,6 +55,7 @@ from aiostorage.upgrades import StepPlan, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
     "EVERYTHING",
+    "After",
     "And",
     "BackendError",
     "Collection",
@@ -62,6 +67,7 @@ __all__ = [
     "Document",
     "Driver",
     "DuplicateKeyError",
+    "ElementMatch",
     "EncodingError",
     "Field",
     "Find",
@@ -77,6 +83,7 @@ __all__ = [
     "Receipt",
     "ResultSource",
     "SchemaVersionError",
+    "SortBy",
     "StepPlan",
     "StorageClosedError",
     "StoreTime",
@@ -88,6 +95,7 @@ __all__ = [
     "UpgradeReport",
     "UpgradeStep",
     "apply_changes",
+    "arranged",
     "check_changes",
     "compile_changes",
     "compile_condition",
@@ -95,6 +103,9 @@ __all__ = [
     "insertion_of",
     "matches",
     "normalise",
+    "place_of",
+    "position",
     "select",
     "steps_from",
+    "values_of",
 ]

@@ -11,6 +11,8 @@
     ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
+    ├── InvalidReservation            (ValueError) what is to be resumed is no reservation
+    ├── MissingObjective              (ValueError) a trial has no objective, such as before its end
     ├── DuplicateKeyError             a record with that key exists
     ├── FailedUpdate                  the record is not in the state that the update requires
     │   └── TrialLost                 the trial is no longer reserved by this worker
@@ -18,6 +20,7 @@
     │   ├── LockAcquisitionTimeout    (TimeoutError) the lock stayed busy for too long
     │   └── LockLost                  the lease ran out and another owner took the lock
     ├── StorageClosedError            used after ``aclose``
+    ├── EventLoopError                (RuntimeError) used in another event loop, or in none
     ├── RunningLoopError              (RuntimeError) the facade was called where an event loop runs
     ├── TrackerError                  an experiment tracker refused what it was sent
     │   ├── TrackerUnavailable        it cannot be reached at present
@@ -45,14 +48,17 @@ __all__ = [
     "ConfigurationError",
     "DuplicateKeyError",
     "EncodingError",
+    "EventLoopError",
     "FailedUpdate",
     "InvalidArgument",
+    "InvalidReservation",
     "InvalidResult",
     "LockAcquisitionTimeout",
     "LockError",
     "LockLost",
     "MismatchedIds",
     "MissingArguments",
+    "MissingObjective",
     "NotADatabaseError",
     "OperationTimeout",
     "PermissionDenied",
@@ -160,6 +166,29 @@ class InvalidResult(AioStorageError, ValueError):
     """Results must contain an objective whose value is a number."""
 
 
+class InvalidReservation(AioStorageError, ValueError):
+    """The text is not that of a reservation, or only a part of one."""
+
+
+class MissingObjective(AioStorageError, ValueError):
+    """The trial has no objective.
+
+    Attributes
+    ----------
+    uid : str or None
+        The trial.
+    status : str or None
+        Its status: a trial has an objective once it is completed.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, uid: str | None = None, status: str | None = None
+    ) -> None:
+        self.uid = uid
+        self.status = status
+        super().__init__(message)
+
+
 class DuplicateKeyError(AioStorageError):
     """A record with the same key exists already.
 
@@ -203,6 +232,9 @@ class FailedUpdate(AioStorageError):
         The reservation token of that trial in the store.
     token : str or None
         The reservation token with which it was to be written; None for a trial without one.
+
+    The message has no token, since whoever has one can write with it: it names the host and the
+    process of a holder, and a fingerprint of its token.
     """
 
     def __init__(
@@ -234,7 +266,8 @@ class LockError(AioStorageError):
     Attributes
     ----------
     holder : str or None
-        The owner that the store names; None when the lock was free.
+        The token of the owner that the store names; None when the lock was free. The message has
+        the host and the process of the owner, and a fingerprint of the token.
     since : datetime or None
         When that owner got the lock, in UTC.
     """
@@ -278,6 +311,10 @@ class LockLost(LockError):
 
 class StorageClosedError(AioStorageError):
     """The storage is closed; open a new one."""
+
+
+class EventLoopError(AioStorageError, RuntimeError):
+    """The storage is in use in another event loop, or this one is none of asyncio's."""
 
 
 class RunningLoopError(AioStorageError, RuntimeError):

@@ -5,19 +5,31 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import anyio.to_thread
+
 from aiostorage._core.driver_options import call_with_options, hide_credentials
 from aiostorage._core.kinds import FLAG, MAPPING, URL, Kind, check_values, option, optional
 from aiostorage._core.layout import LAYOUT
+from aiostorage._core.named_store import (
+    LEGACY,
+    NamedStore,
+    default_path,
+    named_by,
+    named_store,
+    scheme_of,
+)
 from aiostorage._core.retry import RetryPolicy
+from aiostorage._core.slow import SLOW_AFTER, said_when_slow
+from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.storage import Storage
 from aiostorage._core.upgrade_steps import STEPS
-from aiostorage.errors import ConfigurationError, UnknownStorageType
+from aiostorage.errors import AioStorageError, ConfigurationError, UnknownStorageType
 from aiostorage.protocols import Driver, UpgradableDriver
 from aiostorage.upgrades import UpgradeReport
 
@@ -43,11 +55,9 @@ An entry point's name is the type and the URL scheme. Its object is a callable t
 whole URL, and with the options that were passed beside it.
 """
 
-LEGACY: Final = "legacy"
-"""The type of a storage that is configured by one of Oríon's databases."""
-
 _SETTINGS: Final = (
     *("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version"),
+    "max_inflated_state",
     *("tracker", "objective", "deliver_on_close"),
 )
 """Options that a storage has on every engine."""
@@ -60,6 +70,7 @@ def open_storage(
     lost_after: float = 120.0,
     lock_lease: float = 60.0,
     state_codec: str = "msgpack",
+    max_inflated_state: int = MAX_INFLATED,
     nan: Literal["completed", "broken", "raise"] | None = None,
     fill_version: bool = True,
     tracker: str | Mapping[str, Any] | Tracker | None = None,
@@ -83,6 +94,8 @@ def open_storage(
         Seconds after which the algorithm lock of a dead holder is free.
     state_codec
         How algorithm state is written: ``msgpack`` or ``pickle``; see `Storage`.
+    max_inflated_state
+        Bytes that a compressed state may have when it is read; see `Storage`.
     nan
         What becomes of a trial whose objective is NaN: ``completed`` (the default, which warns),
         ``broken`` or ``raise``; see `Storage`.
@@ -124,6 +137,7 @@ def open_storage(
         lost_after=lost_after,
         lock_lease=lock_lease,
         state_codec=state_codec,
+        max_inflated_state=max_inflated_state,
         nan=nan,
         fill_version=fill_version,
         tracker=tracker,
@@ -141,8 +155,20 @@ def _stored_in(driver: Driver, *, tracker: Any = None, **settings: Any) -> Stora
     return Storage(driver, tracker=tracker_of(tracker), **settings)
 
 
+def configured_tracker(named: NamedStore) -> Any:
+    """Return the tracker of a configuration, in any form; None if it has none."""
+    options = dict(named.options)
+    if "coordinator" not in options:
+        return options.get("tracker")
+    from aiostorage.trackers.factory import mirrored  # noqa: PLC0415  few have one
+
+    settings = {name: options[name] for name in _SETTINGS if name in options}
+    options.pop("type", None)
+    return mirrored(named.of_type, options, settings)["tracker"]
+
+
 async def upgrade_storage(
-    url: str,
+    url: str | Mapping[str, Any] | None = None,
     *,
     backup: bool | str | os.PathLike[str] = True,
     dry_run: bool = False,
@@ -157,7 +183,8 @@ async def upgrade_storage(
     Parameters
     ----------
     url
-        As for `open_storage`.
+        As `storage` for `setup_storage`: a URL or a mapping; None for the storage that is
+        configured.
     backup
         A SQLite file is copied first, unless this is False: into a file beside it, whose name ends
         with ``.layout-`` and the old version, or into the file that is named here. A file that
@@ -187,14 +214,30 @@ async def upgrade_storage(
     --------
     >>> report = await upgrade_storage("sqlite:///tune.db")
     """
-    check_values("upgrade_storage", _UPGRADE, {"backup": backup, "dry_run": dry_run})
-    driver = _driver_of(url, options)
-    if not isinstance(driver, UpgradableDriver):
-        raise ConfigurationError(f"the engine {driver.name} has no upgrade of its stores")
-    return await driver.upgrade(LAYOUT, STEPS, backup=backup, dry_run=dry_run)
+    check_values("upgrade_storage", _UPGRADE, {"url": url, "backup": backup, "dry_run": dry_run})
+    named = await anyio.to_thread.run_sync(named_store, url)  # it may read a file
+    return await upgrade_named(named, backup=backup, dry_run=dry_run, **options)
+
+
+async def upgrade_named(
+    named: NamedStore, *, backup: bool | str | os.PathLike[str], dry_run: bool, **options: Any
+) -> UpgradeReport:
+    """Upgrade the store that `named_store` has returned; see `upgrade_storage`."""
+    try:
+        there = named.without_tracker()
+        engine = {k: v for k, v in there.options.items() if k not in ("type", *_SETTINGS)}
+        driver = storage_factory.driver(there.of_type, {**engine, **options})
+        if not isinstance(driver, UpgradableDriver):
+            raise ConfigurationError(f"the engine {driver.name} has no upgrade of its stores")
+        waiting = f"still waiting for {driver.name} at {driver.location} after {SLOW_AFTER:g} s"
+        with said_when_slow(lambda: waiting):
+            return await driver.upgrade(LAYOUT, STEPS, backup=backup, dry_run=dry_run)
+    except AioStorageError as error:
+        raise named_by(error, named.origin)  # noqa: B904  the same error
 
 
 _UPGRADE: Final = {
+    "url": URL,
     "backup": option(
         Kind("a bool or a path", lambda value: isinstance(value, bool | str | os.PathLike))
     ),
@@ -204,13 +247,7 @@ _UPGRADE: Final = {
 
 def _driver_of(url: str, options: Mapping[str, Any], objective: str | None = None) -> Driver:
     URL.check("open_storage", "url", url)
-    scheme, colon, _ = url.partition("://")
-    if not colon:
-        shown = hide_credentials(url)
-        raise ConfigurationError(
-            f"{shown!r} is not a storage URL; write for example sqlite:///{shown or 'tune.db'}"
-        )
-    return storage_factory.driver(scheme, {"url": url, **options}, objective)
+    return storage_factory.driver(scheme_of(url), {"url": url, **options}, objective)
 
 
 class StorageFactory:
@@ -277,7 +314,7 @@ class StorageFactory:
                 f"{name} is a tracker, which only shows what another storage has: name that "
                 'with `coordinator`, as coordinator="sqlite:///tune.db"'
             )
-        raise UnknownStorageType(name, self.known())
+        raise UnknownStorageType(hide_credentials(name), self.known())
 
 
 def _entry_points() -> EntryPoints:
@@ -309,58 +346,41 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
         A URL, or a mapping with either ``url`` or ``type``, and options. Default: the URL in the
         environment's ``AIOSTORAGE_URL``, else the table ``[storage]`` of ``aiostorage.toml`` in
         the user's configuration directory, else a SQLite file in the user's data directory; with
-        the tracker whose URL is in ``AIOSTORAGE_TRACKER``, if there is one.
+        the tracker whose URL is in ``AIOSTORAGE_TRACKER``, if there is one. All commands go by the
+        same rule.
     debug
         Use an empty storage in memory, whatever is configured.
 
     Raises
     ------
     UnknownStorageType, ConfigurationError
-        As for `open_storage`.
+        As for `open_storage`. These errors, and those of the opening, say where the configuration
+        comes from, unless it was passed.
     """
     check_values("setup_storage", _SETUP, {"storage": storage, "debug": debug})
     if debug:
         return storage_factory.create("memory")
-    if storage is None:
-        storage = os.environ.get("AIOSTORAGE_URL") or _from_file()
-        if tracker := os.environ.get("AIOSTORAGE_TRACKER"):
-            named = {"url": storage} if isinstance(storage, str) else storage
-            storage = {**named, "tracker": tracker}
-    if isinstance(storage, str):
-        return open_storage(storage)
-    options = dict(storage)
-    of_type, url = options.pop("type", None), options.get("url")
-    if of_type is None and url is not None:
-        of_type = str(url).partition("://")[0]
-    elif of_type is None and "database" in options:
-        of_type = LEGACY
-    if of_type is None:
-        raise ConfigurationError(
-            "a storage configuration needs a `url` or a `type` "
-            f"({', '.join(storage_factory.known())}); it has {sorted(options) or 'nothing'}"
-        )
-    return storage_factory.create(of_type, **options)
+    return storage_of(named_store(storage))
 
 
-def _from_file() -> Mapping[str, Any]:
-    import platformdirs  # noqa: PLC0415  a URL needs no configuration directory
+def storage_of(named: NamedStore, **more: Any) -> Storage:
+    """Make the storage that `named_store` has returned; `more` are options and settings beside it.
 
-    file = platformdirs.user_config_path("aiostorage") / "aiostorage.toml"
+    Raises
+    ------
+    UnknownStorageType, ConfigurationError
+        As for `open_storage`; the message says who named the storage, unless an argument did.
+    """
+    options = {**named.options, **more}
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8")).get("storage")
-    except FileNotFoundError:
-        return {"type": "sqlite", "path": _default_path()}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"cannot read {file}: {error}") from error
-    if not isinstance(table, dict):
-        raise ConfigurationError(f"{file} needs a table [storage], with a `url` or a `type`")
-    return table
-
-
-def _default_path() -> Path:
-    import platformdirs  # noqa: PLC0415  as above
-
-    return platformdirs.user_data_path("aiostorage", ensure_exists=True) / "aiostorage.db"
+        of_type = options.pop("type", None) or named.of_type
+        storage = storage_factory.create(of_type, **options)
+    except ConfigurationError as error:
+        raise named_by(error, named.origin)  # noqa: B904  the same error
+    if named.is_default:
+        _made_default_path()
+    storage._gateway.origin = named.origin  # noqa: SLF001  for errors when it is opened
+    return storage
 
 
 # ---------------------------------------------------------------------------------- engines
@@ -412,8 +432,15 @@ def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | Non
             return storage_factory.driver("memory", {})
         case "pickleddb":
             return storage_factory.driver(
-                "sqlite", {"path": options.get("host") or _default_path()}
+                "sqlite", {"path": options.get("host") or _made_default_path()}
             )
         case "mongodb":
             return storage_factory.driver("mongodb", options)
-    raise UnknownStorageType(of_type, ("ephemeraldb", "mongodb", "pickleddb"))
+    raise UnknownStorageType(hide_credentials(of_type), ("ephemeraldb", "mongodb", "pickleddb"))
+
+
+def _made_default_path() -> Path:
+    path = default_path()
+    with suppress(OSError):  # opening the file says what is wrong
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -16,6 +16,7 @@ from aiostorage.errors import EncodingError
 
 __all__ = [
     "EVERYTHING",
+    "After",
     "And",
     "Collection",
     "Compare",
@@ -24,6 +25,7 @@ __all__ = [
     "Count",
     "Delete",
     "Document",
+    "ElementMatch",
     "Field",
     "Find",
     "FollowUp",
@@ -35,6 +37,7 @@ __all__ = [
     "Or",
     "OutboxNote",
     "Receipt",
+    "SortBy",
     "StoreTime",
     "Take",
     "UnreadableDocument",
@@ -116,7 +119,32 @@ class Or:
     conditions: tuple[Condition, ...]
 
 
-Condition: TypeAlias = Compare | And | Or
+@dataclass(frozen=True, slots=True)
+class ElementMatch:
+    """A list stands at the dotted `path`, and one element of it meets `condition` by itself.
+
+    It is MongoDB's ``$elemMatch``. The paths in `condition` begin at the element, which is a dict;
+    an element that is a list counts as a dict with the keys ``0``, ``1`` and so on. Or all of them
+    are empty: then `condition` is one comparison of the element itself, or an `And` of several,
+    each with another `op`. No value in `condition` is a `StoreTime`.
+    """
+
+    path: str
+    condition: Condition
+
+    @property
+    def of_itself(self) -> bool:
+        """Whether `condition` is about the element itself, not about what is in it."""
+        return _is_of_itself(self.condition)
+
+
+def _is_of_itself(condition: Condition) -> bool:
+    if isinstance(condition, And | Or):
+        return any(map(_is_of_itself, condition.conditions))
+    return not condition.path
+
+
+Condition: TypeAlias = Compare | And | Or | ElementMatch
 
 EVERYTHING = And(())
 
@@ -135,7 +163,8 @@ class Operation(Generic[T_co]):
 class Insert(Operation[None]):
     """Add `documents`, all or none; each has its ``_id``. A taken key raises `DuplicateKeyError`.
 
-    The driver owns the documents that it is given: nothing else refers to them.
+    The documents stay the caller's, who may read and change them afterwards: a driver changes
+    nothing in them, and keeps copies. So it is with the values in `changes` of other operations.
 
     `repeated` says that an earlier attempt may have inserted them. Where it may have inserted only
     some of them, the engine keeps those and inserts the others.
@@ -143,6 +172,48 @@ class Insert(Operation[None]):
 
     documents: tuple[Document, ...]
     repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SortBy:
+    """Something to sort by. Documents that do not have it come last, in both directions.
+
+    Attributes
+    ----------
+    path
+        The name of a declared field; with an `element`, of a field that holds a list.
+    descending
+        Whether the greatest come first.
+    element
+        A condition on the elements of the list, as in an `ElementMatch`. What is sorted by is the
+        field ``value`` of the first dict among them that meets it, if that is a number; a bool and
+        NaN are none.
+    """
+
+    path: str
+    descending: bool = False
+    element: Compare | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """A place in the order of a `Find`: right behind a document.
+
+    The documents behind it are those whose values come later in the order; and of those with equal
+    values, the ones that were inserted after the document. If that is no longer there, none of the
+    documents with equal values is.
+
+    Attributes
+    ----------
+    uid
+        The ``_id`` of the document.
+    values
+        What the document had, for each item of the order, when it was read; None for what it did
+        not have.
+    """
+
+    uid: Any
+    values: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +225,23 @@ class Find(Operation[list[Document]]):
     selection
         Field paths to keep (values true) or to leave out (values false); None keeps all.
     order
-        Names of declared fields to sort by, ascending, None first; ties, and an empty `order`,
-        go by insertion.
+        Names of declared fields to sort by, ascending, None first; or `SortBy`. Ties, and an empty
+        `order`, go by insertion, the oldest first.
     limit
         How many at most; None for all.
     majority
         Whether to see only what a majority of the servers has, which no failover takes back.
+    after
+        The place behind which to begin; None for the beginning. With it, `order` has no clocked
+        fields.
     """
 
     where: Condition = EVERYTHING
     selection: Mapping[str, bool] | None = None
-    order: tuple[str, ...] = ()
+    order: tuple[str | SortBy, ...] = ()
     limit: int | None = None
     majority: bool = False
+    after: After | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Document, Find, Layout, Operation
+from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 from aiostorage.values import Results
@@ -234,8 +235,9 @@ class AsyncStorageProtocol(Protocol):
       One exception: `create_experiment` and `create_benchmark` put ``_id`` into the config.
     - **Time** is UTC. Naive datetimes are read as UTC; what is returned is timezone-aware.
     - **Queries** (`where`, `query`, `selection`) mean what MongoDB means by them: equality,
-      ``$eq $ne $in $nin $gt $gte $lt $lte $exists $and $or``, dotted paths, projections. Anything
-      else raises `UnsupportedQuery`. A missing field counts as None: it matches ``$ne``.
+      ``$eq $ne $in $nin $gt $gte $lt $lte $exists $elemMatch $and $or``, dotted paths,
+      projections. Anything else raises `UnsupportedQuery`. A missing field counts as None: it
+      matches ``$ne``.
     - **Values** are str-keyed dicts, lists, str, bytes, bool, 64-bit int, float, None, datetime;
       numpy numbers and arrays become numbers and lists. Anything else raises `EncodingError`, and
       nothing is written. So does what could not be read again, such as params without names; a
@@ -415,15 +417,70 @@ class AsyncStorageProtocol(Protocol):
         experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+        after: Trial | str | None = None,
     ) -> list[Trial] | None:
         """Return the trials that match, by submit time; None if there is no such experiment.
 
         None is returned only when neither the experiment nor a trial of it exists.
 
+        Parameters
+        ----------
+        params
+            What params have to be, by name: values, or operators as in `where`, such as
+            ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as those of
+            `Trial`. A trial without that param does not match, whatever the operator;
+            ``{"$exists": False}`` asks for those.
+        limit
+            How many trials to return, at most; None for all that match.
+        order
+            ``submit_time``, ``start_time``, ``end_time`` or ``objective``, ascending; with a
+            ``-`` before it, descending. Trials that have no such value come last; NaN is none.
+            Trials with equal values come in the order of their insertion. Default: by submit
+            time, and those without one first.
+        after
+            The last trial of the page before: the `Trial`, or its ``id``. Those that come behind
+            it in this order are returned, also if others were inserted meanwhile. A `Trial` stands
+            where it stood when it was read; an ``id``, where the trial of that id stands now.
+
         Raises
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        UnsupportedQuery
+            No trial can ever match: `where` names a status that does not exist, a path into
+            ``params`` or ``results`` by something else than their ``name``, ``type`` and
+            ``value``, or a time that is no datetime. The error says what to write.
+        ValueError
+            `limit` is no number of trials, there is no such `order`, or the experiment has no
+            trial `after`.
+        """
+        ...
+
+    async def count_trials(
+        self,
+        experiment: ExperimentLike | None = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Return the number of trials that match; 0 if there is no such experiment.
+
+        Parameters
+        ----------
+        params
+            As for `fetch_trials`.
+
+        Raises
+        ------
+        MissingArguments, MismatchedIds
+            As for `delete_experiment`.
+        UnsupportedQuery
+            As for `fetch_trials`.
         """
         ...
 
@@ -433,6 +490,7 @@ class AsyncStorageProtocol(Protocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial]: ...
@@ -443,6 +501,7 @@ class AsyncStorageProtocol(Protocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any],
         batch_size: int = 200,
     ) -> AsyncIterator[Document]: ...
@@ -452,14 +511,15 @@ class AsyncStorageProtocol(Protocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial | Document]:
         """Iterate over the trials that match, by insertion, holding `batch_size` of them at most.
 
-        With a `selection` the items are documents (dicts), without one they are `Trial` objects.
-        Trials that are inserted or changed during the iteration may or may not be seen; none is
-        seen twice.
+        `where` and `params` are as for `fetch_trials`. With a `selection` the items are documents
+        (dicts), without one they are `Trial` objects. Trials that are inserted or changed during
+        the iteration may or may not be seen; none is seen twice.
         """
         ...
 
@@ -741,6 +801,29 @@ class AsyncStorageProtocol(Protocol):
             is interrupted.
         ValueError
             `on_lost` is something else.
+        """
+        ...
+
+    async def resume_reservation(self, reservation: Reservation | str) -> Trial:
+        """Return the trial of a reservation that another call, process or machine has made.
+
+        It is as the store has it now, with the token in ``worker``, and is written to as ever: the
+        reservation stays the same one, and nobody else's copy becomes invalid. The trial gets a
+        heartbeat. If it was lost meanwhile and nobody else has it, it is this reservation's again.
+
+        Parameters
+        ----------
+        reservation
+            ``trial.reservation``, or the text that its `to_text` returned.
+
+        Raises
+        ------
+        InvalidReservation
+            The text is no reservation, or only a part of one.
+        TrialLost
+            It is lost: another worker has the trial, it was handed back, or it was deleted.
+        FailedUpdate
+            It is finished: the trial is completed, broken or the like. ``status`` says which.
         """
         ...
 

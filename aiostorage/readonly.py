@@ -23,6 +23,7 @@ class _View:
         {
             "count_broken_trials",
             "count_completed_trials",
+            "count_trials",
             "fetch_experiments",
             "fetch_lost_trials",
             "fetch_noncompleted_trials",

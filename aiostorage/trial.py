@@ -14,7 +14,8 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final, Self, TypeVar
 
 from aiostorage._core.kinds import ITEMS, KEY, MAPPING, PATH, TEXT, Kind, having, optional
-from aiostorage.errors import InvalidArgument
+from aiostorage.errors import InvalidArgument, MissingObjective
+from aiostorage.reservation import Reservation
 from aiostorage.values import (
     Param,
     Params,
@@ -324,7 +325,7 @@ class Trial:
 
     @results.setter
     def results(self, results: list[Result]) -> None:
-        self._results = as_results(results)
+        self._results = as_results(results, bools=True)
 
     @property
     def status(self) -> str:
@@ -342,6 +343,27 @@ class Trial:
     def objective(self) -> Result | None:
         """The first result of type objective, None before the evaluation."""
         return self._first("objective")
+
+    @property
+    def objective_value(self) -> float:
+        """The value of the objective, as a float; NaN if it is NaN.
+
+        Raises
+        ------
+        MissingObjective
+            There is no objective, as before the evaluation, or its value is no number. The error
+            has the id of the trial and its status.
+        """
+        objective = self.objective
+        value = None if objective is None else objective.value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        uid = self.id if self._params or self.experiment else None
+        shown = f"trial {uid}" if uid else "a trial without an id"
+        what = "no objective" if value is None else f"an objective that is no number: {value!r:.60}"
+        raise MissingObjective(
+            f"{shown} is {self._status!r} and has {what}", uid=uid, status=self._status
+        )
 
     @property
     def lie(self) -> Result | None:
@@ -390,6 +412,14 @@ class Trial:
         computed anew each time. ValueError without params and experiment.
         """
         return self._stored_id or self.compute_trial_hash(self)
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """What `AsyncStorageProtocol.resume_reservation` takes; None if this is not reserved."""
+        uid, token = self.experiment, self.worker
+        if self._status != TrialStatus.RESERVED or uid is None or not isinstance(token, str):
+            return None
+        return Reservation(uid, self.id, token)
 
     @property
     def hash_name(self) -> str:

@@ -186,7 +186,7 @@ Params: TypeAlias = Mapping[str, Any] | Iterable[Param | Mapping[str, Any]]
 Results: TypeAlias = SupportsFloat | Mapping[str, Any] | Iterable[Result | Mapping[str, Any]]
 
 
-def as_results(value: Results) -> list[Result]:
+def as_results(value: Results, *, bools: bool = False) -> list[Result]:
     """Return the results of a trial, in any form that a user may pass, as a list of `Result`s.
 
     Parameters
@@ -195,6 +195,8 @@ def as_results(value: Results) -> list[Result]:
         A number: the objective. A mapping of names to values: its entry ``objective``, or else its
         first, is the objective, the others are statistics. Or `Result`s or their dicts as a list.
         Numbers may be numpy's.
+    bools
+        Whether a bool may be the objective among `Result`s, as it may in Oríon.
 
     Raises
     ------
@@ -223,7 +225,7 @@ def as_results(value: Results) -> list[Result]:
     if not objectives:
         raise InvalidResult(f"no result is of type objective in results={shown(results)}")
     best = objectives[0].value
-    if isinstance(best, bool) or not isinstance(best, (int, float)):
+    if not isinstance(best, (int, float)) or (isinstance(best, bool) and not bools):
         raise InvalidResult(
             f"the objective among the results must be an int or a float: {shown(objectives[0])}"
         )

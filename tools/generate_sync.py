@@ -31,12 +31,14 @@ LIFETIME = frozenset({"aclose"})
 BEYOND_THE_ORIGINAL = frozenset(
     {
         "complete_trial",
+        "count_trials",
         "flush_tracker",
         "iter_trials",
         "recover_lost_trials",
         "register_trials",
         "reserve_trials",
         "reserved_trial",
+        "resume_reservation",
         "tracker_environment",
     }
 )
@@ -85,6 +87,7 @@ FACADE_HEADER = HEADER.format(
     typing="Any, Literal, overload",
     imports="""from aiostorage.operations import Document
 from aiostorage.protocols import ExperimentLike, Uid
+from aiostorage.reservation import Reservation
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial

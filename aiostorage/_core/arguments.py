@@ -151,9 +151,13 @@ _BY_ANNOTATION: Final[Mapping[str, Kind]] = {
     "Any": ANYTHING,
     "ExperimentLike": EXPERIMENT,
     "Mapping[str, Any]": MAPPING,
+    "Reservation | str": ANYTHING,
     "Results": ANYTHING,
     "Sequence[Trial]": replace(ITEMS, wants="a list of trials"),
     "Trial": TRIAL,
+    "Trial | str": Kind(
+        "a Trial, or the id of one", lambda v: isinstance(v, Trial) or TEXT.accepts(v)
+    ),
     "Uid": UID,
     "bool": FLAG,
     "datetime": TIME,
@@ -168,8 +172,12 @@ _BY_NAME: Final[Mapping[str, Kind]] = {
     "algorithm_config": _MAPPING_OR_NAME,
     "batch_size": COUNT,
     "count": replace(COUNT, classes=frozenset({int})),
+    "limit": Kind("an int, at least 0", lambda value: WHOLE.accepts(value) and value >= 0),
     "locked": FLAG,
     "on_lost": choice("skip", "raise"),
+    "params": replace(
+        MAPPING, wants="a mapping of names to values or operators", error=UnsupportedQuery
+    ),
     "query": QUERY,
     "retry_interval": INTERVAL,
     "selection": SELECTION,

@@ -12,11 +12,29 @@ import anyio
 
 from aiostorage.errors import AioStorageError
 
-__all__ = ["clean_up", "run_detached", "run_to_completion", "shielded", "wait_until_done"]
+__all__ = [
+    "clean_up",
+    "had_no_effect",
+    "mark_without_effect",
+    "run_detached",
+    "run_to_completion",
+    "shielded",
+    "wait_until_done",
+]
 
 T = TypeVar("T")
 
 log = logging.getLogger("aiostorage")
+
+
+def mark_without_effect(error: asyncio.CancelledError) -> None:
+    """Note that the call which was cancelled has changed nothing, and never will."""
+    vars(error)["without_effect"] = True
+
+
+def had_no_effect(error: BaseException) -> bool:
+    """Return whether this is the cancellation of a call that has changed nothing."""
+    return isinstance(error, asyncio.CancelledError) and "without_effect" in vars(error)
 
 
 async def wait_until_done(future: asyncio.Future[Any]) -> None:

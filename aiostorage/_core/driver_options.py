@@ -6,11 +6,11 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["call_with_options", "hide_credentials", "upgrade_command"]
+__all__ = ["call_with_options", "hide_credentials", "hide_credentials_in", "upgrade_command"]
 
 T = TypeVar("T")
 
@@ -36,9 +36,45 @@ def call_with_options(make: Callable[..., T], name: str, options: Mapping[str, A
     return make(**options)
 
 
+_PLACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
+"""What a URL begins with, up to what may be a user and a password."""
+
+_HOSTS: Final = re.compile(r"(?:[^:/?#\[\]]|\[[\w:.%]*\]|:\d+(?=[,/?#]|$))*")
+"""Hosts with their ports; a colon before anything else may begin a password."""
+
+_QUERY: Final = re.compile(r"([?&#;](?:[^=&#;]*=)?)[^&#;]+")
+
+
 def hide_credentials(url: str) -> str:
-    """Return a URL, even a mistyped one, with ``***`` in place of its user name and password."""
-    return re.sub(r"[^/@]*@", "***@", url)
+    """Return a URL, even a mistyped one, with ``***`` for what may be a secret.
+
+    That is what stands before the last ``@``, or behind a colon that no port follows; and the values
+    in the query.
+
+    >>> hide_credentials("mongodb:u:x/y@h/d"), hide_credentials("sqlite:///a.db?password=x")
+    ('***@h/d', 'sqlite:///a.db?password=***')
+    """
+    found = _PLACE.match(url)
+    begin = found[0] if found else ""
+    user, at, rest = url[len(begin) :].rpartition("@")
+    if at and re.search("[?#]", user):  # the @ may be a part of a value
+        return f"{begin}***"
+    if at:
+        return f"{begin}***@{_QUERY.sub(_without_value, rest)}"
+    hosts = _HOSTS.match(rest)
+    end = hosts.end() if hosts else 0
+    if rest[end:] and rest[end] not in "/?#":
+        return f"{begin}{rest[:end]}{':' if rest[end] == ':' else ''}***"
+    return begin + _QUERY.sub(_without_value, rest)
+
+
+def _without_value(option: re.Match[str]) -> str:
+    return f"{option[1]}***"
+
+
+def hide_credentials_in(text: str) -> str:
+    """Return a text with ``***`` in place of the user names and passwords of URLs in it."""
+    return re.sub(r"[^/@\s]*@", "***@", text)
 
 
 def upgrade_command(url: str) -> str:

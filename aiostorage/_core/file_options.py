@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["checked_path", "checked_seconds", "path_of_url", "split_url"]
+__all__ = ["checked_path", "checked_seconds", "options_in_url", "path_of_url", "split_url"]
 
 LONGEST_NAME: Final = 255
 """Bytes that file systems allow in the name of a file."""
@@ -85,8 +86,34 @@ def split_url(engine: str, url: object) -> SplitResult:
         raise ConfigurationError(f"{engine}: a URL is a str, not {url!r}")
     try:
         return urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError(f"{engine}: {hide_credentials(url)!r}: {error}") from None
+    except ValueError:  # its text may contain a password
+        wrong = (
+            "Invalid IPv6 URL" if "[" in url or "]" in url else "its host has invalid characters"
+        )
+        raise ConfigurationError(f"{engine}: {hide_credentials(url)!r}: {wrong}") from None
+
+
+def options_in_url(shown: str, query: str, known: Collection[str]) -> dict[str, str]:
+    """Return the options in the query of a URL.
+
+    Parameters
+    ----------
+    shown
+        The URL without secrets, for messages.
+
+    Raises
+    ------
+    ConfigurationError
+        One is not among those that are known, or has no name.
+    """
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := sorted(
+        name if value else "***" for name, value in options.items() if name not in known
+    ):
+        raise ConfigurationError(
+            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
+        )
+    return options
 
 
 def path_of_url(engine: str, url: str, encoded: str) -> str:

@@ -10,7 +10,9 @@ leave a receipt, which costs one more record.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -18,14 +20,24 @@ from typing import Any, Final, TypeVar, cast
 
 import anyio
 
+from aiostorage._core.cancellation import had_no_effect, mark_without_effect
 from aiostorage._core.compensation import Compensations
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import LAYOUT, RECEIPTS
 from aiostorage._core.lost_answers import repeat, repeat_once
+from aiostorage._core.named_store import named_by
 from aiostorage._core.retry import RetryPolicy, retrying
-from aiostorage.errors import OperationTimeout, StorageClosedError, TemporaryBackendError
+from aiostorage._core.slow import SLOW_AFTER, said_when_slow
+from aiostorage.errors import (
+    AioStorageError,
+    EventLoopError,
+    OperationTimeout,
+    StorageClosedError,
+    TemporaryBackendError,
+)
 from aiostorage.operations import (
     Compare,
+    Count,
     Delete,
     Document,
     Find,
@@ -64,11 +76,14 @@ class Gateway:
         The engine.
     policy
         How often and how long to try.
+    origin
+        A clause that says who named the engine, for errors when it is opened.
     """
 
-    def __init__(self, driver: Driver, policy: RetryPolicy) -> None:
+    def __init__(self, driver: Driver, policy: RetryPolicy, origin: str | None = None) -> None:
         self.driver = driver
         self.policy = policy
+        self.origin = origin
         self._first_timeout = min(policy.attempt_timeout, policy.total)
         self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)
@@ -76,9 +91,11 @@ class Gateway:
         self._sweep_at = 0.0
         self._opened_in = 0
         self._opening = (0, anyio.Lock())
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._entered_in, self._entering = 0, threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"driver": self.driver, "policy": self.policy}
+        return {"driver": self.driver, "policy": self.policy, "origin": self.origin}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
@@ -92,7 +109,10 @@ class Gateway:
         ------
         StorageClosedError
             After `aclose`.
+        EventLoopError
+            Another event loop uses it.
         """
+        self._enter_loop()
         pid = os.getpid()
         if self._opening[0] != pid:  # a lock that the parent process held would never be released
             self._opening = (pid, anyio.Lock())
@@ -100,12 +120,29 @@ class Gateway:
             if self._closed:
                 raise StorageClosedError
             if self._opened_in != pid:
-                await retrying(self.policy, lambda _: self.driver.open(LAYOUT))
+                await self._connect()
                 self._opened_in = pid
+
+    async def _connect(self) -> None:
+        try:
+            with said_when_slow(self._waiting):
+                await retrying(self.policy, lambda _: self.driver.open(LAYOUT))
+        except AioStorageError as error:
+            raise named_by(error, self.origin)  # noqa: B904  the same error
+
+    def _waiting(self) -> str:
+        """Return what an opening waits for that takes long."""
+        there = "" if self.origin is None else f" ({self.origin})"
+        return (
+            f"still waiting for {self.driver.name} at {self.driver.location} after "
+            f"{SLOW_AFTER:g} s{there}"
+        )
 
     async def aclose(self) -> None:
         """Close the driver for good."""
         if not self._closed:
+            if self._opened_in:
+                self._enter_loop()
             self._closed = True
             if self._opened_in:
                 await self._compensations.close()
@@ -114,8 +151,49 @@ class Gateway:
     async def _ready(self) -> None:
         if self._closed:
             raise StorageClosedError
+        try:
+            same = self._loop is asyncio.get_running_loop()
+        except RuntimeError:
+            same = False
+        if not same:
+            self._enter_loop()
         if self._opened_in != os.getpid():
-            await self.open()
+            try:
+                await self.open()
+            except asyncio.CancelledError as error:
+                mark_without_effect(error)
+                raise
+
+    def _enter_loop(self) -> None:
+        """Belong to the event loop that runs in this thread, if no other one uses this.
+
+        Raises
+        ------
+        EventLoopError
+            Another one does, or it is none of asyncio's.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise EventLoopError(
+                "aiostorage needs an event loop of asyncio, and none runs here; with AnyIO, choose "
+                "the backend asyncio, with Trio, use a SyncStorage in a thread"
+            ) from None
+        pid = os.getpid()
+        if self._entered_in != pid:  # the loops of the parent process are not here
+            self._loop, self._entered_in, self._entering = None, pid, threading.Lock()
+        with self._entering:
+            last = self._loop
+            if last is loop:
+                return
+            if last is not None and (
+                last.is_running() or (not last.is_closed() and self._opening[1].statistics().locked)
+            ):
+                raise EventLoopError(
+                    f"the storage at {self.driver.location!r} is in use in another event loop; "
+                    "open one for each event loop, or share a SyncStorage between threads"
+                )
+            self._loop, self._opening = loop, (pid, anyio.Lock())
 
     # ---------------------------------------------------------------------------- operations
 
@@ -129,7 +207,7 @@ class Gateway:
         async def again() -> T:
             return cast(T, (await repeat(self.driver, (operation,)))[0])
 
-        return await self._retried(lambda: self.driver.execute(operation), again)
+        return await self._retried(lambda: self.driver.execute(operation), again, operation)
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations, all or none, safely more than once.
@@ -138,7 +216,9 @@ class Gateway:
         """
         await self._ready()
         return await self._retried(
-            lambda: self.driver.transact(operations), lambda: repeat(self.driver, operations)
+            lambda: self.driver.transact(operations),
+            lambda: repeat(self.driver, operations),
+            operations[0],
         )
 
     async def execute_once(self, operation: Operation[T]) -> T:
@@ -174,6 +254,7 @@ class Gateway:
         results = await self._retried(
             lambda: self.driver.transact(first),
             lambda: repeat_once(self.driver, operations, receipt),
+            operations[0],
         )
         if len(expired) == EXPIRED_RECEIPTS.limit:
             self._sweep_at = 0.0
@@ -186,7 +267,10 @@ class Gateway:
         return []
 
     async def _retried(
-        self, call: Callable[[], Awaitable[T]], again: Callable[[], Awaitable[T]]
+        self,
+        call: Callable[[], Awaitable[T]],
+        again: Callable[[], Awaitable[T]],
+        operation: Operation[Any],
     ) -> T:
         """Call the engine, and if it fails temporarily, as long as the policy allows.
 
@@ -196,9 +280,12 @@ class Gateway:
             The call.
         again
             The call when an earlier attempt may have happened although its answer was lost.
+        operation
+            The first operation of the call.
         """
         start = time.monotonic()
         failed: TemporaryBackendError | None = None
+        began = True
         if not self._compensations.pending:
             # the first attempt, here and not in `retrying`: nearly every call ends with it
             with anyio.move_on_after(self._first_timeout) as scope:
@@ -206,16 +293,43 @@ class Gateway:
                     return await call()
                 except TemporaryBackendError as error:
                     failed = error
+                except asyncio.CancelledError as error:
+                    if not (began := self._began(operation, error)):
+                        mark_without_effect(error)
+                    raise
             if scope.cancelled_caught:
                 message = f"no answer within {self._first_timeout:.3g} s"
-                failed = OperationTimeout(message, ambiguous=True)
+                failed = OperationTimeout(message, ambiguous=began)
+        calling, unsure = False, failed is not None and failed.ambiguous
 
         async def attempt(uncertain: bool) -> T:
+            nonlocal calling, unsure
+            calling, unsure = False, uncertain
             if self._compensations.pending:
                 await self._compensations.carry_out()
-            return await (again() if uncertain else call())
+            calling = True
+            try:
+                return await (again() if uncertain else call())
+            except TemporaryBackendError as error:
+                calling, unsure = False, uncertain or error.ambiguous
+                raise
 
-        return await retrying(self.policy, attempt, start=start, failed=failed)
+        try:
+            return await retrying(self.policy, attempt, start=start, failed=failed)
+        except asyncio.CancelledError as error:
+            if not unsure and not (calling and self._began(operation, error)):
+                mark_without_effect(error)
+            raise
+
+    def _began(self, operation: Operation[Any], error: asyncio.CancelledError) -> bool:
+        """Return whether a call that was cancelled may have changed anything, or may still do so.
+
+        An engine knows best; one from elsewhere may not tell.
+        """
+        if isinstance(operation, Find | Count) or had_no_effect(error):
+            return False
+        never_began = getattr(self.driver, "never_began", None)
+        return never_began is None or not never_began(operation)
 
     async def compensate(
         self, operations: Sequence[Operation[Any]], error: BaseException, seconds: float, what: str

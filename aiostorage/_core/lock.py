@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import anyio
 
-from aiostorage._core.cancellation import shielded
+from aiostorage._core.cancellation import had_no_effect, shielded
 from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.heartbeat import repeating
+from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.layout import ALGO
 from aiostorage._core.lock_queue import ProcessQueues, Tickets
@@ -37,6 +38,9 @@ HOLD_ESTIMATE: Final = 0.002
 
 MAX_RECEIPTS: Final = 32
 """How many of the last holders the record remembers to have released the lock in good order."""
+
+LAST_ATTEMPT_TIMEOUT: Final = 1.0
+"""Seconds for leaving the queue when the engine does not answer."""
 
 RELEASING: Final = "releasing the algorithm lock"
 
@@ -58,7 +62,9 @@ class _Claim:
     timeout
         Seconds to wait.
     queued
-        Whether it has a ticket.
+        Whether it may have a ticket.
+    taking
+        Whether it may have taken the lock.
     """
 
     uid: Any
@@ -68,6 +74,7 @@ class _Claim:
     start: float
     timeout: float
     queued: bool = False
+    taking: bool = False
 
 
 class AlgorithmLocks:
@@ -122,8 +129,9 @@ class AlgorithmLocks:
                 if left <= 0:
                     raise await self._timed_out(claim)  # noqa: TRY301  cleaned up below
                 if now >= renew_at:
-                    await (self._tickets.renew if claim.queued else self._tickets.draw)(uid, token)
+                    get_ticket = self._tickets.renew if claim.queued else self._tickets.draw
                     claim.queued = True
+                    await get_ticket(uid, token)
                     renew_at = now + self._tickets.renewal_interval
                 limit = min(left, renew_at - now, retry_interval)
                 # those at the back need not see every change: to look costs more than to hold
@@ -132,12 +140,22 @@ class AlgorithmLocks:
                 # the first time it returns at once: a change may have come before the version
                 version = await self._gateway.wait_for_change(ALGO, version, limit - pause)
         except BaseException as error:
-            # the lock may be ours by now, although its answer did not arrive
-            give_up = (self._tickets.leave(token), Update(ALGO, claim.owned, unlocked()))
-            await self._gateway.compensate(
-                give_up, error, self._lease, "leaving the queue of the algorithm lock"
-            )
+            await self._give_up(claim, error)
             raise
+
+    async def _give_up(self, claim: _Claim, error: BaseException) -> None:
+        """Leave the queue; the lock may be ours by now, although its answer did not arrive."""
+        give_up: list[Update | Delete] = []
+        seconds = LAST_ATTEMPT_TIMEOUT  # a ticket that cannot be deleted expires soon
+        if claim.taking and not had_no_effect(error):
+            give_up.append(Update(ALGO, claim.owned, unlocked()))
+            seconds = self._lease
+        if claim.queued:
+            give_up.append(self._tickets.leave(claim.token))
+        if give_up:
+            await self._gateway.compensate(
+                give_up, error, seconds, "leaving the queue of the algorithm lock"
+            )
 
     async def _take(self, claim: _Claim) -> Document | None:
         """Take the lock if it is free or its holder's lease has expired."""
@@ -172,7 +190,9 @@ class AlgorithmLocks:
             "heartbeat": NOW,
             "expires": StoreTime(self._lease),
         }
+        claim.taking = True
         taken = await self._gateway.execute(Take(ALGO, where, changes, applied=claim.owned))
+        claim.taking = bool(taken)
         return taken[0] if taken else None
 
     # ------------------------------------------------------------------------------- release
@@ -233,9 +253,7 @@ class AlgorithmLocks:
         owner, since = record.get("owner"), record.get("since")
         reason = "others were before us in the queue"
         if record.get("locked"):
-            reason = (
-                f"{owner or 'an unknown holder'} has held it since {since or 'an unknown time'}"
-            )
+            reason = f"{named_holder(owner)} has held it since {since or 'an unknown time'}"
         return LockAcquisitionTimeout(
             f"no algorithm lock for experiment {claim.uid!r} in {waited:.3g} s: {reason}",
             waited=waited,
@@ -247,14 +265,14 @@ class AlgorithmLocks:
         record = await self._records.find(claim.uid, {"state": False}) or {}
         owner, since = record.get("owner"), record.get("since")
         if record.get("locked") and owner != claim.token:
-            reason = f"{owner or 'an unknown holder'} has held it since {since}"
+            reason = f"{named_holder(owner)} has held it since {since}"
         elif record:
             reason = "it was released from outside"
         else:
             reason = "its record was deleted"
         return LockLost(
-            f"the algorithm lock of experiment {claim.uid!r} is no longer held by {claim.token}: "
-            f"{reason}; the state was not saved",
+            f"the algorithm lock of experiment {claim.uid!r} is no longer held by "
+            f"{named_holder(claim.token)}: {reason}; the state was not saved",
             holder=owner,
             since=since,
         )

@@ -12,7 +12,7 @@ from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO
 from aiostorage._core.normalise import to_utc, type_name
-from aiostorage._core.state import StateCodec
+from aiostorage._core.state import StateCodec, unwrapped_size
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.operations import Delete, Document, Find, Insert, StoreTime, Update
@@ -23,6 +23,9 @@ NOW: Final = StoreTime()
 
 MAX_INLINE_STATE: Final = 64 * 1024
 """Bytes of state that are coded in the event loop, at most; a larger state goes to a thread."""
+
+MAX_INLINE_INFLATED: Final = 1024 * 1024
+"""Bytes that a compressed state of that size may become there, at most."""
 
 
 class LockRecords:
@@ -124,7 +127,7 @@ class LockRecords:
             state = None
         elif not isinstance(data, bytes):
             raise EncodingError(f"the state is no bytes, but {type_name(data)}", path="state")
-        elif len(data) <= MAX_INLINE_STATE:
+        elif len(data) <= MAX_INLINE_STATE and unwrapped_size(data) <= MAX_INLINE_INFLATED:
             state = self._codec.decode(data)
         else:
             state = await asyncio.to_thread(self._codec.decode, data)

@@ -1,10 +1,10 @@
 """MongoDB's filters, and what they mean on a document: the one definition for every engine.
 
-`parse` turns a filter into the records of `aiostorage.operations`; `compile_condition` turns those
-into a function that tests documents. The meaning is that of a MongoDB 6.0 server, from its manual
-("Query and Projection Operators", "Comparison/Sort Order", "Query on Nested Documents", "Query an
-Array") and, where the manual is silent, from the server itself:
-``tests/mongo/test_query_differential.py`` compares both on random documents.
+`parse` turns a filter into the records of `aiostorage.operations`; `compile_condition`, in
+`aiostorage._core.matching`, turns those into a function that tests documents. The meaning is
+that of a MongoDB 6.0 server, from its manual ("Query and Projection Operators", "Comparison/Sort
+Order", "Query on Nested Documents", "Query an Array") and, where the manual is silent, from the
+server itself: ``tests/mongo/test_query_differential.py`` compares both on random documents.
 
 There are deliberate deviations:
 
@@ -15,6 +15,7 @@ There are deliberate deviations:
   have any keys.
 - ``$exists`` takes a bool or a number. The server takes anything, so that "no" means yes.
 - Regular expressions are refused everywhere, also as plain values.
+- ``$elemMatch`` takes what the rest of the language has; there is no ``$not`` in it either.
 - A filter has at most `MAX_CONDITIONS` conditions and `MAX_NESTING` levels: each engine has limits
   of its own, and all of them hold that much.
 - Datetimes have microseconds; the server's have milliseconds.
@@ -25,26 +26,32 @@ Documents are plain, as `aiostorage._core.normalise.normalise` returns them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias, TypeGuard, assert_never
+from collections.abc import Mapping
+from typing import Any, Final, TypeGuard
 
-from aiostorage._core.comparison import (
-    MISSING,
-    Predicate,
-    equal_to,
-    exists,
-    one_of,
-    ordered,
-)
+from aiostorage._core.matching import Matcher, compile_condition, matches
 from aiostorage._core.normalise import normalise
-from aiostorage._core.paths import array_index, split_path
+from aiostorage._core.paths import split_path
 from aiostorage.errors import UnsupportedQuery
-from aiostorage.operations import EVERYTHING, And, Compare, Comparison, Condition, Or, StoreTime
+from aiostorage.operations import (
+    And,
+    Compare,
+    Comparison,
+    Condition,
+    ElementMatch,
+    Or,
+    StoreTime,
+)
 
-__all__ = ["MAX_CONDITIONS", "MAX_NESTING", "Matcher", "compile_condition", "matches", "parse"]
-
-Matcher: TypeAlias = Callable[[Mapping[str, Any]], bool]
-"""Returns whether a document meets a condition."""
+__all__ = [
+    "MAX_CONDITIONS",
+    "MAX_NESTING",
+    "Matcher",
+    "compile_condition",
+    "matches",
+    "parse",
+    "parse_all",
+]
 
 _OPERATORS: Final[dict[str, Comparison]] = {
     "$eq": "eq",
@@ -61,10 +68,11 @@ MAX_CONDITIONS: Final = 1000
 """How many conditions a filter may have; each operator of a field is one, whatever it lists."""
 
 MAX_NESTING: Final = 32
-"""How many levels of ``$and`` and ``$or`` may stand in each other."""
+"""How many levels of ``$and``, ``$or`` and ``$elemMatch`` may stand in each other."""
 
-_MAX_COMPILED: Final = 64
-_SUPPORTED: Final = f"supported are equality, {', '.join(_OPERATORS)}, and $and and $or around them"
+_SUPPORTED: Final = (
+    f"supported are equality, {', '.join(_OPERATORS)}, $elemMatch, and $and and $or around them"
+)
 
 # ------------------------------------------------------------------------------------ parsing
 
@@ -75,7 +83,8 @@ def parse(query: Mapping[str, Any] | None) -> Condition:
     Parameters
     ----------
     query : mapping or None
-        Equality, ``$eq $ne $in $nin $gt $gte $lt $lte $exists``, ``$and $or``, dotted paths.
+        Equality, ``$eq $ne $in $nin $gt $gte $lt $lte $exists $elemMatch``, ``$and $or``, dotted
+        paths.
         A `StoreTime` may take the place of a value.
 
     Returns
@@ -92,9 +101,12 @@ def parse(query: Mapping[str, Any] | None) -> Condition:
     EncodingError
         A value cannot be stored, so that nothing can be compared with it.
     """
-    if query is None:
-        return EVERYTHING
-    condition = _parse_filter(query, MAX_NESTING)
+    return parse_all(query)
+
+
+def parse_all(*queries: Mapping[str, Any] | None) -> Condition:
+    """Read several filters as one that asks for all of them; see `parse`."""
+    condition = _all_of([_parse_filter(q, MAX_NESTING) for q in queries if q is not None])
     if _size(condition) > MAX_CONDITIONS:
         raise UnsupportedQuery(
             f"the filter has more than {MAX_CONDITIONS} conditions; list values with $in, or ask "
@@ -105,6 +117,8 @@ def parse(query: Mapping[str, Any] | None) -> Condition:
 
 def _size(condition: Condition) -> int:
     """Return the number of conditions; an empty one counts too, since an engine gets it."""
+    if isinstance(condition, ElementMatch):
+        return _size(condition.condition)
     if isinstance(condition, Compare) or not condition.conditions:
         return 1
     return sum(map(_size, condition.conditions))
@@ -118,42 +132,78 @@ def _parse_filter(query: Any, levels_left: int) -> Condition:
         if key in ("$and", "$or"):
             if not isinstance(value, (list, tuple)) or not value:
                 raise UnsupportedQuery(f"{key} takes a list of filters that is not empty")
-            if not levels_left:
-                raise UnsupportedQuery(
-                    f"$and and $or are nested deeper than {MAX_NESTING} levels; flatten the filter"
-                )
+            _check_levels(levels_left)
             parts = tuple(_parse_filter(part, levels_left - 1) for part in value)
             found.extend(parts if key == "$and" or len(parts) == 1 else (Or(parts),))
         elif isinstance(key, str) and key.startswith("$"):
             raise UnsupportedQuery(f"the operator {key} is not supported here; {_SUPPORTED}")
         else:
             split_path(key)
-            found.extend(_parse_field(key, value))
+            found.extend(_parse_field(key, value, levels_left))
     return _all_of(found)
 
 
-def _parse_field(path: str, value: Any) -> list[Condition]:
+def _check_levels(levels_left: int) -> None:
+    if not levels_left:
+        raise UnsupportedQuery(
+            f"$and, $or and $elemMatch are nested deeper than {MAX_NESTING} levels; flatten the "
+            "filter"
+        )
+
+
+def _parse_elements(path: str, operand: Any, levels_left: int) -> ElementMatch:
+    """Read the operand of ``$elemMatch``: a filter, or operators for the elements themselves."""
+    if not isinstance(operand, Mapping):
+        raise UnsupportedQuery(f"$elemMatch at {path!r} takes a mapping, not {_type(operand)}")
+    _check_levels(levels_left)
+    if any(
+        isinstance(key, str) and key.startswith("$") for key in operand.keys() - {"$and", "$or"}
+    ):
+        condition = _all_of(_parse_field("", operand, levels_left - 1, f"{path}.$elemMatch"))
+    else:
+        condition = _parse_filter(operand, levels_left - 1)
+    if _has_store_time(condition):
+        raise UnsupportedQuery(f"the time of the store cannot stand in the $elemMatch at {path!r}")
+    return ElementMatch(path, condition)
+
+
+def _has_store_time(condition: Condition) -> bool:
+    if isinstance(condition, ElementMatch):
+        return _has_store_time(condition.condition)
+    if isinstance(condition, Compare):
+        values = condition.value if condition.op in ("in", "nin") else (condition.value,)
+        return any(value.__class__ is StoreTime for value in values)
+    return any(map(_has_store_time, condition.conditions))
+
+
+def _parse_field(
+    path: str, value: Any, levels_left: int, place: str | None = None
+) -> list[Condition]:
+    place = place or path
     if not _has_operators(value):
-        return [Compare(path, "eq", _parse_value(path, value))]
+        return [Compare(path, "eq", _parse_value(place, value))]
     found: list[Condition] = []
     for name, operand in value.items():
+        if name == "$elemMatch":
+            found.append(_parse_elements(path, operand, levels_left))
+            continue
         op = _OPERATORS.get(name) if isinstance(name, str) else None
         if op is None:
             kind = "operator" if isinstance(name, str) and name.startswith("$") else "plain key"
-            message = f"the {kind} {name!r} at {path!r} is not supported among operators"
+            message = f"the {kind} {name!r} at {place!r} is not supported among operators"
             raise UnsupportedQuery(f"{message}; {_SUPPORTED}")
         if op in ("in", "nin"):
             if not isinstance(operand, (list, tuple)):
-                raise UnsupportedQuery(f"{name} at {path!r} takes a list, not {_type(operand)}")
+                raise UnsupportedQuery(f"{name} at {place!r} takes a list, not {_type(operand)}")
             if any(map(_has_operators, operand)):
-                raise UnsupportedQuery(f"{name} at {path!r} takes values, not operators")
-            operand = tuple(_parse_value(path, element) for element in operand)  # noqa: PLW2901
+                raise UnsupportedQuery(f"{name} at {place!r} takes values, not operators")
+            operand = tuple(_parse_value(place, element) for element in operand)  # noqa: PLW2901
         elif op == "exists":
             if not isinstance(operand, (bool, int, float)):
-                raise UnsupportedQuery(f"$exists at {path!r} takes a bool, not {_type(operand)}")
+                raise UnsupportedQuery(f"$exists at {place!r} takes a bool, not {_type(operand)}")
             operand = bool(operand)  # noqa: PLW2901
         else:
-            operand = _parse_value(path, operand)  # noqa: PLW2901
+            operand = _parse_value(place, operand)  # noqa: PLW2901
         found.append(Compare(path, op, operand))
     return found
 
@@ -182,162 +232,3 @@ def _all_of(conditions: list[Condition]) -> Condition:
     for condition in conditions:
         flat.extend(condition.conditions if isinstance(condition, And) else (condition,))
     return flat[0] if len(flat) == 1 else And(tuple(flat))
-
-
-# ------------------------------------------------------------------------------------ meaning
-
-
-_compiled: Final[dict[int, tuple[Condition, Matcher]]] = {}
-
-
-def matches(document: Mapping[str, Any], condition: Condition) -> bool:
-    """Return whether a document meets a condition, as a MongoDB server would.
-
-    Parameters
-    ----------
-    document : mapping
-        A plain document.
-    condition : Condition
-        Without `StoreTime`, which the driver replaces by the time.
-
-    Returns
-    -------
-    bool
-        The result of the function of `compile_condition`. That function is cached, so that testing
-        many documents with the same object costs little more than compiling it once.
-    """
-    # Conditions are compared by identity: their values need not be hashable. An entry keeps its
-    # condition alive, so that no other can have its id.
-    known = _compiled.get(id(condition))
-    if known is None:
-        if len(_compiled) >= _MAX_COMPILED:
-            _compiled.clear()
-        known = _compiled[id(condition)] = condition, compile_condition(condition)
-    return known[1](document)
-
-
-def compile_condition(condition: Condition) -> Matcher:
-    """Make the function that returns whether a document meets a condition, as MongoDB would.
-
-    Parameters
-    ----------
-    condition : Condition
-        Without `StoreTime`, which the driver replaces by the time.
-
-    Returns
-    -------
-    callable
-        Takes a plain document and returns a bool.
-    """
-    if isinstance(condition, Compare):
-        return _compile_compare(condition)
-    matchers = tuple(map(compile_condition, condition.conditions))
-    if isinstance(condition, And):
-        return _compile_and(matchers)
-    if isinstance(condition, Or):
-
-        def any_matches(document: Mapping[str, Any]) -> bool:
-            for matcher in matchers:  # noqa: SIM110 -- any() costs a generator for every document
-                if matcher(document):
-                    return True
-            return False
-
-        return any_matches
-    assert_never(condition)
-
-
-def _compile_and(matchers: tuple[Matcher, ...]) -> Matcher:
-    if len(matchers) == 1:
-        return matchers[0]
-    if len(matchers) == 2:
-        first, second = matchers
-        return lambda document: first(document) and second(document)
-
-    def all_match(document: Mapping[str, Any]) -> bool:
-        for matcher in matchers:  # noqa: SIM110 -- all() costs a generator for every document
-            if not matcher(document):
-                return False
-        return True
-
-    return all_match
-
-
-def _compile_compare(compare: Compare) -> Matcher:
-    op, value = compare.op, compare.value
-    if op == "eq":
-        return _any_at(compare.path, equal_to(value))
-    if op == "in":
-        return _any_at(compare.path, one_of(value))
-    if op == "exists":
-        found = _any_at(compare.path, exists)
-        return found if value else _negated(found)
-    if op == "ne":
-        return _negated(_any_at(compare.path, equal_to(value)))
-    if op == "nin":
-        return _negated(_any_at(compare.path, one_of(value)))
-    return _any_at(compare.path, ordered(op, value))
-
-
-def _negated(matcher: Matcher) -> Matcher:
-    return lambda document: not matcher(document)
-
-
-# -------------------------------------------------------------------------------------- paths
-
-
-def _any_at(path: str, predicate: Predicate) -> Matcher:
-    """Make the matcher of whether any of the values that a path leads to meets the predicate."""
-    return _compile_path(split_path(path), predicate)[0]
-
-
-def _compile_path(names: list[str], predicate: Predicate) -> tuple[Predicate, Predicate]:
-    """Make the predicates of what the names lead to, from a dict and from a list.
-
-    Nested functions test a document twice as fast as a loop over the names.
-    """
-    name, rest = names[0], names[1:]
-    index = array_index(name)
-    from_dict, from_index = (
-        _inner_step(name, *_compile_path(rest, predicate), predicate(MISSING))
-        if rest
-        else _last_step(name, predicate)
-    )
-
-    def from_list(array: Any) -> bool:
-        for item in array:
-            if item.__class__ is dict and from_dict(item):
-                return True
-        # A name that is a number is both a key in the elements that are dicts, and an index.
-        return index is not None and index < len(array) and from_index(array[index])
-
-    return from_dict, from_list
-
-
-def _inner_step(
-    name: str, into_dict: Predicate, into_list: Predicate, if_missing: bool
-) -> tuple[Predicate, Predicate]:
-    def from_dict(document: Any) -> bool:
-        found = document.get(name)
-        kind = found.__class__
-        if kind is dict:
-            return into_dict(found)
-        return into_list(found) if kind is list else if_missing
-
-    def from_index(item: Any) -> bool:
-        kind = item.__class__
-        if kind is dict:
-            return into_dict(item)
-        return kind is list and into_list(item)
-
-    return from_dict, from_index
-
-
-def _last_step(name: str, predicate: Predicate) -> tuple[Predicate, Predicate]:
-    def from_dict(document: Any) -> bool:
-        found = document.get(name, MISSING)
-        if found.__class__ is list:
-            return predicate(found) or any(map(predicate, found))
-        return predicate(found)
-
-    # A path leads to an array and to its elements; a path with an index, only to that element.
-    return from_dict, predicate

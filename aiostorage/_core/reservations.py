@@ -10,8 +10,10 @@ from typing import Any, Final, cast
 
 import anyio
 
+from aiostorage._core.cancellation import had_no_effect
 from aiostorage._core.documents import both, changes_of, equal
 from aiostorage._core.gateway import Gateway
+from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.kinds import COUNT, MAX_COUNT, WAIT
 from aiostorage._core.layout import EXPERIMENTS, PENDING, TRIALS
@@ -20,7 +22,7 @@ from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
 from aiostorage._core.record_checks import stored_results
 from aiostorage._core.record_reader import READING_ERRORS, TrialReader
-from aiostorage._core.turn import Turn
+from aiostorage._core.turn import Held, Turn
 from aiostorage.errors import BackendError, FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.operations import (
     And,
@@ -36,7 +38,7 @@ from aiostorage.operations import (
 from aiostorage.trial import Trial, validate_status
 from aiostorage.values import Result, TrialStatus, as_results, has_nan, read_values
 
-__all__ = ["Reservations"]
+__all__ = ["RESERVED", "Reservations"]
 
 NOW: Final = StoreTime()
 
@@ -54,6 +56,9 @@ BEGUN: Final[Mapping[str, Any]] = {**STARTED, **CLEAN}
 
 POLL_INTERVAL: Final = 0.05
 """Seconds between two attempts to reserve while waiting for a pending trial, at least."""
+
+CHECK_INTERVAL: Final = 1.0
+"""Seconds between two looks for the experiment while waiting for one of its trials."""
 
 
 class Reservations:
@@ -85,15 +90,22 @@ class Reservations:
         end = now + wait
         # a trial becomes lost by time alone, which no engine reports as a change
         next_look = now + self._lost.look_interval if recover else math.inf
+        next_check = now
         version: object | None = None
-        while (left := end - anyio.current_time()) > 0:
+        while (left := end - now) > 0:
             # not every change brings a pending trial, so a busy store must not wake us more often
             await anyio.sleep(min(POLL_INTERVAL, left))
-            left = min(end, next_look) - anyio.current_time()
+            if now >= next_check:
+                await self._check_experiment(experiment)
+                next_check = now + CHECK_INTERVAL
+            left = min(end, next_look, next_check) - anyio.current_time()
             # the first time it returns at once: a change may have come before there was a version
             version = await self._gateway.wait_for_change(TRIALS, version, max(left, 0.0))
             now = anyio.current_time()
             look = recover and now >= min(end, next_look)
+            # nothing woke us: a write that finds nothing would keep other writers waiting
+            if next_check <= now < end and not look and not await self._is_any_pending(experiment):
+                continue
             if trials := await self._reserve(experiment, count, look):
                 return trials
             if look:
@@ -173,14 +185,15 @@ class Reservations:
     ) -> None:
         """Release a reservation that was made, or may have been although no answer arrived."""
         lost_answer = isinstance(error, TemporaryBackendError) and error.ambiguous
-        if certain or lost_answer or not isinstance(error, Exception):
+        cancelled = not isinstance(error, Exception) and not had_no_effect(error)
+        if certain or lost_answer or cancelled:
             release = (Update(TRIALS, ours, changes),)
             seconds = self._gateway.policy.total
             await self._gateway.compensate(release, error, seconds, "releasing a reservation")
 
     # --------------------------------------------------------------------------------- write
 
-    async def beat(self, trial: Trial | Turn) -> int:
+    async def beat(self, trial: Held) -> int:
         matched = await self._gateway.execute(
             Update(TRIALS, _held(trial, RESERVED), {"heartbeat": NOW})
         )
@@ -278,7 +291,7 @@ class Reservations:
         if turn is not None:
             self._confirm(turn, changes)
 
-    async def _refusal(self, trial: Trial | Turn, was: str) -> FailedUpdate:
+    async def _refusal(self, trial: Held, was: str) -> FailedUpdate:
         """Return the error that says why a trial could not be written."""
         there = equal(experiment=trial.experiment, id=trial.id)
         selection = {"status": True, "worker": True}
@@ -296,10 +309,10 @@ class Reservations:
         if token is not None and taken:
             whose = "no worker has it now"
             if holder is not None and holder != token:
-                whose = f"{holder!r} has it now"
+                whose = f"{named_holder(holder)} has it now"
             return TrialLost(
-                f"trial {uid} is no longer reserved by {token!r}: {whose} and its status "
-                f"is {status!r}; nothing was written",
+                f"trial {uid} is no longer reserved by {named_holder(token)}: {whose} and its "
+                f"status is {status!r}; nothing was written",
                 uid=uid,
                 status=status,
                 holder=holder,
@@ -359,9 +372,20 @@ class Reservations:
         if update.changes.get("end_time") == NOW:
             turn.trial._complete(results, datetime.now(UTC), status)  # noqa: SLF001  checked already
 
-    async def has_experiment(self, turn: Turn) -> bool:
-        there = Count(EXPERIMENTS, equal(_id=turn.experiment))
-        return bool(await self._gateway.execute(there))
+    async def has_experiment(self, uid: Any) -> bool:
+        return bool(await self._gateway.execute(Count(EXPERIMENTS, equal(_id=uid))))
+
+    async def _is_any_pending(self, experiment: Any) -> bool:
+        ours = Compare("experiment", "eq", experiment_uid(experiment))
+        return bool(await self._gateway.execute(Count(TRIALS, And((ours, PENDING)))))
+
+    async def _check_experiment(self, experiment: Any) -> None:
+        uid = experiment_uid(experiment)
+        if not await self.has_experiment(uid):
+            raise FailedUpdate(
+                f"there is no experiment {uid!r} to wait for trials of: it was deleted, or never "
+                "created"
+            )
 
 
 def _note_unwritten(turn: Turn | None, update: Update, results: Sequence[Result]) -> None:
@@ -376,7 +400,7 @@ def _with_results(error: BackendError, results: Sequence[Result]) -> BackendErro
     return copied.with_traceback(error.__traceback__)
 
 
-def _held(trial: Trial | Turn, status: str) -> And:
+def _held(trial: Held, status: str) -> And:
     """Return the condition that a trial has a status and, if it carries a token, that token."""
     token = {} if trial.worker is None else {"worker": trial.worker}
     return equal(experiment=trial.experiment, id=trial.id, status=status, **token)

@@ -13,7 +13,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple, assert_never
 
-from aiostorage.operations import And, Collection, Compare, Condition, Or, StoreTime
+from aiostorage.operations import (
+    And,
+    Collection,
+    Compare,
+    Condition,
+    ElementMatch,
+    Or,
+    StoreTime,
+)
 
 __all__ = [
     "EPOCH",
@@ -122,7 +130,7 @@ class ClockedFields:
                 if path in self.steady:
                     return Compare(self.steady[path], op, micros(time_) + now.ahead)
                 return Compare(path, op, time_)
-            case Compare():
+            case Compare() | ElementMatch():  # no time of the store is inside of the latter
                 return condition
             case And(conditions):
                 return And(tuple(self.resolved(c, now) for c in conditions))

@@ -32,7 +32,9 @@ from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.reservations import Reservations
+from aiostorage._core.resumption import resume
 from aiostorage._core.retry import RetryPolicy
+from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.trials import Trials
 from aiostorage._core.worker import ReservedTrial
@@ -41,6 +43,7 @@ from aiostorage.errors import ConfigurationError
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
+from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial, TrialStatus, validate_status
 from aiostorage.values import Results
 
@@ -73,6 +76,10 @@ class Storage(AsyncStorageProtocol):
         How algorithm state is written: ``msgpack``, or ``pickle`` for a store that Oríon shares.
         Unpickling runs code that the store contains, so choose it only where you trust every
         writer.
+    max_inflated_state
+        Bytes that a state which is compressed in the store may have when it is read; more only if
+        that is at most 16 times its size in the store. A storage compresses no state more than it
+        reads itself.
     nan
         What becomes of a trial that is completed with an objective that is NaN: ``completed``
         stores it like any other, ``broken`` stores the results with that status, ``raise`` raises
@@ -99,6 +106,7 @@ class Storage(AsyncStorageProtocol):
         lost_after: float | Callable[[], float] = 120.0,
         lock_lease: float = 60.0,
         state_codec: str = "msgpack",
+        max_inflated_state: int = MAX_INFLATED,
         nan: Literal["completed", "broken", "raise"] | None = None,
         fill_version: bool = True,
         tracker: Tracker | None = None,
@@ -129,7 +137,8 @@ class Storage(AsyncStorageProtocol):
                 driver, policy, tracker, objective, deliver_on_close
             )
         lease = _seconds("lock_lease", lock_lease)
-        self._lock_records = LockRecords(self._gateway, codec_named(state_codec), lease)
+        codec = codec_named(state_codec, _count("max_inflated_state", max_inflated_state))
+        self._lock_records = LockRecords(self._gateway, codec, lease)
         self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
         self._experiments = Experiments(
             self._gateway, self._lock_records, fill_version=fill_version
@@ -257,9 +266,27 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+        after: Trial | str | None = None,
     ) -> list[Trial] | None:
-        _check("fetch_trials", experiment, uid, where)
-        return await self._trials.fetch(experiment, uid, where)
+        _check("fetch_trials", experiment, uid, where, params, limit, order, after)
+        return await self._trials.fetch(
+            experiment, uid, where, params, limit=limit, order=order, after=after
+        )
+
+    async def count_trials(
+        self,
+        experiment: ExperimentLike | None = None,
+        uid: Uid | None = None,
+        where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+    ) -> int:
+        _check("count_trials", experiment, uid, where, params)
+        return await self._trials.count_matching(experiment, uid, where, params)
 
     @overload
     def iter_trials(
@@ -267,6 +294,7 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial]: ...
@@ -277,6 +305,7 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any],
         batch_size: int = 200,
     ) -> AsyncIterator[Document]: ...
@@ -286,10 +315,11 @@ class Storage(AsyncStorageProtocol):
         experiment: ExperimentLike,
         *,
         where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial | Document]:
-        return self._trials.iterate(experiment, where, selection, batch_size)
+        return self._trials.iterate(experiment, where, params, selection, batch_size)
 
     async def get_trial(
         self,
@@ -343,9 +373,8 @@ class Storage(AsyncStorageProtocol):
         if self._mirror is None:
             return await self._trials.retrieve(trial)
         stored = await self._trials.get(trial, None, None)
-        if stored is not None and stored.results:
-            trial._results = stored.results  # noqa: SLF001  whatever the store has
-        elif results := await self._mirror.results(trial):
+        results = stored.results if stored is not None else []
+        if results := results or await self._mirror.results(trial):
             trial.results = results
         return trial
 
@@ -429,6 +458,9 @@ class Storage(AsyncStorageProtocol):
         from aiostorage._core.exported import ExportedTrial  # noqa: PLC0415  few ask for it
 
         return ExportedTrial(reserved, self.tracker_environment)
+
+    async def resume_reservation(self, reservation: Reservation | str) -> Trial:
+        return await resume(self._gateway, self._reservations, reservation)
 
     # ------------------------------------------------------------------------------ tracker
 
@@ -552,3 +584,9 @@ def _seconds(name: str, value: Any) -> float:
     if not (INTERVAL.accepts(value) and value < math.inf):
         raise ConfigurationError(f"{name} is {INTERVAL.wants}, not {shown(value)}")
     return float(value)
+
+
+def _count(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigurationError(f"{name} is a number of bytes, not {value!r}")
+    return value

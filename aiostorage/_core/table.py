@@ -9,13 +9,24 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from aiostorage._core.changes import apply_changes
+from aiostorage._core.ordering import Order, order_key, place_of, position, values_of
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import ClockedFields
 from aiostorage.errors import DuplicateKeyError
-from aiostorage.operations import EVERYTHING, And, Collection, Compare, Condition, Document, Index
+from aiostorage.operations import (
+    EVERYTHING,
+    After,
+    And,
+    Collection,
+    Compare,
+    Condition,
+    Document,
+    Index,
+    SortBy,
+)
 
-__all__ = ["DocumentTable", "Key", "SortedIndex", "UniqueIndex", "sort_key"]
+__all__ = ["DocumentTable", "Key", "SortedIndex", "UniqueIndex", "sort_key", "sort_key_by"]
 
 Key: TypeAlias = tuple[tuple[int, Any], ...]
 """Values of declared fields in a form that sorts."""
@@ -40,17 +51,34 @@ class DocumentTable:
             if not index.unique
         ]
 
-    def find(self, where: Condition, order: tuple[str, ...] = ()) -> Iterator[Document]:
+    def find(
+        self, where: Condition, order: Order = (), after: After | None = None
+    ) -> Iterator[Document]:
         """Yield the stored documents that match, in order; do not change them."""
-        candidates, order = self.candidates(where, order)
+        candidates, missing = self.candidates(where, order)
         found = filter(compile_condition(where), candidates)
-        return iter(sorted(found, key=lambda d: sort_key(d, order))) if order else found
+        if after is not None:
+            found = filter(self.behind(after, order), found)
+        return iter(sorted(found, key=sort_key_by(missing))) if missing else found
+
+    def behind(self, after: After, order: Order) -> Callable[[Document], bool]:
+        """Return the function that says whether a document comes after a place in an order."""
+        fields = self._sorted_by(order)
+        place = place_of(after, fields, self._number(after.uid))
+        return lambda d: position(d, fields, self._number(d["_id"]) or 0) > place
+
+    def _sorted_by(self, order: Order) -> tuple[str | SortBy, ...]:
+        steady = self.clocked.steady
+        return tuple(steady.get(item, item) if isinstance(item, str) else item for item in order)
+
+    def _number(self, uid: Any) -> int | None:
+        return self._unique[0].by_key.get(sort_key({"_id": uid}, ("_id",)))
 
     def candidates(
-        self, where: Condition, order: tuple[str, ...]
-    ) -> tuple[Iterator[Document], tuple[str, ...]]:
+        self, where: Condition, order: Order
+    ) -> tuple[Iterator[Document], tuple[str | SortBy, ...]]:
         """Return documents among which all matches are, and the order that is still missing."""
-        bound, order = _bound(where), self.clocked.sorted_by(order)
+        bound, order = _bound(where), self._sorted_by(order)
         for unique in self._unique:
             seq = unique.look_up(bound)
             if seq is not None:
@@ -186,8 +214,8 @@ class SortedIndex:
             del self._keys[bisect_left(self._keys, (*sort_key(document, self.index.fields), seq))]
 
     def part(
-        self, where: Condition, bound: Mapping[str, Any], order: tuple[str, ...]
-    ) -> tuple[Iterable[int], tuple[str, ...]] | None:
+        self, where: Condition, bound: Mapping[str, Any], order: tuple[str | SortBy, ...]
+    ) -> tuple[Iterable[int], tuple[str | SortBy, ...]] | None:
         """Return the candidates and the order still missing; None if the index does not apply."""
         fields = self.index.fields
         if fields[0] not in bound or not (
@@ -204,6 +232,14 @@ class SortedIndex:
         seqs = (self._keys[position][-1] for position in range(low, high))
         # a sort that follows is stable, so what is equal has to come by insertion
         return (seqs, ()) if order == rest else (sorted(seqs), order)
+
+
+def sort_key_by(order: Order) -> Callable[[Document], Key]:
+    """Return the function that returns the sort key of a document for an order."""
+    names = tuple(item for item in order if isinstance(item, str))
+    if len(names) == len(order):
+        return lambda document: sort_key(document, names)
+    return lambda document: order_key(values_of(document, order), order)
 
 
 def sort_key(values: Mapping[str, Any], names: tuple[str, ...]) -> Key:

@@ -67,7 +67,8 @@ def run(table: DocumentTable, operation: Operation[Any], now: SteadyMoment, undo
                 table.insert(copy_tree(clocked.at(document, now)), undo)
             return None
         case Find():
-            documents = table.find(clocked.resolved(operation.where, now), operation.order)
+            where = clocked.resolved(operation.where, now)
+            documents = table.find(where, operation.order, operation.after)
             first = islice(documents, operation.limit)
             return [clocked.hide(select(d, operation.selection)) for d in first]
         case Count():

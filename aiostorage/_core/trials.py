@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NoReturn, cast
 
 import anyio.lowlevel
 
@@ -17,7 +17,6 @@ from aiostorage._core.documents import (
     both,
     document_of,
     equal,
-    query_of,
     truncated,
     update_of,
 )
@@ -27,10 +26,15 @@ from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid
 from aiostorage._core.layout import PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.medium_results import results_from
+from aiostorage._core.normalise import normalise
+from aiostorage._core.ordering import Order, values_of
+from aiostorage._core.projection import check_selection
 from aiostorage._core.record_checks import document_of_trial, is_trial_id
 from aiostorage._core.record_reader import TrialReader
+from aiostorage._core.trial_queries import order_of, trial_condition
 from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
+    After,
     And,
     Compare,
     Condition,
@@ -51,6 +55,9 @@ __all__ = ["Trials"]
 
 BUILT_PER_TURN: Final = 200
 """Documents that become trials in one turn of the event loop, at most."""
+
+MAX_LIMIT: Final = 2**31 - 1
+"""A limit that every engine takes, and no experiment reaches."""
 
 RESERVED: Final = TrialStatus.RESERVED.value
 INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
@@ -122,17 +129,21 @@ class Trials:
         where: Mapping[str, Any] | None,
         changes: Mapping[str, Any],
     ) -> int:
-        condition = both(_there(trial, uid, experiment), query_of(where)[0])
+        condition = both(_there(trial, uid, experiment), trial_condition(where, by_name=False))
         return await self._gateway.execute_once(_alive(update_of(TRIALS, condition, changes)))
 
     async def update_all(
         self, experiment: Any, uid: Any, where: Mapping[str, Any] | None, changes: Mapping[str, Any]
     ) -> int:
-        condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
+        condition = both(
+            equal(experiment=get_uid(experiment, uid)), trial_condition(where, by_name=False)
+        )
         return await self._gateway.execute_once(_alive(update_of(TRIALS, condition, changes)))
 
     async def delete(self, experiment: Any, uid: Any, where: Mapping[str, Any] | None) -> int:
-        condition = both(equal(experiment=get_uid(experiment, uid)), query_of(where)[0])
+        condition = both(
+            equal(experiment=get_uid(experiment, uid)), trial_condition(where, by_name=False)
+        )
         return await self._gateway.execute_once(Delete(TRIALS, condition))
 
     # ------------------------------------------------------------------------------ reading
@@ -143,16 +154,66 @@ class Trials:
         return self._reader.read(found[0]) if found else None
 
     async def fetch(
-        self, experiment: Any, uid: Any, where: Mapping[str, Any] | None
+        self,
+        experiment: Any,
+        uid: Any,
+        where: Mapping[str, Any] | None,
+        params: Mapping[str, Any] | None = None,
+        *,
+        limit: int | None = None,
+        order: str | None = None,
+        after: Trial | str | None = None,
     ) -> list[Trial] | None:
         uid = get_uid(experiment, uid)
-        trials = await self._find(uid, query_of(where)[0])
-        if trials or await self._experiments.exists(uid):
-            return trials
+        condition = both(equal(experiment=uid), trial_condition(where, params))
+        find = Find(TRIALS, condition, order=order_of(order), limit=_checked_limit(limit))
+        if after is not None:
+            if isinstance(after, Trial) and after.experiment not in (None, uid):
+                _raise_unknown(uid, after)
+            place = await self._place(uid, find.order, after)
+            if place is None and not await self._exists(uid):
+                return None
+            find = replace(find, after=place or _raise_unknown(uid, after))
+        trials = await self._first(find)
+        return trials if trials or await self._exists(uid) else None
+
+    async def _exists(self, uid: Any) -> bool:
+        """Return whether the store has an experiment, or trials of it."""
+        if await self._experiments.exists(uid):
+            return True
         left = await self._gateway.execute(
             Find(TRIALS, equal(experiment=uid), {"id": True}, limit=1)
         )
-        return trials if left else None
+        return bool(left)
+
+    async def _place(self, uid: Any, order: Order, after: Trial | str) -> After | None:
+        """Return the place behind a trial; None if the experiment has no such trial."""
+        trial_uid = after.id if isinstance(after, Trial) else after
+        names = ("_id", "submit_time", "start_time", "end_time", "results")
+        found = await self._gateway.execute(
+            Find(TRIALS, equal(experiment=uid, id=trial_uid), dict.fromkeys(names, True), limit=1)
+        )
+        if not found:
+            return None
+        document = found[0]
+        if isinstance(after, Trial):  # where it stood when it was read
+            known = {**document_of_trial(after), "_id": document["_id"]}
+            document = truncated(cast(Document, normalise(known)), self._gateway.driver.resolution)
+        return After(document["_id"], values_of(document, order))
+
+    async def _first(self, find: Find) -> list[Trial]:
+        """Return what a `Find` finds; more is read in place of what cannot be read."""
+        trials: list[Trial] = []
+        wanted, limit = find.limit or 0, find.limit
+        while True:
+            documents = await self._gateway.execute(find)
+            count, last = len(documents), documents[-1] if documents else {}
+            trials += await self._built(documents)
+            if limit is None or count < limit or len(trials) >= wanted:
+                return trials
+            limit = wanted - len(trials)
+            after = After(last["_id"], values_of(last, find.order))
+            find = replace(find, after=after, limit=limit)
 
     async def with_status(self, experiment: Any, *conditions: Condition) -> list[Trial]:
         return await self._find(experiment_uid(experiment), And(conditions))
@@ -184,15 +245,28 @@ class Trials:
         where = equal(experiment=experiment_uid(experiment), status=status)
         return await self._gateway.execute(Count(TRIALS, where))
 
+    async def count_matching(
+        self,
+        experiment: Any,
+        uid: Any,
+        where: Mapping[str, Any] | None,
+        params: Mapping[str, Any] | None,
+    ) -> int:
+        condition = trial_condition(where, params)
+        condition = both(equal(experiment=get_uid(experiment, uid)), condition)
+        return await self._gateway.execute(Count(TRIALS, condition))
+
     async def iterate(
         self,
         experiment: Any,
         where: Mapping[str, Any] | None,
+        params: Mapping[str, Any] | None,
         selection: Mapping[str, Any] | None,
         batch_size: int,
     ) -> AsyncIterator[Any]:
-        check_arguments("iter_trials", experiment, where, selection, batch_size)
-        condition, selected = query_of(where, selection)
+        check_arguments("iter_trials", experiment, where, params, selection, batch_size)
+        selected = check_selection(selection)
+        condition = trial_condition(where, params)
         condition = both(equal(experiment=experiment_uid(experiment)), condition)
         async for documents in self._gateway.pages(
             Find(TRIALS, condition, selected), int(batch_size)
@@ -214,7 +288,7 @@ class Trials:
                 source = f"trial {stored.id} in {driver.location}"
                 trial.results = results_from(logged, driver.objective, source)
         elif stored.results:
-            trial._results = stored.results  # noqa: SLF001  whatever the store has
+            trial.results = stored.results
         return trial
 
     async def _find(self, uid: Any, condition: Condition) -> list[Trial]:
@@ -249,6 +323,17 @@ def _alive(update: Update) -> Update:
     if update.changes.get("status") != RESERVED or "heartbeat" in update.changes:
         return update
     return replace(update, changes={**update.changes, "heartbeat": StoreTime()})
+
+
+def _checked_limit(limit: Any) -> int | None:
+    if limit is None:
+        return None
+    return min(int(limit), MAX_LIMIT)
+
+
+def _raise_unknown(uid: Any, after: Trial | str) -> NoReturn:
+    shown = after.id if isinstance(after, Trial) else after
+    raise ValueError(f"experiment {uid!r} has no trial {shown!r:.60} after which to go on")
 
 
 def _named_values(trial: Trial) -> list[list[Any]]:

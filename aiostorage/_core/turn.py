@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiostorage.errors import (
     BackendError,
@@ -19,7 +19,7 @@ from aiostorage.operations import Update
 from aiostorage.trial import Trial
 from aiostorage.values import Result, TrialStatus
 
-__all__ = ["Turn", "lost_by", "status_after"]
+__all__ = ["Held", "Turn", "lost_by", "status_after"]
 
 STORE_FAILURES: Final = (
     BackendError,
@@ -30,6 +30,22 @@ STORE_FAILURES: Final = (
     TrackerError,
 )
 """Errors that say nothing about the evaluation of the trial, which may go well the next time."""
+
+
+class Held(Protocol):
+    """What names a reserved trial: a `Trial`, a `Turn`, or the ids and the token alone."""
+
+    @property
+    def experiment(self) -> Any:
+        """The id of the experiment."""
+
+    @property
+    def id(self) -> str:
+        """The id of the trial."""
+
+    @property
+    def worker(self) -> str | None:
+        """The token of the reservation."""
 
 
 @dataclass(slots=True)

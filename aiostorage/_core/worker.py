@@ -218,6 +218,6 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         if lost.status is not None:
             return False
         try:
-            return not await self._reservations.has_experiment(turn)
+            return not await self._reservations.has_experiment(turn.experiment)
         except AioStorageError:
             return False

@@ -11,11 +11,14 @@ from typing import Any
 import click
 
 import aiostorage
+from aiostorage._core.driver_options import hide_credentials
 from aiostorage.cli.demo.command import demo
+from aiostorage.cli.escapes import escape_log, printable
 from aiostorage.cli.import_tracker import import_tracker
 from aiostorage.cli.options import DEBUG_KEY, debug_option
 from aiostorage.cli.orion_transfer import export_command, import_command
 from aiostorage.cli.status import status
+from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
 from aiostorage.errors import AioStorageError
@@ -62,13 +65,15 @@ class CommandLine(click.Group):
         extra["windows_expand_args"] = windows_expand_args
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
+        escape_log()
         try:
             code = super().main(args, prog_name, complete_var, False, **extra)
         except click.Abort:
             sys.exit(INTERRUPTED_EXIT_CODE)
         except click.ClickException as error:
-            message = " ".join(error.format_message().split())
-            click.echo(f"{_origin(error) or self.name}: {message}", err=True)
+            given = sys.argv[1:] if args is None else args
+            message = _without_secrets(" ".join(error.format_message().split()), given)
+            echo(f"{_origin(error) or self.name}: {message}", err=True)
             sys.exit(error.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -83,7 +88,7 @@ class CommandLine(click.Group):
                 if isinstance(leaf, OSError) and leaf.errno == errno.EPIPE:
                     raise leaf from None  # the reader of our output has closed it: no message
             if ctx.meta.get(DEBUG_KEY):
-                traceback.print_exc()
+                click.echo(printable(traceback.format_exc(), keep="\n"), err=True, nl=False)
             raise explained(error, f"{ctx.command_path} {ctx.invoked_subcommand}") from error
 
 
@@ -108,6 +113,15 @@ def _origin(error: click.ClickException) -> str | None:
         return error.command
     context = getattr(error, "ctx", None)
     return context.command_path if isinstance(context, click.Context) else None
+
+
+def _without_secrets(message: str, arguments: Sequence[str]) -> str:
+    """Return the message of an error without the passwords in URLs that it quotes."""
+    values = [value for argument in arguments for value in (argument, argument.partition("=")[2])]
+    for value in values:
+        if "@" in value or "://" in value:
+            message = message.replace(value, hide_credentials(value))
+    return message
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

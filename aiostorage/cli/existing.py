@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from aiostorage import Storage
-from aiostorage.errors import ConfigurationError, NotADatabaseError
-from aiostorage.factory import open_storage
+from aiostorage._core.named_store import LEGACY, NamedStore, named_by
+from aiostorage.errors import AioStorageError, ConfigurationError, NotADatabaseError
+from aiostorage.factory import storage_of
 
-__all__ = ["open_existing"]
+__all__ = ["check_lasts", "open_existing"]
 
 
-def open_existing(url: str, **settings: Any) -> Storage:
-    """Return the storage of a URL, to read what is there already.
+def open_existing(named: NamedStore, **settings: Any) -> Storage:
+    """Return the storage that is meant, to read what is there already; no tracker is told.
 
     A MongoDB database is checked when the storage is opened, which then raises the same errors.
 
     Parameters
     ----------
+    named
+        What `aiostorage._core.named_store.named_store` returned.
     settings
         Those of `open_storage`.
 
@@ -30,17 +33,34 @@ def open_existing(url: str, **settings: Any) -> Storage:
     NotADatabaseError
         The file is not a database of aiostorage.
     """
-    scheme = url.partition("://")[0].lower()
-    if scheme in ("mongodb", "mongodb+srv"):
-        return open_storage(url, read_only=True, **settings)
-    storage = open_storage(url, **settings)
-    if scheme == "memory":
-        raise ConfigurationError("a storage in memory ends with its process: nothing to read")
-    if scheme == "sqlite":
-        _check_file(Path(storage.location))
-    elif scheme == "track":
-        _check_track_file(Path(storage.location))
+    named = NamedStore(named.without_tracker().options, named.origin)  # which makes no directory
+    if named.engine in ("mongodb", "mongodb+srv"):
+        if named.of_type == LEGACY:
+            named = NamedStore({"type": "mongodb", **named.options["database"]}, named.origin)
+        return storage_of(named, read_only=True, **settings)
+    storage = storage_of(named, **settings)
+    try:
+        match storage._gateway.driver.name:  # noqa: SLF001  as an adapter of this package
+            case "memory":
+                raise ConfigurationError(
+                    "a storage in memory ends with its process: nothing to read"
+                )
+            case "sqlite":
+                _check_file(Path(storage.location))
+            case "track":
+                _check_track_file(Path(storage.location))
+    except AioStorageError as error:
+        raise named_by(error, named.origin)  # noqa: B904  the same error
     return storage
+
+
+def check_lasts(named: NamedStore) -> None:
+    """Refuse a storage in memory as the destination of a copy."""
+    if named.engine == "memory":
+        error = ConfigurationError(
+            "a storage in memory ends with its process: nothing would be left"
+        )
+        raise named_by(error, named.origin)
 
 
 def _check_track_file(path: Path) -> None:

@@ -11,13 +11,15 @@ from typing import Final
 import anyio
 import anyio.to_thread
 import click
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from aiostorage._core.named_store import named_store
+from aiostorage.cli.existing import check_lasts
 from aiostorage.cli.options import debug_option
+from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
 from aiostorage.errors import ConfigurationError
-from aiostorage.factory import open_storage
+from aiostorage.factory import storage_of
 from aiostorage.trackers.factory import tracker_from_url
 from aiostorage.trackers.imports import ImportCounts, import_runs
 
@@ -30,7 +32,12 @@ LINE_INTERVAL: Final = 5.0
 @click.command("import-tracker")
 @click.argument("source")
 @click.argument("experiment")
-@click.option("--to", "dest", required=True, help="The storage, such as sqlite:///tune.db.")
+@click.option(
+    "--to",
+    "dest",
+    help="The storage, such as sqlite:///tune.db. Default: the one that is configured, as for "
+    "`aiostorage status`.",
+)
 @click.option("--name", help="The name of the experiment in the storage; by default EXPERIMENT.")
 @click.option(
     "--objective",
@@ -38,7 +45,7 @@ LINE_INTERVAL: Final = 5.0
 )
 @debug_option
 def import_tracker(
-    source: str, experiment: str, dest: str, name: str | None, objective: str | None
+    source: str, experiment: str, dest: str | None, name: str | None, objective: str | None
 ) -> None:
     """Bring the runs of an experiment of a tracker into a storage.
 
@@ -48,11 +55,11 @@ def import_tracker(
     Run the command again after an interruption, and it continues; run it later, and it brings what
     has come since. The tracker is not changed.
     """
-    if dest.partition("://")[0].lower() == "memory":
-        raise ConfigurationError("a storage in memory ends with its process: nothing would be left")
+    there = named_store(dest).without_tracker()
+    check_lasts(there)
     tracker = tracker_from_url(source)
     _check_there(source)
-    storage = open_storage(dest)
+    storage = storage_of(there)
     started = time.monotonic()
 
     async def copy(report: Callable[[ImportCounts], None]) -> ImportCounts:
@@ -65,7 +72,7 @@ def import_tracker(
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(tracker.close)
 
-    console = Console(highlight=False)
+    console = Terminal()
     if console.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=console) as bars:
@@ -76,7 +83,7 @@ def import_tracker(
     else:
         counts = anyio.run(copy, _Lines().report)
     seconds = span(time.monotonic() - started)
-    click.echo(f"{_summary(counts)}; from {tracker.location} to {storage.location} in {seconds}")
+    echo(f"{_summary(counts)}; from {tracker.location} to {storage.location} in {seconds}")
 
 
 def _check_there(source: str) -> None:
@@ -96,7 +103,7 @@ class _Lines:
         now = time.monotonic()
         if now - self._last >= LINE_INTERVAL:
             self._last = now
-            click.echo(f"{counts.read:,} runs")
+            echo(f"{counts.read:,} runs")
 
 
 def _summary(counts: ImportCounts) -> str:

@@ -1,4 +1,4 @@
-"""What several commands share: options, and a console."""
+"""What several commands share: options."""
 
 from __future__ import annotations
 
@@ -6,29 +6,13 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
-from rich.console import Console
 
-__all__ = ["DEBUG_KEY", "Stdout", "debug_option"]
+__all__ = ["DEBUG_KEY", "debug_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEBUG_KEY: Final = "aiostorage.debug"
 """The key of ``--debug`` in the context's `meta`, which commands and subcommands share."""
-
-
-class Stdout(Console):
-    """Standard output. When its reader has closed it, writing raises `OSError` as for any file.
-
-    Rich would raise `SystemExit`, which event loops and task groups do not handle well.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(highlight=False)
-
-    def on_broken_pipe(self) -> None:
-        """Pass on the `BrokenPipeError` that is being handled."""
-        self.quiet = True
-        raise  # noqa: PLE0704
 
 
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -11,15 +11,16 @@ from typing import Any, Final, Self
 
 import anyio
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from aiostorage.cli.existing import open_existing
+from aiostorage._core.named_store import named_store
+from aiostorage.cli.existing import check_lasts, open_existing
 from aiostorage.cli.options import debug_option
+from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
-from aiostorage.errors import ConfigurationError
-from aiostorage.factory import open_storage
+from aiostorage.errors import EncodingError
+from aiostorage.factory import storage_of
 from aiostorage.orion import (
     Progress,
     TransferCounts,
@@ -42,6 +43,9 @@ _NOUNS: Final = {
 }
 
 
+_FILE: Final = click.Path(dir_okay=False, path_type=Path)
+
+
 class _Source(click.Path):
     """A file, or the URL of a database."""
 
@@ -57,7 +61,7 @@ class _Source(click.Path):
 
 @click.command("import-orion")
 @click.argument("source", type=_Source())
-@click.argument("dest")
+@click.argument("dest", required=False)
 @click.option(
     "--overwrite", is_flag=True, help="Replace experiments that exist but differ, as a whole."
 )
@@ -69,20 +73,21 @@ class _Source(click.Path):
     help="How algorithm state is written; Oríon on aiostorage expects pickle.",
 )
 @debug_option
-def import_command(source: Path | str, dest: str, overwrite: bool, state_codec: str) -> None:
+def import_command(source: Path | str, dest: str | None, overwrite: bool, state_codec: str) -> None:
     """Copy a PickledDB file or a MongoDB database of Oríon into a storage.
 
     SOURCE is the file, or the URL of the database with its name: mongodb://localhost/orion. It is
     not changed. Trials that workers have reserved there are interrupted in the copy, so stop the
     workers first. The file, or the algorithm states in the database, are unpickled, which runs code
     that they contain: import only from sources that you trust. DEST is for example
-    sqlite:///tune.db. Run the command again after an interruption, and it continues. Nothing that
+    sqlite:///tune.db; without DEST, it is the storage that is configured, as for `aiostorage
+    status`. Run the command again after an interruption, and it continues. Nothing that
     is in DEST is changed: the command refuses to import what exists there and differs.
     """
-    if dest.partition("://")[0].lower() == "memory":
-        raise ConfigurationError("a storage in memory ends with its process: nothing would be left")
+    there = named_store(dest)
+    check_lasts(there)
     # The first call opens it. By then the source has been read and checked.
-    storage = open_storage(dest, state_codec=state_codec)
+    storage = storage_of(there, state_codec=state_codec)
 
     async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):
@@ -92,22 +97,41 @@ def import_command(source: Path | str, dest: str, overwrite: bool, state_codec: 
 
 
 @click.command("export-orion")
-@click.argument("source")
-@click.argument("dest", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("places", nargs=-1, required=True, metavar="[SOURCE] DEST")
 @click.option("--overwrite", is_flag=True, help="Replace DEST if it exists.")
+@click.option(
+    "--state-codec",
+    type=click.Choice(["pickle", "msgpack"]),
+    default="msgpack",
+    show_default=True,
+    help="With pickle, pickled algorithm states are read: this runs code that they contain.",
+)
 @debug_option
-def export_command(source: str, dest: Path, overwrite: bool) -> None:
+@click.pass_context
+def export_command(
+    ctx: click.Context, places: tuple[str, ...], overwrite: bool, state_codec: str
+) -> None:
     """Copy a storage into a PickledDB file, with which Oríon can continue.
 
-    SOURCE is for example sqlite:///tune.db or mongodb://localhost/tune.
-    Pickled algorithm states in SOURCE are unpickled, which runs code that they contain. DEST gets
-    its name when it is complete.
+    SOURCE is for example sqlite:///tune.db or mongodb://localhost/tune; without SOURCE, it is the
+    storage that is configured, as for `aiostorage status`. If algorithm states in it are pickled,
+    as Oríon's are, it is refused without --state-codec pickle: to unpickle them runs code that
+    they contain, so do that only if you trust everybody who can write to SOURCE. DEST gets its name
+    when it is complete.
     """
-    storage = open_existing(source, state_codec="pickle")
+    *source, file = places
+    if len(source) > 1 or (not source and "://" in file):
+        raise click.UsageError("name the storage, or leave it out, and then the file", ctx)
+    dest = _FILE.convert(file, None, ctx)
+    storage = open_existing(named_store(*source), state_codec=state_codec)
 
     async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):
-            return await export_orion(storage, dest, overwrite=overwrite, progress=report)
+            try:
+                return await export_orion(storage, dest, overwrite=overwrite, progress=report)
+            except EncodingError as error:
+                advice = str(error).replace('state_codec="pickle"', "--state-codec pickle")
+                raise EncodingError(advice) from error
 
     _run(copy, storage.location, str(dest))
 
@@ -115,12 +139,12 @@ def export_command(source: str, dest: Path, overwrite: bool) -> None:
 def _run(
     copy: Callable[[Callable[[Progress], None]], Awaitable[TransferCounts]], source: str, dest: str
 ) -> None:
-    console = Console(highlight=False)
+    console = Terminal()
     started = time.monotonic()
     with _ProgressBars(console) if console.is_terminal else _ProgressLines() as display:
         counts = anyio.run(copy, display.update)
     seconds = span(time.monotonic() - started)
-    click.echo(f"{_summary_line(counts)}; from {source} to {dest} in {seconds}")
+    echo(f"{_summary_line(counts)}; from {source} to {dest} in {seconds}")
 
 
 def _summary_line(counts: TransferCounts) -> str:
@@ -164,13 +188,13 @@ class _ProgressLines:
         now = time.monotonic()
         if progress.done == progress.total or now - self._last >= LINE_INTERVAL:
             self._last = now
-            click.echo(f"{progress.collection}: {progress.done:,} of {progress.total:,}")
+            echo(f"{progress.collection}: {progress.done:,} of {progress.total:,}")
 
 
 class _ProgressBars:
     """The progress of a transfer as bars, for a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._bars = Bars(
             TextColumn("{task.description:<12}"),
             BarColumn(),

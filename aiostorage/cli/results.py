@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ def objective_of(document: Mapping[str, Any]) -> float | None:
     for result in _items(document, "results"):
         if result.get("type") == "objective":
             value = result.get("value")
-            is_number = isinstance(value, int | float) and not math.isnan(value)
+            is_number = isinstance(value, int | float) and value == value  # noqa: PLR0124  not NaN
             return value if is_number else None
     return None
 

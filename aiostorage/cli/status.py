@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -13,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from aiostorage import Storage
+from aiostorage._core.named_store import named_store
+from aiostorage.cli.escapes import printable
 from aiostorage.cli.existing import open_existing
-from aiostorage.cli.options import Stdout, debug_option
+from aiostorage.cli.options import debug_option
 from aiostorage.cli.summary import (
     ExperimentSummary,
     LockSummary,
@@ -22,6 +23,7 @@ from aiostorage.cli.summary import (
     summarise,
     summarise_outbox,
 )
+from aiostorage.cli.terminal import Terminal, echo, echo_json
 from aiostorage.cli.text import number, plural, span
 from aiostorage.trial import TrialStatus
 
@@ -35,7 +37,7 @@ LOST = "lost"
 
 
 @click.command
-@click.argument("url", envvar="AIOSTORAGE_URL")
+@click.argument("url", required=False)
 @click.option("--experiment", metavar="NAME", help="Show only this experiment, in all versions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option(
@@ -48,7 +50,9 @@ LOST = "lost"
     ),
 )
 @debug_option
-def status(url: str, experiment: str | None, as_json: bool, lost_after: float | None) -> None:
+def status(
+    url: str | None, experiment: str | None, as_json: bool, lost_after: float | None
+) -> None:
     """Show the experiments of a storage.
 
     For each experiment: the number of trials in each status, how many of the reserved ones are
@@ -58,20 +62,23 @@ def status(url: str, experiment: str | None, as_json: bool, lost_after: float | 
     processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
-    mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the environment
-    variable AIOSTORAGE_URL is used; a password in it is not visible in the list of processes.
+    mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the storage that is configured is
+    meant: the one that the environment variable AIOSTORAGE_URL names, else aiostorage.toml in the
+    user's configuration directory, else a SQLite file in the user's data directory. A password in
+    the environment or in the file is not visible in the list of processes.
     """
-    storage = open_existing(url, **({} if lost_after is None else {"lost_after": lost_after}))
+    settings = {} if lost_after is None else {"lost_after": lost_after}
+    storage = open_existing(named_store(url), **settings)
     location = storage.location
     found, outbox = anyio.run(_summarise, storage, experiment)
-    console = Stdout()
+    console = Terminal()
     if as_json:
         document = {
             "location": location,
             "experiments": [one.to_dict() for one in found],
             "outbox": outbox.to_dict(),
         }
-        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+        echo_json(document)
     elif console.is_terminal:
         _print_table(console, location, found)
         if outbox.length:
@@ -79,7 +86,7 @@ def status(url: str, experiment: str | None, as_json: bool, lost_after: float | 
     else:
         _print_plain(found)
         if outbox.length:  # no line of the table
-            click.echo(_untold(outbox), err=True)
+            echo(_untold(outbox), err=True)
 
 
 async def _summarise(
@@ -100,14 +107,21 @@ def _untold(outbox: OutboxSummary) -> str:
 
 def _print_table(console: Console, location: str, found: Sequence[ExperimentSummary]) -> None:
     shown = [s for s in TrialStatus if s in ALWAYS_SHOWN or any(one.trials[s] for one in found)]
-    table = Table(title=location, title_justify="left", title_style="dim", header_style="bold")
+    table = Table(
+        title=Text(printable(location)),
+        title_justify="left",
+        title_style="dim",
+        header_style="bold",
+    )
     table.add_column("experiment", overflow="fold")
     for name in [*shown, "total", "best"]:
         table.add_column(name, justify="right")
     table.add_column("lock")
     for one in found:
         table.add_row(
-            Text(f"{one.name} v{one.version}\n").append(str(one.uid), style="dim"),
+            Text(f"{printable(one.name)} v{printable(one.version)}\n").append(
+                printable(one.uid), style="dim"
+            ),
             *(_count(one, s) for s in shown),
             str(one.trials.total()),
             number(one.best),
@@ -116,10 +130,11 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
     if found:
         console.print(table)
     else:
-        console.print(f"{location}: no experiments yet")
+        console.print(f"{location}: no experiments yet", markup=False)
     for one in found:
         if one.lock is not None and one.lock.locked:
-            line = f"lock of {one.name} v{one.version}: {_holder(one.lock)}"
+            name = f"{printable(one.name)} v{printable(one.version)}"
+            line = f"lock of {name}: {printable(_holder(one.lock))}"
             console.print(line, markup=False, soft_wrap=True)
 
 
@@ -127,13 +142,13 @@ def _print_plain(found: Sequence[ExperimentSummary]) -> None:
     """Print one line per experiment, in columns separated by tabs."""
     names = [status.value for status in TrialStatus]
     names.insert(names.index(TrialStatus.RESERVED) + 1, LOST)
-    click.echo("\t".join(["experiment", "version", "id", *names, "total", "best", "lock"]))
+    echo("\t".join(["experiment", "version", "id", *names, "total", "best", "lock"]))
     for one in found:
         counts = [str(one.lost if name == LOST else one.trials[name]) for name in names]
         total, best = str(one.trials.total()), _exact(one.best)
         lock = _holder(one.lock) if one.lock and one.lock.locked else _lock_word(one.lock)
-        name = " ".join(one.name.split())
-        click.echo("\t".join([name, str(one.version), str(one.uid), *counts, total, best, lock]))
+        cells = [one.name, one.version, one.uid, *counts, total, best, lock]
+        echo("\t".join(map(printable, cells)))
 
 
 def _count(one: ExperimentSummary, status: TrialStatus) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiostorage import Storage
 from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.holders import named_holder
 from aiostorage._core.layout import ALGO
 from aiostorage._core.outbox import Outbox
 from aiostorage.cli.results import objective_of, status_of
@@ -35,7 +36,8 @@ class LockSummary:
     Parameters
     ----------
     owner
-        The holder of the lock; None if it is free, or if Oríon's own storage holds it.
+        Where the holder of the lock runs, and a fingerprint of its token; None if the lock is free,
+        or if Oríon's own storage holds it.
     since
         When the owner acquired it.
     heartbeat
@@ -129,7 +131,8 @@ async def summarise_outbox(storage: Storage) -> OutboxSummary:
     """Summarise the outbox, whose rows are counted and not read."""
     outbox = Outbox(storage._gateway)  # noqa: SLF001  as an adapter of this package
     backlog, holder = await outbox.backlog(), await outbox.lease_holder()
-    return OutboxSummary(backlog.length, backlog.oldest, backlog.age, holder)
+    named = None if holder is None else named_holder(holder)
+    return OutboxSummary(backlog.length, backlog.oldest, backlog.age, named)
 
 
 async def summarise(storage: Storage, name: str | None = None) -> list[ExperimentSummary]:
@@ -184,11 +187,12 @@ async def _lock_of(storage: Storage, uid: Uid) -> LockSummary | None:
     if locked and record.get("expires") is not None:  # by the store's clock, not by ours
         live = {"experiment": uid, "locked": 1, "expires": {"$gt": StoreTime()}}
         locked = bool(await collections.find(ALGO, live, {"_id": True}))
+    owner = record.get("owner")
     return LockSummary(
         locked,
-        record.get("owner"),
-        record.get("since"),
-        record.get("heartbeat"),
+        None if owner is None else named_holder(owner),
+        _moment(record.get("since")),
+        _moment(record.get("heartbeat")),
     )
 
 
@@ -198,10 +202,15 @@ def _finite(value: float | None) -> float | str | None:
     >>> float("-Infinity")
     -inf
     """
-    if value is None or math.isfinite(value):
+    if value is None or isinstance(value, int) or math.isfinite(value):
         return value
     return "Infinity" if value > 0 else "-Infinity"
 
 
 def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def _moment(value: object) -> datetime | None:
+    """Return a time; None for what another program may have written in its place."""
+    return value if isinstance(value, datetime) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,17 +11,19 @@ from typing import Any, Final
 
 import anyio
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from aiostorage import Storage, TrackerTimeout
 from aiostorage._core.delivery import Deliverer
+from aiostorage._core.holders import named_holder
+from aiostorage._core.named_store import named_store
 from aiostorage._core.outbox import Outbox
 from aiostorage.cli.existing import open_existing
 from aiostorage.cli.options import debug_option
+from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
-from aiostorage.factory import open_storage
+from aiostorage.factory import configured_tracker, storage_of
 from aiostorage.trackers.factory import tracker_of
 
 __all__ = ["tracker_sync"]
@@ -36,12 +39,11 @@ BATCH: Final = 500
 
 
 @click.command("tracker-sync")
-@click.argument("url", envvar="AIOSTORAGE_URL")
+@click.argument("url", required=False)
 @click.option(
     "--tracker",
-    required=True,
-    envvar="AIOSTORAGE_TRACKER",
-    help="The URL of the tracker, such as mlflow+http://127.0.0.1:5000.",
+    help="The URL of the tracker, such as mlflow+http://127.0.0.1:5000. Default: the one in "
+    "AIOSTORAGE_TRACKER, else that of the storage's configuration.",
 )
 @click.option("--all", "everything", is_flag=True, help="Send all experiments and trials anew.")
 @click.option(
@@ -53,7 +55,7 @@ BATCH: Final = 500
     help="Give up when nothing could be sent for so long.",
 )
 @debug_option
-def tracker_sync(url: str, tracker: str, everything: bool, timeout: float) -> None:
+def tracker_sync(url: str | None, tracker: str | None, everything: bool, timeout: float) -> None:
     """Send to a tracker what it has still to be told.
 
     Workers with that tracker do this by themselves. This command is for what they left when they
@@ -63,23 +65,30 @@ def tracker_sync(url: str, tracker: str, everything: bool, timeout: float) -> No
     Workers may go on meanwhile. If one of them is sending already, this waits for it. The exit
     code is 1 if something could not be sent.
 
-    URL is that of the storage, for example sqlite:///tune.db. Without URL, the environment variable
-    AIOSTORAGE_URL is used; AIOSTORAGE_TRACKER stands for --tracker.
+    URL is that of the storage, for example sqlite:///tune.db. Without URL, the storage that is
+    configured is meant: the one that the environment variable AIOSTORAGE_URL names, else
+    aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
+    directory. A password in the environment or in the file is not visible
+    in the list of processes.
     """
-    made = tracker_of(tracker)
-    existing = open_existing(url)
-    storage = open_storage(url, tracker=made, deliver_on_close=0.0)
+    named = named_store(url)
+    wanted = tracker or os.environ.get("AIOSTORAGE_TRACKER") or configured_tracker(named)
+    if wanted is None:
+        raise click.UsageError("which tracker? name it with --tracker, or in AIOSTORAGE_TRACKER")
+    existing = open_existing(named)
+    made = tracker_of(wanted)
+    storage = storage_of(named.without_tracker(), tracker=made, deliver_on_close=0.0)
     started = time.monotonic()
-    console = Console(highlight=False)
+    console = Terminal()
     anyio.run(_check, existing)
     with _bar(console) if console.is_terminal else _lines() as show:
         sent, left, refused, why = anyio.run(_sync, storage, everything, timeout, show)
     where = f"from {storage.location} to {made.name} at {made.location}" if made else ""
-    click.echo(f"sent {plural(sent, 'change')} {where} in {span(time.monotonic() - started)}")
+    echo(f"sent {plural(sent, 'change')} {where} in {span(time.monotonic() - started)}")
     if refused:
-        click.echo(f"{refused:,} experiments or trials were refused; see above", err=True)
+        echo(f"{refused:,} experiments or trials were refused; see above", err=True)
     if left:
-        click.echo(f"{plural(left, 'change')} could not be sent: {why}", err=True)
+        echo(f"{plural(left, 'change')} could not be sent: {why}", err=True)
     if left or refused:
         sys.exit(1)
 
@@ -115,7 +124,8 @@ async def _sync(
             if left and not told and time.monotonic() - progress_at > 1:
                 told = await _tell_who_sends(outbox, mirror.deliverer)
         holder = await outbox.lease_holder()
-        why = mirror.deliverer.last_error or f"{holder or 'nobody'} sends, and made no progress"
+        sender = "nobody" if holder is None else named_holder(holder)
+        why = mirror.deliverer.last_error or f"{sender} sends, and made no progress"
         return total - left, left, mirror.deliverer.refused, why
 
 
@@ -124,7 +134,7 @@ async def _tell_who_sends(outbox: Outbox, deliverer: Deliverer) -> bool:
     holder = await outbox.lease_holder()
     if holder is None or holder == deliverer.owner:
         return False
-    click.echo(f"{holder} sends already; waiting for it", err=True)
+    echo(f"{named_holder(holder)} sends already; waiting for it", err=True)
     return True
 
 
@@ -141,7 +151,7 @@ async def _add_all(storage: Storage, outbox: Outbox) -> None:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+def _bar(console: Terminal) -> Iterator[Callable[[int, int], None]]:
     """Give what shows the progress as a bar."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Bars(*columns, TimeRemainingColumn(), console=console) as bars:
@@ -158,6 +168,6 @@ def _lines() -> Iterator[Callable[[int, int], None]]:
         nonlocal last
         if done and time.monotonic() - last >= LINE_INTERVAL:
             last = time.monotonic()
-            click.echo(f"changes: {done:,} of {total:,}")
+            echo(f"changes: {done:,} of {total:,}")
 
     yield show

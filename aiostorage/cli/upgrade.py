@@ -9,6 +9,7 @@ import anyio
 import click
 
 from aiostorage.cli.options import debug_option
+from aiostorage.cli.terminal import echo
 from aiostorage.factory import upgrade_storage
 from aiostorage.upgrades import UpgradeReport
 
@@ -16,7 +17,7 @@ __all__ = ["upgrade"]
 
 
 @click.command
-@click.argument("url", envvar="AIOSTORAGE_URL")
+@click.argument("url", required=False)
 @click.option(
     "--backup",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -25,7 +26,7 @@ __all__ = ["upgrade"]
 @click.option("--no-backup", is_flag=True, help="Do not copy a SQLite file first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @debug_option
-def upgrade(url: str, backup: Path | None, no_backup: bool, dry_run: bool) -> None:
+def upgrade(url: str | None, backup: Path | None, no_backup: bool, dry_run: bool) -> None:
     """Upgrade a storage that an older aiostorage made.
 
     End all workers that use it first, on every machine. A SQLite file is copied, and then upgraded
@@ -33,15 +34,17 @@ def upgrade(url: str, backup: Path | None, no_backup: bool, dry_run: bool) -> No
     nothing. A MongoDB database is upgraded step by step; after an interruption, run the command
     again, and it continues. No copy is made of a database: use mongodump.
 
-    URL is for example sqlite:///tune.db or mongodb://localhost/tune. Without URL, the environment
-    variable AIOSTORAGE_URL is used; a password in it is not visible in the list of processes.
+    URL is for example sqlite:///tune.db or mongodb://localhost/tune. Without URL, the storage that is configured is
+    meant: the one that the environment variable AIOSTORAGE_URL names, else aiostorage.toml in the
+    user's configuration directory, else a SQLite file in the user's data directory. A password in
+    the environment or in the file is not visible in the list of processes.
     """
     if backup is not None and no_backup:
         raise click.UsageError("--backup and --no-backup exclude each other")
     wanted = not no_backup if backup is None else backup
     report = anyio.run(partial(upgrade_storage, url, backup=wanted, dry_run=dry_run))
     for line in _lines(report):
-        click.echo(line)
+        echo(line)
 
 
 def _lines(report: UpgradeReport) -> list[str]:

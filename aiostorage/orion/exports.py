@@ -138,7 +138,11 @@ async def _collect(
 
 
 async def _lock_record(storage: Storage, config: Mapping[str, Any], number: int) -> Document:
-    info = await storage.get_algorithm_lock_info(config)
+    try:
+        info = await storage.get_algorithm_lock_info(config)
+    except EncodingError as error:
+        name = f"{config['name']!r} v{config.get('version')}"
+        raise EncodingError(f"the algorithm of experiment {name}: {error}") from error
     state = None if info is None else info.state
     try:
         pickled = None if state is None else await anyio.to_thread.run_sync(pickle.dumps, state)

@@ -31,6 +31,7 @@ from orion.core.worker.trial import validate_status
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.state import state_codec
+from aiostorage._core.trial_queries import Unchecked
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.orion.algorithm_lock import hold_algorithm_lock
 from aiostorage.orion.configuration import shared_storage, storage_options
@@ -183,7 +184,7 @@ class AioStorage(OrionStorageProtocol):
 
     def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
         """Return the trials that match: none, as in Oríon's own storage, without an experiment."""
-        where, fetch = plain_document(TRIALS, where), self._storage.fetch_trials
+        where, fetch = _as_asked(where), self._storage.fetch_trials
         return _to_orion(self._about(experiment, uid, None, fetch, experiment, uid, where) or [])
 
     def get_trial(self, trial: Any = None, uid: Any = None, experiment_uid: Any = None) -> Any:
@@ -201,7 +202,7 @@ class AioStorage(OrionStorageProtocol):
         An unknown status is a ValueError, in Oríon's words.
         """
         validate_status(kwargs.get("status"))
-        where, changes = plain_document(TRIALS, where), plain_document(TRIALS, kwargs)
+        where, changes = _as_asked(where), plain_document(TRIALS, kwargs)
         update = self._storage.update_trials
         return self._about(experiment, uid, 0, update, experiment, uid, where, **changes)
 
@@ -221,12 +222,12 @@ class AioStorage(OrionStorageProtocol):
         if experiment_uid is None:
             return 0
         validate_status(kwargs.get("status"))
-        where, changes = plain_document(TRIALS, where), plain_document(TRIALS, kwargs)
+        where, changes = _as_asked(where), plain_document(TRIALS, kwargs)
         return self._call(self._storage.update_trial, None, uid, experiment_uid, where, **changes)
 
     def delete_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> int:
         """Delete the trials that match; return their number."""
-        where, delete = plain_document(TRIALS, where), self._storage.delete_trials
+        where, delete = _as_asked(where), self._storage.delete_trials
         return self._about(experiment, uid, 0, delete, experiment, uid, where)
 
     def fetch_lost_trials(self, experiment: Any) -> Any:
@@ -402,6 +403,12 @@ class AioStorage(OrionStorageProtocol):
     ) -> list[dict[str, Any]]:
         documents: list[dict[str, Any]] = naive_utc(cls._call(method, query, selection))
         return documents
+
+
+def _as_asked(where: Any) -> Any:
+    """Return a filter of trials that finds nothing where ours would say why, as in Oríon."""
+    found = plain_document(TRIALS, where)
+    return Unchecked(found) if isinstance(found, Mapping) else found
 
 
 def _to_orion(found: Trial | Sequence[Trial] | None) -> Any:

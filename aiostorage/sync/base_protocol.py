@@ -153,15 +153,46 @@ class BaseStorageProtocol:
         experiment: ExperimentLike | None = None,
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+        after: Trial | str | None = None,
     ) -> list[Trial] | None:
         """Return the trials that match, by submit time; None if there is no such experiment.
 
         None is returned only when neither the experiment nor a trial of it exists.
 
+        Parameters
+        ----------
+        params
+            What params have to be, by name: values, or operators as in `where`, such as
+            ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as those of
+            `Trial`. A trial without that param does not match, whatever the operator;
+            ``{"$exists": False}`` asks for those.
+        limit
+            How many trials to return, at most; None for all that match.
+        order
+            ``submit_time``, ``start_time``, ``end_time`` or ``objective``, ascending; with a
+            ``-`` before it, descending. Trials that have no such value come last; NaN is none.
+            Trials with equal values come in the order of their insertion. Default: by submit
+            time, and those without one first.
+        after
+            The last trial of the page before: the `Trial`, or its ``id``. Those that come behind
+            it in this order are returned, also if others were inserted meanwhile. A `Trial` stands
+            where it stood when it was read; an ``id``, where the trial of that id stands now.
+
         Raises
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        UnsupportedQuery
+            No trial can ever match: `where` names a status that does not exist, a path into
+            ``params`` or ``results`` by something else than their ``name``, ``type`` and
+            ``value``, or a time that is no datetime. The error says what to write.
+        ValueError
+            `limit` is no number of trials, there is no such `order`, or the experiment has no
+            trial `after`.
         """
         raise NotImplementedError
 

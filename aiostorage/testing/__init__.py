@@ -28,6 +28,7 @@ pytest.register_assert_rewrite(
             "contract.query_laws",
             "contract.refusal_laws",
             "contract.reservation_laws",
+            "contract.resumption_laws",
             "contract.signature_laws",
             "contract.tracker",
             "contract.trial_laws",

@@ -187,6 +187,11 @@ class FaultyDriver:
         self._fail_after(lost)
         return results
 
+    def never_began(self, operation: Operation[Any]) -> bool:
+        """Return whether the engine never began the operation, whose caller was cancelled."""
+        never_began = getattr(self.driver, "never_began", None)
+        return never_began is not None and bool(never_began(operation))
+
     async def page(
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:

@@ -114,7 +114,8 @@ def mirrored(name: str, options: Mapping[str, Any], settings: Collection[str]) -
     if name not in known_trackers():
         known = ", ".join(known_trackers())
         raise ConfigurationError(
-            f"only a tracker has a coordinator, and {name!r} is none; known are: {known}"
+            f"only a tracker has a coordinator, and {hide_credentials(name)!r} is none; "
+            f"known are: {known}"
         )
     coordinator = options["coordinator"]
     if isinstance(coordinator, str):

@@ -41,7 +41,7 @@ DEADLINE: Final = 60.0
 """Seconds that anything may take on a machine that has much else to do."""
 
 URL: Final = "sqlite:///aiostorage-demo.db"
-"""Where the demo puts its experiment."""
+"""Where the demo puts its experiment: the configuration file names it."""
 
 LIBRARIES: Final = (
     *("aiostorage.cli.app", "aiostorage.cli.demo.worker_process"),
@@ -79,10 +79,18 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[Process]:
+def started(folder: Path, *arguments: str, **variables: str) -> Iterator[Process]:
     """Start the command; it ends with the body at the latest."""
+    variables = {"AIOSTORAGE_URL": "", "XDG_CONFIG_HOME": str(folder), **variables}
+    configuration = folder / "aiostorage" / "aiostorage.toml"
+    configuration.parent.mkdir(exist_ok=True)
+    configuration.write_text(f'[storage]\nurl = "{URL}"\n')
     process = preloaded((), *LIBRARIES).start(
-        _BOOT, *arguments, directory=folder, environment=environment(), stdin=subprocess.DEVNULL
+        _BOOT,
+        *arguments,
+        directory=folder,
+        environment=environment(**variables),
+        stdin=subprocess.DEVNULL,
     )
     try:
         yield process
@@ -106,9 +114,9 @@ def ended(process: Process) -> CommandOutcome:
     return CommandOutcome(process.returncode, out, err)
 
 
-def run(folder: Path, *arguments: str) -> CommandOutcome:
-    """Run the command to its end."""
-    with started(folder, *arguments) as process:
+def run(folder: Path, *arguments: str, **variables: str) -> CommandOutcome:
+    """Run the command to its end, with these environment variables."""
+    with started(folder, *arguments, **variables) as process:
         return ended(process)
 
 

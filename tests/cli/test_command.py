@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from click.testing import CliRunner, Result
 
 import aiostorage
 from aiostorage import ConfigurationError, Storage, Trial, open_storage
+from aiostorage._core.holders import named_holder
 from aiostorage.cli.app import cli
 
 from .support import environment
@@ -30,6 +33,9 @@ URL = "sqlite:///tune.db"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Work in a directory of one's own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AIOSTORAGE_URL", raising=False)
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
     for name in ("mine", "breaks"):
@@ -146,7 +152,7 @@ def test_the_library_and_the_workers_need_neither_click_nor_rich() -> None:
         ("demo --objective mine:f --space x=1, --trials 1", "an empty or repeated choice"),
         ("demo --objective mine:f --space x=1:2 --space x=3", "'x' more than once"),
         ("demo --objective mine:f --space x=1:3 --trials 4", "3 different points at most"),
-        ("status", "Missing argument 'URL'"),
+        ("status", "(this is the default; neither AIOSTORAGE_URL nor "),
         ("status nix", "is not a storage URL"),
         ("status nix://x", "unknown storage type 'nix'"),
         ("status memory://", "nothing to read"),
@@ -280,9 +286,12 @@ def test_status_tells_who_holds_a_lock(folder: Path) -> None:
 
     owner: list[str | None] = []
     plain, as_json = anyio.run(look_while_it_is_held)
-    assert f"\theld by {owner[0]} since 20" in plain.stdout
+    named = named_holder(owner[0])
+    assert named.startswith(f"process {os.getpid()} on {socket.gethostname()} (fingerprint ")
+    assert f"\theld by {named} since 20" in plain.stdout
+    assert str(owner[0]) not in plain.stdout + as_json.stdout
     lock = json.loads(as_json.stdout)["experiments"][0]["lock"]
-    assert (lock["locked"], lock["owner"]) == (True, owner[0])
+    assert (lock["locked"], lock["owner"]) == (True, named)
 
 
 def test_status_counts_lost_trials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ import pytest
 
 from .support import (
     DEADLINE,
-    URL,
     command,
     environment,
     eventually,
@@ -62,7 +61,7 @@ def test_a_small_demo_completes_exactly_its_trials_and_says_how(folder: Path) ->
     assert "by preset 9 | EXTREME" in summary
     assert re.search(r"^storage +\d+\.\d% of the workers' time$", summary, re.MULTILINE)
     assert f"{folder}/aiostorage-demo.db, experiment demo v1" in summary
-    assert f"aiostorage status {URL}" in summary
+    assert summary.rstrip().endswith("aiostorage status")
 
 
 def test_a_seed_makes_the_same_points_whoever_works_and_both_kinds_of_function_do(

@@ -28,6 +28,7 @@ from aiostorage._core.query import compile_condition, parse
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.drivers.track import TrackDriver
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import Find, Insert
 from aiostorage.protocols import Driver
@@ -129,25 +130,41 @@ class Maker:
         length = self.random.choice((1, 1, 2, 2, 2, 3, 3, 4))
         return ".".join(self.random.choice(NAMES) for _ in range(length))
 
-    def query(self, depth: int = 2) -> Document:
+    def query(self, depth: int = 2, seen: list[tuple[str, Any]] | None = None) -> Document:
         query: Document = {}
         for _ in range(self.random.choice((0, 1, 1, 1, 1, 2, 3)) if depth < 2 else 1):
             if depth and self.random.random() < 0.25:
                 operator = self.random.choice(("$and", "$or"))
                 count = self.random.choice((1, 2, 3))
-                query[operator] = [self.query(depth - 1) for _ in range(count)]
+                query[operator] = [self.query(depth - 1, seen) for _ in range(count)]
             else:
-                path, value = self.random.choice(self.seen)
+                path, value = self.random.choice(seen or self.seen)
                 if self.random.random() < 0.5 or not path:
                     path = self.path()
-                query[path] = self.comparison(value)
+                query[path] = self.comparison(value, depth)
         return query
 
-    def comparison(self, value: Any) -> Any:
+    def elements(self, value: Any, depth: int) -> Document:
+        """Make up what ``$elemMatch`` takes: operators, or a filter of what is in the elements."""
+        items = value if isinstance(value, list) and value else [value]
+        item = self.random.choice(items)
+        if self.random.random() < 0.4:
+            comparison = self.comparison(item, depth)
+            operators = isinstance(comparison, dict) and any(
+                name.startswith("$") for name in comparison
+            )
+            return comparison if operators else {"$eq": comparison}
+        seen = [(path, part) for path, part in self.parts([], item) if path]
+        return self.query(depth, seen or self.seen)
+
+    def comparison(self, value: Any, depth: int = 2) -> Any:
         if self.random.random() < 0.2:
             return self.operand(value)
         comparison: Document = {}
         for _ in range(self.random.choice((1, 1, 1, 2))):
+            if depth and self.random.random() < 0.15:
+                comparison["$elemMatch"] = self.elements(value, depth - 1)
+                continue
             operator = self.random.choice(
                 ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$exists")
             )
@@ -236,6 +253,7 @@ def test_engines_find_what_the_server_finds(
     engines: list[Driver] = [
         MemoryDriver(),
         SQLiteDriver(tmp_path / "things.db", synchronous="NORMAL"),
+        TrackDriver(tmp_path / "things.json"),
         # both libraries get the same filters: each takes every other seed
         MongoDBDriver(
             mongodb_url,

@@ -209,3 +209,21 @@ async def test_a_file_for_reading_only_is_not_replaced(
             await storage.set_trial_status(trial, "broken")
     assert path.read_bytes() == text
     assert json.loads(text)
+
+
+async def test_a_program_that_writes_without_the_lock_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = await registered(path)
+    flush, replacements = os.fsync, iter([True])
+
+    def replaced_meanwhile(descriptor: int) -> None:
+        if next(replacements, False):
+            edited(path, lambda tree: trial_of(tree).update(tags={"by": "hand"}))
+        flush(descriptor)
+
+    async with opened(path) as storage:
+        monkeypatch.setattr(os, "fsync", replaced_meanwhile)
+        await storage.set_trial_status(trial, "broken")
+    assert trial_of(tree_of(path))["tags"] == {"by": "hand"}
+    assert trial_of(tree_of(path))["status"] == {"value": 203, "name": "Broken"}

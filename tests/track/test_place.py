@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,23 @@ async def test_files_of_something_else(path: Path, text: str | bytes, message: s
     assert message in await refusal(path, NotADatabaseError)
     assert path.read_bytes() == data
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"SQLite format 3\0" + bytes(range(256)), "but a SQLite database, .* sqlite:////"),
+        (b"PK\x03\x04\x14\xff", "but a ZIP archive"),
+        (b"name: tune\n", "but a text file, and was left as it is: line 1, column 1"),
+        (b"\x80\x04\x95", "but a pickle"),
+        (bytes(4096), "but a file of zero bytes"),
+        (b'[{"dtype": "project"', "no Track file, and was left as it is: line 1"),
+    ],
+)
+async def test_files_are_named_as_what_they_are(path: Path, data: bytes, message: str) -> None:
+    path.write_bytes(data)
+    assert re.search(message, await refusal(path, NotADatabaseError))
+    assert path.read_bytes() == data
 
 
 async def test_it_is_damaged_while_it_is_in_use(path: Path) -> None:

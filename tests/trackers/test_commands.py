@@ -122,13 +122,14 @@ def test_workers_go_on_meanwhile(url: str, seen: Seen) -> None:
 def test_it_says_whom_it_waits_for(url: str, seen: Seen) -> None:
     async def hold() -> None:
         async with open_storage(url) as storage:
-            assert await Outbox(storage._gateway).acquire_lease("host:1:x", 30)
+            assert await Outbox(storage._gateway).acquire_lease("host:1:0123456789abcdef", 30)
 
     anyio.run(hold)
     result = sync(url, seen, "--timeout", 2)
     assert result.exit_code == 1
-    assert "host:1:x sends already; waiting for it" in result.stderr
-    assert "5 changes could not be sent: host:1:x sends, and made no progress" in result.stderr
+    assert re.search(r"^process 1 on host \(fingerprint \w{8}\) sends already", result.stderr)
+    assert "5 changes could not be sent: process 1 on host (fingerprint " in result.stderr
+    assert "host:1:" not in result.stderr
 
 
 def test_wrong_arguments(tmp_path: Path, url: str, seen: Seen) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostorage._core import query as query_module
+from aiostorage._core import matching
 from aiostorage._core.changes import apply_changes, check_changes, compile_changes
 from aiostorage._core.comparison import equal
 from aiostorage._core.paths import array_index, split_path
@@ -120,7 +120,14 @@ def test_the_time_of_the_store_passes_through() -> None:
         ({"a": {"$not": {"$gt": 1}}}, r"\$not' at 'a'.*supported are"),
         ({"a.b": {"$regex": "x"}}, r"\$regex' at 'a.b'"),
         ({"a": {"$function": {}}}, r"\$function"),
-        ({"a": {"$elemMatch": {"b": 1}}}, r"\$elemMatch"),
+        ({"$elemMatch": {"b": 1}}, r"\$elemMatch is not supported here"),
+        ({"a": {"$elemMatch": 1}}, "takes a mapping"),
+        ({"a": {"$elemMatch": {"$gt": 1, "b": 2}}}, "the plain key 'b'"),
+        ({"a": {"$elemMatch": {"b": 1, "$gt": 2}}}, "the plain key 'b'"),
+        ({"a": {"$elemMatch": {"$gt": 1, "$or": [{"b": 1}]}}}, r"the operator '\$or'"),
+        ({"a": {"$elemMatch": {"b": {"$not": 1}}}}, r"\$not"),
+        ({"a": {"$in": [{"$elemMatch": {"b": 1}}]}}, "takes values"),
+        ({"a": {"$elemMatch": {"at": StoreTime()}}}, "time of the store"),
         ({"a": {"$ref": "x", "$id": 1}}, r"\$ref"),
         ({"a": {"$gt": 1, "b": 2}}, "the plain key 'b' at 'a'"),
         ({"a": {"b": 2, "$gt": 1}}, "the plain key 'b' at 'a'"),
@@ -307,7 +314,7 @@ def test_matches_takes_another_condition_for_another_one() -> None:
         condition = Compare("a", "eq", number)
         assert matches({"a": number}, condition)
         assert not matches({"a": number + 1}, condition)
-    assert len(query_module._compiled) <= query_module._MAX_COMPILED
+    assert len(matching._compiled) <= matching._MAX_COMPILED
 
 
 # ---------------------------------------------------------------------------------- properties

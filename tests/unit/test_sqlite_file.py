@@ -365,9 +365,12 @@ async def test_a_pickled_copy_makes_no_new_file(path: Path, experiment: Any) -> 
     async with storage_at(path) as storage:
         copy: Storage = pickle.loads(pickle.dumps(storage))
         await aside(move_with_log, path)
-        with pytest.raises(BackendError, match="does not exist any more"):
-            await copy.fetch_experiments({})
-        assert not await aside(path.exists)
+        try:
+            with pytest.raises(BackendError, match="does not exist any more"):
+                await copy.fetch_experiments({})
+            assert not await aside(path.exists)
+        finally:
+            await copy.aclose()
     fresh: Storage = pickle.loads(pickle.dumps(storage_at(path)))
     async with fresh:
         assert await fresh.fetch_experiments({}) == []

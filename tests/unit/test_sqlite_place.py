@@ -19,6 +19,7 @@ from aiostorage import (
     PermissionDenied,
     SchemaVersionError,
     Storage,
+    upgrade_storage,
 )
 from aiostorage._core.layout import LAYOUT
 from aiostorage.drivers.sqlite import SQLiteDriver
@@ -150,11 +151,21 @@ def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (b"this is a text file and no database" * 100, "not a SQLite database"),
-        (b"xx", "not a SQLite database"),  # a single byte is nothing to SQLite
+        (b"x", "but a text file"),  # a single byte is nothing to SQLite
+        (b"\n", "but a text file"),
+        (b"xx", "not a SQLite database but a text file"),
         (b"x" * 511, "not a SQLite database"),
         (b"x" * 512, "not a SQLite database"),
         (pickle.dumps({"experiments": []}), "pickle"),
-        (b"SQLite format 3\0" + b"garbage" * 200, "not a SQLite database"),
+        (b"SQLite format 3\0" + b"garbage" * 200, "a damaged SQLite database.* 1,416 bytes"),
+        (b"SQLite format 3\0", "a damaged SQLite database"),
+        (b"PK\x03\x04" + bytes(100), "but a ZIP archive"),
+        (b"\x1f\x8b\x08" + bytes(100), "but a gzip file"),
+        (b"\xff\xfeh\0i\0" * 99, "but UTF-16 text"),
+        (bytes(5000), "but a file of zero bytes"),
+        (bytes(range(256)) * 20, "but a binary file"),
+        ("é".encode() * 2047 + b"x" + "é".encode() * 9, "but a text file"),  # cut in a character
+        (b'[{"dtype": "project", "uid": "a"}]', "but a Track file.* open it with track:////"),
     ],
 )
 def test_no_database(tmp_path: Path, content: bytes, says: str) -> None:
@@ -164,6 +175,19 @@ def test_no_database(tmp_path: Path, content: bytes, says: str) -> None:
         use(path)
     assert path.read_bytes() == content
     assert [file.name for file in tmp_path.iterdir()] == ["store.db"]
+
+
+def test_a_database_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    use(path)
+    whole = path.read_bytes()
+    for length in (50, 100, 4096, len(whole) // 2):
+        path.write_bytes(whole[:length])
+        with pytest.raises(NotADatabaseError, match=f"damaged SQLite database.* {length:,} bytes"):
+            use(path)
+        with pytest.raises(NotADatabaseError, match="damaged SQLite database"):
+            asyncio.run(upgrade_storage(f"sqlite:///{path}"))
+        assert path.read_bytes() == whole[:length]
 
 
 def made_by_hand(path: Path, *statements: str) -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
 from collections import Counter, OrderedDict, defaultdict
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -426,6 +427,44 @@ PACKED = msgpack.packb(["x" * 100] * 100)
 def test_damaged_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(EncodingError):
         CODEC.decode(data)
+
+
+def bomb(size: int) -> bytes:
+    """Return an encoded state of that many bytes that is very small."""
+    return zipped(b"\xdd" + (size - 5).to_bytes(4, "big") + b"\xc0" * (size - 5))
+
+
+def test_a_small_state_does_not_fill_the_memory() -> None:
+    data = bomb(200_000_000)
+    assert len(data) < 200_000
+    tracemalloc.start()
+    try:
+        for codec in (CODEC, PickleCodec()):
+            with pytest.raises(EncodingError, match=r"200,000,000 when .* max_inflated_state"):
+                codec.decode(data)
+            with pytest.raises(EncodingError, match="another length than it says"):
+                codec.decode(data[:1] + (1000).to_bytes(8, "big") + data[9:])
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_bound_can_be_moved() -> None:
+    data = bomb(10_000)
+    for kind in (MsgpackCodec, PickleCodec):
+        assert kind(max_inflated=10_000).decode(data) == [None] * 9995
+        with pytest.raises(EncodingError, match="max_inflated_state"):
+            kind(max_inflated=9_999).decode(data)
+
+
+def test_nothing_is_compressed_that_would_not_be_read() -> None:
+    codec = MsgpackCodec(max_inflated=10_000)
+    zeros, words = bytes(20_000), [str(n) for n in range(20_000)]
+    assert codec.encode(zeros)[0] == 1
+    assert codec.encode(words)[0] == 2  # larger than the bound, but not much smaller in the store
+    assert codec.encode(zeros[:9000])[0] == 2
+    for state in (zeros, words, zeros[:9000]):
+        assert codec.decode(codec.encode(state)) == state
 
 
 def ext(code: int, data: bytes = b"") -> msgpack.ExtType:

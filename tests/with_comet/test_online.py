@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from aiostorage._core.holders import named_holder
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers import TrackedExperiment, TrackedTrial
 from aiostorage.trackers.comet.online import Comet
@@ -73,7 +74,7 @@ def test_the_requests(server: CometServer, comet: Comet, tracked: TrackedTrial) 
         "Name": f"tune v1 {tracked.trial.id[:8]}",
         "aiostorage.status": "completed",
         "aiostorage.trial": tracked.trial.id,
-        "aiostorage.worker": "w1",
+        "aiostorage.worker": named_holder("w1"),
         "aiostorage.parent": "p",
         "aiostorage.attempt": "2",
         "aiostorage.experiment": "tune",

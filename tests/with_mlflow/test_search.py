@@ -19,6 +19,7 @@ import anyio.to_thread
 import pytest
 
 from aiostorage import Trial, TrialStatus, open_storage
+from aiostorage._core.holders import named_holder
 from tests.processes.support import environment
 from tests.with_mlflow.server import MlflowServer
 
@@ -82,7 +83,7 @@ def compare(run: Any, trial: Trial) -> None:
     assert run.data.params == {param.name: str(param.value) for param in trial.param_list}
     assert run.data.metrics == {result.name: result.value for result in trial.results}
     assert run.data.tags["aiostorage.status"] == trial.status
-    assert run.data.tags["aiostorage.worker"] == trial.worker
+    assert run.data.tags["aiostorage.worker"] == named_holder(trial.worker)
     assert run.info.status == RUN_STATUS[trial.status]
     assert run.info.end_time == milliseconds(trial.end_time)
     if run.data.tags["aiostorage.attempt"] == "1":

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from aiostorage import Experiment, Trial
+from aiostorage._core.holders import named_holder
 from aiostorage.trackers import TrackedExperiment, TrackedTrial
 from aiostorage.trackers.factory import tracker_from_url
 from aiostorage.trackers.mlflow import MlflowTracker
@@ -98,7 +99,7 @@ def test_everything_that_a_run_has(send: Send, sent: TrackedExperiment, client: 
         "aiostorage.experiment": str(sent.experiment.id),
         "aiostorage.status": "completed",
         "aiostorage.attempt": "2",
-        "aiostorage.worker": "token",
+        "aiostorage.worker": named_holder("token"),
         "aiostorage.parent": "f" * 32,
         "aiostorage.start_time": START.isoformat(),
     }

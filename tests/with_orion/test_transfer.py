@@ -636,12 +636,50 @@ def test_the_commands_there_and_back(source: Path, engine: str, url: str, tmp_pa
     assert "already there: 3 experiments" in again.stdout
 
     back = tmp_path / "back.pkl"
-    done = call("export-orion", url, back)
+    refused = call("export-orion", url, back)
+    assert refused.exit_code == 2
+    assert "'first' v1: the state was written with pickle; --state-codec pickle" in refused.stderr
+    assert not back.exists()
+    unpickled = ("--state-codec", "pickle")
+    done = call("export-orion", url, back, *unpickled)
     assert (done.exit_code, done.stderr) == (0, "")
     assert f"copied 3 experiments, {trials} trials" in done.stdout.splitlines()[-1]
     check_equal(back, stored(url))
-    assert call("export-orion", url, back).exit_code == 2
-    assert call("export-orion", url, back, "--overwrite").exit_code == 0
+    assert call("export-orion", url, back, *unpickled).exit_code == 2
+    assert call("export-orion", url, back, *unpickled, "--overwrite").exit_code == 0
+
+
+def _planted(path: str) -> None:
+    Path(path).touch()
+
+
+class _Planted:
+    """Pickles as a call that nobody asked for."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _planted, (self.path,)
+
+
+def test_an_export_runs_no_code_of_the_store(url: str, tmp_path: Path) -> None:
+    ran, back = tmp_path / "ran", tmp_path / "back.pkl"
+
+    async def plant(storage: Storage) -> None:
+        experiment = await storage.create_experiment({"name": "x"})
+        async with storage.acquire_algorithm_lock(experiment) as state:
+            state.set_state({"seed": 1})
+        pickled = {"state": pickle.dumps(_Planted(str(ran)))}
+        await CollectionAccess(storage).update("algo", {"experiment": experiment.id}, pickled)
+
+    using(url, plant)
+    done = call("export-orion", url, back)
+    assert done.exit_code == 2
+    assert "do so only if you trust everybody who can write to this store" in done.stderr
+    assert not ran.exists()
+    call("export-orion", url, back, "--state-codec", "pickle")
+    assert ran.exists()
 
 
 def test_the_commands_name_what_is_wrong_in_one_line(
@@ -694,7 +732,7 @@ def test_without_orion_the_commands_say_what_to_install(
     monkeypatch.setitem(sys.modules, "orion.core.io.database.pickleddb", None)
     for arguments in (
         ("import-orion", source, url),
-        ("export-orion", url, tmp_path / "back.pkl"),
+        ("export-orion", url, tmp_path / "back.pkl", "--state-codec", "pickle"),
     ):
         done = call(*arguments)
         assert done.exit_code == 2

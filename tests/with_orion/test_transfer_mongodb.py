@@ -133,7 +133,7 @@ def on_mongodb(mongodb_standalone: Deployment, mongodb_database: str) -> str:
 def file(original: str, tmp_path: Path) -> Path:
     """Give a PickledDB file with the same in it."""
     path = tmp_path / "orion.pkl"
-    done = call("export-orion", original, path)
+    done = call("export-orion", original, path, "--state-codec", "pickle")
     assert (done.exit_code, done.stderr) == (0, "")
     return path
 
@@ -336,7 +336,7 @@ def test_a_file_comes_into_mongodb_and_goes_back(
     assert call("import-orion", file, on_mongodb).exit_code == 0
     back = tmp_path / "back.pkl"
     before = dump(on_mongodb)
-    done = call("export-orion", on_mongodb, back)
+    done = call("export-orion", on_mongodb, back, "--state-codec", "pickle")
     assert (done.exit_code, done.stderr) == (0, "")
     assert dump(on_mongodb) == before
     trials = len(documents_in(original)["trials"])

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import msgpack
 
-from aiostorage._core.state.envelope import PICKLE, PLAIN, ZLIB, unwrap, wrap
+from aiostorage._core.state.envelope import MAX_INFLATED, PICKLE, PLAIN, ZLIB, unwrap, wrap
 from aiostorage._core.state.msgpack import explain, pack, unpack
 from aiostorage.errors import ConfigurationError, EncodingError
 
@@ -81,13 +81,16 @@ class StateCodec(Protocol):
         ...
 
 
-def state_codec(name: str) -> StateCodec:
+def state_codec(name: str, max_inflated: int = MAX_INFLATED) -> StateCodec:
     """Return the codec of a name.
 
     Parameters
     ----------
     name : str
         ``"msgpack"``, or ``"pickle"`` for stores whose every writer is trusted.
+    max_inflated : int
+        Bytes that a compressed state may have when it is decompressed; more only if it is 16 times
+        its size in the store at most.
 
     Returns
     -------
@@ -99,7 +102,7 @@ def state_codec(name: str) -> StateCodec:
     ConfigurationError
         There is no codec of that name.
     """
-    codecs: tuple[StateCodec, ...] = (MsgpackCodec(), PickleCodec())
+    codecs: tuple[StateCodec, ...] = (MsgpackCodec(max_inflated), PickleCodec(max_inflated))
     for codec in codecs:
         if codec.name == name:
             return codec
@@ -120,10 +123,13 @@ class MsgpackCodec:
 
     name: str = "msgpack"
 
+    def __init__(self, max_inflated: int = MAX_INFLATED) -> None:
+        self._max_inflated = max_inflated
+
     def encode(self, state: Any) -> bytes:
         """Turn a state into bytes; an `EncodingError` names the place of what cannot be stored."""
         try:
-            return wrap(pack(state))
+            return wrap(pack(state), self._max_inflated)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise explain(state, error) from error
 
@@ -135,7 +141,7 @@ class MsgpackCodec:
                 "executes code: do so only if you trust everybody who can write to this store"
             )
         try:
-            return unpack(unwrap(data))
+            return unpack(unwrap(data, self._max_inflated))
         except EncodingError:
             raise
         except _DECODING_ERRORS as error:
@@ -151,6 +157,9 @@ class PickleCodec:
 
     name: str = "pickle"
 
+    def __init__(self, max_inflated: int = MAX_INFLATED) -> None:
+        self._msgpack = MsgpackCodec(max_inflated)
+
     def encode(self, state: Any) -> bytes:
         """Return exactly ``pickle.dumps(state)``, or raise `EncodingError`."""
         try:
@@ -161,7 +170,7 @@ class PickleCodec:
     def decode(self, data: bytes) -> Any:
         """Unpickle a state, or decode what `MsgpackCodec` wrote; else raise `EncodingError`."""
         if data[:1] in {PLAIN, ZLIB}:  # no pickle starts with either
-            return MsgpackCodec().decode(data)
+            return self._msgpack.decode(data)
         try:
             return pickle.loads(data)  # noqa: S301 -- this codec was asked for
         except Exception as error:  # unpickling calls anything

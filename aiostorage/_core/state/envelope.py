@@ -14,7 +14,7 @@ from typing import Final
 
 from aiostorage.errors import EncodingError
 
-__all__ = ["PICKLE", "PLAIN", "ZLIB", "unwrap", "wrap"]
+__all__ = ["MAX_INFLATED", "PICKLE", "PLAIN", "ZLIB", "unwrap", "unwrapped_size", "wrap"]
 
 PLAIN: Final = b"\x01"
 ZLIB: Final = b"\x02"
@@ -23,25 +23,42 @@ PICKLE: Final = b"\x80"
 _MIN_SIZE_TO_COMPRESS: Final = 4096  # bytes
 _MIN_SIZE_TO_SAMPLE: Final = 2**18  # bytes
 _MAX_COMPRESSED_SHARE: Final = 0.9  # of the original size
-_MAX_ZLIB_RATIO: Final = 1032  # zlib makes at most this many bytes of one
+_SAFE_RATIO: Final = 16  # what is inflated so much at most costs its writer about as much
+
+MAX_INFLATED: Final = 16 * 2**20
+"""Bytes up to which a compressed state is read by default, however small it is in the store."""
 
 
-def wrap(packed: bytes) -> bytes:
-    """Put msgpack into its envelope, compressed if that makes it clearly smaller."""
+def wrap(packed: bytes, max_inflated: int = MAX_INFLATED) -> bytes:
+    """Put msgpack into its envelope, compressed if that makes it clearly smaller.
+
+    Not so small, however, that `unwrap` would refuse it.
+    """
     if len(packed) > _MIN_SIZE_TO_COMPRESS and _is_compressible(packed):
         compressed = zlib.compress(packed, 1)
-        if _is_worthwhile(compressed, packed):
+        if _is_worthwhile(compressed, packed) and len(packed) <= _limit(compressed, max_inflated):
             return b"".join((ZLIB, len(packed).to_bytes(8, "big"), compressed))
     return PLAIN + packed
 
 
-def unwrap(data: bytes) -> bytes | memoryview:
+def unwrapped_size(data: bytes) -> int:
+    """Return how many bytes `unwrap` would make, by what the envelope says."""
+    return int.from_bytes(data[1:9], "big") if data[:1] == ZLIB else len(data)
+
+
+def unwrap(data: bytes, max_inflated: int = MAX_INFLATED) -> bytes | memoryview:
     """Take msgpack out of its envelope.
+
+    Parameters
+    ----------
+    max_inflated
+        Bytes that compressed msgpack may have; more only if it is 16 times its compressed size at
+        most. No more than this is ever decompressed.
 
     Raises
     ------
     EncodingError
-        The bytes have no known first byte, or another length than they declare.
+        The bytes have no known first byte, another length than they declare, or too much in them.
     zlib.error
         The compressed bytes are damaged.
     """
@@ -51,14 +68,24 @@ def unwrap(data: bytes) -> bytes | memoryview:
     if data[:1] != ZLIB:
         raise EncodingError(f"these bytes are no algorithm state: they start with {data[:8]!r}")
     length = int.from_bytes(view[1:9], "big")
-    # The length must not be 0, because a `max_length` of 0 means no limit.
-    if not 0 < length <= _MAX_ZLIB_RATIO * len(data):
-        raise EncodingError(f"the state is damaged: it says to be {length} bytes long")
+    if not length:  # a `max_length` of 0 would mean no limit
+        raise EncodingError("the state is damaged: it says to be 0 bytes long")
+    if length > (limit := _limit(view[9:], max_inflated)):
+        raise EncodingError(
+            f"the state has {len(data):,} bytes, and says to become {length:,} when they are "
+            f"decompressed; at most {limit:,} are accepted, so that nobody can fill the memory of "
+            "a reader. If you trust who wrote it, open the storage with a larger max_inflated_state"
+        )
     decompressor = zlib.decompressobj()
     packed = decompressor.decompress(view[9:], length + 1)
     if len(packed) != length or not decompressor.eof or decompressor.unused_data:
         raise EncodingError("the state is damaged: it has another length than it says")
     return packed
+
+
+def _limit(compressed: bytes | memoryview, max_inflated: int) -> int:
+    """Return how many bytes may be made of compressed ones."""
+    return max(max_inflated, _SAFE_RATIO * len(compressed))
 
 
 def _is_compressible(packed: bytes) -> bool:

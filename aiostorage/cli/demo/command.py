@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 import shlex
 from functools import partial
+from typing import Final
 
 import anyio
 import click
 from click.core import ParameterSource
 
+from aiostorage._core.named_store import named_store
 from aiostorage.cli.demo.display import display_on
 from aiostorage.cli.demo.problem import ProblemSpec
 from aiostorage.cli.demo.report import DemoReport
 from aiostorage.cli.demo.run import DemoRun, DemoSettings, RunFailed, StoppedBySignal
-from aiostorage.cli.options import DEBUG_KEY, Stdout, debug_option
+from aiostorage.cli.options import DEBUG_KEY, debug_option
+from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural
 from aiostorage.trial import TrialStatus
 
 __all__ = ["demo"]
+
+_SECRET_OPTION: Final = re.compile(
+    r"([?&][^=&]*(?:password|secret|token|properties)[^=&]*=)[^&]*", re.IGNORECASE
+)
+"""An option of a URL whose value is not to be shown."""
 
 EPILOG = """\b
 Examples:
@@ -32,9 +40,8 @@ Examples:
 @click.command(epilog=EPILOG)
 @click.option(
     "--url",
-    default="sqlite:///aiostorage-demo.db",
-    show_default=True,
-    help="The storage. If it has the experiment already, the run makes another version of it.",
+    help="The storage. If it has the experiment already, the run makes another version of it. "
+    "Default: the storage that is configured, as for `aiostorage status`.",
 )
 @click.option(
     "--corpus",
@@ -109,7 +116,7 @@ Examples:
 def demo(
     ctx: click.Context,
     *,
-    url: str,
+    url: str | None,
     corpus: str | None,
     sample: float,
     processes: int,
@@ -132,7 +139,8 @@ def demo(
     Exit codes: 0 when all trials are completed, 1 when some are broken or the workers died, 2 for
     invalid arguments and storages, 130 after Ctrl-C.
     """
-    if url.partition("://")[0].lower() == "memory":
+    store = named_store(url)
+    if store.engine == "memory":
         if _given(ctx, "processes") and processes > 1:
             raise click.UsageError(
                 "a storage in memory cannot be shared by several processes; use --processes 1", ctx
@@ -145,7 +153,7 @@ def demo(
             other = "does not go" if name == "sample" else "goes only"
             raise click.UsageError(f"--{name} {other} with --objective", ctx)
     settings = DemoSettings(
-        url=url,
+        store=store,
         spec=ProblemSpec(objective, space, corpus, sample),
         processes=processes,
         workers=workers,
@@ -165,7 +173,7 @@ def _given(ctx: click.Context, name: str) -> bool:
 
 
 async def _run(settings: DemoSettings, run: DemoRun, program: str, *, quiet: bool) -> int:
-    console = Stdout()
+    console = Terminal()
     display = display_on(console, run.problem, quiet=quiet)
     async with run:
         if not quiet:
@@ -185,7 +193,10 @@ async def _run(settings: DemoSettings, run: DemoRun, program: str, *, quiet: boo
             raise click.ClickException(str(error)) from error
         if not quiet:
             console.print()
-        status_command = f"{program} status {shlex.quote(_without_password(settings.url))}"
+        status_command = f"{program} status"
+        if settings.store.origin is None:  # else it is the default there, too
+            shown = _without_password(str(settings.store.options["url"]))
+            status_command += f" {shlex.quote(shown)}"
         DemoReport(
             problem=run.problem,
             state=run.state,
@@ -201,7 +212,7 @@ async def _run(settings: DemoSettings, run: DemoRun, program: str, *, quiet: boo
 
 def _print_stopped(run: DemoRun) -> None:
     done, where = run.state.statuses[TrialStatus.COMPLETED], run.location
-    click.echo(
+    echo(
         f"stopped after {done} of {plural(run.state.trials, 'trial')}; they are in {where}, "
         f"experiment {run.name}",
         err=True,
@@ -217,4 +228,5 @@ def _heading(settings: DemoSettings, run: DemoRun) -> str:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
+    url = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
+    return _SECRET_OPTION.sub(r"\1***", url)

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 import anyio
 
 from aiostorage import Storage
+from aiostorage._core.named_store import NamedStore
 from aiostorage.cli.demo.problem import Problem, ProblemSpec
 from aiostorage.cli.demo.processes import WorkerProcesses
 from aiostorage.cli.demo.run_state import RunState
@@ -24,7 +25,7 @@ from aiostorage.cli.demo.workers import Workers
 from aiostorage.cli.results import BestTrial, best_trial, count_by_status
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.experiment import Experiment
-from aiostorage.factory import open_storage
+from aiostorage.factory import storage_of
 
 __all__ = ["DemoRun", "DemoSettings", "RunFailed", "StoppedBySignal"]
 
@@ -63,7 +64,7 @@ class StoppedBySignal(Exception):
 class DemoSettings:
     """What the command line asks for; see the options of ``aiostorage demo``."""
 
-    url: str
+    store: NamedStore
     spec: ProblemSpec
     processes: int
     workers: int
@@ -76,7 +77,7 @@ class DemoSettings:
     @property
     def in_memory(self) -> bool:
         """Whether the storage ends with this process."""
-        return self.url.partition("://")[0].lower() == "memory"
+        return self.store.engine == "memory"
 
     @property
     def lock_lease(self) -> float:
@@ -85,7 +86,7 @@ class DemoSettings:
 
     def storage(self) -> Storage:
         """Return the storage."""
-        return open_storage(self.url, **self.storage_settings)
+        return storage_of(self.store, **self.storage_settings)
 
     @property
     def storage_settings(self) -> dict[str, Any]:
@@ -225,7 +226,8 @@ class DemoRun:
         settings = self._settings
         processes = WorkerProcesses(
             {
-                "url": settings.url,
+                "store": dict(settings.store.options),
+                "origin": settings.store.origin,
                 "settings": settings.storage_settings,
                 "experiment": self._experiment.id,
                 "problem": settings.spec.to_dict(),

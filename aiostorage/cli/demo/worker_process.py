@@ -16,11 +16,12 @@ from typing import Any, Final
 import anyio
 
 from aiostorage import Storage
+from aiostorage._core.named_store import NamedStore
 from aiostorage.cli.demo.events import Event, EventKind
 from aiostorage.cli.demo.problem import Problem, ProblemSpec
 from aiostorage.cli.demo.workers import Workers
 from aiostorage.errors import AioStorageError
-from aiostorage.factory import open_storage
+from aiostorage.factory import storage_of
 
 __all__ = ["BOOTSTRAP", "STOP_TIMEOUT", "main"]
 
@@ -64,7 +65,7 @@ def main(job: Mapping[str, Any]) -> None:
     code = 1
     try:
         problem = ProblemSpec.from_dict(job["problem"]).problem()
-        storage = open_storage(job["url"], **job["settings"])
+        storage = storage_of(NamedStore(job["store"], job["origin"]), **job["settings"])
         code = anyio.run(_run, job, problem, storage, report)
     except BaseException as error:  # noqa: BLE001  the parent shows it
         traceback.print_exc()

@@ -19,7 +19,7 @@ from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import SteadyClock, utc_now
-from aiostorage._core.table import DocumentTable, Key, sort_key
+from aiostorage._core.table import DocumentTable, Key, sort_key_by
 from aiostorage._core.table_operations import all_or_none, run_all
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
@@ -152,13 +152,15 @@ class MemoryDriver:
         where = table.clocked.resolved(find.where, self._clock())
         match = compile_condition(where)
         candidates, order = table.candidates(where, find.order)
+        key = sort_key_by(order)
+        is_behind = table.behind(find.after, find.order) if find.after else None
         snapshot = list(candidates)
         found: list[tuple[Key, int, Document]] = []
         for start in range(0, len(snapshot) or 1, MAX_SLICE):
             await asyncio.sleep(0)
             for document in snapshot[start : start + MAX_SLICE]:
-                if match(document):
-                    found.append((sort_key(document, order), len(found), document))
+                if match(document) and (is_behind is None or is_behind(document)):
+                    found.append((key(document), len(found), document))
             if not order and find.limit is not None and len(found) >= find.limit:
                 break
         if order:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from aiostorage._core.ordering import Order, place_of
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.client import Client
-from aiostorage.drivers.mongodb.filters import CollectionSchema, sort_key
+from aiostorage.drivers.mongodb.filters import RECORD_ID, CollectionSchema, sort_key
 from aiostorage.drivers.mongodb.plans import Plan, asks_time, make_plan
 from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
 from aiostorage.errors import AioStorageError, OperationTimeout
@@ -29,6 +30,7 @@ from aiostorage.operations import (
     Find,
     Insert,
     Operation,
+    Or,
     StoreTime,
     Take,
     Update,
@@ -79,14 +81,19 @@ def _drained(items: list[T]) -> Iterator[T]:
         yield items.pop()
 
 
-async def _in_order(cursor: Any, order: Sequence[str]) -> list[Document]:
-    """Return what a cursor finds by `order` and then by insertion.
+async def _in_order(
+    cursor: Any, order: Order, place: tuple[Any, ...] | None = None
+) -> list[Document]:
+    """Return what a cursor finds, behind a place, by `order` and then by insertion.
 
     A large result is sorted in parts, so that the event loop turns meanwhile.
     """
     parts: list[list[tuple[tuple[Any, ...], Document]]] = []
     while batch := await cursor.to_list(CURSOR_BATCH_SIZE):
-        parts.append(sorted((sort_key(document, order), document) for document in batch))
+        keyed = [(sort_key(document, order), document) for document in batch]
+        if place is not None:
+            keyed = [item for item in keyed if item[0] > place]
+        parts.append(sorted(keyed))
     if len(parts) == 1:
         return [document for _, document in parts[0]]
     documents: list[Document] = []
@@ -96,6 +103,19 @@ async def _in_order(cursor: Any, order: Sequence[str]) -> list[Document]:
         if len(documents) % CURSOR_BATCH_SIZE == 0:
             await asyncio.sleep(0)
     return documents
+
+
+def _later(find: Find) -> tuple[Condition, ...]:
+    """Return the conditions by which the server leaves out what comes before a time."""
+    if find.after is None or not find.order:
+        return ()
+    item, time = find.order[0], find.after.values[0]
+    if not isinstance(time, datetime):
+        return ()
+    if isinstance(item, str):
+        return (Compare(item, "gte", time),)
+    later = Compare(item.path, "lte" if item.descending else "gte", time)
+    return (Or((later, Compare(item.path, "eq", None))),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +232,20 @@ class Commands:
             return documents
         if find.limit is not None or (find.order and fields is not None):
             return await self._find_chosen(plan.schema, find)
+        place = await self._place(plan.schema, find)
         cursor = collection.find(plan.matching, fields, show_record_id=True, **options)
-        return await _in_order(cursor, find.order)
+        return await _in_order(cursor, find.order, place)
+
+    async def _place(self, schema: CollectionSchema, find: Find) -> tuple[Any, ...] | None:
+        """Return the place behind which to begin, with the number of its document."""
+        if find.after is None:
+            return None
+        (key,) = schema.references_of([find.after.uid])
+        found = await self.client.collections[schema.name].find_one(
+            {"_id": {"$eq": key}}, {"_id": True}, show_record_id=True, session=self.session
+        )
+        number = None if found is None else found[RECORD_ID]
+        return place_of(find.after, find.order, number)
 
     def find_stored(self, find: Find) -> Awaitable[list[Document]]:
         """Return documents as they are stored, with references for blobs."""
@@ -221,7 +253,9 @@ class Commands:
 
     async def _find_chosen(self, schema: CollectionSchema, find: Find) -> list[Document]:
         """Find by an order that no index has; the server's own sort ignores the insertion."""
-        ids = await self.ids(schema, find.where, find.order, find.limit)
+        place = await self._place(schema, find)
+        where = And((find.where, *_later(find)))
+        ids = await self.ids(schema, where, find.order, find.limit, place)
         if not ids:
             return []
         chosen = And((find.where, Compare("_id", "in", tuple(ids))))
@@ -233,17 +267,18 @@ class Commands:
         self,
         schema: CollectionSchema,
         where: Condition,
-        order: Sequence[str] = (),
+        order: Order = (),
         limit: int | None = None,
+        place: tuple[Any, ...] | None = None,
     ) -> list[Any]:
-        """Return the ids of what matches, in order."""
+        """Return the ids of what matches, behind a place, in order."""
         cursor = self.client.collections[schema.name].find(
             schema.filter(where, self.now),
-            {"_id": True, **dict.fromkeys(order, True)},
+            {"_id": True, **schema.projection(order)},
             show_record_id=True,
             session=self.session,
         )
-        found = await _in_order(cursor, order)
+        found = await _in_order(cursor, order, place)
         return [document["_id"] for document in found[:limit]]
 
     # ------------------------------------------------------------------------------ writing

@@ -22,7 +22,12 @@ from typing import Any, Final, TypeVar, cast
 import anyio
 
 from aiostorage._core.abandoned import warn_unclosed
-from aiostorage._core.cancellation import run_detached, run_to_completion, shielded
+from aiostorage._core.cancellation import (
+    mark_without_effect,
+    run_detached,
+    run_to_completion,
+    shielded,
+)
 from aiostorage.drivers.mongodb.batches import carry_out_batch
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.change_streams import Changes
@@ -179,14 +184,18 @@ class MongoDBDriver:
 
     async def _connect(self) -> Commands:
         """Connect unless another call has done so; return the commands."""
-        async with self._connecting:
-            if (commands := self._connected()) is None:
-                layout = cast(Layout, self._layout)
-                try:
-                    commands = await run_detached(partial(self._connect_to, layout))
-                except asyncio.CancelledError:
-                    await self._disconnect()  # a caller that is cancelled here does not close
-                    raise
+        try:
+            async with self._connecting:
+                if (commands := self._connected()) is None:
+                    layout = cast(Layout, self._layout)
+                    try:
+                        commands = await run_detached(partial(self._connect_to, layout))
+                    except asyncio.CancelledError:
+                        await self._disconnect()  # a caller that is cancelled here does not close
+                        raise
+        except asyncio.CancelledError as error:
+            mark_without_effect(error)
+            raise
         return commands
 
     async def _disconnect(self) -> None:

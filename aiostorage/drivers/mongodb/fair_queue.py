@@ -16,6 +16,8 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio
 
+from aiostorage._core.cancellation import mark_without_effect
+
 __all__ = ["MAX_CONCURRENT", "MIN_QUEUED_SECONDS", "FairQueue"]
 
 O = TypeVar("O")  # noqa: E741  as in operation
@@ -107,6 +109,7 @@ class FairQueue(Generic[O, R]):
         except asyncio.CancelledError as error:
             if entry in self._waiting:
                 self._waiting.remove(entry)
+                mark_without_effect(error)
                 raise
             cancelled = error
         with anyio.CancelScope(shield=True):  # else AnyIO cancels again, at every turn of the loop

@@ -16,14 +16,17 @@ from typing import Any, Final
 
 from bson import ObjectId
 
+from aiostorage._core.ordering import Order, key_of, value_of
 from aiostorage.operations import (
     And,
     Collection,
     Compare,
     Condition,
     Document,
+    ElementMatch,
     Index,
     Or,
+    SortBy,
     StoreTime,
 )
 
@@ -39,10 +42,16 @@ _OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}\Z")
 _NEVER: Final[dict[str, Any]] = {"$nor": [{}]}
 
 
-def sort_key(document: Document, order: Sequence[str]) -> tuple[Any, ...]:
+def sort_key(document: Document, order: Order) -> tuple[Any, ...]:
     """Return the sort key of a document, `order` and then insertion; remove its `RECORD_ID`."""
     number = document.pop(RECORD_ID)
-    return (*(_rank(document.get(name)) for name in order), number)
+    return (*(_key(document, item) for item in order), number)
+
+
+def _key(document: Document, item: str | SortBy) -> tuple[Any, ...]:
+    if item.__class__ is str:
+        return _rank(document.get(item))
+    return key_of(value_of(document, item), item)
 
 
 def _rank(value: Any) -> tuple[int, Any]:
@@ -72,8 +81,10 @@ class CollectionSchema:
         self.name: str = collection.name
         self.blobs: tuple[str, ...] = tuple(f.name for f in collection.fields if f.kind == "bytes")
         self.indexes: tuple[Index, ...] = collection.indexes
-        self._references = ("_id", *collection.references)
+        self._references = ("_id", *collection.references) if collection.name else ()
         self._inner: dict[str, tuple[list[str], ...]] = {}
+        # what stands in the elements of lists refers to nothing
+        self._inside = self if not collection.name else CollectionSchema(Collection("", ()))
         self._named_indexes = [(index, self.index_name(index)) for index in collection.indexes]
         self.unique: list[tuple[str, ...]] = [
             ("_id",),
@@ -115,7 +126,7 @@ class CollectionSchema:
             and any(map(bound.issuperset, self.unique))
         )
 
-    def first(self, where: Condition, order: tuple[str, ...]) -> dict[str, Any] | None:
+    def first(self, where: Condition, order: Order) -> dict[str, Any] | None:
         """Return the options with which the server finds the first matches by `order`.
 
         None if no index has them in order, those that are equal by insertion.
@@ -127,8 +138,8 @@ class CollectionSchema:
             rest = index.fields
             while rest and rest[0] in bound:
                 rest = rest[1:]
-            if rest == order and (index.where is None or index.where in conjuncts):
-                return {"sort": [(field, 1) for field in order], "hint": name}
+            if rest == tuple(order) and (index.where is None or index.where in conjuncts):
+                return {"sort": [(field, 1) for field in rest], "hint": name}
         return None
 
     # ----------------------------------------------------------------------------- filters
@@ -143,11 +154,40 @@ class CollectionSchema:
         """
         if isinstance(where, Compare):
             return self._compare(where, now)
+        if isinstance(where, ElementMatch):
+            return {where.path: {"$elemMatch": self._element(where, where.path)}}
         parts = [self.filter(condition, now) for condition in where.conditions]
         if isinstance(where, Or):
             return {"$or": parts} if parts else _NEVER
         merged = {path: part for each in parts for path, part in each.items()}
         return merged if len(merged) == sum(map(len, parts)) else {"$and": parts}
+
+    def _element(self, match: ElementMatch, path: str) -> dict[str, Any]:
+        """Return what ``$elemMatch`` takes; `path` is where the list stands in the document."""
+        if not match.of_itself:
+            return self._inside.filter(match.condition)
+        operators: dict[str, Any] = {}
+        for one in _conjuncts(match.condition):
+            if isinstance(one, ElementMatch):
+                operators["$elemMatch"] = self._element(one, path)
+            elif isinstance(one, Compare):
+                several = one.op in ("in", "nin")
+                value = list(one.value) if several else one.value
+                operators[f"${one.op}"] = self._refer(path, value)
+            else:
+                raise TypeError(f"an element itself cannot meet {one!r}")
+        return operators
+
+    def projection(self, order: Order) -> dict[str, Any]:
+        """Return the selection of what documents are sorted by."""
+        return {
+            item if isinstance(item, str) else item.path: (
+                True
+                if isinstance(item, str) or item.element is None
+                else {"$elemMatch": self._inside.filter(item.element)}
+            )
+            for item in order
+        }
 
     def with_id(self, uid: Any, matching: dict[str, Any]) -> dict[str, Any]:
         """Return a filter for one document, if it also matches another filter."""

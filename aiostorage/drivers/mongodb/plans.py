@@ -22,6 +22,7 @@ from aiostorage.operations import (
     Condition,
     Count,
     Delete,
+    ElementMatch,
     Find,
     FollowUp,
     Insert,
@@ -86,9 +87,10 @@ def make_plan(
             single, large = len(documents) == 1, is_large(schema, operation)
             return Plan(operation, schema, {}, single=single, large=large)
         case Find(where=where) | Count(where=where) | Delete(where=where):
-            one = schema.matches_one(where)
+            after = operation.after if isinstance(operation, Find) else None
+            one = after is None and schema.matches_one(where)
             plan = Plan(operation, schema, schema.filter(where, now), one)
-            if isinstance(operation, Find) and operation.limit is not None and not one:
+            if isinstance(operation, Find) and operation.limit is not None and not (one or after):
                 plan.first = schema.first(where, operation.order)
             plan.single = one or not isinstance(operation, Delete)
             return plan
@@ -159,6 +161,8 @@ def _compares_time(where: Condition) -> bool:
     if isinstance(where, Compare):
         values = where.value if where.op in ("in", "nin") else (where.value,)
         return has_store_time(values)
+    if isinstance(where, ElementMatch):
+        return False
     return any(map(_compares_time, where.conditions))
 
 

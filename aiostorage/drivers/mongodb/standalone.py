@@ -144,14 +144,9 @@ class _ReversibleWrites:
                 case Delete(where=where):
                     return await self._delete(operation, self._left(operation, where))
                 case Find(where=where):
-                    find = Find(
-                        operation.collection,
-                        self._left(operation, where),
-                        operation.selection,
-                        operation.order,
-                        operation.limit,
+                    return await self._commands.run(
+                        replace(operation, where=self._left(operation, where))
                     )
-                    return await self._commands.run(find)
                 case Count(where=where):
                     count = Count(operation.collection, self._left(operation, where))
                     return await self._commands.run(count)

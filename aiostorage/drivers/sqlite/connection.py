@@ -18,7 +18,7 @@ import anyio
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
 from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
-from aiostorage.drivers.sqlite.sql import MATCH, SET
+from aiostorage.drivers.sqlite.sql import MATCH, SET, VALUE
 from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
 from aiostorage.errors import BackendError
@@ -123,6 +123,7 @@ class Connection(sqlite3.Connection):
         self._closed = self._prepared = False
         self.create_function(MATCH, 2, self._functions.match, deterministic=True)
         self.create_function(SET, 2, self._functions.set, deterministic=True)
+        self.create_function(VALUE, 2, self._functions.value, deterministic=True)
         _connections.add(self)
 
     statement: ClassVar[Callable[..., sqlite3.Cursor]] = sqlite3.Connection.execute

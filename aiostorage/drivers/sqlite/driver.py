@@ -164,7 +164,8 @@ class SQLiteDriver:
             if first:
                 self._file = None
             if isinstance(error, NotADatabaseError) and error.__cause__ is not None:
-                raise not_a_database(self._path) from error
+                cause = error.__cause__
+                raise await anyio.to_thread.run_sync(not_a_database, self._path, cause) from error
             raise
         self._tables, self._writer = tables, GroupCommit(thread, tables, self._clock)
 
@@ -219,6 +220,10 @@ class SQLiteDriver:
     def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """See `aiostorage.protocols.Driver.transact`."""
         return self._opened().write(operations)
+
+    def never_began(self, operation: Operation[Any]) -> bool:
+        """Return whether the operation of a caller that was cancelled never began."""
+        return self._writer is not None and self._writer.never_began(operation)
 
     async def page(
         self, find: Find, after: object | None, size: int

@@ -41,6 +41,14 @@ class Job:
     single: bool = False
     results: list[Any] | None = None
     error: BaseException | None = None
+    begun: bool = False
+
+    def begin(self) -> bool:
+        """Return whether to carry it out: its caller is not cancelled."""
+        if self.future.cancelled():
+            return False
+        self.begun = True  # whoever cancels it from now on sees that
+        return not self.future.cancelled()
 
 
 def moment(clock: StoreClock) -> Moment:
@@ -60,7 +68,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         connection.statement("BEGIN IMMEDIATE")
         now = moment(clock)
         for job in jobs:
-            if not job.future.cancelled():
+            if job.begin():
                 _carry_out(connection, tables, job, now)
         connection.end_transaction()
     finally:

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from aiostorage._core.file_kinds import HEAD, SQLITE, kind_of
 from aiostorage.drivers.sqlite.database_file import identity
 from aiostorage.drivers.sqlite.lock_holders import LOCKS, lock_holders
 from aiostorage.errors import (
@@ -38,6 +39,9 @@ _NAMES: Final = (
     "9p afs beegfs ceph cifs davfs fuse.ceph fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs "
     "glusterfs gpfs lustre ncpfs nfs nfs4 orangefs pvfs2 smb3 smbfs virtiofs"
 )
+SMALLEST: Final = 16
+"""Bytes that a database has at least, to be recognised."""
+
 LOOKS: Final = 6
 LOOK_INTERVAL: Final = 0.1
 """How often, and with how many seconds between, a process is seen with one lock of two."""
@@ -84,6 +88,8 @@ def check_place(path: Path, mounts: Path = MOUNTS) -> None:
         the file system is a network one.
     PermissionDenied
         The file cannot be read or written, or its directory cannot be searched.
+    NotADatabaseError
+        The file is too short for a database.
     """
     try:
         _check_directory(path)
@@ -147,6 +153,8 @@ def _check_file(path: Path) -> None:
         raise ConfigurationError(f"{path} is no regular file; SQLite needs one")
     if _is_part(path):
         raise ConfigurationError(f"{path} is a part of another SQLite database; name its main file")
+    if 0 < found.st_size < SMALLEST:  # SQLite would take a single byte for an empty database
+        raise not_a_database(path)
     if found.st_nlink > 1:
         raise ConfigurationError(
             f"{path} has {found.st_nlink} names (hard links), and SQLite keeps a write-ahead log "
@@ -199,12 +207,31 @@ def _is_established(path: Path) -> bool:
     return application_id(path) not in (None, 0)
 
 
-def not_a_database(path: Path) -> NotADatabaseError:
-    """Return the error about a file that SQLite refused."""
-    return NotADatabaseError(
-        f"{path} is not a SQLite database, and was left as it is; a PickledDB of Oríon's, which is "
-        "a pickle, can be imported with `aiostorage import-orion`"
-    )
+def not_a_database(path: Path, cause: BaseException | None = None) -> NotADatabaseError:
+    """Return the error about a file that SQLite refused, with its error if there is one."""
+    left = "and was left as it is"
+    size = os.path.getsize(path) if os.path.exists(path) else 0  # noqa: PTH110, PTH202
+    head = b"" if size >= SMALLEST and is_sqlite(path) else _head(path)
+    if not head or head.startswith(SQLITE):
+        return NotADatabaseError(
+            f"{path} is a damaged SQLite database, {left}: {cause or 'it cannot be read'}. It has "
+            f"{size:,} bytes; perhaps its end is missing, or it was copied while in use"
+        )
+    kind = kind_of(head)
+    advice = {
+        "a pickle": "; a PickledDB of Oríon's can be imported with `aiostorage import-orion`",
+        "a Track file": f"; open it with track:///{path}",
+    }.get(kind, "")
+    return NotADatabaseError(f"{path} is not a SQLite database but {kind}, {left}{advice}")
+
+
+def _head(path: Path) -> bytes:
+    """Return the beginning of a file that is no database; see `is_sqlite`."""
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError:
+        return b""
 
 
 def application_id(path: Path) -> int | None:

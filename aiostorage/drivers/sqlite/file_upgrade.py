@@ -73,7 +73,8 @@ class FileUpgrade:
         except NotADatabaseError as error:
             if error.__cause__ is None:
                 raise
-            raise not_a_database(self.path) from error
+            cause = error.__cause__
+            raise await anyio.to_thread.run_sync(not_a_database, self.path, cause) from error
         if not report.needed:
             return report
         if self.dry_run:

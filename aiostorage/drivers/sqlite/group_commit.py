@@ -38,6 +38,7 @@ class GroupCommit:
         self._tables = tables
         self._clock = clock
         self._queue: list[Job] = []
+        self._under_way: list[Job] = []
         self._flusher: asyncio.Task[None] | None = None
 
     def write(
@@ -54,6 +55,15 @@ class GroupCommit:
             self._flusher = asyncio.create_task(self._flush())
         return job.future
 
+    def never_began(self, operation: Operation[Any]) -> bool:
+        """Return whether a job whose future was cancelled never began, and never will."""
+        jobs = [
+            job
+            for job in (*self._queue, *self._under_way)
+            if any(one is operation for one in job.operations)
+        ]
+        return bool(jobs) and not any(job.begun for job in jobs)
+
     async def aclose(self) -> None:
         """Finish the jobs that wait, and close the connection."""
         while self._flusher is not None and not self._flusher.done():
@@ -66,6 +76,7 @@ class GroupCommit:
         try:
             while self._queue:
                 jobs, self._queue = self._queue[:MAX_GROUP], self._queue[MAX_GROUP:]
+                self._under_way = jobs
                 try:
                     await self._thread.submit(
                         partial(commit, tables=self._tables, jobs=jobs, clock=self._clock)

@@ -22,6 +22,7 @@ from typing import Any, Final, assert_never
 
 from aiostorage._core.changes import compile_changes
 from aiostorage._core.document_json import dump_document, load_document
+from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.drivers.sqlite.clock import TICK, Moment
@@ -34,6 +35,7 @@ from aiostorage.drivers.sqlite.schema_sql import (
 )
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
+    After,
     And,
     Collection,
     Compare,
@@ -41,15 +43,17 @@ from aiostorage.operations import (
     Count,
     Delete,
     Document,
+    ElementMatch,
     Find,
     Or,
+    SortBy,
     StoreTime,
     Take,
     UnreadableDocument,
     Update,
 )
 
-__all__ = ["MATCH", "SET", "Kept", "Table", "to_text"]
+__all__ = ["MATCH", "SET", "VALUE", "Kept", "Table", "to_text"]
 
 MATCH: Final = "aiostorage_match"
 """SQL function ``(key, doc)``: whether a condition that is kept as number `key` holds in `doc`."""
@@ -57,8 +61,13 @@ MATCH: Final = "aiostorage_match"
 SET: Final = "aiostorage_set"
 """SQL function ``(key, doc)``: `doc` as the function that is kept as number `key` changes it."""
 
+VALUE: Final = "aiostorage_value"
+"""SQL function ``(key, doc)``: what the function kept as number `key` finds in `doc` to sort by."""
+
 Kept = list[Any]
 """Objects that the SQL functions of a statement need; their index stands for them in the SQL."""
+
+_MAX_INT: Final = 2**63 - 1
 
 Sql = tuple[str, list[Any]]
 
@@ -207,7 +216,11 @@ class Table:
     def find(self, find: Find, now: Moment, kept: Kept) -> Sql:
         """Compile a `Find`; its rows are for `documents`."""
         where, params = self.where(find.where, now, kept)
-        order = self._order(find.order)
+        if find.after is not None:
+            behind, more = self._behind(find.after, find.order, now, kept)
+            where, params = f"({where}) AND {behind}", [*params, *more]
+        order, more = self._order(find.order, kept)
+        params += more
         sql = f"SELECT {self._columns} FROM {self._table} WHERE {where} ORDER BY {order}"
         if find.limit is not None:
             sql += " LIMIT ?"
@@ -247,7 +260,7 @@ class Table:
         where, params = self.where(take.where, now, kept)
         return (
             f"SELECT seq, {self._columns} FROM {self._table} "
-            f"WHERE {where} ORDER BY {self._order(take.order)} LIMIT ?"
+            f"WHERE {where} ORDER BY {self._order(take.order, kept)[0]} LIMIT ?"
         ), [*params, -1 if take.limit is None else take.limit]
 
     def change(
@@ -298,13 +311,49 @@ class Table:
             self.change(changes, now, kept)  # refuses what cannot be set
         return documents, statements
 
-    def _order(self, names: tuple[str, ...]) -> str:
-        for name in names:
-            if name not in self.kinds:
-                raise UnsupportedQuery(
-                    f"{self.name} cannot be sorted by {name!r}: it is not declared"
-                )
-        return ", ".join([*(quoted(self._clocked.get(name, name)) for name in names), "seq"])
+    def _order(self, order: tuple[str | SortBy, ...], kept: Kept) -> Sql:
+        """Compile what stands behind ``ORDER BY``."""
+        terms: list[str] = []
+        params: list[Any] = []
+        for item in order:
+            if isinstance(item, str):
+                terms.append(self._sorted_column(item))
+                continue
+            text, more = self._sorted_by(item, kept)
+            terms.append(f"{text} {'DESC' if item.descending else 'ASC'} NULLS LAST")
+            params += more
+        return ", ".join([*terms, "seq"]), params
+
+    def _sorted_column(self, name: str) -> str:
+        if name not in self.kinds:
+            raise UnsupportedQuery(f"{self.name} cannot be sorted by {name!r}: it is not declared")
+        return quoted(self._clocked.get(name, name))
+
+    def _sorted_by(self, item: SortBy, kept: Kept) -> Sql:
+        if item.element is None:
+            return self._sorted_column(item.path), []
+        return f"{VALUE}(?, doc)", [_keep(kept, lambda document: value_of(document, item))]
+
+    def _behind(
+        self, after: After, order: tuple[str | SortBy, ...], now: Moment, kept: Kept
+    ) -> Sql:
+        """Compile the condition that a row comes after a place in an order."""
+        last = f"ifnull((SELECT seq FROM {self._table} WHERE _id = ?), {_MAX_INT})"
+        text, params = f"seq > {last}", [after.uid]
+        for item, value in zip(reversed(order), reversed(after.values), strict=True):
+            by = SortBy(item) if isinstance(item, str) else item
+            term, own = self._sorted_by(by, kept)
+            bound = value if by.element else self._bind(self.kinds[by.path], value, now)
+            if bound is None and item is by:
+                text, params = f"({term} IS NULL AND {text})", [*own, *params]
+            elif bound is None:
+                text = f"({term} IS NOT NULL OR {text})"
+            else:
+                later = f"{term} {'<' if by.descending else '>'} ?"
+                none = f" OR {term} IS NULL" if item is by else ""
+                text = f"({later}{none} OR ({term} = ? AND {text}))"
+                params = [*own, bound, *(own if none else ()), *own, bound, *params]
+        return text, params
 
     def _assignments(
         self, changes: Mapping[str, Any], now: Moment, kept: Kept, *, damaged: bool = False
@@ -352,6 +401,10 @@ class Table:
             return self._joined(" AND ", condition.conditions, "1", now, kept)
         if isinstance(condition, Or):
             return self._joined(" OR ", condition.conditions, "0", now, kept)
+        if isinstance(condition, ElementMatch):
+            if condition.path.partition(".")[0] in self.kinds:  # which hold no lists
+                return "0", []
+            return f"{MATCH}(?, doc)", [_keep(kept, compile_condition(condition))]
         assert_never(condition)
 
     def _joined(

@@ -1,4 +1,4 @@
-"""The functions that SQL statements call: conditions and changes that SQL cannot express."""
+"""The functions that SQL statements call, for conditions, orders and changes that SQL lacks."""
 
 from __future__ import annotations
 
@@ -32,17 +32,33 @@ class SQLFunctions:
     error: Exception | None = None
     _loaded: tuple[str, Document] = ("", {})
 
+    def _document(self, doc: str) -> Document:
+        text, document = self._loaded
+        if text != doc:
+            document = load_document(doc)
+            self._loaded = doc, document
+        return document
+
     def match(self, key: int, doc: str) -> bool:
         """Return whether a document matches."""
         try:
-            text, document = self._loaded
-            if text != doc:
-                try:
-                    document = load_document(doc)
-                except EncodingError:  # damaged: it is found by its columns alone
-                    return False
-                self._loaded = doc, document
+            try:
+                document = self._document(doc)
+            except EncodingError:  # damaged: it is found by its columns alone
+                return False
             return cast(bool, self.kept[key](document))
+        except Exception as error:
+            self.error = error
+            raise
+
+    def value(self, key: int, doc: str) -> Any:
+        """Return a value that stands in a document; None if it cannot be decoded."""
+        try:
+            try:
+                document = self._document(doc)
+            except EncodingError:
+                return None
+            return self.kept[key](document)
         except Exception as error:
             self.error = error
             raise

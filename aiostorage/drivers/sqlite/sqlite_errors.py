@@ -41,7 +41,9 @@ def translated(error: Exception) -> Exception:
                 return TemporaryBackendError(f"SQLite: {error}")
             if code in _DENIED:
                 return PermissionDenied(f"SQLite: {error}")
-            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            if code == sqlite3.SQLITE_CORRUPT:
+                return NotADatabaseError(f"the SQLite database is damaged: {error}")
+            if code == sqlite3.SQLITE_NOTADB:
                 return NotADatabaseError(f"SQLite: {error}")
             return BackendError(f"SQLite: {error}")
         case PermissionError():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from aiostorage._core.driver_options import hide_credentials
-from aiostorage._core.file_options import path_of_url, split_url
+from aiostorage._core.file_options import options_in_url, path_of_url, split_url
 from aiostorage.drivers.sqlite.driver import SQLiteDriver
 from aiostorage.errors import ConfigurationError
 
@@ -59,17 +58,12 @@ def driver_from_options(
 def _path_and_options(url: str) -> tuple[str, dict[str, Any]]:
     parts, shown = split_url("sqlite", url), hide_credentials(url)
     if parts.netloc:
-        host = hide_credentials(parts.netloc)
+        path = hide_credentials(f"{parts.netloc}{parts.path}")
         raise ConfigurationError(
-            f"{shown!r} has {host!r} where a host would stand; a relative path has three "
-            f"slashes ({parts.scheme}:///{host}{parts.path}), an absolute one four"
+            f"{shown!r} has a file name where a host would stand; a relative path has three "
+            f"slashes ({parts.scheme}:///{path}), an absolute one four"
         )
     if parts.fragment:
         raise ConfigurationError(f"{shown!r}: write %23 for a # in a path")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(set(options) - set(_IN_URL))
-    if unknown:
-        raise ConfigurationError(
-            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(_IN_URL)}"
-        )
-    return path_of_url("sqlite", url, parts.path[1:]), dict(options)
+    options = options_in_url(shown, parts.query, _IN_URL)
+    return path_of_url("sqlite", url, parts.path[1:]), options

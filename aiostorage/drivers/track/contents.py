@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from aiostorage._core.file_kinds import HEAD, kind_of
 from aiostorage.drivers.track.exact import OURS, ours_of
 from aiostorage.errors import NotADatabaseError
 from aiostorage.operations import Document
@@ -154,9 +155,10 @@ def _parsed(data: bytes, path: Path) -> list[Any]:
     try:
         tree = json.loads(data.decode("utf-8-sig"), parse_constant=_tag)
     except json.JSONDecodeError as error:
-        raise _damaged(path, f"line {error.lineno}, column {error.colno}: {error.msg}") from error
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise _not_json(path, data, where) from error
     except UnicodeDecodeError as error:
-        raise _damaged(path, f"byte {error.start} is not UTF-8") from error
+        raise _not_json(path, data, f"byte {error.start} is not UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(tree, list):
@@ -221,6 +223,17 @@ def _submitted(record: tuple[str, dict[str, Any]]) -> float:
 def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = raw.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
+
+
+def _not_json(path: Path, data: bytes, what: str) -> NotADatabaseError:
+    """Return the error about a file that is no JSON, which may be something else altogether."""
+    if data.lstrip()[:1] in (b"[", b"{"):
+        return _damaged(path, what)
+    kind = kind_of(data[:HEAD])
+    advice = f"; open it with sqlite:///{path}" if kind == "a SQLite database" else ""
+    return NotADatabaseError(
+        f"{path} is no Track file but {kind}, and was left as it is: {what}{advice}"
+    )
 
 
 def _damaged(path: Path, what: str) -> NotADatabaseError:

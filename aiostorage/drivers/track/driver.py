@@ -177,6 +177,10 @@ class TrackDriver:
         """See `aiostorage.protocols.Driver.transact`."""
         return self._opened()[1].write(operations)
 
+    def never_began(self, operation: Operation[Any]) -> bool:
+        """Return whether the operation of a caller that was cancelled never began."""
+        return self._writer is not None and self._writer.never_began(operation)
+
     async def page(
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:

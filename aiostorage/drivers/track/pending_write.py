@@ -27,3 +27,11 @@ class PendingWrite:
     single: bool
     results: list[Any] | None = None
     error: BaseException | None = None
+    begun: bool = False
+
+    def begin(self) -> bool:
+        """Return whether to carry it out: its caller is not cancelled."""
+        if self.future.cancelled():
+            return False
+        self.begun = True  # whoever cancels it from now on sees that
+        return not self.future.cancelled()

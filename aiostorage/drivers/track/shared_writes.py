@@ -39,6 +39,7 @@ class SharedWrites:
         self._written = written
         self._lock = threading.Lock()
         self._queue: list[PendingWrite] = []
+        self._under_way: list[PendingWrite] = []
         self._thread: threading.Thread | None = None
 
     def write(
@@ -54,6 +55,16 @@ class SharedWrites:
             self._queue.append(job)
         loop.call_soon(self._start)  # when all that is ready to write has joined the queue
         return job.future
+
+    def never_began(self, operation: Operation[Any]) -> bool:
+        """Return whether a job whose future was cancelled never began, and never will."""
+        with self._lock:
+            jobs = [
+                job
+                for job in (*self._queue, *self._under_way)
+                if any(one is operation for one in job.operations)
+            ]
+        return bool(jobs) and not any(job.begun for job in jobs)
 
     def drain(self) -> None:
         """Wait for the end of all jobs; for a thread."""
@@ -79,6 +90,7 @@ class SharedWrites:
         while True:
             with self._lock:
                 jobs, self._queue = self._queue[:MAX_GROUP], self._queue[MAX_GROUP:]
+                self._under_way = jobs
                 if not jobs:
                     self._thread = None
                     return
@@ -90,6 +102,7 @@ class SharedWrites:
                     job.error = error
             else:
                 self._written()
+            self._under_way = []
             for job in jobs:
                 _notify(job)
             if waits:

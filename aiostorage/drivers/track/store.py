@@ -223,7 +223,7 @@ class TrackStore:
         try:
             with all_or_none() as undo:
                 for job in jobs:
-                    if job.future.cancelled():
+                    if not job.begin():
                         continue
                     try:
                         with all_or_none() as mine:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from aiostorage._core.driver_options import hide_credentials
-from aiostorage._core.file_options import path_of_url, split_url
+from aiostorage._core.file_options import options_in_url, path_of_url, split_url
 from aiostorage.drivers.track.driver import TrackDriver
 from aiostorage.errors import ConfigurationError
 
@@ -67,10 +66,10 @@ def _path_and_options(url: str) -> tuple[str, dict[str, Any]]:
     path = path_of_url("track", url, parts.path)
     if scheme == "track":
         if parts.netloc:
-            host = hide_credentials(parts.netloc)
+            path = hide_credentials(f"{parts.netloc}{parts.path}")
             raise ConfigurationError(
-                f"{shown!r} has {host!r} where a host would stand; a relative path has three "
-                f"slashes (track:///{host}{parts.path}), an absolute one four"
+                f"{shown!r} has a file name where a host would stand; a relative path has three "
+                f"slashes (track:///{path}), an absolute one four"
             )
         path = path[1:]
     else:
@@ -79,10 +78,5 @@ def _path_and_options(url: str) -> tuple[str, dict[str, Any]]:
         raise ConfigurationError(f"{shown!r} names no file; write track:///tune.json")
     if parts.fragment:
         raise ConfigurationError(f"{shown!r}: write %23 for a # in a path")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(set(options) - set(_IN_URL))
-    if unknown:
-        raise ConfigurationError(
-            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(_IN_URL)}"
-        )
-    return path, dict(options)
+    options = options_in_url(shown, parts.query, _IN_URL)
+    return path, options

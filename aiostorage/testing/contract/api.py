@@ -7,6 +7,7 @@ from aiostorage.testing.contract.fixtures import StorageFixtures
 from aiostorage.testing.contract.readable_laws import ReadableLaws
 from aiostorage.testing.contract.refusal_laws import ConversionLaws, RefusalLaws, RefusedQueryLaws
 from aiostorage.testing.contract.signature_laws import ArgumentLaws, SignatureLaws
+from aiostorage.testing.contract.trial_query_laws import RefusedTrialQueryLaws
 
 __all__ = ["ApiContract"]
 
@@ -18,6 +19,7 @@ class ApiContract(
     ConversionLaws,
     RefusalLaws,
     RefusedQueryLaws,
+    RefusedTrialQueryLaws,
     ReadableLaws,
     StorageFixtures,
 ):

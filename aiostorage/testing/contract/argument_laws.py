@@ -36,7 +36,7 @@ class _Silent:
 WRONG: Final[tuple[Any, ...]] = (object(), b"x", 1j, int, _Silent(), 10**5000)
 """What no argument may be."""
 
-ANYTHING: Final = frozenset({"algo_state", "state", "new_state", "results"})
+ANYTHING: Final = frozenset({"algo_state", "state", "new_state", "results", "reservation"})
 """Arguments that are looked into where they are encoded."""
 
 REFUSED: Final[tuple[tuple[str, str, Any], ...]] = (

@@ -6,14 +6,15 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from aiostorage._core.projection import copy_tree
 from aiostorage.operations import (
     EVERYTHING,
     And,
     Collection,
     Compare,
+    Comparison,
     Condition,
     Document,
+    ElementMatch,
     Field,
     Find,
     Index,
@@ -26,6 +27,7 @@ from aiostorage.protocols import Driver
 __all__ = [
     "LAYOUT",
     "NAMES",
+    "NEVER_AWAITS",
     "OUTBOX",
     "RECEIPTS",
     "START",
@@ -37,6 +39,12 @@ __all__ = [
     "random_document",
     "thing",
 ]
+
+NEVER_AWAITS: Final = (
+    "`transact` never awaits anything: it cannot be cancelled, and other tasks get no turn. Let it "
+    "await `anyio.lowlevel.checkpoint()` before it changes anything."
+)
+"""What the laws of cancellation say of an engine that they cannot cancel."""
 
 THINGS: Final = "things"
 NAMES: Final = "names"
@@ -91,8 +99,8 @@ def thing(uid: Any, **fields: Any) -> Document:
 
 
 async def insert(driver: Driver, *documents: Document, collection: str = THINGS) -> None:
-    """Insert copies of documents: the driver owns what it is handed."""
-    await driver.execute(Insert(collection, tuple(map(copy_tree, documents))))
+    """Insert documents."""
+    await driver.execute(Insert(collection, documents))
 
 
 async def ids(driver: Driver, where: Condition = EVERYTHING, **more: Any) -> list[Any]:
@@ -147,17 +155,22 @@ def _value(chance: random.Random, resolution: timedelta, depth: int = 2) -> Any:
     return {key: _value(chance, resolution, depth - 1) for key in keys}
 
 
+def _declared(chance: random.Random, resolution: timedelta) -> dict[str, Any]:
+    """Make a value for each declared field that may be missing."""
+    return {
+        "rank": chance.choice((None, 0, 1, 2, -1, 2**53 + 1, "a", "b", "", "1")),
+        "at": chance.choice((None, _moment(chance, resolution))),
+        "beat": chance.choice((None, _moment(chance, resolution))),
+        "raw": chance.choice((None, b"", b"a", b"\xff", b"ab")),
+    }
+
+
 def random_document(chance: random.Random, number: int, resolution: timedelta) -> Document:
     """Make any document of `THINGS`."""
     document: Document = {"_id": chance.choice((number, str(number))), "group": chance.choice("gh")}
-    for name, values in (
-        ("rank", (None, 0, 1, 2, -1, 2**53 + 1, "a", "b", "", "1")),
-        ("at", (None, _moment(chance, resolution))),
-        ("beat", (None, _moment(chance, resolution))),
-        ("raw", (None, b"", b"a", b"\xff", b"ab")),
-    ):
+    for name, value in _declared(chance, resolution).items():
         if chance.random() < 0.8:
-            document[name] = chance.choice(values)
+            document[name] = value
     for name in ("free", "list"):
         if chance.random() < 0.8:
             document[name] = _value(chance, resolution)
@@ -173,17 +186,43 @@ def random_condition(chance: random.Random, resolution: timedelta, depth: int = 
         )
         return And(parts) if kind < 0.15 else Or(parts)
     path = chance.choice(_PATHS)
+    if depth and kind < 0.4:
+        return ElementMatch(path, _of_elements(chance, resolution, depth - 1))
     match chance.choice(("eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists")):
         case "in":
-            return Compare(path, "in", _values(chance, resolution))
+            return Compare(path, "in", _values(path, chance, resolution))
         case "nin":
-            return Compare(path, "nin", _values(chance, resolution))
+            return Compare(path, "nin", _values(path, chance, resolution))
         case "exists":
             return Compare(path, "exists", chance.random() < 0.5)
         case op:
-            return Compare(path, op, _value(chance, resolution))
+            return Compare(path, op, _operand(path, chance, resolution))
 
 
-def _values(chance: random.Random, resolution: timedelta) -> tuple[Any, ...]:
+def _of_elements(chance: random.Random, resolution: timedelta, depth: int) -> Condition:
+    """Make any condition on the elements of a list."""
+    if chance.random() < 0.5:
+        return random_condition(chance, resolution, depth)
+    operators: tuple[Comparison, ...] = ("eq", "ne", "gt", "gte", "lt", "lte")
+    parts: list[Condition] = [
+        Compare("", op, _scalar(chance, resolution))
+        for op in chance.sample(operators, chance.randint(1, 2))
+    ]
+    if chance.random() < 0.2:
+        parts.append(Compare("", "in", (1, "a", _scalar(chance, resolution))))
+    if depth and chance.random() < 0.2:
+        parts.append(ElementMatch("", _of_elements(chance, resolution, depth - 1)))
+    return And(tuple(parts))
+
+
+def _values(path: str, chance: random.Random, resolution: timedelta) -> tuple[Any, ...]:
     size = chance.choice((0, 1, 2, 3, 20))
-    return tuple(_value(chance, resolution) for _ in range(size))
+    return tuple(_operand(path, chance, resolution) for _ in range(size))
+
+
+def _operand(path: str, chance: random.Random, resolution: timedelta) -> Any:
+    """Make a value to compare with: often one that the field may have."""
+    declared = _declared(chance, resolution)
+    if path in declared and chance.random() < 0.5:
+        return declared[path]
+    return _value(chance, resolution)

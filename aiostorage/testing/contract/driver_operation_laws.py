@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from aiostorage._core.ordering import values_of
 from aiostorage._core.query import matches
 from aiostorage.errors import DuplicateKeyError, UnsupportedQuery
 from aiostorage.operations import (
     EVERYTHING,
+    After,
     And,
     Compare,
     Count,
@@ -21,6 +23,7 @@ from aiostorage.operations import (
     Find,
     Insert,
     Or,
+    SortBy,
     StoreTime,
     Take,
     Update,
@@ -121,6 +124,64 @@ class OperationLaws:
         assert await ids(driver, order=("rank", "at")) == [5, 2, 1, 4, 3, 0]
         assert await ids(driver, order=("at", "rank")) == [2, 3, 0, 1, 4, 5]
 
+    async def test_order_with_what_is_missing_last(
+        self, driver: Driver, resolution: timedelta
+    ) -> None:
+        step = max(resolution, timedelta(microseconds=1))
+        kind = Compare("type", "eq", "o")
+        rows: list[tuple[Any, Any, Any]] = [
+            (1, 3, [{"type": "o", "value": 2}]),
+            ("a", None, [{"type": "s", "value": 9}, {"type": "o", "value": -1.5}]),
+            (None, 1, []),
+            (1, 2, [{"type": "o", "value": None}, {"type": "o", "value": 5}]),
+            (None, 3, [5, {"type": "o", "value": float("inf")}]),
+            (-7, 1, [{"type": "o", "value": float("nan")}]),
+            ("", None, [{"type": "o", "value": 2.0}]),
+            (2, 2, [{"type": "o", "value": True}]),
+        ]
+        documents = [
+            thing(n, rank=rank, at=None if at is None else START + at * step, list=items)
+            for n, (rank, at, items) in enumerate(rows)
+        ]
+        await insert(driver, *documents, thing(8))
+        documents = await driver.execute(Find(THINGS))
+        for order, expected in (
+            ((SortBy("rank"),), [5, 0, 3, 7, 6, 1, 2, 4, 8]),
+            ((SortBy("rank", descending=True),), [1, 6, 7, 0, 3, 5, 2, 4, 8]),
+            ((SortBy("at", descending=True), "rank"), [4, 0, 3, 7, 2, 5, 8, 6, 1]),
+            ((SortBy("list", element=kind),), [1, 0, 6, 4, 2, 3, 5, 7, 8]),
+            ((SortBy("list", descending=True, element=kind),), [4, 0, 6, 1, 2, 3, 5, 7, 8]),
+            (("at", SortBy("list", element=kind)), [1, 6, 8, 2, 5, 3, 7, 0, 4]),
+            ((), list(range(9))),
+        ):
+            with case(order):
+                assert await ids(driver, order=order) == expected
+                assert await ids(driver, order=order, limit=4) == expected[:4]
+                assert await ids(driver, order=order, selection={"group": True}) == expected
+                for n, uid in enumerate(expected):
+                    after = After(uid, values_of(documents[uid], order))
+                    for limit in (None, 2):
+                        found = await ids(driver, order=order, after=after, limit=limit)
+                        assert found == expected[n + 1 :][:limit]
+                    some = Compare("_id", "in", (1, 4, 5))
+                    rest = [other for other in expected[n + 1 :] if other in (1, 4, 5)]
+                    assert await ids(driver, some, order=order, after=after) == rest
+
+    async def test_a_place_is_where_a_document_was(self, driver: Driver) -> None:
+        await insert(driver, *(thing(n, rank=1) for n in range(5)))
+        place = After(2, (1,))
+        await driver.execute(Update(THINGS, by_id(2), {"rank": 9}))
+        await insert(driver, thing(7, rank=0), thing(8, rank=1))
+        for order in (("rank",), (SortBy("rank"),)):
+            assert await ids(driver, order=order, after=place) == [3, 4, 8, 2]
+        assert await ids(driver, by_id(3), order=("rank",), after=place) == [3]
+        assert await ids(driver, by_id(1), order=("rank",), after=place) == []
+        inside = await driver.transact((Find(THINGS, order=("rank",), after=place, limit=2),))
+        assert [document["_id"] for document in inside[0]] == [3, 4]
+        await driver.execute(Delete(THINGS, by_id(2)))
+        assert await ids(driver, order=("rank",), after=place) == []
+        assert await ids(driver, order=("rank",), after=After(2, (0,))) == [0, 1, 3, 4, 8]
+
     async def test_duplicates(self, driver: Driver) -> None:
         await insert(driver, {"_id": 1, "name": "a", "version": 1}, collection=NAMES)
         await insert(driver, {"_id": 2, "name": "a", "version": None}, collection=NAMES)
@@ -178,6 +239,11 @@ class OperationLaws:
             with pytest.raises(UnsupportedQuery):
                 await driver.execute(operation)
             assert await driver.execute(Find(THINGS)) == documents
+        names = [{"_id": n, "name": "n", "version": n} for n in range(3)]
+        await insert(driver, *names, collection=NAMES)
+        with pytest.raises(DuplicateKeyError):  # by the second document
+            await driver.execute(Take(NAMES, EVERYTHING, {"version": 9}, limit=None))
+        assert await driver.execute(Find(NAMES)) == names
 
     async def test_take(self, driver: Driver) -> None:
         for n, rank in enumerate((3, 1, None, 2, 1)):

@@ -25,6 +25,7 @@ from aiostorage.protocols import Driver
 from aiostorage.testing.cancellation import cancelled_at_every_await
 from aiostorage.testing.contract.driver_documents import (
     NAMES,
+    NEVER_AWAITS,
     OUTBOX,
     RECEIPTS,
     THINGS,
@@ -168,4 +169,4 @@ class OutboxNoteLaws:
             there = str(number) in await ids(driver)
             assert (("g", str(number), "inserted", None) in await _rows(driver)) is there
 
-        assert await cancelled_at_every_await(call, check) > 0
+        assert await cancelled_at_every_await(call, check) > 0, NEVER_AWAITS

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from aiostorage._core.holders import fingerprint
 from aiostorage.errors import FailedUpdate, TrialLost
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.testing.contract.helpers import (
@@ -70,7 +71,9 @@ class FencingLaws:
         assert raised.value.holder == successor.worker
         assert raised.value.status == "reserved"
         assert raised.value.token == late.worker
-        assert str(successor.worker) in str(raised.value)
+        assert fingerprint(str(successor.worker)) in str(raised.value)
+        assert str(successor.worker) not in str(raised.value)
+        assert str(late.worker) not in str(raised.value)
         assert (await stored(other, late)).to_dict() == before
         assert late.to_dict() == mine
         await change(other, successor)

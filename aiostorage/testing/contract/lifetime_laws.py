@@ -11,6 +11,7 @@ import pytest
 
 from aiostorage.errors import StorageClosedError
 from aiostorage.protocols import AsyncStorageProtocol
+from aiostorage.reservation import Reservation
 from aiostorage.testing.contract.helpers import gather, make_config, make_trial, registered
 from aiostorage.trial import Result
 
@@ -60,6 +61,7 @@ class StorageLifetimeLaws:
             storage.release_algorithm_lock(experiment),
             storage.reserve_trial(experiment),
             storage.reserve_trials(experiment, 1),
+            storage.resume_reservation(Reservation("e", trial.id, "t")),
             storage.retrieve_result(trial),
             storage.set_trial_status(trial, "broken"),
             storage.update_experiment(experiment, x=1),

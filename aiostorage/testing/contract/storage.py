@@ -17,7 +17,9 @@ from aiostorage.testing.contract.query_laws import QueryLaws
 from aiostorage.testing.contract.readable_laws import ListPartLaws
 from aiostorage.testing.contract.recovery_laws import FreshStartLaws, RecoveryLaws
 from aiostorage.testing.contract.reservation_laws import ReservationLaws
+from aiostorage.testing.contract.resumption_laws import ResumptionLaws
 from aiostorage.testing.contract.trial_laws import IterationLaws, TrialLaws
+from aiostorage.testing.contract.trial_query_laws import TrialQueryLaws
 from aiostorage.testing.contract.value_laws import CopyLaws, ValueLaws
 from aiostorage.testing.contract.worker_laws import WorkerLaws
 from aiostorage.testing.contract.worker_loss_laws import WorkerLossLaws
@@ -38,6 +40,7 @@ class StorageContract(
     NanLaws,
     ReservationLaws,
     FencingLaws,
+    ResumptionLaws,
     RecoveryLaws,
     FreshStartLaws,
     WorkerLaws,
@@ -50,6 +53,7 @@ class StorageContract(
     ValueLaws,
     CopyLaws,
     QueryLaws,
+    TrialQueryLaws,
     StorageLifetimeLaws,
     StorageFixtures,
 ):

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,15 @@ __all__ = ["archive_home", "last_metrics", "write_archive"]
 
 _DESCRIPTION: Final = "experiment.json"
 _MESSAGES: Final = "messages.json"
+
+_MAX_LINE: Final = 16 * 2**20
+"""Bytes of one message in an archive, at most: a small archive can hold much more."""
+
+_NO_ARCHIVE: Final = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),  # the last for one with a password
+    *(ValueError, KeyError, TypeError, AttributeError),
+)
+"""What a file raises that is no archive, or a damaged one."""
 
 
 def write_archive(path: Path, contents: RunContents, workspace: str | None, project: str) -> None:
@@ -53,10 +63,14 @@ def archive_home(path: Path) -> tuple[str | None, str | None] | None:
     """Return the workspace and the project of an archive of ours; None if it is not there."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_DESCRIPTION).file_size > _MAX_LINE:
+                raise ValueError("its description is too long")
             description = json.loads(archive.read(_DESCRIPTION))
+        return description["workspace"], description["project_name"]
     except FileNotFoundError:
         return None
-    return description["workspace"], description["project_name"]
+    except _NO_ARCHIVE as error:
+        raise TrackerError(f"{path} is no archive of Comet: {error}") from error
 
 
 def last_metrics(paths: Iterator[Path]) -> Mapping[str, float]:
@@ -82,14 +96,16 @@ def _metrics(path: Path) -> Iterator[tuple[int, str, float]]:
             if _MESSAGES not in archive.namelist():
                 return
             with archive.open(_MESSAGES) as lines:
-                for line in lines:
+                while line := lines.readline(_MAX_LINE):
+                    if len(line) == _MAX_LINE:
+                        raise ValueError("it has a message that is too long")
                     payload = json.loads(line)["payload"]
                     metric = payload.get("metric")
                     with suppress(TypeError, ValueError):
                         if metric:
                             value = float(metric["metricValue"])
                             yield payload["local_timestamp"], metric["metricName"], value
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NO_ARCHIVE as error:
         raise TrackerError(f"{path} is no archive of Comet: {error}") from error
 
 

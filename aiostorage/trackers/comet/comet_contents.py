@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
+from aiostorage._core.holders import named_holder
 from aiostorage.trackers.protocol import TrackedTrial
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
@@ -77,7 +78,7 @@ def run_contents(tracked: TrackedTrial) -> RunContents:
     facts = {
         "status": trial.status,
         "trial": trial.id,
-        "worker": trial.worker,
+        "worker": named_holder(trial.worker) if trial.worker else None,
         "parent": trial.parent,
         "attempt": tracked.attempt,
         "experiment": experiment.name,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.file_options import split_url
 from aiostorage._core.kinds import URL
 from aiostorage.errors import ConfigurationError
 from aiostorage.trackers.comet.offline import CometArchives
@@ -41,7 +42,7 @@ def tracker_from_url(url: str, **options: Any) -> Tracker:
     shown = hide_credentials(url)
     if options:
         raise ConfigurationError(f"{shown}: a mirror in Comet has no option {next(iter(options))}")
-    parts = urlsplit(url)
+    parts = split_url("comet", url)
     if "@" in parts.netloc:
         raise ConfigurationError(f"{shown}: the API key belongs in COMET_API_KEY, not in the URL")
     if parts.fragment:
@@ -73,7 +74,8 @@ def _offline(shown: str, netloc: str, path: str, query: str) -> CometArchives:
     given = dict(parse_qsl(query, keep_blank_values=True))
     workspace, project = given.pop("workspace", None), given.pop("project", None)
     if given:
+        name, value = next(iter(given.items()))
         raise ConfigurationError(
-            f"{shown}: unknown {next(iter(given))!r}; archives take workspace and project"
+            f"{shown}: unknown {name if value else '***'!r}; archives take workspace and project"
         )
     return CometArchives(Path(directory), workspace or None, project or None)

@@ -77,8 +77,10 @@ def _server(uri: str, shown: str) -> Address:
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"{shown!r} is no URL of MLflow: {error}") from None
+    except ValueError:  # its text may contain a password
+        raise ConfigurationError(
+            f"{shown!r} is no URL of MLflow: its host or its port cannot be read; write {_FORMS}"
+        ) from None
     if not host or any(c.isspace() for c in uri):
         raise ConfigurationError(f"{shown!r} names no host; write {_FORMS}")
     if parts.query or parts.fragment:

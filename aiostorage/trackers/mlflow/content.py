@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from aiostorage._core.holders import named_holder
 from aiostorage.trackers.mlflow.names import MAX_PIECES, MAX_TAG, NAME_TAG, PREFIX, key_of, pieces
 from aiostorage.trackers.protocol import TrackedTrial
 from aiostorage.trial import Result, Trial
@@ -109,7 +110,7 @@ def content_of(tracked: TrackedTrial, warned: Warned) -> Content:
     content.tags[STATUS] = trial.status
     content.tags[ATTEMPT] = str(tracked.attempt)
     if trial.worker:
-        content.tags[WORKER] = str(trial.worker)
+        content.tags[WORKER] = named_holder(trial.worker)
     if trial.parent is not None:
         content.tags[PARENT] = str(trial.parent)
     if trial.start_time is not None:

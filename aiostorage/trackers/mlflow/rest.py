@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.driver_options import hide_credentials_in
 from aiostorage.errors import TrackerUnavailable
 from aiostorage.trackers.mlflow.address import Address
 from aiostorage.trackers.mlflow.mlflow_api import (
@@ -253,7 +253,7 @@ def _reason(error: BaseException) -> str:
     ):
         if sign.lower() in text.lower():
             return words
-    return f"{name}: {hide_credentials(_one_line(text))}"
+    return f"{name}: {hide_credentials_in(_one_line(text))}"
 
 
 def _one_line(text: str) -> str:

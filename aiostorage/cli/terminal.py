@@ -1,0 +1,50 @@
+"""Output for people. What a store contains cannot control their terminal, nor forge a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from aiostorage.cli.escapes import printable
+
+__all__ = ["Terminal", "echo", "echo_json"]
+
+
+def echo(line: str, *, err: bool = False) -> None:
+    """Print a line to standard output, or to standard error; tabs separate its columns."""
+    click.echo(printable(line, keep="\t"), err=err)
+
+
+def echo_json(document: Any) -> None:
+    """Print JSON, in which the only control characters are the ends of lines."""
+    text = json.dumps(document, indent=2, allow_nan=False, default=str)
+    click.echo(text.replace("\x7f", "\\u007f"))  # the only one that `json` leaves as it is
+
+
+class Terminal(Console):
+    """Standard output. When its reader has closed it, writing raises `OSError` as for any file.
+
+    Rich would raise `SystemExit`, which event loops and task groups do not handle well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Pass on the `BrokenPipeError` that is being handled."""
+        self.quiet = True
+        raise  # noqa: PLE0704
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render, with the control characters of texts escaped."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            shown = text if control else printable(text, keep="\n")
+            yield segment if shown is text else Segment(shown, style)
