@@ -20,6 +20,7 @@ from aiostorage._core.kinds import (
     INTERVAL,
     ITEMS,
     KEY,
+    LIMIT,
     MAPPING,
     MUTABLE_MAPPING,
     SECONDS,
@@ -172,7 +173,7 @@ _BY_NAME: Final[Mapping[str, Kind]] = {
     "algorithm_config": _MAPPING_OR_NAME,
     "batch_size": COUNT,
     "count": replace(COUNT, classes=frozenset({int})),
-    "limit": Kind("an int, at least 0", lambda value: WHOLE.accepts(value) and value >= 0),
+    "limit": LIMIT,
     "locked": FLAG,
     "on_lost": choice("skip", "raise"),
     "params": replace(

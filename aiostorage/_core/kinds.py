@@ -27,6 +27,7 @@ __all__ = [
     "INTERVAL",
     "ITEMS",
     "KEY",
+    "LIMIT",
     "MAPPING",
     "MAX_COUNT",
     "MUTABLE_MAPPING",
@@ -232,6 +233,10 @@ FUNCTION: Final = Kind("a function", callable)
 KEY: Final = Kind("a str or an int of 64 bits", is_key)
 WHOLE: Final = Kind("an int of 64 bits", _is_whole)
 COUNT: Final = Kind("an int of 64 bits, at least 1", lambda value: _is_whole(value) and value >= 1)
+LIMIT: Final = Kind(
+    "an int, at least 0",
+    lambda v: isinstance(v, Integral) and not isinstance(v, bool) and int(v) >= 0,
+)
 SECONDS: Final = Kind("a number of seconds", _is_number)
 WAIT: Final = Kind("a number of seconds, at least 0", lambda v: _is_number(v) and v >= 0)
 INTERVAL: Final = Kind("a positive number of seconds", lambda v: _is_number(v) and v > 0)

@@ -33,7 +33,7 @@ class _Silent:
         raise RuntimeError("no repr")
 
 
-WRONG: Final[tuple[Any, ...]] = (object(), b"x", 1j, int, _Silent(), 10**5000)
+WRONG: Final[tuple[Any, ...]] = (object(), b"x", 1j, int, _Silent(), ...)
 """What no argument may be."""
 
 ANYTHING: Final = frozenset({"algo_state", "state", "new_state", "results", "reservation"})
