@@ -214,7 +214,7 @@ def _is_flag(value: Any) -> bool:
 def _is_path(value: Any) -> bool:
     if not isinstance(value, str | os.PathLike):
         return False
-    text = os.fspath(value)
+    text: object = os.fspath(value)
     return isinstance(text, str) and "\0" not in text and _is_encodable(text)
 
 
@@ -235,7 +235,7 @@ WHOLE: Final = Kind("an int of 64 bits", _is_whole)
 COUNT: Final = Kind("an int of 64 bits, at least 1", lambda value: _is_whole(value) and value >= 1)
 LIMIT: Final = Kind(
     "an int, at least 0",
-    lambda v: isinstance(v, Integral) and not isinstance(v, bool) and int(v) >= 0,
+    lambda v: not isinstance(v, bool) and isinstance(v, Integral) and int(v) >= 0,
 )
 SECONDS: Final = Kind("a number of seconds", _is_number)
 WAIT: Final = Kind("a number of seconds, at least 0", lambda v: _is_number(v) and v >= 0)

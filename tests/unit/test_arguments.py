@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -110,6 +110,10 @@ CALLS: list[Tried] = [
 ]
 
 
+async def _awaited(made: Awaitable[object]) -> None:
+    await made
+
+
 @pytest.mark.parametrize(
     "tried", CALLS, ids=[f"{getattr(tried[0], '__qualname__', '')}-{tried[2]}" for tried in CALLS]
 )
@@ -122,7 +126,7 @@ def test_what_an_argument_may_not_be(
         with pytest.raises(AioStorageError) as raised:
             made = call(**others, **{argument: value})
             if inspect.isawaitable(made):
-                anyio.run(lambda made=made: made)
+                anyio.run(_awaited, made)
         message = str(raised.value)
         assert argument in message
         assert "SECRET" not in message
