@@ -236,8 +236,14 @@ async def upgrade_named(
         raise named_by(error, named.origin)  # noqa: B904  the same error
 
 
+_STORE: Final = Kind(
+    "a URL or a mapping",
+    lambda value: isinstance(value, str | Mapping | None),
+    error=ConfigurationError,
+    secret=True,
+)
 _UPGRADE: Final = {
-    "url": URL,
+    "url": _STORE,
     "backup": option(
         Kind("a bool or a path", lambda value: isinstance(value, bool | str | os.PathLike))
     ),
@@ -327,12 +333,7 @@ storage_factory: Final[StorageFactory] = StorageFactory()
 
 
 _SETUP: Final = {
-    "storage": Kind(
-        "a URL or a mapping",
-        lambda value: isinstance(value, str | Mapping | None),
-        error=ConfigurationError,
-        secret=True,
-    ),
+    "storage": _STORE,
     "debug": option(FLAG),
 }
 

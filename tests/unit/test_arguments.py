@@ -49,7 +49,7 @@ CALLS: list[Tried] = [
     (open_storage, {}, "url", (None, 5, b"x", SECRET, {}, "\ud800")),
     (open_storage, {"url": "memory://"}, "retry", (5, {}, "x")),
     (open_storage, {"url": "memory://"}, "tracker", (5, object(), [])),
-    (upgrade_storage, {}, "url", (None, 5, SECRET)),
+    (upgrade_storage, {}, "url", (5, b"x", SECRET)),
     (upgrade_storage, {"url": "memory://"}, "backup", (None, 5, [])),
     (upgrade_storage, {"url": "memory://"}, "dry_run", (None, "no", 5)),
     (setup_storage, {}, "storage", (5, SECRET, object())),
