@@ -73,7 +73,7 @@ def driver_from_options(
     if "timeout" in options:
         try:
             options["timeout"] = float(options["timeout"])
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise ConfigurationError(
                 f"mongodb: timeout is a number of seconds, not {options['timeout']!r}"
             ) from None
