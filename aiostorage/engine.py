@@ -12,16 +12,19 @@ from aiostorage._core.ordering import arranged, place_of, position, values_of
 from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage._core.receipts import insertion_of
+from aiostorage._core.store_times import condition_at, fields_at
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
     DuplicateKeyError,
     EncodingError,
     NotADatabaseError,
+    OperationTimeout,
     PermissionDenied,
     SchemaVersionError,
     StorageClosedError,
     TemporaryBackendError,
+    UnsupportedQuery,
 )
 from aiostorage.operations import (
     EVERYTHING,
@@ -29,6 +32,7 @@ from aiostorage.operations import (
     And,
     Collection,
     Compare,
+    Comparison,
     Condition,
     Count,
     Delete,
@@ -40,6 +44,7 @@ from aiostorage.operations import (
     Index,
     Insert,
     Layout,
+    NotedChange,
     Operation,
     Or,
     OutboxNote,
@@ -60,6 +65,7 @@ __all__ = [
     "BackendError",
     "Collection",
     "Compare",
+    "Comparison",
     "Condition",
     "ConfigurationError",
     "Count",
@@ -76,7 +82,9 @@ __all__ = [
     "Insert",
     "Layout",
     "NotADatabaseError",
+    "NotedChange",
     "Operation",
+    "OperationTimeout",
     "Or",
     "OutboxNote",
     "PermissionDenied",
@@ -90,6 +98,7 @@ __all__ = [
     "Take",
     "TemporaryBackendError",
     "UnreadableDocument",
+    "UnsupportedQuery",
     "Update",
     "UpgradableDriver",
     "UpgradeReport",
@@ -99,7 +108,9 @@ __all__ = [
     "check_changes",
     "compile_changes",
     "compile_condition",
+    "condition_at",
     "copy_tree",
+    "fields_at",
     "insertion_of",
     "matches",
     "normalise",

@@ -41,9 +41,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTRY_POINTS",
     "StorageFactory",
+    "configured_tracker",
     "open_storage",
     "setup_storage",
     "storage_factory",
+    "storage_of",
     "upgrade_storage",
 ]
 
@@ -216,10 +218,10 @@ async def upgrade_storage(
     """
     check_values("upgrade_storage", _UPGRADE, {"url": url, "backup": backup, "dry_run": dry_run})
     named = await anyio.to_thread.run_sync(named_store, url)  # it may read a file
-    return await upgrade_named(named, backup=backup, dry_run=dry_run, **options)
+    return await _upgrade_named(named, backup=backup, dry_run=dry_run, **options)
 
 
-async def upgrade_named(
+async def _upgrade_named(
     named: NamedStore, *, backup: bool | str | os.PathLike[str], dry_run: bool, **options: Any
 ) -> UpgradeReport:
     """Upgrade the store that `named_store` has returned; see `upgrade_storage`."""

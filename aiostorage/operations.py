@@ -225,8 +225,9 @@ class Find(Operation[list[Document]]):
     selection
         Field paths to keep (values true) or to leave out (values false); None keeps all.
     order
-        Names of declared fields to sort by, ascending, None first; or `SortBy`. Ties, and an empty
-        `order`, go by insertion, the oldest first.
+        Names of declared fields to sort by, ascending: None first, then ints, then texts by their
+        code points (``"10"`` comes before ``"9"``, and both after 9), then times; or `SortBy`.
+        Ties, and an empty `order`, go by insertion, the oldest first.
     limit
         How many at most; None for all.
     majority
@@ -382,7 +383,8 @@ class Field:
     ----------
     kind
         What it may hold besides None: ``key`` is a str or a 64-bit int, ``time`` a datetime,
-        ``bytes`` bytes.
+        ``bytes`` bytes. The int 1 and the text ``"1"`` are different keys, and all ints sort before
+        all texts.
     required
         Whether every document has it, not None.
     clocked

@@ -401,6 +401,12 @@ class AsyncStorageProtocol(Protocol):
             intervals of a tenth of `lost_after`, and at the end.
         recover
             False leaves lost trials alone.
+
+        Raises
+        ------
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer. That is looked up at the
+            beginning and every second. Without `wait`, the answer is None.
         """
         ...
 
@@ -647,7 +653,8 @@ class AsyncStorageProtocol(Protocol):
         """Store the results, the end time and the status of a reserved trial; return 1.
 
         The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. `complete_trial` does all of this in one step. When it completes a trial
+        leaves it reserved. A statistic that cannot be stored is left out, as by `complete_trial`,
+        which does all of this in one step. When it completes a trial
         whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
         the store.
 
@@ -666,6 +673,8 @@ class AsyncStorageProtocol(Protocol):
 
         `trial` itself is updated when the write has succeeded: its results, status and end time.
         If the objective is NaN, the option ``nan`` of the storage may make the status ``broken``.
+        A statistic that cannot be stored is left out with a warning, and so are the largest ones
+        where the results are more than the engine takes.
 
         Parameters
         ----------
@@ -675,6 +684,8 @@ class AsyncStorageProtocol(Protocol):
 
         Raises
         ------
+        EncodingError
+            A result that is no statistic cannot be stored. The trial is as it was.
         InvalidResult
             There is no objective, or it is not a number; or it is NaN, and the storage was opened
             with ``nan="raise"``.
@@ -802,6 +813,8 @@ class AsyncStorageProtocol(Protocol):
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
             One that the body raised about another trial is always raised.
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer; see `reserve_trial`.
         TrackerError
             The environment was to be exported, and the tracker has made no run in time. The trial
             is interrupted.

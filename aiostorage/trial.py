@@ -303,7 +303,8 @@ class Trial:
     def params(self) -> dict[str, Any]:
         """The values by name; names with dots become nested dicts.
 
-        It is a TypeError if one name leads into the value of another, as ``a.b`` and an int ``a``.
+        Other programs may have stored a name that leads into the value of another, as ``a.b`` into
+        an ``a``. Such a name keeps its dots: ``{"a": 1, "a.b": 2}``.
         """
         tree: dict[str, Any] = {}
         for param in self._params:
@@ -312,7 +313,8 @@ class Trial:
             for name in branches:
                 inner = node.get(name, {})
                 if not isinstance(inner, dict):
-                    raise TypeError(f"{param.name!r} leads into the value of another param")
+                    node, leaf = tree, param.name
+                    break
                 # a copy: the dict may be the value of a param, and must not grow
                 node[name] = node = dict(inner)
             node[leaf] = param.value
@@ -355,7 +357,8 @@ class Trial:
             has the id of the trial and its status.
         """
         objective = self.objective
-        value = None if objective is None else objective.value
+        value: Any = None if objective is None else objective.value
+        value = value.tolist() if hasattr(value, "tolist") else value  # numpy's
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         uid = self.id if self._params or self.experiment else None

@@ -22,6 +22,7 @@ __all__ = [
     "TrialStatus",
     "Value",
     "as_results",
+    "conflict_of_names",
     "has_nan",
     "identity_form",
     "make_values",
@@ -255,26 +256,37 @@ def typed_params(params: Mapping[str, Any]) -> list[Param]:
     Raises
     ------
     ValueError
-        Two values have one name, as in ``{"a": {"b": 1}, "a.b": 2}``, or one would replace others,
-        as ``a`` in ``{"a.b": 1, "a": 2}``.
+        Two values have one name, as in ``{"a": {"b": 1}, "a.b": 2}``, or one leads into another,
+        as ``a.b`` into ``a`` in ``{"a": 1, "a.b": 2}``.
     """
     made = list(_typed_params(params, ""))
     for param in made:
         if "." in param.name:
-            _check_names(made)
+            conflict = conflict_of_names([param.name for param in made])
+            if conflict is not None:
+                raise ValueError(conflict)
             break
     return made
 
 
-def _check_names(params: Iterable[Param]) -> None:
+def conflict_of_names(names: Iterable[str]) -> str | None:
+    """Return why params cannot have these names; None if they can.
+
+    One of them would hide the value of another: there is a name twice, or one leads into another,
+    as ``a.b`` into ``a``.
+    """
+    ordered = list(names)
     taken: set[str] = set()
-    for param in params:
-        if param.name in taken:
-            raise ValueError(f"two params have the name {param.name!r}, or lead into it")
-        parent = param.name
-        while parent:
-            taken.add(parent)
-            parent = parent.rpartition(".")[0]
+    for name in ordered:
+        if name in taken:
+            return f"two params have the name {name!r}"
+        taken.add(name)
+    for name in ordered:
+        parent = name
+        while parent := parent.rpartition(".")[0]:
+            if parent in taken:
+                return f"{name!r} leads into the value of {parent!r}"
+    return None
 
 
 def _typed_params(params: Mapping[str, Any], prefix: str) -> Iterator[Param]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
@@ -14,6 +15,12 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
 pytest_plugins = ["aiostorage.testing.plugin"]
+
+# A background job of a shell ignores SIGINT, one of nohup SIGHUP, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # the tests go on, and their children do not
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,11 +33,6 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over the tests themselves, and what they have imported."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="session", autouse=True)

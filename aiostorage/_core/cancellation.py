@@ -37,8 +37,12 @@ def had_no_effect(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and "without_effect" in vars(error)
 
 
-async def wait_until_done(future: asyncio.Future[Any]) -> None:
+async def wait_until_done(
+    future: asyncio.Future[Any], give_up: Callable[[], object] | None = None
+) -> None:
     """Wait for the end of `future` although this task is cancelled; then let it be cancelled.
+
+    Then it calls `give_up`, too, which may make the end come sooner.
 
     A shielded scope of AnyIO keeps off the cancellation of other scopes, but not ``task.cancel()``,
     which `asyncio.timeout` and `asyncio.TaskGroup` use.
@@ -49,6 +53,8 @@ async def wait_until_done(future: asyncio.Future[Any]) -> None:
         cancelled = error
     else:
         return
+    if give_up is not None:
+        give_up()
     with anyio.CancelScope(shield=True):  # else AnyIO cancels again, in every turn of the loop
         while not future.done():
             try:
@@ -58,17 +64,22 @@ async def wait_until_done(future: asyncio.Future[Any]) -> None:
     raise cancelled
 
 
-async def run_to_completion(action: Callable[[], Awaitable[T]]) -> T:
+async def run_to_completion(
+    action: Callable[[], Awaitable[T]], give_up: Callable[[], object] | None = None
+) -> T:
     """Await `action` in a task of its own, to its end; a cancellation of this task waits for it.
+
+    A cancellation also calls `give_up`, which may make the end come sooner.
 
     If this task is cancelled, an error of `action` is logged.
     """
     task = asyncio.ensure_future(action())
     try:
-        await wait_until_done(task)
+        await wait_until_done(task, give_up)
     except asyncio.CancelledError:
         if not task.cancelled() and (failure := task.exception()) is not None:
-            log.warning("while being cancelled: %s", failure)
+            level = logging.WARNING if give_up is None else logging.DEBUG
+            log.log(level, "while being cancelled: %s", failure)
         raise
     return task.result()
 

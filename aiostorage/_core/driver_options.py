@@ -48,8 +48,8 @@ _QUERY: Final = re.compile(r"([?&#;](?:[^=&#;]*=)?)[^&#;]+")
 def hide_credentials(url: str) -> str:
     """Return a URL, even a mistyped one, with ``***`` for what may be a secret.
 
-    That is what stands before the last ``@``, or behind a colon that no port follows; and the values
-    in the query.
+    That is what stands before the last ``@``, or behind a colon that no port follows; and the
+    values in the query.
 
     >>> hide_credentials("mongodb:u:x/y@h/d"), hide_credentials("sqlite:///a.db?password=x")
     ('***@h/d', 'sqlite:///a.db?password=***')

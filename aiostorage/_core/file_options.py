@@ -36,6 +36,12 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
         raise ConfigurationError(f"{engine}: path is a str or a Path, not {path!r}")
+    if isinstance(path, str) and (text == ":memory:" or text.startswith("file:")):
+        raise ConfigurationError(
+            f"{engine}: {text!r} is no path here, but a name that SQLite has for something else; "
+            "for a storage in memory write memory://, for a file of that name ./"
+            f"{text}"
+        )
     if not text:
         raise ConfigurationError(f"{engine}: path is empty; name a file")
     try:
@@ -84,6 +90,11 @@ def split_url(engine: str, url: object) -> SplitResult:
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"{engine}: a URL is a str, not {url!r}")
+    if any(character in url for character in "\t\n\r"):  # they would be dropped without a word
+        raise ConfigurationError(
+            f"{engine}: {hide_credentials(url)!r}: write %0A for a newline, %0D for a return, "
+            "and %09 for a tab"
+        )
     try:
         return urlsplit(url)
     except ValueError:  # its text may contain a password

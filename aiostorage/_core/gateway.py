@@ -121,6 +121,9 @@ class Gateway:
                 raise StorageClosedError
             if self._opened_in != pid:
                 await self._connect()
+                if self._closed:  # meanwhile, when there was nothing to close
+                    await self.driver.aclose()
+                    raise StorageClosedError
                 self._opened_in = pid
 
     async def _connect(self) -> None:
@@ -186,8 +189,11 @@ class Gateway:
             last = self._loop
             if last is loop:
                 return
-            if last is not None and (
-                last.is_running() or (not last.is_closed() and self._opening[1].statistics().locked)
+            # one that is not closed may go on, with what it has begun
+            if (
+                last is not None
+                and not last.is_closed()
+                and (last.is_running() or asyncio.all_tasks(last))
             ):
                 raise EventLoopError(
                     f"the storage at {self.driver.location!r} is in use in another event loop; "
@@ -300,6 +306,17 @@ class Gateway:
             if scope.cancelled_caught:
                 message = f"no answer within {self._first_timeout:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
+        return await self._retry(call, again, operation, start, failed)
+
+    async def _retry(
+        self,
+        call: Callable[[], Awaitable[T]],
+        again: Callable[[], Awaitable[T]],
+        operation: Operation[Any],
+        start: float,
+        failed: TemporaryBackendError | None,
+    ) -> T:
+        """Go on after a first attempt that has failed, if there was one."""
         calling, unsure = False, failed is not None and failed.ambiguous
 
         async def attempt(uncertain: bool) -> T:

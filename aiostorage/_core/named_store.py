@@ -61,11 +61,11 @@ class NamedStore:
                 raise named_by(error, self.origin)  # noqa: B904  the same error
         if "database" in self.options:
             return LEGACY
-        error = ConfigurationError(
+        nothing = ConfigurationError(
             "a storage configuration needs a `url` or a `type`; it has "
             f"{sorted(map(str, self.options)) or 'nothing'}"
         )
-        raise named_by(error, self.origin)
+        raise named_by(nothing, self.origin)
 
     @property
     def engine(self) -> str:

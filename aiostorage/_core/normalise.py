@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
+from pathlib import PurePath
 from typing import Any, Final
+from uuid import UUID
 
 from aiostorage.errors import EncodingError
 
@@ -104,7 +106,8 @@ def normalise(value: Any, path: str = "") -> Any:
     ----------
     value : Any
         A tree of dicts (any mapping with str keys will do), lists, str, bytes, bool, int, float,
-        None and datetimes; numpy scalars and arrays become the numbers and lists they hold.
+        None and datetimes. Numpy scalars and arrays become the numbers and lists they hold; dates,
+        times, paths and UUIDs their text, which is that of `str`; a bytearray bytes.
     path : str, optional
         The path of the value, for the error.
 
@@ -262,8 +265,23 @@ def _convert_other(value: Any, depth_left: int) -> Any:
         return _convert_numpy(value, depth_left)
     if isinstance(value, Mapping):
         return _normalise_dict(value, depth_left)
+    # The ids of trials are made of the text of `str`, so these keep the id that Oríon gives them.
+    if isinstance(value, (date, time, PurePath, UUID)):
+        return _check_str(str(value), depth_left)
+    if isinstance(value, bytearray):
+        return bytes(value)
     hints = (_HINTS[base.__name__] for base in type(value).__mro__ if base.__name__ in _HINTS)
-    raise _NotStorable(f"{type_name(value)} cannot be stored; use {next(hints, _STORABLE)}")
+    raise _NotStorable(
+        f"{type_name(value)}{_shown(value)} cannot be stored; use {next(hints, _STORABLE)}"
+    )
+
+
+def _shown(value: Any) -> str:
+    """Return a short form of a value, to find it by."""
+    try:
+        return f" {reprlib.repr(value)}"
+    except Exception:  # noqa: BLE001  an int of too many digits in it, or its own __repr__
+        return ""
 
 
 def _convert_numpy(value: Any, depth_left: int) -> Any:
@@ -318,11 +336,9 @@ _STORABLE: Final = "dict, list, str, bytes, bool, int, float, None or datetime"
 _HINTS: Final = {  # by the name of a base class, to import none of them
     **dict.fromkeys(("tuple", "range"), "a list"),
     **dict.fromkeys(("set", "frozenset"), "a sorted list"),
-    **dict.fromkeys(("bytearray", "memoryview"), "bytes"),
-    **dict.fromkeys(("time", "PurePath", "UUID"), "a str"),
+    "memoryview": "bytes",
     **dict.fromkeys(("Decimal", "Fraction"), "a float, or a str if it must stay exact"),
     "complex": "a list of two floats",
-    "date": "a datetime or a str",
     "timedelta": "its total_seconds()",
     "Enum": "its value",
 }

@@ -18,7 +18,7 @@ from aiostorage._core.paths import array_index
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import Compare
 from aiostorage.trial import Trial
-from aiostorage.values import Param, Result, Value, validate_status
+from aiostorage.values import Param, Result, Value, conflict_of_names, validate_status
 
 __all__ = [
     "check_record",
@@ -105,7 +105,9 @@ def _check_items(field: str, items: Any) -> None:
     for number, item in enumerate(items):
         _check_item(field, item, f"{field}[{number}]")
     if field == "params":
-        _check_names([item["name"] for item in items])
+        conflict = conflict_of_names([item["name"] for item in items])
+        if conflict is not None:
+            raise error_at("params", conflict)
 
 
 def _check_item(field: str, item: Any, place: str) -> None:
@@ -130,20 +132,6 @@ def _check_name(field: str, value: Any, place: str) -> None:
     # Oríon has results without a name
     if not (isinstance(value, str) or (value is None and field == "results")):
         raise error_at(place, f"a name is a str, not {reprlib.repr(value)}")
-
-
-def _check_names(names: list[str]) -> None:
-    """Refuse params of which one would hide the value of another."""
-    taken: set[str] = set()
-    for name in names:
-        if name in taken:
-            raise error_at("params", f"two of them have the name {name!r}")
-        taken.add(name)
-    for name in names:
-        parent = name
-        while parent := parent.rpartition(".")[0]:
-            if parent in taken:
-                raise error_at("params", f"{name!r} leads into the value of {parent!r}")
 
 
 # ----------------------------------------------------------------------------- parts of lists

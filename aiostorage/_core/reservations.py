@@ -22,8 +22,15 @@ from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
 from aiostorage._core.record_checks import stored_results
 from aiostorage._core.record_reader import READING_ERRORS, TrialReader
+from aiostorage._core.storable_results import without_largest, without_unstorable
 from aiostorage._core.turn import Held, Turn
-from aiostorage.errors import BackendError, FailedUpdate, TemporaryBackendError, TrialLost
+from aiostorage.errors import (
+    BackendError,
+    EncodingError,
+    FailedUpdate,
+    TemporaryBackendError,
+    TrialLost,
+)
 from aiostorage.operations import (
     And,
     Compare,
@@ -202,27 +209,55 @@ class Reservations:
         return matched
 
     async def push(self, trial: Trial) -> int:
-        changes: dict[str, Any] = {"results": stored_results(trial), "status": trial.status}
+        results, stored = trial.results, stored_results(trial)
+        try:
+            stored = normalise(stored, "results")
+        except EncodingError:
+            results, stored = without_unstorable(trial.id, results)
+        changes: dict[str, Any] = {"results": stored, "status": trial.status}
         if trial.end_time is not None:
             changes["end_time"] = trial.end_time
         changes = changes_of(TRIALS, changes)
         if trial.status == COMPLETED and has_nan(read_values(Result, changes["results"])):
             changes["status"] = self._nan.status_of(trial)
-        await self._write(trial, RESERVED, changes, trial.results)
+        try:
+            await self._write(trial, RESERVED, changes, results)
+        except EncodingError as error:
+            await self._write_fewer(trial, changes, results, error)
         trial.status = changes["status"]
         return 1
 
     async def complete(self, trial: Trial, results: Any) -> None:
         results = as_results(results)
+        try:
+            stored = normalise(list(map(Result.to_dict, results)), "results")
+        except EncodingError:
+            results, stored = without_unstorable(trial.id, results)
         status = self._nan.status_of(trial) if has_nan(results) else COMPLETED
-        changes = {
-            "results": normalise(list(map(Result.to_dict, results)), "results"),
-            "status": status,
-            "end_time": NOW,
-            "heartbeat": NOW,
-        }
-        await self._write(trial, RESERVED, changes, results)
+        changes = {"results": stored, "status": status, "end_time": NOW, "heartbeat": NOW}
+        try:
+            await self._write(trial, RESERVED, changes, results)
+        except EncodingError as error:
+            results = await self._write_fewer(trial, changes, results, error)
         trial._complete(results, datetime.now(UTC), status)  # noqa: SLF001  checked already
+
+    async def _write_fewer(
+        self,
+        trial: Trial,
+        changes: Mapping[str, Any],
+        results: list[Result],
+        error: EncodingError,
+    ) -> list[Result]:
+        """Write what the engine refused without the largest statistics; return what is written."""
+        stored = changes["results"]
+        while True:
+            results, stored = without_largest(trial.id, results, stored, error)
+            try:
+                await self._write(trial, RESERVED, {**changes, "results": stored}, results)
+            except EncodingError as again:
+                error = again
+            else:
+                return results
 
     async def set_status(
         self, trial: Trial, status: str, heartbeat: datetime | None, was: str | None

@@ -59,7 +59,8 @@ class Storage(AsyncStorageProtocol):
     """Experiments, trials, benchmarks and the algorithm lock on one engine.
 
     Made by `aiostorage.open_storage`; used with ``async with``, or opened by its first call. A
-    pickled or forked copy opens the engine anew.
+    pickled or forked copy opens the engine anew; a pickle contains the password of the URL, if there
+    is one.
 
     Parameters
     ----------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -72,8 +75,22 @@ class _Source(click.Path):
     show_default=True,
     help="How algorithm state is written; Oríon on aiostorage expects pickle.",
 )
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out records that cannot be stored, list them at the end, and exit with 1.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")
 @debug_option
-def import_command(source: Path | str, dest: str | None, overwrite: bool, state_codec: str) -> None:
+def import_command(
+    source: Path | str,
+    dest: str | None,
+    *,
+    overwrite: bool,
+    state_codec: str,
+    skip_bad: bool,
+    as_json: bool,
+) -> None:
     """Copy a PickledDB file or a MongoDB database of Oríon into a storage.
 
     SOURCE is the file, or the URL of the database with its name: mongodb://localhost/orion. It is
@@ -91,9 +108,13 @@ def import_command(source: Path | str, dest: str | None, overwrite: bool, state_
 
     async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):
-            return await import_orion(source, storage, overwrite=overwrite, progress=report)
+            return await import_orion(
+                source, storage, overwrite=overwrite, skip_bad=skip_bad, progress=report
+            )
 
-    _run(copy, location_of(source), storage.location)
+    counts = _run(copy, location_of(source), storage.location, as_json=as_json)
+    if counts.skipped:
+        sys.exit(1)
 
 
 @click.command("export-orion")
@@ -137,14 +158,27 @@ def export_command(
 
 
 def _run(
-    copy: Callable[[Callable[[Progress], None]], Awaitable[TransferCounts]], source: str, dest: str
-) -> None:
+    copy: Callable[[Callable[[Progress], None]], Awaitable[TransferCounts]],
+    source: str,
+    dest: str,
+    *,
+    as_json: bool = False,
+) -> TransferCounts:
+    if as_json:
+        counts = anyio.run(copy, lambda _: None)
+        result = {"source": source, "destination": dest, **asdict(counts)}
+        click.echo(json.dumps(result, indent=2))
+        return counts
     console = Terminal()
     started = time.monotonic()
     with _ProgressBars(console) if console.is_terminal else _ProgressLines() as display:
         counts = anyio.run(copy, display.update)
     seconds = span(time.monotonic() - started)
     echo(f"{_summary_line(counts)}; from {source} to {dest} in {seconds}")
+    for one in counts.skipped:
+        more = f" (with its {plural(one.trials, 'trial')})" if one.trials else ""
+        echo(f"skipped {one.reason}{more}")
+    return counts
 
 
 def _summary_line(counts: TransferCounts) -> str:
@@ -163,6 +197,8 @@ def _summary_line(counts: TransferCounts) -> str:
         parts.append(f"{plural(counts.interrupted, 'reserved trial')} interrupted")
     if counts.orphans:
         parts.append(f"left out {plural(counts.orphans, 'trial')} of no experiment")
+    if counts.skipped:
+        parts.append(f"skipped {plural(len(counts.skipped), 'record')} that cannot be stored")
     return "; ".join(parts)
 
 

@@ -62,10 +62,10 @@ def status(
     processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
-    mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the storage that is configured is
-    meant: the one that the environment variable AIOSTORAGE_URL names, else aiostorage.toml in the
-    user's configuration directory, else a SQLite file in the user's data directory. A password in
-    the environment or in the file is not visible in the list of processes.
+    mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the storage that
+    is configured is meant: the one that the environment variable AIOSTORAGE_URL names, else
+    aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
+    directory. A password in the environment or in the file is not visible in the list of processes.
     """
     settings = {} if lost_after is None else {"lost_after": lost_after}
     storage = open_existing(named_store(url), **settings)

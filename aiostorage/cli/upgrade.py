@@ -34,10 +34,10 @@ def upgrade(url: str | None, backup: Path | None, no_backup: bool, dry_run: bool
     nothing. A MongoDB database is upgraded step by step; after an interruption, run the command
     again, and it continues. No copy is made of a database: use mongodump.
 
-    URL is for example sqlite:///tune.db or mongodb://localhost/tune. Without URL, the storage that is configured is
-    meant: the one that the environment variable AIOSTORAGE_URL names, else aiostorage.toml in the
-    user's configuration directory, else a SQLite file in the user's data directory. A password in
-    the environment or in the file is not visible in the list of processes.
+    URL is for example sqlite:///tune.db or mongodb://localhost/tune. Without URL, the storage that
+    is configured is meant: the one that the environment variable AIOSTORAGE_URL names, else
+    aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
+    directory. A password in the environment or in the file is not visible in the list of processes.
     """
     if backup is not None and no_backup:
         raise click.UsageError("--backup and --no-backup exclude each other")

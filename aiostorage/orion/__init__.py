@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiostorage.orion.exports import export_orion
 from aiostorage.orion.imports import import_orion, is_url, location_of
-from aiostorage.orion.progress import CollectionCounts, Progress, TransferCounts
+from aiostorage.orion.progress import CollectionCounts, Progress, SkippedRecord, TransferCounts
 
 if TYPE_CHECKING:
     from aiostorage.orion.database import AioStorageDB
@@ -23,6 +23,7 @@ __all__ = [
     "Count",
     "Counts",
     "Progress",
+    "SkippedRecord",
     "TransferCounts",
     "export_orion",
     "import_orion",

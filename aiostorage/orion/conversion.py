@@ -5,19 +5,20 @@ Nothing here reads or writes a store, and nothing imports Oríon.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
-from aiostorage._core.layout import LAYOUT, TRIALS
+from aiostorage._core.layout import EXPERIMENTS, LAYOUT, TRIALS
 from aiostorage.operations import Document
+from aiostorage.orion.python_values import plain, with_notes, without_notes
 from aiostorage.trial import Trial, TrialStatus
 
 __all__ = [
     "as_time",
     "interrupt_reserved",
     "naive_utc",
+    "orion_document",
     "orion_trial_fields",
     "plain",
     "plain_document",
@@ -35,24 +36,10 @@ _TIMES: Final[dict[str, frozenset[str]]] = {
 """The fields of each collection that contain times."""
 
 
-def plain(value: Any) -> Any:
-    """Return a copy with lists in place of tuples and text in place of paths.
-
-    Oríon's own MongoDB storage makes lists of tuples too.
-    """
-    if value.__class__ in _ATOMS:  # the fast path: Oríon fetches all trials again and again
-        return value
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    return value
-
-
 def plain_document(collection: str, document: Any) -> Any:
     """Return a copy as `plain` does, with datetimes in place of ISO strings in fields of times.
+
+    The ``metadata`` of an experiment get notes, so that `orion_document` can restore them.
 
     Parameters
     ----------
@@ -61,7 +48,18 @@ def plain_document(collection: str, document: Any) -> Any:
     document
         A document, changes or a query: operators and lists may stand in place of a time.
     """
-    return with_times(collection, plain(document))
+    made = with_times(collection, plain(document))
+    if collection == EXPERIMENTS and isinstance(document, Mapping) and "metadata" in document:
+        made["metadata"] = with_notes(document["metadata"], made["metadata"])
+    return made
+
+
+def orion_document(document: Any, *, keys: bool = True) -> Any:
+    """Return a stored document, or a list of them, as Oríon expects it; see `without_notes`."""
+    made = naive_utc(document)
+    for one in made if isinstance(made, list) else (made,):
+        without_notes(one, keys=keys)
+    return made
 
 
 def with_times(collection: str, document: Any) -> Any:
@@ -131,11 +129,11 @@ def interrupt_reserved(trial: Document) -> bool:
 def trial_from_orion(trial: Any) -> Trial:
     """Return one of Oríon's trials as a `Trial`.
 
-    Its id is that of the values without tuples, which is what Oríon computes for the trial when it
-    has read it again.
+    A new trial has the id of the values as they are stored, which is what Oríon computes for the
+    trial when it has read it again. One that was read keeps its id.
     """
     document = plain_document(TRIALS, trial.to_dict())
-    document.pop("id", None)
+    document["id"] = getattr(trial, "stored_id", None) and trial.id
     return Trial.from_dict(document)
 
 

@@ -15,7 +15,7 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.projection import check_selection, select
 from aiostorage.errors import AioStorageError
 from aiostorage.orion.configuration import shared_storage, storage_options
-from aiostorage.orion.conversion import naive_utc, plain_document
+from aiostorage.orion.conversion import orion_document, plain_document
 from aiostorage.orion.error_translation import orion_errors
 from aiostorage.sync.collection_calls import call_collections
 
@@ -138,7 +138,7 @@ class AioStorageDB(OrionDatabase):
         """Return the documents that match."""
         query = plain_document(collection_name, query)
         found = self._call(CollectionAccess.find, collection_name, query, selection)
-        return naive_utc(found)
+        return orion_document(found)
 
     def read_and_write(
         self, collection_name: str, query: Any, data: Any, selection: Any = None
@@ -146,7 +146,7 @@ class AioStorageDB(OrionDatabase):
         """Set `data` in the first document that matches, and return that; None if none matches."""
         query, data = plain_document(collection_name, query), plain_document(collection_name, data)
         taken = self._call(CollectionAccess.take, collection_name, query, data)
-        return None if taken is None else select(naive_utc(taken), check_selection(selection))
+        return None if taken is None else select(orion_document(taken), check_selection(selection))
 
     def count(self, collection_name: str, query: Any = None) -> int:
         """Return the number of documents that match."""

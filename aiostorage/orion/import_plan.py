@@ -12,10 +12,10 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
-from aiostorage.errors import DuplicateKeyError, EncodingError
+from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import Document
 from aiostorage.orion.differences import differing_field, differing_trial, same_benchmark
-from aiostorage.orion.imported_experiment import ImportedExperiment
+from aiostorage.orion.imported_experiment import BadRecords, ImportedExperiment
 from aiostorage.orion.references import replace_ids
 
 __all__ = ["ImportPlanner", "Outcome", "PlannedBenchmark", "PlannedExperiment"]
@@ -79,6 +79,8 @@ class ImportPlanner:
         called in a thread.
     overwrite
         Plan to replace what differs instead of refusing it.
+    bad
+        What becomes of states that cannot be stored.
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class ImportPlanner:
         decode_state: Callable[[Any], Any],
         *,
         overwrite: bool,
+        bad: BadRecords | None = None,
     ) -> None:
         self._storage = storage
+        self._bad = bad or BadRecords()
         self._collections = CollectionAccess(storage)
         self._origin = origin
         self._decode_state = decode_state
@@ -170,15 +174,12 @@ class ImportPlanner:
 
     async def _plan_state(self, planned: PlannedExperiment) -> None:
         encoded = planned.source.lock.get("state")
-        try:
-            planned.state = await anyio.to_thread.run_sync(self._decode_state, encoded)
+        with self._bad.named(ALGO, f"the algorithm's state of {planned.source.title}"):
+            state = await anyio.to_thread.run_sync(self._decode_state, encoded)
             # Encode it: nothing else shows whether the storage's codec supports it.
             records = self._storage._lock_records  # noqa: SLF001  there is no public way
-            await records.document(planned.uid, {}, 0, planned.state)
-        except EncodingError as error:
-            raise EncodingError(
-                f"the algorithm's state of {planned.source.title}: {error}", path=error.path
-            ) from error
+            await records.document(planned.uid, {}, 0, state)
+            planned.state = state
 
     async def plan_benchmarks(self, benchmarks: Sequence[Document]) -> list[PlannedBenchmark]:
         """Return what has to be done for each benchmark, in the same order.

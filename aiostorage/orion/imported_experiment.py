@@ -5,8 +5,10 @@ Nothing here reads or writes a store, and nothing imports Oríon.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiostorage._core.documents import document_of
@@ -14,10 +16,11 @@ from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.operations import Document
 from aiostorage.orion.conversion import interrupt_reserved, with_times
+from aiostorage.orion.progress import SkippedRecord
 from aiostorage.orion.references import parent_of
 from aiostorage.trial import Trial
 
-__all__ = ["ImportedExperiment", "imported_benchmarks", "imported_experiments"]
+__all__ = ["BadRecords", "ImportedExperiment", "imported_benchmarks", "imported_experiments"]
 
 
 @dataclass(slots=True)
@@ -60,8 +63,50 @@ class ImportedExperiment:
         return parent_of(self.config)
 
 
+class BadRecords:
+    """What becomes of records that cannot be stored.
+
+    Parameters
+    ----------
+    skip
+        Whether they are left out and noted in `skipped`. Otherwise the first one is an error.
+    """
+
+    def __init__(self, *, skip: bool = False) -> None:
+        self._skip = skip
+        self.skipped: list[SkippedRecord] = []
+
+    @contextmanager
+    def named(self, collection: str, title: str) -> Iterator[None]:
+        """Name the record in an error that is raised inside, or note the record.
+
+        Raises
+        ------
+        EncodingError
+            The record cannot be stored, and is not to be skipped.
+        """
+        try:
+            yield
+        except (EncodingError, DuplicateKeyError) as error:
+            path = error.path if isinstance(error, EncodingError) else ""
+            reason = str(error) if str(error).startswith(title) else f"{title}: {error}"
+            if self._skip:
+                self.skipped.append(SkippedRecord(collection, title, path, reason))
+            elif isinstance(error, DuplicateKeyError):
+                raise
+            else:
+                raise EncodingError(reason, path=path) from error
+
+    def add_trials(self, trials: Mapping[str, int]) -> None:
+        """Note the number of trials of each experiment that was skipped, by its title."""
+        self.skipped = [
+            replace(one, trials=trials.get(one.record, 0)) if one.collection == EXPERIMENTS else one
+            for one in self.skipped
+        ]
+
+
 def imported_experiments(
-    documents: Mapping[str, Iterable[Document]],
+    documents: Mapping[str, Iterable[Document]], bad: BadRecords | None = None
 ) -> tuple[list[ImportedExperiment], int]:
     """Sort documents by experiment, each parent before the experiments branched from it.
 
@@ -74,6 +119,9 @@ def imported_experiments(
     ----------
     documents
         By collection.
+    bad
+        What becomes of records that cannot be stored. The trials of such an experiment are left out
+        with it.
 
     Returns
     -------
@@ -87,36 +135,48 @@ def imported_experiments(
     DuplicateKeyError
         Two experiments have the same name and version, or two trials of an experiment the same id.
     """
+    bad = bad or BadRecords()
     locks = _locks_by_experiment(documents.get(ALGO, ()))
     experiments: dict[Any, ImportedExperiment] = {}
-    keys = set()
+    without: dict[Any, str] = {}
     for document in documents.get(EXPERIMENTS, ()):
-        uid = document.get("_id")
-        experiment = ImportedExperiment(uid, _storable_experiment(document), locks.get(uid, {}))
-        if experiment.key in keys:
-            raise DuplicateKeyError(
-                f"there are two of {experiment.title}; rename or delete one of them"
-            )
-        keys.add(experiment.key)
-        experiments[uid] = experiment
+        uid, title = document.get("_id"), f"experiment {document.get('name')!r}"
+        without[uid] = title
+        with bad.named(EXPERIMENTS, title):
+            experiment = ImportedExperiment(uid, _storable_experiment(document), locks.get(uid, {}))
+            if any(experiment.key == other.key for other in experiments.values()):
+                raise DuplicateKeyError(
+                    f"there are two of {experiment.title}; rename or delete one of them"
+                )
+            experiments[uid] = experiment
+            del without[uid]
     orphans = 0
+    left_out: Counter[str] = Counter()
     for document in documents.get(TRIALS, ()):
         owner = experiments.get(document.get("experiment"))
-        if owner is None:
+        if owner is not None:
+            title = f"trial {document.get('id') or document.get('_id')!r} of {owner.title}"
+            with bad.named(TRIALS, title):
+                _add_trial(owner, _storable_trial(document))
+        elif document.get("experiment") in without:
+            left_out[without[document["experiment"]]] += 1
+        else:
             orphans += 1
-            continue
-        trial = _storable_trial(document, owner)
-        if trial["id"] in owner.trials:
-            raise DuplicateKeyError(
-                f"{owner.title} has two trials {trial['id']}; delete one of them"
-            )
-        if interrupt_reserved(trial):
-            owner.interrupted.add(trial["id"])
-        owner.trials[trial["id"]] = trial
+    bad.add_trials(left_out)
     return _parents_first(experiments), orphans
 
 
-def imported_benchmarks(documents: Mapping[str, Iterable[Document]]) -> list[Document]:
+def _add_trial(owner: ImportedExperiment, trial: Document) -> None:
+    if trial["id"] in owner.trials:
+        raise DuplicateKeyError(f"{owner.title} has two trials {trial['id']}; delete one of them")
+    if interrupt_reserved(trial):
+        owner.interrupted.add(trial["id"])
+    owner.trials[trial["id"]] = trial
+
+
+def imported_benchmarks(
+    documents: Mapping[str, Iterable[Document]], bad: BadRecords | None = None
+) -> list[Document]:
     """Return the benchmarks in the form in which they can be stored here.
 
     Raises
@@ -124,10 +184,12 @@ def imported_benchmarks(documents: Mapping[str, Iterable[Document]]) -> list[Doc
     EncodingError
         A benchmark cannot be stored here. The message names it.
     """
-    return [
-        _storable(BENCHMARKS, document, f"benchmark {document.get('name')!r}")
-        for document in documents.get(BENCHMARKS, ())
-    ]
+    bad = bad or BadRecords()
+    benchmarks = []
+    for document in documents.get(BENCHMARKS, ()):
+        with bad.named(BENCHMARKS, f"benchmark {document.get('name')!r}"):
+            benchmarks.append(document_of(BENCHMARKS, document))
+    return benchmarks
 
 
 def _locks_by_experiment(records: Iterable[Document]) -> dict[Any, Document]:
@@ -145,23 +207,15 @@ def _storable_experiment(document: Mapping[str, Any]) -> Document:
         config["algorithm"] = document["algorithms"]
     if config.get("version") is None:
         config["version"] = 1
-    return _storable(EXPERIMENTS, config, f"experiment {config.get('name')!r}")
+    return document_of(EXPERIMENTS, config)
 
 
-def _storable_trial(document: Mapping[str, Any], owner: ImportedExperiment) -> Document:
-    title = f"trial {document.get('id') or document.get('_id')!r} of {owner.title}"
+def _storable_trial(document: Mapping[str, Any]) -> Document:
     try:
         trial = Trial.from_dict(with_times(TRIALS, document)).to_dict()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EncodingError(f"{title} cannot be read: {error}") from error
-    return _storable(TRIALS, {**trial, "_id": document.get("_id")}, title)
-
-
-def _storable(collection: str, document: Mapping[str, Any], title: str) -> Document:
-    try:
-        return document_of(collection, document)
-    except EncodingError as error:
-        raise EncodingError(f"{title}: {error}", path=error.path) from error
+        raise EncodingError(f"it cannot be read: {error}") from error
+    return document_of(TRIALS, {**trial, "_id": document.get("_id")})
 
 
 def _parents_first(experiments: Mapping[Any, ImportedExperiment]) -> list[ImportedExperiment]:

@@ -12,7 +12,7 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
-from aiostorage.errors import BackendError
+from aiostorage.errors import BackendError, EncodingError
 from aiostorage.operations import Document
 from aiostorage.orion.import_plan import (
     ImportPlanner,
@@ -20,7 +20,7 @@ from aiostorage.orion.import_plan import (
     PlannedBenchmark,
     PlannedExperiment,
 )
-from aiostorage.orion.imported_experiment import ImportedExperiment
+from aiostorage.orion.imported_experiment import BadRecords, ImportedExperiment
 from aiostorage.orion.progress import CollectionCounts, Progress, TransferCounts
 
 __all__ = ["Importer"]
@@ -45,6 +45,8 @@ class Importer:
         Replace what differs instead of refusing it.
     progress
         Called in the event loop whenever there is progress.
+    bad
+        What becomes of records that cannot be stored, and of those that were skipped already.
     """
 
     def __init__(
@@ -55,10 +57,14 @@ class Importer:
         *,
         overwrite: bool,
         progress: Callable[[Progress], None] | None,
+        bad: BadRecords | None = None,
     ) -> None:
         self._storage = storage
         self._collections = CollectionAccess(storage)
-        self._planner = ImportPlanner(storage, origin, decode_state, overwrite=overwrite)
+        self._bad = bad or BadRecords()
+        self._planner = ImportPlanner(
+            storage, origin, decode_state, overwrite=overwrite, bad=self._bad
+        )
         self._progress = progress or (lambda _: None)
         self._experiments: list[PlannedExperiment] = []
         self._benchmarks: list[PlannedBenchmark] = []
@@ -94,8 +100,10 @@ class Importer:
                 planned.outcome
                 for planned in self._experiments
                 if planned.source.lock.get("state") is not None
+                and (planned.state is not None or planned.outcome == "present")
             ),
             orphans=orphans,
+            skipped=tuple(self._bad.skipped),
             interrupted=sum(
                 trial["id"] in planned.source.interrupted
                 for planned in self._experiments
@@ -136,7 +144,7 @@ class Importer:
         done = 0
         not_empty = await self._count(TRIALS) > 0
         for planned in self._experiments:
-            trials = iter(planned.missing)
+            trials = iter(list(planned.missing))
             while batch := list(islice(trials, BATCH_SIZE)):
                 self._progress(Progress(TRIALS, done, total))
                 taken = await self._taken_ids(batch) if not_empty else set()
@@ -144,9 +152,28 @@ class Importer:
                     trial["experiment"] = planned.uid
                     if trial["_id"] in taken:
                         trial["_id"] = new_id()
-                await self._collections.insert(TRIALS, batch)
+                try:
+                    await self._collections.insert(TRIALS, batch)
+                except EncodingError:  # one of them is larger than the engine takes
+                    await self._write_singly(planned, batch)
                 done += len(batch)
         self._progress(Progress(TRIALS, done, total))
+
+    async def _write_singly(self, planned: PlannedExperiment, batch: Sequence[Document]) -> None:
+        """Write trials one by one, so that the one is named that the engine refuses."""
+        ids = {"$in": [trial["id"] for trial in batch]}
+        query = {"experiment": planned.uid, "id": ids}
+        there = {one["id"] for one in await self._collections.find(TRIALS, query, {"id": 1})}
+        for trial in batch:
+            if trial["id"] in there:
+                continue
+            written = False
+            with self._bad.named(TRIALS, f"trial {trial['id']} of {planned.source.title}"):
+                await self._collections.insert(TRIALS, [trial])
+                written = True
+            if not written:
+                planned.missing.remove(trial)
+                del planned.source.trials[trial["id"]]
 
     async def _taken_ids(self, batch: Sequence[Document]) -> set[Any]:
         query = {"_id": {"$in": [trial["_id"] for trial in batch]}}

@@ -18,6 +18,7 @@ from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, NotADatabaseError
 from aiostorage.operations import Document
 from aiostorage.orion.imported_experiment import (
+    BadRecords,
     ImportedExperiment,
     imported_benchmarks,
     imported_experiments,
@@ -45,6 +46,7 @@ async def import_orion(
     storage: Storage,
     *,
     overwrite: bool = False,
+    skip_bad: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> TransferCounts:
     """Copy a PickledDB file or a MongoDB database of Oríon into a storage.
@@ -81,6 +83,11 @@ async def import_orion(
         The destination. During the import, workers should not use the same experiments there.
     overwrite
         Replace what differs instead of refusing it: the whole experiment, with all its trials.
+    skip_bad
+        Leave out the records that cannot be stored instead of refusing the import: a trial, a
+        benchmark, the state of an algorithm, or an experiment with all its trials.
+        ``TransferCounts.skipped`` lists them. The next import tries them again, except for the
+        state of an algorithm whose experiment was copied without it.
     progress
         Called in the event loop whenever there is progress.
 
@@ -95,7 +102,9 @@ async def import_orion(
         The storage has an experiment, a trial or a benchmark of the same name that differs, and
         nothing was written.
     EncodingError
-        A document or a state cannot be stored here. The message names it, and nothing was written.
+        A document or a state cannot be stored here. The message names the record, the field and the
+        value, and nothing was written; unless MongoDB refuses a document as too large, which shows
+        when it is written. With `skip_bad`, it is left out.
     NotADatabaseError
         The file is not a PickledDB, or the database is not one of Oríon's.
     ConfigurationError
@@ -106,14 +115,15 @@ async def import_orion(
         The server does not answer; or the final count found that something is missing.
     """
     given = {"source": source, "storage": storage, "overwrite": overwrite, "progress": progress}
-    check_values("import_orion", TRANSFER, given)
+    check_values("import_orion", TRANSFER, {**given, "skip_bad": skip_bad})
     if is_url(source):
         documents = await _read_database(str(source), progress or (lambda _: None))
     else:
         documents = await anyio.to_thread.run_sync(read_pickled_database, Path(source))
-    experiments, benchmarks, orphans = await anyio.to_thread.run_sync(_sort, documents)
+    bad = BadRecords(skip=skip_bad)
+    experiments, benchmarks, orphans = await anyio.to_thread.run_sync(_sort, documents, bad)
     importer = Importer(
-        storage, location_of(source), decode_state, overwrite=overwrite, progress=progress
+        storage, location_of(source), decode_state, overwrite=overwrite, progress=progress, bad=bad
     )
     return await importer.run(experiments, benchmarks, orphans)
 
@@ -128,9 +138,11 @@ def location_of(source: Path | str) -> str:
     return _open_database(str(source)).location if is_url(source) else str(source)
 
 
-def _sort(documents: Documents) -> tuple[list[ImportedExperiment], list[Document], int]:
-    experiments, orphans = imported_experiments(documents)
-    return experiments, imported_benchmarks(documents), orphans
+def _sort(
+    documents: Documents, bad: BadRecords
+) -> tuple[list[ImportedExperiment], list[Document], int]:
+    experiments, orphans = imported_experiments(documents, bad)
+    return experiments, imported_benchmarks(documents, bad), orphans
 
 
 def _open_database(url: str) -> Storage:

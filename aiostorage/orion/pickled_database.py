@@ -6,18 +6,20 @@ Oríon is imported by the functions that need it, so that this module can be imp
 from __future__ import annotations
 
 import os
-import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from aiostorage._core.file_options import checked_path
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.state import PickleCodec
-from aiostorage.errors import BackendError, ConfigurationError, NotADatabaseError
+from aiostorage.errors import BackendError, ConfigurationError, NotADatabaseError, PermissionDenied
 from aiostorage.operations import Document
-from aiostorage.orion.conversion import naive_utc, plain_document
+from aiostorage.orion.conversion import orion_document, plain_document
 
 __all__ = [
     "COLLECTIONS",
@@ -47,15 +49,22 @@ def read_pickled_database(path: Path) -> Documents:
         There is no such file, or Oríon is not installed.
     NotADatabaseError
         The file is not a PickledDB.
+    PermissionDenied
+        The file cannot be read.
     """
     with _orion_required():
         from orion.core.io.database.ephemeraldb import EphemeralDB  # noqa: PLC0415
         from orion.core.io.database.pickleddb import PickledDB  # noqa: PLC0415
 
+    checked_path("import-orion", path)
     try:
         _check_pickle(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(f"there is no file {path}") from None
+    except PermissionError as error:
+        raise PermissionDenied(f"cannot read {path}: {error.strerror}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} leads to no file: {error.strerror}") from error
     try:
         # Without Oríon's lock. The file is always replaced as a whole, so reading needs none; and
         # where locks are files, one that a killed process left would never open.
@@ -85,16 +94,28 @@ def check_destination(path: Path, overwrite: bool) -> None:
     Raises
     ------
     ConfigurationError
-        Its directory does not exist, it is a directory itself, or it exists and `overwrite` is
-        false.
+        Its directory does not exist, it is a directory or a link itself, no file can have its name,
+        or it exists and `overwrite` is false.
     NotADatabaseError
         The file that would be replaced is not a pickle.
     """
-    if not path.parent.is_dir():
+    checked_path("export-orion", path)
+    mode, has_parent = 0, path.parent.is_dir()
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"{str(path)!r:.99} cannot be written: {error.strerror}"
+        ) from error
+    if not has_parent:
         raise ConfigurationError(f"there is no directory {path.parent}; create it first")
     if path.is_dir():
         raise ConfigurationError(f"{path} is a directory; name a file")
-    if path.exists():
+    if stat.S_ISLNK(mode):
+        raise ConfigurationError(f"{path} is a link, which would be replaced; name the file itself")
+    if mode:
         if not overwrite:
             raise ConfigurationError(f"{path} exists; it was left as it is (overwrite replaces it)")
         _check_pickle(path)  # it could be the very storage that is copied
@@ -116,21 +137,23 @@ def write_pickled_database(
         from orion.core.io.database.pickleddb import PickledDB  # noqa: PLC0415
         from orion.storage.legacy import Legacy  # noqa: PLC0415
 
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Oríon makes files that others may read; in a directory of ours nobody can
+    directory = Path(tempfile.mkdtemp(prefix=".export-orion.", dir=path.parent))
+    draft = directory / "draft"
     try:
         Legacy(database={"type": "pickleddb", "host": str(draft)})  # makes the indexes
         # All at once, because PickledDB reads and writes the whole file each time.
         with PickledDB(str(draft)).locked_database() as database:
             for name in COLLECTIONS:
-                database.write(name, naive_utc(documents[name]))
+                database.write(name, orion_document(documents[name], keys=False))
         _verify(draft, documents)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         check_destination(path, overwrite)
+        draft.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600)
         draft.replace(path)
     finally:
-        for leftover in (draft, Path(f"{draft}.tmp"), Path(f"{draft}.lock")):
-            leftover.unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _verify(path: Path, documents: Mapping[str, list[Document]]) -> None:

@@ -8,13 +8,14 @@ from typing import Final
 
 from aiostorage._core.kinds import FLAG, FUNCTION, PATH, Kind, having, option, optional
 
-__all__ = ["TRANSFER", "CollectionCounts", "Progress", "TransferCounts"]
+__all__ = ["TRANSFER", "CollectionCounts", "Progress", "SkippedRecord", "TransferCounts"]
 
 TRANSFER: Final[Mapping[str, Kind]] = {
     "source": option(PATH),
     "destination": option(PATH),
     "storage": having("a Storage", "_gateway", "fetch_experiments"),
     "overwrite": FLAG,
+    "skip_bad": FLAG,
     "progress": optional(FUNCTION),
 }
 """What the arguments of a transfer may be."""
@@ -58,6 +59,31 @@ class CollectionCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedRecord:
+    """A record that was left out because it cannot be stored.
+
+    Attributes
+    ----------
+    collection
+        ``experiments``, ``trials``, ``benchmarks``, or ``algo`` for the state of an algorithm.
+    record
+        Which one, such as ``trial 1f… of experiment 'tune' v1``.
+    path
+        The place of the value in it, such as ``params[0].value``; empty when unknown.
+    reason
+        Why it cannot be stored, with the record and the place.
+    trials
+        The number of trials that were left out together with an experiment.
+    """
+
+    collection: str
+    record: str
+    path: str
+    reason: str
+    trials: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TransferCounts:
     """What a transfer did, by collection.
 
@@ -72,6 +98,8 @@ class TransferCounts:
     interrupted
         Those of the written trials that are reserved in the source. No worker has them in the
         destination, so they are interrupted there: the next workers take them up.
+    skipped
+        Records that were left out because they cannot be stored; only with ``skip_bad``.
     """
 
     experiments: CollectionCounts = CollectionCounts()
@@ -80,3 +108,4 @@ class TransferCounts:
     algorithms: CollectionCounts = CollectionCounts()
     orphans: int = 0
     interrupted: int = 0
+    skipped: tuple[SkippedRecord, ...] = ()

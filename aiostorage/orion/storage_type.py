@@ -19,7 +19,7 @@ write access only to those you trust, as with any database of Oríon's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -38,7 +38,7 @@ from aiostorage.orion.configuration import shared_storage, storage_options
 from aiostorage.orion.conversion import (
     as_time,
     naive_utc,
-    orion_trial_fields,
+    orion_document,
     plain,
     plain_document,
     trial_from_orion,
@@ -47,6 +47,7 @@ from aiostorage.orion.database import AioStorageDB
 from aiostorage.orion.error_translation import orion_errors
 from aiostorage.orion.experiment_ids import never_stored
 from aiostorage.orion.lock_state import OrionLockState
+from aiostorage.orion.stored_trial import trials_for_orion
 from aiostorage.sync.collection_calls import call_collections
 from aiostorage.trial import Trial, TrialStatus
 
@@ -141,7 +142,7 @@ class AioStorage(OrionStorageProtocol):
         self, experiment: Any = None, uid: Any = None, where: Any = None, **kwargs: Any
     ) -> bool:
         """Set fields of an experiment; return whether there is such an experiment."""
-        where, changes = plain(where), plain(kwargs)
+        where, changes = plain(where), plain_document(EXPERIMENTS, kwargs)
         update = self._storage.update_experiment
         return self._about(experiment, uid, False, update, experiment, uid, where, **changes)
 
@@ -180,19 +181,20 @@ class AioStorage(OrionStorageProtocol):
         def reserve() -> Trial | None:
             return call_collections(self._storage, CollectionAccess.reserve, experiment)
 
-        return _to_orion(self._about(experiment, None, None, reserve))
+        return trials_for_orion(self._about(experiment, None, None, reserve))
 
     def fetch_trials(self, experiment: Any = None, uid: Any = None, where: Any = None) -> Any:
         """Return the trials that match: none, as in Oríon's own storage, without an experiment."""
         where, fetch = _as_asked(where), self._storage.fetch_trials
-        return _to_orion(self._about(experiment, uid, None, fetch, experiment, uid, where) or [])
+        found = self._about(experiment, uid, None, fetch, experiment, uid, where)
+        return trials_for_orion(found or [])
 
     def get_trial(self, trial: Any = None, uid: Any = None, experiment_uid: Any = None) -> Any:
         """Return one trial as it is stored, None if there is none."""
         uid, experiment_uid = orion_base.get_trial_uid_and_exp(trial, uid, experiment_uid)
         if experiment_uid is None:  # that of a trial that was never stored
             return None
-        return _to_orion(self._call(self._storage.get_trial, None, uid, experiment_uid))
+        return trials_for_orion(self._call(self._storage.get_trial, None, uid, experiment_uid))
 
     def update_trials(
         self, experiment: Any = None, uid: Any = None, where: Any = None, **kwargs: Any
@@ -233,24 +235,24 @@ class AioStorage(OrionStorageProtocol):
     def fetch_lost_trials(self, experiment: Any) -> Any:
         """Return the reserved trials whose last heartbeat is five of Oríon's intervals old."""
         fetch = self._storage.fetch_lost_trials
-        return _to_orion(self._about(experiment, None, [], fetch, experiment))
+        return trials_for_orion(self._about(experiment, None, [], fetch, experiment))
 
     def fetch_pending_trials(self, experiment: Any) -> Any:
         """Return the new, suspended and interrupted trials."""
         fetch = self._storage.fetch_pending_trials
-        return _to_orion(self._about(experiment, None, [], fetch, experiment))
+        return trials_for_orion(self._about(experiment, None, [], fetch, experiment))
 
     def fetch_noncompleted_trials(self, experiment: Any) -> Any:
         """Return the trials that are not completed."""
         fetch = self._storage.fetch_noncompleted_trials
-        return _to_orion(self._about(experiment, None, [], fetch, experiment))
+        return trials_for_orion(self._about(experiment, None, [], fetch, experiment))
 
     def fetch_trials_by_status(self, experiment: Any, status: str) -> Any:
         """Return the trials with this status: none if there is no such status."""
         if status not in OrionTrial.allowed_stati:
             return []
         fetch = self._storage.fetch_trials_by_status
-        return _to_orion(self._about(experiment, None, [], fetch, experiment, status))
+        return trials_for_orion(self._about(experiment, None, [], fetch, experiment, status))
 
     def count_completed_trials(self, experiment: Any) -> int:
         """Return the number of completed trials."""
@@ -401,7 +403,7 @@ class AioStorage(OrionStorageProtocol):
     def _fetch(
         cls, method: Callable[..., list[dict[str, Any]]], query: Any, selection: Any
     ) -> list[dict[str, Any]]:
-        documents: list[dict[str, Any]] = naive_utc(cls._call(method, query, selection))
+        documents: list[dict[str, Any]] = orion_document(cls._call(method, query, selection))
         return documents
 
 
@@ -409,12 +411,3 @@ def _as_asked(where: Any) -> Any:
     """Return a filter of trials that finds nothing where ours would say why, as in Oríon."""
     found = plain_document(TRIALS, where)
     return Unchecked(found) if isinstance(found, Mapping) else found
-
-
-def _to_orion(found: Trial | Sequence[Trial] | None) -> Any:
-    """Return a trial or trials as Oríon's; None stays None."""
-    if found is None:
-        return None
-    if isinstance(found, Trial):
-        return OrionTrial(**orion_trial_fields(found))
-    return [OrionTrial(**orion_trial_fields(trial)) for trial in found]

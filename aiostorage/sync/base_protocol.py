@@ -145,6 +145,12 @@ class BaseStorageProtocol:
             intervals of a tenth of `lost_after`, and at the end.
         recover
             False leaves lost trials alone.
+
+        Raises
+        ------
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer. That is looked up at the
+            beginning and every second. Without `wait`, the answer is None.
         """
         raise NotImplementedError
 
@@ -303,7 +309,8 @@ class BaseStorageProtocol:
         """Store the results, the end time and the status of a reserved trial; return 1.
 
         The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. `complete_trial` does all of this in one step. When it completes a trial
+        leaves it reserved. A statistic that cannot be stored is left out, as by `complete_trial`,
+        which does all of this in one step. When it completes a trial
         whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
         the store.
 

@@ -178,6 +178,12 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             intervals of a tenth of `lost_after`, and at the end.
         recover
             False leaves lost trials alone.
+
+        Raises
+        ------
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer. That is looked up at the
+            beginning and every second. Without `wait`, the answer is None.
         """
         return self._portal.call(
             self._storage.reserve_trial, experiment, wait=wait, recover=recover
@@ -440,7 +446,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Store the results, the end time and the status of a reserved trial; return 1.
 
         The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. `complete_trial` does all of this in one step. When it completes a trial
+        leaves it reserved. A statistic that cannot be stored is left out, as by `complete_trial`,
+        which does all of this in one step. When it completes a trial
         whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
         the store.
 
@@ -459,6 +466,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         `trial` itself is updated when the write has succeeded: its results, status and end time.
         If the objective is NaN, the option ``nan`` of the storage may make the status ``broken``.
+        A statistic that cannot be stored is left out with a warning, and so are the largest ones
+        where the results are more than the engine takes.
 
         Parameters
         ----------
@@ -468,6 +477,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         Raises
         ------
+        EncodingError
+            A result that is no statistic cannot be stored. The trial is as it was.
         InvalidResult
             There is no objective, or it is not a number; or it is NaN, and the storage was opened
             with ``nan="raise"``.
@@ -591,6 +602,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
             One that the body raised about another trial is always raised.
+        FailedUpdate
+            While waiting: there is no such experiment, or no longer; see `reserve_trial`.
         TrackerError
             The environment was to be exported, and the tracker has made no run in time. The trial
             is interrupted.

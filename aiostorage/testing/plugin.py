@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "aiostorage_memory",
+    "anyio_backend",
     "fake_clock",
     "mongodb_database",
     "mongodb_emptied_database",
@@ -65,6 +66,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """End the servers that the workers shared."""
     if (lifeline := config.stash.get(_lifeline, None)) is not None:
         lifeline.cut()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Have AnyIO's plugin run tests on asyncio, also where Trio is installed.
+
+    A storage needs asyncio. A fixture of the same name in a ``conftest.py`` or a module goes first.
+    """
+    return "asyncio"
 
 
 @pytest.fixture

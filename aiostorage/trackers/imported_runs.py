@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from aiostorage._core.medium_results import objective_among, results_from
+from aiostorage._core.normalise import normalise
 from aiostorage.errors import InvalidResult
 from aiostorage.trackers.protocol import TrackerRun
 from aiostorage.trial import Param, Trial
@@ -95,8 +96,8 @@ def value_of(text: Any) -> Any:
     """Return the value that a tracker has as text, as far as the text leaves no doubt.
 
     ``7`` is an int, ``7.0``, ``1e-05``, ``nan`` and ``inf`` are floats, ``True``, ``False`` and
-    ``None`` are what Python prints so, lists and dicts are read if they are JSON. Everything else
-    stays text, such as ``007``, ``+7``, ``1_000`` and the empty text.
+    ``None`` are what Python prints so, lists and dicts are read if they are JSON that documents can
+    hold. Everything else stays text, such as ``007``, ``+7``, ``1_000`` and the empty text.
     """
     if not isinstance(text, str):
         return text
@@ -110,8 +111,8 @@ def value_of(text: Any) -> Any:
         return text if math.isinf(number) and text[-1:].isdigit() else number
     if text[:1] in ("[", "{"):
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
+            return normalise(json.loads(text))
+        except (ValueError, RecursionError):  # no JSON, or what documents cannot hold
             return text
     return text
 
@@ -139,8 +140,10 @@ def _without_conflicts(run: TrackerRun) -> Iterable[str]:
         "the run %s has a param whose name leads into another's: the dots in its names are slashes",
         run.key,
     )
-    changed = [name.replace(".", "/") for name in run.params]
-    return changed if len(set(changed)) == len(changed) else run.params
+    slashes = "/"
+    while len({name.replace(".", slashes) for name in run.params}) < len(run.params):
+        slashes += "/"
+    return [name.replace(".", slashes) for name in run.params]
 
 
 def _conflict(names: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -107,8 +108,9 @@ def test_every_command_goes_by_the_rule(
     imported = call("import-orion", "copy.pkl", *arguments)
     assert imported.exit_code == 0, imported.stderr
     assert f"from copy.pkl to {file}" in imported.stdout
-    assert setup_storage(*arguments).location == str(file)
-    assert anyio.run(upgrade_storage, *arguments).location == str(file)
+    url = arguments[0] if arguments else None
+    assert setup_storage(url).location == str(file)
+    assert anyio.run(partial(upgrade_storage, url)).location == str(file)
 
 
 def test_the_demo_goes_by_the_rule(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

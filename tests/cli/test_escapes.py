@@ -59,7 +59,7 @@ def test_printable() -> None:
     assert printable(FORGED) == r"b\nforged\t9\tid"
     assert printable("\ud800\U000e0041\u2028\u200b") == r"\ud800\U000e0041\u2028\u200b"
     assert printable(5) == "5"
-    harmless = "Oríon 実験 \N{MAN}\u200d\N{WOMAN} ا\u200cب \xa0 \\x1b"
+    harmless = "Oríon 実験 \N{MAN}\u200d\N{WOMAN} \u0627\u200c\u0628 \xa0 \\x1b"
     assert printable(harmless) == harmless
 
 

@@ -15,7 +15,7 @@ from aiostorage.testing.contract.facade import FacadeContract, OpensFacade
 class OpensFacadeOnMemory(OpensFacade):
     clock: FakeClock
     large_state = 1 << 20
-    durable = False
+    shared_by_copies = False
     threads = False
     shared = False
 

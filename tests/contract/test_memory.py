@@ -15,7 +15,7 @@ from aiostorage.testing.contract.fixtures import StorageFixtures
 class OpensMemory(StorageFixtures):
     clock: FakeClock
     large_state = 1 << 20
-    durable = False
+    shared_by_copies = False
     threads = False
 
     def setup_method(self) -> None:

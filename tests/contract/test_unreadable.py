@@ -20,6 +20,7 @@ from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Compare, Update
 from aiostorage.protocols import Driver
+from aiostorage.trial import TrialStatus
 from tests.contract.conftest import UNCLOSED
 
 pytestmark = [pytest.mark.anyio, UNCLOSED]
@@ -330,3 +331,24 @@ async def test_an_experiment_that_another_program_wrote(
             assert [found["name"] for found in await storage.fetch_benchmark({})] == ["b"]
         assert len(caplog.messages) == 2
         assert await storage.delete_benchmark({"name": "a"}) == 1
+
+
+async def test_a_page_is_full_although_some_cannot_be_read(storage: Storage) -> None:
+    experiment, trials = await several(storage, count=9, results=[])
+    for position, (changes, _) in zip((1, 2, 4, 8), SPOILT[:2] + SPOILT[4:], strict=True):
+        await spoil(storage, trials[position], changes)
+    pages: list[list[Any]] = []
+    last: Trial | None = None
+    while page := await storage.fetch_trials(experiment, order="objective", limit=2, after=last):
+        pages.append(xs(page))
+        last = page[-1]
+    assert pages == [[0, 3], [5, 6], [7]]
+    assert xs(await storage.fetch_trials(experiment, limit=3, params={"x": {"$gt": 0}})) == [
+        3,
+        5,
+        6,
+    ]
+    odd = {"status": {"$nin": list(TrialStatus)}}
+    await spoil(storage, trials[0], {"status": "bogus"})
+    assert await storage.count_trials(experiment, where=odd) == 1
+    assert await storage.delete_trials(experiment, where=odd) == 1

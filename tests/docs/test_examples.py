@@ -7,21 +7,18 @@ of its own. A block ``text output`` behind a script is what it prints, to the le
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.preloaded import preloaded
+from tools.docs_code import PAGES, ROOT, blocks_of, modules_of
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DEADLINE = 60.0
 """Seconds that one script may take."""
 
@@ -34,43 +31,7 @@ LIBRARIES = ("aiostorage.drivers.memory", "aiostorage.drivers.sqlite")
 SHORTER = {"demo": ["--sample", "0.05"]}
 """What is added to commands that work for long: less to pack."""
 
-FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 CLI = "import sys; from aiostorage.cli import main; sys.exit(main())"
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block."""
-
-    page: Path
-    line: int
-    words: tuple[str, ...]
-    text: str
-
-    def is_a(self, *words: str) -> bool:
-        return self.words[: len(words)] == words
-
-    @property
-    def where(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-    @property
-    def commands(self) -> list[str]:
-        """The commands of a console: what stands behind a prompt."""
-        return [line[2:] for line in self.text.splitlines() if line.startswith("$ ")]
-
-
-def blocks_of(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
-    return [
-        Block(
-            page,
-            text.count("\n", 0, match.start()) + 1,
-            tuple(match["info"].split()),
-            match["body"],
-        )
-        for match in FENCE.finditer(text)
-    ]
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -157,11 +118,11 @@ def test_every_python_block_says_what_it_is() -> None:
 
 def test_python_blocks_compile() -> None:
     wrong = []
-    for block in PYTHON:
+    for name, text in [module for page in PAGES for module in modules_of(page)]:
         try:
-            compile(block.text, block.where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            compile(text, name, "exec")
         except SyntaxError as error:
-            wrong.append(f"{block.where}: {error}")
+            wrong.append(f"{name}: {error}\n{error.text}")
     assert not wrong
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from aiostorage import Storage, SyncStorage, Trial, TrialLost
 from aiostorage.drivers.memory import MemoryDriver
-from tests.docs.test_examples import PYTHON, Block
+from tests.docs.test_examples import PYTHON
+from tools.docs_code import Block
 
 LOOPS = [
     block

@@ -66,7 +66,7 @@ async def refusal(path: Path, kind: type[AioStorageError]) -> str:
     [
         ("{", "line 1, column 2"),
         ('[{"dtype": "project",\n "uid": "p", ]', "line 2, column "),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
         ("{}", "a JSON dict where a list of projects is due"),
         ("[1]", "entry 1 is none of a project, a group and a trial"),
         ('[{"name": "Ann"}]', "entry 1 is none of"),

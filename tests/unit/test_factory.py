@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,12 @@ def test_setup_from_a_damaged_file(no_configuration: Path, content: bytes) -> No
 def test_setup_from_a_file_that_is_a_directory(no_configuration: Path) -> None:
     no_configuration.mkdir()
     with pytest.raises(ConfigurationError, match="cannot read"):
+        setup_storage()
+
+
+def test_setup_from_a_file_that_is_a_pipe(no_configuration: Path) -> None:
+    os.mkfifo(no_configuration)
+    with pytest.raises(ConfigurationError, match="it is not a file"):
         setup_storage()
 
 

@@ -25,6 +25,9 @@ ENGINES = ["sqlite", "track"]
         ("there/\ud800/a", "characters that no file name has"),
         ("a" * 300, "has 300 bytes"),
         ("ü" * 126, "has 252 bytes"),
+        (":memory:", "write memory://"),
+        ("file::memory:?cache=shared", "write memory://"),
+        ("file:tune.db?mode=memory", "no path here"),
     ],
 )
 def test_paths_of_no_file(engine: str, path: Any, message: str) -> None:
@@ -39,8 +42,11 @@ def test_paths_of_no_file(engine: str, path: Any, message: str) -> None:
         ("///a%00b", "has a NUL"),
         ("///%ff", "not UTF-8"),
         ("///" + "a" * 300, "has 300 bytes"),
+        ("///:memory:", "write memory://"),
         ("//[1", "Invalid IPv6 URL"),
         ("//tu℀ne", "invalid characters"),
+        ("///a\nb", "write %0A"),
+        ("///a\tb", "and %09 for a tab"),
     ],
 )
 def test_urls_of_no_file(engine: str, url: str, message: str) -> None:
@@ -68,6 +74,6 @@ def test_an_objective_is_a_name(objective: Any) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["a" * 220, "ü", "a b", "#", "%41", "-", "a\nb"])
+@pytest.mark.parametrize("name", ["a" * 220, "ü", "a b", "#", "%41", "-", "a\nb", ":memory:"])
 def test_names_that_files_may_have(engine: str, name: str) -> None:
     assert name in repr(storage_factory.create(engine, path=Path(name))) or "\n" in name

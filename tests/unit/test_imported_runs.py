@@ -46,6 +46,9 @@ DOUBTFUL = ["", "007", "+7", "-0", "1_000", "true", " 7", "7 ", "0x10", "1.", ".
 DOUBTFUL += ["\N{ARABIC-INDIC DIGIT SEVEN}", "9223372036854775808", "1e999", "1" * 50, "infinity"]
 
 
+DOUBTFUL += ["[9223372036854775808]", "[" * 101 + "]" * 101, '["\\ud800"]', '{"a\\u0000": 1}']
+
+
 @pytest.mark.parametrize("text", [*DOUBTFUL, "[" * 10_000])
 def test_a_text_with_doubt(text: str) -> None:
     assert value_of(text) == text
@@ -111,6 +114,8 @@ def test_names_that_lead_into_each_other(caplog: pytest.LogCaptureFixture) -> No
     made = trial_of(run(params={"a": "1", "a.b": "2", "a-c": "3"}), "e1", None)
     assert made.trial.params == {"a": 1, "a/b": 2, "a-c": 3}
     assert "slashes" in caplog.text
+    made = trial_of(run(params={"a": "1", "a.b": "2", "a/b": "3"}), "e1", None)
+    assert made.trial.params == {"a": 1, "a//b": 2, "a/b": 3}
 
 
 def test_the_id_does_not_depend_on_the_order_of_the_params() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("pymongo")
 
+from aiostorage._core.cancellation import had_no_effect
 from aiostorage.drivers.mongodb.fair_queue import MAX_CONCURRENT, UNBATCHED_RANGE, FairQueue
 
 pytestmark = pytest.mark.anyio
@@ -181,3 +182,24 @@ async def test_where_going_together_fails_they_go_apart_for_a_while_and_longer_e
     await server.ask(1, 2, 3, 4)
     await server.ask(1, 2, 3, 4)
     assert server.commands == [[1, 2, 3, 4]] * 2
+
+
+async def test_what_was_cancelled_while_it_waited_has_changed_nothing() -> None:
+    server = Server()
+    server.goes.clear()
+    begun, waiting = (
+        asyncio.create_task(server.queue.carry_out(number, 20.0)) for number in (1, 2)
+    )
+    for number in range(3, 3 + MAX_CONCURRENT):  # those that the second one waits behind
+        waiting = asyncio.create_task(server.queue.carry_out(number, 20.0))
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    begun.cancel()
+    await asyncio.sleep(0)
+    server.goes.set()
+    with pytest.raises(asyncio.CancelledError) as dropped:
+        await waiting
+    with pytest.raises(asyncio.CancelledError) as finished:
+        await begun
+    assert had_no_effect(dropped.value)
+    assert not had_no_effect(finished.value)

@@ -11,10 +11,12 @@ import pytest
 
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS, WAITERS
 from aiostorage._core.lost_trials import LostTrials
+from aiostorage._core.trial_queries import order_of, trial_condition
 from aiostorage.drivers.sqlite.clock import Moment
-from aiostorage.drivers.sqlite.sql import MATCH, SET, Table, to_text
+from aiostorage.drivers.sqlite.sql import MATCH, SET, VALUE, Table, to_text
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
+    After,
     And,
     Collection,
     Compare,
@@ -38,6 +40,7 @@ def database() -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(":memory:")
     connection.create_function(MATCH, 2, lambda _key, _doc: True, deterministic=True)
     connection.create_function(SET, 2, lambda _key, doc: doc, deterministic=True)
+    connection.create_function(VALUE, 2, lambda _key, doc: 1, deterministic=True)
     for table in TABLES.values():
         for statement in table.schema():
             connection.execute(statement)
@@ -80,6 +83,22 @@ def test_plans_of_trials(database: sqlite3.Connection, where: Any, index: str) -
     ):
         found = plan(database, statement)
         assert index in found
+        assert "SCAN" not in found
+
+
+def test_plans_of_questions_about_trials(database: sqlite3.Connection) -> None:
+    table = TABLES[TRIALS]
+    params = trial_condition(None, {"lr": {"$gt": 1e-3}})
+    where = And((EXPERIMENT, params))
+    by_index = "SEARCH trials USING INDEX trials_experiment_"
+    for count in (where, And((EXPERIMENT, Compare("status", "eq", "new"), params))):
+        assert plan(database, table.count(Count(TRIALS, count), NOW, [])).startswith(by_index)
+    for name in (None, "end_time", "-objective"):
+        order = order_of(name)
+        after = After("t", (1.5 if name == "-objective" else NOW.wall,))
+        find = Find(TRIALS, where, order=order, limit=5, after=after)
+        found = plan(database, table.find(find, NOW, []))
+        assert found.startswith(by_index)
         assert "SCAN" not in found
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from aiostorage import (
     ConfigurationError,
+    EncodingError,
     NotADatabaseError,
     PermissionDenied,
     SchemaVersionError,
@@ -24,6 +25,7 @@ from aiostorage import (
 from aiostorage._core.layout import LAYOUT
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.sqlite.file_checks import NETWORK, check_place, filesystem_of
+from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.drivers.sqlite.tables import APPLICATION_ID
 
 MOUNTINFO = r"""
@@ -248,3 +250,14 @@ def test_a_storage_that_could_not_be_opened_can_be_opened_later(tmp_path: Path) 
         await storage.aclose()
 
     asyncio.run(main())
+
+
+def test_a_record_that_is_too_large_for_sqlite() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
+    with pytest.raises(sqlite3.DataError) as caught:
+        connection.execute("SELECT zeroblob(2000)").fetchall()
+    connection.close()
+    error = translated(caught.value)
+    assert isinstance(error, EncodingError)
+    assert "1,000,000,000 bytes that SQLite holds" in str(error)

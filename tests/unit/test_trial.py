@@ -15,7 +15,7 @@ from typing import Any, assert_type
 import numpy as np
 import pytest
 
-from aiostorage.errors import InvalidResult
+from aiostorage.errors import InvalidResult, MissingObjective
 from aiostorage.trial import Param, Result, Trial, TrialStatus, as_results, validate_status
 
 START = dt.datetime(2024, 2, 29, 12, 0, tzinfo=dt.UTC)
@@ -202,6 +202,36 @@ def test_other_params_are_refused(item: Any) -> None:
 def test_misspelt_keys_of_params_are_refused() -> None:
     with pytest.raises(TypeError, match="'typ'"):
         Trial(params=[{"name": "x", "typ": "real", "value": 1.0}])
+
+
+def test_the_value_of_the_objective() -> None:
+    for value in (2, 2.0, np.float32(2), np.int64(2)):
+        trial = Trial(params={"x": 1}, results=2)
+        trial.results[0].value = value
+        assert trial.objective_value == 2
+        assert type(trial.objective_value) is float
+    assert math.isnan(Trial(results=math.nan).objective_value)
+
+
+@pytest.mark.parametrize(
+    ("results", "what"),
+    [
+        ([], "no objective"),
+        ([Result("a", "statistic", 1), Result("b", "lie", 1)], "no objective"),
+        ([Result("a", "objective", None)], "no objective"),
+        ([Result("a", "objective", "low")], "an objective that is no number: 'low'"),
+        ([Result("a", "objective", True)], "an objective that is no number: True"),
+    ],
+)
+def test_a_trial_without_an_objective_says_so(results: list[Result], what: str) -> None:
+    trial = Trial(params={"x": 1}, status="suspended", results=results)
+    with pytest.raises(MissingObjective) as raised:
+        _ = trial.objective_value
+    assert str(raised.value) == f"trial {trial.id} is 'suspended' and has {what}"
+    assert (raised.value.uid, raised.value.status) == (trial.id, "suspended")
+    assert isinstance(raised.value, ValueError)
+    with pytest.raises(MissingObjective, match="a trial without an id is 'new'"):
+        _ = Trial().objective_value
 
 
 def test_constructed_results_need_no_objective_unless_in_short_form() -> None:
@@ -508,10 +538,11 @@ def test_a_full_name_needs_params_and_experiment(fields: dict[str, Any]) -> None
         _ = Trial(**fields).full_name
 
 
-def test_names_that_lead_into_values_are_refused_when_nested() -> None:
-    trial = Trial(params={"a": 1, "a.b": 2})
-    with pytest.raises(TypeError, match=r"'a\.b' leads into the value of another"):
-        _ = trial.params
+def test_names_that_lead_into_values_keep_their_dots() -> None:
+    trial = Trial.from_dict({"params": [{"name": "a", "value": 1}, {"name": "a.b", "value": 2}]})
+    assert trial.params == {"a": 1, "a.b": 2}
+    deeper = [{"name": "p.a", "value": 1}, {"name": "p.a.b.c", "value": 2}]
+    assert Trial.from_dict({"params": deeper}).params == {"p": {"a": 1}, "p.a.b.c": 2}
 
 
 # --------------------------------------------------------------------------------- branch

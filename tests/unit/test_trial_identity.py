@@ -142,16 +142,16 @@ def test_without_an_md5_the_id_is_computed(uid: Any) -> None:
         {"a.b": 2, "a": {}},
         {"a": {"b.c": 1}, "a.b": 2},
         {"a": {1: 1}, "a.1": 2},
+        {"a": 1, "a.b": 2},
+        {"a": {}, "a.b": 1},
     ],
 )
 def test_params_that_would_be_lost_are_refused(params: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="two params have the name"):
+    with pytest.raises(ValueError, match=r"two params have the name|leads into the value of"):
         Trial(params=params)
 
 
-@pytest.mark.parametrize(
-    "params", [{"a": {"b": 1}, "a.c": 2}, {"a": {}, "a.b": 1}, {"a.b": 1, "ab": 2, "a_b": 3}]
-)
+@pytest.mark.parametrize("params", [{"a": {"b": 1}, "a.c": 2}, {"a.b": 1, "ab": 2, "a_b": 3}])
 def test_other_names_lose_nothing(params: dict[str, Any]) -> None:
     trial = Trial(params=params)
     again = Trial(params=trial.params)

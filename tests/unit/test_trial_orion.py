@@ -262,5 +262,9 @@ def test_odd_names_nest_alike(names: tuple[str, ...], value: Any) -> None:
     ours, theirs = Trial(params=document()), orion_trial.Trial(params=document())
     # Oríon's puts the value of a.b into the dict that is the value of a, and so changes the id.
     before = ours.id
-    assert outcome(lambda: ours.params) == outcome(lambda: theirs.params)
+    nested = outcome(lambda: theirs.params)
+    if nested == ("raises", TypeError):  # one name leads into the value of another
+        assert ours.params.keys() >= set(names[-1:])
+    else:
+        assert outcome(lambda: ours.params) == nested
     assert ours.id == before

@@ -307,6 +307,9 @@ def test_a_backup_overwrites_nothing(path: Path, tmp_path: Path, more: tuple[str
         done = call("upgrade", url, *options, *more)
         assert (done.exit_code, done.stdout) == (2, "")
         assert "exists already, and a backup overwrites nothing" in done.stderr
+    long = call("upgrade", url, "--backup", str(tmp_path / ("a" * 253)))
+    assert long.exit_code == 2
+    assert "has 253 bytes" in long.stderr
     done = call("upgrade", url, "--backup", str(tmp_path / "none" / "copy.db"), *more)
     assert "does not exist; create it first" in done.stderr
     assert "exclude each other" in call("upgrade", url, "--no-backup", "--backup", "x").stderr

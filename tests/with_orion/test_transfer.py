@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,40 @@ def test_an_export_leaves_what_is_there_alone(source: Path, url: str, tmp_path: 
         go(tmp_path)
     assert go(source, overwrite=True).experiments.copied == 3
     check_equal(source, stored(url))
+
+
+def test_an_export_is_for_its_owner_alone(source: Path, url: str, tmp_path: Path) -> None:
+    copied(source, url)
+    new, known = tmp_path / "new.pkl", tmp_path / "known.pkl"
+    known.write_bytes(pickle.dumps(None))
+    known.chmod(0o640)
+    before = os.umask(0)
+    try:
+        for path in (new, known):
+            using(url, partial(export_orion, destination=path, overwrite=True))
+    finally:
+        os.umask(before)
+    assert [p.stat().st_mode & 0o777 for p in (new, known)] == [0o600, 0o640]
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".export")]
+
+
+def test_an_export_goes_to_no_place_that_is_no_file(url: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, target in (("loop", "loop"), ("dangling", "gone"), ("linked", "tune.db")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    for name, message in {
+        "pipe": "exists",
+        "loop": "is a link",
+        "dangling": "is a link",
+        "linked": "is a link",
+        "tune.db/x": "no directory",
+        "loop/x": "cannot be written|no directory",
+        "a" * 300: "has 300 bytes",
+        "a\0b": "has a NUL",
+    }.items():
+        with pytest.raises(ConfigurationError, match=message):
+            using(url, partial(export_orion, destination=tmp_path / name))
+    assert not (tmp_path / "gone").exists()
 
 
 def test_an_export_stops_at_a_trial_that_nobody_can_read(url: str, tmp_path: Path) -> None:
@@ -586,8 +621,8 @@ def test_what_cannot_be_stored_is_named_before_anything_is_written(source: Path,
     database = orion_pickleddb.PickledDB(str(source))
     with pytest.raises(EncodingError, match=r"state of experiment 'first' v1: .*Trial cannot be"):
         using(url, lambda storage: import_orion(source, storage), codec="msgpack")
-    database.write("benchmarks", {"assess": {1, 2}}, {"name": "bench"})
-    with pytest.raises(EncodingError, match="benchmark 'bench': assess: set"):
+    database.write("benchmarks", {"assess": len}, {"name": "bench"})
+    with pytest.raises(EncodingError, match="benchmark 'bench': assess: builtin"):
         copied(source, url)
     database.write("trials", {"status": "lost"}, {"_id": 1})
     with pytest.raises(EncodingError, match=r"trial .* of experiment 'first' v1"):
@@ -614,6 +649,13 @@ def test_a_file_that_is_no_pickleddb_is_refused(source: Path, url: str, tmp_path
             copied(tmp_path / name, url)
     with pytest.raises(ConfigurationError, match="there is no file"):
         copied(tmp_path / "missing", url)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(NotADatabaseError, match="it is no pickle"):
+        copied(tmp_path / "pipe", url)
+    for name, message in (("loop", "leads to no file"), ("a\0b", "NUL"), ("a" * 300, "300 bytes")):
+        with pytest.raises(ConfigurationError, match=message):
+            copied(tmp_path / name, url)
 
 
 # ------------------------------------------------------------------------------ the command line

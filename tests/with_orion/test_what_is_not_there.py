@@ -43,6 +43,7 @@ def test_an_unknown_status_finds_nothing(
     storage.register_trial(trial_of(experiment))
     assert storage.fetch_trials_by_status(experiment, status) == []
     assert storage.fetch_trials(experiment, where={"status": status}) == []
+    assert storage.fetch_trials(experiment, where={"params.x": 1}) == []
 
 
 @pytest.mark.parametrize("given", [{"status": "finished"}, {"status": "new", "was": "begun"}])

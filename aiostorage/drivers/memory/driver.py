@@ -23,6 +23,7 @@ from aiostorage._core.table import DocumentTable, Key, sort_key_by
 from aiostorage._core.table_operations import all_or_none, run_all
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
+    Count,
     Document,
     Find,
     Layout,
@@ -96,6 +97,8 @@ class MemoryDriver:
         """See `aiostorage.protocols.Driver.execute`."""
         if isinstance(operation, Find):
             return cast(T, await self._find(operation))
+        if isinstance(operation, Count):
+            return cast(T, await self._count(operation))
         return cast(T, (await self.transact((operation,)))[0])
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -171,6 +174,19 @@ class MemoryDriver:
             if len(documents) % MAX_SLICE == 0:
                 await asyncio.sleep(0)
         return documents
+
+    async def _count(self, count: Count) -> int:
+        await anyio.lowlevel.checkpoint()
+        table = self._table(count)
+        where = table.clocked.resolved(count.where, self._clock())
+        match = compile_condition(where)
+        snapshot = list(table.candidates(where, ())[0])
+        found = 0
+        for start in range(0, len(snapshot), MAX_SLICE):
+            if start:
+                await asyncio.sleep(0)
+            found += sum(map(match, snapshot[start : start + MAX_SLICE]))
+        return found
 
     def _table(self, operation: Operation[Any]) -> DocumentTable:
         if not self._open:

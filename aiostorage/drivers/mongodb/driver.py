@@ -51,8 +51,14 @@ from aiostorage.drivers.mongodb.plans import Plan, make_plan
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import ClientLibrary, read_settings
 from aiostorage.drivers.mongodb.shared_clients import ClientUse, connect
+from aiostorage.drivers.mongodb.too_large import with_place
 from aiostorage.drivers.mongodb.transactions import carry_out_all
-from aiostorage.errors import ConfigurationError, PermissionDenied, StorageClosedError
+from aiostorage.errors import (
+    ConfigurationError,
+    EncodingError,
+    PermissionDenied,
+    StorageClosedError,
+)
 from aiostorage.operations import Count, Document, Find, Layout, Operation, OutboxNote, Take
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
@@ -253,26 +259,32 @@ class MongoDBDriver:
     async def execute(self, operation: Operation[T]) -> T:
         """See `aiostorage.protocols.Driver.execute`."""
         commands = self._connected() or await self._connect()
-        plan = make_plan(self._schemas[operation.collection], operation)
-        carry_out = self._find if isinstance(operation, Find | Count) else self._change
-        return cast(T, await carry_out(commands, plan))
+        try:
+            plan = make_plan(self._schemas[operation.collection], operation)
+            carry_out = self._find if isinstance(operation, Find | Count) else self._change
+            return cast(T, await carry_out(commands, plan))
+        except EncodingError as error:
+            raise with_place(error, [operation], self._schemas) from error.__cause__
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
         commands = self._connected() or await self._connect()
         if not operations:
             return []
-        if len(operations) == 1:
-            (operation,) = operations
-            plan = make_plan(self._schemas[operation.collection], operation)
-            if plan.single and not plan.large:
-                carry_out = self._find if isinstance(operation, Find | Count) else self._change
-                return [await carry_out(commands, plan)]
-        if len(operations) == 2 and isinstance(note := operations[1], OutboxNote):
-            plan = make_plan(self._schemas[operations[0].collection], operations[0])
-            if plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
-                return [await self._queue_noted(commands, NotedPlan(plan, note)), None]
-        return await self._write(commands, partial(carry_out_all, commands, operations))
+        try:
+            if len(operations) == 1:
+                (operation,) = operations
+                plan = make_plan(self._schemas[operation.collection], operation)
+                if plan.single and not plan.large:
+                    carry_out = self._find if isinstance(operation, Find | Count) else self._change
+                    return [await carry_out(commands, plan)]
+            if len(operations) == 2 and isinstance(note := operations[1], OutboxNote):
+                plan = make_plan(self._schemas[operations[0].collection], operations[0])
+                if plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
+                    return [await self._queue_noted(commands, NotedPlan(plan, note)), None]
+            return await self._write(commands, partial(carry_out_all, commands, operations))
+        except EncodingError as error:
+            raise with_place(error, operations, self._schemas) from error.__cause__
 
     async def _queue_noted(self, commands: Commands, noted: NotedPlan) -> Any:
         """Carry out a change with its note, perhaps together with others that wait."""

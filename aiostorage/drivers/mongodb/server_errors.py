@@ -35,6 +35,7 @@ From `src/mongo/base/error_codes.yml` of the server, and from the retryable ones
 specification "Retryable Writes".
 """
 
+_TOO_MUCH: Final = (388, -31800)  # a transaction that does not fit into the server's cache
 _TOO_LARGE: Final = (10334, 17419, 17420)
 _REFUSED_CHANGE: Final = (28, 40)
 _REFUSED_VALUE: Final = (52, 55, 56, 57)
@@ -164,6 +165,8 @@ def _by_code(code: int | None, failure: _Failure) -> Exception:
         )
     if code in _REFUSED_VALUE:
         return _encoding(failure)
+    if code in _TOO_MUCH:
+        return BackendError(f"{failure.text}; write fewer or smaller records in one call")
     return _backend(failure)
 
 

@@ -8,6 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from aiostorage._core.file_options import checked_path
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.errors import ConfigurationError
 
@@ -20,8 +21,9 @@ def check_backup(copy: Path) -> None:
     Raises
     ------
     ConfigurationError
-        A file is there, or there is no such directory.
+        A file is there, there is no such directory, or no file can have that name.
     """
+    checked_path("the backup", copy, beside=len(".part"))
     if os.path.lexists(copy):
         raise ConfigurationError(
             f"{copy} exists already, and a backup overwrites nothing: move it away, or name another"

@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiostorage._core.boot import boot_id
+
+if TYPE_CHECKING:
+    from aiostorage.drivers.sqlite.connection import Connection
 
 __all__ = ["BOOT_TABLE", "TICK", "Moment", "StoreClock", "boot_id", "utc_now"]
 
@@ -67,7 +70,7 @@ class StoreClock:
         self.earlier: int = 0
         self.zero: datetime | None = None
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+    def begin(self, connection: Connection) -> None:
         """Find the number of this boot in a file, which gives it the next one if it is new.
 
         That is written in the transaction that is open, or else in one of its own.
@@ -79,7 +82,7 @@ class StoreClock:
         elif connection.in_transaction:
             number = _number_of(connection, name)
         else:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.begin_transaction()
             try:
                 number = _number_of(connection, name)
                 connection.execute("COMMIT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import threading
@@ -26,6 +27,10 @@ from aiostorage.errors import BackendError
 __all__ = ["Connection", "ConnectionThread"]
 
 T = TypeVar("T")
+
+
+BRIEF_WAIT: Final = 0.25
+"""Seconds after which one who waits for other processes looks whether that is still wanted."""
 
 
 class _Gate:
@@ -87,7 +92,11 @@ class Connection(sqlite3.Connection):
     ----------
     kept
         What the SQL functions of the running statement need.
+    unwanted
+        Tells whether a transaction that has not begun is not wanted any more.
     """
+
+    unwanted: Callable[[], bool]
 
     def __init__(self, file: DatabaseFile, timeout: float, pragmas: tuple[str, ...] = ()) -> None:
         self.file = file
@@ -120,7 +129,8 @@ class Connection(sqlite3.Connection):
         else:
             raise BackendError("the file was replaced while it was being opened")
         self.openings += 1
-        self._closed = self._prepared = False
+        self._closed = self._prepared = self._waits_briefly = False
+        self.unwanted = _never
         self.create_function(MATCH, 2, self._functions.match, deterministic=True)
         self.create_function(SET, 2, self._functions.set, deterministic=True)
         self.create_function(VALUE, 2, self._functions.value, deterministic=True)
@@ -146,6 +156,29 @@ class Connection(sqlite3.Connection):
             if monotonic() > self._looked + RECENT and not self._has_its_file():
                 self.file.check(self, "this call used the earlier file only")
             return _Outcome(result)
+
+    def wait_briefly(self) -> None:
+        """Wait for other processes in `begin_transaction` alone, beyond a moment."""
+        if not self._waits_briefly:
+            self.statement(f"PRAGMA busy_timeout = {min(BRIEF_WAIT, self._timeout) * 1000:.0f}")
+            self._waits_briefly = True
+
+    def begin_transaction(self, unwanted: Callable[[], bool] | None = None) -> None:
+        """Begin to write; wait for other processes, unless that is not wanted any more.
+
+        Nothing interrupts SQLite while it waits, so it waits briefly, again and again.
+        """
+        self.wait_briefly()
+        end = monotonic() + self._timeout
+        while True:
+            try:
+                self.statement("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or monotonic() >= end or (unwanted or self.unwanted)():
+                    raise
+            else:
+                return
 
     def end_transaction(self) -> None:
         """Commit, unless the path names another file by now."""
@@ -266,6 +299,7 @@ class ConnectionThread:
 
     def __init__(self, file: DatabaseFile, busy_timeout: float, *pragmas: str) -> None:
         def connect() -> Connection:
+            _of_ours.this = True
             return Connection(file, busy_timeout, pragmas)
 
         self.busy: int = 0
@@ -274,8 +308,10 @@ class ConnectionThread:
         self._finalizer: finalize[..., Any]
         self._opening: asyncio.Task[None] | None = None
 
-    async def call(self, function: Callable[[Connection], T]) -> T:
-        """Call a function in the thread; cancelled, wait for its end all the same."""
+    async def call(
+        self, function: Callable[[Connection], T], give_up: Callable[[], object] | None = None
+    ) -> T:
+        """Call a function in the thread; cancelled, call `give_up`, and wait for its end."""
         self.busy += 1
         try:
             opening = self._opening
@@ -283,6 +319,8 @@ class ConnectionThread:
                 await self._open()
             return await self.submit(function)
         except asyncio.CancelledError:
+            if give_up is not None:
+                give_up()
             await self.drain()
             raise
         except Exception as error:  # noqa: BLE001  raised again, translated
@@ -337,6 +375,16 @@ class ConnectionThread:
         await self._proxy
 
 
+def _is_of_others(_record: logging.LogRecord) -> bool:
+    """Leave out what aiosqlite logs of each call in our threads; others use it, too."""
+    return not hasattr(_of_ours, "this")
+
+
+_of_ours: Final = threading.local()
+"""What marks the threads of our connections."""
+
+logging.getLogger("aiosqlite").addFilter(_is_of_others)
+
 _inherited: Final[list[aiosqlite.Connection]] = []
 """Those of a parent process, never dropped: their threads are not in this process."""
 
@@ -351,6 +399,10 @@ def _end(proxy: aiosqlite.Connection, pid: int) -> None:
 
 def _failed(task: asyncio.Task[None]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+def _never() -> bool:
+    return False
 
 
 def _nothing(_: Connection) -> None:

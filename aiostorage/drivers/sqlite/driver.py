@@ -10,6 +10,7 @@ cancelled caller cannot leave one behind.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -149,15 +150,19 @@ class SQLiteDriver:
         if first:
             await anyio.to_thread.run_sync(check_log, self._path)
 
+        given_up = threading.Event()
+
         def lay_out(connection: Connection) -> None:
+            connection.unwanted = given_up.is_set
             prepare(connection, self._path, layout.version, list(tables.values()))
             self._clock.begin(connection)
             file.note_tables(connection)
+            connection.wait_briefly()
 
         self._file = file
         thread = self._connect()
         try:
-            await thread.call(lay_out)
+            await thread.call(lay_out, given_up.set)
             await thread.drain()  # it forgets the call, which refers to this driver
         except BaseException as error:
             await shielded(None, thread.close)

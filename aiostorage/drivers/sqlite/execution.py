@@ -65,7 +65,10 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
     A job whose caller was cancelled before the transaction began is left out.
     """
     try:
-        connection.statement("BEGIN IMMEDIATE")
+        try:
+            connection.statement("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            connection.begin_transaction(lambda: all(job.future.cancelled() for job in jobs))
         now = moment(clock)
         for job in jobs:
             if job.begin():

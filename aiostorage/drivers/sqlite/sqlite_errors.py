@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
+    EncodingError,
     NotADatabaseError,
     PermissionDenied,
     StorageClosedError,
@@ -41,11 +42,7 @@ def translated(error: Exception) -> Exception:
                 return TemporaryBackendError(f"SQLite: {error}")
             if code in _DENIED:
                 return PermissionDenied(f"SQLite: {error}")
-            if code == sqlite3.SQLITE_CORRUPT:
-                return NotADatabaseError(f"the SQLite database is damaged: {error}")
-            if code == sqlite3.SQLITE_NOTADB:
-                return NotADatabaseError(f"SQLite: {error}")
-            return BackendError(f"SQLite: {error}")
+            return _by_code(code, error)
         case PermissionError():
             return PermissionDenied(str(error))
         case OSError():
@@ -54,6 +51,20 @@ def translated(error: Exception) -> Exception:
             return StorageClosedError()
         case _:
             return error
+
+
+def _by_code(code: int, error: sqlite3.Error) -> Exception:
+    match code:
+        case sqlite3.SQLITE_TOOBIG:
+            return EncodingError(
+                "a record (an experiment, a trial or an algorithm's state) is larger than the "
+                f"1,000,000,000 bytes that SQLite holds; keep large things elsewhere ({error})"
+            )
+        case sqlite3.SQLITE_CORRUPT:
+            return NotADatabaseError(f"the SQLite database is damaged: {error}")
+        case sqlite3.SQLITE_NOTADB:
+            return NotADatabaseError(f"SQLite: {error}")
+    return BackendError(f"SQLite: {error}")
 
 
 def raise_translated(error: Exception) -> NoReturn:

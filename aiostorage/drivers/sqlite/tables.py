@@ -56,7 +56,7 @@ def prepare(connection: Connection, path: Path, version: int, tables: Sequence[T
             f"the file system of {path} cannot carry SQLite's write-ahead log "
             f"(journal mode {mode!r}); put the file on a local disk"
         )
-    connection.execute("BEGIN IMMEDIATE")
+    connection.begin_transaction()
     try:
         if not _recognised(connection, path, version):  # no other process was faster
             create_tables(connection, tables)
@@ -68,7 +68,7 @@ def prepare(connection: Connection, path: Path, version: int, tables: Sequence[T
 
 
 def _add_missing(connection: Connection, path: Path, version: int, tables: Sequence[Table]) -> None:
-    connection.execute("BEGIN IMMEDIATE")
+    connection.begin_transaction()
     try:
         if _recognised(connection, path, version):
             create_tables(connection, _missing(connection, tables))  # unless another process has

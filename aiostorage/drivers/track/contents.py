@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,17 @@ from aiostorage.drivers.track.exact import OURS, ours_of
 from aiostorage.errors import NotADatabaseError
 from aiostorage.operations import Document
 
-__all__ = ["EXPERIMENTS", "SECTION", "TRIALS", "Contents", "Item", "Parts", "parts_of"]
+__all__ = [
+    "EXPERIMENTS",
+    "MANY",
+    "SECTION",
+    "TOO_DEEP",
+    "TRIALS",
+    "Contents",
+    "Item",
+    "Parts",
+    "parts_of",
+]
 
 EXPERIMENTS: Final = "experiments"
 TRIALS: Final = "trials"
@@ -28,8 +38,13 @@ TRIALS: Final = "trials"
 SECTION: Final = OURS
 """The uid of the project with what Track has no place for."""
 
+TOO_DEEP: Final = "its values are nested too deeply"
+
 LOOSE: Final = ""
 """In place of the uid of a project, which is never empty: what stands beside the projects."""
+
+MANY: Final = 10**18
+"""More than aiostorage can ever have counted."""
 
 _PLACE: Final = re.compile("[1-9][0-9]{0,17}")
 """The place of a record in the order."""
@@ -99,15 +114,20 @@ class Parts:
     collections: dict[str, dict[int, dict[str, Any]]]
 
 
-def parts_of(data: bytes, path: Path) -> Parts:
+def parts_of(data: bytes, path: Path, *, repeats: bool) -> Parts:
     """Take the text of a file apart.
+
+    Parameters
+    ----------
+    repeats
+        Whether to look for keys that an object has twice, which takes a third longer.
 
     Raises
     ------
     NotADatabaseError
         It is no Track file; the message says what is wrong, and where.
     """
-    tree = _parsed(data, path)
+    tree = _parsed(data, path, _checked if repeats else None)
     heads: dict[str, dict[str, Any]] = {}
     groups: list[tuple[str, dict[str, Any]]] = []
     trials: list[tuple[str, dict[str, Any]]] = []
@@ -151,18 +171,32 @@ def _collections(path: Path, tree: Any) -> dict[str, dict[int, dict[str, Any]]]:
     return collections
 
 
-def _parsed(data: bytes, path: Path) -> list[Any]:
+def _parsed(
+    data: bytes, path: Path, hook: Callable[[list[tuple[str, Any]]], Any] | None
+) -> list[Any]:
     try:
-        tree = json.loads(data.decode("utf-8-sig"), parse_constant=_tag)
+        tree = json.loads(data.decode("utf-8-sig"), parse_constant=_tag, object_pairs_hook=hook)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise _not_json(path, data, where) from error
     except UnicodeDecodeError as error:
         raise _not_json(path, data, f"byte {error.start} is not UTF-8") from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise _damaged(path, TOO_DEEP) from None
+    except ValueError as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(tree, list):
         raise _damaged(path, f"it has a JSON {type(tree).__name__} where a list of projects is due")
+    return tree
+
+
+def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; of two values for one key, JSON would drop the first without a word."""
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in tree if names.count(name) > 1)
+        raise ValueError(f"an object has the key {twice[:40]!r} twice")
     return tree
 
 
@@ -202,7 +236,7 @@ def _placed(
     rest = []
     for home, raw in found:
         place = ours_of(_metadata(raw)).get("order")
-        if type(place) is int and place > 0 and place not in places:
+        if type(place) is int and 0 < place < MANY and place not in places:
             places[place] = home, raw, True
         else:
             rest.append((home, raw))

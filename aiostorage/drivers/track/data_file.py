@@ -19,12 +19,17 @@ from aiostorage.errors import (
     TemporaryBackendError,
 )
 
-__all__ = ["LONGEST_ADDITION", "DataFile", "Signature"]
+__all__ = ["LONGEST_ADDITION", "SHORTAGES", "DataFile", "Signature"]
 
 NEW_MODE: Final = 0o600
 
 LONGEST_ADDITION: Final = len("..aiostorage-012345678901.tmp")
 """Bytes that the name of a temporary file has beside that of the file."""
+
+SHORTAGES: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+)
+"""What a machine may lack for a while: room on a disk, open files, memory, a drive."""
 
 RECENT: Final = 2_000_000_000
 """Nanoseconds within which two changes may have the same time, on file systems that round it."""
@@ -122,12 +127,17 @@ class DataFile:
             raise self.gone() from None
         except OSError as error:
             raise _read_error(self.path, error) from error
-        with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
+        try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise ConfigurationError(f"{self._shown} is no regular file; Track needs one")
-            data = file.read()
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read()
             after = os.fstat(descriptor)
+        except OSError as error:
+            raise _read_error(self.path, error) from error
+        finally:
+            os.close(descriptor)
         tells = _signature(before) == _signature(after)
         now, last = time.time_ns(), (after.st_mtime_ns, after.st_ctime_ns)
         tells = tells and all(abs(now - moment) > RECENT for moment in last)
@@ -253,4 +263,6 @@ def _signature(found: os.stat_result) -> Signature:
 def _read_error(path: Path, error: OSError) -> BackendError:
     if isinstance(error, PermissionError):
         return PermissionDenied(f"cannot read {path}: {error.strerror}")
+    if error.errno in SHORTAGES:
+        return TemporaryBackendError(f"cannot read {path}: {error.strerror}")
     return BackendError(f"cannot read {path}: {error.strerror}")

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from aiostorage._core.abandoned import warn_unclosed
-from aiostorage._core.cancellation import shielded
+from aiostorage._core.cancellation import run_to_completion, shielded
 from aiostorage._core.file_options import checked_path, checked_seconds
 from aiostorage._core.steady_clock import BootClock, utc_now
 from aiostorage.drivers.track.data_file import LONGEST_ADDITION, DataFile
@@ -124,11 +124,11 @@ class TrackDriver:
 
         def make() -> TrackStore:
             file = DataFile(self._path)
-            store = TrackStore(file, layout, self._clock, self.objective, self._busy_timeout)
-            store.open(self._creates)
-            return store
+            return TrackStore(file, layout, self._clock, self.objective, self._busy_timeout)
 
         store = await anyio.to_thread.run_sync(make)
+        opening = partial(anyio.to_thread.run_sync, store.open, self._creates)
+        await run_to_completion(opening, store.give_up)
         self._creates = False  # a file that is gone later was lost
         self._store, self._writer = store, SharedWrites(store, self._watchers.wake)
 

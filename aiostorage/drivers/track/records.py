@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from aiostorage._core.steady_clock import SteadyMoment, micros
 from aiostorage.drivers.track.contents import (
     EXPERIMENTS,
     LOOSE,
+    MANY,
     SECTION,
     TRIALS,
     Contents,
@@ -20,7 +22,12 @@ from aiostorage.drivers.track.contents import (
 from aiostorage.drivers.track.exact import OURS, lenient, ours_of
 from aiostorage.drivers.track.file_text import text_of_record
 from aiostorage.drivers.track.group_record import config_of, group_of
-from aiostorage.drivers.track.trial_record import TrialFormat, empty_trial
+from aiostorage.drivers.track.trial_record import (
+    TrialFormat,
+    empty_trial,
+    has_id_by_params,
+    id_by_uid,
+)
 from aiostorage.operations import Collection, Document, Layout
 
 __all__ = ["Records"]
@@ -83,6 +90,7 @@ class Records:
                 groups[place] = Item(home, raw, document, placed, None, others)
         experiments = {item.raw["uid"]: item.document["_id"] for item in groups.values()}
         trials = items[TRIALS] = {}
+        unsure: list[int] = []
         for place, (home, raw, placed) in parts.trials.items():
             known = _unchanged(before, TRIALS, place, home, raw)
             group = str(raw.get("group_id"))
@@ -95,6 +103,9 @@ class Records:
             else:
                 read = self._trials.document_of(raw, experiments)
                 trials[place] = Item(home, raw, self._complete(TRIALS, read, raw, now), placed)
+            if has_id_by_params(raw):
+                unsure.append(place)
+        _tell_apart(trials, unsure)
         for name, records in parts.collections.items():
             items[name] = {
                 place: _unchanged(before, name, place, LOOSE, raw) or self._other(name, raw, now)
@@ -173,7 +184,7 @@ class Records:
                 home = item.home if item is not None else str(document.get("name"))
                 raw = item.raw if item is not None else None
                 raw = group_of(self._plain(EXPERIMENTS, document), raw, home)
-                if item is None and raw["uid"] in taken:
+                while item is None and raw["uid"] in taken:
                     raw["uid"] = f"{raw['uid']}-{place}"  # deleted under another name, for example
                 taken.add(raw["uid"])
                 _note(raw["metadata"], place, self._ahead(EXPERIMENTS, document))
@@ -194,6 +205,7 @@ class Records:
         old, new = before.items.get(TRIALS, {}), {}
         places: dict[Any, tuple[str, str]] = {}
         revisions: dict[Any, int] = {}
+        taken: set[str] = set()
         for place, document in documents.items():
             item = old.get(place)
             if _is_current(item, document):
@@ -202,14 +214,18 @@ class Records:
             if item is None and not places:
                 places = {g.document["_id"]: (g.raw["uid"], g.home) for g in groups.values()}
                 for one in old.values():
+                    taken.add(one.raw["uid"])
                     hash_, revision = one.raw.get("hash"), one.raw.get("revision")
-                    if isinstance(revision, int):
+                    if isinstance(hash_, str) and type(revision) is int and revision < MANY:
                         revisions[hash_] = max(revisions.get(hash_, 0), revision)
             experiment = document.get("experiment")
             group, home = places.get(experiment, (str(experiment), SECTION))
 
             def empty(hash_: str, group: str = group, home: str = home) -> dict[str, Any]:
-                revision = revisions[hash_] = revisions.get(hash_, -1) + 1
+                revision = revisions.get(hash_, -1) + 1
+                while f"{hash_}_{revision}" in taken:  # another program has other hashes
+                    revision += 1
+                revisions[hash_] = revision
                 return empty_trial(hash_, revision, group, home)
 
             raw = self._trials.record_of(
@@ -270,6 +286,21 @@ def _unchanged(
 ) -> Item | None:
     item = before.items.get(name, {}).get(place)
     return item if item is not None and item.home == home and item.raw == raw else None
+
+
+def _tell_apart(trials: dict[int, Item], unsure: Sequence[int]) -> None:
+    """Give trials of Track's own other ids where aiostorage has a trial with the same params."""
+    if not unsure:
+        return
+    others = (trials[place].document for place in trials.keys() - set(unsure))
+    taken = {(document["experiment"], document["id"]) for document in others}
+    for place in unsure:
+        item = trials[place]
+        key = item.document["experiment"], item.document["id"]
+        if key in taken:
+            document = {**item.document, "id": id_by_uid(item.raw)}
+            trials[place] = replace(item, document=document)
+        taken.add(key)
 
 
 def _ahead_of(name: str, raw: Mapping[str, Any]) -> Mapping[str, Any]:

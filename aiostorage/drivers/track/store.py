@@ -14,27 +14,25 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from aiostorage._core.boot import boot_id
-from aiostorage._core.driver_options import upgrade_command
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock
 from aiostorage._core.table import DocumentTable
 from aiostorage._core.table_operations import all_or_none, run, run_all
-from aiostorage.drivers.track.contents import SECTION, TRIALS, Contents, parts_of
+from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS
 from aiostorage.drivers.track.file_text import text_of
 from aiostorage.drivers.track.pending_write import PendingWrite
 from aiostorage.drivers.track.records import Records
+from aiostorage.drivers.track.section import boot_of, version_of
 from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
     BackendError,
     DuplicateKeyError,
     NotADatabaseError,
-    SchemaVersionError,
     TemporaryBackendError,
 )
 from aiostorage.operations import Document, Find, Layout, Operation
@@ -84,8 +82,9 @@ class TrackStore:
         self._records = Records(layout, objective)
         self._turns = Turns(file.path)
         self._boot = boot_id()
+        self._given_up = threading.Event()
         self._lock = threading.Lock()
-        self._oldest: int | None = None  # the oldest layout that is read, for an upgrade
+        self._oldest = layout.version  # the oldest layout that is read; an upgrade reads all
         self._contents = Contents()
         self._data: bytes | None = None
         self._signature: Signature | None = None
@@ -103,6 +102,10 @@ class TrackStore:
         elif not creates:
             raise self._file.gone()
         self.commit((), lays_out=True)
+
+    def give_up(self) -> None:
+        """Have `open` wait for its turn no longer: it is not wanted any more."""
+        self._given_up.set()
 
     def read(self, operation: Operation[Any]) -> Any:
         """Carry out an operation that only reads."""
@@ -135,7 +138,7 @@ class TrackStore:
         lays_out
             Whether the file may be missing or empty, and is written in any case.
         """
-        self._take_turn()
+        self._take_turn(jobs)
         try:
             with self._lock:
                 for _ in range(ATTEMPTS):
@@ -189,8 +192,13 @@ class TrackStore:
 
     # ------------------------------------------------------------------------------ the file
 
-    def _take_turn(self) -> None:
-        self._turns.take(self._timeout, self._file.mode & 0o666)
+    def _take_turn(self, jobs: Sequence[PendingWrite] = ()) -> None:
+        def unwanted() -> bool:
+            if jobs:
+                return all(job.future.cancelled() for job in jobs)
+            return self._given_up.is_set()
+
+        self._turns.take(self._timeout, self._file.mode & 0o666, unwanted)
 
     @contextmanager
     def _fresh(self) -> Iterator[None]:
@@ -257,6 +265,8 @@ class TrackStore:
         try:
             contents = self._records.write(self._contents, documents, self._layout.version, boot)
             data = text_of(contents)
+        except RecursionError:
+            raise BackendError(f"{self._file.path} cannot be written: {TOO_DEEP}") from None
         except ValueError as error:  # another program has put in what is no JSON, as 1e999
             raise BackendError(f"{self._file.path} cannot be written: {error}") from error
         written = self._file.replace(data, self._signature) if self._turns.holds else None
@@ -287,9 +297,19 @@ class TrackStore:
                 return
 
     def _load(self, data: bytes) -> None:
-        parts = parts_of(data, self._file.path)
-        version = self._checked(parts.section.get("layout"))
-        boot = _boot_of(parts.section.get("boot"))
+        try:
+            self._take_over(data)
+        except RecursionError:
+            self._forget()
+            raise NotADatabaseError(
+                f"{self._file.path} cannot be read, and was left as it is: {TOO_DEEP}"
+            ) from None
+
+    def _take_over(self, data: bytes) -> None:
+        parts = parts_of(data, self._file.path, repeats=self._data is None)
+        path, known = self._file.path, self._layout.version
+        version = version_of(parts.section.get("layout"), path, self._oldest, known)
+        boot = boot_of(parts.section.get("boot"), path)
         self._number_boot(boot)
         contents = self._records.read(parts, version, boot, self._contents, self._clock())
         head = contents.heads.get(SECTION, {}).get("metadata")
@@ -301,28 +321,9 @@ class TrackStore:
                 table.load({seq: item.document for seq, item in items.items() if item.document})
         except DuplicateKeyError as error:
             self._forget()
-            raise NotADatabaseError(
-                f"{self._file.path} is damaged, and was left as it is: {error}"
-            ) from error
+            raise NotADatabaseError(f"{path} is damaged, and was left as it is: {error}") from error
         self._contents = contents
         self._warn_of_many()
-
-    def _checked(self, version: Any) -> int | None:
-        """Return the version of the layout, None for a file of Track's own."""
-        if version is None:
-            return None
-        path, known = self._file.path, self._layout.version
-        if type(version) is not int or version > known:
-            raise SchemaVersionError(
-                f"{path} was laid out by a newer aiostorage (layout {version!r}, this one knows "
-                f"{known}); upgrade the package"
-            )
-        if version < (known if self._oldest is None else self._oldest):
-            raise SchemaVersionError(
-                f"{path} has layout {version}, this aiostorage needs {known}; end all workers that "
-                f"use it, and run: {upgrade_command('track:///' + quote(str(path)))}"
-            )
-        return version
 
     def _forget(self) -> None:
         """Have no documents, until the file is read."""
@@ -351,11 +352,3 @@ class TrackStore:
 
 class _ChangedMeanwhileError(Exception):
     """The file is another one than that which was read."""
-
-
-def _boot_of(tree: Any) -> tuple[int, str] | None:
-    if isinstance(tree, dict):
-        number, name = tree.get("number"), tree.get("id")
-        if type(number) is int and isinstance(name, str):
-            return number, name
-    return None

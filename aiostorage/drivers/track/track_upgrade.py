@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from aiostorage._core.file_options import checked_path
 from aiostorage._core.steady_clock import BootClock
 from aiostorage.drivers.track.data_file import DataFile
 from aiostorage.drivers.track.store import TrackStore
@@ -38,7 +39,7 @@ def upgrade(
         if backup is False or dry_run:
             return
         default = file.path.with_name(f"{file.path.name}.layout-{found}")
-        target = default if backup is True else Path(backup)
+        target = default if backup is True else checked_path("the backup", backup)
         _write_new(target, data, file.mode)
         copy.append(target)
 
@@ -54,21 +55,25 @@ def upgrade(
 
 
 def _write_new(target: Path, data: bytes, mode: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    """Write a new file, which gets its name when it is complete."""
+    refusal = f"{target} exists; a backup overwrites no file: move it away, or name another"
+    if os.path.lexists(target):
+        raise ConfigurationError(refusal)
+    part = target.with_name(f"{target.name}.part")
     try:
-        descriptor = os.open(target, flags, mode)
-    except FileExistsError:
-        raise ConfigurationError(f"{target} exists; a backup overwrites no file") from None
+        part.unlink(missing_ok=True)  # of a backup that was interrupted
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(target)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
+            raise
     except PermissionError as error:
         raise PermissionDenied(f"cannot write {target}: {error.strerror}") from error
     except OSError as error:
         raise ConfigurationError(f"cannot write {target}: {error.strerror}") from error
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            target.unlink()
-        raise

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from aiostorage._core.document_json import to_tree
 from aiostorage._core.steady_clock import EPOCH
+from aiostorage.drivers.track.contents import MANY
 from aiostorage.drivers.track.exact import (
     OURS,
     differences,
@@ -20,7 +23,7 @@ from aiostorage.drivers.track.metrics import results_of, with_results
 from aiostorage.operations import Document
 from aiostorage.trial import Trial
 
-__all__ = ["TrialFormat", "empty_trial"]
+__all__ = ["TrialFormat", "empty_trial", "has_id_by_params", "id_by_uid"]
 
 _STATUSES: Final = {
     "new": (1, "new"),
@@ -45,6 +48,9 @@ _READ_AS: Final = {
 _BY_NUMBER: Final = {number: status for status, (number, _) in _STATUSES.items()}
 
 _TYPES, _METRIC_TYPES, _COUNT = "params_types", "metric_types", "_update_count"
+ID_LENGTH: Final = 32
+"""Characters in the id of a trial: one of another length is not kept, but made from the params."""
+
 _NO_FIELDS: Final = frozenset({_TYPES, _METRIC_TYPES, _COUNT, "_last_change", OURS})
 """What stands in the metadata and is no field of a document."""
 
@@ -85,7 +91,7 @@ class TrialFormat:
         document: Document = {
             "_id": raw.get("uid"),
             "experiment": experiments.get(group, group) if isinstance(group, str) else group,
-            "id": raw.get("hash", raw.get("uid")),
+            "id": raw.get("hash"),
             "status": _status_of(raw.get("status")),
             "params": _params_of(raw.get("parameters"), metadata.get(_TYPES)),
             "results": results_of(raw.get("metrics"), metadata.get(_METRIC_TYPES), self._objective),
@@ -95,7 +101,7 @@ class TrialFormat:
                 document[name] = _time_of(value)
             elif name not in _NO_FIELDS and name not in _ELSEWHERE:
                 document[name] = lenient(value)
-        if _TYPES not in metadata:  # Track made it without Oríon, which has other ids
+        if has_id_by_params(raw):
             document["id"] = _id_by_params(raw, document["params"])
         if document.get("heartbeat") == EPOCH:  # as Oríon writes that there is none
             document["heartbeat"] = None
@@ -130,7 +136,7 @@ class TrialFormat:
             self._show(raw, metadata, name, value, before)
         if old is not None:
             count = metadata.get(_COUNT)
-            metadata[_COUNT] = count + 1 if isinstance(count, int) else 1
+            metadata[_COUNT] = count + 1 if type(count) is int and count < MANY else 1
         noted = differences(document, self._read(raw, experiments), _sources(raw))
         ours = dict(ours_of(metadata))
         ours.pop("exact", None)
@@ -211,13 +217,23 @@ def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _id_by_params(raw: Mapping[str, Any], params: list[dict[str, Any]]) -> Any:
-    if raw.get("revision") or not params:  # the same params once more
-        return raw.get("uid")
-    try:
-        return Trial.from_dict({"params": params}).id
-    except (TypeError, ValueError):
-        return raw.get("uid")
+def has_id_by_params(raw: Mapping[str, Any]) -> bool:
+    """Return whether Track made a trial without Oríon, so that its hash is no id of a trial."""
+    hash_ = raw.get("hash")
+    return _TYPES not in _metadata(raw) or not (isinstance(hash_, str) and len(hash_) == ID_LENGTH)
+
+
+def id_by_uid(raw: Mapping[str, Any]) -> str:
+    """Return an id for a trial whose params another one has."""
+    uid = str(raw.get("uid")).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(uid).hexdigest()[:ID_LENGTH]
+
+
+def _id_by_params(raw: Mapping[str, Any], params: list[dict[str, Any]]) -> str:
+    if not raw.get("revision") and params:  # else there are the same params once more
+        with suppress(TypeError, ValueError):
+            return Trial.from_dict({"params": params}).id
+    return id_by_uid(raw)
 
 
 def _sources(raw: Mapping[str, Any]) -> dict[str, Any]:

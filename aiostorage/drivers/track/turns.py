@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from filelock import lock_descriptor, unlock_descriptor
 
+from aiostorage.drivers.track.data_file import SHORTAGES
 from aiostorage.errors import BackendError, PermissionDenied, TemporaryBackendError
 
 __all__ = ["Turns"]
@@ -47,7 +50,7 @@ class Turns:
         self._descriptor = -1
         self._touched = 0
 
-    def take(self, timeout: float, mode: int) -> None:
+    def take(self, timeout: float, mode: int, unwanted: Callable[[], bool] = bool) -> None:
         """Wait for the turn.
 
         Parameters
@@ -55,19 +58,22 @@ class Turns:
         timeout
             Seconds to wait.
         mode
-            The mode of the lock's file if it is missing.
+            What the mode of the lock's file has to allow.
+        unwanted
+            Tells whether nobody wants to write any more.
 
         Raises
         ------
         TemporaryBackendError
-            Others had it all the time.
+            Others had it all the time, or until it was not wanted any more.
         """
         deadline = time.monotonic() + timeout
         while not self._try(mode):
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or unwanted():
                 raise TemporaryBackendError(
-                    f"waited {timeout:g} s for {self.path}: another process holds that lock"
+                    f"waited {timeout - max(left, 0.0):.3g} s for {self.path}: another process "
+                    "holds that lock"
                 )
             time.sleep(min(POLL, left))
 
@@ -100,7 +106,11 @@ class Turns:
             unlock_descriptor(descriptor)
             _close(descriptor)
             return False
-        self._descriptor, self._touched = descriptor, os.fstat(descriptor).st_mtime_ns
+        found = os.fstat(descriptor)
+        self._descriptor, self._touched = descriptor, found.st_mtime_ns
+        if mode & ~found.st_mode:  # who may use the file by now has to use its lock as well
+            with suppress(OSError):  # it may be another user's
+                os.fchmod(descriptor, stat.S_IMODE(found.st_mode) | mode)
         return True
 
     def _open(self, mode: int) -> int:
@@ -109,6 +119,10 @@ class Turns:
             try:
                 return os.open(self.path, flags | access, mode)
             except OSError as error:
+                if error.errno in SHORTAGES:
+                    raise TemporaryBackendError(
+                        f"cannot lock {self.path}: {error.strerror}"
+                    ) from error
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                     raise BackendError(f"cannot lock {self.path}: {error.strerror}") from error
                 refused = error

@@ -99,8 +99,8 @@ class DriverContract(
         """Give a second driver on the same data, or the same one where there is no second."""
         return await open_driver() if self.shared else driver
 
-    @pytest.fixture(name="durable")
-    def fixture_durable(self) -> bool:
+    @pytest.fixture(name="shared")
+    def fixture_shared(self) -> bool:
         """Give the capability."""
         return self.shared
 

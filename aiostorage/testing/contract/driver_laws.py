@@ -233,7 +233,7 @@ class DriverLifetimeLaws:
         await driver.open(LAYOUT)
         assert await ids(driver) == [1]
 
-    async def test_closed(self, driver: Driver, open_driver: OpenDriver, durable: bool) -> None:
+    async def test_closed(self, driver: Driver, open_driver: OpenDriver, shared: bool) -> None:
         await insert(driver, thing(1))
         await driver.aclose()
         await driver.aclose()
@@ -246,7 +246,7 @@ class DriverLifetimeLaws:
         with pytest.raises(StorageClosedError):
             await driver.page(Find(THINGS), None, 1)
         again = await open_driver()
-        assert await ids(again) == ([1] if durable else [])
+        assert await ids(again) == ([1] if shared else [])
 
     async def test_closing_finishes_what_is_under_way(self, driver: Driver) -> None:
         calls = [asyncio.create_task(insert(driver, thing(n))) for n in range(20)]

@@ -111,6 +111,11 @@ class OperationLaws:
             expected = [4, 1, 9, 3] if where.path == "rank" else [2, 8, 10, 5, 4, 1, 9, 6, 7, 3, 0]
             assert await ids(driver, where, order=("rank",)) == expected
 
+    async def test_order_of_texts(self, driver: Driver) -> None:
+        ranks = ["\U0001f600", "\uffff", "é", "z", "Z", "10", "9", -5, 2**53 + 1, 2**53]
+        await insert(driver, *(thing(n, rank=rank) for n, rank in enumerate(ranks)))
+        assert await ids(driver, order=("rank",)) == [7, 9, 8, 5, 6, 4, 3, 2, 1, 0]
+
     async def test_order_by_several_fields(self, driver: Driver, resolution: timedelta) -> None:
         step = max(resolution, timedelta(microseconds=1))
         rows = [(2, 1), (1, 2), (1, None), (2, 0), (1, 2), (None, 9)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -24,13 +25,24 @@ class StorageFixtures:
     pytestmark: ClassVar[Any] = pytest.mark.anyio
 
     shared: bool = True
-    durable: bool = True
+    shared_by_copies: bool = True
     threads: bool = True
     cancels: bool = True
     resolution: timedelta = timedelta(microseconds=1)
     secrets: tuple[str, ...] = ()
     clock: FakeClock | None = None
     large_state: int = 17 << 20
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "durable" in vars(cls):  # its name until 0.2
+            warnings.warn(
+                f"{cls.__qualname__}.durable is called `shared_by_copies`; the old name goes away "
+                "in aiostorage 0.3",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            cls.shared_by_copies = vars(cls)["durable"]
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> AsyncStorageProtocol:
         """Open a storage, empty at its first call in a test; the contract closes it.
@@ -100,10 +112,10 @@ class StorageFixtures:
         """Give the capability."""
         return self.shared
 
-    @pytest.fixture(name="durable")
-    def fixture_durable(self) -> bool:
+    @pytest.fixture(name="shared_by_copies")
+    def fixture_shared_by_copies(self) -> bool:
         """Give the capability."""
-        return self.durable
+        return self.shared_by_copies
 
     @pytest.fixture(name="threads")
     def fixture_threads(self) -> None:

@@ -93,7 +93,9 @@ class StorageLifetimeLaws:
             await storage.aclose()
             await gather(tasks)
 
-    async def test_pickled_copy(self, storage: AsyncStorageProtocol, durable: bool) -> None:
+    async def test_pickled_copy(
+        self, storage: AsyncStorageProtocol, shared_by_copies: bool
+    ) -> None:
         experiment = await storage.create_experiment(make_config())
         await registered(storage, experiment, 3)
         copy: AsyncStorageProtocol = pickle.loads(pickle.dumps(storage))  # noqa: S301  our own
@@ -106,7 +108,7 @@ class StorageLifetimeLaws:
                 algorithm.set_state(1)
         finally:
             await copy.aclose()
-        assert await storage.count_completed_trials(experiment) == int(durable)
+        assert await storage.count_completed_trials(experiment) == int(shared_by_copies)
 
     async def test_pickled_while_locked(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from datetime import date, time
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final
+from uuid import UUID
 
 import pytest
 
@@ -21,7 +24,7 @@ from aiostorage.testing.contract.helpers import (
     same,
     stored,
 )
-from aiostorage.trial import Result, Trial
+from aiostorage.trial import Result, Trial, as_results
 
 __all__ = ["ConversionLaws", "RefusalLaws", "RefusedQueryLaws"]
 
@@ -37,6 +40,15 @@ UNSTORABLE: Final[dict[str, Any]] = {
     "int as key": {1: 2},
     "surrogate in key": {"\udfff": 1},
 }
+
+WITH_ONE_FORM: Final[tuple[tuple[Any, Any], ...]] = (
+    (date(2020, 1, 31), "2020-01-31"),
+    (time(1, 2, 3, 4), "01:02:03.000004"),
+    (PurePosixPath("data/train"), "data/train"),
+    (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    (bytearray(b"a"), b"a"),
+)
+"""Values, and what is stored for them."""
 
 UNSUPPORTED: Final[list[Any]] = [
     {"$where": "true"},
@@ -104,6 +116,49 @@ class ConversionLaws:
         assert trial is not None
         await storage.complete_trial(trial, {"loss": np.float32(0.5), "all": np.ones(2)})
         assert [r.value for r in (await stored(storage, trial)).results] == [0.5, [1.0, 1.0]]
+
+    async def test_what_has_one_form_as_text_becomes_text(
+        self, storage: AsyncStorageProtocol
+    ) -> None:
+        values = [value for value, _ in WITH_ONE_FORM]
+        plain = [form for _, form in WITH_ONE_FORM]
+        experiment = await storage.create_experiment(make_config(metadata={"x": values}))
+        assert same((await document(storage, experiment.id))["metadata"], {"x": plain})
+        await storage.update_experiment(experiment, again=values)
+        assert same((await document(storage, experiment.id))["again"], plain)
+        await storage.create_benchmark({"name": "b", "x": values})
+        assert same((await storage.fetch_benchmark({"x": values}))[0]["x"], plain)
+        for value, form in WITH_ONE_FORM:
+            with case(value):
+                given = make_trial(experiment, value)
+                assert given.id == make_trial(experiment, form).id
+                trial = await storage.register_trial(given)
+                found = await stored(storage, trial)
+                assert (found.id, found.params) == (given.id, {"x": form})
+        held = await storage.reserve_trial(experiment)
+        assert held is not None
+        await storage.complete_trial(held, {"loss": 1.0, "all": values})
+        assert same((await stored(storage, held)).results[1].value, plain)
+
+    async def test_a_statistic_does_not_cost_the_objective(
+        self, storage: AsyncStorageProtocol
+    ) -> None:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 2)
+        results = {"loss": 1.0, "seen": {1, 2}, "epochs": 3}
+        kept = [("loss", "objective", 1.0), ("epochs", "statistic", 3)]
+        for push in (False, True):
+            trial = await storage.reserve_trial(experiment)
+            assert trial is not None
+            if push:
+                trial.results, trial.status = as_results(results), "completed"
+                await storage.push_trial_results(trial)
+            else:
+                await storage.complete_trial(trial, results)
+                assert [(r.name, r.type, r.value) for r in trial.results] == kept
+            found = await stored(storage, trial)
+            assert found.status == "completed"
+            assert [(r.name, r.type, r.value) for r in found.results] == kept
 
     async def test_mappings_become_dicts(self, storage: AsyncStorageProtocol) -> None:
         value: Any = MappingProxyType({"a": [MappingProxyType({})]})
@@ -190,7 +245,7 @@ class RefusalLaws:
             await storage.create_benchmark({"name": "b", "x": value})
         results = [
             {"name": "o", "type": "objective", "value": 1},
-            {"name": "s", "type": "statistic", "value": value},
+            {"name": "c", "type": "constraint", "value": value},
         ]
         with pytest.raises(EncodingError) as raised:
             await storage.complete_trial(held, results)

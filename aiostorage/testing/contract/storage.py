@@ -66,7 +66,7 @@ class StorageContract(
     ----------
     shared : bool
         Whether `open_storage`, called again, gives a second storage on the same data.
-    durable : bool
+    shared_by_copies : bool
         Whether a pickled copy of a storage is on the same data, too.
     threads : bool
         Whether two of them may be used in two threads at the same time.

@@ -7,6 +7,7 @@ import asyncio
 import anyio
 import pytest
 
+from aiostorage.errors import FailedUpdate
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.testing.contract.helpers import (
     Open,
@@ -28,6 +29,15 @@ class WorkerLaws:
     async def test_nothing_pending(self, storage: AsyncStorageProtocol) -> None:
         async with storage.reserved_trial({"_id": "nobody"}) as trial:
             assert trial is None
+
+    async def test_waiting_for_an_experiment_that_is_not_there(
+        self, storage: AsyncStorageProtocol
+    ) -> None:
+        with anyio.fail_after(10), pytest.raises(FailedUpdate, match="nobody"):
+            await storage.reserve_trial({"_id": "nobody"}, wait=60)
+        with anyio.fail_after(10), pytest.raises(FailedUpdate, match="nobody"):
+            async with storage.reserved_trial({"_id": "nobody"}, wait=60):
+                pytest.fail("there is nothing to reserve")
 
     async def test_completed(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config())

@@ -75,11 +75,13 @@ async def _complete_without_objective(
 async def _complete_with_a_set(
     storage: AsyncStorageProtocol, _experiment: Experiment, trial: Trial
 ) -> None:
-    await storage.complete_trial(trial, {"objective": 1.0, "seen": {1, 2}})
+    constraint = {"name": "seen", "type": "constraint", "value": {1, 2}}
+    objective = {"name": "o", "type": "objective", "value": 1.0}
+    await storage.complete_trial(trial, [objective, constraint])
 
 
 async def _push_a_set(storage: AsyncStorageProtocol, _experiment: Experiment, trial: Trial) -> None:
-    trial.results = [Result("o", "objective", 1.0), Result("seen", "statistic", {1, 2})]
+    trial.results = [Result("o", "objective", 1.0), Result("seen", "constraint", {1, 2})]
     trial.status = "completed"
     await storage.push_trial_results(trial)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from aiostorage._core.driver_options import hide_credentials
-from aiostorage._core.file_options import split_url
+from aiostorage._core.file_options import checked_path, path_of_url, split_url
 from aiostorage._core.kinds import URL
 from aiostorage.errors import ConfigurationError
 from aiostorage.trackers.comet.offline import CometArchives
@@ -66,7 +66,7 @@ def _online(shown: str, workspace: str, path: str, query: str) -> Comet:
 
 
 def _offline(shown: str, netloc: str, path: str, query: str) -> CometArchives:
-    directory = unquote(path.removeprefix("/"))
+    directory = path_of_url("comet", shown, path.removeprefix("/"))
     if netloc or not directory:
         raise ConfigurationError(
             f"{shown}: expected {_OFFLINE}, or comet+offline:////directory for an absolute path"
@@ -78,4 +78,5 @@ def _offline(shown: str, netloc: str, path: str, query: str) -> CometArchives:
         raise ConfigurationError(
             f"{shown}: unknown {name if value else '***'!r}; archives take workspace and project"
         )
-    return CometArchives(Path(directory), workspace or None, project or None)
+    checked = checked_path("comet", Path(directory))
+    return CometArchives(checked, workspace or None, project or None)

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.file_options import checked_path
 from aiostorage.errors import ConfigurationError
 
 __all__ = ["Address", "address_of", "require_packages"]
@@ -105,7 +106,8 @@ def _file(rest: str, shown: str) -> Address:
         raise ConfigurationError(f"{shown!r} names no file; write mlflow+sqlite:///FILE")
     if "?" in path or "#" in path:
         raise ConfigurationError(f"{shown!r}: the URL of MLflow ends with the file's name")
-    return Address(f"sqlite:///{Path(path).absolute()}")
+    checked = checked_path("mlflow", Path(path), beside=len("-journal"))
+    return Address(f"sqlite:///{checked.absolute()}")
 
 
 def require_packages(address: Address) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -194,11 +196,18 @@ class DatabaseApi:
 
 
 def _check_file(file: Path) -> None:
-    """See that the file can be opened, or made: MLflow would try that for minutes."""
+    """See that the file can be opened, or make it: MLflow would try that for minutes.
+
+    A new file is for its owner alone, as that of a storage is.
+    """
     try:
+        with suppress(FileExistsError):
+            os.close(os.open(os.path.realpath(file), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise TrackerUnavailable(f"MLflow cannot open sqlite:///{file}: it is no regular file")
         with closing(sqlite3.connect(file, timeout=5)) as connection:
             connection.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         what = error if file.parent.is_dir() else f"there is no directory {file.parent}"
         raise TrackerUnavailable(f"MLflow cannot open sqlite:///{file}: {what}") from error
 
