@@ -5,6 +5,7 @@
     AioStorageError
     ├── ConfigurationError            the storage is configured in a way that cannot work
     │   └── UnknownStorageType        no engine of that name or URL scheme is registered
+    ├── InvalidArgument               (TypeError, ValueError) an argument is no such thing
     ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
     ├── MismatchedIds                 (AssertionError) an object and an id name different records
     ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
@@ -49,6 +50,7 @@ __all__ = [
     "EncodingError",
     "EventLoopError",
     "FailedUpdate",
+    "InvalidArgument",
     "InvalidReservation",
     "InvalidResult",
     "LockAcquisitionTimeout",
@@ -112,6 +114,23 @@ class UnknownStorageType(ConfigurationError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.requested, self.known)
+
+
+class InvalidArgument(AioStorageError, TypeError, ValueError):
+    """An argument is of the wrong kind, or has a value that it cannot have; nothing was done.
+
+    Attributes
+    ----------
+    call : str
+        The method or function that was called, such as ``reserve_trial``; empty when unknown.
+    argument : str
+        The name of the argument, such as ``wait``; empty when unknown.
+    """
+
+    def __init__(self, message: str | None = None, *, call: str = "", argument: str = "") -> None:
+        self.call = call
+        self.argument = argument
+        super().__init__(message)
 
 
 class MissingArguments(AioStorageError):

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Required, Self, TypedDict, cast
 
+from aiostorage._core.kinds import KEY, MAPPING
+
 __all__ = [
     "Experiment",
     "ExperimentConfig",
@@ -114,6 +116,8 @@ class Experiment:
     config: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self) -> None:
+        KEY.check("Experiment", "id", self.id)
+        MAPPING.check("Experiment", "config", self.config)
         # dict() first: another experiment's view can be neither copied deeply nor pickled.
         private = MappingProxyType(copy.deepcopy(dict(self.config)))
         object.__setattr__(self, "config", private)
@@ -135,6 +139,7 @@ class Experiment:
         ValueError
             ``_id`` or ``name`` is missing or None.
         """
+        MAPPING.check("Experiment.from_config", "config", config)
         missing = [key for key in ("_id", "name") if config.get(key) is None]
         if missing:
             raise ValueError(f"the config of a stored experiment needs {' and '.join(missing)}")

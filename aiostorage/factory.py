@@ -7,13 +7,14 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio.to_thread
 
 from aiostorage._core.driver_options import call_with_options, hide_credentials
+from aiostorage._core.kinds import FLAG, MAPPING, URL, Kind, check_values, option, optional
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.named_store import (
     LEGACY,
@@ -215,6 +216,7 @@ async def upgrade_storage(
     --------
     >>> report = await upgrade_storage("sqlite:///tune.db")
     """
+    check_values("upgrade_storage", _UPGRADE, {"url": url, "backup": backup, "dry_run": dry_run})
     named = await anyio.to_thread.run_sync(named_store, url)  # it may read a file
     return await _upgrade_named(named, backup=backup, dry_run=dry_run, **options)
 
@@ -236,7 +238,23 @@ async def _upgrade_named(
         raise named_by(error, named.origin)  # noqa: B904  the same error
 
 
+_STORE: Final = Kind(
+    "a URL or a mapping",
+    lambda value: isinstance(value, str | Mapping | None),
+    error=ConfigurationError,
+    secret=True,
+)
+_UPGRADE: Final = {
+    "url": _STORE,
+    "backup": option(
+        Kind("a bool or a path", lambda value: isinstance(value, bool | str | os.PathLike))
+    ),
+    "dry_run": option(FLAG),
+}
+
+
 def _driver_of(url: str, options: Mapping[str, Any], objective: str | None = None) -> Driver:
+    URL.check("open_storage", "url", url)
     return storage_factory.driver(scheme_of(url), {"url": url, **options}, objective)
 
 
@@ -316,6 +334,12 @@ def _entry_points() -> EntryPoints:
 storage_factory: Final[StorageFactory] = StorageFactory()
 
 
+_SETUP: Final = {
+    "storage": _STORE,
+    "debug": option(FLAG),
+}
+
+
 def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = False) -> Storage:
     """Make the storage that is configured.
 
@@ -336,6 +360,7 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
         As for `open_storage`. These errors, and those of the opening, say where the configuration
         comes from, unless it was passed.
     """
+    check_values("setup_storage", _SETUP, {"storage": storage, "debug": debug})
     if debug:
         return storage_factory.create("memory")
     return storage_of(named_store(storage))
@@ -402,6 +427,7 @@ def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | Non
     """Make the driver that takes the place of one of Oríon's databases: the type ``legacy``."""
     if url is not None:
         raise ConfigurationError("`legacy` is no URL scheme; it is a type with a `database`")
+    option(replace(optional(MAPPING), secret=True)).check("legacy", "database", database)
     options = dict(database or {})
     of_type = str(options.pop("type", "pickleddb")).lower()
     match of_type:

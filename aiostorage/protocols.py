@@ -256,9 +256,14 @@ class AsyncStorageProtocol(Protocol):
     - **Cancellation.** Every await may be cancelled: what was asked for happened wholly or not at
       all, and the storage stays usable.
 
-    An `experiment` argument is anything with ``.id`` or ``._id``, or a mapping with ``_id``. Where
-    there is a `uid` argument as well, either will do; if both are passed, they must agree. The uid
-    of an experiment is its ``_id``; that of a trial is its ``id``, the hash of its params.
+    - **Arguments** are checked before anything is done. What is of the wrong kind, or outside its
+      range, raises `InvalidArgument` (a TypeError and a ValueError), which names the argument;
+      `MissingArguments` if it is no experiment, `UnsupportedQuery` if it is no filter.
+
+    An `experiment` argument is anything with ``.id`` or ``._id``, or a mapping with ``_id``; an id
+    by itself is none. Where there is a `uid` argument as well, either will do; if both are passed,
+    they must agree. The `uid` of an experiment is its ``_id``. That of a trial is its ``id``, the
+    hash; its ``_id`` finds it as well, unless that has the form of a hash.
     """
 
     # ------------------------------------------------------------------------- experiments

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from aiostorage._core.kinds import having
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 
 __all__ = ["ReadOnlyStorage", "ReadOnlyStorageProtocol"]
+
+
+_READABLE: Final = having("a storage", "fetch_experiments", "get_trial")
 
 
 class _View:
@@ -67,6 +71,7 @@ class ReadOnlyStorage(_View):
     __slots__ = ()
 
     def __init__(self, storage: AsyncStorageProtocol) -> None:
+        _READABLE.check("ReadOnlyStorage", "storage", storage)
         super().__init__(storage)
 
 
@@ -84,4 +89,5 @@ class ReadOnlyStorageProtocol(_View):
     __slots__ = ()
 
     def __init__(self, protocol: BaseStorageProtocol) -> None:
+        _READABLE.check("ReadOnlyStorageProtocol", "protocol", protocol)
         super().__init__(protocol)

@@ -10,10 +10,11 @@ import copy
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
-from typing import Any, Final, Self
+from datetime import date, datetime, timedelta
+from typing import Any, Final, Self, TypeVar
 
-from aiostorage.errors import MissingObjective
+from aiostorage._core.kinds import ITEMS, KEY, MAPPING, PATH, TEXT, Kind, having, optional
+from aiostorage.errors import InvalidArgument, MissingObjective
 from aiostorage.reservation import Reservation
 from aiostorage.values import (
     Param,
@@ -31,6 +32,8 @@ from aiostorage.values import (
 
 __all__ = ["Param", "Result", "Trial", "TrialStatus", "as_results", "validate_status"]
 
+_V = TypeVar("_V", Param, Result)
+
 _ID_LENGTH: Final = 32
 """Characters of an id, which is an md5 in hex."""
 
@@ -39,6 +42,33 @@ _PLAIN: Final = (
     *("submit_time", "start_time", "end_time", "heartbeat"),
 )
 """Attributes of a trial that are stored by their own names, just as they are."""
+
+
+_PARAMS: Final = Kind(
+    "a mapping of names to values, or a list of params",
+    lambda value: ITEMS.accepts(value) or isinstance(value, Mapping),
+)
+_PARAM_LIST: Final = Kind(
+    "a list of params",
+    lambda value: ITEMS.accepts(value) and all(isinstance(item, Param) for item in value),
+)
+_TRIAL: Final = having("a Trial", "_params")
+_TIME: Final = Kind(
+    "a datetime",  # or one of numpy's
+    lambda v: isinstance(v, date) or getattr(getattr(v, "dtype", None), "kind", None) == "M",
+)
+
+
+def _made(kind: type[_V], argument: str, items: Iterable[Any]) -> list[_V]:
+    """Make the params or results of a trial."""
+    try:
+        return make_values(kind, items)
+    except TypeError as error:
+        raise InvalidArgument(
+            f"Trial: {argument} has something else than a {kind.__name__}: {error}",
+            call="Trial",
+            argument=argument,
+        ) from error
 
 
 class Trial:
@@ -107,15 +137,29 @@ class Trial:
         parents: object = None,  # noqa: ARG002
         id_override: object = None,  # noqa: ARG002
     ) -> None:
+        for name, kind, value in (
+            ("experiment", KEY, experiment),
+            ("params", _PARAMS, params),
+            ("worker", TEXT, worker),
+            ("submit_time", _TIME, submit_time),
+            ("start_time", _TIME, start_time),
+            ("end_time", _TIME, end_time),
+            ("heartbeat", _TIME, heartbeat),
+            ("parent", KEY, parent),
+            ("exp_working_dir", PATH, exp_working_dir),
+            ("_id", KEY, _id),
+        ):
+            if value is not None and not kind.accepts(value):
+                raise kind.refusal("Trial", name, value)
         self.experiment = experiment
         self._status = validate_status(status)
         if isinstance(params, Mapping):
             self._params = typed_params(params)
         else:
-            self._params = make_values(Param, params or ())
+            self._params = _made(Param, "params", params or ())
         if isinstance(results, Iterable) and not isinstance(results, Mapping):
             # unlike the setter's these need no objective: a lie may come alone.
-            self._results = make_values(Result, results)
+            self._results = _made(Result, "results", results)
         else:
             self._results = [] if results is None else as_results(results)
         self.worker = worker
@@ -144,7 +188,10 @@ class Trial:
             The status, or the type of a param or result, is not an allowed one; or a param has no
             name.
         """
-        get = document.get
+        try:
+            get = document.get
+        except AttributeError:
+            raise MAPPING.refusal("Trial.from_dict", "document", document) from None
         self = cls.__new__(cls)
         for name in _PLAIN:
             setattr(self, name, get(name))
@@ -162,7 +209,11 @@ class Trial:
     @classmethod
     def build(cls, documents: Iterable[Mapping[str, Any]]) -> list[Self]:
         """Make a list of trials of their stored forms."""
-        return [cls.from_dict(document) for document in documents]
+        try:
+            return [cls.from_dict(document) for document in documents]
+        except TypeError:
+            ITEMS.check("Trial.build", "documents", documents)
+            raise
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stored form, with ``_id`` if there is one. The values are not copied.
@@ -223,6 +274,7 @@ class Trial:
         ValueError
             This trial has no param of that name, or `status` is not a `TrialStatus`.
         """
+        optional(MAPPING).check("Trial.branch", "params", params)
         changes = copy.deepcopy(dict(params or ()))
         branched = [
             Param(param.name, param.type, changes.pop(param.name))
@@ -275,7 +327,7 @@ class Trial:
 
     @results.setter
     def results(self, results: list[Result]) -> None:
-        self._results = as_results(results)
+        self._results = as_results(results, bools=True)
 
     @property
     def status(self) -> str:
@@ -402,7 +454,10 @@ class Trial:
         ValueError
             `trial` has neither params nor an experiment.
         """
-        params = trial._params
+        try:
+            params = trial._params
+        except AttributeError:
+            raise _TRIAL.refusal("Trial.compute_trial_hash", "trial", trial) from None
         if not params and not trial.experiment:
             raise ValueError("a trial without params and experiment has no id")
         text = Trial.format_params(params, ignore_fidelity=ignore_fidelity)
@@ -417,9 +472,14 @@ class Trial:
         params: Iterable[Param], sep: str = ",", ignore_fidelity: bool = False
     ) -> str:
         """Return ``name:value`` of the params, with values as stored and `sep` between them."""
-        if ignore_fidelity:
-            params = [param for param in params if param.type != "fidelity"]
-        return sep.join([f"{param.name}:{identity_form(param.value)}" for param in params])
+        try:
+            if ignore_fidelity:
+                params = [param for param in params if param.type != "fidelity"]
+            return sep.join([f"{param.name}:{identity_form(param.value)}" for param in params])
+        except (AttributeError, TypeError):
+            TEXT.check("Trial.format_params", "sep", sep)
+            _PARAM_LIST.check("Trial.format_params", "params", params)
+            raise
 
     def params_repr(self, sep: str = ",", ignore_fidelity: bool = False) -> str:
         """Return ``name:value`` of this trial's params with `sep` between them."""

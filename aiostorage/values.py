@@ -10,8 +10,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self, SupportsFloat, TypeAlias, TypeVar
 
+from aiostorage._core.kinds import shown
 from aiostorage._core.normalise import normalise
-from aiostorage.errors import EncodingError, InvalidResult
+from aiostorage.errors import EncodingError, InvalidArgument, InvalidResult
 
 __all__ = [
     "Param",
@@ -56,7 +57,9 @@ def validate_status(status: str) -> str:
         return _STATUSES[status]
     except (KeyError, TypeError):
         known = ", ".join(_STATUSES)
-        raise ValueError(f"unknown trial status {status!r}; allowed are: {known}") from None
+        raise InvalidArgument(
+            f"unknown trial status {shown(status)}; allowed are: {known}", argument="status"
+        ) from None
 
 
 def identity_form(value: Any) -> Any:
@@ -184,7 +187,7 @@ Params: TypeAlias = Mapping[str, Any] | Iterable[Param | Mapping[str, Any]]
 Results: TypeAlias = SupportsFloat | Mapping[str, Any] | Iterable[Result | Mapping[str, Any]]
 
 
-def as_results(value: Results) -> list[Result]:
+def as_results(value: Results, *, bools: bool = False) -> list[Result]:
     """Return the results of a trial, in any form that a user may pass, as a list of `Result`s.
 
     Parameters
@@ -193,14 +196,19 @@ def as_results(value: Results) -> list[Result]:
         A number: the objective. A mapping of names to values: its entry ``objective``, or else its
         first, is the objective, the others are statistics. Or `Result`s or their dicts as a list.
         Numbers may be numpy's.
+    bools
+        Whether a bool may be the objective among `Result`s, as it may in Oríon.
 
     Raises
     ------
     InvalidResult
-        There is no objective, it is neither int nor float (NaN is), or `value` is something else.
+        There is no objective, it is neither int nor float (NaN is one, a bool is none), or `value`
+        is something else.
     """
     value = value.tolist() if hasattr(value, "tolist") else value
     try:
+        if isinstance(value, bool):
+            raise TypeError(f"{value} is no objective")  # noqa: TRY301  like those from within
         if isinstance(value, (int, float)):
             results = [Result("objective", "objective", value)]
         elif isinstance(value, Mapping):
@@ -216,9 +224,12 @@ def as_results(value: Results) -> list[Result]:
         raise InvalidResult(f"results must be {what}: {error}") from error
     objectives = [result for result in results if result.type == "objective"]
     if not objectives:
-        raise InvalidResult(f"no result is of type objective: {reprlib.repr(results)}")
-    if not isinstance(objectives[0].value, (int, float)):
-        raise InvalidResult(f"the objective must be an int or a float: {objectives[0]!r}")
+        raise InvalidResult(f"no result is of type objective in results={shown(results)}")
+    best = objectives[0].value
+    if not isinstance(best, (int, float)) or (isinstance(best, bool) and not bools):
+        raise InvalidResult(
+            f"the objective among the results must be an int or a float: {shown(objectives[0])}"
+        )
     if len(objectives) > 1:
         _log.warning("only the first objective counts, of several: %r", objectives)
     return results

@@ -104,10 +104,6 @@ class AlgorithmLocks:
         self, experiment: Any, timeout: float, retry_interval: float
     ) -> AsyncIterator[LockedAlgorithmState]:
         uid, token = experiment_uid(experiment), new_token()
-        if retry_interval <= 0:
-            raise ValueError(
-                f"retry_interval is a positive number of seconds, not {retry_interval!r}"
-            )
         free = equal(experiment=uid, locked=0)
         owned = equal(experiment=uid, owner=token, locked=1)
         claim = _Claim(uid, token, free, owned, anyio.current_time(), timeout)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from aiostorage._core.kinds import choice as one_of
+from aiostorage._core.kinds import shown
 from aiostorage.errors import ConfigurationError, InvalidResult
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
@@ -14,6 +16,7 @@ __all__ = ["NanPolicy"]
 log: logging.Logger = logging.getLogger(__name__)
 
 _CHOICES: Final = ("completed", "broken", "raise")
+NAN: Final = one_of(*_CHOICES)
 
 
 class NanPolicy:
@@ -32,8 +35,8 @@ class NanPolicy:
     """
 
     def __init__(self, choice: str | None) -> None:
-        if choice is not None and choice not in _CHOICES:
-            raise ConfigurationError(f"nan is one of {', '.join(_CHOICES)}, not {choice!r}")
+        if choice is not None and not NAN.accepts(choice):
+            raise ConfigurationError(f"nan is one of {', '.join(_CHOICES)}, not {shown(choice)}")
         self._choice = choice
         self._warned: set[object] = set()
 

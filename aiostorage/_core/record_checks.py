@@ -24,6 +24,7 @@ __all__ = [
     "check_record",
     "document_of_trial",
     "fault_in",
+    "is_trial_id",
     "needed_items",
     "stored_results",
 ]
@@ -73,6 +74,11 @@ _SHAPES: Final[dict[str, dict[str, tuple[Any, str]]]] = {
 """What fields must be if they are not None: the check, and what it asks for."""
 
 
+def is_trial_id(text: str) -> bool:
+    """Return whether a text has the form of a trial's id."""
+    return _ID.fullmatch(text) is not None
+
+
 def _check_trial(values: Mapping[str, Any]) -> None:
     for path, value in values.items():
         root, dot, rest = path.partition(".")
@@ -83,7 +89,7 @@ def _check_trial(values: Mapping[str, Any]) -> None:
                 _check_items(root, value)
         elif path == "status":
             validate_status(value)
-        elif path == "id" and not (isinstance(value, str) and _ID.fullmatch(value)):
+        elif path == "id" and not (isinstance(value, str) and is_trial_id(value)):
             raise error_at("id", f"32 hex digits are needed, not {reprlib.repr(value)}")
         elif path == "parent" and value is not None and type(value) not in (str, int):
             raise error_at("parent", f"the id of a trial is needed, not {reprlib.repr(value)}")

@@ -15,6 +15,7 @@ from aiostorage._core.documents import both, changes_of, equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
+from aiostorage._core.kinds import COUNT, MAX_COUNT, WAIT
 from aiostorage._core.layout import EXPERIMENTS, PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
@@ -86,10 +87,9 @@ class Reservations:
     async def reserve(
         self, experiment: Any, count: int, wait: float = 0.0, recover: bool = True
     ) -> list[Trial]:
-        if count < 1:
-            raise ValueError(f"count must be at least 1, not {count!r}")
-        if not wait >= 0:
-            raise ValueError(f"wait is a number of seconds, not {wait!r}")
+        if not (0 < count <= MAX_COUNT and wait >= 0):
+            COUNT.check("reserve_trials", "count", count)
+            WAIT.check("reserve_trial", "wait", wait)
         trials = await self._reserve(experiment, count, recover)
         if trials or not wait:
             return trials

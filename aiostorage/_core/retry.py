@@ -19,6 +19,7 @@ from tenacity import (
     wait_random,
 )
 
+from aiostorage._core.kinds import SECONDS, shown
 from aiostorage.errors import ConfigurationError, OperationTimeout, TemporaryBackendError
 
 __all__ = ["RetryPolicy", "back_off", "retrying"]
@@ -59,8 +60,8 @@ class RetryPolicy:
         for field in fields(self):
             value = getattr(self, field.name)
             low = 0.0 if field.name in ("initial", "maximum", "jitter") else 1e-9
-            if not isinstance(value, int | float) or not low <= value < math.inf:
-                raise ConfigurationError(f"RetryPolicy.{field.name} cannot be {value!r}")
+            if not SECONDS.accepts(value) or not low <= value < math.inf:
+                raise ConfigurationError(f"RetryPolicy.{field.name} cannot be {shown(value)}")
         if self.attempts != int(self.attempts) or self.attempts < 1:
             raise ConfigurationError(f"RetryPolicy.attempts cannot be {self.attempts!r}")
 

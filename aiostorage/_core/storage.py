@@ -6,13 +6,27 @@ import math
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
+from aiostorage._core.arguments import KNOWN, check_arguments
 from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
+from aiostorage._core.kinds import (
+    FLAG,
+    INTERVAL,
+    TEXT,
+    WAIT,
+    Kind,
+    check_values,
+    having,
+    option,
+    optional,
+    shown,
+)
 from aiostorage._core.lock import AlgorithmLocks
 from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.lost_trials import LostTrials
@@ -100,8 +114,18 @@ class Storage(AsyncStorageProtocol):
         objective: str | None = None,
         deliver_on_close: float = 5.0,
     ) -> None:
-        if not isinstance(objective, str | None):
-            raise ConfigurationError(f"objective is the name of a metric, not {objective!r}")
+        check_values(
+            type(self).__name__,
+            _OPTIONS,
+            {
+                "driver": driver,
+                "retry": retry,
+                "state_codec": state_codec,
+                "fill_version": fill_version,
+                "tracker": tracker,
+                "objective": objective,
+            },
+        )
         self._lost_after = (
             lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
         )
@@ -186,6 +210,7 @@ class Storage(AsyncStorageProtocol):
         algo_state: Any = None,
         algo_heartbeat: datetime | None = None,
     ) -> Experiment:
+        _check("create_experiment", config, algo_locked, algo_heartbeat)
         return await self._experiments.create(config, algo_locked, algo_state, algo_heartbeat)
 
     async def delete_experiment(
@@ -195,6 +220,7 @@ class Storage(AsyncStorageProtocol):
         *,
         cascade: bool = True,
     ) -> int:
+        _check("delete_experiment", experiment, uid, cascade)
         return await self._experiments.delete(experiment, uid, cascade)
 
     async def update_experiment(
@@ -204,31 +230,37 @@ class Storage(AsyncStorageProtocol):
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> bool:
+        _check("update_experiment", experiment, uid, where)
         return await self._experiments.update(experiment, uid, where, kwargs)
 
     async def fetch_experiments(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
+        _check("fetch_experiments", query, selection)
         return await self._experiments.fetch(query, selection)
 
     # ------------------------------------------------------------------------------- trials
 
     async def register_trial(self, trial: Trial) -> Trial:
+        _check("register_trial", trial)
         return (await self._trials.register((trial,)))[0]
 
     async def register_trials(self, trials: Sequence[Trial]) -> list[Trial]:
-        return await self._trials.register(trials)
+        _check("register_trials", trials)
+        return await self._trials.register(tuple(trials))
 
     async def reserve_trial(
         self, experiment: ExperimentLike, *, wait: float = 0.0, recover: bool = True
     ) -> Trial | None:
+        _check("reserve_trial", experiment, wait, recover)
         reserved = await self._reservations.reserve(experiment, 1, wait, recover)
         return reserved[0] if reserved else None
 
     async def reserve_trials(
         self, experiment: ExperimentLike, count: int, *, recover: bool = True
     ) -> list[Trial]:
-        return await self._reservations.reserve(experiment, count, recover=recover)
+        _check("reserve_trials", experiment, count, recover)
+        return await self._reservations.reserve(experiment, int(count), recover=recover)
 
     async def fetch_trials(
         self,
@@ -241,6 +273,7 @@ class Storage(AsyncStorageProtocol):
         order: str | None = None,
         after: Trial | str | None = None,
     ) -> list[Trial] | None:
+        _check("fetch_trials", experiment, uid, where, params, limit, order, after)
         return await self._trials.fetch(
             experiment, uid, where, params, limit=limit, order=order, after=after
         )
@@ -253,6 +286,7 @@ class Storage(AsyncStorageProtocol):
         *,
         params: Mapping[str, Any] | None = None,
     ) -> int:
+        _check("count_trials", experiment, uid, where, params)
         return await self._trials.count_matching(experiment, uid, where, params)
 
     @overload
@@ -294,6 +328,7 @@ class Storage(AsyncStorageProtocol):
         uid: str | None = None,
         experiment_uid: Uid | None = None,
     ) -> Trial | None:
+        _check("get_trial", trial, uid, experiment_uid)
         return await self._trials.get(trial, uid, experiment_uid)
 
     async def update_trial(
@@ -304,6 +339,7 @@ class Storage(AsyncStorageProtocol):
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> int:
+        _check("update_trial", trial, uid, experiment_uid, where)
         return await self._trials.update(trial, uid, experiment_uid, where, kwargs)
 
     async def update_trials(
@@ -313,6 +349,7 @@ class Storage(AsyncStorageProtocol):
         where: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> int:
+        _check("update_trials", experiment, uid, where)
         return await self._trials.update_all(experiment, uid, where, kwargs)
 
     async def delete_trials(
@@ -321,15 +358,19 @@ class Storage(AsyncStorageProtocol):
         uid: Uid | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> int:
+        _check("delete_trials", experiment, uid, where)
         return await self._trials.delete(experiment, uid, where)
 
     async def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        _check("fetch_lost_trials", experiment)
         return await self._trials.lost(experiment)
 
     async def recover_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        _check("recover_lost_trials", experiment)
         return await self._trials.recover(experiment)
 
     async def retrieve_result(self, trial: Trial, *args: Any, **kwargs: Any) -> Trial:  # noqa: ARG002
+        _check("retrieve_result", trial)
         if self._mirror is None:
             return await self._trials.retrieve(trial)
         stored = await self._trials.get(trial, None, None)
@@ -339,9 +380,11 @@ class Storage(AsyncStorageProtocol):
         return trial
 
     async def push_trial_results(self, trial: Trial) -> int:
+        _check("push_trial_results", trial)
         return await self._reservations.push(trial)
 
     async def complete_trial(self, trial: Trial, results: Results) -> None:
+        _check("complete_trial", trial)
         await self._reservations.complete(trial, results)
 
     async def set_trial_status(
@@ -351,28 +394,35 @@ class Storage(AsyncStorageProtocol):
         heartbeat: datetime | None = None,
         was: str | None = None,
     ) -> None:
+        _check("set_trial_status", trial, status, heartbeat, was)
         await self._reservations.set_status(trial, status, heartbeat, was)
 
     async def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        _check("fetch_pending_trials", experiment)
         return await self._trials.pending(experiment)
 
     async def fetch_noncompleted_trials(self, experiment: ExperimentLike) -> list[Trial]:
+        _check("fetch_noncompleted_trials", experiment)
         return await self._trials.with_status(
             experiment, Compare("status", "ne", TrialStatus.COMPLETED.value)
         )
 
     async def fetch_trials_by_status(self, experiment: ExperimentLike, status: str) -> list[Trial]:
+        _check("fetch_trials_by_status", experiment, status)
         return await self._trials.with_status(
             experiment, Compare("status", "eq", validate_status(status))
         )
 
     async def count_completed_trials(self, experiment: ExperimentLike) -> int:
+        _check("count_completed_trials", experiment)
         return await self._trials.count(experiment, TrialStatus.COMPLETED.value)
 
     async def count_broken_trials(self, experiment: ExperimentLike) -> int:
+        _check("count_broken_trials", experiment)
         return await self._trials.count(experiment, TrialStatus.BROKEN.value)
 
     async def update_heartbeat(self, trial: Trial) -> int:
+        _check("update_heartbeat", trial)
         return await self._reservations.beat(trial)
 
     def reserved_trial(
@@ -385,6 +435,9 @@ class Storage(AsyncStorageProtocol):
         on_lost: Literal["skip", "raise"] = "skip",
         export_environment: bool = False,
     ) -> AbstractAsyncContextManager[Trial | None]:
+        check_arguments(
+            "reserved_trial", experiment, heartbeat, wait, recover, on_lost, export_environment
+        )
         lost_after = self._lost.after
         every = _seconds("heartbeat", lost_after / 5 if heartbeat is None else heartbeat)
         if every >= lost_after:
@@ -413,25 +466,30 @@ class Storage(AsyncStorageProtocol):
     # ------------------------------------------------------------------------------ tracker
 
     async def flush_tracker(self, timeout: float | None = None) -> None:
+        _check("flush_tracker", timeout)
         if self._mirror is not None:
             await self._mirror.flush(timeout)
 
     async def tracker_environment(
         self, trial: Trial, timeout: float | None = 60.0
     ) -> dict[str, str]:
+        _check("tracker_environment", trial, timeout)
         return {} if self._mirror is None else await self._mirror.environment(trial, timeout)
 
     # --------------------------------------------------------------------------- benchmarks
 
     async def create_benchmark(self, config: dict[str, Any]) -> int:
+        _check("create_benchmark", config)
         return await self._benchmarks.create(config)
 
     async def fetch_benchmark(
         self, query: Mapping[str, Any], selection: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
+        _check("fetch_benchmark", query, selection)
         return await self._benchmarks.fetch(query, selection)
 
     async def delete_benchmark(self, query: Mapping[str, Any]) -> int:
+        _check("delete_benchmark", query)
         return await self._benchmarks.delete(query)
 
     # ---------------------------------------------------------------------- algorithm lock
@@ -439,6 +497,7 @@ class Storage(AsyncStorageProtocol):
     async def initialize_algorithm_lock(
         self, experiment_id: Uid, algorithm_config: Mapping[str, Any]
     ) -> int:
+        _check("initialize_algorithm_lock", experiment_id, algorithm_config)
         return await self._lock_records.write(experiment_id, algorithm_config)
 
     async def write_algorithm_lock(
@@ -449,6 +508,7 @@ class Storage(AsyncStorageProtocol):
         state: Any = None,
         heartbeat: datetime | None = None,
     ) -> int:
+        _check("write_algorithm_lock", experiment_id, algorithm_config, locked, heartbeat)
         return await self._lock_records.write(
             experiment_id, algorithm_config, locked, state, heartbeat
         )
@@ -456,6 +516,7 @@ class Storage(AsyncStorageProtocol):
     def acquire_algorithm_lock(
         self, experiment: ExperimentLike, timeout: float = 600, retry_interval: float = 1
     ) -> AbstractAsyncContextManager[LockedAlgorithmState]:
+        _check("acquire_algorithm_lock", experiment, timeout, retry_interval)
         return self._locks.hold(experiment, timeout, retry_interval)
 
     async def release_algorithm_lock(
@@ -464,17 +525,40 @@ class Storage(AsyncStorageProtocol):
         uid: Uid | None = None,
         new_state: Any = None,
     ) -> int:
+        _check("release_algorithm_lock", experiment, uid)
         return await self._lock_records.override(experiment, uid, new_state)
 
     async def get_algorithm_lock_info(
         self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> LockedAlgorithmState | None:
+        _check("get_algorithm_lock_info", experiment, uid)
         return await self._lock_records.info(experiment, uid)
 
     async def delete_algorithm_lock(
         self, experiment: ExperimentLike | None = None, uid: Uid | None = None
     ) -> int:
+        _check("delete_algorithm_lock", experiment, uid)
         return await self._lock_records.delete(experiment, uid)
+
+
+_OPTIONS: Final[Mapping[str, Kind]] = {
+    "driver": option(having("a Driver", "execute", "transact", "page", "open")),
+    "retry": option(optional(Kind("a RetryPolicy", lambda v: isinstance(v, RetryPolicy)))),
+    "state_codec": option(TEXT),
+    "fill_version": option(FLAG),
+    "tracker": option(optional(having("a Tracker", "send_trial", "send_experiment", "open"))),
+    "objective": option(optional(replace(TEXT, wants="the name of a metric (a str)"))),
+}
+"""Options of a storage; the others are looked at where they are used."""
+
+
+def _check(method: str, *values: object) -> None:
+    """Check the arguments of a method, as `check_arguments` does.
+
+    It stands here since every call passes through it.
+    """
+    if (method, *map(type, values)) not in KNOWN:
+        check_arguments(method, *values)
 
 
 def _mirrored(
@@ -482,25 +566,24 @@ def _mirrored(
     policy: RetryPolicy,
     tracker: Tracker,
     objective: str | None,
-    deliver_on_close: object,
+    deliver_on_close: Any,
 ) -> tuple[Gateway, Mirror]:
     """Return a gateway that notes changes, and what sends them; most storages import neither."""
     from aiostorage._core.delivery import DeliverySettings  # noqa: PLC0415
     from aiostorage._core.mirror import Mirror  # noqa: PLC0415
     from aiostorage._core.noting import NotingDriver  # noqa: PLC0415
 
-    if not (isinstance(deliver_on_close, int | float) and 0 <= deliver_on_close < math.inf):
-        raise ConfigurationError(
-            f"deliver_on_close is a number of seconds, not {deliver_on_close!r}"
-        )
+    option(WAIT).check("Storage", "deliver_on_close", deliver_on_close)
+    if not deliver_on_close < math.inf:
+        raise option(WAIT).refusal("Storage", "deliver_on_close", deliver_on_close)
     gateway = Gateway(NotingDriver(driver), policy)
     settings = DeliverySettings(on_close=float(deliver_on_close))
     return gateway, Mirror(gateway, tracker, objective, settings)
 
 
-def _seconds(name: str, value: object) -> float:
-    if not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise ConfigurationError(f"{name} is a positive number of seconds, not {value!r}")
+def _seconds(name: str, value: Any) -> float:
+    if not (INTERVAL.accepts(value) and value < math.inf):
+        raise ConfigurationError(f"{name} is {INTERVAL.wants}, not {shown(value)}")
     return float(value)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, cast
 import anyio.lowlevel
 
 from aiostorage._core import comparison
+from aiostorage._core.arguments import TRIAL, check_arguments
 from aiostorage._core.documents import (
     both,
     document_of,
@@ -28,7 +29,7 @@ from aiostorage._core.medium_results import results_from
 from aiostorage._core.normalise import normalise
 from aiostorage._core.ordering import Order, values_of
 from aiostorage._core.projection import check_selection
-from aiostorage._core.record_checks import document_of_trial
+from aiostorage._core.record_checks import document_of_trial, is_trial_id
 from aiostorage._core.record_reader import TrialReader
 from aiostorage._core.trial_queries import order_of, trial_condition
 from aiostorage.errors import AioStorageError, DuplicateKeyError
@@ -73,9 +74,11 @@ class Trials:
 
     # ------------------------------------------------------------------------------ writing
 
-    async def register(self, trials: Sequence[Trial]) -> list[Trial]:
+    async def register(self, trials: tuple[Trial, ...]) -> list[Trial]:
         if not trials:
             return []
+        for number, trial in enumerate(trials):
+            TRIAL.check("register_trials", f"trials[{number}]", trial)
         documents = []
         for trial in trials:
             document = document_of(TRIALS, document_of_trial(trial))
@@ -126,10 +129,7 @@ class Trials:
         where: Mapping[str, Any] | None,
         changes: Mapping[str, Any],
     ) -> int:
-        uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
-        condition = both(
-            equal(experiment=experiment, id=uid), trial_condition(where, by_name=False)
-        )
+        condition = both(_there(trial, uid, experiment), trial_condition(where, by_name=False))
         return await self._gateway.execute_once(_alive(update_of(TRIALS, condition, changes)))
 
     async def update_all(
@@ -149,10 +149,8 @@ class Trials:
     # ------------------------------------------------------------------------------ reading
 
     async def get(self, trial: Trial | None, uid: str | None, experiment: Any) -> Trial | None:
-        uid, experiment = get_trial_uid_and_exp(trial, uid, experiment)
-        found = await self._gateway.execute(
-            Find(TRIALS, equal(experiment=experiment, id=uid), limit=1)
-        )
+        there = _there(trial, uid, experiment)
+        found = await self._gateway.execute(Find(TRIALS, there, limit=1))
         return self._reader.read(found[0]) if found else None
 
     async def fetch(
@@ -266,12 +264,13 @@ class Trials:
         selection: Mapping[str, Any] | None,
         batch_size: int,
     ) -> AsyncIterator[Any]:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
+        check_arguments("iter_trials", experiment, where, params, selection, batch_size)
         selected = check_selection(selection)
         condition = trial_condition(where, params)
         condition = both(equal(experiment=experiment_uid(experiment)), condition)
-        async for documents in self._gateway.pages(Find(TRIALS, condition, selected), batch_size):
+        async for documents in self._gateway.pages(
+            Find(TRIALS, condition, selected), int(batch_size)
+        ):
             for document in documents:
                 if selection is not None:
                     yield document
@@ -312,6 +311,13 @@ class Trials:
         return trials
 
 
+def _there(trial: Trial | None, uid: str | None, experiment: Any) -> And:
+    """Return the condition that names a trial, by its id or by its key in the store."""
+    found, experiment = get_trial_uid_and_exp(trial, uid, experiment)
+    by_id = trial is not None or (isinstance(found, str) and is_trial_id(found))
+    return equal(**{"experiment": experiment, "id" if by_id else "_id": found})
+
+
 def _alive(update: Update) -> Update:
     """Return an update that reserves trials with a heartbeat: an old one would make them lost."""
     if update.changes.get("status") != RESERVED or "heartbeat" in update.changes:
@@ -322,9 +328,7 @@ def _alive(update: Update) -> Update:
 def _checked_limit(limit: Any) -> int | None:
     if limit is None:
         return None
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise ValueError(f"limit is a number of trials, or None for all of them, not {limit!r:.60}")
-    return min(limit, MAX_LIMIT)
+    return min(int(limit), MAX_LIMIT)
 
 
 def _raise_unknown(uid: Any, after: Trial | str) -> NoReturn:

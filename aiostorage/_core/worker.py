@@ -59,8 +59,6 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         recover: bool,
         on_lost: Literal["skip", "raise"],
     ) -> None:
-        if on_lost not in ("skip", "raise"):
-            raise ValueError(f"on_lost is 'skip' or 'raise', not {on_lost!r}")
         self._reservations = reservations
         self._experiment = experiment
         self._heartbeat = heartbeat

@@ -22,7 +22,7 @@ def never_stored(experiment: Any, uid: Any = None) -> bool:
         It is no experiment: it has no attribute for an id.
     """
     if experiment is None:
-        return False
+        return isinstance(uid, Mapping)  # `orion db upgrade` passes a config, which nothing has
     try:
         get_uid(experiment)
     except MissingArguments:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import anyio.to_thread
 
 from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.kinds import check_values
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.record_reader import TrialReader
 from aiostorage._core.storage import Storage
@@ -27,7 +28,7 @@ from aiostorage.orion.pickled_database import (
     check_destination,
     write_pickled_database,
 )
-from aiostorage.orion.progress import CollectionCounts, Progress, TransferCounts
+from aiostorage.orion.progress import TRANSFER, CollectionCounts, Progress, TransferCounts
 from aiostorage.orion.references import renumber, replace_ids
 
 __all__ = ["export_orion"]
@@ -80,6 +81,8 @@ async def export_orion(
     BackendError
         The final count found that something is missing.
     """
+    given = {"destination": destination, "storage": storage, "overwrite": overwrite}
+    check_values("export_orion", TRANSFER, {**given, "progress": progress})
     destination = Path(destination)
     await anyio.to_thread.run_sync(check_destination, destination, overwrite)
     documents, orphans, interrupted = await _collect(storage, progress or (lambda _: None))

@@ -12,6 +12,7 @@ from typing import Final
 import anyio.to_thread
 
 from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.kinds import check_values
 from aiostorage._core.layout import EXPERIMENTS
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, NotADatabaseError
@@ -29,7 +30,7 @@ from aiostorage.orion.pickled_database import (
     decode_state,
     read_pickled_database,
 )
-from aiostorage.orion.progress import Progress, TransferCounts
+from aiostorage.orion.progress import TRANSFER, Progress, TransferCounts
 
 __all__ = ["import_orion", "is_url", "location_of"]
 
@@ -113,6 +114,8 @@ async def import_orion(
     BackendError
         The server does not answer; or the final count found that something is missing.
     """
+    given = {"source": source, "storage": storage, "overwrite": overwrite, "progress": progress}
+    check_values("import_orion", TRANSFER, {**given, "skip_bad": skip_bad})
     if is_url(source):
         documents = await _read_database(str(source), progress or (lambda _: None))
     else:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["CollectionCounts", "Progress", "SkippedRecord", "TransferCounts"]
+from aiostorage._core.kinds import FLAG, FUNCTION, PATH, Kind, having, option, optional
+
+__all__ = ["TRANSFER", "CollectionCounts", "Progress", "SkippedRecord", "TransferCounts"]
+
+TRANSFER: Final[Mapping[str, Kind]] = {
+    "source": option(PATH),
+    "destination": option(PATH),
+    "storage": having("a Storage", "_gateway", "fetch_experiments"),
+    "overwrite": FLAG,
+    "skip_bad": FLAG,
+    "progress": optional(FUNCTION),
+}
+"""What the arguments of a transfer may be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+from aiostorage._core.kinds import FLAG, having
 from aiostorage._core.storage import Storage
 from aiostorage.sync.portal import Portal
 
@@ -13,11 +14,15 @@ __all__ = ["PortalStorage"]
 
 T = TypeVar("T")
 
+_STORAGE: Final = having("a Storage, as open_storage makes it", "_gateway", "aclose")
+
 
 class PortalStorage:
     """The life of a `SyncStorage`: how it is made, opened, closed and pickled."""
 
     def __init__(self, storage: Storage, *, in_running_loop: bool = False) -> None:
+        _STORAGE.check(type(self).__name__, "storage", storage)
+        FLAG.check(type(self).__name__, "in_running_loop", in_running_loop)
         self._storage = storage
         driver = storage._gateway.driver  # noqa: SLF001  what the two classes share is the engine
         self._portal = Portal(

@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from aiostorage._core.driver_options import call_with_options, hide_credentials
+from aiostorage._core.kinds import PATH, TEXT, URL, option, optional
 from aiostorage.errors import ConfigurationError
 from aiostorage.trackers.protocol import Tracker
 
@@ -55,6 +56,7 @@ def tracker_from_url(url: str, **options: Any) -> Tracker:
     ConfigurationError
         No tracker has that scheme, its package is not installed, or the URL cannot work.
     """
+    URL.check("tracker_from_url", "url", url)
     scheme, colon, _ = url.partition(":")
     name, plus, _ = scheme.partition("+")
     name = name.lower()
@@ -146,12 +148,16 @@ def tracker_from_options(name: str, options: Mapping[str, Any]) -> Tracker:
 
 
 def _mlflow_url(*, tracking_uri: str) -> str:
+    URL.check("mlflow", "tracking_uri", tracking_uri)
     return f"mlflow+{tracking_uri}"
 
 
 def _comet_url(
     *, workspace: str = "", project: str = "", directory: str | Path | None = None
 ) -> str:
+    option(TEXT).check("comet", "workspace", workspace)
+    option(TEXT).check("comet", "project", project)
+    option(optional(PATH)).check("comet", "directory", directory)
     if directory is None:
         return f"comet://{quote(workspace)}/{quote(project)}"
     named = {"workspace": workspace, "project": project}

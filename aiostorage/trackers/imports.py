@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
+from aiostorage._core.kinds import FUNCTION, TEXT, check_values, having, option, optional
 from aiostorage.errors import ConfigurationError, DuplicateKeyError
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.trackers.imported_runs import ImportedRun, trial_of
@@ -58,6 +59,16 @@ class ImportCounts:
     resumed: bool = False
 
 
+_KINDS: Final = {
+    "tracker": option(having("a Tracker", "name", "location", "open")),
+    "experiment": TEXT,
+    "storage": having("a storage", "fetch_experiments", "register_trials"),
+    "name": optional(TEXT),
+    "objective": optional(TEXT),
+    "progress": optional(FUNCTION),
+}
+
+
 async def import_runs(
     tracker: Tracker,
     experiment: str,
@@ -101,6 +112,18 @@ async def import_runs(
     DuplicateKeyError
         The storage has an experiment of that name that does not come from there.
     """
+    check_values(
+        "import_runs",
+        _KINDS,
+        {
+            "tracker": tracker,
+            "experiment": experiment,
+            "storage": storage,
+            "name": name,
+            "objective": objective,
+            "progress": progress,
+        },
+    )
     if not isinstance(tracker, TrackerSource):
         raise ConfigurationError(f"runs cannot be read from {tracker.name} at {tracker.location}")
     return await _Import(tracker, tracker, experiment, storage, name or experiment, objective).run(

@@ -6,13 +6,27 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from aiostorage._core.driver_options import call_with_options
+from aiostorage._core.kinds import TEXT, URL, WHOLE, Kind, check_values, option, optional
 from aiostorage.drivers.mongodb.driver import MongoDBDriver
 from aiostorage.errors import ConfigurationError
 
 __all__ = ["driver_from_options"]
 
+
+def _is_port(value: object) -> bool:
+    return WHOLE.accepts(value) or TEXT.accepts(value)
+
+
 _IN_URL: Final = ("client", "timeout")
 """Options of the engine that may stand in the query of a URL, beside those of MongoDB."""
+
+
+_KINDS: Final = {
+    **dict.fromkeys(("url", "host"), optional(URL)),
+    "port": option(optional(Kind("the number of a port", _is_port))),
+    "name": option(optional(TEXT)),
+}
+"""What the options may be that the driver does not have."""
 
 
 def driver_from_options(
@@ -43,6 +57,7 @@ def driver_from_options(
     ConfigurationError
         An option is unknown, or cannot work.
     """
+    check_values("mongodb", _KINDS, {"url": url, "host": host, "port": port, "name": name})
     if url is None:
         host = host or "localhost"
         where = host if "://" in host else f"mongodb://{host}"
@@ -58,7 +73,7 @@ def driver_from_options(
     if "timeout" in options:
         try:
             options["timeout"] = float(options["timeout"])
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise ConfigurationError(
                 f"mongodb: timeout is a number of seconds, not {options['timeout']!r}"
             ) from None

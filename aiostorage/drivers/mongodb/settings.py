@@ -14,6 +14,17 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri, split_options
 
 from aiostorage._core.driver_options import upgrade_command
+from aiostorage._core.kinds import (
+    FLAG,
+    INTERVAL,
+    TEXT,
+    URL,
+    Kind,
+    check_values,
+    choice,
+    option,
+    optional,
+)
 from aiostorage.errors import ConfigurationError
 
 __all__ = ["ClientLibrary", "MongoDBSettings", "read_settings"]
@@ -26,6 +37,18 @@ DEFAULT_DATABASE: Final = "aiostorage"
 _CONNECTING: Final = "authmechanism authsource directconnection loadbalanced replicaset tls ssl"
 _SHOWN_OPTIONS: Final = frozenset([*_CONNECTING.split(), "tlscafile"])
 """Options of a URL that a client needs to connect, and that are no secrets."""
+
+_OPTIONS: Final = {
+    "url": URL,
+    "client": option(choice("motor", "pymongo")),
+    "database": option(optional(TEXT)),
+    "timeout": option(
+        Kind("a number of seconds, below 3600", lambda v: INTERVAL.accepts(v) and v < 3600)
+    ),
+    **dict.fromkeys(("username", "password", "auth_source"), optional(URL)),
+    "read_only": option(FLAG),
+}
+"""What the options of the driver may be."""
 
 _HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
 
@@ -86,10 +109,15 @@ def read_settings(
     ConfigurationError
         It cannot work.
     """
-    if client not in ("motor", "pymongo"):
-        raise ConfigurationError(f"client is 'motor' or 'pymongo', not {client!r}")
-    if not 0 < timeout < 3600:
-        raise ConfigurationError(f"timeout is a number of seconds, not {timeout!r}")
+    given = {
+        "url": url,
+        "client": client,
+        "database": database,
+        "timeout": timeout,
+        "read_only": read_only,
+        "auth_source": credentials.get("authSource"),
+    }
+    check_values("mongodb", _OPTIONS, {**credentials, **given})
     hosts, named = _hosts_and_database(url)
     database = database or named or DEFAULT_DATABASE
     location = f"{url.partition('://')[0]}://{hosts}/{database}"
@@ -163,9 +191,9 @@ def _check_options(url: str, shown: str) -> None:
 
 def _refused_option(url: str) -> str:
     """Return the name of the option that makes a URL malformed, with a colon; else nothing."""
-    for option in filter(None, url.partition("?")[2].split("&")):
+    for named in filter(None, url.partition("?")[2].split("&")):
         try:
-            split_options(option, warn=False)
+            split_options(named, warn=False)
         except (PyMongoError, ValueError, OSError):
-            return f"{option.partition('=')[0]}: "
+            return f"{named.partition('=')[0]}: "
     return ""

@@ -21,6 +21,7 @@ import anyio
 from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.file_options import checked_path, checked_seconds
+from aiostorage._core.kinds import choice, option
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
@@ -32,7 +33,6 @@ from aiostorage.drivers.sqlite.readers import Readers
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.tables import prepare
 from aiostorage.errors import (
-    ConfigurationError,
     NotADatabaseError,
     StorageClosedError,
 )
@@ -50,6 +50,8 @@ __all__ = ["SQLiteDriver", "Synchronous"]
 T = TypeVar("T")
 
 Synchronous = Literal["FULL", "NORMAL"]
+
+_SYNCHRONOUS: Final = option(choice("FULL", "NORMAL"))
 
 MIN_POLL_INTERVAL: Final = 0.002
 MAX_POLL_INTERVAL: Final = 0.02
@@ -89,8 +91,7 @@ class SQLiteDriver:
         busy_timeout: float = 5.0,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        if synchronous not in ("FULL", "NORMAL"):
-            raise ConfigurationError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
+        _SYNCHRONOUS.check("sqlite", "synchronous", synchronous)
         self._path = checked_path(self.name, path, beside=len("-journal"))
         self._synchronous = synchronous
         self._busy_timeout = checked_seconds(self.name, "busy_timeout", busy_timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiostorage.testing.contract.argument_laws import WrongArgumentLaws
 from aiostorage.testing.contract.fixtures import StorageFixtures
 from aiostorage.testing.contract.readable_laws import ReadableLaws
 from aiostorage.testing.contract.refusal_laws import ConversionLaws, RefusalLaws, RefusedQueryLaws
@@ -14,6 +15,7 @@ __all__ = ["ApiContract"]
 class ApiContract(
     SignatureLaws,
     ArgumentLaws,
+    WrongArgumentLaws,
     ConversionLaws,
     RefusalLaws,
     RefusedQueryLaws,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiostorage.testing.contract.argument_laws import KeyLaws
 from aiostorage.testing.contract.experiment_laws import BenchmarkLaws, ExperimentLaws
 from aiostorage.testing.contract.fencing_laws import FencingLaws
 from aiostorage.testing.contract.fixtures import StorageFixtures
@@ -28,6 +29,7 @@ __all__ = ["StorageContract"]
 
 
 class StorageContract(
+    KeyLaws,
     ExperimentLaws,
     BenchmarkLaws,
     TrialLaws,

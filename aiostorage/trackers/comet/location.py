@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.file_options import checked_path, path_of_url, split_url
+from aiostorage._core.kinds import URL
 from aiostorage.errors import ConfigurationError
 from aiostorage.trackers.comet.offline import CometArchives
 from aiostorage.trackers.comet.online import Comet
@@ -37,6 +38,7 @@ def tracker_from_url(url: str, **options: Any) -> Tracker:
     ConfigurationError
         The URL is none of these, an option was given, or ``comet_ml`` is not installed.
     """
+    URL.check("tracker_from_url", "url", url)
     shown = hide_credentials(url)
     if options:
         raise ConfigurationError(f"{shown}: a mirror in Comet has no option {next(iter(options))}")
