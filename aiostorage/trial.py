@@ -465,7 +465,8 @@ class Trial:
             text += f"{lie.name}:{identity_form(lie.value)}"
         if not ignore_parent and trial.parent is not None:
             text += str(trial.parent)
-        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        encoded = text.encode("utf-8", "surrogatepass")  # to store it is refused, with its place
+        return hashlib.md5(encoded, usedforsecurity=False).hexdigest()
 
     @staticmethod
     def format_params(

@@ -66,7 +66,8 @@ def hide_credentials(url: str) -> str:
     if rest[end:] and rest[end] not in "/?#":
         return f"{begin}{rest[:end]}{':' if rest[end] == ':' else ''}***"
     path = re.split("[?#]", rest[end:], maxsplit=1)[0]
-    if begin.endswith("://") and end and ":" in path:  # a name and a password at the wrong place
+    misplaced = begin.endswith("://") or (not begin and "//" in path)
+    if misplaced and ":" in path:  # perhaps a name and a password
         return f"{begin}{rest[:end]}/***"
     return begin + _QUERY.sub(_without_value, rest)
 

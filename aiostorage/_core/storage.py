@@ -124,6 +124,7 @@ class Storage(AsyncStorageProtocol):
                 "fill_version": fill_version,
                 "tracker": tracker,
                 "objective": objective,
+                "deliver_on_close": deliver_on_close,
             },
         )
         self._lost_after = (
@@ -135,7 +136,7 @@ class Storage(AsyncStorageProtocol):
             self._gateway = Gateway(driver, policy)
         else:
             self._gateway, self._mirror = _mirrored(
-                driver, policy, tracker, objective, deliver_on_close
+                driver, policy, tracker, objective, float(deliver_on_close)
             )
         lease = _seconds("lock_lease", lock_lease)
         codec = codec_named(state_codec, _count("max_inflated_state", max_inflated_state))
@@ -548,6 +549,7 @@ _OPTIONS: Final[Mapping[str, Kind]] = {
     "fill_version": option(FLAG),
     "tracker": option(optional(having("a Tracker", "send_trial", "send_experiment", "open"))),
     "objective": option(optional(replace(TEXT, wants="the name of a metric (a str)"))),
+    "deliver_on_close": option(replace(WAIT, accepts=lambda v: WAIT.accepts(v) and v < math.inf)),
 }
 """Options of a storage; the others are looked at where they are used."""
 
@@ -566,18 +568,15 @@ def _mirrored(
     policy: RetryPolicy,
     tracker: Tracker,
     objective: str | None,
-    deliver_on_close: Any,
+    deliver_on_close: float,
 ) -> tuple[Gateway, Mirror]:
     """Return a gateway that notes changes, and what sends them; most storages import neither."""
     from aiostorage._core.delivery import DeliverySettings  # noqa: PLC0415
     from aiostorage._core.mirror import Mirror  # noqa: PLC0415
     from aiostorage._core.noting import NotingDriver  # noqa: PLC0415
 
-    option(WAIT).check("Storage", "deliver_on_close", deliver_on_close)
-    if not deliver_on_close < math.inf:
-        raise option(WAIT).refusal("Storage", "deliver_on_close", deliver_on_close)
     gateway = Gateway(NotingDriver(driver), policy)
-    settings = DeliverySettings(on_close=float(deliver_on_close))
+    settings = DeliverySettings(on_close=deliver_on_close)
     return gateway, Mirror(gateway, tracker, objective, settings)
 
 

@@ -70,6 +70,7 @@ CALLS: list[Tried] = [
     (_storage, {}, "fill_version", (5, None, "x")),
     (_storage, {}, "tracker", (5, object())),
     (_storage, {}, "objective", (5, [])),
+    (_storage, {}, "deliver_on_close", ("x", None, True, -1, float("inf"), float("nan"))),
     (SyncStorage, {}, "storage", (None, 5, MemoryDriver(), "sqlite:///x.db")),
     (SyncStorage, {"storage": _storage()}, "in_running_loop", (None, "x", 5)),
     (ReadOnlyStorage, {}, "storage", (None, 5)),

@@ -27,6 +27,7 @@ STORAGES = [
     "u:S3cret@h://d",
     "u:S3cret",
     "//u:S3cret@h/d",
+    "mongodb//u:S3cret",
     "mongodb://u:S3cret",
     "mongodb://u:S3cret@h:port/d",
     "mongodb://u:a/S3cret@h/d",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -523,3 +524,14 @@ def test_lock_holders(tmp_path: Path) -> None:
     check_log(tmp_path / "new.db", tmp_path / "missing")
     (tmp_path / "new.db-shm").touch()
     check_log(tmp_path / "new.db", tmp_path / "missing")
+
+
+async def test_a_damaged_page_is_named_by_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with storage_at(path) as storage:
+        await storage.create_experiment({"name": "a"})
+    content = await aside(path.read_bytes)
+    await aside(path.write_bytes, content[:8192] + b"\xff" * (len(content) - 8192))
+    with pytest.raises(NotADatabaseError, match=re.escape(str(path))):
+        async with storage_at(path) as storage:
+            await storage.fetch_experiments({})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from aiostorage.drivers.sqlite.lock_holders import lock_holders
-from aiostorage.errors import BackendError
+from aiostorage.errors import BackendError, NotADatabaseError
 
 __all__ = ["LOOK_INTERVAL", "OPENINGS", "RECENT", "DatabaseFile", "identity"]
 
@@ -146,13 +146,18 @@ class DatabaseFile:
             raise BackendError(f"{change} while it was in use. Close the storage and open it again")
 
     def explain(self, connection: sqlite3.Connection, error: Exception) -> None:
-        """Raise another error if the file has moved or was replaced: that is the cause, then."""
+        """Raise another error if the file has moved or was replaced: that is the cause, then.
+
+        Raise one that names the file, if SQLite finds it damaged.
+        """
         if isinstance(error, BackendError):
             return
         try:
             self.check(connection, "nothing was done")
         except BackendError as cause:
             raise cause from error
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+            raise NotADatabaseError(f"{self._path} is damaged: {error}") from error
 
     def leave(self, connection: sqlite3.Connection) -> None:
         """Empty the log if the file has moved or was replaced; roll back before."""

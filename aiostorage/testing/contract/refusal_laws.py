@@ -192,6 +192,19 @@ class RefusalLaws:
         assert raised.value.path == "experiment"
         assert await storage.get_trial(make_trial("e", 1)) is None
 
+    async def test_params_that_are_no_unicode(self, storage: AsyncStorageProtocol) -> None:
+        experiment = await storage.create_experiment(make_config())
+        for params, path in (
+            ({"x": "\ud800"}, "params[0].value"),
+            ({"\ud800": 1}, "params[0].name"),
+        ):
+            with case(path):
+                trial = Trial(experiment=experiment.id, params=params)
+                with pytest.raises(EncodingError) as raised:
+                    await storage.register_trial(trial)
+                assert raised.value.path == path
+        assert await storage.fetch_trials(experiment) == []
+
     async def test_complete_trial_without_objective(self, storage: AsyncStorageProtocol) -> None:
         trial = await reserved(storage)
         before = trial.to_dict()
