@@ -39,7 +39,7 @@ def call_with_options(make: Callable[..., T], name: str, options: Mapping[str, A
 _PLACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 """What a URL begins with, up to what may be a user and a password."""
 
-_HOSTS: Final = re.compile(r"(?:[^:/?#\[\]]|\[[\w:.%]*\]|:\d+(?=[,/?#]|$))*")
+_HOSTS: Final = re.compile(r"(?:[^:/?#\[\]]|\[[\dA-Fa-f:.]*(?:%\w*)?\]|:\d+(?=[,/?#]|$))*")
 """Hosts with their ports; a colon before anything else may begin a password."""
 
 _QUERY: Final = re.compile(r"(?P<name>[?&#;](?:[^=&#;]*=)?)(?P<value>[^&#;]+)")
@@ -74,6 +74,9 @@ def hide_credentials(url: str) -> str:
     end = hosts.end() if hosts else 0
     if rest[end:] and rest[end] not in "/?#":
         return f"{begin}{rest[:end]}{':' if rest[end] == ':' else ''}***"
+    path = re.split("[?#]", rest[end:], maxsplit=1)[0]
+    if begin.endswith("://") and end and ":" in path:  # a name and a password at the wrong place
+        return f"{begin}{rest[:end]}/***"
     return begin + _QUERY.sub(_without_value, rest)
 
 

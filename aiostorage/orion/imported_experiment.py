@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aiostorage._core.documents import document_of
+from aiostorage._core.documents import changes_of, document_of
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
+from aiostorage._core.record_checks import check_record
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.operations import Document
 from aiostorage.orion.conversion import interrupt_reserved, with_times
@@ -43,7 +44,7 @@ class ImportedExperiment:
 
     uid: Any
     config: Document
-    lock: Document
+    lock: Document = field(default_factory=dict)
     trials: dict[str, Document] = field(default_factory=dict)
     interrupted: set[str] = field(default_factory=set)
 
@@ -143,13 +144,17 @@ def imported_experiments(
         uid, title = document.get("_id"), f"experiment {document.get('name')!r}"
         without[uid] = title
         with bad.named(EXPERIMENTS, title):
-            experiment = ImportedExperiment(uid, _storable_experiment(document), locks.get(uid, {}))
+            experiment = ImportedExperiment(uid, _storable_experiment(document))
             if any(experiment.key == other.key for other in experiments.values()):
                 raise DuplicateKeyError(
                     f"there are two of {experiment.title}; rename or delete one of them"
                 )
             experiments[uid] = experiment
             del without[uid]
+    for uid, experiment in experiments.items():
+        experiment.lock = {"state": locks.get(uid, {}).get("state")}
+        with bad.named(ALGO, f"the algorithm of {experiment.title}"):
+            experiment.lock = _storable_lock(locks.get(uid, {}))
     orphans = 0
     left_out: Counter[str] = Counter()
     for document in documents.get(TRIALS, ()):
@@ -210,10 +215,18 @@ def _storable_experiment(document: Mapping[str, Any]) -> Document:
     return document_of(EXPERIMENTS, config)
 
 
+def _storable_lock(record: Mapping[str, Any]) -> Document:
+    """Return a lock record whose state alone is as it was."""
+    others = {key: record[key] for key in ("configuration", "heartbeat") if key in record}
+    return {**record, **changes_of(ALGO, others)}
+
+
 def _storable_trial(document: Mapping[str, Any]) -> Document:
     try:
         trial = Trial.from_dict(with_times(TRIALS, document)).to_dict()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        lists = {name: document.get(name) for name in ("params", "results")}
+        check_record(TRIALS, lists)  # it says where, if it can
         raise EncodingError(f"it cannot be read: {error}") from error
     return document_of(TRIALS, {**trial, "_id": document.get("_id")})
 

@@ -71,7 +71,8 @@ def read_pickled_database(path: Path) -> Documents:
         database = PickledDB(str(path))._get_database()  # noqa: SLF001
     except Exception as error:  # unpickling can call anything
         raise NotADatabaseError(
-            f"{path} is not a PickledDB of Oríon, or needs classes that are not installed: {error}"
+            f"{path} is not a PickledDB of Oríon, or needs classes that are not installed: "
+            f"{str(error) or type(error).__name__}"
         ) from error
     if not isinstance(database, EphemeralDB):
         raise NotADatabaseError(

@@ -18,7 +18,11 @@ from aiostorage.cli.app import cli
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.orion import importer
 from aiostorage.orion.exports import _collect
-from aiostorage.orion.imported_experiment import imported_benchmarks, imported_experiments
+from aiostorage.orion.imported_experiment import (
+    BadRecords,
+    imported_benchmarks,
+    imported_experiments,
+)
 from aiostorage.orion.pickled_database import decode_state
 from aiostorage.orion.progress import CollectionCounts as Count
 from aiostorage.orion.progress import Progress
@@ -305,3 +309,38 @@ def test_the_commands_need_orion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 async def _make(url: str) -> None:
     async with open_storage(url) as storage:
         await storage.create_experiment({"name": "e"})
+
+
+@pytest.mark.parametrize(
+    ("collection", "field", "value", "named"),
+    [
+        ("algo", "configuration", {"f": len}, "configuration.f: "),
+        ("algo", "heartbeat", 5, "algo.heartbeat is a datetime, not 5"),
+        ("trials", "params", "x", "params: a list of dicts is needed, not 'x'"),
+        ("trials", "params", [5], "params[0]: a dict of name, type and value is needed, not 5"),
+        ("trials", "results", 5, "results: a list of dicts is needed, not 5"),
+    ],
+)
+async def test_one_bad_record_is_skipped_alone(
+    collection: str, field: str, value: Any, named: str
+) -> None:
+    source: dict[str, list[dict[str, Any]]] = {
+        "experiments": [experiment(1, "a")],
+        "algo": [{"experiment": 1, "state": None, "configuration": {}, "heartbeat": BORN}],
+        "trials": [trial(1, 1, 0.5)],
+    }
+    source[collection][0][field] = value
+    with pytest.raises(EncodingError) as caught:
+        imported_experiments(source)
+    assert named in str(caught.value)
+    bad = BadRecords(skip=True)
+    experiments, orphans = imported_experiments(source, bad)
+    async with open_storage("memory://") as storage:
+        work = importer.Importer(
+            storage, "there", decode_state, overwrite=False, progress=None, bad=bad
+        )
+        counts = await work.run(experiments, [], orphans)
+    [skipped] = counts.skipped
+    assert (skipped.collection, named in skipped.reason) == (collection, True)
+    assert counts.experiments == Count(copied=1)
+    assert counts.trials.copied == (collection != "trials")

@@ -86,6 +86,16 @@ def test_missing_directory(tmp_path: Path) -> None:
         check_place(tmp_path / "no" / "store.db")
 
 
+def test_missing_directory_behind_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(tmp_path / "no" / "store.db")
+    with pytest.raises(ConfigurationError, match="no does not exist"):
+        check_place(link)
+    (tmp_path / "no").touch()
+    with pytest.raises(ConfigurationError, match="no is no directory"):
+        check_place(link)
+
+
 def test_directories(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is a directory"):
         check_place(tmp_path)

@@ -50,7 +50,7 @@ _OPTIONS: Final = {
 }
 """What the options of the driver may be."""
 
-_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
+_HOST: Final = re.compile(r"(\[[\dA-Fa-f:.]+(?:%\w+)?\]|[^:\[\]]+)(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,14 @@ def read_settings(
     }
     check_values("mongodb", _OPTIONS, {**credentials, **given})
     hosts, named = _hosts_and_database(url)
+    place = f"{url.partition('://')[0]}://{hosts}"
+    if set(named) & set(":;&="):  # they may begin a password
+        raise ConfigurationError(
+            f"{place}/***: what stands behind the host is no name of a database; options stand "
+            "behind a ?"
+        )
     database = database or named or DEFAULT_DATABASE
-    location = f"{url.partition('://')[0]}://{hosts}/{database}"
+    location = f"{place}/{database}"
     if set(database) & set('/\\. "$*<>:|?'):
         raise ConfigurationError(f"{location}: {database!r} cannot be the name of a database")
     _check_options(url, location)

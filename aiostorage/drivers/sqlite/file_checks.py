@@ -116,14 +116,16 @@ def _is_there(path: Path) -> bool:
 
 
 def _check_directory(path: Path) -> None:
-    try:
-        parent = path.parent.resolve(strict=True)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigurationError(
-            f"the directory {path.parent} does not exist; create it first"
-        ) from None
+    target = path.resolve().parent  # elsewhere, if the path is a symbolic link
+    for directory in (path.parent, target):
+        try:
+            parent = directory.resolve(strict=True)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ConfigurationError(
+                f"the directory {directory} does not exist; create it first"
+            ) from None
     if path.is_dir() or not parent.is_dir():
-        wrong = path if path.is_dir() else path.parent
+        wrong = path if path.is_dir() else directory
         raise ConfigurationError(
             f"{wrong} is {'a' if path.is_dir() else 'no'} directory; name a file"
         )
