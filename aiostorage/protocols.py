@@ -469,6 +469,8 @@ class AsyncStorageProtocol(Protocol):
         ValueError
             `limit` is no number of trials, there is no such `order`, or the experiment has no
             trial `after`.
+        EncodingError
+            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
         """
         ...
 

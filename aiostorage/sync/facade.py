@@ -248,6 +248,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ValueError
             `limit` is no number of trials, there is no such `order`, or the experiment has no
             trial `after`.
+        EncodingError
+            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
         """
         return self._portal.call(
             self._storage.fetch_trials,
