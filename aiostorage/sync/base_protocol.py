@@ -240,6 +240,8 @@ class BaseStorageProtocol:
             ``status`` is not the name of a status.
         EncodingError
             A value cannot be stored, or leaves a trial that cannot be read.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `get_trial`.
         """
@@ -260,6 +262,8 @@ class BaseStorageProtocol:
         ------
         ValueError, EncodingError
             As for `update_trial`.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
         """
@@ -277,6 +281,9 @@ class BaseStorageProtocol:
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        UnsupportedQuery
+            As for `fetch_trials`. Trials of a status that does not exist, which another program
+            wrote, are found by ``{"status": {"$nin": [...]}}`` with those that do.
         """
         raise NotImplementedError
 
