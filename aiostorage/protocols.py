@@ -469,6 +469,8 @@ class AsyncStorageProtocol(Protocol):
         ValueError
             `limit` is no number of trials, there is no such `order`, or the experiment has no
             trial `after`.
+        EncodingError
+            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
         """
         ...
 
@@ -574,6 +576,8 @@ class AsyncStorageProtocol(Protocol):
             ``status`` is not the name of a status.
         EncodingError
             A value cannot be stored, or leaves a trial that cannot be read.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `get_trial`.
         """
@@ -594,6 +598,8 @@ class AsyncStorageProtocol(Protocol):
         ------
         ValueError, EncodingError
             As for `update_trial`.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
         """
@@ -611,6 +617,9 @@ class AsyncStorageProtocol(Protocol):
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        UnsupportedQuery
+            As for `fetch_trials`. Trials of a status that does not exist, which another program
+            wrote, are found by ``{"status": {"$nin": [...]}}`` with those that do.
         """
         ...
 

@@ -11,7 +11,14 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["checked_path", "checked_seconds", "options_in_url", "path_of_url", "split_url"]
+__all__ = [
+    "checked_path",
+    "checked_seconds",
+    "not_there",
+    "options_in_url",
+    "path_of_url",
+    "split_url",
+]
 
 LONGEST_NAME: Final = 255
 """Bytes that file systems allow in the name of a file."""
@@ -59,6 +66,17 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
             f"{LONGEST_NAME - beside} leave room for the files beside it"
         )
     return Path(text)
+
+
+def not_there(path: Path, *, directory: bool = False) -> ConfigurationError:
+    """Return the error that says that a file, or the directory of one, is missing."""
+    path = path.absolute()
+    what = f"there is no file {path}"
+    if directory:
+        what = f"the directory {path} does not exist; create it first"
+    if any(part.startswith("~") for part in path.parts):
+        what += " (a ~ is not replaced by a home directory; write that out)"
+    return ConfigurationError(what)
 
 
 def checked_seconds(engine: str, name: str, value: Any) -> float:

@@ -199,6 +199,8 @@ class BaseStorageProtocol:
         ValueError
             `limit` is no number of trials, there is no such `order`, or the experiment has no
             trial `after`.
+        EncodingError
+            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
         """
         raise NotImplementedError
 
@@ -238,6 +240,8 @@ class BaseStorageProtocol:
             ``status`` is not the name of a status.
         EncodingError
             A value cannot be stored, or leaves a trial that cannot be read.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `get_trial`.
         """
@@ -258,6 +262,8 @@ class BaseStorageProtocol:
         ------
         ValueError, EncodingError
             As for `update_trial`.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
         """
@@ -275,6 +281,9 @@ class BaseStorageProtocol:
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        UnsupportedQuery
+            As for `fetch_trials`. Trials of a status that does not exist, which another program
+            wrote, are found by ``{"status": {"$nin": [...]}}`` with those that do.
         """
         raise NotImplementedError
 

@@ -248,6 +248,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ValueError
             `limit` is no number of trials, there is no such `order`, or the experiment has no
             trial `after`.
+        EncodingError
+            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
         """
         return self._portal.call(
             self._storage.fetch_trials,
@@ -365,6 +367,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             ``status`` is not the name of a status.
         EncodingError
             A value cannot be stored, or leaves a trial that cannot be read.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `get_trial`.
         """
@@ -387,6 +391,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ------
         ValueError, EncodingError
             As for `update_trial`.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
         """
@@ -404,6 +410,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        UnsupportedQuery
+            As for `fetch_trials`. Trials of a status that does not exist, which another program
+            wrote, are found by ``{"status": {"$nin": [...]}}`` with those that do.
         """
         return self._portal.call(self._storage.delete_trials, experiment, uid, where)
 
