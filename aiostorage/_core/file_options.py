@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.driver_options import STORAGE_OPTIONS, hide_credentials
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["checked_path", "checked_seconds", "options_in_url", "path_of_url", "split_url"]
+__all__ = [
+    "checked_path",
+    "checked_seconds",
+    "missing_directory",
+    "options_in_url",
+    "path_of_url",
+    "split_url",
+]
 
 LONGEST_NAME: Final = 255
 """Bytes that file systems allow in the name of a file."""
@@ -59,6 +66,14 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
             f"{LONGEST_NAME - beside} leave room for the files beside it"
         )
     return Path(text)
+
+
+def missing_directory(directory: Path) -> ConfigurationError:
+    """Return the error for a file whose directory does not exist."""
+    what = "create it first"
+    if any(part.startswith("~") for part in directory.parts):
+        what = "~ has no meaning here, so write the whole path"
+    return ConfigurationError(f"the directory {directory} does not exist; {what}")
 
 
 def checked_seconds(engine: str, name: str, value: Any) -> float:
@@ -121,8 +136,10 @@ def options_in_url(shown: str, query: str, known: Collection[str]) -> dict[str, 
     if unknown := sorted(
         name if value else "***" for name, value in options.items() if name not in known
     ):
+        ours = [name for name in unknown if name in STORAGE_OPTIONS]
+        hint = f"; {', '.join(ours)}: pass it as a keyword, beside the URL" if ours else ""
         raise ConfigurationError(
-            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
+            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}{hint}"
         )
     return options
 

@@ -140,7 +140,8 @@ def scheme_of(url: object) -> str:
     scheme, colon, _ = text.partition("://")
     if not colon or not _SCHEME.fullmatch(scheme):
         shown = hide_credentials(text)
-        example = text if text and shown == text and not colon else "tune.db"
+        is_name = shown == text and ":" not in text and not text.isspace()
+        example = text if text and is_name else "tune.db"
         raise ConfigurationError(
             f"{shown!r} is not a storage URL; write for example sqlite:///{example}"
         )
