@@ -192,7 +192,7 @@ def test_a_configuration_error_for_options() -> None:
 async def test_the_error_says_where_an_id_belongs() -> None:
     async with _storage() as storage:
         wrong: Any = "id"
-        with pytest.raises(InvalidArgument, match="; pass an id as uid='id'$"):
+        with pytest.raises(InvalidArgument, match=r"; pass an id as uid='id'$"):
             await storage.get_trial(wrong)
         with pytest.raises(InvalidArgument, match=r"; get_trial\(uid=…, experiment_uid=…\)"):
             await storage.complete_trial(wrong, 1)
