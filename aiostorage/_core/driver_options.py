@@ -29,7 +29,12 @@ T = TypeVar("T")
 
 
 def call_with_options(
-    make: Callable[..., T], name: str, options: Mapping[str, Any], *, beside: Sequence[str] = ()
+    make: Callable[..., T],
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    beside: Sequence[str] = (),
+    hint: str = "",
 ) -> T:
     """Return ``make(**options)``.
 
@@ -43,6 +48,8 @@ def call_with_options(
         What a caller has passed.
     beside
         Options that the caller could have passed as well, and that `make` does not take.
+    hint
+        What else to say of a wrong option.
 
     Raises
     ------
@@ -60,7 +67,7 @@ def call_with_options(
         ]
         others = f", and of every storage {', '.join(beside)}" if beside else ""
         raise ConfigurationError(
-            f"{name}: {error}; its options are {', '.join(known)}{others}"
+            f"{name}: {error}; its options are {', '.join(known)}{others}{hint}"
         ) from None
     return make(**options)
 

@@ -129,7 +129,9 @@ class Gateway:
     async def _connect(self) -> None:
         try:
             with said_when_slow(self._waiting):
-                await retrying(self.policy, lambda _: self.driver.open(LAYOUT))
+                await retrying(
+                    self.policy, lambda _: self.driver.open(LAYOUT), asked=self.driver.location
+                )
         except AioStorageError as error:
             raise named_by(error, self.origin)  # noqa: B904  the same error
 
@@ -304,7 +306,8 @@ class Gateway:
                         mark_without_effect(error)
                     raise
             if scope.cancelled_caught:
-                message = f"no answer within {self._first_timeout:.3g} s"
+                asked = self.driver.location
+                message = f"{asked}: no answer within {self._first_timeout:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
         return await self._retry(call, again, operation, start, failed)
 
@@ -332,7 +335,9 @@ class Gateway:
                 raise
 
         try:
-            return await retrying(self.policy, attempt, start=start, failed=failed)
+            return await retrying(
+                self.policy, attempt, start=start, failed=failed, asked=self.driver.location
+            )
         except asyncio.CancelledError as error:
             if not unsure and not (calling and self._began(operation, error)):
                 mark_without_effect(error)
@@ -364,6 +369,7 @@ class Gateway:
             documents, cursor = await retrying(
                 self.policy,
                 lambda _, after=cursor: self.driver.page(find, after, size),  # type: ignore[misc]
+                asked=self.driver.location,
             )
             if documents:
                 yield documents

@@ -188,6 +188,12 @@ def test_a_configuration_error_for_options() -> None:
         open_storage(SECRET)  # type: ignore[arg-type]
 
 
+def test_a_path_instead_of_a_url() -> None:
+    path: Any = Path("tune.db")
+    with pytest.raises(ConfigurationError, match=r"of a path, write f'sqlite:///\{path\}'$"):
+        open_storage(path)
+
+
 @pytest.mark.anyio
 async def test_the_error_says_where_an_id_belongs() -> None:
     async with _storage() as storage:
