@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -225,7 +226,8 @@ async def _upgrade_named(
     try:
         there = named.without_tracker()
         engine = {k: v for k, v in there.options.items() if k not in ("type", *STORAGE_OPTIONS)}
-        driver = storage_factory.driver(there.of_type, {**engine, **options})
+        make = partial(storage_factory.driver, there.of_type, {**engine, **options})
+        driver = await anyio.to_thread.run_sync(make)  # it may look for installed engines
         if not isinstance(driver, UpgradableDriver):
             raise ConfigurationError(f"the engine {driver.name} has no upgrade of its stores")
         waiting = f"still waiting for {driver.name} at {driver.location} after {SLOW_AFTER:g} s"

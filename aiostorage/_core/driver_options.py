@@ -78,14 +78,23 @@ _PLACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 _HOSTS: Final = re.compile(r"(?:[^:/?#\[\]]|\[[\w:.%]*\]|:\d+(?=[,/?#]|$))*")
 """Hosts with their ports; a colon before anything else may begin a password."""
 
-_QUERY: Final = re.compile(r"([?&#;](?:[^=&#;]*=)?)[^&#;]+")
+_QUERY: Final = re.compile(r"(?P<name>[?&#;](?:[^=&#;]*=)?)(?P<value>[^&#;]+)")
+
+_SHOWN: Final = frozenset(
+    name.lower()
+    for name in (
+        *("client", "synchronous", "busy_timeout", "objective"),
+        *("authSource", "directConnection", "readPreference", "replicaSet", "ssl", "tls", "w"),
+    )
+)
+"""Options whose values are no secrets, and are needed to reach the store."""
 
 
 def hide_credentials(url: str) -> str:
     """Return a URL, even a mistyped one, with ``***`` for what may be a secret.
 
     That is what stands before the last ``@``, or behind a colon that no port follows; and the
-    values in the query.
+    values in the query, except those of a few options that are no secrets.
 
     >>> hide_credentials("mongodb:u:x/y@h/d"), hide_credentials("sqlite:///a.db?password=x")
     ('***@h/d', 'sqlite:///a.db?password=***')
@@ -105,7 +114,9 @@ def hide_credentials(url: str) -> str:
 
 
 def _without_value(option: re.Match[str]) -> str:
-    return f"{option[1]}***"
+    name, value = option["name"], option["value"]
+    is_known = name[1:].rstrip("=").lower() in _SHOWN and re.fullmatch(r"[\w.,-]{1,64}", value)
+    return f"{name}{value if is_known else '***'}"
 
 
 def hide_credentials_in(text: str) -> str:

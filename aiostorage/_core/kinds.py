@@ -214,8 +214,7 @@ def _is_flag(value: Any) -> bool:
 def _is_path(value: Any) -> bool:
     if not isinstance(value, str | os.PathLike):
         return False
-    text: object = os.fspath(value)
-    return isinstance(text, str) and "\0" not in text and _is_encodable(text)
+    return isinstance(os.fspath(value), str)
 
 
 def _is_items(value: Any) -> bool:

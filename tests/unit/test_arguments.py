@@ -102,10 +102,10 @@ CALLS: list[Tried] = [
     (tracker_from_url, {}, "url", (None, 5, SECRET)),
     (import_runs, {"experiment": "e", "storage": _storage()}, "tracker", (None, 5)),
     (import_orion, {"source": "x"}, "storage", (None, 5)),
-    (import_orion, {"storage": _storage()}, "source", (None, 5, "a\0b")),
+    (import_orion, {"storage": _storage()}, "source", (None, 5, b"a")),
     (import_orion, {"storage": _storage(), "source": "x"}, "overwrite", (None, "x")),
     (export_orion, {"destination": "x"}, "storage", (None, 5)),
-    (export_orion, {"storage": _storage()}, "destination", (None, 5, "a\0b")),
+    (export_orion, {"storage": _storage()}, "destination", (None, 5, b"a")),
     (export_orion, {"storage": _storage(), "destination": "x"}, "progress", (5, "x")),
 ]
 

@@ -133,7 +133,8 @@ def test_commands(arguments: tuple[str, ...], url: str) -> None:
         ("mlflow+http://h:5000/x", "mlflow+http://h:5000/x"),
         ("tune.db", "tune.db"),
         ("", ""),
-        ("sqlite:///tune.db?synchronous=OFF&a", "sqlite:///tune.db?synchronous=***&***"),
+        ("sqlite:///tune.db?synchronous=OFF&a", "sqlite:///tune.db?synchronous=OFF&***"),
+        ("mongodb://h/d?replicaSet=rs0&key=x", "mongodb://h/d?replicaSet=rs0&key=***"),
         ("sqlite:////home/me@work/x.db", "sqlite:////***@work/x.db"),
     ],
 )
