@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,11 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
             f"{engine}: {text!r} is no path here, but a name that SQLite has for something else; "
             "for a storage in memory write memory://, for a file of that name ./"
             f"{text}"
+        )
+    if isinstance(path, str) and re.match(r"[A-Za-z]:\\", text):
+        raise ConfigurationError(
+            f"{engine}: {text!r} is a path of Windows, where aiostorage does not run; for a file "
+            f"of that name here write ./{text}"
         )
     if not text:
         raise ConfigurationError(f"{engine}: path is empty; name a file")

@@ -83,6 +83,8 @@ def test_nothing_is_made_before_it_is_used(tmp_path: Path) -> None:
         ("", "sqlite:///tune.db"),
         (" ", "sqlite:///tune.db"),
         ("sqlite:/tune.db", "for example sqlite:///tune.db"),
+        ("sqlite:///C:\\data\\tune.db", "is a path of Windows"),
+        ("track:///C:\\data\\tune.json", "is a path of Windows"),
         ("sqlite:///tune.db?lost_after=9", "lost_after: pass it as a keyword"),
         ("comet://workspace/project", "is a tracker, .* tracker=…"),
         ("sqlite://tune.db", "three slashes"),
