@@ -221,7 +221,8 @@ def as_results(value: Results, *, bools: bool = False) -> list[Result]:
             _check_result_names(results)
     except (TypeError, ValueError) as error:
         what = "a number, a mapping of names to values or a list of results"
-        raise InvalidResult(f"results must be {what}: {error}") from error
+        detail = f": {error}" if isinstance(value, Iterable) and not isinstance(value, str) else ""
+        raise InvalidResult(f"results must be {what}, not {shown(value)}{detail}") from error
     objectives = [result for result in results if result.type == "objective"]
     if not objectives:
         raise InvalidResult(f"no result is of type objective in results={shown(results)}")

@@ -5,18 +5,51 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["call_with_options", "hide_credentials", "hide_credentials_in", "upgrade_command"]
+__all__ = [
+    "STORAGE_OPTIONS",
+    "call_with_options",
+    "hide_credentials",
+    "hide_credentials_in",
+    "upgrade_command",
+]
+
+STORAGE_OPTIONS: Final = (
+    *("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version"),
+    "max_inflated_state",
+    *("tracker", "objective", "deliver_on_close"),
+)
+"""Options that a storage has on every engine."""
 
 T = TypeVar("T")
 
 
-def call_with_options(make: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
+def call_with_options(
+    make: Callable[..., T],
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    beside: Sequence[str] = (),
+    hint: str = "",
+) -> T:
     """Return ``make(**options)``.
+
+    Parameters
+    ----------
+    make
+        What has the options as its parameters.
+    name
+        What it makes, for messages.
+    options
+        What a caller has passed.
+    beside
+        Options that the caller could have passed as well, and that `make` does not take.
+    hint
+        What else to say of a wrong option.
 
     Raises
     ------
@@ -32,7 +65,10 @@ def call_with_options(make: Callable[..., T], name: str, options: Mapping[str, A
             for p in signature.parameters.values()
             if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
         ]
-        raise ConfigurationError(f"{name}: {error}; its options are {', '.join(known)}") from None
+        others = f", and of every storage {', '.join(beside)}" if beside else ""
+        raise ConfigurationError(
+            f"{name}: {error}; its options are {', '.join(known)}{others}{hint}"
+        ) from None
     return make(**options)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.driver_options import STORAGE_OPTIONS, hide_credentials
 from aiostorage.errors import ConfigurationError
 
 __all__ = [
@@ -48,6 +49,11 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
             f"{engine}: {text!r} is no path here, but a name that SQLite has for something else; "
             "for a storage in memory write memory://, for a file of that name ./"
             f"{text}"
+        )
+    if isinstance(path, str) and re.match(r"[A-Za-z]:\\", text):
+        raise ConfigurationError(
+            f"{engine}: {text!r} is a path of Windows, where aiostorage does not run; for a file "
+            f"of that name here write ./{text}"
         )
     if not text:
         raise ConfigurationError(f"{engine}: path is empty; name a file")
@@ -139,8 +145,10 @@ def options_in_url(shown: str, query: str, known: Collection[str]) -> dict[str, 
     if unknown := sorted(
         name if value else "***" for name, value in options.items() if name not in known
     ):
+        ours = [name for name in unknown if name in STORAGE_OPTIONS]
+        hint = f"; {', '.join(ours)}: pass it as a keyword, beside the URL" if ours else ""
         raise ConfigurationError(
-            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
+            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}{hint}"
         )
     return options
 

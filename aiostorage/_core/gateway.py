@@ -137,7 +137,9 @@ class Gateway:
         self._begun += 1
         try:
             with said_when_slow(self._waiting):
-                await retrying(self.policy, lambda _: self.driver.open(LAYOUT))
+                await retrying(
+                    self.policy, lambda _: self.driver.open(LAYOUT), asked=self.driver.location
+                )
         except AioStorageError as error:
             named_by(error, self.origin)
             self._failed = self._begun, copy_of(error)  # its traceback would refer to this
@@ -314,7 +316,8 @@ class Gateway:
                         mark_without_effect(error)
                     raise
             if scope.cancelled_caught:
-                message = f"no answer within {self._first_timeout:.3g} s"
+                asked = self.driver.location
+                message = f"{asked}: no answer within {self._first_timeout:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
         return await self._retry(call, again, operation, start, failed)
 
@@ -342,7 +345,9 @@ class Gateway:
                 raise
 
         try:
-            return await retrying(self.policy, attempt, start=start, failed=failed)
+            return await retrying(
+                self.policy, attempt, start=start, failed=failed, asked=self.driver.location
+            )
         except asyncio.CancelledError as error:
             if not unsure and not (calling and self._began(operation, error)):
                 mark_without_effect(error)
@@ -374,6 +379,7 @@ class Gateway:
             documents, cursor = await retrying(
                 self.policy,
                 lambda _, after=cursor: self.driver.page(find, after, size),  # type: ignore[misc]
+                asked=self.driver.location,
             )
             if documents:
                 yield documents

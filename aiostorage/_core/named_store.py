@@ -141,7 +141,7 @@ def scheme_of(url: object) -> str:
     if not colon or not _SCHEME.fullmatch(scheme):
         shown = hide_credentials(text)
         example = "tune.db"
-        if text.strip() and shown == text and not colon:
+        if text.strip() and shown == text and ":" not in text:
             example = os.path.expanduser(text)  # noqa: PTH111  which never raises
         raise ConfigurationError(
             f"{shown!r} is not a storage URL; write for example sqlite:///{example}"

@@ -137,10 +137,13 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Store a new trial; return it as it was stored, with its ``_id``.
 
         A trial without ``submit_time`` gets the present time. The ``id`` is made of the values as
-        they are stored, and is the trial's from then on.
+        they are stored, and is the trial's from then on. Whether its experiment exists is not
+        looked up: use `Experiment.id`.
 
         Raises
         ------
+        EncodingError
+            It has no experiment, or a value that cannot be stored.
         DuplicateKeyError
             The experiment has a trial with these params, or with params whose text is the same,
             such as ``"1"`` instead of 1; the message says which.

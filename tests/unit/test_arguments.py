@@ -30,7 +30,7 @@ from aiostorage._core.arguments import KINDS, KNOWN, check_arguments
 from aiostorage._core.kinds import COUNT, SECONDS, TEXT, choice, optional, shown
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
-from aiostorage.errors import ConfigurationError, InvalidArgument
+from aiostorage.errors import ConfigurationError, EncodingError, InvalidArgument
 from aiostorage.orion import export_orion, import_orion
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.trackers.factory import tracker_from_url
@@ -186,3 +186,21 @@ def test_values_are_shown_in_one_short_line() -> None:
 def test_a_configuration_error_for_options() -> None:
     with pytest.raises(ConfigurationError, match="open_storage: url is a str, not a list"):
         open_storage(SECRET)  # type: ignore[arg-type]
+
+
+def test_a_path_instead_of_a_url() -> None:
+    path: Any = Path("tune.db")
+    with pytest.raises(ConfigurationError, match=r"of a path, write f'sqlite:///\{path\}'$"):
+        open_storage(path)
+
+
+@pytest.mark.anyio
+async def test_the_error_says_where_an_id_belongs() -> None:
+    async with _storage() as storage:
+        wrong: Any = "id"
+        with pytest.raises(InvalidArgument, match=r"; pass an id as uid='id'$"):
+            await storage.get_trial(wrong)
+        with pytest.raises(InvalidArgument, match=r"; get_trial\(uid=…, experiment_uid=…\)"):
+            await storage.complete_trial(wrong, 1)
+        with pytest.raises(EncodingError, match=r"Trial\(experiment=experiment\.id"):
+            await storage.register_trial(Trial(params={"x": 1}))
