@@ -8,12 +8,17 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio.to_thread
 
-from aiostorage._core.driver_options import call_with_options, hide_credentials
+from aiostorage._core.driver_options import (
+    STORAGE_OPTIONS,
+    call_with_options,
+    hide_credentials,
+)
 from aiostorage._core.kinds import FLAG, MAPPING, URL, Kind, check_values, option, optional
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.named_store import (
@@ -56,13 +61,6 @@ An entry point's name is the type and the URL scheme. Its object is a callable t
 `aiostorage.protocols.Driver` of keyword options. For a URL it is called with the option `url`, the
 whole URL, and with the options that were passed beside it.
 """
-
-_SETTINGS: Final = (
-    *("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version"),
-    "max_inflated_state",
-    *("tracker", "objective", "deliver_on_close"),
-)
-"""Options that a storage has on every engine."""
 
 
 def open_storage(
@@ -164,7 +162,7 @@ def configured_tracker(named: NamedStore) -> Any:
         return options.get("tracker")
     from aiostorage.trackers.factory import mirrored  # noqa: PLC0415  few have one
 
-    settings = {name: options[name] for name in _SETTINGS if name in options}
+    settings = {name: options[name] for name in STORAGE_OPTIONS if name in options}
     options.pop("type", None)
     return mirrored(named.of_type, options, settings)["tracker"]
 
@@ -227,8 +225,9 @@ async def _upgrade_named(
     """Upgrade the store that `named_store` has returned; see `upgrade_storage`."""
     try:
         there = named.without_tracker()
-        engine = {k: v for k, v in there.options.items() if k not in ("type", *_SETTINGS)}
-        driver = storage_factory.driver(there.of_type, {**engine, **options})
+        engine = {k: v for k, v in there.options.items() if k not in ("type", *STORAGE_OPTIONS)}
+        make = partial(storage_factory.driver, there.of_type, {**engine, **options})
+        driver = await anyio.to_thread.run_sync(make)  # it may look for installed engines
         if not isinstance(driver, UpgradableDriver):
             raise ConfigurationError(f"the engine {driver.name} has no upgrade of its stores")
         waiting = f"still waiting for {driver.name} at {driver.location} after {SLOW_AFTER:g} s"
@@ -282,7 +281,7 @@ class StorageFactory:
         ConfigurationError
             An option cannot work.
         """
-        settings: dict[str, Any] = {n: kwargs.pop(n) for n in _SETTINGS if n in kwargs}
+        settings: dict[str, Any] = {n: kwargs.pop(n) for n in STORAGE_OPTIONS if n in kwargs}
         if isinstance(settings.get("retry"), Mapping):
             settings["retry"] = call_with_options(RetryPolicy, "retry", settings["retry"])
         if "coordinator" in kwargs:
@@ -300,7 +299,7 @@ class StorageFactory:
         make = self._maker(name)
         if objective is not None and "objective" in inspect.signature(make).parameters:
             options = {"objective": objective, **options}
-        return call_with_options(make, name, options)
+        return call_with_options(make, name, options, beside=STORAGE_OPTIONS)
 
     def known(self) -> tuple[str, ...]:
         """Return the names of all types, sorted."""
@@ -319,8 +318,9 @@ class StorageFactory:
 
         if name in known_trackers():
             raise ConfigurationError(
-                f"{name} is a tracker, which only shows what another storage has: name that "
-                'with `coordinator`, as coordinator="sqlite:///tune.db"'
+                f"{name} is a tracker, which only shows what another storage has; "
+                'write open_storage("sqlite:///tune.db", tracker=…), or name that with '
+                '`coordinator`, as coordinator="sqlite:///tune.db"'
             )
         raise UnknownStorageType(hide_credentials(name), self.known())
 

@@ -56,8 +56,11 @@ class Reservation:
 
     def __post_init__(self) -> None:
         for name in ("trial", "token"):
-            if not _is_text(getattr(self, name)):
-                raise InvalidReservation(f"the {name} of a reservation is a text that is not empty")
+            value = getattr(self, name)
+            if not (_is_text(value) and value.isprintable()):  # messages show the trial as it is
+                raise InvalidReservation(
+                    f"the {name} of a reservation is printable text, not empty"
+                )
         uid = self.experiment
         if not (_is_text(uid) or (isinstance(uid, int) and uid.__class__ is int and uid in _INTS)):
             raise InvalidReservation(

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final, Self, TypeVar
 
@@ -53,6 +54,16 @@ _PARAM_LIST: Final = Kind(
     lambda value: ITEMS.accepts(value) and all(isinstance(item, Param) for item in value),
 )
 _TRIAL: Final = having("a Trial", "_params")
+_EXPERIMENT: Final = replace(
+    KEY,
+    hint=lambda _, value: (
+        "; pass the `_id` of its config"
+        if isinstance(value, Mapping)
+        else "; pass its id: experiment.id"
+        if hasattr(value, "id")
+        else ""
+    ),
+)
 _TIME: Final = Kind(
     "a datetime",  # or one of numpy's
     lambda v: isinstance(v, date) or getattr(getattr(v, "dtype", None), "kind", None) == "M",
@@ -138,7 +149,7 @@ class Trial:
         id_override: object = None,  # noqa: ARG002
     ) -> None:
         for name, kind, value in (
-            ("experiment", KEY, experiment),
+            ("experiment", _EXPERIMENT, experiment),
             ("params", _PARAMS, params),
             ("worker", TEXT, worker),
             ("submit_time", _TIME, submit_time),

@@ -208,7 +208,7 @@ def as_results(value: Results, *, bools: bool = False) -> list[Result]:
     value = value.tolist() if hasattr(value, "tolist") else value
     try:
         if isinstance(value, bool):
-            raise TypeError(f"{value} is no objective")  # noqa: TRY301  like those from within
+            raise TypeError("a bool is no objective")  # noqa: TRY301  like those from within
         if isinstance(value, (int, float)):
             results = [Result("objective", "objective", value)]
         elif isinstance(value, Mapping):
@@ -221,7 +221,9 @@ def as_results(value: Results, *, bools: bool = False) -> list[Result]:
             _check_result_names(results)
     except (TypeError, ValueError) as error:
         what = "a number, a mapping of names to values or a list of results"
-        raise InvalidResult(f"results must be {what}: {error}") from error
+        within = isinstance(value, Iterable | bool) and not isinstance(value, str)
+        detail = f": {error}" if within else ""
+        raise InvalidResult(f"results must be {what}, not {shown(value)}{detail}") from error
     objectives = [result for result in results if result.type == "objective"]
     if not objectives:
         raise InvalidResult(f"no result is of type objective in results={shown(results)}")

@@ -38,6 +38,9 @@ autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 
+# Without "D": help texts name options such as --objective.
+smartquotes_action = "qe"
+
 # A name in backticks is an object if there is one of that name; see `plain_or_ours`.
 default_role = "py:obj"
 

@@ -92,6 +92,12 @@ class Block:
         return self.words[: len(words)] == words
 
     @property
+    def module(self) -> str | None:
+        """The name under which other scripts import it, if it is a file with a name."""
+        files = [word for word in self.words if word.startswith("file=")]
+        return files[0].removeprefix("file=").removesuffix(".py") if files else None
+
+    @property
     def where(self) -> str:
         """Where the block stands, for people to read."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -122,7 +128,7 @@ def modules_of(page: Path) -> Iterator[tuple[str, str]]:
     fragments: list[str] = []
     for block in blocks_of(page):
         if block.is_a("python", "runnable"):
-            yield f"{stem}_line_{block.line}", block.text
+            yield block.module or f"{stem}_line_{block.line}", block.text
         elif block.is_a("python", "fragment"):
             fragments.append(f"# {block.where}\n{_as_module(block)}")
     if fragments:

@@ -86,6 +86,14 @@ def _about_experiment(call: str, value: Any) -> str:
     return f'; of an id alone, make {{"_id": {shown(value)}}}'
 
 
+def _about_trial(call: str, value: Any) -> str:
+    if not isinstance(value, str):
+        return ""
+    if "uid" in KINDS.get(call, ()):
+        return f"; pass an id as uid={shown(value)}"
+    return "; get_trial(uid=…, experiment_uid=…) returns the trial of an id"
+
+
 def _about_key(_call: str, value: Any) -> str:
     if type(value).__name__ == "ObjectId":
         return "; pass str() of an ObjectId"
@@ -138,7 +146,12 @@ UID: Final = replace(KEY, wants=f"the id of an experiment ({KEY.wants})", hint=_
 TRIAL_UID: Final = replace(
     KEY, wants=f"the id of a trial, or its _id ({KEY.wants})", hint=_about_key
 )
-TRIAL: Final = Kind("a Trial", lambda value: isinstance(value, Trial), frozenset({Trial}))
+TRIAL: Final = Kind(
+    "a Trial",
+    lambda value: isinstance(value, Trial),
+    frozenset({Trial}),
+    hint=_about_trial,
+)
 TRIAL_LIKE: Final = replace(TRIAL, accepts=_is_like_trial)
 QUERY: Final = replace(
     MAPPING, wants="a mapping (a filter in MongoDB's language)", error=UnsupportedQuery

@@ -62,7 +62,11 @@ def document_of(collection: str, value: Mapping[str, Any]) -> Document:
         document["_id"] = new_id()
     for field in _COLLECTIONS[collection].fields:
         if field.required and document.get(field.name) is None:
-            raise EncodingError(f"a record of {collection} needs {field.name!r}", path=field.name)
+            of_trial = collection == "trials" and field.name == "experiment"
+            hint = ": Trial(experiment=experiment.id, …)" if of_trial else ""
+            raise EncodingError(
+                f"a record of {collection} needs {field.name!r}{hint}", path=field.name
+            )
     check_record(collection, document)
     _check_fields(collection, document)
     return document

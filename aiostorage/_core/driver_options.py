@@ -5,18 +5,51 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["call_with_options", "hide_credentials", "hide_credentials_in", "upgrade_command"]
+__all__ = [
+    "STORAGE_OPTIONS",
+    "call_with_options",
+    "hide_credentials",
+    "hide_credentials_in",
+    "upgrade_command",
+]
+
+STORAGE_OPTIONS: Final = (
+    *("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version"),
+    "max_inflated_state",
+    *("tracker", "objective", "deliver_on_close"),
+)
+"""Options that a storage has on every engine."""
 
 T = TypeVar("T")
 
 
-def call_with_options(make: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
+def call_with_options(
+    make: Callable[..., T],
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    beside: Sequence[str] = (),
+    hint: str = "",
+) -> T:
     """Return ``make(**options)``.
+
+    Parameters
+    ----------
+    make
+        What has the options as its parameters.
+    name
+        What it makes, for messages.
+    options
+        What a caller has passed.
+    beside
+        Options that the caller could have passed as well, and that `make` does not take.
+    hint
+        What else to say of a wrong option.
 
     Raises
     ------
@@ -32,7 +65,10 @@ def call_with_options(make: Callable[..., T], name: str, options: Mapping[str, A
             for p in signature.parameters.values()
             if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
         ]
-        raise ConfigurationError(f"{name}: {error}; its options are {', '.join(known)}") from None
+        others = f", and of every storage {', '.join(beside)}" if beside else ""
+        raise ConfigurationError(
+            f"{name}: {error}; its options are {', '.join(known)}{others}{hint}"
+        ) from None
     return make(**options)
 
 
@@ -42,14 +78,23 @@ _PLACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 _HOSTS: Final = re.compile(r"(?:[^:/?#\[\]]|\[[\dA-Fa-f:.]*(?:%\w*)?\]|:\d+(?=[,/?#]|$))*")
 """Hosts with their ports; a colon before anything else may begin a password."""
 
-_QUERY: Final = re.compile(r"([?&#;](?:[^=&#;]*=)?)[^&#;]+")
+_QUERY: Final = re.compile(r"(?P<name>[?&#;](?:[^=&#;]*=)?)(?P<value>[^&#;]+)")
+
+_SHOWN: Final = frozenset(
+    name.lower()
+    for name in (
+        *("client", "synchronous", "busy_timeout", "objective"),
+        *("authSource", "directConnection", "readPreference", "replicaSet", "ssl", "tls", "w"),
+    )
+)
+"""Options whose values are no secrets, and are needed to reach the store."""
 
 
 def hide_credentials(url: str) -> str:
     """Return a URL, even a mistyped one, with ``***`` for what may be a secret.
 
     That is what stands before the last ``@``, or behind a colon that no port follows; and the
-    values in the query.
+    values in the query, except those of a few options that are no secrets.
 
     >>> hide_credentials("mongodb:u:x/y@h/d"), hide_credentials("sqlite:///a.db?password=x")
     ('***@h/d', 'sqlite:///a.db?password=***')
@@ -73,7 +118,9 @@ def hide_credentials(url: str) -> str:
 
 
 def _without_value(option: re.Match[str]) -> str:
-    return f"{option[1]}***"
+    name, value = option["name"], option["value"]
+    is_known = name[1:].rstrip("=").lower() in _SHOWN and re.fullmatch(r"[\w.,-]{1,64}", value)
+    return f"{name}{value if is_known else '***'}"
 
 
 def hide_credentials_in(text: str) -> str:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.driver_options import STORAGE_OPTIONS, hide_credentials
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["checked_path", "checked_seconds", "options_in_url", "path_of_url", "split_url"]
+__all__ = [
+    "checked_path",
+    "checked_seconds",
+    "not_there",
+    "options_in_url",
+    "path_of_url",
+    "split_url",
+]
 
 LONGEST_NAME: Final = 255
 """Bytes that file systems allow in the name of a file."""
@@ -42,6 +50,11 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
             "for a storage in memory write memory://, for a file of that name ./"
             f"{text}"
         )
+    if isinstance(path, str) and re.match(r"[A-Za-z]:\\", text):
+        raise ConfigurationError(
+            f"{engine}: {text!r} is a path of Windows, where aiostorage does not run; for a file "
+            f"of that name here write ./{text}"
+        )
     if not text:
         raise ConfigurationError(f"{engine}: path is empty; name a file")
     try:
@@ -59,6 +72,17 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
             f"{LONGEST_NAME - beside} leave room for the files beside it"
         )
     return Path(text)
+
+
+def not_there(path: Path, *, directory: bool = False) -> ConfigurationError:
+    """Return the error that says that a file, or the directory of one, is missing."""
+    path = path.absolute()
+    what = f"there is no file {path}"
+    if directory:
+        what = f"the directory {path} does not exist; create it first"
+    if any(part.startswith("~") for part in path.parts):
+        what += " (a ~ is not replaced by a home directory; write that out)"
+    return ConfigurationError(what)
 
 
 def checked_seconds(engine: str, name: str, value: Any) -> float:
@@ -121,8 +145,10 @@ def options_in_url(shown: str, query: str, known: Collection[str]) -> dict[str, 
     if unknown := sorted(
         name if value else "***" for name, value in options.items() if name not in known
     ):
+        ours = [name for name in unknown if name in STORAGE_OPTIONS]
+        hint = f"; {', '.join(ours)}: pass it as a keyword, beside the URL" if ours else ""
         raise ConfigurationError(
-            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}"
+            f"{shown!r}: unknown {', '.join(unknown)}; the options are {', '.join(known)}{hint}"
         )
     return options
 

@@ -48,9 +48,10 @@ from aiostorage.operations import (
 )
 from aiostorage.protocols import Driver
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "copy_of"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=AioStorageError)
 
 RECEIPT_LIFETIME: Final = 600.0
 """Seconds that a receipt is kept at least, beyond the time of all attempts."""
@@ -91,6 +92,9 @@ class Gateway:
         self._sweep_at = 0.0
         self._opened_in = 0
         self._opening = (0, anyio.Lock())
+        self._begun = 0
+        self._failed: tuple[int, AioStorageError] | None = None
+        """The number of the last opening that has failed, and its error."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entered_in, self._entering = 0, threading.Lock()
 
@@ -116,10 +120,13 @@ class Gateway:
         pid = os.getpid()
         if self._opening[0] != pid:  # a lock that the parent process held would never be released
             self._opening = (pid, anyio.Lock())
+        begun = self._begun
         async with self._opening[1]:
             if self._closed:
                 raise StorageClosedError
             if self._opened_in != pid:
+                if self._failed is not None and self._failed[0] > begun:
+                    raise copy_of(self._failed[1])  # each of many callers would wait as long again
                 await self._connect()
                 if self._closed:  # meanwhile, when there was nothing to close
                     await self.driver.aclose()
@@ -127,11 +134,16 @@ class Gateway:
                 self._opened_in = pid
 
     async def _connect(self) -> None:
+        self._begun += 1
         try:
             with said_when_slow(self._waiting):
-                await retrying(self.policy, lambda _: self.driver.open(LAYOUT))
+                await retrying(
+                    self.policy, lambda _: self.driver.open(LAYOUT), asked=self.driver.location
+                )
         except AioStorageError as error:
-            raise named_by(error, self.origin)  # noqa: B904  the same error
+            named_by(error, self.origin)
+            self._failed = self._begun, copy_of(error)  # its traceback would refer to this
+            raise
 
     def _waiting(self) -> str:
         """Return what an opening waits for that takes long."""
@@ -304,7 +316,8 @@ class Gateway:
                         mark_without_effect(error)
                     raise
             if scope.cancelled_caught:
-                message = f"no answer within {self._first_timeout:.3g} s"
+                asked = self.driver.location
+                message = f"{asked}: no answer within {self._first_timeout:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
         return await self._retry(call, again, operation, start, failed)
 
@@ -332,7 +345,9 @@ class Gateway:
                 raise
 
         try:
-            return await retrying(self.policy, attempt, start=start, failed=failed)
+            return await retrying(
+                self.policy, attempt, start=start, failed=failed, asked=self.driver.location
+            )
         except asyncio.CancelledError as error:
             if not unsure and not (calling and self._began(operation, error)):
                 mark_without_effect(error)
@@ -364,6 +379,7 @@ class Gateway:
             documents, cursor = await retrying(
                 self.policy,
                 lambda _, after=cursor: self.driver.page(find, after, size),  # type: ignore[misc]
+                asked=self.driver.location,
             )
             if documents:
                 yield documents
@@ -376,3 +392,10 @@ class Gateway:
         """Wait for a change; see `aiostorage.protocols.Driver.wait_for_change`."""
         await self._ready()
         return await self.driver.wait_for_change(collection, since, timeout)
+
+
+def copy_of(error: E) -> E:
+    """Return an error like this one, without its traceback: several callers may raise it."""
+    copied = error.__class__.__new__(error.__class__, *error.args)  # an engine's own class, too
+    vars(copied).update(vars(error))
+    return copied

@@ -214,8 +214,7 @@ def _is_flag(value: Any) -> bool:
 def _is_path(value: Any) -> bool:
     if not isinstance(value, str | os.PathLike):
         return False
-    text: object = os.fspath(value)
-    return isinstance(text, str) and "\0" not in text and _is_encodable(text)
+    return isinstance(os.fspath(value), str)
 
 
 def _is_items(value: Any) -> bool:
@@ -225,10 +224,16 @@ def _is_items(value: Any) -> bool:
 ANYTHING: Final = Kind("anything", lambda _value: True)
 """What is checked where its content is: states, results."""
 
+
+def _about_url(call: str, value: Any) -> str:
+    is_path = call == "open_storage" and isinstance(value, os.PathLike)
+    return "; of a path, write f'sqlite:///{path}'" if is_path else ""
+
+
 TEXT: Final = Kind(
     "a str", lambda value: isinstance(value, str) and (value.isascii() or _is_encodable(value))
 )
-URL: Final = replace(TEXT, error=ConfigurationError, secret=True)
+URL: Final = replace(TEXT, error=ConfigurationError, secret=True, hint=_about_url)
 FUNCTION: Final = Kind("a function", callable)
 KEY: Final = Kind("a str or an int of 64 bits", is_key)
 WHOLE: Final = Kind("an int of 64 bits", _is_whole)

@@ -140,7 +140,9 @@ def scheme_of(url: object) -> str:
     scheme, colon, _ = text.partition("://")
     if not colon or not _SCHEME.fullmatch(scheme):
         shown = hide_credentials(text)
-        example = text if text and shown == text and not colon else "tune.db"
+        example = "tune.db"
+        if text.strip() and shown == text and ":" not in text:
+            example = os.path.expanduser(text)  # noqa: PTH111  which never raises
         raise ConfigurationError(
             f"{shown!r} is not a storage URL; write for example sqlite:///{example}"
         )

@@ -189,9 +189,7 @@ def _parse_field(
             continue
         op = _OPERATORS.get(name) if isinstance(name, str) else None
         if op is None:
-            kind = "operator" if isinstance(name, str) and name.startswith("$") else "plain key"
-            message = f"the {kind} {name!r} at {place!r} is not supported among operators"
-            raise UnsupportedQuery(f"{message}; {_SUPPORTED}")
+            raise UnsupportedQuery(_no_operator(name, place))
         if op in ("in", "nin"):
             if not isinstance(operand, (list, tuple)):
                 raise UnsupportedQuery(f"{name} at {place!r} takes a list, not {_type(operand)}")
@@ -206,6 +204,12 @@ def _parse_field(
             operand = _parse_value(place, operand)  # noqa: PLW2901
         found.append(Compare(path, op, operand))
     return found
+
+
+def _no_operator(name: Any, place: str) -> str:
+    if isinstance(name, str) and name.startswith("$"):
+        return f"the operator {name!r} at {place!r} is not supported; {_SUPPORTED}"
+    return f"the plain key {name!r} at {place!r} stands among operators; {_SUPPORTED}"
 
 
 def _has_operators(value: Any) -> TypeGuard[Mapping[Any, Any]]:

@@ -12,7 +12,7 @@ import anyio
 
 from aiostorage._core.cancellation import had_no_effect
 from aiostorage._core.documents import both, changes_of, equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.gateway import Gateway, copy_of
 from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.kinds import COUNT, MAX_COUNT, WAIT
@@ -430,8 +430,8 @@ def _note_unwritten(turn: Turn | None, update: Update, results: Sequence[Result]
 
 def _with_results(error: BackendError, results: Sequence[Result]) -> BackendError:
     """Return a copy with the results: callers whose writes shared a batch share their error."""
-    copied = error.__class__.__new__(error.__class__, *error.args)  # an engine's own class, too
-    vars(copied).update(vars(error), results=list(results))
+    copied = copy_of(error)
+    copied.results = list(results)
     return copied.with_traceback(error.__traceback__)
 
 

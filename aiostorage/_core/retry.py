@@ -72,6 +72,7 @@ async def retrying(
     *,
     start: float | None = None,
     failed: TemporaryBackendError | None = None,
+    asked: str = "the engine",
 ) -> T:
     """Call `attempt` until it succeeds, fails for good, or the policy has run out.
 
@@ -83,6 +84,8 @@ async def retrying(
         When the first attempt began, by `time.monotonic`. Default: now.
     failed
         The error of the first attempt, if the caller has made it already.
+    asked
+        Who is to answer, for messages: the location of the data.
 
     Raises
     ------
@@ -93,7 +96,7 @@ async def retrying(
     if failed is None:
         try:
             # nearly every call ends here; tenacity costs about 90 µs even when nothing fails
-            return await _limited(policy, end, attempt, False)
+            return await _limited(policy, end, attempt, False, asked)
         except TemporaryBackendError as error:
             failed = error
     uncertain, first = failed.ambiguous, [failed]
@@ -103,7 +106,7 @@ async def retrying(
         if first:
             raise first.pop()  # so that tenacity counts the first attempt, and waits
         try:
-            return await _limited(policy, end, attempt, uncertain)
+            return await _limited(policy, end, attempt, uncertain, asked)
         except TemporaryBackendError as error:
             uncertain = uncertain or error.ambiguous
             raise
@@ -126,11 +129,15 @@ def back_off(failures: int, initial: float, maximum: float) -> float:
 
 
 async def _limited(
-    policy: RetryPolicy, end: float, attempt: Callable[[bool], Awaitable[T]], uncertain: bool
+    policy: RetryPolicy,
+    end: float,
+    attempt: Callable[[bool], Awaitable[T]],
+    uncertain: bool,
+    asked: str,
 ) -> T:
     limit = min(policy.attempt_timeout, max(end - time.monotonic(), 0.0))
     with anyio.move_on_after(limit) as scope:
         return await attempt(uncertain)
     if scope.cancelled_caught:
-        raise OperationTimeout(f"no answer within {limit:.3g} s", ambiguous=True)
+        raise OperationTimeout(f"{asked}: no answer within {limit:.3g} s", ambiguous=True)
     raise AssertionError("unreachable")  # pragma: no cover

@@ -78,6 +78,8 @@ def without_largest(
         if item["type"] == "statistic"
     }
     if not sizes:
+        if error.path is not None:
+            raise error
         raise error_at("results", str(error)) from error
     largest = max(sizes, key=sizes.__getitem__)
     _warn(results[largest].name, uid, str(error))

@@ -15,7 +15,7 @@ from typing import Any, Final
 from aiostorage._core.layout import LAYOUT, TRIALS
 from aiostorage._core.paths import array_index
 from aiostorage._core.query import parse_all
-from aiostorage.errors import UnsupportedQuery
+from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import Compare, Condition, ElementMatch, SortBy, StoreTime
 from aiostorage.values import Param, Result, TrialStatus, Value
 
@@ -119,7 +119,13 @@ def _filters_of(params: Any, prefix: str = "") -> Iterator[dict[str, Any]]:
                 yield {"params.name": {"$ne": name}}
                 if not rest:
                     continue
-        yield {"params": {"$elemMatch": {"name": name, **value}}}
+        query = {"params": {"$elemMatch": {"name": name, **value}}}
+        try:
+            parse_all(query)
+        except (EncodingError, UnsupportedQuery) as error:  # it says where, but not of which param
+            error.args = (f"params {name!r:.60}: {error}",)
+            raise
+        yield query
 
 
 # --------------------------------------------------------------------- what no trial can ever be
@@ -201,7 +207,10 @@ def _check_place(path: str, by_name: bool) -> None:
     if root in _LISTS:
         first, _, inner = rest.partition(".")
         name = inner if array_index(first) is not None else rest
-        if name and name.partition(".")[0] not in _PARTS:
+        part, _, inside = name.partition(".")
+        if inside and part in ("name", "type"):
+            raise UnsupportedQuery(f"the {part} of {root} has no parts: nothing is at {path!r}")
+        if name and part not in _PARTS:
             raise UnsupportedQuery(
                 f"{root} is a list of dicts of name, type and value: nothing is at {path!r}; write "
                 f"{_advice(root, name, by_name)}"

@@ -45,6 +45,7 @@ from aiostorage.operations import (
     Insert,
     StoreTime,
     Take,
+    UnreadableDocument,
     Update,
 )
 from aiostorage.protocols import ResultSource
@@ -188,32 +189,32 @@ class Trials:
 
     async def _place(self, uid: Any, order: Order, after: Trial | str) -> After | None:
         """Return the place behind a trial; None if the experiment has no such trial."""
-        trial_uid = after.id if isinstance(after, Trial) else after
-        names = ("_id", "submit_time", "start_time", "end_time", "results")
-        found = await self._gateway.execute(
-            Find(TRIALS, equal(experiment=uid, id=trial_uid), dict.fromkeys(names, True), limit=1)
-        )
+        uid_of_trial, selection = after, None
+        if isinstance(after, Trial):
+            uid_of_trial, selection = after.id, {"_id": True}
+        there = equal(experiment=uid, id=uid_of_trial)
+        found = await self._gateway.execute(Find(TRIALS, there, selection, limit=1))
         if not found:
             return None
         document = found[0]
         if isinstance(after, Trial):  # where it stood when it was read
             known = {**document_of_trial(after), "_id": document["_id"]}
             document = truncated(cast(Document, normalise(known)), self._gateway.driver.resolution)
+        elif isinstance(document, UnreadableDocument):
+            self._reader.read(document)  # raises: nobody knows where it stands
         return After(document["_id"], values_of(document, order))
 
     async def _first(self, find: Find) -> list[Trial]:
         """Return what a `Find` finds; more is read in place of what cannot be read."""
-        trials: list[Trial] = []
-        wanted, limit = find.limit or 0, find.limit
+        wanted = find.limit
         while True:
             documents = await self._gateway.execute(find)
-            count, last = len(documents), documents[-1] if documents else {}
-            trials += await self._built(documents)
-            if limit is None or count < limit or len(trials) >= wanted:
-                return trials
-            limit = wanted - len(trials)
-            after = After(last["_id"], values_of(last, find.order))
-            find = replace(find, after=after, limit=limit)
+            count, limit = len(documents), find.limit
+            trials = await self._built(documents)
+            if wanted is None or limit is None or count < limit or len(trials) >= wanted:
+                return trials[:wanted]
+            # from the same place again: where an unreadable one stands cannot be known
+            find = replace(find, limit=min(2 * limit, MAX_LIMIT))
 
     async def with_status(self, experiment: Any, *conditions: Condition) -> list[Trial]:
         return await self._find(experiment_uid(experiment), And(conditions))

@@ -144,6 +144,10 @@ def cli(ctx: click.Context) -> None:
 
     `aiostorage demo` runs a real search with several processes on a storage; `aiostorage status`
     shows the state of the experiments in a storage.
+
+    A storage is named by its URL, such as sqlite:///tune.db. Where none is named, commands use the
+    one in AIOSTORAGE_URL, else that of aiostorage.toml in the user's configuration directory, else
+    a SQLite file in the user's data directory.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

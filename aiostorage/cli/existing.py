@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aiostorage import Storage
+from aiostorage._core.file_options import not_there
 from aiostorage._core.named_store import LEGACY, NamedStore, named_by
 from aiostorage.errors import AioStorageError, ConfigurationError, NotADatabaseError
 from aiostorage.factory import storage_of
@@ -68,7 +69,7 @@ def _check_track_file(path: Path) -> None:
     try:
         there = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigurationError(f"there is no file {path}") from None
+        raise not_there(path) from None
     except OSError:
         return
     if stat.S_ISREG(there.st_mode) and not there.st_size:
@@ -83,7 +84,7 @@ def _check_file(path: Path) -> None:
     try:
         there = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigurationError(f"there is no file {path}") from None
+        raise not_there(path) from None
     except OSError:
         return  # the engine has an error message of its own for it
     if not stat.S_ISREG(there.st_mode):

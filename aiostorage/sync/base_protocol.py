@@ -115,10 +115,13 @@ class BaseStorageProtocol:
         """Store a new trial; return it as it was stored, with its ``_id``.
 
         A trial without ``submit_time`` gets the present time. The ``id`` is made of the values as
-        they are stored, and is the trial's from then on.
+        they are stored, and is the trial's from then on. Whether its experiment exists is not
+        looked up: use `Experiment.id`.
 
         Raises
         ------
+        EncodingError
+            It has no experiment, or a value that cannot be stored.
         DuplicateKeyError
             The experiment has a trial with these params, or with params whose text is the same,
             such as ``"1"`` instead of 1; the message says which.
@@ -199,6 +202,8 @@ class BaseStorageProtocol:
         ValueError
             `limit` is no number of trials, there is no such `order`, or the experiment has no
             trial `after`.
+        EncodingError
+            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
         """
         raise NotImplementedError
 
@@ -238,6 +243,8 @@ class BaseStorageProtocol:
             ``status`` is not the name of a status.
         EncodingError
             A value cannot be stored, or leaves a trial that cannot be read.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `get_trial`.
         """
@@ -258,6 +265,8 @@ class BaseStorageProtocol:
         ------
         ValueError, EncodingError
             As for `update_trial`.
+        UnsupportedQuery
+            As for `fetch_trials`.
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
         """
@@ -275,6 +284,9 @@ class BaseStorageProtocol:
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        UnsupportedQuery
+            As for `fetch_trials`. Trials of a status that does not exist, which another program
+            wrote, are found by ``{"status": {"$nin": [...]}}`` with those that do.
         """
         raise NotImplementedError
 

@@ -64,6 +64,7 @@ def tracker_from_url(url: str, **options: Any) -> Tracker:
     if not (colon or plus) or (name not in _BUILT_IN and name not in known_trackers()):
         raise ConfigurationError(
             f"{hide_credentials(url)!r} names no tracker; known are: {', '.join(known_trackers())}"
+            "; write for example mlflow+http://127.0.0.1:5000 or comet://workspace/project"
         )
     return _maker(name)(url, **options)
 

@@ -130,6 +130,7 @@ def test_the_demo_goes_by_the_rule(folder: Path, monkeypatch: pytest.MonkeyPatch
     ("how", "value"),
     [
         ("environment", "tune.db"),
+        ("environment", " "),
         ("environment", "odd://x"),
         ("environment", "sqlite:///x.db?nix=1"),
         ("file", 'type = "odd"'),

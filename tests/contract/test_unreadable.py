@@ -275,6 +275,17 @@ async def test_a_row_that_another_program_wrote(
         assert xs(await storage.fetch_trials(experiment)) == [0, 2]
         assert xs(await storage.fetch_trials(experiment, where={"params.value": {"$gte": 0}}))
         assert xs([t async for t in storage.iter_trials(experiment)]) == [0, 2]
+        for order in (None, "submit_time", "-submit_time"):  # the damage may have moved it
+            whole = await storage.fetch_trials(experiment, order=order)
+            assert xs(whole) == [0, 2]
+            for limit in (1, 2, 3):
+                assert (
+                    await storage.fetch_trials(experiment, order=order, limit=limit)
+                    == (whole or [])[:limit]
+                )
+        if "json_set" not in damage and "status" not in damage:
+            with pytest.raises(EncodingError, match=f"trial {trials[1].id} .*cannot be read"):
+                await storage.fetch_trials(experiment, after=trials[1].id)
         assert len([r for r in caplog.records if r.name.startswith("aiostorage")]) == 1
         with pytest.raises(EncodingError, match=f"trial {trials[1].id} .*cannot be read"):
             await storage.get_trial(trials[1])

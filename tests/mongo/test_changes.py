@@ -139,7 +139,8 @@ async def test_closing_leaves_no_stream_behind(
     for library in ("motor", "pymongo"):
         url = mongodb_replica_set.url_for(mongodb_emptied_database)
         async with open_storage(url, client=library) as storage:
-            assert await storage.reserve_trial({"_id": "nobody"}, wait=0.5) is None
+            experiment = await storage.create_experiment({"name": library})
+            assert await storage.reserve_trial(experiment, wait=0.5) is None
             assert await count() == 1
         assert await count() == 0
 

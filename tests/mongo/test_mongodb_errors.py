@@ -416,6 +416,7 @@ async def test_a_server_that_is_too_old(old_server: str, library: str) -> None:
         ("mongodb://jo:S3cret@[::1/db", "name:27017"),
         ("mongodb://jo:S3cret@h/a b", "'a b' cannot be the name of a database"),
         ("mongodb://jo:S3cret@h/db?colour=S3cret", "h/db: colour: Unknown option"),
+        ("mongodb://jo:S3cret@h/db?lost_after=3", "lost_after, pass it as a keyword"),
         ("mongodb://jo:S3cret@h/db?tls=true&tlsInsecure=S3cret", "tlsInsecure: .*'true' or"),
         ("mongodb://jo:S3cret@h/db?tls=true&tlsCAFile=/no/such/file", "tlsCAFile: .*not readable"),
         ("mongodb://jo:S3cret@h/db?colour", "colour: MongoDB URI options are key=value"),

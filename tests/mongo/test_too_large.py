@@ -48,7 +48,7 @@ async def test_too_large(url: str) -> None:
         await storage.register_trial(small)
         trial = await storage.reserve_trial(experiment)
         assert trial is not None
-        results = [Result("loss", "objective", 1.0), Result("log", "statistic", LARGE)]
+        results = [Result("loss", "objective", 1.0), Result("log", "gradient", LARGE)]
         await check(storage.complete_trial(trial, results), f"id {trial.id!r}", "results[1].value")
         await check(storage.create_benchmark({"name": "b", "task": LARGE}), "(name 'b')", "task")
         await check(storage.fetch_experiments({"metadata.a": LARGE}), "experiments", "metadata.a")

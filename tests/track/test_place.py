@@ -169,6 +169,7 @@ async def test_an_upgrade(path: Path, tmp_path: Path) -> None:
 async def test_places_where_no_file_can_be(path: Path, tmp_path: Path) -> None:
     assert "name a file" in await refusal(tmp_path, ConfigurationError)
     assert "does not exist" in await refusal(tmp_path / "no" / "no.json", ConfigurationError)
+    assert "a ~ is not replaced" in await refusal(tmp_path / "~" / "no.json", ConfigurationError)
     os.mkfifo(path)
     assert "no regular file" in await refusal(path, ConfigurationError)
     loop = tmp_path / "loop.json"

@@ -30,7 +30,7 @@ from aiostorage._core.arguments import KINDS, KNOWN, check_arguments
 from aiostorage._core.kinds import COUNT, SECONDS, TEXT, choice, optional, shown
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
-from aiostorage.errors import ConfigurationError, InvalidArgument
+from aiostorage.errors import ConfigurationError, EncodingError, InvalidArgument
 from aiostorage.orion import export_orion, import_orion
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.trackers.factory import tracker_from_url
@@ -103,10 +103,10 @@ CALLS: list[Tried] = [
     (tracker_from_url, {}, "url", (None, 5, SECRET)),
     (import_runs, {"experiment": "e", "storage": _storage()}, "tracker", (None, 5)),
     (import_orion, {"source": "x"}, "storage", (None, 5)),
-    (import_orion, {"storage": _storage()}, "source", (None, 5, "a\0b")),
+    (import_orion, {"storage": _storage()}, "source", (None, 5, b"a")),
     (import_orion, {"storage": _storage(), "source": "x"}, "overwrite", (None, "x")),
     (export_orion, {"destination": "x"}, "storage", (None, 5)),
-    (export_orion, {"storage": _storage()}, "destination", (None, 5, "a\0b")),
+    (export_orion, {"storage": _storage()}, "destination", (None, 5, b"a")),
     (export_orion, {"storage": _storage(), "destination": "x"}, "progress", (5, "x")),
 ]
 
@@ -187,3 +187,21 @@ def test_values_are_shown_in_one_short_line() -> None:
 def test_a_configuration_error_for_options() -> None:
     with pytest.raises(ConfigurationError, match="open_storage: url is a str, not a list"):
         open_storage(SECRET)  # type: ignore[arg-type]
+
+
+def test_a_path_instead_of_a_url() -> None:
+    path: Any = Path("tune.db")
+    with pytest.raises(ConfigurationError, match=r"of a path, write f'sqlite:///\{path\}'$"):
+        open_storage(path)
+
+
+@pytest.mark.anyio
+async def test_the_error_says_where_an_id_belongs() -> None:
+    async with _storage() as storage:
+        wrong: Any = "id"
+        with pytest.raises(InvalidArgument, match=r"; pass an id as uid='id'$"):
+            await storage.get_trial(wrong)
+        with pytest.raises(InvalidArgument, match=r"; get_trial\(uid=…, experiment_uid=…\)"):
+            await storage.complete_trial(wrong, 1)
+        with pytest.raises(EncodingError, match=r"Trial\(experiment=experiment\.id"):
+            await storage.register_trial(Trial(params={"x": 1}))

@@ -81,6 +81,12 @@ def test_nothing_is_made_before_it_is_used(tmp_path: Path) -> None:
     [
         ("tune.db", "sqlite:///tune.db"),
         ("", "sqlite:///tune.db"),
+        (" ", "sqlite:///tune.db"),
+        ("sqlite:/tune.db", "for example sqlite:///tune.db"),
+        ("sqlite:///C:\\data\\tune.db", "is a path of Windows"),
+        ("track:///C:\\data\\tune.json", "is a path of Windows"),
+        ("sqlite:///tune.db?lost_after=9", "lost_after: pass it as a keyword"),
+        ("comet://workspace/project", "is a tracker, .* tracker=…"),
         ("sqlite://tune.db", "three slashes"),
         ("sqlite://", "which file"),
         ("sqlite:///", "which file"),
@@ -138,6 +144,11 @@ def test_unknown_scheme() -> None:
 def test_wrong_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong)).split("_")[0]):
         open_storage("memory://", **wrong)
+
+
+def test_a_mistyped_setting_lists_the_settings() -> None:
+    with pytest.raises(ConfigurationError, match=r"'lostafter'; its options are .*lost_after"):
+        open_storage("memory://", lostafter=3)
 
 
 def test_settings() -> None:

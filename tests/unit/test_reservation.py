@@ -38,6 +38,8 @@ def test_a_part_of_a_text_is_none() -> None:
 
 
 OTHER_FIELDS: list[Any] = [
+    ["e", "\x1b[2J" + "a" * 32, TOKEN],
+    ["e", "a" * 32, "\0"],
     *({}, [], "abc", 5, None, ["e", "t"], ["e", "t", "w", 1]),
     *(["", "t", "w"], ["e", "", "w"], ["e", "t", ""]),
     *([None, "t", "w"], [True, "t", "w"], [1.5, "t", "w"], [2**63, "t", "w"]),

@@ -142,7 +142,8 @@ def test_commands(arguments: tuple[str, ...], url: str) -> None:
         ("sqlite:////runs/at 10:00.db", "sqlite:////runs/at 10:00.db"),
         ("tune.db", "tune.db"),
         ("", ""),
-        ("sqlite:///tune.db?synchronous=OFF&a", "sqlite:///tune.db?synchronous=***&***"),
+        ("sqlite:///tune.db?synchronous=OFF&a", "sqlite:///tune.db?synchronous=OFF&***"),
+        ("mongodb://h/d?replicaSet=rs0&key=x", "mongodb://h/d?replicaSet=rs0&key=***"),
         ("sqlite:////home/me@work/x.db", "sqlite:////***@work/x.db"),
     ],
 )

@@ -84,6 +84,8 @@ def test_local_file_systems_are_not(tmp_path: Path) -> None:
 def test_missing_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist"):
         check_place(tmp_path / "no" / "store.db")
+    with pytest.raises(ConfigurationError, match="a ~ is not replaced"):
+        check_place(tmp_path / "~" / "store.db")
 
 
 def test_missing_directory_behind_a_link(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from typing import Any, assert_type
 import numpy as np
 import pytest
 
-from aiostorage.errors import InvalidResult, MissingObjective
+from aiostorage.errors import InvalidArgument, InvalidResult, MissingObjective
+from aiostorage.experiment import Experiment
 from aiostorage.trial import Param, Result, Trial, TrialStatus, as_results, validate_status
 
 START = dt.datetime(2024, 2, 29, 12, 0, tzinfo=dt.UTC)
@@ -323,11 +324,19 @@ def test_a_bare_nan_is_an_objective() -> None:
     assert math.isnan(result.value)
 
 
+def test_an_experiment_instead_of_its_id() -> None:
+    experiment: Any = Experiment(id=1, name="tune")
+    with pytest.raises(InvalidArgument, match=r"; pass its id: experiment\.id$"):
+        Trial(experiment=experiment, params={"x": 1})
+    with pytest.raises(InvalidArgument, match=r"; pass the `_id` of its config$"):
+        Trial(experiment={"_id": 1}, params={"x": 1})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "results must be a number, a mapping of names to values or a list of results: "),
-        ("0.5", "expected a mapping or a Result, not '0'"),
+        (None, "results must be .* a mapping of names to values or a list of results, not None$"),
+        ("0.5", "or a list of results, not '0.5'$"),
         ("", "no result is of type objective"),
         ({}, "no result is of type objective"),
         ([1.0], "expected a mapping or a Result, not 1.0"),

@@ -41,6 +41,7 @@ from aiostorage.engine import (
     Insert,
     Layout,
 )
+from aiostorage.factory import StorageFactory
 from tests.cli.support import environment
 
 from .layout_1.content import content_of
@@ -407,7 +408,7 @@ def test_an_engine_without_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
         name = "other"
 
-    monkeypatch.setattr("aiostorage.factory._driver_of", lambda *_: Other())
+    monkeypatch.setattr(StorageFactory, "driver", lambda *_: Other())
     with pytest.raises(ConfigurationError, match="the engine other has no upgrade"):
         anyio.run(upgrade_storage, "other://")
 

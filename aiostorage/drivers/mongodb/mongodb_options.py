@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import unquote
 
-from aiostorage._core.driver_options import call_with_options
+from aiostorage._core.driver_options import STORAGE_OPTIONS, call_with_options
 from aiostorage._core.kinds import TEXT, URL, WHOLE, Kind, check_values, option, optional
 from aiostorage.drivers.mongodb.driver import MongoDBDriver
 from aiostorage.errors import ConfigurationError
@@ -77,7 +77,13 @@ def driver_from_options(
             raise ConfigurationError(
                 f"mongodb: timeout is a number of seconds, not {options['timeout']!r}"
             ) from None
-    return call_with_options(MongoDBDriver, "mongodb", {"url": url, **options})
+    return call_with_options(
+        MongoDBDriver,
+        "mongodb",
+        {"url": url, **options},
+        beside=STORAGE_OPTIONS,
+        hint="; those that PyMongo understands stand in the URL",
+    )
 
 
 def _without_own_options(url: str) -> tuple[str, dict[str, str]]:

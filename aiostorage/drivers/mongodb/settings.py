@@ -13,7 +13,7 @@ from typing import Final, Literal
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri, split_options
 
-from aiostorage._core.driver_options import upgrade_command
+from aiostorage._core.driver_options import STORAGE_OPTIONS, upgrade_command
 from aiostorage._core.kinds import (
     FLAG,
     INTERVAL,
@@ -201,5 +201,7 @@ def _refused_option(url: str) -> str:
         try:
             split_options(named, warn=False)
         except (PyMongoError, ValueError, OSError):
-            return f"{named.partition('=')[0]}: "
+            name = named.partition("=")[0]
+            hint = ", pass it as a keyword, beside the URL" if name in STORAGE_OPTIONS else ""
+            return f"{name}{hint}: "
     return ""

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from aiostorage._core.file_options import checked_path
+from aiostorage._core.file_options import checked_path, not_there
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.errors import ConfigurationError
 
@@ -29,7 +29,7 @@ def check_backup(copy: Path) -> None:
             f"{copy} exists already, and a backup overwrites nothing: move it away, or name another"
         )
     if not copy.parent.is_dir():
-        raise ConfigurationError(f"the directory {copy.parent} does not exist; create it first")
+        raise not_there(copy.parent, directory=True)
 
 
 def back_up(connection: Connection, path: Path, copy: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from aiostorage._core.file_kinds import HEAD, SQLITE, kind_of
+from aiostorage._core.file_options import not_there
 from aiostorage.drivers.sqlite.database_file import identity
 from aiostorage.drivers.sqlite.lock_holders import LOCKS, lock_holders
 from aiostorage.errors import (
@@ -121,9 +122,7 @@ def _check_directory(path: Path) -> None:
         try:
             parent = directory.resolve(strict=True)
         except (FileNotFoundError, NotADirectoryError):
-            raise ConfigurationError(
-                f"the directory {directory} does not exist; create it first"
-            ) from None
+            raise not_there(directory, directory=True) from None
     if path.is_dir() or not parent.is_dir():
         wrong = path if path.is_dir() else directory
         raise ConfigurationError(

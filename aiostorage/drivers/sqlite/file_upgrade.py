@@ -18,6 +18,7 @@ from typing import Final
 import anyio
 
 from aiostorage._core.cancellation import shielded
+from aiostorage._core.file_options import not_there
 from aiostorage.drivers.sqlite.backup import back_up, check_backup
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
@@ -27,7 +28,7 @@ from aiostorage.drivers.sqlite.file_checks import not_a_database
 from aiostorage.drivers.sqlite.schema_changes import added_columns, schema_changes, schema_of
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.tables import create_tables, fill_ticks, layout_of
-from aiostorage.errors import ConfigurationError, NotADatabaseError, TemporaryBackendError
+from aiostorage.errors import NotADatabaseError, TemporaryBackendError
 from aiostorage.operations import Compare, Find, Layout, Update
 from aiostorage.upgrades import UpgradeReport, UpgradeStep, steps_from
 
@@ -67,7 +68,7 @@ class FileUpgrade:
     async def carry_out(self) -> UpgradeReport:
         """Upgrade the file; see `aiostorage.protocols.UpgradableDriver.upgrade`."""
         if not await anyio.Path(self.path).exists():  # a connection would create it
-            raise ConfigurationError(f"there is no file {self.path}")
+            raise not_there(self.path)
         try:
             report = await self._connected(self._look)
         except NotADatabaseError as error:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from aiostorage._core.file_options import not_there
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
@@ -75,9 +76,7 @@ class DataFile:
         shown = self._shown
         try:
             if not self.path.parent.is_dir():
-                raise ConfigurationError(
-                    f"the directory {self.path.parent} does not exist; create it first"
-                )
+                raise not_there(self.path.parent, directory=True)
             found = os.stat(shown)  # noqa: PTH116  a loop of links is an error here
         except FileNotFoundError:
             return False

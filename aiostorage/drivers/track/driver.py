@@ -73,7 +73,7 @@ class TrackDriver:
         busy_timeout: float = 5.0,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.objective = _checked_name(objective)
+        self.objective: str | None = _checked_name(objective)
         self._path = checked_path(self.name, path, beside=LONGEST_ADDITION)
         self._busy_timeout = checked_seconds(self.name, "busy_timeout", busy_timeout)
         self._clock = BootClock(clock)

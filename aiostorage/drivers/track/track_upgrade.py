@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from aiostorage._core.file_options import checked_path
+from aiostorage._core.file_options import checked_path, not_there
 from aiostorage._core.steady_clock import BootClock
 from aiostorage.drivers.track.data_file import DataFile
 from aiostorage.drivers.track.store import TrackStore
@@ -31,7 +31,7 @@ def upgrade(
     """Upgrade a file; see `aiostorage.protocols.UpgradableDriver.upgrade`. It blocks."""
     file = DataFile(path)
     if not file.check():
-        raise ConfigurationError(f"there is no file {file.path}")
+        raise not_there(file.path)
     store = TrackStore(file, layout, clock, None, timeout)
     copy: list[Path] = []
 

@@ -193,6 +193,7 @@ REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
     ({"params.lr": 1}, r"write (params={'lr': …}, or )?where={'params': {'\$elemMatch'"),
     ({"params.opt.lr": {"$gt": 1}}, "'opt.lr': …|'name': 'opt.lr'"),
     ({"params.0.lr": {"$exists": True}}, "nothing is at 'params.0.lr'"),
+    ({"params.0.name.x": 1}, "the name of params has no parts"),
     ({"params": {"lr": 1}}, "never has {'lr': 1}; write .*'lr'"),
     ({"params": {"$in": [[0.1]]}}, "params is a list of dicts"),
     ({"params": {"$elemMatch": {"lr": 1}}}, "nothing is at 'params.lr'"),
@@ -209,8 +210,9 @@ BAD_PARAMS: Final[list[tuple[Any, str]]] = [
     (["lr"], "params is a mapping of names"),
     ({"$or": [{"lr": 1}]}, r"text that does not start with '\$'"),
     ({1: 2}, "text that does not start"),
-    ({"lr": {"$near": 1}}, r"\$near"),
+    ({"lr": {"$near": 1}}, r"params 'lr': .*\$near"),
     ({"lr": {"$gt": 1, "x": 2}}, "plain key"),
+    ({"lr": 1, "opt": {"lr": {"$in": {1}}}}, "params 'opt.lr': .*takes a list"),
     ({"lr": {"$exists": "no"}}, "takes a bool"),
 ]
 

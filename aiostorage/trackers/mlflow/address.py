@@ -119,9 +119,9 @@ def require_packages(address: Address) -> None:
         One is missing; the message says what to install.
     """
     needed = ("mlflow", "sqlalchemy", "alembic") if address.is_file else ("mlflow",)
-    for name in needed:
-        if find_spec(name) is None:
-            raise ConfigurationError(
-                f"{address.location} needs the package {name}: "
-                "pip install 'aiostorage-orion[mlflow]'"
-            )
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        packages = ["mlflow-skinny" if name == "mlflow" else name for name in missing]
+        raise ConfigurationError(
+            f"{address.location} needs what is not installed: pip install {' '.join(packages)}"
+        )
