@@ -51,5 +51,5 @@ async def test_the_largest_statistic_is_left_out(
         ]
         with pytest.raises(EncodingError) as raised:
             await storage.complete_trial(held, large)
-        assert raised.value.path == "results"
+        assert raised.value.path == "results[1].value"
         assert held.status == "reserved"

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,10 @@ def forked(act: Callable[[], None]) -> int:
         try:
             act()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
