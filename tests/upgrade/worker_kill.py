@@ -38,7 +38,7 @@ def forked(act: Callable[[], None]) -> int:
         try:
             act()
             code = 0
-        except BaseException:
+        except Exception:  # noqa: BLE001  whatever it is, the parent shows it
             traceback.print_exc()
         finally:
             sys.stderr.flush()
