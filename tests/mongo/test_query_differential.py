@@ -253,8 +253,8 @@ def test_engines_find_what_the_server_finds(
     engines: list[Driver] = [
         MemoryDriver(),
         SQLiteDriver(tmp_path / "things.db", synchronous="NORMAL"),
-        # shares its tables with memory, so that every other seed is enough
-        *([TrackDriver(tmp_path / "things.json")] if seed % 2 else []),
+        # shares its tables with memory, so that a few seeds are enough
+        *([TrackDriver(tmp_path / "things.json")] if seed % 5 == 1 else []),
         # both libraries get the same filters: each takes every other seed
         MongoDBDriver(
             mongodb_url,

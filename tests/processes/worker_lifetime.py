@@ -426,6 +426,7 @@ def disk_full(path: str, ballast: str) -> None:
             experiment = await storage.create_experiment({"name": "e"}, algo_state={"n": 0})
             if not ballast:
                 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+                sys.dont_write_bytecode = True  # Python 3.11 would leave the half of a module's
                 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
             good = 0
             for batch in itertools.count():
