@@ -2,6 +2,7 @@
 
     python tools/docs_code.py                checks it against this checkout
     python tools/docs_code.py --installed    against the installed package, which has to be typed
+    python tools/docs_code.py --only mypy    by one of them
 
 Each script of a page (``python runnable``) is a module. So are all fragments of a page (``python
 fragment``) together, behind the names that the text around them has introduced: those in `NAMES`.
@@ -155,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--installed", action="store_true", help="go by the installed package, not by this checkout"
     )
+    parser.add_argument("--only", choices=["mypy", "pyright"], help="by one of them")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="aiostorage-docs-") as name:
         folder = Path(name)
@@ -164,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = [
             subprocess.call([sys.executable, "-m", *words], cwd=folder, env=environment)
             for words in (("mypy",), ("pyright", "-p", "."))
+            if options.only in (None, words[0])
         ]
     return int(any(failed))
 

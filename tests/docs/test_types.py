@@ -1,4 +1,7 @@
-"""The code of the README and of the documentation is well typed, as a reader's editor judges it."""
+"""The code of the README and of the documentation is well typed.
+
+`tox -e typing` has pyright judge it as well, which takes longer to install than to run.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from tools.docs_code import ROOT
 
 
 @pytest.mark.timeout(300)
-def test_mypy_and_pyright_find_nothing() -> None:
+def test_mypy_finds_nothing() -> None:
     found = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "docs_code.py")],
+        [sys.executable, str(ROOT / "tools" / "docs_code.py"), "--only", "mypy"],
         capture_output=True,
         text=True,
         timeout=280,
