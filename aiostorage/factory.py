@@ -30,7 +30,7 @@ from aiostorage._core.named_store import (
     scheme_of,
 )
 from aiostorage._core.retry import RetryPolicy
-from aiostorage._core.slow import SLOW_AFTER, said_when_slow
+from aiostorage._core.slow import said_when_slow
 from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.storage import Storage
 from aiostorage._core.upgrade_steps import STEPS
@@ -230,8 +230,7 @@ async def _upgrade_named(
         driver = await anyio.to_thread.run_sync(make)  # it may look for installed engines
         if not isinstance(driver, UpgradableDriver):
             raise ConfigurationError(f"the engine {driver.name} has no upgrade of its stores")
-        waiting = f"still waiting for {driver.name} at {driver.location} after {SLOW_AFTER:g} s"
-        with said_when_slow(lambda: waiting):
+        with said_when_slow(driver):
             return await driver.upgrade(LAYOUT, STEPS, backup=backup, dry_run=dry_run)
     except AioStorageError as error:
         raise named_by(error, named.origin)  # noqa: B904  the same error

@@ -27,7 +27,7 @@ from aiostorage._core.layout import LAYOUT, RECEIPTS
 from aiostorage._core.lost_answers import repeat, repeat_once
 from aiostorage._core.named_store import named_by
 from aiostorage._core.retry import RetryPolicy, retrying
-from aiostorage._core.slow import SLOW_AFTER, said_when_slow
+from aiostorage._core.slow import said_when_slow
 from aiostorage.errors import (
     AioStorageError,
     EventLoopError,
@@ -136,7 +136,7 @@ class Gateway:
     async def _connect(self) -> None:
         self._begun += 1
         try:
-            with said_when_slow(self._waiting):
+            with said_when_slow(self.driver, self.origin):
                 await retrying(
                     self.policy, lambda _: self.driver.open(LAYOUT), asked=self.driver.location
                 )
@@ -144,14 +144,6 @@ class Gateway:
             named_by(error, self.origin)
             self._failed = self._begun, copy_of(error)  # its traceback would refer to this
             raise
-
-    def _waiting(self) -> str:
-        """Return what an opening waits for that takes long."""
-        there = "" if self.origin is None else f" ({self.origin})"
-        return (
-            f"still waiting for {self.driver.name} at {self.driver.location} after "
-            f"{SLOW_AFTER:g} s{there}"
-        )
 
     async def aclose(self) -> None:
         """Close the driver for good."""

@@ -135,7 +135,7 @@ def _parse_filter(query: Any, levels_left: int) -> Condition:
             _check_levels(levels_left)
             parts = tuple(_parse_filter(part, levels_left - 1) for part in value)
             found.extend(parts if key == "$and" or len(parts) == 1 else (Or(parts),))
-        elif isinstance(key, str) and key.startswith("$"):
+        elif _is_operator(key):
             raise UnsupportedQuery(f"the operator {key} is not supported here; {_SUPPORTED}")
         else:
             split_path(key)
@@ -156,9 +156,7 @@ def _parse_elements(path: str, operand: Any, levels_left: int) -> ElementMatch:
     if not isinstance(operand, Mapping):
         raise UnsupportedQuery(f"$elemMatch at {path!r} takes a mapping, not {_type(operand)}")
     _check_levels(levels_left)
-    if any(
-        isinstance(key, str) and key.startswith("$") for key in operand.keys() - {"$and", "$or"}
-    ):
+    if any(map(_is_operator, operand.keys() - {"$and", "$or"})):
         condition = _all_of(_parse_field("", operand, levels_left - 1, f"{path}.$elemMatch"))
     else:
         condition = _parse_filter(operand, levels_left - 1)
@@ -207,15 +205,17 @@ def _parse_field(
 
 
 def _no_operator(name: Any, place: str) -> str:
-    if isinstance(name, str) and name.startswith("$"):
+    if _is_operator(name):
         return f"the operator {name!r} at {place!r} is not supported; {_SUPPORTED}"
     return f"the plain key {name!r} at {place!r} stands among operators; {_SUPPORTED}"
 
 
 def _has_operators(value: Any) -> TypeGuard[Mapping[Any, Any]]:
-    return isinstance(value, Mapping) and any(
-        isinstance(key, str) and key.startswith("$") for key in value
-    )
+    return isinstance(value, Mapping) and any(map(_is_operator, value))
+
+
+def _is_operator(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith("$")
 
 
 def _parse_value(path: str, value: Any) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["SLOW_AFTER", "said_when_slow"]
+from aiostorage.protocols import Driver
+
+__all__ = ["said_when_slow"]
 
 log = logging.getLogger("aiostorage")
 
@@ -17,10 +19,23 @@ SLOW_AFTER: Final = 1.0
 
 
 @contextmanager
-def said_when_slow(text: Callable[[], str]) -> Iterator[None]:
-    """Log one warning, unless the body ends within a second."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(SLOW_AFTER, lambda: log.warning("%s", text()))
+def said_when_slow(driver: Driver, origin: str | None = None) -> Iterator[None]:
+    """Log one warning that names the store, unless the body ends within a second.
+
+    Parameters
+    ----------
+    driver
+        Its engine.
+    origin
+        Who has named the store, if that was not the caller.
+    """
+
+    def say() -> None:
+        there = "" if origin is None else f" ({origin})"
+        names = driver.name, driver.location
+        log.warning("still waiting for %s at %s after %g s%s", *names, SLOW_AFTER, there)
+
+    timer = asyncio.get_running_loop().call_later(SLOW_AFTER, say)
     try:
         yield
     finally:

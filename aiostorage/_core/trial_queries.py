@@ -65,9 +65,10 @@ def trial_condition(
         The language does not have it, or no trial can ever meet it.
     """
     named = [] if params is None else list(_filters_of(params))
-    if not isinstance(where, Unchecked) and where is not None:
-        _check(parse_all(where), "", by_name)
-    return parse_all(where, *named)
+    condition = parse_all(where)
+    if not isinstance(where, Unchecked):
+        _check(condition, "", by_name)
+    return parse_all(where, *named) if named else condition
 
 
 def order_of(name: object) -> tuple[str | SortBy, ...]:
