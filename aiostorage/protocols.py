@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime
 
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Document, Find, Layout, Operation
+from aiostorage.operations import Document, Find, Layout, LogPage, Operation
 from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
@@ -223,6 +223,46 @@ class ResultSource(Driver, Protocol):
     @property
     def objective(self) -> str | None:
         """The name of the metric that is the objective; None if it is not configured."""
+        ...
+
+
+@runtime_checkable
+class LoggingDriver(Driver, Protocol):
+    """A driver that logs changes: of each collection whose `Layout` has it ``logged``.
+
+    The rows are written in the transaction of the change, so that there is one for each change and
+    none for what did not happen. They are read in an order in which no row can appear before one
+    that was read already; the rows of one document are in the order of its changes. The storage
+    deletes old rows, the oldest first, and never the last one.
+
+    Attributes
+    ----------
+    logs
+        Whether to log; the storage sets it when it has opened the driver. True at first.
+    """
+
+    logs: bool
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """Return the next rows of an owner.
+
+        Parameters
+        ----------
+        log
+            The collection of the rows.
+        owner
+            Whose rows; None for all.
+        after
+            A cursor that an earlier page had, for the rows behind it; None for no rows, and the
+            place behind the last one; an empty text for the oldest ones.
+        limit
+            How many rows at most.
+
+        Raises
+        ------
+        CursorExpired
+            Rows behind the cursor may have been deleted, or it is of another store.
+        """
         ...
 
 
