@@ -69,7 +69,7 @@ def log_rows(
     *,
     content: bool,
     attempt: int,
-    time: datetime,
+    time: datetime | None,
     reason: str | None = None,
 ) -> Iterator[Document]:
     """Yield the rows of one change: none, one, or two if the document gets another name.
@@ -84,7 +84,7 @@ def log_rows(
     attempt
         The number in the last row of the document; 0 without one.
     time
-        The store's time.
+        The store's time; None if the engine fills it in.
     """
     if before is not None and after is not None:
         if any(_key(before, f) != _key(after, f) for f in (logged.owner, logged.name)):

@@ -65,6 +65,9 @@ class TrackDriver:
     """
 
     name = "track"
+    default_history: Final = "1000"
+    """The file is written as a whole each time, with its history."""
+
     resolution: timedelta = timedelta(microseconds=1)
 
     def __init__(
