@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiostorage._core.numbered_log import (
@@ -19,7 +19,8 @@ from aiostorage._core.numbered_log import (
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Sql, Table, to_text
+from aiostorage.drivers.sqlite.log_sql import LogRow
+from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
@@ -50,6 +51,7 @@ class Job:
     results: list[Any] | None = None
     error: BaseException | None = None
     begun: bool = False
+    rows: list[LogRow] = field(default_factory=list)
 
     def begin(self) -> bool:
         """Return whether to carry it out: its caller is not cancelled."""
@@ -81,6 +83,8 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         for job in jobs:
             if job.begin():
                 _carry_out(connection, tables, job, now)
+        if any(job.rows for job in jobs):
+            _log(connection, tables, [row for job in jobs for row in job.rows])
         connection.end_transaction()
     finally:
         connection.back_out()
@@ -89,6 +93,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
 def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
     # one statement is atomic by itself
     savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
+    job.rows.clear()
     try:
         if savepoint:
             connection.statement("SAVEPOINT job")
@@ -96,9 +101,10 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
         for operation in job.operations:
             if isinstance(operation, FollowUp):
                 operation = insertion_of(operation, results)  # noqa: PLW2901
-            results.append(run(connection, tables, operation, now))
+            results.append(run(connection, tables, operation, now, job.rows))
         job.results = results
     except Exception as error:
+        job.rows.clear()
         if not connection.in_transaction:  # SQLite gave up the whole transaction
             raise
         job.error = error
@@ -107,6 +113,13 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
     finally:
         if savepoint and connection.in_transaction:
             connection.statement("RELEASE job")
+
+
+def _log(connection: Connection, tables: Tables, rows: Sequence[LogRow]) -> None:
+    """Insert what is logged of all jobs of the transaction."""
+    log = next(table.log for table in tables.values() if table.log is not None)
+    (last,) = connection.statement(log.last).fetchone()
+    connection.executemany(log.insert, log.numbered(rows, last))
 
 
 def _is_one_statement(operation: Operation[Any]) -> bool:
@@ -120,27 +133,35 @@ def _is_one_statement(operation: Operation[Any]) -> bool:
             return True
 
 
-def run(connection: Connection, tables: Tables, operation: Operation[Any], now: Moment) -> Any:
-    """Carry out one operation; the transaction, if it needs one, is open."""
+def run(
+    connection: Connection,
+    tables: Tables,
+    operation: Operation[Any],
+    now: Moment,
+    rows: list[LogRow] | None = None,
+) -> Any:
+    """Carry out one operation; the transaction, if it needs one, is open.
+
+    Parameters
+    ----------
+    rows
+        Gets what is logged of it; None if nothing is.
+    """
     table, kept = tables[operation.collection], connection.kept
+    if table.log is None or not table.logs:
+        rows = None
     try:
         match operation:
             case Take():
-                return _take(connection, table, operation, now)
+                return _take(connection, table, operation, now, rows)
             case Update():
-                return _update(connection, table, operation, now)
+                return _update(connection, table, operation, now, rows)
             case Insert():
-                return _insert(connection, table, operation, now)
-            case Find():
-                # all rows at once: an open cursor would keep the read transaction open
-                rows = connection.statement(*table.find(operation, now, kept)).fetchall()
-                return table.documents(rows, selection=operation.selection)
-            case Count():
-                return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
+                return _insert(connection, table, operation, now, rows)
             case Delete():
-                return _logged(connection, table, *table.delete(operation, now, kept))
+                return _delete(connection, table, operation, now, rows)
             case _:
-                raise TypeError(f"unknown operation {operation!r}")
+                return _find(connection, table, operation, now)
     except sqlite3.IntegrityError as error:
         raise _duplicate(table, error, {}) from error
     except sqlite3.OperationalError as error:
@@ -148,6 +169,19 @@ def run(connection: Connection, tables: Tables, operation: Operation[Any], now: 
     finally:
         if kept:
             kept.clear()
+
+
+def _find(connection: Connection, table: Table, operation: Operation[Any], now: Moment) -> Any:
+    kept = connection.kept
+    match operation:
+        case Find():
+            # all rows at once: an open cursor would keep the read transaction open
+            rows = connection.statement(*table.find(operation, now, kept)).fetchall()
+            return table.documents(rows, selection=operation.selection)
+        case Count():
+            return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
+        case _:
+            raise TypeError(f"unknown operation {operation!r}")
 
 
 def read(
@@ -176,22 +210,6 @@ def page(
     return documents, (rows[-1][0] if len(rows) == size else None)
 
 
-def _logged(connection: Connection, table: Table, change: Sql, logging: Sequence[Sql]) -> int:
-    """Carry out a change, after what logs it; return how many rows it has changed.
-
-    If the change fails, nothing is logged: a change without a savepoint is atomic by itself.
-    """
-    if not logging:
-        return connection.statement(*change).rowcount
-    added = sum(connection.statement(*statement).rowcount for statement in logging)
-    try:
-        return connection.statement(*change).rowcount
-    except sqlite3.Error:
-        if added and table.log is not None and connection.in_transaction:
-            connection.statement(table.log.undo, [added])
-        raise
-
-
 def read_log(
     connection: Connection, table: Table, owner: Any, after: str | None, limit: int
 ) -> LogPage:
@@ -214,35 +232,84 @@ def read_log(
     return log_page(found, limit, after or BEGINNING, last)
 
 
-def _insert(connection: Connection, table: Table, insert: Insert, now: Moment) -> None:
-    log = table.log if table.logs else None
+def _insert(
+    connection: Connection, table: Table, insert: Insert, now: Moment, rows: list[LogRow] | None
+) -> None:
     for document in insert.documents:
-        logging = [] if log is None else log.document(None, document, to_text(now.wall))
         try:
             # a copy is taken apart: if the transaction is retried, it needs the document again
-            _logged(connection, table, table.insert(dict(document), now), logging)
+            connection.statement(*table.insert(dict(document), now))
         except sqlite3.IntegrityError as error:
             raise _duplicate(table, error, document) from error
+        if rows is not None and table.log is not None:
+            rows += table.log.inserted(document, to_text(now.wall))
 
 
-def _update(connection: Connection, table: Table, update: Update, now: Moment) -> int:
+def _update(
+    connection: Connection, table: Table, update: Update, now: Moment, rows: list[LogRow] | None
+) -> int:
+    kept, log = connection.kept, table.log
+    if rows is None or log is None or not log.is_logged(update):
+        return _updated(connection, table, update, now)
+    known = log.known(update)
+    found = [known] if known else _looked_up(connection, table, update, now)
+    kept.clear()
+    matched = _updated(connection, table, update, now)
+    if matched:  # of those that were found, all match, or those that can be decoded
+        time = to_text(now.wall)
+        for document in found:
+            rows += log.changed(document, update, time)
+    return matched
+
+
+def _updated(connection: Connection, table: Table, update: Update, now: Moment) -> int:
     kept = connection.kept
     try:
-        return _logged(connection, table, *table.update(update, now, kept))
+        return connection.statement(*table.update(update, now, kept)).rowcount
     except sqlite3.OperationalError as error:
         cause = connection.cause_of(error)
         if not isinstance(cause, DamagedDocument):
             raise cause from error
     # the statement has changed nothing; a row that another program has damaged does not match
     kept.clear()
-    return _logged(connection, table, *table.update(update, now, kept, whole=True))
+    return connection.statement(*table.update(update, now, kept, whole=True)).rowcount
 
 
-def _take(connection: Connection, table: Table, take: Take, now: Moment) -> list[Document]:
-    rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
-    documents, statements, logging = table.changed(rows, take, now, connection.kept)
-    for statement, log in zip(statements, logging, strict=True):
-        _logged(connection, table, statement, log)
+def _delete(
+    connection: Connection, table: Table, delete: Delete, now: Moment, rows: list[LogRow] | None
+) -> int:
+    if rows is not None and table.log is not None:
+        time = to_text(now.wall)
+        for document in _looked_up(connection, table, delete, now):
+            rows += table.log.deleted(document, time)
+        connection.kept.clear()
+    return connection.statement(*table.delete(delete, now, connection.kept)).rowcount
+
+
+def _looked_up(
+    connection: Connection, table: Table, change: Update | Delete, now: Moment
+) -> list[Document]:
+    """Return what the log has to know of the documents that match, before they are changed."""
+    log = table.log
+    assert log is not None  # noqa: S101  the caller has looked
+    where, params = table.where(change.where, now, connection.kept)
+    found = connection.statement(log.select(where), params).fetchall()
+    return [dict(zip(log.fields, row, strict=True)) for row in found]
+
+
+def _take(
+    connection: Connection, table: Table, take: Take, now: Moment, rows: list[LogRow] | None
+) -> list[Document]:
+    chosen = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
+    log = table.log if rows is not None else None
+    if rows is not None and log is not None and log.is_logged(take):
+        time = to_text(now.wall)
+        for row in chosen:
+            before = {name: row[place] for name, place in table.places}
+            rows += log.changed(before, take, time)
+    documents, statements = table.changed(chosen, take.changes, now, connection.kept)
+    for statement in statements:
+        connection.statement(*statement)
     return documents
 
 
