@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
-import subprocess
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from aiostorage import SyncStorage, Trial, open_storage
-from tools.docs_code import ROOT
+from tests.docs.batch_jobs import EXAMPLES, BatchJob, Program, Starter, programs
 
-EXAMPLE = ROOT / "docs" / "examples" / "http_reservations"
 TOKEN = "a token of the workers"
 DEADLINE = 60.0
-
-T = TypeVar("T")
 
 try:
     import fastapi  # noqa: F401
@@ -40,82 +33,23 @@ WAIT = 1.5 * LOST_AFTER
 """Seconds that a worker waits for a trial: until those of killed workers are lost."""
 
 
-class Process:
-    """A Python, and what it prints."""
-
-    def __init__(self, output: Path, *arguments: object, **environment: str) -> None:
-        self._output = output
-        with output.open("wb") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, *map(str, arguments)],
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-            )
-        self.pid = self._process.pid
-
-    @property
-    def printed(self) -> str:
-        return self._output.read_text()
-
-    def waited(self, what: Callable[[], T | None]) -> T:
-        """Wait for something to be so; the process has to run until then."""
-        until = time.monotonic() + DEADLINE
-        while not (found := what()):
-            assert self._process.poll() is None, self.printed
-            assert time.monotonic() < until, self.printed
-            time.sleep(0.01)
-        return found
-
-    def terminate(self) -> int:
-        self._process.terminate()
-        return self._process.wait(DEADLINE)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def succeed(self) -> str:
-        """Wait for its end; return what it printed."""
-        assert self._process.wait(DEADLINE) == 0, self.printed
-        return self.printed
-
-
 class Place:
-    """A directory with a store, a server that has it open, and workers that have not."""
+    """A directory with a store, a server that has it open, and jobs that have not."""
 
-    def __init__(self, directory: Path, stack: ExitStack) -> None:
-        self.url = f"sqlite:///{directory / 'store.db'}"
-        self.notes = directory / "notes"
-        self.notes.mkdir()
-        self._directory = directory
-        self._stack = stack
-        self._numbers = itertools.count()
+    def __init__(self, start: Starter) -> None:
+        self.url = f"sqlite:///{start.directory / 'store.db'}"
+        self._start = start
         self._port = 0
         self.server = self.start_server()
 
-    def start(self, *arguments: object, **environment: str) -> Process:
-        """Start a Python."""
-        paths = [str(ROOT), str(EXAMPLE), os.environ.get("PYTHONPATH", "")]
-        process = Process(
-            self._directory / f"printed-{next(self._numbers)}",
-            *arguments,
-            **{
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-                "WORKER_TOKEN": TOKEN,
-                "NOTES": str(self.notes),
-                **environment,
-            },
-        )
-        self._stack.callback(process.kill)
-        return process
-
-    def start_server(self) -> Process:
+    def start_server(self) -> Program:
         """Start the server, at its old port if it had one, and wait until it answers."""
-        server = self.start(
-            *("-m", "uvicorn", "--factory", "app:create_app", "--port", self._port),
+        uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "app:create_app"]
+        server = self._start(
+            [*uvicorn, "--port", self._port],
+            EXAMPLES / "http_reservations",
             AIOSTORAGE_URL=self.url,
+            WORKER_TOKEN=TOKEN,
             LOST_AFTER=str(LOST_AFTER),
         )
         found = server.waited(
@@ -124,15 +58,11 @@ class Place:
         self.address, self._port = found[1], int(found[2])
         return server
 
-    def start_worker(self, objective: str) -> Process:
-        """Start a worker; nothing tells it where the store is."""
-        named = f"tests.docs.objectives_http:{objective}"
-        return self.start(EXAMPLE / "worker.py", self.address, "tune", named, WAIT)
-
-    def evaluating(self, worker: Process) -> int:
-        """Wait until a worker evaluates a trial; return its x."""
-        [note] = worker.waited(lambda: list(self.notes.glob(f"*-{worker.pid}")))
-        return int(note.name.partition("-")[0])
+    def job(self, number: int) -> BatchJob:
+        """Make a job of an array; nothing tells it where the store is."""
+        return BatchJob(
+            self._start, "array.sbatch", number, SERVER=self.address, WORKER_TOKEN=TOKEN
+        )
 
     def fill(self, name: str) -> None:
         """Make an experiment with twelve trials."""
@@ -145,8 +75,8 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Give a store and a server."""
-    with ExitStack() as stack:
-        yield Place(tmp_path_factory.mktemp("http"), stack)
+    with programs(tmp_path_factory.mktemp("http")) as start:
+        yield Place(start)
 
 
 def stored(place: Place) -> dict[int, Trial]:
@@ -161,24 +91,26 @@ def test_each_trial_is_completed_once_although_workers_and_the_server_die(place:
     login = {"Authorization": f"Bearer {TOKEN}"}
     client = httpx.Client(base_url=place.address, headers=login, timeout=DEADLINE)
     late = client.post("/experiments/tune/reservations").json()
-    killed, stopped = place.start_worker("for_ever"), place.start_worker("for_ever")
-    at = place.evaluating(stopped)
-    assert {late["params"]["x"], place.evaluating(killed), at} == {0, 1, 2}
-    assert stopped.terminate() == 143
-    assert stored(place)[at].status == "interrupted"  # the others need not wait for it
-    killed.kill()
+    jobs = [place.job(number) for number in range(2)]
+    killed, limited = [job.run(WAIT, HANG="always") for job in jobs]
+    [(_, pid)] = killed.waited(lambda: jobs[0].evaluated)
+    [(at, _)] = limited.waited(lambda: jobs[1].evaluated)
+    assert limited.terminate() == 0, limited.printed
+    assert stored(place)[int(at)].status == "interrupted"  # the others need not wait for it
+    os.kill(pid, signal.SIGKILL)
 
     place.server.kill()
-    workers = [place.start_worker("parabola") for _ in range(2)]
+    runs = [job.run(WAIT, FAIL="3") for job in jobs]
     place.server = place.start_server()
-    printed = [worker.succeed() for worker in workers]
+    printed = [run.succeed() for run in runs]
+    assert [job.requeued for job in jobs] == [[], ["requeue 1001"]]
     completed = re.findall(r"^(\w+) completed$", "\n".join(printed), re.MULTILINE)
     trials = stored(place)
     of_server = {trial.id for trial in trials.values() if trial.status == "completed"}
     assert sorted(completed) == sorted(of_server)  # each of them once
     assert {x for x, trial in trials.items() if trial.status != "completed"} == {3}
     assert trials[3].status == "broken"
-    pids = {worker.pid for worker in workers}
+    pids = {pid for job in jobs for _, pid in job.evaluated}
     for x, trial in trials.items():
         if x != 3:
             assert trial.objective_value == x**2
