@@ -35,12 +35,12 @@ def test_nodes_with_a_store_each(tmp_path: Path) -> None:
 
         jobs[0].run().succeed()
         evaluated = [x for job in jobs for x, _ in job.evaluated]
-        assert len(evaluated) == 65  # 64 trials, and that of the time limit twice
+        assert len(evaluated) == 25  # 24 trials, and that of the time limit twice
         assert not list(tmp_path.glob("job-*/disk/*"))
         files = sorted(tmp_path.glob("results/*"))
         assert [file.name for file in files] == ["node-0.db", "node-1.db"]
         merge = start([sys.executable, EXAMPLES / "hpc" / "merge.py", "sqlite:///all.db", *files])
-        assert merge.succeed() == "64 trials of 2 files, 64 completed\n"
+        assert merge.succeed() == "24 trials of 2 files, 24 completed\n"
 
 
 def free_port() -> int:
@@ -74,4 +74,4 @@ def test_a_mongodb_server_in_the_job(tmp_path: Path) -> None:
         job.add_program("hostname", "#!/bin/sh\necho localhost\n")
         assert job.run().succeed() == ""
         evaluated = [x for x, _ in job.evaluated]
-        assert len(evaluated) == len(set(evaluated)) + 1 == 65
+        assert len(evaluated) == len(set(evaluated)) + 1 == 25

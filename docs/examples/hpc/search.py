@@ -15,7 +15,7 @@ from objective import evaluate
 
 from aiostorage import DuplicateKeyError, SyncStorage, Trial, setup_storage
 
-POINTS: Final = [{"x": number / 8} for number in range(64)]
+POINTS: Final = [{"x": number / 8} for number in range(24)]
 """All trials of the search."""
 
 
