@@ -72,6 +72,6 @@ def test_a_mongodb_server_in_the_job(tmp_path: Path) -> None:
         assert limited.terminate() == 0, limited.printed
         assert job.requeued == ["requeue 1000"]
         job.add_program("hostname", "#!/bin/sh\necho localhost\n")
-        assert job.run().succeed() == ""
+        job.run().succeed()
         evaluated = [x for x, _ in job.evaluated]
         assert len(evaluated) == len(set(evaluated)) + 1 == 25
