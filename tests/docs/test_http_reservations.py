@@ -86,6 +86,7 @@ def stored(place: Place) -> dict[int, Trial]:
         return {trial.params["x"]: trial for trial in storage.fetch_trials(experiment) or []}
 
 
+@pytest.mark.timeout(300)
 def test_each_trial_is_completed_once_although_workers_and_the_server_die(place: Place) -> None:
     place.fill("tune")
     login = {"Authorization": f"Bearer {TOKEN}"}
