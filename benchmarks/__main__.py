@@ -20,7 +20,7 @@ from benchmarks import facade, oriondb, outbox, sqlite, track, trackers
 if TYPE_CHECKING:
     from benchmarks import mongodb
 
-PARTS = ("sqlite", "track", "facade", "trackers", "orion", "mongodb", "outbox")
+PARTS = ("sqlite", "track", "facade", "trackers", "orion", "mongodb", "size", "outbox")
 
 
 def main() -> None:
@@ -57,6 +57,8 @@ def main() -> None:
             console.print("Oríon is not installed: its part is left out")
         if "mongodb" in wanted:
             _mongodb(console, directory, quick=options.quick)
+        if "size" in wanted:
+            _size(console, directory, 1280 if options.quick else 10_048)
         if "outbox" in wanted:
             _outbox(console, directory, quick=options.quick)
 
@@ -173,6 +175,35 @@ def _mongodb(console: Console, directory: Path, *, quick: bool) -> None:
             _contention(console, url, 1.0 if quick else 5.0)
     except MongodError as error:
         console.print(f"MongoDB's part is left out: {error}")
+
+
+def _size(console: Console, directory: Path, trials: int) -> None:
+    try:
+        from aiostorage.testing import MongodError  # noqa: PLC0415  it imports pytest
+        from benchmarks import mongodb, size  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        console.print(f"{error.name} is not installed: the sizes are left out")
+        return
+    try:
+        with mongodb.mongod(directory) as url:
+            study = size.study(url, trials)
+            table = Table(
+                title=f"MongoDB: a study of {study.trials:,} trials with {study.params} params, "
+                "in bytes",
+                caption=f"oplog: {study.registered / trials:,.0f} bytes a trial for registration, "
+                f"{study.worked / trials:,.0f} for reservation, heartbeat and completion",
+                box=SIMPLE,
+            )
+            for heading in ("collection", "documents", "data", "on disk", "indexes"):
+                table.add_column(heading, justify="left" if heading == "collection" else "right")
+            for one in study.collections:
+                sizes = (one.documents, one.data, one.stored, one.indexes)
+                table.add_row(one.name, *(f"{value:,}" for value in sizes))
+            console.print(table)
+            for library, tasks, count in size.connections(url):
+                console.print(f"{library}: a process with {tasks} tasks: {count} connections")
+    except MongodError as error:
+        console.print(f"the sizes are left out: {error}")
 
 
 def _outbox(console: Console, directory: Path, *, quick: bool) -> None:

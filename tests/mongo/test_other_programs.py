@@ -89,3 +89,19 @@ async def test_what_can_be_read(place: tuple[str, str, str]) -> None:
         taken = await storage.reserve_trial(experiment)
         assert taken is not None
         await storage.complete_trial(taken, 1.0)
+
+
+async def test_a_database_that_an_older_server_made(
+    mongodb_standalone: Deployment, mongodb_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an upgrade of the server it has the indexes of the new one."""
+    url = mongodb_standalone.url_for(mongodb_database)
+    with monkeypatch.context() as older:
+        older.setattr("aiostorage.drivers.mongodb.client.MIN_PARTIAL_IN_VERSION", 10**6)
+        async with open_storage(url) as storage:
+            experiment = await storage.create_experiment({"name": "e"})
+            trials = [Trial(experiment=experiment.id, params={"x": x}) for x in range(2)]
+            await storage.register_trials(trials)
+            assert await storage.reserve_trial(experiment) == trials[0]
+    async with open_storage(url) as storage:
+        assert await storage.reserve_trial(experiment) == trials[1]

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+from pymongo import MongoClient
 
 from aiostorage import BackendError, PermissionDenied, Trial, open_storage
 from aiostorage.testing import Mongod, ReplicaSet, TlsFiles
@@ -92,6 +94,39 @@ async def no_answer(url: str, why: str, **options: Any) -> None:
 @pytest.mark.parametrize("servers", ["login", "tls", "key_file", "all_of_it"], indirect=True)
 async def test_who_may_gets_in(servers: Mongod | ReplicaSet, library: str) -> None:
     await work(servers.url_for(f"work_{library}"), client=library)
+
+
+RIGHTS = [
+    *("find", "insert", "update", "remove", "changeStream"),
+    *("createCollection", "createIndex", "listCollections", "listIndexes"),
+]
+"""What the role of workers in docs/how-to/mongodb-in-production.md has."""
+
+
+@pytest.mark.parametrize("left_out", [None, "changeStream"])
+async def test_a_role_of_as_few_rights_as_possible(
+    key_file: ReplicaSet, library: str, left_out: str | None
+) -> None:
+    name = f"few_{library}_{left_out}"
+    rights = [right for right in RIGHTS if right != left_out]
+
+    def make() -> None:
+        client: MongoClient[dict[str, Any]]
+        with MongoClient(key_file.url) as client:
+            everything = {"resource": {"db": name, "collection": ""}, "actions": rights}
+            client[name].command("createRole", "worker", privileges=[everything], roles=[])
+            client[name].command("createUser", "jo", pwd="jo", roles=["worker"])
+
+    await anyio.to_thread.run_sync(make)
+    where = ",".join(member.address for member in key_file.members)
+    url = f"mongodb://jo:jo@{where}/{name}?replicaSet={key_file.name}"
+    await work(url, client=library)
+    async with open_storage(url, client=library) as storage:
+        experiment = await storage.create_experiment({"name": "waited for"})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: storage.reserve_trial(experiment, wait=10))
+            await anyio.wait_all_tasks_blocked()
+            await storage.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])

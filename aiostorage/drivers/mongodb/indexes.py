@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from aiostorage.drivers.mongodb.client import Client
@@ -12,6 +13,7 @@ from aiostorage.errors import (
     ConfigurationError,
     DuplicateKeyError,
     NotADatabaseError,
+    PermissionDenied,
     SchemaVersionError,
 )
 
@@ -50,6 +52,8 @@ async def prepare(client: Client, schemas: Mapping[str, CollectionSchema], versi
         )
         found = await layout_of(client, version)
     _check_version(client, found, version)
+    for schema in schemas.values():
+        await _create_partial_indexes(client, schema)
 
 
 async def inspect(client: Client, names: Collection[str], version: int) -> bool:
@@ -140,6 +144,21 @@ async def pass_barrier(client: Client) -> None:
     """
     barrier = client.collections[META]
     await barrier.update_one({"_id": "barrier"}, {"$currentDate": {"passed": True}}, upsert=True)
+
+
+async def _create_partial_indexes(client: Client, schema: CollectionSchema) -> None:
+    """Create the partial indexes, if an older server, which has none, made the database.
+
+    Reservations name them. Whoever may not create them does not reserve either.
+    """
+    partial = {schema.index_name(i) for i in schema.indexes if schema.index_filter(i) is not None}
+    if not partial:
+        return
+    with translated(client.settings.location, writing=False):
+        found = await client.collections[schema.name].index_information()
+    if not partial.issubset(found):
+        with suppress(PermissionDenied):
+            await create_indexes(client, schema)
 
 
 async def create_indexes(client: Client, schema: CollectionSchema) -> None:
