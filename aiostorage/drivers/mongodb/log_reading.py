@@ -1,0 +1,232 @@
+"""The rows of a log, read in an order in which none can appear before one that was read.
+
+On a replica set a change stream has this order: that in which the transactions were committed. Its
+token is the cursor. Whoever begins with the oldest rows gets those that are stored by their ids,
+and goes on with a stream from a moment before they were read. What the stream has of them is left
+out there, so that no row comes twice: see `_zone`.
+
+On a server by itself it is the order of the numbers in the ids; why none is missing is said in
+`aiostorage.drivers.mongodb.log_head`.
+
+A cursor names the log by its collection's own id, so that the cursor of another store is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from aiostorage.drivers.mongodb.bson_codec import as_stored
+from aiostorage.drivers.mongodb.commands import Commands
+from aiostorage.drivers.mongodb.log_head import read_head, stored_row
+from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of, number_at, number_of
+from aiostorage.drivers.mongodb.log_streams import LogStream, LogStreams
+from aiostorage.errors import CursorExpired
+from aiostorage.operations import Document, LogPage
+
+__all__ = ["read_log"]
+
+UNSETTLED: Final = 300
+"""Seconds for which a row may still appear before one with a larger id.
+
+A transaction lasts a minute at most, and the clocks of two members differ.
+"""
+
+AHEAD: Final = 1
+"""Seconds by which the time in a row's id may be ahead of the server's clock."""
+
+_CURSOR: Final = re.compile(
+    r"(?P<token>[0-9A-F]*)(?:~(?P<place>[0-9a-f]{23})?)?\.(?P<log>[0-9a-f]{8})\Z"
+)
+
+BEGINNING: Final = "0-"
+"""The cursor of a log that has had no row yet, on a server by itself."""
+
+
+async def read_log(
+    commands: Commands, log: str, owner: Any, after: str | None, limit: int
+) -> LogPage:
+    """Return a page; see `aiostorage.protocols.LoggingDriver.read_log`."""
+    if not commands.client.replicated:
+        return await _read_by_numbers(commands, log, owner, after, limit)
+    found = _CURSOR.match(after) if after else None
+    if after and found is None:
+        _raise_expired(after)
+    streams: LogStreams = commands.client.shared.setdefault(
+        "log streams", LogStreams(commands.client)
+    )
+    uuid = found["log"] if found is not None else ""
+    if found is None or not streams.has(log, owner, found["token"]):
+        there = await commands.client.collection_uuid(log)
+        if there is None:
+            if after:
+                _raise_expired(after)
+            return LogPage((), "")
+        if found is not None and uuid != there[:8]:
+            _raise_expired(after or "")
+        uuid = there[:8]
+    reader = _StreamReader(commands, streams, log, owner, uuid, limit)
+    if after is None:
+        return await reader.begin()
+    if found is None:
+        return await reader.stored(None, "")
+    if "~" in after:
+        return await reader.stored(found["token"] or None, found["place"] or "")
+    if not found["token"]:
+        _raise_expired(after)
+    return await reader.streamed(found["token"])
+
+
+def _raise_expired(cursor: str) -> NoReturn:
+    raise CursorExpired(
+        f"the changes behind the cursor {cursor[:40]!r} are not kept any more, or it is the cursor "
+        "of another store; read the trials again, and go on with a new cursor"
+    )
+
+
+def _row(document: Mapping[str, Any]) -> Document:
+    return {name: value for name, value in document.items() if name != "late"}
+
+
+# ------------------------------------------------------------------------- on a replica set
+
+
+@dataclass(slots=True)
+class _StreamReader:
+    """Reads one page.
+
+    A cursor is a token of the stream; or, while stored rows are read, ``~`` and the id of the last
+    one, after a token from which the stream begins afterwards, if that is chosen already.
+    """
+
+    commands: Commands
+    streams: LogStreams
+    log: str
+    owner: Any
+    uuid: str
+    limit: int
+
+    async def begin(self) -> LogPage:
+        """Return the cursor behind all rows."""
+        return await self._kept(await self._stream(None), [])
+
+    async def streamed(self, token: str) -> LogPage:
+        """Read rows behind a token."""
+        stream = await self._stream(token)
+        rows: list[tuple[str, Document]] = []
+        try:
+            while len(rows) < self.limit:
+                event = await stream.next()
+                if event is None:
+                    break
+                rows.append((self._cursor(event["_id"]["_data"]), _row(event["fullDocument"])))
+        except BaseException:
+            await stream.close()
+            raise
+        return await self._kept(stream, rows)
+
+    async def _kept(self, stream: LogStream, rows: list[tuple[str, Document]]) -> LogPage:
+        cursor = self._cursor(stream.token)
+        await self.streams.keep(self.log, self.owner, stream)
+        return LogPage(tuple(rows), cursor)
+
+    async def stored(self, token: str | None, place: str) -> LogPage:
+        """Read stored rows, those behind a place.
+
+        Where all of them are settled, that is all. Else the stream has to go on: see `_zone`.
+        """
+        if token is None:
+            now = number_at(await self.commands.client.now())
+            found = await self._find(place, id_of(now - UNSETTLED * 1000 * PER_MILLISECOND))
+            if len(found) == self.limit:
+                rows = tuple((self._cursor("", row["_id"]), _row(row)) for row in found)
+                return LogPage(rows, rows[-1][0])
+        return await self._zone(token, place)
+
+    async def _zone(self, token: str | None, place: str) -> LogPage:
+        """Read stored rows that may be followed by rows with smaller ids.
+
+        The stream is opened first, and stands at a moment. Of the rows that are found then, those
+        that were committed after that moment are in the stream. They are looked for there, and
+        left to it. None of the others can appear any more.
+        """
+        stream = await self._stream(token)
+        try:
+            begin = stream.token
+            second = int(begin[2:10], 16)
+            end = _at_second(second + AHEAD + 1)
+            found = await self._find(place, id_of(end))
+            later = await stream.ahead(second + AHEAD + UNSETTLED)
+            streamed = {event["fullDocument"]["_id"] for event in later}
+            rows = tuple(
+                (self._cursor(begin, row["_id"]), _row(row))
+                for row in found
+                if row["_id"] not in streamed
+            )
+        except BaseException:
+            await stream.close()
+            raise
+        page = await self._kept(stream, [])
+        if len(found) < self.limit:
+            return LogPage(rows, page.cursor)
+        if not rows:
+            return await self._zone(begin, found[-1]["_id"])
+        return LogPage(rows, self._cursor(begin, found[-1]["_id"]))
+
+    async def _find(self, place: str, end: str) -> list[Document]:
+        ids = {"$gt": place, "$lt": end}
+        cursor = self.commands.client.collections[self.log].find({**self._matching, "_id": ids})
+        found: list[Document] = await cursor.sort("_id", 1).limit(self.limit).to_list(None)
+        return found
+
+    @property
+    def _matching(self) -> dict[str, Any]:
+        if self.owner is None:
+            return {}
+        return self.commands.schemas[self.log].document({"owner": self.owner}, None)
+
+    async def _stream(self, token: str | None) -> LogStream:
+        return await self.streams.taken(self.log, self.owner, token, self._matching)
+
+    def _cursor(self, token: str, place: str | None = None) -> str:
+        return f"{token}{'' if place is None else f'~{place}'}.{self.uuid}"
+
+
+def _at_second(second: int) -> int:
+    """Return the first number of a second."""
+    return second * 1000 * PER_MILLISECOND
+
+
+# -------------------------------------------------------------------- on a server by itself
+
+
+async def _read_by_numbers(
+    commands: Commands, log: str, owner: Any, after: str | None, limit: int
+) -> LogPage:
+    head = await read_head(commands, log)
+    last = head.last or BEGINNING
+    if after is None:
+        return LogPage((), last)
+    place = "" if after in ("", BEGINNING) else after
+    if place and not number_of(place):
+        _raise_expired(after)
+    matching = {} if owner is None else commands.schemas[log].document({"owner": owner}, None)
+    collection = commands.client.collections[log]
+    ids = {"$gt": place, "$lt": id_of(head.number + 1)}
+    cursor = collection.find({**matching, "_id": ids}).sort("_id", 1).limit(limit)
+    found = {row["_id"]: row for row in await cursor.to_list(None)}
+    waiting = [as_stored(stored_row(row)) for row in head.rows]
+    for row in waiting:
+        if row["_id"] > place and (owner is None or row["owner"] == owner):
+            found[row["_id"]] = row
+    if after:  # now, since rows may have been deleted meanwhile
+        needed = head.first if after == BEGINNING else after
+        there = needed is None or needed in {row["_id"] for row in waiting} or needed == head.last
+        if not there and not await collection.find_one({"_id": needed}, {"_id": True}):
+            _raise_expired(after)
+    rows = tuple((uid, _row(found[uid])) for uid in sorted(found)[:limit])
+    if len(rows) == limit:
+        return LogPage(rows, rows[-1][0])
+    return LogPage(rows, last if last > place else after or BEGINNING)
