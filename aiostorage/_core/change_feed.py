@@ -13,7 +13,7 @@ from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid
 from aiostorage._core.layout import CHANGES, TRIALS
 from aiostorage._core.record_reader import TrialReader
-from aiostorage.errors import FailedUpdate
+from aiostorage.errors import CursorExpired, FailedUpdate
 from aiostorage.operations import Document, Find
 from aiostorage.trial import Trial, validate_status
 from aiostorage.trial_change import OLDEST, TrialChange, TrialChanges
@@ -106,6 +106,8 @@ class ChangeFeed:
 
     async def _read(self, uid: Any, cursor: str | None, limit: int) -> TrialChanges:
         await self._check()
+        if cursor == "":
+            raise CursorExpired(f"an empty text is no cursor; {OLDEST!r} is the first one")
         after = "" if cursor == OLDEST else cursor
         page = await self._gateway.read_log(CHANGES, uid, after, limit)
         return TrialChanges([_change(row, place) for place, row in page.rows], page.cursor)
