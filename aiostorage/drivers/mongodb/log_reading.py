@@ -38,7 +38,7 @@ AHEAD: Final = 1
 """Seconds by which the time in a row's id may be ahead of the server's clock."""
 
 _CURSOR: Final = re.compile(
-    r"(?P<token>[0-9A-F]*)(?:~(?P<place>[0-9a-f]{23})?)?\.(?P<log>[0-9a-f]{8})\Z"
+    r"(?P<token>[0-9A-F]*)(?:~(?P<place>[0-9a-f]{23}))?\.(?P<log>[0-9a-f]{8})\Z"
 )
 
 BEGINNING: Final = "0-"
@@ -51,32 +51,8 @@ async def read_log(
     """Return a page; see `aiostorage.protocols.LoggingDriver.read_log`."""
     if not commands.client.replicated:
         return await _read_by_numbers(commands, log, owner, after, limit)
-    found = _CURSOR.match(after) if after else None
-    if after and found is None:
-        _raise_expired(after)
-    streams: LogStreams = commands.client.shared.setdefault(
-        "log streams", LogStreams(commands.client)
-    )
-    uuid = found["log"] if found is not None else ""
-    if found is None or not streams.has(log, owner, found["token"]):
-        there = await commands.client.collection_uuid(log)
-        if there is None:
-            if after:
-                _raise_expired(after)
-            return LogPage((), "")
-        if found is not None and uuid != there[:8]:
-            _raise_expired(after or "")
-        uuid = there[:8]
-    reader = _StreamReader(commands, streams, log, owner, uuid, limit)
-    if after is None:
-        return await reader.begin()
-    if found is None:
-        return await reader.stored(None, "")
-    if "~" in after:
-        return await reader.stored(found["token"] or None, found["place"] or "")
-    if not found["token"]:
-        _raise_expired(after)
-    return await reader.streamed(found["token"])
+    reader = _StreamReader(commands, log, owner, limit)
+    return await (reader.behind(after) if after else reader.first(after))
 
 
 def _raise_expired(cursor: str) -> NoReturn:
@@ -102,15 +78,39 @@ class _StreamReader:
     """
 
     commands: Commands
-    streams: LogStreams
     log: str
     owner: Any
-    uuid: str
     limit: int
+    uuid: str = ""
 
-    async def begin(self) -> LogPage:
-        """Return the cursor behind all rows."""
-        return await self._kept(await self._stream(None), [])
+    async def first(self, after: str | None) -> LogPage:
+        """Read the oldest rows; or none, for the cursor behind all of them, if `after` is None."""
+        uuid = await self.commands.client.collection_uuid(self.log)
+        if uuid is None:
+            return LogPage((), "")
+        self.uuid = uuid[:8]
+        if after is None:
+            return await self._kept(await self._stream(None), [])
+        return await self.stored(None, "")
+
+    async def behind(self, cursor: str) -> LogPage:
+        """Read rows behind a cursor."""
+        found = _CURSOR.match(cursor) or _raise_expired(cursor)
+        token, place, self.uuid = found["token"], found["place"], found["log"]
+        if not self.streams.has(self.log, self.owner, token):
+            there = await self.commands.client.collection_uuid(self.log)
+            if there is None or there[:8] != self.uuid:
+                _raise_expired(cursor)
+        if place is not None:
+            return await self.stored(token or None, place)
+        return await self.streamed(token or _raise_expired(cursor))
+
+    @property
+    def streams(self) -> LogStreams:
+        """Those of the process."""
+        client = self.commands.client
+        found: LogStreams = client.shared.setdefault("log streams", LogStreams(client))
+        return found
 
     async def streamed(self, token: str) -> LogPage:
         """Read rows behind a token."""
