@@ -89,9 +89,12 @@ class _StreamReader:
         if uuid is None:
             return LogPage((), "")
         self.uuid = uuid[:8]
-        if after is None:
-            return await self._kept(await self._stream(None), [])
-        return await self.stored(None, "")
+        if after is not None:
+            return await self.stored(None, "")
+        stream = await self._stream(None)
+        cursor = self._cursor(stream.token)
+        await self.streams.keep(self.log, self.owner, stream)
+        return LogPage((), cursor)
 
     async def behind(self, cursor: str) -> LogPage:
         """Read rows behind a cursor."""
@@ -114,8 +117,62 @@ class _StreamReader:
 
     async def streamed(self, token: str) -> LogPage:
         """Read rows behind a token."""
+        return await self._kept(await self._stream(token), [])
+
+    async def stored(self, token: str | None, place: str) -> LogPage:
+        """Read stored rows, those behind a place.
+
+        Where all of them are settled, that is all. Else the stream has to go on: see `_zone`.
+        """
+        if token is None:
+            now = number_at(await self.commands.client.now())
+            found = await self._find(place, id_of(now - _at_second(UNSETTLED)))
+            if len(found) == self.limit:
+                settled = tuple((self._cursor("", row["_id"]), _row(row)) for row in found)
+                return LogPage(settled, settled[-1][0])
         stream = await self._stream(token)
+        try:
+            rows, ended = await self._zone(stream, place)
+        except BaseException:
+            await stream.close()
+            raise
+        if ended:
+            return await self._kept(stream, rows)
+        await self.streams.keep(self.log, self.owner, stream)
+        return LogPage(tuple(rows), rows[-1][0])
+
+    async def _zone(self, stream: LogStream, place: str) -> tuple[list[tuple[str, Document]], bool]:
+        """Read stored rows that may be followed by rows with smaller ids.
+
+        The stream has been opened before, and stands at a moment. Of the rows that are found now,
+        those that were committed after that moment are in the stream. They are looked for there,
+        and left to it. None of the others can appear any more.
+
+        Returns
+        -------
+        rows, ended
+            The rows, and whether there are no more of them.
+        """
+        begin = stream.token
+        second = int(begin[2:10], 16)
         rows: list[tuple[str, Document]] = []
+        while True:
+            found = await self._find(place, id_of(_at_second(second + AHEAD + 1)))
+            later = await stream.ahead(second + AHEAD + UNSETTLED)
+            streamed = {event["fullDocument"]["_id"] for event in later}
+            for row in found:
+                if len(rows) == self.limit:
+                    return rows, False
+                if row["_id"] not in streamed:
+                    rows.append((self._cursor(begin, row["_id"]), _row(row)))
+            if len(found) < self.limit:
+                return rows, True
+            place = found[-1]["_id"]
+            if len(rows) == self.limit:
+                return rows, False
+
+    async def _kept(self, stream: LogStream, rows: list[tuple[str, Document]]) -> LogPage:
+        """Fill up a page from a stream, and keep that for the reader who goes on."""
         try:
             while len(rows) < self.limit:
                 event = await stream.next()
@@ -125,55 +182,9 @@ class _StreamReader:
         except BaseException:
             await stream.close()
             raise
-        return await self._kept(stream, rows)
-
-    async def _kept(self, stream: LogStream, rows: list[tuple[str, Document]]) -> LogPage:
         cursor = self._cursor(stream.token)
         await self.streams.keep(self.log, self.owner, stream)
         return LogPage(tuple(rows), cursor)
-
-    async def stored(self, token: str | None, place: str) -> LogPage:
-        """Read stored rows, those behind a place.
-
-        Where all of them are settled, that is all. Else the stream has to go on: see `_zone`.
-        """
-        if token is None:
-            now = number_at(await self.commands.client.now())
-            found = await self._find(place, id_of(now - UNSETTLED * 1000 * PER_MILLISECOND))
-            if len(found) == self.limit:
-                rows = tuple((self._cursor("", row["_id"]), _row(row)) for row in found)
-                return LogPage(rows, rows[-1][0])
-        return await self._zone(token, place)
-
-    async def _zone(self, token: str | None, place: str) -> LogPage:
-        """Read stored rows that may be followed by rows with smaller ids.
-
-        The stream is opened first, and stands at a moment. Of the rows that are found then, those
-        that were committed after that moment are in the stream. They are looked for there, and
-        left to it. None of the others can appear any more.
-        """
-        stream = await self._stream(token)
-        try:
-            begin = stream.token
-            second = int(begin[2:10], 16)
-            end = _at_second(second + AHEAD + 1)
-            found = await self._find(place, id_of(end))
-            later = await stream.ahead(second + AHEAD + UNSETTLED)
-            streamed = {event["fullDocument"]["_id"] for event in later}
-            rows = tuple(
-                (self._cursor(begin, row["_id"]), _row(row))
-                for row in found
-                if row["_id"] not in streamed
-            )
-        except BaseException:
-            await stream.close()
-            raise
-        page = await self._kept(stream, [])
-        if len(found) < self.limit:
-            return LogPage(rows, page.cursor)
-        if not rows:
-            return await self._zone(begin, found[-1]["_id"])
-        return LogPage(rows, self._cursor(begin, found[-1]["_id"]))
 
     async def _find(self, place: str, end: str) -> list[Document]:
         ids = {"$gt": place, "$lt": end}
