@@ -7,7 +7,7 @@ own library does differently or not at all. The errors that it raises are those 
 """
 
 from aiostorage._core.changes import apply_changes, check_changes, compile_changes
-from aiostorage._core.log_rows import changed_kind, is_logged, log_rows, sets_content
+from aiostorage._core.log_rows import is_logged, log_rows, sets_content
 from aiostorage._core.normalise import normalise
 from aiostorage._core.ordering import arranged, place_of, position, values_of
 from aiostorage._core.projection import copy_tree, select
@@ -113,7 +113,6 @@ __all__ = [
     "UpgradeStep",
     "apply_changes",
     "arranged",
-    "changed_kind",
     "check_changes",
     "compile_changes",
     "compile_condition",

@@ -447,6 +447,8 @@ class Index:
 class Logged:
     """Which changes of the documents in a collection an engine logs, and where.
 
+    At most one collection of a layout is logged.
+
     A row is a document of another collection, whose fields are ``_id``, ``kind``, ``owner``,
     ``name``, ``before``, ``after``, ``holder``, ``attempt``, ``time`` and ``reason``. The engine
     writes it in the transaction of the change; `aiostorage.engine.log_rows` says what it contains.

@@ -1,31 +1,24 @@
 """The log of changes as SQL: pure functions, no connection.
 
-`aiostorage._core.log_rows` says what a row contains. The rows of an update or a deletion are
-selected from the documents that match, before these are changed, by one statement.
+The rows of all jobs of a transaction are collected, and inserted together at its end: one statement
+does that in a fraction of the time. `aiostorage._core.log_rows` says what they contain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, Final
+from operator import itemgetter
+from typing import Final
 
-from aiostorage._core.log_rows import MAX_REASON, is_logged, log_rows, sets_content
-from aiostorage.drivers.sqlite.schema_sql import quoted, text_literal
-from aiostorage.operations import Document, Logged
+from aiostorage.drivers.sqlite.schema_sql import quoted
+from aiostorage.operations import Logged
 
 __all__ = ["LogSql"]
 
-Sql = tuple[str, list[Any]]
-
-_COLUMNS: Final = (
-    '"_id", "kind", "owner", "name", "before", "after", "holder", "attempt", "time", "reason", doc'
-)
-_NEW_ID: Final = "lower(hex(randomblob(12)))"
+_COLUMNS: Final = "kind, owner, name, before, after, holder, time, reason"
 
 
 class LogSql:
-    """The statements that log the changes of one table.
+    """The log of one table.
 
     Parameters
     ----------
@@ -33,127 +26,32 @@ class LogSql:
         The name of the table.
     logged
         What is logged of it.
+    columns
+        The columns of the rows that are found to be taken.
     """
 
-    def __init__(self, table: str, logged: Logged) -> None:
+    def __init__(self, table: str, logged: Logged, columns: list[str]) -> None:
         self.logged = logged
+        self.fields = (logged.owner, logged.name, logged.state, logged.holder)
+        self.of_row = itemgetter(*map(columns.index, self.fields))
+        """Returns, of such a row, what `fields` are of it."""
         log = quoted(logged.log)
-        self._insert = f"INSERT INTO {log} ({_COLUMNS})"
-        self._names = f"{quoted(logged.owner)} AS owner, {quoted(logged.name)} AS name"
-        self._before = f"{quoted(logged.state)} AS before, {quoted(logged.holder)} AS old"
-        self._taken = text_literal(logged.taken)
-        self._table = quoted(table)
-        last = f"SELECT attempt FROM {log} AS l WHERE l.owner = {{}} AND l.name = {{}}"
-        self._last = f"ifnull(({last} ORDER BY l.seq DESC LIMIT 1), 0)"
-        self._row = (
-            f"{self._insert} VALUES ({_NEW_ID}, ?, ?, ?, ?, ?, ?, "
-            f"{self._last.format('?', '?')} + ?, ?, ?, '{{}}')"
+        self._select = f"SELECT {', '.join(map(quoted, self.fields))} FROM {quoted(table)}"
+        self.last = f"SELECT ifnull(max(seq), 0) FROM {log}"
+        """The statement that finds the number of the last row."""
+        attempt = (
+            f"SELECT attempt FROM {log} WHERE owner = ? AND name = ? ORDER BY seq DESC LIMIT 1"
         )
-        self.undo: str = f"DELETE FROM {log} WHERE seq > (SELECT max(seq) FROM {log}) - ?"
-        """Deletes the last rows, as many as its parameter says."""
-
-    def document(
-        self,
-        before: Document | None,
-        after: Document,
-        time: str,
-        reason: str | None = None,
-        *,
-        content: bool = False,
-    ) -> list[Sql]:
-        """Return the statements that log one document, as `aiostorage._core.log_rows` says."""
-        return [
-            (
-                self._row,
-                [
-                    row["kind"],
-                    row["owner"],
-                    row["name"],
-                    row["before"],
-                    row["after"],
-                    row["holder"],
-                    row["owner"],
-                    row["name"],
-                    row["attempt"],
-                    time,
-                    row["reason"],
-                ],
-            )
-            for row in log_rows(
-                self.logged, before, after, content=content, attempt=0, time=None, reason=reason
-            )
-        ]
-
-    def deletion(self, where: str, params: list[Any], time: str, reason: str | None = None) -> Sql:
-        """Return the statement that logs the deletion of all documents that match."""
-        sql = (
-            f"{self._insert} SELECT {_NEW_ID}, 'deleted', owner, name, before, NULL, old, "
-            f"{self._last.format('d.owner', 'd.name')}, ?, ?, '{{}}' FROM "
-            f"(SELECT seq, {self._names}, {self._before} FROM {self._table} WHERE {where}) AS d "
-            "ORDER BY seq"
+        self.insert = (
+            f"INSERT INTO {log} ({_COLUMNS}, seq, _id, attempt, doc) "
+            f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ifnull(({attempt}), 0) + ?, '{{}}')"
         )
-        return sql, [time, reason, *params]
+        """The statement that inserts a row.
 
-    def update(
-        self,
-        changes: Mapping[str, Any],
-        where: str,
-        params: list[Any],
-        time: str,
-        reason: str | None,
-    ) -> list[Sql]:
-        """Return the statements that log an update of all documents that match."""
-        one = self.logged
-        if not is_logged(one, changes):
-            return []
-        reason = None if reason is None else reason[:MAX_REASON]
-        if one.owner in changes or one.name in changes:
-            return [
-                self.deletion(where, params, time, reason),
-                self._renamed(changes, where, params, time, reason),
-            ]
-        new = [changes[name] for name in (one.state, one.holder) if name in changes]
-        shape = one.state in changes, one.holder in changes, sets_content(one, changes)
-        return [(self._update(*shape, where), [time, reason, *new, *params])]
+        Its parameters are the fields up to the reason, the number and the ``_id``; then the owner
+        and the name once more, and what is added to the last attempt.
+        """
 
-    @lru_cache(maxsize=256)  # noqa: B019  as many as there are tables, which live as long
-    def _update(self, state: bool, holder: bool, content: bool, where: str) -> str:
-        one = self.logged
-        after = "?" if state else quoted(one.state)
-        new = "?" if holder else quoted(one.holder)
-        condition = "" if content else "WHERE taken OR before IS NOT after "
-        return (
-            f"{self._insert} SELECT {_NEW_ID}, "
-            "CASE WHEN taken THEN 'reserved' WHEN before IS NOT after THEN 'status' "
-            "ELSE 'results' END, owner, name, before, after, ifnull(new, old), "
-            f"{self._last.format('d.owner', 'd.name')} + taken, ?, ?, '{{}}' FROM "
-            f"(SELECT *, after IS {self._taken} AND (before IS NOT after OR old IS NOT new) "
-            f"AS taken FROM (SELECT seq, {self._names}, {self._before}, {after} AS after, "
-            f"{new} AS new FROM {self._table} WHERE {where})) AS d {condition}ORDER BY seq"
-        )
-
-    def _renamed(
-        self,
-        changes: Mapping[str, Any],
-        where: str,
-        params: list[Any],
-        time: str,
-        reason: str | None,
-    ) -> Sql:
-        """Return the statement that logs documents as inserted under another name."""
-        one = self.logged
-        columns, values = [], []
-        for field, name in (
-            (one.owner, "owner"),
-            (one.name, "name"),
-            (one.state, "after"),
-            (one.holder, "holder"),
-        ):
-            columns.append(f"{'?' if field in changes else quoted(field)} AS {name}")
-            values += [changes[field]] if field in changes else []
-        sql = (
-            f"{self._insert} SELECT {_NEW_ID}, 'inserted', owner, name, NULL, after, holder, "
-            f"after IS {self._taken}, ?, ?, '{{}}' FROM "
-            f"(SELECT seq, {', '.join(columns)} FROM {self._table} WHERE {where}) ORDER BY seq"
-        )
-        return sql, [time, reason, *values, *params]
+    def select(self, where: str) -> str:
+        """Return the statement that finds what `fields` are of each document that matches."""
+        return f"{self._select} WHERE {where} ORDER BY seq"

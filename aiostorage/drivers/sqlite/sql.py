@@ -22,7 +22,6 @@ from typing import Any, Final, assert_never
 
 from aiostorage._core.changes import compile_changes
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.log_rows import sets_content
 from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
@@ -55,7 +54,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["MATCH", "SET", "VALUE", "Kept", "Sql", "Table", "to_text"]
+__all__ = ["MATCH", "SET", "VALUE", "Kept", "Table", "to_text"]
 
 MATCH: Final = "aiostorage_match"
 """SQL function ``(key, doc)``: whether a condition that is kept as number `key` holds in `doc`."""
@@ -141,7 +140,9 @@ class Table:
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
         self.log: LogSql | None = (
-            LogSql(self.name, collection.logged) if collection.logged else None
+            LogSql(self.name, collection.logged, ["seq", *self.kinds])
+            if collection.logged
+            else None
         )
         self.logs: bool = True
 
@@ -258,31 +259,16 @@ class Table:
         where, params = self.where(count.where, now, kept)
         return f"SELECT count(*) FROM {self._table} WHERE {where}", params
 
-    def delete(self, delete: Delete, now: Moment, kept: Kept) -> tuple[Sql, list[Sql]]:
-        """Compile a `Delete`, and what logs it before that."""
+    def delete(self, delete: Delete, now: Moment, kept: Kept) -> Sql:
+        """Compile a `Delete`."""
         where, params = self.where(delete.where, now, kept)
-        logging = []
-        if self.log is not None and self.logs:
-            logging = [self.log.deletion(where, params, to_text(now.wall))]
-        return (f"DELETE FROM {self._table} WHERE {where}", params), logging
+        return f"DELETE FROM {self._table} WHERE {where}", params
 
-    def update(
-        self, update: Update, now: Moment, kept: Kept, *, whole: bool = False
-    ) -> tuple[Sql, list[Sql]]:
-        """Compile an `Update`, and what logs it before that.
-
-        If `whole`, of those rows only whose text can be decoded.
-        """
+    def update(self, update: Update, now: Moment, kept: Kept, *, whole: bool = False) -> Sql:
+        """Compile an `Update`; if `whole`, of those rows only whose text can be decoded."""
         sets, values = self._assignments(update.changes, now, kept)
-        where, params = self.where(update.where, now, kept)
-        if whole:
-            where = f"({where}) AND {MATCH}(?, doc)"
-            params = [*params, _keep(kept, lambda _document: True)]
-        logging = []
-        if self.log is not None and self.logs:
-            time = to_text(now.wall)
-            logging = self.log.update(update.changes, where, params, time, update.reason)
-        return (f"UPDATE {self._table} SET {sets} WHERE {where}", values + params), logging
+        where, params = self.matching(update.where, now, kept, whole=whole)
+        return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
 
     def chosen(self, take: Take, now: Moment, kept: Kept) -> Sql:
         """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
@@ -315,20 +301,17 @@ class Table:
         return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values, columns, change
 
     def changed(
-        self, rows: Sequence[Sequence[Any]], take: Take, now: Moment, kept: Kept
-    ) -> tuple[list[Document], list[Sql], list[list[Sql]]]:
+        self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: Moment, kept: Kept
+    ) -> tuple[list[Document], list[Sql]]:
         """Return the documents of the rows that `chosen` found, changed, and what changes the rows.
-
-        The last list has, for each of these statements, those that log it before that.
 
         What is to be emptied and is empty already is left out: a reservation empties the results,
         which hardly any trial has, and the text need not be written anew for that.
         """
-        changes, documents = take.changes, self.documents(rows, 1)
+        documents = self.documents(rows, 1)
         short, emptied = _without_empty(changes)
         forms: dict[bool | None, Any] = {}
         statements: list[Sql] = []
-        logging: list[list[Sql]] = []
         for row, document in zip(rows, documents, strict=True):
             damaged = document.__class__ is UnreadableDocument
             is_short = None if damaged else bool(emptied) and _has_all(document, emptied)
@@ -338,27 +321,13 @@ class Table:
                     short if is_short else changes, now, kept, damaged=damaged
                 )
             sql, values, columns, change = form
-            logging.append(self._logging(take, document, columns, now))
             document.update(columns)
             if change is not None:
                 change(document)
             statements.append((sql, [*values, row[0]]))
         if not rows:
             self.change(changes, now, kept)  # refuses what cannot be set
-        return documents, statements, logging
-
-    def _logging(
-        self, take: Take, document: Document, columns: Mapping[str, Any], now: Moment
-    ) -> list[Sql]:
-        """Return what logs the change of one document that is taken."""
-        if self.log is None or not self.logs:
-            return []
-        logged, time = self.log.logged, to_text(now.wall)
-        names = (logged.owner, logged.name, logged.state, logged.holder)
-        before = {name: document[name] for name in names if name in document}
-        after = before | {name: columns[name] for name in names if name in columns}
-        content = sets_content(logged, take.changes)
-        return self.log.document(before, after, time, take.reason, content=content)
+        return documents, statements
 
     def _order(self, order: tuple[str | SortBy, ...], kept: Kept) -> Sql:
         """Compile what stands behind ``ORDER BY``."""
@@ -437,6 +406,16 @@ class Table:
         return (", ".join(sets) if sets else "seq = seq"), params
 
     # -------------------------------------------------------------------------- conditions
+
+    def matching(
+        self, condition: Condition, now: Moment, kept: Kept, *, whole: bool = False
+    ) -> Sql:
+        """Compile a condition; if `whole`, with the one that the text can be decoded."""
+        where, params = self.where(condition, now, kept)
+        if whole:
+            where = f"({where}) AND {MATCH}(?, doc)"
+            params = [*params, _keep(kept, lambda _document: True)]
+        return where, params
 
     def where(self, condition: Condition, now: Moment, kept: Kept) -> Sql:
         """Compile a condition."""
