@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -57,7 +57,7 @@ class TrialChange:
     attempt: int
     time: datetime
     reason: str | None
-    cursor: str
+    cursor: str = field(compare=False)
 
 
 class TrialChanges(NamedTuple):

@@ -27,6 +27,7 @@ from aiostorage import (
 from aiostorage._core import lock_queue
 from aiostorage.drivers.mongodb import change_streams
 from aiostorage.testing import ReplicaSet
+from aiostorage.testing.contract.change_feed_laws import check_chains
 from tests.mongo.worker_failover import TASKS
 from tests.processes.support import DEADLINE, Events, Worker, starter
 
@@ -150,12 +151,12 @@ def test_failover_under_load(
                 [Trial(experiment=experiment, params={"x": x}) for x in numbers]
             )
 
-    async def prepare() -> str:
+    async def prepare() -> tuple[str, str]:
         async with open_storage(url, client=client) as storage:
             made = await storage.create_experiment({"name": "failover"}, algo_state={"count": 0})
-        return str(made.id)
+            return str(made.id), (await storage.changes_since(made)).cursor
 
-    experiment, half = asyncio.run(prepare()), TRIALS // 2
+    (experiment, cursor), half = asyncio.run(prepare()), TRIALS // 2
     asyncio.run(register(experiment, range(half)))
     begin = time.monotonic()
     events: Events = queue.SimpleQueue()
@@ -177,6 +178,15 @@ def test_failover_under_load(
 
     async def look() -> tuple[list[Trial], bool, int, float]:
         async with open_storage(url, client=client) as storage:
+            steps = []
+            for begin in (cursor, "oldest"):  # one who was away all the time, and a newcomer
+                changes, end = await storage.changes_since({"_id": experiment}, begin, limit=10_000)
+                assert (await storage.changes_since({"_id": experiment}, end)).changes == []
+                steps.append(check_chains(changes))
+            assert steps[0] == steps[1]
+            assert [chain[-1][:3] for chain in steps[0].values()] == [
+                ("status", "reserved", "completed")
+            ] * TRIALS
             lock = await storage.get_algorithm_lock_info(uid=experiment)
             before = time.monotonic()
             async with storage.acquire_algorithm_lock({"_id": experiment}) as algorithm:

@@ -24,7 +24,7 @@ from aiostorage.drivers.mongodb.plans import Plan
 from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
 from aiostorage.operations import Compare, Document, Find, Take
 
-__all__ = ["carry_out_batch", "take_all"]
+__all__ = ["carry_out_batch", "update_each"]
 
 NO_MATCH: Final[Mapping[str, Any]] = {"_id": []}
 NO_MATCH_CODE: Final = 53
@@ -52,8 +52,8 @@ async def carry_out_batch(
     try:
         with client.bound(seconds):
             if not isinstance(plans[0].operation, Take):
-                return await _update(commands, schema, plans), True
-            results = await take_all(commands, schema, plans)
+                return await update_each(commands, schema, plans), True
+            results = await _take_all(commands, schema, plans)
             left = [position for position, taken in enumerate(results) if taken is None]
             rest = await asyncio.gather(*(commands.carry_out(plans[n]) for n in left))
     except LIBRARY_ERRORS as error:
@@ -64,7 +64,7 @@ async def carry_out_batch(
     return results, 2 * len(left) < len(plans)
 
 
-async def take_all(
+async def _take_all(
     commands: Commands, schema: CollectionSchema, plans: Sequence[Plan]
 ) -> list[list[Document] | None]:
     """Return what each take got; None for those whose document another process took first."""
@@ -81,7 +81,6 @@ async def take_all(
             for plan, uid in zip(plans, ids, strict=False)
         ],
         ordered=False,
-        session=commands.session,
     )
     taken = Find(schema.name, Compare("_id", "in", tuple(ids)))
     found = await commands.find_stored(taken)
@@ -93,9 +92,10 @@ async def take_all(
     return results
 
 
-async def _update(
+async def update_each(
     commands: Commands, schema: CollectionSchema, plans: Sequence[Plan]
 ) -> list[int | Exception]:
+    """Return for each update whether its document was there, or why it failed."""
     results: list[int | Exception] = [1] * len(plans)
     try:
         await commands.client.collections[schema.name].bulk_write(

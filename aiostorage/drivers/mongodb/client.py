@@ -223,6 +223,27 @@ class Client:
         """Return the names of the collections in the database."""
         return set(await self._database.list_collection_names())
 
+    async def aggregate(
+        self, collection: str, pipeline: Sequence[Any], **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return all that an aggregation yields, as documents of every engine."""
+        cursor = self.collections[collection].aggregate(pipeline, **options)
+        if not self._motor:
+            cursor = await cursor
+        found: list[dict[str, Any]] = await cursor.to_list(None)
+        return found
+
+    async def collection_uuid(self, collection: str) -> str | None:
+        """Return what tells a collection from all others; None if it does not exist."""
+        command = {"listCollections": 1, "filter": {"name": collection}}
+        found = (await self._database.command(command))["cursor"]["firstBatch"]
+        return str(found[0]["info"]["uuid"].as_uuid()) if found else None
+
+    async def watch(self, collection: str, pipeline: Sequence[Any], **options: Any) -> Any:
+        """Return a change stream of a collection, which begins with the first look at it."""
+        stream = self.collections[collection].watch(pipeline, **options)
+        return stream if self._motor else await stream
+
     async def now(self) -> datetime:
         """Return the time by the server's clock."""
         moment: datetime = (await self._database.command("hello"))["localTime"]

@@ -16,7 +16,8 @@ from aiostorage._core.ordering import Order, place_of
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.client import Client
-from aiostorage.drivers.mongodb.filters import RECORD_ID, CollectionSchema, sort_key
+from aiostorage.drivers.mongodb.filters import RECORD_ID, CollectionSchema, rank, sort_key
+from aiostorage.drivers.mongodb.logged_change import Doubt, LoggedChange, is_logged_write
 from aiostorage.drivers.mongodb.plans import Plan, asks_time, make_plan
 from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
 from aiostorage.errors import AioStorageError, OperationTimeout
@@ -29,6 +30,7 @@ from aiostorage.operations import (
     Document,
     Find,
     Insert,
+    Logged,
     Operation,
     Or,
     StoreTime,
@@ -82,7 +84,7 @@ def _drained(items: list[T]) -> Iterator[T]:
 
 
 async def _in_order(
-    cursor: Any, order: Order, place: tuple[Any, ...] | None = None
+    cursor: Any, order: Order, place: tuple[Any, ...] | None = None, *, by_id: bool = False
 ) -> list[Document]:
     """Return what a cursor finds, behind a place, by `order` and then by insertion.
 
@@ -90,7 +92,7 @@ async def _in_order(
     """
     parts: list[list[tuple[tuple[Any, ...], Document]]] = []
     while batch := await cursor.to_list(CURSOR_BATCH_SIZE):
-        keyed = [(sort_key(document, order), document) for document in batch]
+        keyed = [(sort_key(document, order, by_id), document) for document in batch]
         if place is not None:
             keyed = [item for item in keyed if item[0] > place]
         parts.append(sorted(keyed))
@@ -132,6 +134,16 @@ class Commands:
         Blobs that no document refers to once the operations have succeeded.
     owed
         Records that a server without transactions could not note together with a change.
+    logs
+        Whether changes are logged where the layout says so.
+    changed
+        The changes that are to be logged, together with the writes that make them.
+    unlogged
+        Changes whose rows a server without transactions could not write.
+    doubts
+        What may have changed there without a row.
+    copied
+        The numbers of rows that have been copied from the head of a log; see `log_head`.
     """
 
     client: Client
@@ -141,10 +153,20 @@ class Commands:
     now: datetime | None = None
     stale: list[str] = field(default_factory=list)
     owed: list[Document] = field(default_factory=list)
+    logs: bool = False
+    changed: list[LoggedChange] = field(default_factory=list)
+    unlogged: list[LoggedChange] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+    copied: dict[str, list[int]] = field(default_factory=dict)
 
     def fresh(self, session: Any = None, now: datetime | None = None) -> Commands:
         """Return the same for other operations."""
-        return replace(self, session=session, now=now, stale=[])
+        return replace(self, session=session, now=now, stale=[], changed=[])
+
+    def logged(self, operation: Operation[Any]) -> Logged | None:
+        """Return how what an operation changes is logged; None if it is not."""
+        logged = self.schemas[operation.collection].logged if self.logs else None
+        return logged if is_logged_write(logged, operation) else None
 
     # --------------------------------------------------------------------- whole operations
 
@@ -234,7 +256,7 @@ class Commands:
             return await self._find_chosen(plan.schema, find)
         place = await self._place(plan.schema, find)
         cursor = collection.find(plan.matching, fields, show_record_id=True, **options)
-        return await _in_order(cursor, find.order, place)
+        return await _in_order(cursor, find.order, place, by_id=plan.schema.is_log)
 
     async def _place(self, schema: CollectionSchema, find: Find) -> tuple[Any, ...] | None:
         """Return the place behind which to begin, with the number of its document."""
@@ -245,7 +267,8 @@ class Commands:
             {"_id": {"$eq": key}}, {"_id": True}, show_record_id=True, session=self.session
         )
         number = None if found is None else found[RECORD_ID]
-        return place_of(find.after, find.order, number)
+        place = place_of(find.after, find.order, number)
+        return (*place[:-1], rank(find.after.uid), place[-1]) if schema.is_log else place
 
     def find_stored(self, find: Find) -> Awaitable[list[Document]]:
         """Return documents as they are stored, with references for blobs."""
@@ -278,7 +301,7 @@ class Commands:
             show_record_id=True,
             session=self.session,
         )
-        found = await _in_order(cursor, order, place)
+        found = await _in_order(cursor, order, place, by_id=schema.is_log)
         return [document["_id"] for document in found[:limit]]
 
     # ------------------------------------------------------------------------------ writing
@@ -328,7 +351,7 @@ class Commands:
             return int(updated.matched_count)
         if blobs:  # one trip writes, and returns what is to be deleted
             references = self.blobs.references(blobs)
-            before = await self._find_one_and_update(plan, update, projection=references)
+            before = await self.find_one_and_update(plan, update, projection=references)
             self.stale.extend(self.blobs.in_document(schema, before))
             return int(before is not None)
         updated = await collection.update_one(plan.matching, update, session=self.session)
@@ -340,10 +363,10 @@ class Commands:
         if plan.first is None:
             return await self._take_chosen(plan)
         update = await self._timed_update(plan) if plan.update is None else plan.update
-        taken = await self._find_one_and_update(plan, update, return_document=True, **plan.first)
+        taken = await self.find_one_and_update(plan, update, return_document=True, **plan.first)
         return [] if taken is None else [taken]
 
-    async def _find_one_and_update(self, plan: Plan, update: Any, **options: Any) -> Any:
+    async def find_one_and_update(self, plan: Plan, update: Any, **options: Any) -> Any:
         """Update one document; return it as a document of every engine.
 
         PyMongo would do so by the collection's options, but then it does not survive the error that

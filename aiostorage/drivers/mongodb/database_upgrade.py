@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.commands import Commands
-from aiostorage.drivers.mongodb.filters import CollectionSchema
+from aiostorage.drivers.mongodb.filters import CollectionSchema, schemas_of
 from aiostorage.drivers.mongodb.indexes import META, create_indexes, existing_layout
 from aiostorage.drivers.mongodb.transactions import carry_out_all
 from aiostorage.operations import Layout
@@ -25,7 +25,7 @@ async def upgrade_database(
     client: Client, layout: Layout, steps: Sequence[UpgradeStep], *, dry_run: bool
 ) -> UpgradeReport:
     """Upgrade a database; see `aiostorage.protocols.UpgradableDriver.upgrade`."""
-    schemas = {c.name: CollectionSchema(c, partial=client.partial) for c in layout.collections}
+    schemas = schemas_of(layout, partial=client.partial)
     commands = Commands(client, schemas, Blobs(client))
     named = [c.name for c in layout.collections if c.fields]
     found = await existing_layout(client, named, layout.version)

@@ -40,8 +40,10 @@ from aiostorage.drivers.mongodb.commands import (
 )
 from aiostorage.drivers.mongodb.database_upgrade import upgrade_database
 from aiostorage.drivers.mongodb.fair_queue import MAX_CONCURRENT, MIN_QUEUED_SECONDS, FairQueue
-from aiostorage.drivers.mongodb.filters import CollectionSchema
+from aiostorage.drivers.mongodb.filters import CollectionSchema, schemas_of
 from aiostorage.drivers.mongodb.indexes import inspect, pass_barrier, prepare
+from aiostorage.drivers.mongodb.log_reading import read_log
+from aiostorage.drivers.mongodb.log_writing import settle_doubts
 from aiostorage.drivers.mongodb.noted_changes import (
     NotedPlan,
     carry_out_noted,
@@ -59,7 +61,16 @@ from aiostorage.errors import (
     PermissionDenied,
     StorageClosedError,
 )
-from aiostorage.operations import Count, Document, Find, Layout, Operation, OutboxNote, Take
+from aiostorage.operations import (
+    Count,
+    Document,
+    Find,
+    Layout,
+    LogPage,
+    Operation,
+    OutboxNote,
+    Take,
+)
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
 __all__ = ["MongoDBDriver"]
@@ -91,6 +102,11 @@ class MongoDBDriver:
     read_only
         Whether the database is only read: nothing is made or changed in it, and one that does not
         exist is refused. aiostorage need not have made it; a database of Oríon's will do.
+
+    Attributes
+    ----------
+    logs
+        See `aiostorage.protocols.LoggingDriver`.
     """
 
     name = "mongodb"
@@ -111,6 +127,7 @@ class MongoDBDriver:
         given = {"username": username, "password": password, "authSource": auth_source}
         self._settings = read_settings(url, client, database, timeout, given, read_only=read_only)
         self._layout: Layout | None = None
+        self._logs = True
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
@@ -130,6 +147,7 @@ class MongoDBDriver:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._settings = state["settings"]
         self._layout = None
+        self._logs = True
         self._reset_after_fork()  # a copy is opened anew
 
     def __repr__(self) -> str:
@@ -145,6 +163,17 @@ class MongoDBDriver:
     def location(self) -> str:
         """Hosts and database."""
         return self._settings.location
+
+    @property
+    def logs(self) -> bool:  # noqa: D102  see the class
+        return self._logs
+
+    @logs.setter
+    def logs(self, value: bool) -> None:
+        self._logs = value
+        if self._commands is not None and self._commands.logs != value:
+            self._commands = replace(self._commands, logs=value)
+            self._queues, self._noted_queues = {}, {}  # which had the commands before
 
     @property
     def client_key(self) -> Hashable:
@@ -219,19 +248,19 @@ class MongoDBDriver:
             await use.release()
             raise
         self._use, self._queues, self._noted_queues = use, {}, {}
-        self._commands = Commands(client, self._schemas, Blobs(client))
+        self._commands = Commands(client, self._schemas, Blobs(client), logs=self._logs)
         return self._commands
 
     async def _prepared(self, client: Client, layout: Layout) -> dict[str, CollectionSchema]:
-        schemas = {c.name: CollectionSchema(c, partial=client.partial) for c in layout.collections}
+        schemas = schemas_of(layout, partial=client.partial)
         if not self._settings.read_only:
             await prepare(client, schemas, layout.version)
             return schemas
         named = [c.name for c in layout.collections if c.fields]
         if not await inspect(client, named, layout.version):
             # the indexes may be missing, and what should be unique may be there more than once
-            bare = (replace(c, indexes=()) for c in layout.collections)
-            schemas = {c.name: CollectionSchema(c) for c in bare}
+            bare = tuple(replace(c, indexes=()) for c in layout.collections)
+            schemas = schemas_of(replace(layout, collections=bare), partial=True)
         return schemas
 
     async def upgrade(
@@ -281,7 +310,9 @@ class MongoDBDriver:
             if len(operations) == 2 and isinstance(note := operations[1], OutboxNote):
                 plan = make_plan(self._schemas[operations[0].collection], operations[0])
                 if plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
+                    await self._settled(commands)
                     return [await self._queue_noted(commands, NotedPlan(plan, note)), None]
+            await self._settled(commands)
             return await self._write(commands, partial(carry_out_all, commands, operations))
         except EncodingError as error:
             raise with_place(error, operations, self._schemas) from error.__cause__
@@ -305,8 +336,14 @@ class MongoDBDriver:
                 }
         return await self._counted(queue.carry_out(noted, self._time_left()))
 
+    async def _settled(self, commands: Commands) -> None:
+        """Have what was in doubt logged, before anybody looks at it."""
+        if commands.doubts:
+            await self._write(commands, partial(settle_doubts, commands))
+
     async def _find(self, commands: Commands, plan: Plan) -> Any:
         """Carry out one operation that reads."""
+        await self._settled(commands)
         if plan.operation.majority and commands.client.replicated:
             await self._write(commands, partial(pass_barrier, commands.client))
             commands = self._connected() or await self._connect()
@@ -314,7 +351,12 @@ class MongoDBDriver:
 
     async def _change(self, commands: Commands, plan: Plan) -> Any:
         """Carry out one operation that writes."""
-        if plan.batch is None and (plan.large or not plan.single):
+        logged = commands.logged(plan.operation) is not None
+        if logged and plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
+            await self._settled(commands)
+            return await self._queue_noted(commands, NotedPlan(plan))
+        if logged or (plan.batch is None and (plan.large or not plan.single)):
+            await self._settled(commands)
             all_or_none = partial(carry_out_all, commands, (plan.operation,))
             return (await self._write(commands, all_or_none))[0]
         seconds = self._time_left()
@@ -373,6 +415,13 @@ class MongoDBDriver:
         commands = self._connected() or await self._connect()
         ids = cast("list[Any] | None", after)
         return await self._read(commands, partial(commands.page, find, ids, size))
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """See `aiostorage.protocols.LoggingDriver.read_log`."""
+        commands = self._connected() or await self._connect()
+        await self._settled(commands)
+        reading = partial(read_log, commands, log, owner, after, limit)
+        return await self._read(commands, reading)
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`: the server's clock."""

@@ -25,12 +25,14 @@ from aiostorage.operations import (
     Document,
     ElementMatch,
     Index,
+    Layout,
+    Logged,
     Or,
     SortBy,
     StoreTime,
 )
 
-__all__ = ["RECORD_ID", "CollectionSchema", "has_store_time", "sort_key"]
+__all__ = ["RECORD_ID", "CollectionSchema", "has_store_time", "rank", "schemas_of", "sort_key"]
 
 RECORD_ID: Final = "$recordId"
 """The server's name for the number of a document, which grows with each insertion."""
@@ -42,20 +44,27 @@ _OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}\Z")
 _NEVER: Final[dict[str, Any]] = {"$nor": [{}]}
 
 
-def sort_key(document: Document, order: Order) -> tuple[Any, ...]:
-    """Return the sort key of a document, `order` and then insertion; remove its `RECORD_ID`."""
+def sort_key(document: Document, order: Order, by_id: bool = False) -> tuple[Any, ...]:
+    """Return the sort key of a document, `order` and then insertion; remove its `RECORD_ID`.
+
+    Parameters
+    ----------
+    by_id
+        Whether the ids tell the order of insertion.
+    """
     number = document.pop(RECORD_ID)
-    return (*(_key(document, item) for item in order), number)
+    last = (rank(document["_id"]), number) if by_id else (number,)
+    return (*(_key(document, item) for item in order), *last)
 
 
 def _key(document: Document, item: str | SortBy) -> tuple[Any, ...]:
     if item.__class__ is str:
-        return _rank(document.get(item))
+        return rank(document.get(item))
     return key_of(value_of(document, item), item)
 
 
-def _rank(value: Any) -> tuple[int, Any]:
-    """Sort as the server does: None first, then numbers, texts, times."""
+def rank(value: Any) -> tuple[int, Any]:
+    """Return a sort key as the server has it: None first, then numbers, texts, times."""
     if value is None:
         return (0, 0)
     return (2 if isinstance(value, str) else 3 if isinstance(value, datetime) else 1, value)
@@ -74,11 +83,17 @@ class CollectionSchema:
     partial
         Whether the server can have an ``$in`` in a partial index. Without it the field of the
         condition stands in the index instead, and the server merges the parts of the index.
+    is_log
+        Whether the documents are rows of a log, whose ids tell the order of their insertion.
     """
 
-    def __init__(self, collection: Collection, *, partial: bool = True) -> None:
+    def __init__(
+        self, collection: Collection, *, partial: bool = True, is_log: bool = False
+    ) -> None:
         self._partial = partial
         self.name: str = collection.name
+        self.logged: Logged | None = collection.logged
+        self.is_log: bool = is_log
         self.blobs: tuple[str, ...] = tuple(f.name for f in collection.fields if f.kind == "bytes")
         self.indexes: tuple[Index, ...] = collection.indexes
         self._references = ("_id", *collection.references) if collection.name else ()
@@ -132,7 +147,7 @@ class CollectionSchema:
         None if no index has them in order, those that are equal by insertion.
         """
         if not order:
-            return {"sort": [("$natural", 1)]}
+            return {"sort": [("_id" if self.is_log else "$natural", 1)]}
         bound, conjuncts = _bound(where), _conjuncts(where)
         for index, name in self._named_indexes:
             rest = index.fields
@@ -290,6 +305,15 @@ class CollectionSchema:
         for names in inner:
             value = _inside(value, names) if names != [""] else _object_ids(value)
         return value
+
+
+def schemas_of(layout: Layout, *, partial: bool) -> dict[str, CollectionSchema]:
+    """Return the schemas of all collections, by their names."""
+    logs = {one.logged.log for one in layout.collections if one.logged is not None}
+    return {
+        one.name: CollectionSchema(one, partial=partial, is_log=one.name in logs)
+        for one in layout.collections
+    }
 
 
 def _object_ids(value: Any) -> Any:

@@ -1,8 +1,13 @@
-"""Changes of one document with a note of them, alone or in batches.
+"""Changes of one document with a note of them, in the outbox or in a log, alone or in batches.
 
 On a replica set each is a transaction, and several that wait at the same time share one: else those
 who want the same document would undo each other's work again and again. A server by itself gets the
 note right after the change.
+
+Two processes that take at the same time want the same documents, the first ones. A transaction that
+meets one which another transaction has changed fails at once. Therefore the next attempt leaves
+these documents to the others, and takes those behind them. Only if there are too few of these, it
+tries the first ones again: whether one of them becomes free is known when the others have ended.
 """
 
 from __future__ import annotations
@@ -15,13 +20,23 @@ from typing import Any
 
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
-from aiostorage.drivers.mongodb.batches import carry_out_batch, take_all
+from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
 from aiostorage.drivers.mongodb.client import UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands, write_within
+from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transaction
+from aiostorage.drivers.mongodb.logged_change import LoggedChange, changed_fields, named_fields
+from aiostorage.drivers.mongodb.logged_writes import (
+    Seen,
+    changed_document,
+    look,
+    look_at_first,
+    run_logged,
+    still,
+)
 from aiostorage.drivers.mongodb.plans import Plan
 from aiostorage.drivers.mongodb.standalone import note_for_good
 from aiostorage.errors import AioStorageError, TemporaryBackendError
-from aiostorage.operations import And, Compare, Document, Insert, OutboxNote, Take
+from aiostorage.operations import And, Compare, Document, OutboxNote, Take
 
 __all__ = ["NotedPlan", "carry_out_noted", "carry_out_noted_batch"]
 
@@ -31,31 +46,32 @@ log: logging.Logger = logging.getLogger("aiostorage")
 
 @dataclass(slots=True)
 class NotedPlan:
-    """A change, and the note of it."""
+    """A change, and its note for the outbox; None if only a log has to tell of it."""
 
     plan: Plan
-    note: OutboxNote
+    note: OutboxNote | None = None
 
 
 async def carry_out_noted(commands: Commands, noted: NotedPlan, seconds: float) -> Any:
     """Carry out one change, in a task that no caller cancels."""
-    [result] = await write_within(commands.client, seconds, partial(_one, commands, noted))
-    return result
+    return await write_within(commands.client, seconds, partial(_one, commands, noted))
 
 
 async def carry_out_noted_batch(
     commands: Commands, batch: Sequence[NotedPlan], seconds: float
 ) -> tuple[Sequence[Any | Exception], bool]:
     """Carry out a batch of changes; see `aiostorage.drivers.mongodb.batches.carry_out_batch`."""
-    client = commands.client
-    if not client.replicated:
+    client, first = commands.client, batch[0].plan.operation
+    if not client.replicated and not commands.logged(first):
         plans = [noted.plan for noted in batch]
         done, worthwhile = await carry_out_batch(commands, plans, seconds)
-        noting = partial(note_for_good, commands, _rows(batch, done))
+        noting = partial(_note_for_good, commands, batch, done)
         await write_within(client, seconds, noting)
         return done, worthwhile
-    together = _taken if isinstance(batch[0].plan.operation, Take) else _updated
-    in_one = partial(client.in_transaction, partial(together, commands, batch))
+    if client.replicated:
+        in_one = partial(client.in_transaction, _together(commands, batch))
+    else:
+        in_one = partial(_by_itself, commands, batch)
     results: list[Any] = [None] * len(batch)
     try:
         results = await write_within(client, seconds, in_one)
@@ -63,69 +79,227 @@ async def carry_out_noted_batch(
         raise
     except AioStorageError as error:  # one of them is to blame, and none has happened
         log.debug("changes go one by one: %s", error)
+    left = 0
     for position, result in enumerate(results):
         if result is None:
+            left += 1
             try:
                 results[position] = await carry_out_noted(commands, batch[position], seconds)
             except Exception as error:  # noqa: BLE001  its own caller gets it
                 results[position] = error
-    return results, True
+    return results, client.replicated or 2 * left < len(batch)
 
 
-async def _one(commands: Commands, noted: NotedPlan) -> list[Any]:
+async def _one(commands: Commands, noted: NotedPlan) -> Any:
     if commands.client.replicated:
-        results: list[Any] = await commands.client.in_transaction(partial(_noted, commands, noted))
+        [result] = await commands.client.in_transaction(_together(commands, [noted]))
+        return result
+    own = commands.fresh()
+    result = await run_logged(own, noted.plan.operation)
+    await _note_for_good(own, [noted], [result])
+    await log_for_good(own)
+    return result
+
+
+# ---------------------------------------------------------------------- in one transaction
+
+
+class _Together:
+    """Changes that share a transaction; called again for each attempt."""
+
+    def __init__(self, commands: Commands, batch: Sequence[NotedPlan]) -> None:
+        self.commands = commands
+        self.batch = batch
+        self.schema = batch[0].plan.schema
+
+    async def __call__(self, session: Any) -> list[Any]:
+        own = self.commands.fresh(session=session)
+        results = await self.carry_out(own)
+        for rows in _rows(self.batch, results):
+            await own.note(rows)
+        await log_in_transaction(own)
         return results
-    results = [await commands.carry_out(noted.plan)]
-    await note_for_good(commands, insertion_of(noted.note, results))
-    return results
+
+    async def carry_out(self, own: Commands) -> list[Any]:
+        """Return what each change did; None for those that have to go by themselves."""
+        raise NotImplementedError
 
 
-async def _noted(commands: Commands, noted: NotedPlan, session: Any) -> list[Any]:
-    own = commands.fresh(session=session)
-    results = [await own.carry_out(noted.plan)]
-    await own.note(insertion_of(noted.note, results))
-    return results
+def _together(commands: Commands, batch: Sequence[NotedPlan]) -> _Together:
+    takes = isinstance(batch[0].plan.operation, Take)
+    return (_Takes if takes else _Updates)(commands, batch)
 
 
-async def _taken(commands: Commands, batch: Sequence[NotedPlan], session: Any) -> list[Any]:
-    own = commands.fresh(session=session)
-    results = await take_all(own, batch[0].plan.schema, [noted.plan for noted in batch])
-    await own.note(_rows(batch, results))
-    return results
+class _Takes(_Together):
+    def __init__(self, commands: Commands, batch: Sequence[NotedPlan]) -> None:
+        super().__init__(commands, batch)
+        self._tried: list[Any] = []
+        self._left_to_others: list[Any] = []
+
+    async def carry_out(self, own: Commands) -> list[Any]:
+        first, wanted = self.batch[0].plan.operation, len(self.batch)
+        self._left_to_others += self._tried
+        seen: list[Seen] = []
+        where = first.where
+        if self._left_to_others:
+            others = Compare("_id", "nin", tuple(self._left_to_others))
+            seen = await look_at_first(own, first, And((where, others)), wanted)
+        results: list[Any] = [None] * wanted
+        if not seen:
+            self._left_to_others.clear()
+            seen = await look_at_first(own, first, where, wanted)
+            results[len(seen) :] = [[] for _ in results[len(seen) :]]
+        self._tried = [one.document["_id"] for one in seen]
+        if not seen:
+            return results
+        updates = []
+        for position, (noted, one) in enumerate(zip(self.batch, seen, strict=False)):
+            take = noted.plan.operation
+            (key,) = self.schema.references_of([one.document["_id"]])
+            updates.append(UpdateOne({"_id": key}, self.schema.update(take.changes, one.now)))
+            results[position] = [changed_document(one.document, take.changes, one.now)]
+            _keep(own, noted.plan, one)
+        await own.client.collections[self.schema.name].bulk_write(
+            updates, ordered=False, session=own.session
+        )
+        return results
 
 
-async def _updated(commands: Commands, batch: Sequence[NotedPlan], session: Any) -> list[Any]:
-    """Update in one command; None for those whose document another one of the batch changes.
+class _Updates(_Together):
+    async def carry_out(self, own: Commands) -> list[Any]:
+        results, chosen = await _chosen(own, self.batch)
+        updates = []
+        for position, one in chosen.items():
+            plan = self.batch[position].plan
+            (key,) = self.schema.references_of([one.document["_id"]])
+            update = self.schema.update(plan.operation.changes, one.now)
+            updates.append(UpdateOne({"_id": key}, update))
+            results[position] = 1
+            _keep(own, plan, one)
+        if updates:
+            await own.client.collections[self.schema.name].bulk_write(
+                updates, ordered=False, session=own.session
+            )
+        return results
+
+
+async def _chosen(own: Commands, batch: Sequence[NotedPlan]) -> tuple[list[Any], dict[int, Seen]]:
+    """Look which updates of a batch have a document to change.
 
     In a transaction, an update cannot tell that it has not matched without ending all of it, as
     `aiostorage.drivers.mongodb.batches` lets it. So the documents are looked up first.
+
+    Returns
+    -------
+    results, chosen
+        0 for each update, or None for one whose document another one of the batch changes; and
+        the documents of those that match, by the place of the update.
     """
-    own, schema = commands.fresh(session=session), batch[0].plan.schema
-    collection = commands.client.collections[schema.name]
+    schema = batch[0].plan.schema
     keys = [_key(noted.plan) for noted in batch]
-    paths = {path: True for noted in batch for path in noted.plan.matching}
-    cursor = collection.find(
-        {"$or": [noted.plan.matching for noted in batch]}, paths, session=session
-    )
-    found: dict[Any, Document] = {}
-    for document in await cursor.to_list(None):
+    fields = {path: True for noted in batch for path in noted.plan.matching}
+    if schema.logged is not None:
+        fields |= named_fields(schema.logged)
+    matching = [noted.plan.matching for noted in batch]
+    match = {"$match": matching[0] if len(matching) == 1 else {"$or": matching}}
+    found: dict[Any, Seen] = {}
+    for seen in await look(own, schema, [match], fields):
         for names in {names for names, _ in keys}:
-            found[names, tuple(document.get(name) for name in names)] = document
+            found[names, tuple(seen.document.get(name) for name in names)] = seen
     results: list[Any] = [0] * len(batch)
-    updates, seen = [], set()
+    chosen: dict[int, Seen] = {}
+    known: set[Any] = set()
     for position, (noted, key) in enumerate(zip(batch, keys, strict=True)):
-        document = found.get(key)
-        if key in seen:
+        one = found.get(key)
+        if key in known:
             results[position] = None
-        elif document is not None and compile_condition(noted.plan.operation.where)(document):
-            results[position] = 1
-            updates.append(UpdateOne(noted.plan.matching, noted.plan.update))
-        seen.add(key)
-    if updates:
-        await collection.bulk_write(updates, ordered=False, session=session)
-    await own.note(_rows(batch, results))
+        elif one is not None and compile_condition(noted.plan.operation.where)(one.document):
+            chosen[position] = one
+        known.add(key)
+    return results, chosen
+
+
+def _keep(own: Commands, plan: Plan, seen: Seen) -> None:
+    """Keep what has to be logged of a change."""
+    logged = own.logged(plan.operation)
+    if logged is not None:
+        change = changed_fields(logged, seen.document, plan.operation)
+        own.changed.append(replace(change, last=seen.last, time=seen.now))
+
+
+# ----------------------------------------------------------------- on a server by itself
+
+
+async def _by_itself(commands: Commands, batch: Sequence[NotedPlan]) -> list[Any]:
+    """Carry out logged changes; None for those that have to go by themselves."""
+    own = commands.fresh()
+    carry_out = _taken if isinstance(batch[0].plan.operation, Take) else _updated
+    results = await carry_out(own, batch)
+    await _note_for_good(own, batch, results)
+    await log_for_good(own)
     return results
+
+
+async def _taken(own: Commands, batch: Sequence[NotedPlan]) -> list[Any]:
+    schema, first = batch[0].plan.schema, batch[0].plan.operation
+    seen = await look_at_first(own, first, first.where, len(batch))
+    results: list[Any] = [None if n < len(seen) else [] for n in range(len(batch))]
+    if not seen:
+        return results
+    collection = own.client.collections[schema.name]
+    await collection.bulk_write(
+        [
+            UpdateOne(still(schema, one.document, noted.plan.matching), noted.plan.update)
+            for noted, one in zip(batch, seen, strict=False)
+        ],
+        ordered=False,
+    )
+    ids = schema.references_of([one.document["_id"] for one in seen])
+    found = await collection.find({"_id": {"$in": ids}}).to_list(None)
+    by_id = {document["_id"]: document for document in found}
+    for position, (noted, one) in enumerate(zip(batch, seen, strict=False)):
+        document, applied = by_id.get(one.document["_id"]), noted.plan.operation.applied
+        if document is not None and compile_condition(applied)(document):
+            results[position] = [document]
+            _keep_for_good(own, noted.plan, one)
+    return results
+
+
+async def _updated(own: Commands, batch: Sequence[NotedPlan]) -> list[Any]:
+    schema = batch[0].plan.schema
+    results, chosen = await _chosen(own, batch)
+    if not chosen:
+        return results
+    plans = [
+        replace(
+            batch[position].plan,
+            matching=still(schema, one.document, batch[position].plan.matching),
+        )
+        for position, one in chosen.items()
+    ]
+    done = await update_each(own, schema, plans)
+    for (position, one), result in zip(chosen.items(), done, strict=True):
+        results[position] = result or None  # it has changed meanwhile
+        if result == 1:
+            _keep_for_good(own, batch[position].plan, one)
+    return results
+
+
+def _keep_for_good(own: Commands, plan: Plan, seen: Seen) -> None:
+    logged = own.logged(plan.operation)
+    if logged is not None:
+        change: LoggedChange = changed_fields(logged, seen.document, plan.operation)
+        own.changed.append(change)
+
+
+async def _note_for_good(
+    commands: Commands, batch: Sequence[NotedPlan], results: Sequence[Any]
+) -> None:
+    for rows in _rows(batch, results):
+        await note_for_good(commands, rows)
+
+
+# ------------------------------------------------------------------------------- the rest
 
 
 def _key(plan: Plan) -> tuple[tuple[str, ...], tuple[Any, ...]]:
@@ -137,10 +311,14 @@ def _key(plan: Plan) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     return names, tuple(bound[name] for name in names)
 
 
-def _rows(batch: Sequence[NotedPlan], results: Sequence[Any]) -> Insert:
-    """Return the insertion of all rows of a batch, without those of changes that failed."""
+def _rows(batch: Sequence[NotedPlan], results: Sequence[Any]) -> list[Any]:
+    """Return the insertion of all notes of a batch, without those of changes that failed."""
     documents: list[Document] = []
+    notes = [noted.note for noted in batch if noted.note is not None]
+    if not notes:
+        return []
     for noted, result in zip(batch, results, strict=True):
-        if result is not None and not isinstance(result, Exception):
+        if noted.note and result is not None and not isinstance(result, Exception):
             documents += insertion_of(noted.note, [result]).documents
-    return replace(insertion_of(replace(batch[0].note, changes=()), ()), documents=tuple(documents))
+    nothing = insertion_of(replace(notes[0], changes=()), ())
+    return [replace(nothing, documents=tuple(documents))]

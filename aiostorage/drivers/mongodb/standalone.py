@@ -29,6 +29,7 @@ from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema
+from aiostorage.drivers.mongodb.logged_writes import run_logged
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.errors import AioStorageError, DuplicateKeyError, TemporaryBackendError
 from aiostorage.operations import (
@@ -138,9 +139,8 @@ class _ReversibleWrites:
                     return await self._insert(operation)
                 case Update(where=where):
                     return await self._update(operation, self._left(operation, where))
-                case Take(where=where, changes=changes, order=order, limit=limit):
-                    left = self._left(operation, where)
-                    return await self._take(Take(operation.collection, left, changes, order, limit))
+                case Take(where=where):
+                    return await self._take(replace(operation, where=self._left(operation, where)))
                 case Delete(where=where):
                     return await self._delete(operation, self._left(operation, where))
                 case Find(where=where):
@@ -212,7 +212,7 @@ class _ReversibleWrites:
         ids = [document["_id"] for document in rest]
         self._undo_by_deleting(schema, ids)
         try:
-            await self._commands.run(Insert(schema.name, rest))
+            await run_logged(self._commands, Insert(schema.name, rest))
         except pymongo.DuplicateKeyError:
             ids.clear()  # another worker has inserted a document of this id meanwhile
             raise
@@ -245,7 +245,7 @@ class _ReversibleWrites:
         chosen = Compare("_id", "eq", ids[0]) if len(ids) == 1 else Compare("_id", "in", ids)
         # another worker may have changed them meanwhile, so that they do not match any more
         still = And((chosen, *(where.conditions if isinstance(where, And) else (where,))))
-        matched: int = await self._commands.run(Update(update.collection, still, update.changes))
+        matched: int = await run_logged(self._commands, replace(update, where=still))
         return matched
 
     async def _take(self, take: Take) -> list[Document]:
@@ -258,7 +258,8 @@ class _ReversibleWrites:
             await self._before(take, Compare("_id", "in", tuple(ids)))
             for uid in ids:
                 one = And((Compare("_id", "eq", uid), take.where))
-                taken += await self._commands.run(Take(schema.name, one, take.changes))
+                just_one = replace(take, where=one, order=(), limit=1, applied=None)
+                taken += await run_logged(self._commands, just_one)
             if take.limit is None or not ids:
                 break
         return taken
@@ -299,12 +300,12 @@ class _ReversibleWrites:
         deleted: int = len(ids)
         try:
             with translated(self._commands.client.settings.location, writing=True):
-                deleted = await self._commands.run(still)
+                deleted = await run_logged(self._commands, still)
         except TemporaryBackendError as error:
             if not error.ambiguous:
                 raise
             # it cannot be undone, but done again
-            await self._commands.client.beyond_limit(lambda: self._commands.run(still))
+            await self._commands.client.beyond_limit(lambda: run_logged(self._commands, still))
         return deleted
 
 

@@ -9,11 +9,23 @@ from typing import Any
 
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.commands import Commands
+from aiostorage.drivers.mongodb.log_head import forget_head
+from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transaction
+from aiostorage.drivers.mongodb.logged_writes import run_logged
 from aiostorage.drivers.mongodb.plans import asks_time, is_large, is_single
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.standalone import all_or_none, note_for_good
 from aiostorage.errors import AioStorageError, TemporaryBackendError
-from aiostorage.operations import Count, Find, FollowUp, Insert, Operation, OutboxNote
+from aiostorage.operations import (
+    EVERYTHING,
+    Count,
+    Delete,
+    Find,
+    FollowUp,
+    Insert,
+    Operation,
+    OutboxNote,
+)
 
 __all__ = ["carry_out_all"]
 
@@ -60,12 +72,19 @@ async def _in_one(
         return await _one_by_one(commands, operations, None, now=now)
     now = await client.now() if _need_one_time(operations, client.replicated) else None
     first = operations[0]
-    if len(operations) == 1 and is_single(commands.schemas[first.collection], first):
+    single = len(operations) == 1 and is_single(commands.schemas[first.collection], first)
+    if single and not (client.replicated and commands.logged(first)):
         return await _one_by_one(commands, operations, None, now=now)
-    if not client.replicated:
-        own = commands.fresh(now=now)
-        return await all_or_none(own, operations), own.stale
-    return await client.in_transaction(partial(_one_by_one, commands, operations, now=now))
+    if client.replicated:
+        return await client.in_transaction(partial(_one_by_one, commands, operations, now=now))
+    own = commands.fresh(now=now)
+    results = await all_or_none(own, operations)
+    await log_for_good(own)
+    for one in operations:
+        schema = commands.schemas[one.collection]
+        if isinstance(one, Delete) and one.where == EVERYTHING and schema.is_log:
+            await forget_head(commands, schema.name)
+    return results, own.stale
 
 
 def _need_one_time(operations: Sequence[Operation[Any]], transacted: bool) -> bool:
@@ -105,5 +124,9 @@ async def _one_by_one(
                 await own.note(insertion)
             results.append(None)
         else:
-            results.append(await own.run(operation))
+            results.append(await run_logged(own, operation))
+            if session is None:
+                await log_for_good(own)
+    if session is not None:
+        await log_in_transaction(own)
     return results, own.stale

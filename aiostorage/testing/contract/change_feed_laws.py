@@ -250,7 +250,9 @@ class ChangeFeedLaws:
 
         with anyio.fail_after(30):
             await gather([follow(0), follow(1), begin_work()])
-        assert seen[0] == seen[1] == await _changes(storage, experiment)
+        assert seen[0] == seen[1]
+        # an engine may have another order between changes of different trials afterwards
+        assert check_chains(seen[0]) == check_chains(await _changes(storage, experiment))
         chains = check_chains(seen[0])
         assert len(chains) == 12
         assert all(len(chain) == 3 for chain in chains.values())

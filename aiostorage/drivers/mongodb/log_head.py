@@ -1,0 +1,168 @@
+"""The head of a log on a server without transactions: a document that gives each row its number.
+
+A server by itself cannot write a row together with what it tells of, and the rows of two writers
+could become visible in another order than that of their numbers. Therefore a row gets its number
+by being written into the head, in one step; only then it is copied into the log, by its writer,
+or by the next one if that one died. What is copied is taken out of the head with the next rows.
+
+So whoever reads the head first, and then the log up to the last number in the head, has all rows
+up to there: each of them is in the log, or still in the head. No row can appear before one of
+them, since numbers only grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pymongo
+from pymongo.errors import BulkWriteError
+
+from aiostorage.drivers.mongodb.commands import Commands
+from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of
+from aiostorage.operations import Document
+
+__all__ = ["LogHead", "add_rows", "forget_head", "read_head"]
+
+HEADS: Final = "aiostorage_meta"
+"""The collection of the heads."""
+
+MAX_ROWS: Final = 1000
+"""Rows that get their numbers at a time, at most."""
+
+STUCK: Final = 1000 * PER_MILLISECOND
+"""Numbers after which a row in the head is copied by another writer."""
+
+_DUPLICATE: Final = 11000
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """What the head has.
+
+    Attributes
+    ----------
+    number
+        The largest number of a row.
+    first, last
+        The ids of the first row of all and of the last one; None if there has been none.
+    rows
+        Those that may not be in the log yet, as they are stored.
+    """
+
+    number: int = 0
+    first: str | None = None
+    last: str | None = None
+    rows: tuple[Document, ...] = ()
+
+
+async def read_head(commands: Commands, log: str) -> LogHead:
+    """Return the head of a log."""
+    found = await commands.client.undecoded[HEADS].find_one({"_id": _key(log)})
+    return LogHead() if found is None else _head(found)
+
+
+async def forget_head(commands: Commands, log: str) -> None:
+    """Note that all rows of a log have been deleted, so that the next one is the first."""
+    await commands.client.collections[HEADS].update_one(
+        {"_id": _key(log)}, {"$unset": {"first": "", "last": ""}, "$set": {"rows": []}}
+    )
+
+
+async def add_rows(commands: Commands, log: str, rows: Sequence[Document]) -> None:
+    """Add rows to a log, all of them or, if that fails, the first ones.
+
+    Parameters
+    ----------
+    rows
+        Without ``_id``; each has a ``uid``, which becomes a part of it. One that is there already
+        is not added again.
+    """
+    for begin in range(0, len(rows), MAX_ROWS):
+        await _add(commands, log, rows[begin : begin + MAX_ROWS])
+
+
+async def _add(commands: Commands, log: str, rows: Sequence[Document]) -> None:
+    schema, heads = commands.schemas[log], commands.client.undecoded[HEADS]
+    made = [schema.document(row, None) for row in rows]
+    update = _update(made, commands.copied.get(log, ()))
+    uids = [row["uid"] for row in made]
+    found = await heads.find_one_and_update(
+        {"_id": _key(log), "rows.uid": {"$nin": uids}}, update, return_document=True
+    )
+    if found is None:
+        # there is no head yet, or an attempt whose answer was lost has added them
+        try:
+            await heads.insert_one({"_id": _key(log), "number": 0, "rows": []})
+        except pymongo.errors.DuplicateKeyError:
+            found = await heads.find_one({"_id": _key(log), "rows.uid": {"$in": uids}})
+        if found is None:
+            await asyncio.sleep(0)
+            return await _add(commands, log, rows)
+    head = _head(found)
+    ours = set(uids)
+    mine = [row for row in head.rows if row["uid"] in ours]
+    stuck = [row for row in head.rows if row["n"] < head.number - STUCK and row not in mine]
+    await _copy(commands, log, [*mine, *stuck])
+    commands.copied[log] = [row["n"] for row in (*mine, *stuck)]
+    return None
+
+
+async def _copy(commands: Commands, log: str, rows: Sequence[Document]) -> None:
+    copies = [stored_row(row) for row in rows]
+    try:
+        await commands.client.undecoded[log].insert_many(copies, ordered=False)
+    except BulkWriteError as error:
+        failed = (error.details or {}).get("writeErrors") or ()
+        if not failed or any(one.get("code") != _DUPLICATE for one in failed):
+            raise
+
+
+def stored_row(row: Document) -> Document:
+    """Return a row of the head as it is in the log."""
+    fields = {name: value for name, value in row.items() if name not in ("n", "uid")}
+    return {"_id": id_of(row["n"], row["uid"]), **fields}
+
+
+def _update(rows: Sequence[Document], copied: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the update that gives rows their numbers, and takes out what has been copied."""
+    now = {"$multiply": [{"$toLong": "$$NOW"}, {"$literal": PER_MILLISECOND}]}
+    numbered = {
+        "$map": {
+            "input": {"$range": [0, len(rows)]},
+            "as": "at",
+            "in": {
+                "$mergeObjects": [
+                    {"$arrayElemAt": [{"$literal": list(rows)}, "$$at"]},
+                    {"n": {"$add": ["$base", 1, {"$toLong": "$$at"}]}},
+                ]
+            },
+        }
+    }
+    left = {"$filter": {"input": "$rows", "cond": {"$not": [{"$in": ["$$this.n", list(copied)]}]}}}
+    return [
+        {"$set": {"base": {"$max": ["$number", now]}}},
+        {"$set": {"rows": {"$concatArrays": [left, numbered]}}},
+        {"$set": {"number": {"$max": "$rows.n"}}},
+        {
+            "$set": {
+                "first": {"$ifNull": ["$first", {"$arrayElemAt": ["$rows", -len(rows)]}]},
+                "last": {"$arrayElemAt": ["$rows", -1]},
+            }
+        },
+        {"$unset": "base"},
+    ]
+
+
+def _head(found: Document) -> LogHead:
+    ends = [
+        id_of(end["n"], end["uid"]) if (end := found.get(name)) else None
+        for name in ("first", "last")
+    ]
+    return LogHead(found["number"], ends[0], ends[1], tuple(found["rows"]))
+
+
+def _key(log: str) -> str:
+    return f"log {log}"

@@ -1,0 +1,194 @@
+"""Change streams of logs, kept open between two pages of a reader.
+
+To open a stream costs the server more than to read from it. A stream that stands at the end of one
+page is kept for the reader who asks for the next one. It costs the server a cursor, but none of
+motor's threads while nobody reads. Only a few are kept, and none for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from pymongo.errors import OperationFailure, PyMongoError
+
+from aiostorage.drivers.mongodb.client import Client
+from aiostorage.errors import CursorExpired
+
+__all__ = ["LogStream", "LogStreams"]
+
+MAX_KEPT: Final = 8
+"""Streams that are kept open for a process, at most."""
+
+MAX_IDLE: Final = 15.0
+"""Seconds for which a stream is kept open without a reader."""
+
+AWAIT_MILLISECONDS: Final = 1
+"""How long the server waits for a change before it answers that there is none."""
+
+TOKEN_FAILURES: Final = frozenset((9, 136, 260, 280, 286, 40647, 40649, 50811))
+"""Codes by which a server refuses a token: its oplog does not go so far back, or it is none.
+
+FailedToParse, CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError,
+ChangeStreamHistoryLost, and three of the decoding of tokens.
+"""
+
+Event = Mapping[str, Any]
+
+
+class LogStream:
+    """An open change stream of the rows of one owner, or of all.
+
+    Attributes
+    ----------
+    token
+        The place behind all that was taken from it.
+    """
+
+    def __init__(self, stream: Any, token: str | None) -> None:
+        self._stream = stream
+        self._ahead: deque[Event] = deque()
+        self._token = token
+
+    @property
+    def token(self) -> str:
+        """The place behind all that was taken from it."""
+        if self._token is None:
+            raise AssertionError("the stream has not begun")
+        return self._token
+
+    async def begin(self) -> None:
+        """Open the stream where it begins now, or at its token."""
+        event = await self._stream.try_next()
+        if self._token is None:  # a change that has come already is before the beginning
+            self._token = self._place() if event is None else event["_id"]["_data"]
+        elif event is not None:
+            self._ahead.append(event)
+
+    async def next(self) -> Event | None:
+        """Take the next event; None if there is none yet."""
+        event = self._ahead.popleft() if self._ahead else await self._stream.try_next()
+        self._token = self._place() if event is None else event["_id"]["_data"]
+        return event
+
+    async def ahead(self, until: int) -> Sequence[Event]:
+        """Return the events that are there, up to a second; they stay to be taken."""
+        while not self._ahead or self._ahead[-1]["clusterTime"].time <= until:
+            event = await self._stream.try_next()
+            if event is None:
+                break
+            self._ahead.append(event)
+        return self._ahead
+
+    async def close(self) -> None:
+        """Close it, on the server too."""
+        with suppress(PyMongoError):
+            await self._stream.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can go on: it ends with its collection."""
+        return bool(self._stream.alive)
+
+    def _place(self) -> str:
+        token = self._stream.resume_token
+        return self._token or "" if token is None else str(token["_data"])
+
+
+class LogStreams:
+    """The streams of a process on one database that wait for their readers."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._kept: dict[tuple[Any, ...], tuple[LogStream, float]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def has(self, log: str, owner: Any, token: str) -> bool:
+        """Return whether a stream is kept that stands at a token."""
+        kept = self._kept.get((log, owner, token))
+        return kept is not None and kept[0].alive
+
+    async def taken(
+        self, log: str, owner: Any, token: str | None, matching: Mapping[str, Any]
+    ) -> LogStream:
+        """Return a stream at a token, or at the present end; the caller has it alone.
+
+        Parameters
+        ----------
+        owner
+            Names the rows, among those who share the streams.
+        matching
+            The filter of the rows.
+
+        Raises
+        ------
+        CursorExpired
+            The server cannot go on from there.
+        """
+        kept = self._kept.pop((log, owner, token), None) if token is not None else None
+        if kept is not None:
+            if kept[0].alive:
+                return kept[0]
+            await kept[0].close()
+        pipeline = [
+            {
+                "$match": {
+                    "operationType": "insert",
+                    **{f"fullDocument.{name}": value for name, value in matching.items()},
+                }
+            },
+            {"$project": {"fullDocument": 1, "clusterTime": 1, "operationType": 1}},
+        ]
+        after = {} if token is None else {"resume_after": {"_data": token}}
+        try:
+            stream = LogStream(
+                await self._client.watch(
+                    log, pipeline, max_await_time_ms=AWAIT_MILLISECONDS, **after
+                ),
+                token,
+            )
+            await stream.begin()
+        except OperationFailure as error:
+            if token is None or error.code not in TOKEN_FAILURES:
+                raise
+            raise CursorExpired(
+                "the changes behind the cursor are not kept any more: the oplog of "
+                f"{self._client.settings.location} does not go so far back, or it is the cursor of "
+                "another store; read the trials again, and go on with a new cursor"
+            ) from error
+        return stream
+
+    async def keep(self, log: str, owner: Any, stream: LogStream) -> None:
+        """Keep a stream for the reader who goes on where it stands."""
+        key = (log, owner, stream.token)
+        old = self._kept.pop(key, None)
+        self._kept[key] = stream, self._client.loop.time()
+        surplus = [] if old is None else [old[0]]
+        while len(self._kept) > MAX_KEPT:
+            surplus.append(self._kept.pop(next(iter(self._kept)))[0])
+        if self._sweeper is None or self._sweeper.done():
+            self._sweeper = self._client.loop.create_task(self._sweep())
+        for one in surplus:
+            await one.close()
+
+    async def stop(self) -> None:
+        """Close all of them."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+        kept, self._kept = self._kept, {}
+        for stream, _ in kept.values():
+            await stream.close()
+
+    async def _sweep(self) -> None:
+        while self._kept:
+            oldest = min(at for _, at in self._kept.values())
+            await asyncio.sleep(max(oldest + MAX_IDLE - self._client.loop.time(), 0.05))
+            before = self._client.loop.time() - MAX_IDLE
+            for key, (stream, at) in list(self._kept.items()):
+                if at <= before and self._kept.pop(key, None) is not None:
+                    await stream.close()

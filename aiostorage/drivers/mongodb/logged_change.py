@@ -1,0 +1,181 @@
+"""One change that is to be logged, and the rows of several: pure functions, no connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from aiostorage._core.log_rows import is_logged, log_rows, sets_content
+from aiostorage.drivers.mongodb.log_ids import id_of, new_suffix, number_at, number_of
+from aiostorage.operations import (
+    Condition,
+    Delete,
+    Document,
+    Insert,
+    Logged,
+    Operation,
+    Take,
+    Update,
+)
+
+__all__ = [
+    "NO_ROW",
+    "Doubt",
+    "LastRow",
+    "LoggedChange",
+    "Name",
+    "changed_fields",
+    "is_logged_write",
+    "name_of",
+    "named_fields",
+    "rows_of_changes",
+]
+
+Name: TypeAlias = tuple[Any, Any]
+"""The owner and the name of a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastRow:
+    """The last row of a document."""
+
+    uid: Any
+    attempt: int
+    after: Any
+    holder: Any
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> LastRow:
+        """Return what is needed of a row."""
+        return cls(row["_id"], row.get("attempt", 0), row.get("after"), row.get("holder"))
+
+
+NO_ROW = LastRow(None, 0, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A write of which it is not known whether it has happened, on a server without transactions.
+
+    Attributes
+    ----------
+    where
+        What names the documents.
+    inserted
+        Whether it is their insertion.
+    deleted
+        The documents, if it is their deletion.
+    """
+
+    collection: str
+    where: Condition
+    inserted: bool = False
+    deleted: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedChange:
+    """A document before and after a change.
+
+    Attributes
+    ----------
+    before, after
+        The document, or at least the fields that are logged; None where there is none.
+    last
+        Its last row before the change, `NO_ROW` if it has none; None if that is not known yet.
+    time
+        The server's time; None if it is not known yet.
+    content, reason
+        As for `aiostorage._core.log_rows.log_rows`.
+    """
+
+    logged: Logged
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    last: LastRow | None = None
+    time: datetime | None = None
+    content: bool = False
+    reason: str | None = None
+
+    @property
+    def name(self) -> Name:
+        """The document that was changed."""
+        return name_of(self.logged, self.before if self.before is not None else self.after)
+
+
+def name_of(logged: Logged, document: Mapping[str, Any] | None) -> Name:
+    """Return the owner and the name of a document."""
+    owner, name = ((document or {}).get(field) for field in (logged.owner, logged.name))
+    # another program may have stored anything
+    return _key(owner), _key(name)
+
+
+def named_fields(logged: Logged) -> dict[str, bool]:
+    """Return the selection of what a log needs to know of a document."""
+    names = (logged.owner, logged.name, logged.state, logged.holder)
+    return {"_id": True, **dict.fromkeys(names, True)}
+
+
+def is_logged_write(logged: Logged | None, operation: Operation[Any]) -> bool:
+    """Return whether what an operation changes may have to be logged."""
+    if logged is None:
+        return False
+    match operation:
+        case Insert() | Delete():
+            return True
+        case Update(changes=changes) | Take(changes=changes):
+            return is_logged(logged, changes)
+        case _:
+            return False
+
+
+def changed_fields(
+    logged: Logged, before: Mapping[str, Any], operation: Update | Take
+) -> LoggedChange:
+    """Return a change whose result has the same fields as the document before it."""
+    set_here = {k: v for k, v in operation.changes.items() if k in named_fields(logged)}
+    content = sets_content(logged, operation.changes)
+    return LoggedChange(
+        logged, before, {**before, **set_here}, content=content, reason=operation.reason
+    )
+
+
+def rows_of_changes(
+    changes: Iterable[LoggedChange], last: Mapping[Name, LastRow], now: datetime
+) -> list[Document]:
+    """Return the rows of changes that happen together, in their order.
+
+    Parameters
+    ----------
+    last
+        The last rows of documents of which the change does not know it.
+    now
+        The time of changes that have none.
+    """
+    rows: list[Document] = []
+    newest: dict[Name, LastRow] = {}
+    number = 0
+    for change in changes:
+        known = newest.get(change.name) or change.last or last.get(change.name, NO_ROW)
+        time = change.time or now
+        for row in log_rows(
+            change.logged,
+            change.before,
+            change.after,
+            content=change.content,
+            attempt=known.attempt,
+            time=time,
+            reason=change.reason,
+        ):
+            name = row["owner"], row["name"]
+            earlier = newest.get(name) or last.get(name) or known
+            number = max(number + 1, number_at(time), number_of(earlier.uid) + 1)
+            rows.append({**row, "_id": id_of(number, new_suffix())})
+            newest[name] = LastRow.of(rows[-1])
+    return rows
+
+
+def _key(value: Any) -> Any:
+    return value if value.__class__ in (str, int) else None
