@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from aiostorage._core.document_json import to_tree
 from aiostorage._core.documents import truncated
@@ -72,7 +72,7 @@ class Checksum:
         self._sum = 0
         self.count: int = 0
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Checksum) and self.text == other.text
 
     __hash__ = None  # type: ignore[assignment]  # it changes

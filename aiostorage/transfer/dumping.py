@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import anyio
 import anyio.to_thread
@@ -50,7 +50,8 @@ async def dump_storage(
     file
         The file, or a stream of bytes, which is not compressed.
     experiments
-        The names of the experiments, with all their versions. Default: everything.
+        Which experiments: a name means all its versions, ``"name@2"`` one of them. Default:
+        everything, and the benchmarks.
     overwrite
         Replace a file that exists.
     progress
@@ -110,8 +111,7 @@ def path_of(call: str, file: object) -> Path | IO[bytes]:
             call=call,
             argument="file",
         )
-    stream: IO[bytes] = file
-    return stream
+    return cast(IO[bytes], file)
 
 
 @asynccontextmanager

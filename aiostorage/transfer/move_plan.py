@@ -96,6 +96,11 @@ class MovePlan:
     present_benchmarks: int = 0
 
     @property
+    def is_needed(self) -> bool:
+        """Whether anything has to be written."""
+        return bool(self.benchmarks) or any(p.is_written for p in self.experiments.values())
+
+    @property
     def uids(self) -> dict[Any, Any]:
         """The ids of the experiments in the destination by those in the source."""
         return {uid: planned.uid for uid, planned in self.experiments.items()}
@@ -240,7 +245,9 @@ class MovePlanner:
         planned.version = planned.config.get("version")
         same_name = [config for config in stored if config["name"] == name]
         found = [config for config in same_name if version_of(config) == version]
-        bumped = [c for c in same_name if c["_id"] == self._uid_as(planned, version_of(c))]
+        bumped: list[Document] = []
+        if self._resolve == "bump":  # an earlier call may have done so
+            bumped = [c for c in same_name if c["_id"] == self._uid_as(planned, version_of(c))]
         for config in (*found, *bumped):
             is_bumped = config in bumped and config not in found
             if is_bumped or await self._has_content(planned, config["_id"]):

@@ -17,7 +17,7 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.documents import document_of
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
-from aiostorage.errors import BackendError
+from aiostorage.errors import BackendError, IncompleteCopy
 from aiostorage.operations import Compare, Delete, Document, Insert, Operation
 from aiostorage.transfer.checksums import Checksum, same_document
 from aiostorage.transfer.move_plan import (
@@ -267,7 +267,7 @@ class MoveWriter:
 
         Raises
         ------
-        BackendError
+        IncompleteCopy
             The destination has something else.
         """
         found = Checksum(self._resolution)
@@ -284,7 +284,7 @@ class MoveWriter:
             found.add(BENCHMARKS, await self._collections.find(BENCHMARKS, query))
         self._report(MoveProgress("checking", total, total))
         if found != self._expected:
-            raise BackendError(
+            raise IncompleteCopy(
                 f"{self._destination.location} does not have what was written: {found.count:,} "
                 f"records are there instead of {total:,}, or their values differ. Workers may have "
                 "changed them meanwhile; if not, load again with overwrite"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.kinds import PATH, check_values, option
-from aiostorage._core.layout import EXPERIMENTS, SCRATCH
+from aiostorage._core.layout import SCRATCH
 from aiostorage._core.storage import Storage
-from aiostorage.errors import BackendError, ConfigurationError
+from aiostorage.errors import ConfigurationError
 from aiostorage.transfer.move_plan import MovePlan, MovePlanner
 from aiostorage.transfer.move_writer import MoveWriter
 from aiostorage.transfer.record_sources import DumpSource, RecordSource, StoreSource
@@ -84,7 +85,9 @@ async def load_storage(
     ConfigurationError
         There is no such file, the storage has a tracker, or an option cannot work.
     BackendError
-        The engine failed; or the storage does not have afterwards what was written.
+        The engine failed.
+    IncompleteCopy
+        The storage does not have afterwards what was written.
     """
     given = {"file": file, "storage": storage, "resolve": resolve, "dry_run": dry_run}
     kinds = {**MOVES, "file": option(PATH)}
@@ -94,7 +97,12 @@ async def load_storage(
         {**given, "keep_reservations": keep_reservations, "progress": progress},
     )
     return await _move(
-        DumpSource(Path(file)), storage, resolve, keep_reservations, dry_run, progress
+        DumpSource(Path(file)),
+        storage,
+        resolve=resolve,
+        keep_reservations=keep_reservations,
+        dry_run=dry_run,
+        progress=progress,
     )
 
 
@@ -123,8 +131,8 @@ async def copy_storage(
     destination
         Another store. No worker may use the experiments that are copied before this ends.
     experiments
-        The names of the experiments, with all their versions and without benchmarks. Default:
-        everything.
+        Which experiments: a name means all its versions, ``"name@2"`` one of them. Default:
+        everything, and the benchmarks.
     resolve, keep_reservations, dry_run, progress
         See `load_storage`.
 
@@ -139,7 +147,7 @@ async def copy_storage(
         Both are one and the same store, or the destination has a tracker.
     InvalidArgument
         An argument is of the wrong kind, or there is no experiment of a name.
-    DuplicateKeyError, EncodingError, BackendError
+    DuplicateKeyError, EncodingError, BackendError, IncompleteCopy
         See `load_storage`.
     """
     given = {"source": source, "destination": destination, "experiments": experiments}
@@ -148,19 +156,29 @@ async def copy_storage(
     records = StoreSource(source, experiments)
     await records.check_names()
     _check_places(source, destination)
-    if not dry_run:
-        await _check_two_stores(source, destination)
-    return await _move(records, destination, resolve, keep_reservations, dry_run, progress)
+    check = partial(_check_two_stores, source, destination)
+    return await _move(
+        records,
+        destination,
+        resolve=resolve,
+        keep_reservations=keep_reservations,
+        dry_run=dry_run,
+        progress=progress,
+        check=check,
+    )
 
 
 async def _move(
     source: RecordSource,
     storage: Storage,
+    *,
     resolve: Resolve | None,
     keep_reservations: bool,
     dry_run: bool,
     progress: Callable[[MoveProgress], None] | None,
+    check: Callable[[], Awaitable[None]] | None = None,
 ) -> MoveReport:
+    """Move records; `check` is called before anything is written."""
     if storage._mirror is not None:  # noqa: SLF001  an adapter of this package
         raise ConfigurationError(
             f"{storage.location} was opened with a tracker, which is not told of what is loaded; "
@@ -171,8 +189,10 @@ async def _move(
         source, storage, resolve, keep_reservations=keep_reservations, report=report
     )
     plan = await planner.plan()
+    if check is not None and not dry_run:
+        await check()
     checksum = None
-    if not dry_run:
+    if not dry_run and plan.is_needed:
         writer = MoveWriter(
             source, storage, plan, keep_reservations=keep_reservations, report=report
         )

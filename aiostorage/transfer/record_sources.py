@@ -12,6 +12,7 @@ import anyio.to_thread
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
+from aiostorage._core.versions import FIRST_VERSION
 from aiostorage.errors import InvalidArgument, NotADatabaseError
 from aiostorage.operations import Document
 from aiostorage.transfer.dump_files import DumpFile
@@ -56,12 +57,13 @@ class StoreSource:
     storage
         It may be in use; then the records are those of different moments.
     names
-        The names of the experiments that are wanted, without benchmarks; None for everything.
+        The experiments that are wanted, without benchmarks: a name means all versions, NAME@VERSION
+        one of them. None for everything.
     """
 
     def __init__(self, storage: Storage, names: Collection[str] | None = None) -> None:
         self._collections = CollectionAccess(storage)
-        self._names = None if names is None else tuple(dict.fromkeys(names))
+        self._names = None if names is None else dict.fromkeys(names).keys()
         self.location: str = storage.location
         self.orphans: int = 0
 
@@ -79,11 +81,13 @@ class StoreSource:
         """Raise InvalidArgument if there is no experiment of one of the names."""
         if self._names is None:
             return
-        found = {config["name"] for config in await self._experiments()}
+        found: set[Any] = set()
+        for config in await self._experiments():
+            found.update(_names_of(config))
         if missing := [name for name in self._names if name not in found]:
-            named = ", ".join(map(repr, missing))
             raise InvalidArgument(
-                f"there is no experiment {named} in {self.location}", argument="experiments"
+                f"there is no experiment {', '.join(map(repr, missing))} in {self.location}",
+                argument="experiments",
             )
 
     async def pages(self) -> AsyncIterator[Page]:
@@ -120,11 +124,17 @@ class StoreSource:
             yield TRIALS, readable(TRIALS, trials, self.location)
 
     async def _experiments(self) -> list[Document]:
-        query: dict[str, Any] = {}
-        if self._names is not None:
-            query = {"name": {"$in": list(self._names)}}
-        found = await self._collections.find(EXPERIMENTS, query)
-        return readable(EXPERIMENTS, found, self.location)
+        found = await self._collections.find(EXPERIMENTS, {})
+        readable(EXPERIMENTS, found, self.location)
+        if self._names is None:
+            return found
+        return [one for one in found if not self._names.isdisjoint(_names_of(one))]
+
+
+def _names_of(config: Document) -> tuple[Any, str]:
+    """Return what an experiment is called: its name, and the name with the version."""
+    name, version = config.get("name"), config.get("version")
+    return name, f"{name}@{FIRST_VERSION if version is None else version}"
 
 
 class DumpSource:

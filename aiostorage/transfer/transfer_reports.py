@@ -46,8 +46,10 @@ MOVES: Final[Mapping[str, Kind]] = {
     "experiments": optional(
         Kind(
             "names of experiments (a list of str)",
-            lambda value: isinstance(value, list | tuple | set | frozenset)
-            and all(isinstance(name, str) for name in value),
+            lambda value: (
+                isinstance(value, list | tuple | set | frozenset)
+                and all(isinstance(name, str) for name in value)
+            ),
         )
     ),
     "dry_run": FLAG,
@@ -176,7 +178,7 @@ class MoveReport:
         Trials of the source that belong to no experiment. They are left out.
     checksum
         The hash of all records that were written, which is that of the records that are in the
-        destination now; it does not depend on their order. None without a check.
+        destination now; it does not depend on their order. None if nothing was written.
     dry_run
         Whether nothing was written.
     """

@@ -1,0 +1,64 @@
+"""What `load` and `copy` share: their options, and the storage that they write to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from aiostorage import Storage, open_storage
+from aiostorage._core.named_store import NamedStore
+from aiostorage.cli.existing import check_lasts, open_existing
+from aiostorage.errors import ConfigurationError
+from aiostorage.factory import storage_of
+
+__all__ = ["destination_of", "move_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def move_options(function: F) -> F:
+    """Add the options of `load` and `copy`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        click.option("--dry-run", is_flag=True, help="Compare and report, but write nothing."),
+        click.option(
+            "--keep-reservations",
+            is_flag=True,
+            help="Leave reserved trials and held locks as they are.",
+        ),
+        click.option(
+            "--resolve",
+            type=click.Choice(["ignore", "overwrite", "bump"]),
+            help="What to do where another experiment has the same name and version: keep it, "
+            "replace it, or give the new one the next version. Default: refuse, and write nothing.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+async def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, str]:
+    """Return the storage to write to, and its location; for a dry run one that is only read.
+
+    If it does not exist, a dry run gets an empty storage in memory in its place.
+
+    Raises
+    ------
+    ConfigurationError
+        It is in memory.
+    """
+    named = named.without_tracker()
+    check_lasts(named)
+    if not dry_run:
+        storage = storage_of(named)
+        return storage, storage.location
+    try:
+        storage = open_existing(named)
+        await storage.open()
+    except ConfigurationError as error:
+        if not str(error).startswith("there is no "):  # file, or database
+            raise
+        return open_storage("memory://"), str(error).removeprefix("there is no ")
+    return storage, storage.location
