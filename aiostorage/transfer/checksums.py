@@ -10,9 +10,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
-from aiostorage._core.document_json import to_tree
 from aiostorage._core.documents import truncated
 from aiostorage._core.layout import LAYOUT
 from aiostorage.operations import Document
@@ -38,9 +37,20 @@ def digest_of(collection: str, document: Document, resolution: timedelta) -> int
         for name, value in truncated(document, resolution).items()
         if value is not None or name not in declared
     }
-    text = json.dumps(to_tree(kept), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    named = f"{collection}\0{text}".encode("utf-8", "surrogatepass")
+    named = f"{collection}\0{_ENCODER.encode(kept)}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(named).digest())
+
+
+def _tagged(value: Any) -> dict[str, str]:
+    """Return what stands for a value that JSON lacks; no key in a store has a NUL."""
+    if isinstance(value, bytes):
+        return {"\0bytes": value.hex()}
+    return {f"\0{type(value).__name__}": str(value)}
+
+
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, sort_keys=True, default=_tagged
+)
 
 
 def content_of(collection: str, document: Document) -> Document:

@@ -8,7 +8,7 @@ made when a load goes on after an interruption.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ class PlannedExperimentMove:
     config
         Its document in the source.
     content
-        The hash of the content of its records.
+        The hash of the content of its records, if the destination may have the same.
     trials
         The number of its trials.
     outcome, uid, version
@@ -181,6 +181,14 @@ class MovePlanner:
         for config in (*stored, *(one.config for one in plan.experiments.values())):
             versions.setdefault(config["name"], set()).add(version_of(config))
         taken = {config["_id"] for config in stored}
+        names = {config["name"] for config in stored}
+        await self._hash(
+            {
+                uid: planned
+                for uid, planned in plan.experiments.items()
+                if planned.config["name"] in names or uid in taken
+            }
+        )
         for planned in plan.experiments.values():
             await self._place(planned, stored, versions, taken)
         await self._place_benchmarks(plan, benchmarks)
@@ -205,17 +213,19 @@ class MovePlanner:
                 benchmarks += documents
             else:
                 planned = plan.experiments[documents[0]["experiment"]]
-            await anyio.to_thread.run_sync(partial(self._take, collection, documents, planned))
+            check = partial(self._check, collection, documents, planned)
+            await anyio.to_thread.run_sync(check)
             done += len(documents)
             self._report(MoveProgress("reading", done, total))
         return plan, benchmarks
 
-    def _take(
+    def _check(
         self,
         collection: str,
         documents: list[Document],
         planned: PlannedExperimentMove | None,
     ) -> None:
+        """Check that records can be stored, and count them."""
         for document in documents:
             try:
                 document_of(collection, document)
@@ -223,13 +233,28 @@ class MovePlanner:
                 path = getattr(error, "path", "")
                 name = name_of(collection, document)
                 raise EncodingError(f"{name} cannot be stored: {error}", path=path) from error
-            if planned is None:
-                continue
-            freed = not self._keeps and set_free(collection, document)
-            planned.trials += collection == TRIALS
-            planned.interrupted += freed and collection == TRIALS
-            planned.unlocked += freed and collection == ALGO
-            planned.content.add(collection, [content_of(collection, document)])
+            if planned is not None:
+                freed = not self._keeps and set_free(collection, document)
+                planned.trials += collection == TRIALS
+                planned.interrupted += freed and collection == TRIALS
+                planned.unlocked += freed and collection == ALGO
+
+    async def _hash(self, experiments: Mapping[Any, PlannedExperimentMove]) -> None:
+        """Read these experiments again, and hash their content."""
+        if not experiments:
+            return
+        async for collection, documents in self._source.pages():
+            named = "_id" if collection == EXPERIMENTS else "experiment"
+            planned = experiments.get(documents[0].get(named))
+            if planned is not None and collection != BENCHMARKS:
+                add = partial(self._add, planned.content, collection, documents)
+                await anyio.to_thread.run_sync(add)
+
+    def _add(self, content: Checksum, collection: str, documents: list[Document]) -> None:
+        for document in documents:
+            if not self._keeps:
+                set_free(collection, document)
+            content.add(collection, [content_of(collection, document)])
 
     # ------------------------------------------------------------------------- experiments
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 import anyio.to_thread
 
 from aiostorage._core.collection_access import CollectionAccess
-from aiostorage._core.documents import document_of
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
 from aiostorage.errors import BackendError, IncompleteCopy
@@ -31,7 +30,7 @@ from aiostorage.transfer.transfer_reports import MoveProgress
 
 __all__ = ["MoveWriter"]
 
-BATCH: Final = 250
+BATCH: Final = 500
 """Trials that are inserted in one transaction."""
 
 REWRITING: Final = frozenset({"track"})
@@ -195,7 +194,7 @@ class MoveWriter:
         """Return records as they are in the destination."""
         made = []
         for document in documents:
-            record = document_of(collection, document)
+            record = dict(document)
             if not self._keeps:
                 set_free(collection, record)
             if collection == EXPERIMENTS:
@@ -213,9 +212,12 @@ class MoveWriter:
         if planned.version != config.get("version"):
             config["version"] = planned.version
         refers = config.get("refers")
-        for name in ("root_id", "parent_id"):
-            if isinstance(refers, dict) and refers.get(name) is not None:
-                refers[name] = self._uids.get(refers[name], refers[name])
+        if isinstance(refers, dict):
+            ancestors = {
+                n: refers[n] for n in ("root_id", "parent_id") if refers.get(n) is not None
+            }
+            mapped = {name: self._uids.get(uid, uid) for name, uid in ancestors.items()}
+            config["refers"] = {**refers, **mapped}
 
     async def _taken(self, documents: list[Document], uid: Any) -> set[Any]:
         """Return those ids that trials of other experiments have."""
@@ -250,11 +252,10 @@ class MoveWriter:
 
     async def _write_benchmarks(self) -> None:
         for benchmark, replaces in self._plan.benchmarks:
-            record = document_of(BENCHMARKS, benchmark)
-            self._expected.add(BENCHMARKS, [record])
+            self._expected.add(BENCHMARKS, [benchmark])
             if replaces is not None:
                 await self._collections.delete(BENCHMARKS, {"_id": replaces})
-            await self._gateway.execute_once(Insert(BENCHMARKS, (record,)))
+            await self._gateway.execute_once(Insert(BENCHMARKS, (benchmark,)))
             self._told()
 
     def _told(self) -> None:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+import anyio.to_thread
+
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.kinds import PATH, check_values, option
 from aiostorage._core.layout import SCRATCH
@@ -155,7 +157,7 @@ async def copy_storage(
     check_values("copy_storage", MOVES, {**given, **more, "progress": progress})
     records = StoreSource(source, experiments)
     await records.check_names()
-    _check_places(source, destination)
+    await anyio.to_thread.run_sync(_check_places, source, destination)  # it looks at files
     check = partial(_check_two_stores, source, destination)
     return await _move(
         records,
