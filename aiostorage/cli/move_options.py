@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
-from aiostorage import Storage, open_storage
+from aiostorage import RetryPolicy, Storage, open_storage
 from aiostorage._core.named_store import NamedStore
 from aiostorage.cli.existing import check_lasts, open_existing
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import storage_of
 
 __all__ = ["destination_of", "move_options"]
+
+PATIENT: Final = RetryPolicy(attempt_timeout=300.0, total=600.0)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,7 +54,10 @@ async def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, 
     named = named.without_tracker()
     check_lasts(named)
     if not dry_run:
-        storage = storage_of(named)
+        more: dict[str, Any] = {}
+        if named.engine == "track" and "retry" not in named.options:
+            more["retry"] = PATIENT  # it writes a whole experiment at once
+        storage = storage_of(named, **more)
         return storage, storage.location
     try:
         storage = open_existing(named)

@@ -17,11 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
-from aiostorage._core.file_kinds import HEAD, kind_of
+from aiostorage._core.file_kinds import HEAD, SQLITE, kind_of
 from aiostorage._core.file_options import checked_path, not_there
 from aiostorage.errors import ConfigurationError, NotADatabaseError, PermissionDenied
 
-__all__ = ["DraftFile", "DumpFile", "check_output", "imported"]
+__all__ = ["DraftFile", "DumpFile", "check_output", "imported", "kind_at"]
+
+SQLITE_DATABASE: Final = kind_of(SQLITE)
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -37,10 +39,8 @@ def check_output(path: Path, overwrite: bool) -> None:
     ------
     ConfigurationError
         Its directory does not exist, it is a link or no file, no file can have its name, it exists
-        and `overwrite` is false, it belongs to a SQLite database, or what compresses it is missing.
+        and `overwrite` is false, it is a store itself, or what compresses it is missing.
     """
-    from aiostorage.drivers.sqlite.file_checks import is_sqlite  # noqa: PLC0415  only for this
-
     checked_path("dump", path, beside=20)
     mode = 0
     try:
@@ -59,10 +59,26 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise ConfigurationError(f"{path} is not a file; leave the name out for standard output")
     if mode and not overwrite:
         raise ConfigurationError(f"{path} exists; it was left as it is (overwrite replaces it)")
-    if mode and is_sqlite(path):
-        raise ConfigurationError(f"{path} is a SQLite database, and was left as it is")
+    if mode:
+        _check_replaced(path)
     if path.suffix == ".zst":
         _zstandard()
+
+
+def _check_replaced(path: Path) -> None:
+    """Refuse to replace a store."""
+    from aiostorage.drivers.sqlite.file_checks import is_sqlite  # noqa: PLC0415  only for this
+
+    # asked first: to open and close such a file would drop SQLite's locks
+    kind = SQLITE_DATABASE if is_sqlite(path) else kind_at(path)
+    if kind in (SQLITE_DATABASE, "a Track file"):
+        raise ConfigurationError(f"{path} is {kind}, and was left as it is")
+
+
+def kind_at(path: Path) -> str:
+    """Return what a file seems to be, for messages."""
+    with path.open("rb") as file:
+        return kind_of(file.read(HEAD))
 
 
 class DraftFile:
@@ -197,6 +213,11 @@ class DumpFile:
         else:
             self._stream = raw
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether it is compressed."""
+        return self._stream is not self._raw
+
     def line(self, limit: int = -1) -> bytes:
         """Return the next line, or its beginning; nothing at the end.
 
@@ -208,11 +229,6 @@ class DumpFile:
         assert self._stream is not None  # noqa: S101  it was opened
         with self._decompressing():
             return self._stream.readline(limit)
-
-    def kind(self) -> str:
-        """Return what the file seems to be, for messages."""
-        with self.path.open("rb") as file:
-            return kind_of(file.read(HEAD))
 
     @contextmanager
     def _decompressing(self) -> Iterator[None]:

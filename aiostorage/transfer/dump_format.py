@@ -46,6 +46,9 @@ KINDS: Final[Mapping[str, str]] = {
 }
 """What a line calls a record of each collection."""
 
+_NONE: Final = object()
+"""The experiment before the first one."""
+
 _COLLECTIONS: Final = {kind: collection for collection, kind in KINDS.items()}
 _COUNTS: Final = {collection: f"{kind}s" for collection, kind in KINDS.items()}
 
@@ -157,7 +160,7 @@ class DumpDecoder:
         self._hash = hashlib.sha256()
         self._counts = dict.fromkeys(_COUNTS.values(), 0)
         self._number = 0
-        self._experiment: Any = None
+        self._experiment: Any = _NONE
         self._ended = False
 
     def header(self, line: bytes) -> Document:
@@ -221,8 +224,10 @@ class DumpDecoder:
         self._hash.update(line)
         collection = _COLLECTIONS[kind]
         self._counts[_COUNTS[collection]] += 1
+        if "_id" not in document:
+            raise self._damaged("this record has no _id")
         if collection == EXPERIMENTS:
-            self._experiment = document.get("_id")
+            self._experiment = document["_id"]
         elif collection != BENCHMARKS and document.get("experiment") != self._experiment:
             raise self._damaged("this record does not belong to the experiment before it")
         return collection, document

@@ -109,7 +109,7 @@ class MovePlan:
 def version_of(config: Document) -> int:
     """Return the version of an experiment as it is read."""
     version = config.get("version")
-    return FIRST_VERSION if version is None else version
+    return version if isinstance(version, int) else FIRST_VERSION
 
 
 def derived_id(*parts: Any) -> str:
@@ -177,11 +177,11 @@ class MovePlanner:
             await self._collections.find(EXPERIMENTS, {}),
             self._destination.location,
         )
-        versions: dict[str, set[int]] = {}
+        versions: dict[Any, set[int]] = {}
         for config in (*stored, *(one.config for one in plan.experiments.values())):
-            versions.setdefault(config["name"], set()).add(version_of(config))
+            versions.setdefault(config.get("name"), set()).add(version_of(config))
         taken = {config["_id"] for config in stored}
-        names = {config["name"] for config in stored}
+        names = {config.get("name") for config in stored}
         await self._hash(
             {
                 uid: planned
@@ -262,13 +262,13 @@ class MovePlanner:
         self,
         planned: PlannedExperimentMove,
         stored: Iterable[Document],
-        versions: dict[str, set[int]],
+        versions: dict[Any, set[int]],
         taken: set[Any],
     ) -> None:
         """Decide what becomes of an experiment."""
         name, version = planned.key
         planned.version = planned.config.get("version")
-        same_name = [config for config in stored if config["name"] == name]
+        same_name = [config for config in stored if config.get("name") == name]
         found = [config for config in same_name if version_of(config) == version]
         bumped: list[Document] = []
         if self._resolve == "bump":  # an earlier call may have done so
@@ -319,7 +319,7 @@ class MovePlanner:
         stored: dict[Any, Document] = {}
         async for page in self._collections.pages(BENCHMARKS, {}, PAGE):
             readable(BENCHMARKS, page, self._destination.location)
-            stored |= {found["name"]: found for found in page}
+            stored |= {found.get("name"): found for found in page}
         taken = {found["_id"] for found in stored.values()}
         for benchmark in benchmarks:
             found = stored.get(benchmark["name"])

@@ -15,7 +15,7 @@ from aiostorage._core.storage import Storage
 from aiostorage._core.versions import FIRST_VERSION
 from aiostorage.errors import InvalidArgument, NotADatabaseError
 from aiostorage.operations import Document
-from aiostorage.transfer.dump_files import DumpFile
+from aiostorage.transfer.dump_files import DumpFile, kind_at
 from aiostorage.transfer.dump_format import MAX_HEADER, DumpDecoder, readable
 
 __all__ = ["PAGE", "DumpSource", "Page", "RecordSource", "StoreSource"]
@@ -177,11 +177,13 @@ class DumpSource:
 def _begin(file: DumpFile, decoder: DumpDecoder) -> None:
     file.open()
     line = file.line(MAX_HEADER)
+    if not line and file.is_compressed:
+        raise NotADatabaseError(f"{file.path} is damaged: nothing of it can be decompressed")
     try:
         decoder.header(line)
     except NotADatabaseError as error:
         if line[:1] != b"{":
-            raise NotADatabaseError(f"{error}; it is {file.kind()}") from None
+            raise NotADatabaseError(f"{error}; it is {kind_at(file.path)}") from None
         raise
 
 
