@@ -32,25 +32,42 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
-async def test_a_store_goes_from_any_engine_to_any_other(
-    request: pytest.FixtureRequest, tmp_path: Path, source: str, destination: str
-) -> None:
-    def url_of(engine: str, name: str) -> str:
-        if engine in SERVERS:
-            deployment: Deployment = request.getfixturevalue(f"mongodb_{engine}")
-            return deployment.url_for(str(request.getfixturevalue("mongodb_emptied_database")))
-        return "memory://" if engine == "memory" else f"{engine}:///{tmp_path}/{name}"
+def url_of(engine: str, request: pytest.FixtureRequest, folder: Path, name: str) -> str:
+    if engine in SERVERS:
+        deployment: Deployment = request.getfixturevalue(f"mongodb_{engine}")
+        return deployment.url_for(str(request.getfixturevalue("mongodb_emptied_database")))
+    return "memory://" if engine == "memory" else f"{engine}:///{folder}/{name}"
 
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def urls(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Give the URLs of two empty stores."""
+    source, destination = request.param
+    if {source, destination} == set(SERVERS):  # one name for both
+        for server in SERVERS:
+            request.getfixturevalue(f"mongodb_{server}")
+    one = url_of(source, request, tmp_path, "one")
+    return one, url_of(destination, request, tmp_path, "two")
+
+
+@pytest.fixture(params=SERVERS)
+def server_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the URL of an empty database."""
+    return url_of(request.param, request, tmp_path, "")
+
+
+async def test_a_store_goes_from_any_engine_to_any_other(
+    urls: tuple[str, str], tmp_path: Path
+) -> None:
     async with AsyncExitStack() as stack:
 
         async def opened(url: str) -> Storage:
             return await stack.enter_async_context(open_storage(url))
 
-        one = await opened(url_of(source, "one"))
+        one = await opened(urls[0])
         await fill(one)
         there = await records(one)
-        two = await opened(url_of(destination, "two"))
+        two = await opened(urls[1])
         report = await copy_storage(one, two)
         assert texts(await records(two)) == texts(freed(there))
         assert (report.trials, report.benchmarks, report.orphans) == (8, 2, 1)
@@ -67,19 +84,15 @@ async def test_a_store_goes_from_any_engine_to_any_other(
         assert sorted_texts(await records(two)) == sorted_texts(freed(there))
 
 
-@pytest.mark.parametrize("server", SERVERS)
-async def test_killed_anywhere_it_goes_on(
-    request: pytest.FixtureRequest, tmp_path: Path, server: str
-) -> None:
-    deployment: Deployment = request.getfixturevalue(f"mongodb_{server}")
-    url = deployment.url_for(str(request.getfixturevalue("mongodb_emptied_database")))
+async def test_killed_anywhere_it_goes_on(server_url: str, tmp_path: Path) -> None:
+    url = server_url
     source = f"sqlite:///{tmp_path}/source.db"
     async with open_storage(source) as one:
         await fill_plainly(one, 1200)
         expected = sorted_texts(await records(one))
     worker = Path(__file__).parents[1] / "processes" / "worker_move.py"
     kills = 0
-    for wanted in (random.Random(server).randint(6, 9), 0):
+    for wanted in (random.Random(1).randint(6, 9), 0):
 
         def kill_after(wanted: int) -> int:
             command = [sys.executable, str(worker), source, url]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import anyio
 import pytest
 
 from aiostorage import open_storage
@@ -12,23 +13,30 @@ from aiostorage.transfer import copy_storage, dump_storage
 from tests.processes.support import Starter, integrity
 from tests.transfer.stores import fill, fill_plainly, freed, records, sorted_texts
 
-pytestmark = pytest.mark.anyio
-
 TRIALS = 1200
 KILLS = 4
 
 
 @pytest.mark.parametrize("how", ["copy", "load"])
-async def test_killed_anywhere_it_goes_on(start: Starter, tmp_path: Path, how: str) -> None:
+def test_killed_anywhere_it_goes_on(start: Starter, tmp_path: Path, how: str) -> None:
     source, target = f"sqlite:///{tmp_path}/source.db", tmp_path / "target.db"
     dump = tmp_path / "dump.jsonl.gz"
-    async with open_storage(source) as one, open_storage("memory://") as whole:
-        await fill(one)
-        await fill_plainly(one, TRIALS, "many")
-        await copy_storage(one, whole)
-        await dump_storage(one, dump)
-        expected = sorted_texts(await records(whole))
-        assert expected == sorted_texts(freed(await records(one)))
+
+    async def prepare() -> dict[str, list[str]]:
+        async with open_storage(source) as one, open_storage("memory://") as whole:
+            await fill(one)
+            await fill_plainly(one, TRIALS, "many")
+            await copy_storage(one, whole)
+            await dump_storage(one, dump)
+            expected = sorted_texts(await records(whole))
+            assert expected == sorted_texts(freed(await records(one)))
+            return expected
+
+    async def found() -> dict[str, list[str]]:
+        async with open_storage(f"sqlite:///{target}") as two:
+            return sorted_texts(await records(two))
+
+    expected = anyio.run(prepare)
     draw = random.Random(TRIALS)
     kills = 0
     for _ in range(3 * KILLS):
@@ -47,5 +55,4 @@ async def test_killed_anywhere_it_goes_on(start: Starter, tmp_path: Path, how: s
             break
     assert kills
     assert integrity(target) == "ok"
-    async with open_storage(f"sqlite:///{target}") as two:
-        assert sorted_texts(await records(two)) == expected
+    assert anyio.run(found) == expected

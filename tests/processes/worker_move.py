@@ -23,4 +23,4 @@ async def main(source: str, destination: str) -> None:
             await copy_storage(origin, storage, progress=tell)
 
 
-anyio.run(main, *sys.argv[1:])
+anyio.run(main, sys.argv[1], sys.argv[2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -55,7 +54,7 @@ async def fill(storage: Storage) -> None:
     """Write experiments, trials in each status, locks with states, benchmarks, and an orphan."""
     access = CollectionAccess(storage)
     one, two = "6b0bc33ea5a209b8f3894bfa", 7
-    configs = [
+    configs: list[dict[str, Any]] = [
         {"_id": one, "name": "tune", "version": 1, "refers": {"root_id": one, "parent_id": None}},
         {"_id": two, "name": "tune", "version": 2, "refers": {"root_id": one, "parent_id": one}},
         {"_id": "old", "name": "ä.b c", "version": None, "metadata": {}},
@@ -149,6 +148,6 @@ def freed(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, An
     return made
 
 
-def sorted_texts(found: dict[str, list[dict[str, Any]]]) -> dict[str, Iterable[str]]:
+def sorted_texts(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[str]]:
     """Return what `texts` does, in an order that does not depend on the insertion."""
     return {name: sorted(lines) for name, lines in texts(found).items()}
