@@ -11,7 +11,7 @@ import click
 from aiostorage._core.named_store import named_store
 from aiostorage.cli.existing import open_existing
 from aiostorage.cli.move_display import echo_report, progress_shown
-from aiostorage.cli.move_options import destination_of, move_options
+from aiostorage.cli.move_options import destination_of, move_options, opened
 from aiostorage.cli.options import debug_option
 from aiostorage.transfer import MoveReport, Resolve, copy_storage
 
@@ -51,12 +51,12 @@ def copy_command(
     are free. A tracker of DEST is not told: run `aiostorage tracker-sync --all` for that.
     """
     origin = open_existing(named_store(source))
+    destination, location = destination_of(named_store(dest), dry_run=dry_run)
 
     async def move() -> MoveReport:
         async with aclosing(origin):
             await origin.open()  # first: if it is not there, DEST is not made
-            storage, location = await destination_of(named_store(dest), dry_run=dry_run)
-            async with aclosing(storage):
+            async with aclosing(await opened(destination, dry_run=dry_run)) as storage:
                 report = await copy_storage(
                     origin,
                     storage,

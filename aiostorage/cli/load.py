@@ -11,7 +11,7 @@ import click
 
 from aiostorage._core.named_store import named_store
 from aiostorage.cli.move_display import echo_report, progress_shown
-from aiostorage.cli.move_options import destination_of, move_options
+from aiostorage.cli.move_options import destination_of, move_options, opened
 from aiostorage.cli.options import debug_option
 from aiostorage.transfer import MoveReport, Resolve, load_storage
 
@@ -43,10 +43,10 @@ def load(
     that is configured, as for `aiostorage status`. A tracker is not told: run `aiostorage
     tracker-sync --all` for that.
     """
+    destination, location = destination_of(named_store(url), dry_run=dry_run)
 
     async def move() -> MoveReport:
-        storage, location = await destination_of(named_store(url), dry_run=dry_run)
-        async with aclosing(storage):
+        async with aclosing(await opened(destination, dry_run=dry_run)) as storage:
             report = await load_storage(
                 file,
                 storage,

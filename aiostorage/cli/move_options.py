@@ -13,7 +13,10 @@ from aiostorage.cli.existing import check_lasts, open_existing
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import storage_of
 
-__all__ = ["destination_of", "move_options"]
+__all__ = ["destination_of", "move_options", "opened"]
+
+NOT_THERE: Final = "there is no "
+"""How the message begins that a file or a database does not exist."""
 
 PATIENT: Final = RetryPolicy(attempt_timeout=300.0, total=600.0)
 
@@ -41,7 +44,7 @@ def move_options(function: F) -> F:
     return function
 
 
-async def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, str]:
+def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, str]:
     """Return the storage to write to, and its location; for a dry run one that is only read.
 
     If it does not exist, a dry run gets an empty storage in memory in its place.
@@ -61,9 +64,20 @@ async def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, 
         return storage, storage.location
     try:
         storage = open_existing(named)
-        await storage.open()
     except ConfigurationError as error:
-        if not str(error).startswith("there is no "):  # file, or database
+        if not str(error).startswith(NOT_THERE):
             raise
-        return open_storage("memory://"), str(error).removeprefix("there is no ")
+        return open_storage("memory://"), str(error).removeprefix(NOT_THERE)
     return storage, storage.location
+
+
+async def opened(storage: Storage, *, dry_run: bool) -> Storage:
+    """Open what `destination_of` has returned; a server may not have the database of a dry run."""
+    try:
+        if dry_run:
+            await storage.open()
+    except ConfigurationError as error:
+        if not str(error).startswith(NOT_THERE):
+            raise
+        return open_storage("memory://")
+    return storage

@@ -88,11 +88,11 @@ async def test_killed_anywhere_it_goes_on(server_url: str, tmp_path: Path) -> No
     url = server_url
     source = f"sqlite:///{tmp_path}/source.db"
     async with open_storage(source) as one:
-        await fill_plainly(one, 1200)
+        await fill_plainly(one, 700)
         expected = sorted_texts(await records(one))
     worker = Path(__file__).parents[1] / "processes" / "worker_move.py"
     kills = 0
-    for wanted in (random.Random(1).randint(6, 9), 0):
+    for wanted in (random.Random(1).randint(5, 8), 0):
 
         def kill_after(wanted: int) -> int:
             command = [sys.executable, str(worker), source, url]

@@ -13,8 +13,8 @@ from aiostorage.transfer import copy_storage, dump_storage
 from tests.processes.support import Starter, integrity
 from tests.transfer.stores import fill, fill_plainly, freed, records, sorted_texts
 
-TRIALS = 1200
-KILLS = 4
+TRIALS = 900
+KILLS = 2
 
 
 @pytest.mark.parametrize("how", ["copy", "load"])
