@@ -29,6 +29,7 @@
     └── BackendError                  the engine failed
         ├── TemporaryBackendError     worth trying again; the retry policy does
         │   └── OperationTimeout      (TimeoutError) one attempt took too long
+        ├── IncompleteCopy            the destination of a copy does not have what was written
         ├── NotADatabaseError         the file or server holds something else
         ├── PermissionDenied          the engine may not read or write there
         └── SchemaVersionError        the store was laid out by another version of aiostorage
@@ -52,6 +53,7 @@ __all__ = [
     "EncodingError",
     "EventLoopError",
     "FailedUpdate",
+    "IncompleteCopy",
     "InvalidArgument",
     "InvalidReservation",
     "InvalidResult",
@@ -393,6 +395,10 @@ class TemporaryBackendError(BackendError):
 
 class OperationTimeout(TemporaryBackendError, TimeoutError):
     """The storage engine did not answer in time."""
+
+
+class IncompleteCopy(BackendError):
+    """A store does not have afterwards what a load or a copy has written to it."""
 
 
 class NotADatabaseError(BackendError):

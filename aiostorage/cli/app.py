@@ -12,9 +12,12 @@ import click
 
 import aiostorage
 from aiostorage._core.driver_options import hide_credentials
+from aiostorage.cli.copy_store import copy_command
 from aiostorage.cli.demo.command import demo
+from aiostorage.cli.dump import dump
 from aiostorage.cli.escapes import escape_log, printable
 from aiostorage.cli.import_tracker import import_tracker
+from aiostorage.cli.load import load
 from aiostorage.cli.options import DEBUG_KEY, debug_option
 from aiostorage.cli.orion_transfer import export_command, import_command
 from aiostorage.cli.status import status
@@ -160,3 +163,6 @@ cli.add_command(export_command)
 cli.add_command(import_tracker)
 cli.add_command(upgrade)
 cli.add_command(tracker_sync)
+cli.add_command(dump)
+cli.add_command(load)
+cli.add_command(copy_command)

@@ -20,20 +20,25 @@ def echo(line: str, *, err: bool = False) -> None:
     click.echo(printable(line, keep="\t"), err=err)
 
 
-def echo_json(document: Any) -> None:
+def echo_json(document: Any, *, err: bool = False) -> None:
     """Print JSON, in which the only control characters are the ends of lines."""
     text = json.dumps(document, indent=2, allow_nan=False, default=str)
-    click.echo(text.replace("\x7f", "\\u007f"))  # the only one that `json` leaves as it is
+    click.echo(text.replace("\x7f", "\\u007f"), err=err)  # the only one that `json` leaves
 
 
 class Terminal(Console):
     """Standard output. When its reader has closed it, writing raises `OSError` as for any file.
 
     Rich would raise `SystemExit`, which event loops and task groups do not handle well.
+
+    Parameters
+    ----------
+    stderr
+        Whether it is standard error instead.
     """
 
-    def __init__(self) -> None:
-        super().__init__(highlight=False)
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(highlight=False, stderr=stderr)
 
     def on_broken_pipe(self) -> None:
         """Pass on the `BrokenPipeError` that is being handled."""

@@ -21,7 +21,6 @@ MOVED = {
     "aiostorage.testing.mongod": "aiostorage.testing",
     "aiostorage.testing.replica_set": "aiostorage.testing",
     "aiostorage.testing.stateful": "aiostorage.testing.contract.stateful",
-    "aiostorage.transfer": "aiostorage.orion",
 }
 """Where the names of a module are now whose old path works for one minor version."""
 
@@ -67,6 +66,17 @@ def test_a_moved_module_warns_and_has_its_names(old: str, new: str) -> None:
     there = importlib.import_module(new)
     for name in module.__all__:
         assert getattr(module, name) is getattr(there, name)
+
+
+def test_names_that_moved_out_of_a_package_warn() -> None:
+    import aiostorage.transfer
+
+    for name in ("Counts", "export_orion", "import_orion"):
+        with pytest.warns(
+            DeprecationWarning, match=f"transfer.{name} has moved to aiostorage.orion"
+        ):
+            moved = getattr(aiostorage.transfer, name)
+        assert moved is getattr(importlib.import_module("aiostorage.orion"), name)
 
 
 def test_the_public_door() -> None:

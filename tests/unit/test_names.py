@@ -15,7 +15,7 @@ ROLES = {"driver", "storage", "facade", "factory", "imports", "cancellation"}
 """Modules of one role: an engine's driver; what makes a thing of its URL; what brings records of
 another program; in `testing`, what tests a thing has its name."""
 
-MOVED = {"legacy", "transfer", "driver_contract", "facade", "mongod", "replica_set", "stateful"}
+MOVED = {"legacy", "driver_contract", "facade", "mongod", "replica_set", "stateful"}
 """Old import paths, which are there for one minor version."""
 
 

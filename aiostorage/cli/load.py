@@ -1,0 +1,62 @@
+"""``aiostorage load``: a dump becomes a part of a storage."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import click
+
+from aiostorage._core.named_store import named_store
+from aiostorage.cli.move_display import echo_report, progress_shown
+from aiostorage.cli.move_options import destination_of, move_options, opened
+from aiostorage.cli.options import debug_option
+from aiostorage.transfer import MoveReport, Resolve, load_storage
+
+__all__ = ["load"]
+
+
+@click.command
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("url", required=False)
+@move_options
+@debug_option
+def load(
+    file: Path,
+    url: str | None,
+    *,
+    resolve: Resolve | None,
+    keep_reservations: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Load what `aiostorage dump` has written.
+
+    All of FILE is checked before anything is written. Run the command again after an interruption,
+    and it goes on; what is there already stays. An experiment appears when it is complete. Trials
+    that workers had reserved are interrupted, so that the next worker takes them up, and locks are
+    free.
+
+    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the storage
+    that is configured, as for `aiostorage status`. A tracker is not told: run `aiostorage
+    tracker-sync --all` for that.
+    """
+    destination, location = destination_of(named_store(url), dry_run=dry_run)
+
+    async def move() -> MoveReport:
+        async with aclosing(await opened(destination, dry_run=dry_run)) as storage:
+            report = await load_storage(
+                file,
+                storage,
+                resolve=resolve,
+                keep_reservations=keep_reservations,
+                dry_run=dry_run,
+                progress=show,
+            )
+        return replace(report, destination=location)
+
+    with progress_shown() as show:
+        report = anyio.run(move)
+    echo_report(report, as_json=as_json)

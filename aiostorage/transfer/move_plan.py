@@ -1,0 +1,362 @@
+"""The plan of a load or a copy: what the destination has already, and what becomes of the rest.
+
+A destination has a record of the same content under the same ``_id``, unless another record has
+it there. Every id that is made in its place is computed from the content, so that the same plan is
+made when a load goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+
+from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.documents import document_of
+from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
+from aiostorage._core.storage import Storage
+from aiostorage._core.versions import FIRST_VERSION
+from aiostorage.errors import DuplicateKeyError, EncodingError
+from aiostorage.operations import Document
+from aiostorage.orion.conversion import interrupt_reserved
+from aiostorage.transfer.checksums import Checksum, content_of
+from aiostorage.transfer.dump_format import name_of, readable
+from aiostorage.transfer.record_sources import PAGE, RecordSource, StoreSource
+from aiostorage.transfer.transfer_reports import MoveOutcome, MoveProgress, Resolve
+
+__all__ = [
+    "MovePlan",
+    "MovePlanner",
+    "PlannedExperimentMove",
+    "derived_id",
+    "set_free",
+    "version_of",
+]
+
+
+@dataclass(slots=True)
+class PlannedExperimentMove:
+    """What a load or a copy does with one experiment.
+
+    Parameters
+    ----------
+    config
+        Its document in the source.
+    content
+        The hash of the content of its records, if the destination may have the same.
+    trials
+        The number of its trials.
+    outcome, uid, version
+        What becomes of it, and its ``_id`` and version in the destination.
+    replaces
+        The ``_id`` of the experiment in the destination that it replaces.
+    """
+
+    config: Document
+    content: Checksum
+    trials: int = 0
+    interrupted: int = 0
+    unlocked: int = 0
+    outcome: MoveOutcome = "copied"
+    uid: Any = None
+    version: int | None = None
+    replaces: Any = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The name and the version in the source."""
+        return self.config["name"], version_of(self.config)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether anything of it has to be written."""
+        return self.outcome not in ("present", "ignored")
+
+
+@dataclass(slots=True)
+class MovePlan:
+    """What a load or a copy does.
+
+    Attributes
+    ----------
+    experiments
+        By the ``_id`` in the source.
+    benchmarks
+        What has to be written, and the ``_id`` of what each replaces.
+    present_benchmarks
+        The number of those that stay as they are in the destination.
+    """
+
+    experiments: dict[Any, PlannedExperimentMove] = field(default_factory=dict)
+    benchmarks: list[tuple[Document, Any]] = field(default_factory=list)
+    present_benchmarks: int = 0
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything has to be written."""
+        return bool(self.benchmarks) or any(p.is_written for p in self.experiments.values())
+
+    @property
+    def uids(self) -> dict[Any, Any]:
+        """The ids of the experiments in the destination by those in the source."""
+        return {uid: planned.uid for uid, planned in self.experiments.items()}
+
+
+def version_of(config: Document) -> int:
+    """Return the version of an experiment as it is read."""
+    version = config.get("version")
+    return version if isinstance(version, int) else FIRST_VERSION
+
+
+def derived_id(*parts: Any) -> str:
+    """Return the ``_id`` that stands in the place of one that is taken."""
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def set_free(collection: str, document: Document) -> bool:
+    """Take a record from its worker, who is none in another store; return whether it had one."""
+    if collection == TRIALS:
+        return interrupt_reserved(document)
+    if collection == ALGO and (document.get("locked") or document.get("owner") is not None):
+        document |= dict.fromkeys(("owner", "since", "expires"), None) | {"locked": 0}
+        return True
+    return False
+
+
+class MovePlanner:
+    """Reads a source and compares it with a storage; writes nothing.
+
+    Parameters
+    ----------
+    source, destination
+        From where, and whereto.
+    resolve
+        What to do about other records of the same names; None to refuse them.
+    keep_reservations
+        Whether reserved trials and held locks stay what they are.
+    report
+        Told of the progress.
+    """
+
+    def __init__(
+        self,
+        source: RecordSource,
+        destination: Storage,
+        resolve: Resolve | None,
+        *,
+        keep_reservations: bool,
+        report: Callable[[MoveProgress], None],
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._collections = CollectionAccess(destination)
+        self._resolution = destination._gateway.driver.resolution  # noqa: SLF001  an adapter
+        self._resolve = resolve
+        self._keeps = keep_reservations
+        self._report = report
+        self._conflicts: list[str] = []
+
+    async def plan(self) -> MovePlan:
+        """Return what has to be done.
+
+        Raises
+        ------
+        DuplicateKeyError
+            The destination has another experiment or benchmark of the same name, and nothing says
+            what to do about it; or a benchmark would have to get another version.
+        EncodingError
+            A record of the source cannot be stored.
+        """
+        plan, benchmarks = await self._read()
+        stored = readable(
+            EXPERIMENTS,
+            await self._collections.find(EXPERIMENTS, {}),
+            self._destination.location,
+        )
+        versions: dict[Any, set[int]] = {}
+        for config in (*stored, *(one.config for one in plan.experiments.values())):
+            versions.setdefault(config.get("name"), set()).add(version_of(config))
+        taken = {config["_id"] for config in stored}
+        names = {config.get("name") for config in stored}
+        await self._hash(
+            {
+                uid: planned
+                for uid, planned in plan.experiments.items()
+                if planned.config["name"] in names or uid in taken
+            }
+        )
+        for planned in plan.experiments.values():
+            await self._place(planned, stored, versions, taken)
+        await self._place_benchmarks(plan, benchmarks)
+        if self._conflicts:
+            raise self._refusal()
+        return plan
+
+    async def _read(self) -> tuple[MovePlan, list[Document]]:
+        """Read all of the source, and check that each record can be stored."""
+        plan, benchmarks = MovePlan(), list[Document]()
+        total, done = await self._source.count(), 0
+        self._report(MoveProgress("reading", 0, total))
+        async for collection, documents in self._source.pages():
+            planned: PlannedExperimentMove | None = None
+            if collection == EXPERIMENTS:
+                (config,) = documents
+                planned = PlannedExperimentMove(config, Checksum(self._resolution))
+                if config.get("_id") in plan.experiments:
+                    raise EncodingError(f"{name_of(collection, config)}: another one has its _id")
+                plan.experiments[config.get("_id")] = planned
+            elif collection == BENCHMARKS:
+                benchmarks += documents
+            else:
+                planned = plan.experiments[documents[0]["experiment"]]
+            check = partial(self._check, collection, documents, planned)
+            await anyio.to_thread.run_sync(check)
+            done += len(documents)
+            self._report(MoveProgress("reading", done, total))
+        return plan, benchmarks
+
+    def _check(
+        self,
+        collection: str,
+        documents: list[Document],
+        planned: PlannedExperimentMove | None,
+    ) -> None:
+        """Check that records can be stored, and count them."""
+        for document in documents:
+            try:
+                document_of(collection, document)
+            except ValueError as error:  # an EncodingError is one
+                path = getattr(error, "path", "")
+                name = name_of(collection, document)
+                raise EncodingError(f"{name} cannot be stored: {error}", path=path) from error
+            if planned is not None:
+                freed = not self._keeps and set_free(collection, document)
+                planned.trials += collection == TRIALS
+                planned.interrupted += freed and collection == TRIALS
+                planned.unlocked += freed and collection == ALGO
+
+    async def _hash(self, experiments: Mapping[Any, PlannedExperimentMove]) -> None:
+        """Read these experiments again, and hash their content."""
+        if not experiments:
+            return
+        async for collection, documents in self._source.pages():
+            named = "_id" if collection == EXPERIMENTS else "experiment"
+            planned = experiments.get(documents[0].get(named))
+            if planned is not None and collection != BENCHMARKS:
+                add = partial(self._add, planned.content, collection, documents)
+                await anyio.to_thread.run_sync(add)
+
+    def _add(self, content: Checksum, collection: str, documents: list[Document]) -> None:
+        for document in documents:
+            if not self._keeps:
+                set_free(collection, document)
+            content.add(collection, [content_of(collection, document)])
+
+    # ------------------------------------------------------------------------- experiments
+
+    async def _place(
+        self,
+        planned: PlannedExperimentMove,
+        stored: Iterable[Document],
+        versions: dict[Any, set[int]],
+        taken: set[Any],
+    ) -> None:
+        """Decide what becomes of an experiment."""
+        name, version = planned.key
+        planned.version = planned.config.get("version")
+        same_name = [config for config in stored if config.get("name") == name]
+        found = [config for config in same_name if version_of(config) == version]
+        bumped: list[Document] = []
+        if self._resolve == "bump":  # an earlier call may have done so
+            bumped = [c for c in same_name if c["_id"] == self._uid_as(planned, version_of(c))]
+        for config in (*found, *bumped):
+            is_bumped = config in bumped and config not in found
+            if is_bumped or await self._has_content(planned, config["_id"]):
+                planned.outcome, planned.uid = "present", config["_id"]
+                planned.version = version_of(config)
+                return
+        if found:
+            match self._resolve:
+                case "ignore":
+                    planned.outcome, planned.uid = "ignored", found[0]["_id"]
+                    return
+                case "overwrite":
+                    planned.outcome, planned.replaces = "overwritten", found[0]["_id"]
+                    taken.discard(planned.replaces)
+                case "bump":
+                    planned.outcome, planned.version = "bumped", max(versions[name]) + 1
+                    versions[name].add(planned.version)
+                case _:
+                    self._conflicts.append(f"experiment {name!r} v{version}")
+        planned.uid = planned.config["_id"]
+        if planned.uid in taken or planned.outcome == "bumped":
+            planned.uid = self._uid_as(planned, planned.version or FIRST_VERSION)
+        taken.add(planned.uid)
+
+    @staticmethod
+    def _uid_as(planned: PlannedExperimentMove, version: int) -> str:
+        return derived_id(planned.content.text, planned.config["_id"], planned.key, version)
+
+    async def _has_content(self, planned: PlannedExperimentMove, uid: Any) -> bool:
+        """Return whether an experiment in the destination has the same content."""
+        owned = {"experiment": uid}
+        if await self._collections.count(TRIALS, owned) != planned.trials:
+            return False
+        content = Checksum(self._resolution)
+        async for collection, documents in StoreSource(self._destination).of_experiment(uid):
+            content.add(collection, [content_of(collection, one) for one in documents])
+        return content == planned.content
+
+    # -------------------------------------------------------------------------- benchmarks
+
+    async def _place_benchmarks(self, plan: MovePlan, benchmarks: list[Document]) -> None:
+        if not benchmarks:
+            return
+        stored: dict[Any, Document] = {}
+        async for page in self._collections.pages(BENCHMARKS, {}, PAGE):
+            readable(BENCHMARKS, page, self._destination.location)
+            stored |= {found.get("name"): found for found in page}
+        taken = {found["_id"] for found in stored.values()}
+        for benchmark in benchmarks:
+            found = stored.get(benchmark["name"])
+            if found is not None and self._same_benchmark(benchmark, found):
+                plan.present_benchmarks += 1
+            elif found is None:
+                uid = benchmark["_id"]
+                if uid in taken:
+                    uid = derived_id(BENCHMARKS, uid, benchmark["name"])
+                taken.add(uid)
+                plan.benchmarks.append(({**benchmark, "_id": uid}, None))
+            elif self._resolve == "ignore":
+                plan.present_benchmarks += 1
+            elif self._resolve == "overwrite":
+                plan.benchmarks.append(({**benchmark, "_id": found["_id"]}, found["_id"]))
+            else:
+                self._conflicts.append(f"benchmark {benchmark['name']!r}")
+
+    def _same_benchmark(self, one: Document, other: Document) -> bool:
+        checksums = []
+        for benchmark in (one, other):
+            checksum = Checksum(self._resolution)
+            checksum.add(BENCHMARKS, [content_of(BENCHMARKS, benchmark)])
+            checksums.append(checksum)
+        return checksums[0] == checksums[1]
+
+    def _refusal(self) -> DuplicateKeyError:
+        named = ", ".join(self._conflicts[:5])
+        more = f" and {len(self._conflicts) - 5} more" if len(self._conflicts) > 5 else ""
+        if self._resolve == "bump":
+            return DuplicateKeyError(
+                f"{named}{more} of {self._source.location}: {self._destination.location} has "
+                "another one, and a benchmark has no version to bump; nothing was written. "
+                "Choose ignore (keep what is there) or overwrite"
+            )
+        return DuplicateKeyError(
+            f"{named}{more} of {self._source.location}: {self._destination.location} has another "
+            "one of that name and version; nothing was written. Choose what to do about it: "
+            "ignore (keep what is there), overwrite, or bump (the next version)"
+        )

@@ -1,0 +1,260 @@
+"""`load_storage` and `copy_storage`: records go into a storage, and are compared afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import anyio.to_thread
+
+from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.kinds import PATH, check_values, option
+from aiostorage._core.layout import SCRATCH
+from aiostorage._core.storage import Storage
+from aiostorage.errors import ConfigurationError
+from aiostorage.transfer.move_plan import MovePlan, MovePlanner
+from aiostorage.transfer.move_writer import MoveWriter
+from aiostorage.transfer.record_sources import DumpSource, RecordSource, StoreSource
+from aiostorage.transfer.transfer_reports import (
+    MOVES,
+    MovedExperiment,
+    MoveProgress,
+    MoveReport,
+    Resolve,
+)
+
+__all__ = ["copy_storage", "load_storage"]
+
+
+async def load_storage(
+    file: str | os.PathLike[str],
+    storage: Storage,
+    *,
+    resolve: Resolve | None = None,
+    keep_reservations: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[MoveProgress], None] | None = None,
+) -> MoveReport:
+    """Load a dump into a storage.
+
+    The whole file is read and checked before anything is written. An experiment appears in the
+    storage when it is complete, in one transaction with the state of its algorithm. A load that
+    was interrupted goes on when it is called again, and the result is the same. What is there
+    already and equal stays; so a second load writes nothing.
+
+    Records keep their ``_id`` unless another record has it. The storage has no workers of the
+    dump's: trials that are reserved in the dump are interrupted in the storage, so that the next
+    worker takes them up, and locks are free.
+
+    Parameters
+    ----------
+    file
+        The dump, compressed or not.
+    storage
+        The destination. No worker may use the experiments that are loaded before this ends.
+    resolve
+        What to do where the storage has another experiment of the same name and version, or
+        another benchmark of the same name. ``ignore`` keeps what is there; ``overwrite`` replaces
+        all of it; ``bump`` gives the loaded experiment the next version. Default: refuse the load.
+    keep_reservations
+        Leave reserved trials and held locks as they are in the dump. Then the trials are lost
+        trials of their experiment when their heartbeat is old enough.
+    dry_run
+        Read, compare and report, but write nothing.
+    progress
+        Called in the event loop whenever there is progress.
+
+    Returns
+    -------
+    MoveReport
+        What was done.
+
+    Raises
+    ------
+    DuplicateKeyError
+        There is something else of that name, and `resolve` does not say what to do about it.
+        Nothing was written.
+    NotADatabaseError
+        The file is no dump, or it is damaged. Nothing was written.
+    SchemaVersionError
+        A newer aiostorage made the file. Nothing was written.
+    EncodingError
+        A record cannot be stored. Nothing was written, unless the engine alone refuses it, as for
+        its size; then its experiment does not appear in the storage.
+    ConfigurationError
+        There is no such file, the storage has a tracker, or an option cannot work.
+    BackendError
+        The engine failed.
+    IncompleteCopy
+        The storage does not have afterwards what was written.
+    """
+    given = {"file": file, "storage": storage, "resolve": resolve, "dry_run": dry_run}
+    kinds = {**MOVES, "file": option(PATH)}
+    check_values(
+        "load_storage",
+        kinds,
+        {**given, "keep_reservations": keep_reservations, "progress": progress},
+    )
+    return await _move(
+        DumpSource(Path(file)),
+        storage,
+        resolve=resolve,
+        keep_reservations=keep_reservations,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
+async def copy_storage(
+    source: Storage,
+    destination: Storage,
+    *,
+    experiments: Collection[str] | None = None,
+    resolve: Resolve | None = None,
+    keep_reservations: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[MoveProgress], None] | None = None,
+) -> MoveReport:
+    """Copy a store, or some of its experiments, into another one of any engine.
+
+    It does what a dump and `load_storage` do, without a file between them: nothing is written
+    unless all of it can be, an experiment appears when it is complete, and a copy that was
+    interrupted goes on when it is called again. In the end the counts and the hashes of all records
+    that were written are compared on both sides.
+
+    Parameters
+    ----------
+    source
+        What is copied, and not changed. Its workers should have ended: what they change while the
+        copy is made may be missing in it.
+    destination
+        Another store. No worker may use the experiments that are copied before this ends.
+    experiments
+        Which experiments: a name means all its versions, ``"name@2"`` one of them. Default:
+        everything, and the benchmarks.
+    resolve, keep_reservations, dry_run, progress
+        See `load_storage`.
+
+    Returns
+    -------
+    MoveReport
+        What was done.
+
+    Raises
+    ------
+    ConfigurationError
+        Both are one and the same store, or the destination has a tracker.
+    InvalidArgument
+        An argument is of the wrong kind, or there is no experiment of a name.
+    DuplicateKeyError, EncodingError, BackendError, IncompleteCopy
+        See `load_storage`.
+    """
+    given = {"source": source, "destination": destination, "experiments": experiments}
+    more = {"resolve": resolve, "dry_run": dry_run, "keep_reservations": keep_reservations}
+    check_values("copy_storage", MOVES, {**given, **more, "progress": progress})
+    records = StoreSource(source, experiments)
+    await records.check_names()
+    await anyio.to_thread.run_sync(_check_places, source, destination)  # it looks at files
+    check = partial(_check_two_stores, source, destination)
+    return await _move(
+        records,
+        destination,
+        resolve=resolve,
+        keep_reservations=keep_reservations,
+        dry_run=dry_run,
+        progress=progress,
+        check=check,
+    )
+
+
+async def _move(
+    source: RecordSource,
+    storage: Storage,
+    *,
+    resolve: Resolve | None,
+    keep_reservations: bool,
+    dry_run: bool,
+    progress: Callable[[MoveProgress], None] | None,
+    check: Callable[[], Awaitable[None]] | None = None,
+) -> MoveReport:
+    """Move records; `check` is called before anything is written."""
+    if storage._mirror is not None:  # noqa: SLF001  an adapter of this package
+        raise ConfigurationError(
+            f"{storage.location} was opened with a tracker, which is not told of what is loaded; "
+            "open it without, and run `aiostorage tracker-sync --all` afterwards"
+        )
+    report = progress or (lambda _: None)
+    planner = MovePlanner(
+        source, storage, resolve, keep_reservations=keep_reservations, report=report
+    )
+    plan = await planner.plan()
+    if check is not None and not dry_run:
+        await check()
+    checksum = None
+    if not dry_run and plan.is_needed:
+        writer = MoveWriter(
+            source, storage, plan, keep_reservations=keep_reservations, report=report
+        )
+        await writer.write()
+        checksum = await writer.check()
+    return _report(source, storage, plan, checksum, dry_run=dry_run)
+
+
+def _report(
+    source: RecordSource, storage: Storage, plan: MovePlan, checksum: str | None, *, dry_run: bool
+) -> MoveReport:
+    written = [planned for planned in plan.experiments.values() if planned.is_written]
+    return MoveReport(
+        source=source.location,
+        destination=storage.location,
+        experiments=tuple(
+            MovedExperiment(
+                *planned.key,
+                outcome=planned.outcome,
+                new_version=planned.key[1] if planned.version is None else planned.version,
+                trials=planned.trials,
+            )
+            for planned in plan.experiments.values()
+        ),
+        trials=sum(planned.trials for planned in written),
+        benchmarks=len(plan.benchmarks),
+        present_benchmarks=plan.present_benchmarks,
+        interrupted=sum(planned.interrupted for planned in written),
+        unlocked=sum(planned.unlocked for planned in written),
+        orphans=source.orphans,
+        checksum=checksum,
+        dry_run=dry_run,
+    )
+
+
+def _check_places(source: Storage, destination: Storage) -> None:
+    """Refuse two storages that are known to be one without a look at what is in them."""
+    drivers = [storage._gateway.driver for storage in (source, destination)]  # noqa: SLF001
+    same = drivers[0] is drivers[1]
+    if not same and drivers[0].name == drivers[1].name != "memory":
+        same = os.path.realpath(source.location) == os.path.realpath(destination.location)
+    if same:
+        raise _is_one(destination)
+
+
+async def _check_two_stores(source: Storage, destination: Storage) -> None:
+    """Refuse one store under two names: what is written in the one would be in the other."""
+    mark = f"copy {uuid4().hex}"
+    there = CollectionAccess(destination)
+    await there.insert(SCRATCH, [{"_id": mark}])
+    try:
+        found = await CollectionAccess(source).count(SCRATCH, {"_id": mark})
+    finally:
+        await there.delete(SCRATCH, {"_id": mark})
+    if found:
+        raise _is_one(destination)
+
+
+def _is_one(destination: Storage) -> ConfigurationError:
+    return ConfigurationError(
+        f"the source and the destination are one and the same store, {destination.location}; "
+        "nothing was written"
+    )
