@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -12,6 +13,7 @@ import anyio
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.reservations import Reservations
+from aiostorage._core.telemetry import Telemetry
 from aiostorage._core.turn import Turn, lost_by, status_after
 from aiostorage.errors import AioStorageError, FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.trial import Trial
@@ -45,6 +47,8 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         Whether a lost trial will do where none is pending.
     on_lost
         Whether a lost reservation is an error of the body.
+    telemetry
+        Who is told how late heartbeats are, if anyone.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         wait: float,
         recover: bool,
         on_lost: Literal["skip", "raise"],
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._reservations = reservations
         self._experiment = experiment
@@ -67,6 +72,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         self._wait = wait
         self._recover = recover
         self._on_lost = on_lost
+        self._telemetry = telemetry
         self._turn: Turn | None = None
         self._heart: AbstractAsyncContextManager[None]
 
@@ -75,7 +81,8 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         if not reserved:
             return None
         turn = self._turn = self._reservations.begin_turn(reserved[0])
-        self._heart = repeating(lambda: self._beat(turn), self._heartbeat)
+        beat = partial(self._beat, turn)
+        self._heart = repeating(beat, self._heartbeat, self._telemetry)
         await self._heart.__aenter__()
         return turn.trial
 

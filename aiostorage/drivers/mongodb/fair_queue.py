@@ -73,6 +73,8 @@ class FairQueue(Generic[O, R]):
         longer each time.
     concurrent
         How many operations are under way by themselves, at most.
+    on_group
+        Called for each batch, and each operation by itself: how many it has, and how many wait.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class FairQueue(Generic[O, R]):
         carry_out_one: Callable[[O, float], Coroutine[Any, Any, R]],
         carry_out_batch: Callable[[Sequence[O], float], Coroutine[Any, Any, BatchOutcome[R]]],
         concurrent: int = MAX_CONCURRENT,
+        on_group: Callable[[int, int], None] | None = None,
     ) -> None:
         self._concurrent = concurrent
+        self._on_group = on_group
         self._loop = loop
         self._carry_out_one = carry_out_one
         self._carry_out_batch = carry_out_batch
@@ -142,6 +146,7 @@ class FairQueue(Generic[O, R]):
         batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
         if len(batch) > self._concurrent and not self._unbatched:
             self._under_way = MAX_BATCH_SIZE  # nothing goes beside it
+            self._tell(len(batch))
             operations = [entry.operation for entry in batch]
             work = self._carry_out_batch(operations, self._time_left(batch))
             self._spawn(work, partial(self._end_batch, batch))
@@ -149,8 +154,13 @@ class FairQueue(Generic[O, R]):
         self._under_way += len(batch)
         self._unbatched = max(self._unbatched - len(batch), 0)
         for entry in batch:
+            self._tell(1)
             one = self._carry_out_one(entry.operation, self._time_left([entry]))
             self._spawn(one, partial(self._end_one, entry))
+
+    def _tell(self, size: int) -> None:
+        if self._on_group is not None:
+            self._on_group(size, len(self._waiting))
 
     def _end_one(self, entry: _Entry[O, R], task: asyncio.Task[R]) -> None:
         self._tasks.discard(task)
