@@ -150,6 +150,8 @@ class Gateway:
             named_by(error, self.origin)
             self._failed = self._begun, copy_of(error)  # its traceback would refer to this
             raise
+        if self.telemetry is not None:
+            self.telemetry.locate()
 
     async def aclose(self) -> None:
         """Close the driver for good."""

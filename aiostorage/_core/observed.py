@@ -19,7 +19,7 @@ from aiostorage.experiment import Experiment
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.trial import Trial
 
-__all__ = ["COLLECTIONS", "observe"]
+__all__ = ["COLLECTIONS", "observe", "observe_by"]
 
 NOT_OBSERVED: Final = frozenset({"open", "aclose", "watch_trials"})
 """What is the life of a storage, or lasts as long as somebody listens."""
@@ -49,14 +49,18 @@ def observe(storage: Any, telemetry: bool | None) -> None:
     ConfigurationError
         It is asked for, and OpenTelemetry's API is not installed.
     """
-    if not is_wanted(telemetry):
-        return
-    gateway = storage._gateway  # noqa: SLF001  of the class that calls this
-    if gateway.telemetry is None:
-        gateway.telemetry = teller = Telemetry(gateway.driver)
-        engine = driver_within(gateway.driver)
-        if hasattr(engine, "on_group"):
-            engine.on_group = teller.grouped
+    if is_wanted(telemetry):
+        gateway = storage._gateway  # noqa: SLF001  of the class that calls this
+        observe_by(storage, gateway.telemetry or Telemetry(gateway.driver))
+
+
+def observe_by(storage: Any, telemetry: Telemetry) -> None:
+    """Let this be told what a storage does."""
+    gateway = storage._gateway  # noqa: SLF001  as above
+    gateway.telemetry = telemetry
+    engine = driver_within(gateway.driver)
+    if hasattr(engine, "on_group"):
+        engine.on_group = telemetry.grouped
     cls: Any = type(storage)
     if PLAIN not in vars(cls):
         storage.__class__ = _observed_class(cls)

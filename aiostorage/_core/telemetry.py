@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Counter, Histogram
-    from opentelemetry.trace import Span, StatusCode
+    from opentelemetry.metrics import Counter, Histogram, MeterProvider
+    from opentelemetry.trace import Span, StatusCode, TracerProvider
 
 __all__ = ["ObservedCall", "Telemetry", "driver_within", "error_type", "is_wanted"]
 
@@ -94,7 +94,9 @@ class _Instruments:
 
 
 @cache
-def _instruments() -> _Instruments:
+def _instruments(
+    tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
+) -> _Instruments:
     try:
         from opentelemetry import context, metrics, trace  # noqa: PLC0415  most processes do without
     except ModuleNotFoundError as error:
@@ -102,8 +104,8 @@ def _instruments() -> _Instruments:
             "telemetry needs OpenTelemetry's API: pip install 'aiostorage-orion[telemetry]'"
         ) from error
     version = sys.modules[SCOPE].__version__
-    tracer = trace.get_tracer(SCOPE, version, schema_url=SCHEMA)
-    meter = metrics.get_meter(SCOPE, version, schema_url=SCHEMA)
+    tracer = trace.get_tracer(SCOPE, version, tracer_provider, SCHEMA)
+    meter = metrics.get_meter(SCOPE, version, meter_provider, SCHEMA)
 
     def histogram(name: str, unit: str, boundaries: Sequence[float], text: str) -> Histogram:
         return meter.create_histogram(
@@ -150,6 +152,8 @@ class Telemetry:
     ----------
     driver
         The engine, whose name and location are attributes of everything.
+    tracer_provider, meter_provider
+        Who is told. Default: those that are set, now or later.
 
     Raises
     ------
@@ -157,9 +161,19 @@ class Telemetry:
         OpenTelemetry's API is not installed.
     """
 
-    def __init__(self, driver: Driver) -> None:
-        self._instruments = _instruments()
-        self._store = _store_attributes(driver)
+    def __init__(
+        self,
+        driver: Driver,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        self._instruments = _instruments(tracer_provider, meter_provider)
+        self._driver = driver
+        self.locate()
+
+    def locate(self) -> None:
+        """Ask the engine where it is; one that has just been opened may know better."""
+        self._store = _store_attributes(self._driver)
         self._named: dict[str, dict[str, Any]] = {}
 
     def operation(
@@ -309,7 +323,7 @@ def _store_attributes(driver: Driver) -> dict[str, Any]:
     attributes: dict[str, Any] = {"db.system.name": driver.name}
     scheme, separator, _ = driver.location.partition("://")
     if not separator:
-        attributes["db.namespace"] = os.path.abspath(driver.location)  # noqa: PTH100  text alone
+        attributes["db.namespace"] = driver.location
         return attributes
     place = urlsplit(driver.location)
     if name := place.path.strip("/"):
