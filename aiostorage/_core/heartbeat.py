@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
 from aiostorage._core.cancellation import wait_until_done
+from aiostorage._core.events import EventLog
 from aiostorage._core.telemetry import Telemetry
 from aiostorage.errors import AioStorageError, BackendError
 
 __all__ = ["repeating"]
 
-log = logging.getLogger("aiostorage")
+events = EventLog("worker")
 
 
 @asynccontextmanager
@@ -89,7 +89,9 @@ class _Heart:
         try:
             await self._beat()
         except BackendError as error:
-            log.warning("a heartbeat did not get through: %s", error)
+            events.warning(
+                "heartbeat_failed", "a heartbeat did not get through: %(error)s", error=error
+            )
         except AioStorageError as error:
             self.lost = error
             self._scope.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any, Final, Literal
 import anyio
 
 from aiostorage._core.cancellation import shielded
+from aiostorage._core.events import EventLog
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.reservations import Reservations
 from aiostorage._core.telemetry import Telemetry
@@ -21,7 +21,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["ReservedTrial"]
 
-log = logging.getLogger("aiostorage")
+events = EventLog("worker")
 
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for one last attempt, when the engine has not answered for long."""
@@ -154,7 +154,13 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         turn.trial.status = TrialStatus.INTERRUPTED
         if self._on_lost == "raise" or await self._is_without_experiment(turn, lost):
             return lost if error is None else error
-        log.warning("going on without a trial that was lost: %s", lost)
+        events.warning(
+            "trial_lost",
+            "going on without a trial that was lost: %(error)s",
+            trial=turn.id,
+            experiment=turn.experiment,
+            error=lost,
+        )
         return None
 
     async def _settle(self, turn: Turn, error: BaseException | None) -> TrialLost | None:
@@ -171,11 +177,23 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
             except FailedUpdate as refusal:
                 if error is None and isinstance(refusal, TrialLost):
                     return refusal
-                log.warning("what trial %s has become was not written: %s", turn.id, refusal)
+                events.warning(
+                    "trial_not_written",
+                    "what trial %(trial)s has become was not written: %(error)s",
+                    trial=turn.id,
+                    experiment=turn.experiment,
+                    error=refusal,
+                )
                 return None
             except (AioStorageError, TimeoutError) as failure:
                 why = str(failure) or "there was no time left"
-                log.warning("what trial %s has become could not be written: %s", turn.id, why)
+                events.warning(
+                    "trial_not_written",
+                    "what trial %(trial)s has become could not be written: %(reason)s",
+                    trial=turn.id,
+                    experiment=turn.experiment,
+                    reason=why,
+                )
                 seconds = min(seconds, LAST_ATTEMPT_TIMEOUT)
             except BaseException:  # cancelled meanwhile
                 if not turn.ended:
@@ -190,11 +208,14 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         try:
             await shielded(seconds, lambda: self._reservations.hand_back(turn, status.value))
         except (AioStorageError, TimeoutError) as failure:
-            log.warning(
-                "trial %s could not be handed back as %s, and stays reserved until it is lost: %s",
-                turn.id,
-                status,
-                str(failure) or f"no answer within {seconds:.3g} s",
+            events.warning(
+                "trial_not_handed_back",
+                "trial %(trial)s could not be handed back as %(status)s, and stays reserved until "
+                "it is lost: %(reason)s",
+                trial=turn.id,
+                experiment=turn.experiment,
+                status=status,
+                reason=str(failure) or f"no answer within {seconds:.3g} s",
             )
 
     async def _write_again(self, turn: Turn, error: BaseException | None) -> None:
@@ -216,7 +237,13 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         left = turn.beaten + self._lost_after - anyio.current_time()
         await shielded(min(self._end_timeout, max(left, LAST_ATTEMPT_TIMEOUT)), write)
         news = f"trial {turn.id} is {turn.trial.status} after all: the store has it now"
-        log.info(news)
+        events.info(
+            "trial_written_late",
+            "trial %(trial)s is %(status)s after all: the store has it now",
+            trial=turn.id,
+            experiment=turn.experiment,
+            status=turn.trial.status,
+        )
         if error is not None:
             error.add_note(news)
 

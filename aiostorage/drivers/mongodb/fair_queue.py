@@ -8,7 +8,6 @@ way has ended, and then go as a batch: few commands for many operations.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import anyio
 
 from aiostorage._core.cancellation import mark_without_effect
+from aiostorage._core.events import EventLog
 
 __all__ = ["MAX_CONCURRENT", "MIN_QUEUED_SECONDS", "FairQueue"]
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 BatchOutcome: TypeAlias = tuple[Sequence[R | Exception], bool]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("mongodb")
 
 MAX_CONCURRENT: Final = 3
 """Operations under way by themselves, at most."""
@@ -124,7 +124,9 @@ class FairQueue(Generic[O, R]):
                 except asyncio.CancelledError as error:
                     cancelled = error
                 except Exception as error:  # noqa: BLE001  the cancellation comes first
-                    log.warning("while being cancelled: %s", error)
+                    events.warning(
+                        "failed_while_cancelled", "while being cancelled: %(error)s", error=error
+                    )
         if entry.answer.done() and not entry.answer.cancelled():
             entry.answer.exception()  # else asyncio complains that it was never retrieved
         raise cancelled
