@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram, MeterProvider
     from opentelemetry.trace import Span, StatusCode, TracerProvider
 
-__all__ = ["ObservedCall", "Telemetry", "driver_within", "error_type", "is_wanted"]
+__all__ = [
+    "ObservedCall",
+    "Telemetry",
+    "driver_within",
+    "error_type",
+    "is_wanted",
+    "store_attributes",
+]
 
 SCOPE: Final = "aiostorage"
 """The name of the tracer and of the meter."""
@@ -37,10 +44,10 @@ SCHEMA: Final = "https://opentelemetry.io/schemas/1.42.0"
 PROVIDER_VARIABLES: Final = ("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
 """Name a provider that OpenTelemetry makes at its first use."""
 
-SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """Boundaries of the buckets of operation times, as the semantic conventions want them."""
 
-WAITS: Final = (*SECONDS, 30, 60, 300, 600)
+WAITS: Final = (*SECONDS, 30.0, 60.0, 300.0, 600.0)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LENGTHS: Final = (0, *SIZES, 512, 1024)
 
@@ -173,7 +180,7 @@ class Telemetry:
 
     def locate(self) -> None:
         """Ask the engine where it is; one that has just been opened may know better."""
-        self._store = _store_attributes(self._driver)
+        self._store = store_attributes(self._driver)
         self._named: dict[str, dict[str, Any]] = {}
 
     def operation(
@@ -318,7 +325,7 @@ def error_type(error: BaseException) -> str:
     return named if kind.__module__ == "builtins" else f"{kind.__module__}.{named}"
 
 
-def _store_attributes(driver: Driver) -> dict[str, Any]:
+def store_attributes(driver: Driver) -> dict[str, Any]:
     """Return the attributes that name a store; a location has no secrets."""
     attributes: dict[str, Any] = {"db.system.name": driver.name}
     scheme, separator, _ = driver.location.partition("://")

@@ -19,7 +19,7 @@ from aiostorage import FailedUpdate, LockAcquisitionTimeout, Storage, SyncStorag
 from aiostorage._core.noting import NotingDriver
 from aiostorage._core.observed import observe_by
 from aiostorage._core.retry import RetryPolicy
-from aiostorage._core.telemetry import Telemetry
+from aiostorage._core.telemetry import Telemetry, store_attributes
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.track import TrackDriver
@@ -212,6 +212,31 @@ async def test_copies(told: Told) -> None:
         assert type(made) is Storage  # a copy finds out for itself
     assert type(storage) is not Storage
     await storage.aclose()
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("memory://", {}),
+        ("/data/tune.db", {"db.namespace": "/data/tune.db"}),
+        (
+            "mongodb://db.example:27018/tune",
+            {"db.namespace": "tune", "server.address": "db.example", "server.port": 27018},
+        ),
+        (
+            "mongodb://a:1,b:2/tune",
+            {"db.namespace": "tune", "server.address": "a:1,b:2"},
+        ),
+        (
+            "mongodb+srv://cluster.example/tune",
+            {"db.namespace": "tune", "server.address": "cluster.example"},
+        ),
+    ],
+)
+def test_where_a_store_is(location: str, expected: dict[str, Any]) -> None:
+    driver = MemoryDriver()
+    driver.location = location
+    assert store_attributes(driver) == {"db.system.name": "memory", **expected}
 
 
 WHEN = """
