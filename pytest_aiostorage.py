@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -67,15 +68,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.hasplugin("asyncio"):
         import pytest_asyncio  # noqa: PLC0415  it is loaded already
 
-        class ForAsyncio:
-            @pytest_asyncio.fixture
-            async def _aiostorage_by_asyncio(
-                self, _aiostorage_made: dict[str, Storage]
-            ) -> AsyncIterator[dict[str, Storage]]:
-                async with _open(_aiostorage_made):
-                    yield _aiostorage_made
+        async def opened(
+            _aiostorage_made: dict[str, Storage],
+        ) -> AsyncIterator[dict[str, Storage]]:
+            async with _open(_aiostorage_made):
+                yield _aiostorage_made
 
-        config.pluginmanager.register(ForAsyncio(), "aiostorage-asyncio")
+        fixture = pytest_asyncio.fixture(name="_aiostorage_by_asyncio")(opened)
+        config.pluginmanager.register(SimpleNamespace(opened=fixture), "aiostorage-asyncio")
 
 
 def _storage(request: pytest.FixtureRequest, name: str) -> Storage:

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self, SupportsFloat, TypeAlias, TypeVar
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.kinds import shown
 from aiostorage._core.normalise import normalise
 from aiostorage.errors import EncodingError, InvalidArgument, InvalidResult

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage.errors import AioStorageError
 
 __all__ = [

@@ -19,7 +19,7 @@ import anyio
 
 from aiostorage._core.cancellation import shielded, wait_until_done
 from aiostorage._core.delivery_lease import DeliveryLease, LeaseLost
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.outbox import Outbox

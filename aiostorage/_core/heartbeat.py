@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from aiostorage._core.cancellation import wait_until_done
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.telemetry import Telemetry
 from aiostorage.errors import AioStorageError, BackendError
 

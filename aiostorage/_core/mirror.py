@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 
 from aiostorage._core.delivery import Deliverer, DeliverySettings
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import MIRRORED, OUTBOX
 from aiostorage._core.medium_results import results_from

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.kinds import choice as one_of
 from aiostorage._core.kinds import shown
 from aiostorage.errors import ConfigurationError, InvalidResult

@@ -14,7 +14,7 @@ import anyio
 from aiostorage._core.cancellation import clean_up
 from aiostorage._core.delivery_lease import DeliveryLease
 from aiostorage._core.documents import equal
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
 from aiostorage._core.made_runs import MadeRuns

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from aiostorage._core.document_json import dump_document
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.normalise import error_at, normalise
 from aiostorage.errors import EncodingError
 from aiostorage.values import Result

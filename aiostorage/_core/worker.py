@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import anyio
 
 from aiostorage._core.cancellation import shielded
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.reservations import Reservations
 from aiostorage._core.telemetry import Telemetry

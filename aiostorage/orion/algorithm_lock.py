@@ -9,7 +9,7 @@ from typing import Any
 
 import orion.storage.base as orion_base
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.ids import get_uid
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import LockError, LockLost

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orion.core.io.database as orion_database
 
 from aiostorage._core.collection_access import CollectionAccess
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.projection import check_selection, select
 from aiostorage.errors import AioStorageError
 from aiostorage.orion.configuration import shared_storage, storage_options

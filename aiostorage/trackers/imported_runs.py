@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.medium_results import objective_among, results_from
 from aiostorage._core.normalise import normalise
 from aiostorage.errors import InvalidResult

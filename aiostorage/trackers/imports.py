@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.kinds import FUNCTION, TEXT, check_values, having, option, optional
 from aiostorage.errors import ConfigurationError, DuplicateKeyError
 from aiostorage.protocols import AsyncStorageProtocol

@@ -26,7 +26,7 @@ from aiostorage.drivers.track import TrackDriver
 from aiostorage.protocols import Driver
 from aiostorage.testing import FaultyDriver
 
-sdk = pytest.importorskip("opentelemetry.sdk")
+pytest.importorskip("opentelemetry.sdk")
 
 from opentelemetry.sdk.metrics import MeterProvider  # noqa: E402
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: E402

@@ -17,7 +17,7 @@ from typing import Any, Final
 import gridfs.errors
 from bson import ObjectId
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.server_errors import translated

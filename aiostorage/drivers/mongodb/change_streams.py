@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import anyio
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage.drivers.mongodb.client import Client, cancellations
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.errors import AioStorageError

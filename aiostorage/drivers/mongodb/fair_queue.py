@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import anyio
 
 from aiostorage._core.cancellation import mark_without_effect
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 
 __all__ = ["MAX_CONCURRENT", "MIN_QUEUED_SECONDS", "FairQueue"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.batches import carry_out_batch, take_all

@@ -14,7 +14,7 @@ from weakref import finalize
 
 from pymongo.errors import PyMongoError
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.settings import MongoDBSettings
 

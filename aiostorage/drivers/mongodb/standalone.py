@@ -22,7 +22,7 @@ from typing import Any
 from pymongo import errors as pymongo
 
 from aiostorage._core.changes import apply_changes
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.ids import new_id
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.receipts import insertion_of

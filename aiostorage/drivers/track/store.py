@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiostorage._core.boot import boot_id
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers.comet.comet_archive import archive_home, last_metrics, write_archive
 from aiostorage.trackers.comet.comet_contents import has_begun, new_problems, run_contents

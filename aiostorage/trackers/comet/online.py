@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage.trackers.comet.comet_client import Call, CometClient, CometRefused
 from aiostorage.trackers.comet.comet_contents import (
     OTHERS_PREFIX,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.holders import named_holder
 from aiostorage.trackers.mlflow.names import MAX_PIECES, MAX_TAG, NAME_TAG, PREFIX, key_of, pieces
 from aiostorage.trackers.protocol import TrackedTrial

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import count
 
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage.trackers.mlflow.content import EXPERIMENT
 from aiostorage.trackers.mlflow.mlflow_api import Api, ExperimentState, MlflowRefused
 from aiostorage.trackers.mlflow.names import PREFIX, experiment_name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aiostorage import RetryPolicy, Storage, Trial
-from aiostorage._core.events import EventLog
+from aiostorage._core.event_log import EventLog
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.testing import FaultyDriver
 
@@ -70,7 +70,8 @@ async def test_the_events_of_a_worker(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_the_documentation_names_each_logger_and_event() -> None:
     page = PAGE.read_text()
-    subjects, named = set(), set()
+    subjects: set[object] = set()
+    named: set[object] = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
