@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from types import SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -74,8 +74,9 @@ def pytest_configure(config: pytest.Config) -> None:
             async with _open(_aiostorage_made):
                 yield _aiostorage_made
 
-        fixture = pytest_asyncio.fixture(name="_aiostorage_by_asyncio")(opened)
-        config.pluginmanager.register(SimpleNamespace(opened=fixture), "aiostorage-asyncio")
+        plugin = ModuleType("aiostorage_asyncio")
+        vars(plugin)["opened"] = pytest_asyncio.fixture(name="_aiostorage_by_asyncio")(opened)
+        config.pluginmanager.register(plugin, "aiostorage-asyncio")
 
 
 def _storage(request: pytest.FixtureRequest, name: str) -> Storage:
