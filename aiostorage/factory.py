@@ -77,6 +77,7 @@ def open_storage(
     objective: str | None = None,
     deliver_on_close: float = 5.0,
     history: str | int | None = None,
+    telemetry: bool | None = None,
     **options: Any,
 ) -> Storage:
     """Make the storage that a URL names; use it with ``async with``.
@@ -115,6 +116,9 @@ def open_storage(
     history
         How long the changes of trials are kept: ``"30d"``, a number of them, or ``"off"``; a
         setting of the store, see `Storage`. None leaves it as it is.
+    telemetry
+        Whether OpenTelemetry is told what the storage does; default: if a provider is set. See
+        `Storage`.
     options
         Options of the engine; see its driver.
 
@@ -148,6 +152,7 @@ def open_storage(
         objective=objective,
         deliver_on_close=deliver_on_close,
         history=history,
+        telemetry=telemetry,
     )
 
 

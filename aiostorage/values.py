@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import logging
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self, SupportsFloat, TypeAlias, TypeVar
 
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.kinds import shown
 from aiostorage._core.normalise import normalise
 from aiostorage.errors import EncodingError, InvalidArgument, InvalidResult
@@ -31,7 +31,7 @@ __all__ = [
     "validate_status",
 ]
 
-_log = logging.getLogger(__name__)
+events = EventLog("records")
 
 _ATOMS: Final = frozenset({str, int, float, bool, type(None)})
 """Types whose values need neither conversion nor copying; most parameters are of these."""
@@ -233,7 +233,11 @@ def as_results(value: Results, *, bools: bool = False) -> list[Result]:
             f"the objective among the results must be an int or a float: {shown(objectives[0])}"
         )
     if len(objectives) > 1:
-        _log.warning("only the first objective counts, of several: %r", objectives)
+        events.warning(
+            "several_objectives",
+            "only the first objective counts, of several: %(objectives)s",
+            objectives=objectives,
+        )
     return results
 
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import platform
 import sqlite3
+import statistics
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,12 +16,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, oriondb, outbox, sqlite, track, trackers
+from benchmarks import facade, oriondb, outbox, sqlite, telemetry, track, trackers
 
 if TYPE_CHECKING:
     from benchmarks import mongodb
 
-PARTS = ("sqlite", "track", "facade", "trackers", "orion", "mongodb", "size", "outbox")
+PARTS = (
+    *("sqlite", "track", "facade", "trackers", "orion", "mongodb", "size", "outbox"),
+    "telemetry",
+)
 
 
 def main() -> None:
@@ -61,6 +65,22 @@ def main() -> None:
             _size(console, directory, 1280 if options.quick else 10_048)
         if "outbox" in wanted:
             _outbox(console, directory, quick=options.quick)
+        if "telemetry" in wanted:
+            _telemetry(console, directory, quick=options.quick)
+
+
+def _telemetry(console: Console, directory: Path, *, quick: bool) -> None:
+    for one in telemetry.costs(directory, 640 if quick else 3200, 4 if quick else 12):
+        console.print(
+            f"{one.engine}, {telemetry.TASKS} tasks, reserve and complete: {one.rate:,.0f}/s "
+            "without telemetry's calls"
+        )
+        for what, ratios in (("rate", one.ratios), ("processor time", one.processor)):
+            shown = []
+            for kind in telemetry.KINDS[1:]:
+                low, middle, high = statistics.quantiles(ratios[kind], method="inclusive")
+                shown.append(f"{kind} {middle:.3f} ({low:.3f} - {high:.3f})")
+            console.print(f"    ratio of the {what}: {', '.join(shown)}")
 
 
 def _trackers(console: Console, directory: Path, count: int) -> None:

@@ -30,7 +30,10 @@ FENCE: Final = re.compile(
     r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL
 )
 
-NOT_INSTALLED: Final = ("orion", "comet_ml", "mlflow", "pymongo")
+NOT_INSTALLED: Final = (
+    *("orion", "comet_ml", "mlflow", "pymongo"),
+    *("opentelemetry.exporter", "prometheus_client", "pythonjsonlogger", "structlog"),
+)
 """What fragments import and whoever checks types need not have."""
 
 NAMES: Final = """
@@ -43,7 +46,7 @@ import anyio
 
 from aiostorage import BackendError, Experiment, RetryPolicy, Storage, Trial, open_storage
 from aiostorage.readonly import ReadOnlyStorage
-from aiostorage.testing import FakeClock
+from aiostorage.testing import FakeClock, StorageState
 from aiostorage.trial import Result
 
 URL: str = ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
 
+from aiostorage._core.event_log import EventLog
 from aiostorage.errors import AioStorageError
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-log = logging.getLogger("aiostorage")
+events = EventLog("cleanup")
 
 
 def mark_without_effect(error: asyncio.CancelledError) -> None:
@@ -78,8 +78,8 @@ async def run_to_completion(
         await wait_until_done(task, give_up)
     except asyncio.CancelledError:
         if not task.cancelled() and (failure := task.exception()) is not None:
-            level = logging.WARNING if give_up is None else logging.DEBUG
-            log.log(level, "while being cancelled: %s", failure)
+            tell = events.warning if give_up is None else events.debug
+            tell("failed_while_cancelled", "while being cancelled: %(error)s", error=failure)
         raise
     return task.result()
 
@@ -120,7 +120,9 @@ async def run_detached(action: Callable[[], Awaitable[T]]) -> T:
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([task])
         if not task.cancelled() and (failure := task.exception()) is not None:
-            log.debug("while being cancelled: %s", failure)
+            events.debug(
+                "failed_while_cancelled", "while being cancelled: %(error)s", error=failure
+            )
         raise
     return task.result()
 
@@ -134,6 +136,11 @@ async def clean_up(seconds: float, action: Callable[[], Awaitable[object]], what
     try:
         await shielded(seconds, action)
     except AioStorageError as error:
-        log.warning("%s failed: %s", what, error)
+        events.warning("cleanup_failed", "%(what)s failed: %(error)s", what=what, error=error)
     except TimeoutError:
-        log.warning("%s did not end within %.3g s", what, seconds)
+        events.warning(
+            "cleanup_timed_out",
+            "%(what)s did not end within %(seconds).3g s",
+            what=what,
+            seconds=seconds,
+        )

@@ -7,11 +7,11 @@ engine answers, else before the next call.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
 from aiostorage._core.cancellation import clean_up
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Operation
@@ -19,7 +19,7 @@ from aiostorage.protocols import Driver
 
 __all__ = ["Compensations"]
 
-log = logging.getLogger("aiostorage")
+events = EventLog("cleanup")
 
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for one last attempt, when the engine has not answered or the storage closes."""
@@ -80,7 +80,11 @@ class Compensations:
                 if isinstance(error, AioStorageError) and not isinstance(
                     error, TemporaryBackendError
                 ):
-                    log.warning("a compensation failed for good: %s", error)
+                    events.warning(
+                        "compensation_failed",
+                        "a compensation failed for good: %(error)s",
+                        error=error,
+                    )
                     continue
                 self.pending.append(operations)
                 raise

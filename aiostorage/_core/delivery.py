@@ -8,7 +8,6 @@ of one in one event loop.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import pickle
 import weakref
@@ -20,6 +19,7 @@ import anyio
 
 from aiostorage._core.cancellation import shielded, wait_until_done
 from aiostorage._core.delivery_lease import DeliveryLease, LeaseLost
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.outbox import Outbox
@@ -39,7 +39,7 @@ PAGE: Final = 500
 END_TIMEOUT: Final = 2.0
 """Seconds that the clean-up at the end may take."""
 
-log = logging.getLogger("aiostorage")
+events = EventLog("tracker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +163,23 @@ class Deliverer:
                 if not run.was_deliverer and await outbox.lease_holder() is not None:
                     return  # the other one goes on
                 why = f" ({run.last_error})" if run.last_error else ""
-                log.warning(
-                    "%d changes in %s have not been sent to the tracker %s at %s%s; the next "
-                    "storage with this tracker sends them, and so does: aiostorage tracker-sync "
-                    "URL --tracker TRACKER",
-                    *(length, self.gateway.driver.location),
-                    *(self.tracker.name, self.tracker.location, why),
+                events.warning(
+                    "changes_left",
+                    "%(changes)d changes in %(store)s have not been sent to the tracker "
+                    "%(tracker)s at %(location)s%(reason)s; the next storage with this tracker "
+                    "sends them, and so does: aiostorage tracker-sync URL --tracker TRACKER",
+                    changes=length,
+                    store=self.gateway.driver.location,
+                    tracker=self.tracker.name,
+                    location=self.tracker.location,
+                    reason=why,
                 )
         except AioStorageError as error:
-            log.debug("what is left for the tracker is not known: %s", error)
+            events.debug(
+                "backlog_unknown",
+                "what is left for the tracker is not known: %(error)s",
+                error=error,
+            )
 
 
 class _Delivery:
@@ -302,12 +310,21 @@ class _Delivery:
                 return True
             self.was_deliverer = self._may_have_lease = False
         except LeaseLost as error:
-            log.info("another process sends to the tracker %s: %s", self._tracker.name, error)
+            events.info(
+                "another_sends",
+                "another process sends to the tracker %(tracker)s: %(error)s",
+                tracker=self._tracker.name,
+                error=error,
+            )
         except StorageClosedError:
             raise
-        except Exception as error:  # nothing here may end it: the rows stay
+        except Exception as error:  # noqa: BLE001  nothing here may end it: the rows stay
             if not isinstance(error, AioStorageError):
-                log.exception("sending to the tracker %s failed", self._tracker.name)
+                events.exception(
+                    "sending_failed",
+                    "sending to the tracker %(tracker)s failed",
+                    tracker=self._tracker.name,
+                )
             self._note_failure(error)
             if self.closing:
                 return True
@@ -350,15 +367,23 @@ class _Delivery:
         self._failures += 1
         self.last_error = str(error)
         if self._failures == 1:
-            log.warning(
-                "the tracker %s at %s cannot be reached; the changes wait in the store: %s",
-                *(self._tracker.name, self._tracker.location, error),
+            events.warning(
+                "tracker_unreachable",
+                "the tracker %(tracker)s at %(location)s cannot be reached; the changes wait in "
+                "the store: %(error)s",
+                tracker=self._tracker.name,
+                location=self._tracker.location,
+                error=error,
             )
 
     def _note_success(self) -> None:
         if self._failures:
-            names = self._tracker.name, self._tracker.location
-            log.info("the tracker %s at %s can be reached again", *names)
+            events.info(
+                "tracker_reachable",
+                "the tracker %(tracker)s at %(location)s can be reached again",
+                tracker=self._tracker.name,
+                location=self._tracker.location,
+            )
         self._failures, self.last_error = 0, None
 
     # ------------------------------------------------------------------------------ waiting
@@ -414,7 +439,11 @@ class _Delivery:
         try:
             await shielded(max(END_TIMEOUT, self._end_at - self._loop.time()), clean_up)
         except (AioStorageError, TimeoutError) as error:
-            log.debug("at the end of sending to the tracker: %s", error)
+            events.debug(
+                "sending_ended",
+                "at the end of sending to the tracker: %(error)s",
+                error=error,
+            )
         finally:
             self._threads.end()
 
@@ -423,8 +452,12 @@ def _copied(tracker: Tracker) -> Tracker:
     """Return a copy for this process, whose parent uses the tracker."""
     try:
         copy: Tracker = pickle.loads(pickle.dumps(tracker))  # noqa: S301  our own
-    except Exception:  # one that breaks its law must not fail a worker
-        log.exception("the tracker %s cannot be copied for a forked process", tracker.name)
+    except Exception:  # noqa: BLE001  one that breaks its law must not fail a worker
+        events.exception(
+            "tracker_not_copied",
+            "the tracker %(tracker)s cannot be copied for a forked process",
+            tracker=tracker.name,
+        )
         return tracker
     return copy
 

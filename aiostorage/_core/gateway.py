@@ -31,6 +31,7 @@ from aiostorage._core.lost_answers import repeat, repeat_once
 from aiostorage._core.named_store import named_by
 from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage._core.slow import said_when_slow
+from aiostorage._core.telemetry import Telemetry
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
@@ -102,6 +103,8 @@ class Gateway:
         self.policy = policy
         self.origin = origin
         self.history: History = history or History(None)
+        self.telemetry: Telemetry | None = None
+        """Who is told of retries, if anyone; a copy has none yet."""
         self._first_timeout = min(policy.attempt_timeout, policy.total)
         self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)
@@ -161,7 +164,10 @@ class Gateway:
         try:
             with said_when_slow(self.driver, self.origin):
                 await retrying(
-                    self.policy, lambda _: self.driver.open(LAYOUT), asked=self.driver.location
+                    self.policy,
+                    lambda _: self.driver.open(LAYOUT),
+                    asked=self.driver.location,
+                    telemetry=self.telemetry,
                 )
                 try:
                     await self.history.begin(self.driver, self._execute_at_once)
@@ -173,6 +179,8 @@ class Gateway:
             named_by(error, self.origin)
             self._failed = self._begun, copy_of(error)  # its traceback would refer to this
             raise
+        if self.telemetry is not None:
+            self.telemetry.locate()
 
     async def aclose(self) -> None:
         """Close the driver for good."""
@@ -382,7 +390,12 @@ class Gateway:
 
         try:
             return await retrying(
-                self.policy, attempt, start=start, failed=failed, asked=self.driver.location
+                self.policy,
+                attempt,
+                start=start,
+                failed=failed,
+                asked=self.driver.location,
+                telemetry=self.telemetry,
             )
         except asyncio.CancelledError as error:
             if not unsure and not (calling and self._began(operation, error)):
@@ -416,6 +429,7 @@ class Gateway:
                 self.policy,
                 lambda _, after=cursor: self.driver.page(find, after, size),  # type: ignore[misc]
                 asked=self.driver.location,
+                telemetry=self.telemetry,
             )
             if documents:
                 yield documents

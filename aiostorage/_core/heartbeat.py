@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
 from aiostorage._core.cancellation import wait_until_done
+from aiostorage._core.event_log import EventLog
+from aiostorage._core.telemetry import Telemetry
 from aiostorage.errors import AioStorageError, BackendError
 
 __all__ = ["repeating"]
 
-log = logging.getLogger("aiostorage")
+events = EventLog("worker")
 
 
 @asynccontextmanager
-async def repeating(beat: Callable[[], Awaitable[object]], interval: float) -> AsyncIterator[None]:
+async def repeating(
+    beat: Callable[[], Awaitable[object]], interval: float, telemetry: Telemetry | None = None
+) -> AsyncIterator[None]:
     """Call `beat` every `interval` seconds while the body runs.
 
     When the engine fails, both go on: the next beat may succeed. Any other error of `beat` means
@@ -28,7 +31,7 @@ async def repeating(beat: Callable[[], Awaitable[object]], interval: float) -> A
     task = asyncio.current_task()
     cancelling = task.cancelling() if task is not None else 0
     with anyio.CancelScope() as scope:
-        heart = _Heart(beat, interval, scope)
+        heart = _Heart(beat, interval, scope, telemetry)
         heart.wait()
         try:
             yield
@@ -50,11 +53,17 @@ class _Heart:
     """A timer and, while a beat is under way, a task: most bodies end before the first beat."""
 
     def __init__(
-        self, beat: Callable[[], Awaitable[object]], interval: float, scope: anyio.CancelScope
+        self,
+        beat: Callable[[], Awaitable[object]],
+        interval: float,
+        scope: anyio.CancelScope,
+        telemetry: Telemetry | None,
     ) -> None:
         self._beat = beat
         self._interval = interval
         self._scope = scope
+        self._telemetry = telemetry
+        self._due = 0.0
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.beating: asyncio.Task[None] | None = None
@@ -62,7 +71,8 @@ class _Heart:
 
     def wait(self) -> None:
         """Beat after the interval."""
-        self._timer = self._loop.call_later(self._interval, self._start)
+        self._due = self._loop.time() + self._interval
+        self._timer = self._loop.call_at(self._due, self._start)
 
     def stop(self) -> None:
         """Beat no more; cancel the beat that is under way."""
@@ -79,10 +89,15 @@ class _Heart:
         try:
             await self._beat()
         except BackendError as error:
-            log.warning("a heartbeat did not get through: %s", error)
+            events.warning(
+                "heartbeat_failed", "a heartbeat did not get through: %(error)s", error=error
+            )
         except AioStorageError as error:
             self.lost = error
             self._scope.cancel()
             return
+        else:
+            if self._telemetry is not None:
+                self._telemetry.beaten(self._loop.time() - self._due)
         self.beating = None
         self.wait()

@@ -212,7 +212,7 @@ class AlgorithmLocks:
 
         try:
             state = await self._records.decode(record)
-            async with repeating(renew, self._lease / 3):
+            async with repeating(renew, self._lease / 3, self._gateway.telemetry):
                 yield state
             data = await self._records.encode(state.state, record["state"])
         except BaseException as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import weakref
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Final
 import anyio
 
 from aiostorage._core.delivery import Deliverer, DeliverySettings
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import MIRRORED, OUTBOX
 from aiostorage._core.medium_results import results_from
@@ -24,7 +24,7 @@ from aiostorage.values import Result
 
 __all__ = ["Mirror"]
 
-log = logging.getLogger("aiostorage")
+events = EventLog("tracker")
 
 POLL_INTERVAL: Final = 0.02
 """Seconds between two looks at the store while waiting, at least."""
@@ -73,8 +73,12 @@ class Mirror:
                 return
             try:
                 there.wake()
-            except Exception:  # what was written is written, whatever the tracker does
-                log.exception("sending to the tracker %s cannot begin", there.tracker.name)
+            except Exception:  # noqa: BLE001  what was written is written, whatever the tracker does
+                events.exception(
+                    "sending_cannot_begin",
+                    "sending to the tracker %(tracker)s cannot begin",
+                    tracker=there.tracker.name,
+                )
 
         driver = self._gateway.driver
         assert isinstance(driver, NotingDriver)  # noqa: S101  made so by the storage

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.kinds import choice as one_of
 from aiostorage._core.kinds import shown
 from aiostorage.errors import ConfigurationError, InvalidResult
@@ -13,7 +13,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["NanPolicy"]
 
-log: logging.Logger = logging.getLogger(__name__)
+events = EventLog("records")
 
 _CHOICES: Final = ("completed", "broken", "raise")
 NAN: Final = one_of(*_CHOICES)
@@ -54,12 +54,13 @@ class NanPolicy:
             return TrialStatus.BROKEN.value
         if self._choice is None and trial.experiment not in self._warned:
             self._warned.add(trial.experiment)
-            log.warning(
-                "the objective of trial %s of experiment %r is NaN, and the trial is completed all "
-                "the same: leave it out when you look for the best one. To end such trials as "
-                'broken, open the storage with nan="broken"; with nan="completed" there is no '
-                "warning",
-                trial.id,
-                trial.experiment,
+            events.warning(
+                "nan_completed",
+                "the objective of trial %(trial)s of experiment %(experiment)r is NaN, and the "
+                "trial is completed all the same: leave it out when you look for the best one. To "
+                'end such trials as broken, open the storage with nan="broken"; with '
+                'nan="completed" there is no warning',
+                trial=trial.id,
+                experiment=trial.experiment,
             )
         return TrialStatus.COMPLETED.value

@@ -7,12 +7,12 @@ for a trial that was reserved, its end as ``broken``.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
 from aiostorage._core.documents import both
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.record_checks import fault_in
 from aiostorage.errors import EncodingError
@@ -30,7 +30,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["READING_ERRORS", "TrialReader", "whole_documents"]
 
-log: logging.Logger = logging.getLogger(__name__)
+events = EventLog("records")
 
 READING_ERRORS: Final = (AttributeError, TypeError, ValueError)
 """What `Trial.from_dict` may raise for a stored trial; `EncodingError` is a ValueError."""
@@ -155,4 +155,6 @@ def _warn(gateway: Gateway, document: Document, error: EncodingError) -> None:
         if len(_named) >= _MAX_NAMED:
             _named.clear()
         _named.add(name)
-        log.warning("left out: %s", error)
+        events.warning(
+            "record_left_out", "left out: %(error)s", store=name[0], record=name[1], error=error
+        )

@@ -20,6 +20,7 @@ from tenacity import (
 )
 
 from aiostorage._core.kinds import SECONDS, shown
+from aiostorage._core.telemetry import Telemetry
 from aiostorage.errors import ConfigurationError, OperationTimeout, TemporaryBackendError
 
 __all__ = ["RetryPolicy", "back_off", "retrying"]
@@ -73,6 +74,7 @@ async def retrying(
     start: float | None = None,
     failed: TemporaryBackendError | None = None,
     asked: str = "the engine",
+    telemetry: Telemetry | None = None,
 ) -> T:
     """Call `attempt` until it succeeds, fails for good, or the policy has run out.
 
@@ -86,6 +88,8 @@ async def retrying(
         The error of the first attempt, if the caller has made it already.
     asked
         Who is to answer, for messages: the location of the data.
+    telemetry
+        Who is told of each further attempt, if anyone.
 
     Raises
     ------
@@ -100,6 +104,11 @@ async def retrying(
         except TemporaryBackendError as error:
             failed = error
     uncertain, first = failed.ambiguous, [failed]
+
+    def tell(state: RetryCallState) -> None:
+        error = None if state.outcome is None else state.outcome.exception()
+        if telemetry is not None and error is not None:
+            telemetry.retried(error)
 
     async def next_attempt() -> T:
         nonlocal uncertain
@@ -117,6 +126,7 @@ async def retrying(
         | stop_before_delay(max(end - time.monotonic(), 0.0)),
         wait=wait_exponential(policy.initial, policy.maximum) + wait_random(0, policy.jitter),
         sleep=anyio.sleep,
+        before_sleep=tell,
         reraise=True,
     )(next_attempt)
 

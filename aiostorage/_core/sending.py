@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ import anyio
 from aiostorage._core.cancellation import clean_up
 from aiostorage._core.delivery_lease import DeliveryLease
 from aiostorage._core.documents import equal
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
 from aiostorage._core.made_runs import MadeRuns
@@ -45,7 +45,7 @@ SETTLE_INTERVAL: Final = 0.05
 END_TIMEOUT: Final = 1.0
 """Seconds that settling may take at the end."""
 
-log = logging.getLogger("aiostorage")
+events = EventLog("tracker")
 
 
 @dataclass(slots=True)
@@ -231,7 +231,12 @@ class Sender:
             except (TypeError, ValueError) as error:
                 subject.readable = False
                 subject.reason = f"its experiment cannot be read: {error}"
-                log.warning("experiment %r is not sent to the tracker: %s", subject.id, error)
+                events.warning(
+                    "experiment_not_sent",
+                    "experiment %(experiment)r is not sent to the tracker: %(error)s",
+                    experiment=subject.id,
+                    error=error,
+                )
         for uid, subject in subjects.items():
             subject.rows = groups.get((uid, None), [])
         return subjects
@@ -255,7 +260,12 @@ class Sender:
         except TrackerError as error:
             subject.reason = f"the tracker has refused its experiment: {error}"
             self.refused += 1
-            log.warning("the tracker refuses experiment %r: %s", subject.id, error)
+            events.warning(
+                "experiment_refused",
+                "the tracker refuses experiment %(experiment)r: %(error)s",
+                experiment=subject.id,
+                error=error,
+            )
         self._settle(name, subject.rows, record)
         return len(subject.rows)
 
@@ -271,7 +281,12 @@ class Sender:
             except TrackerUnavailable:
                 raise
             except TrackerError as error:
-                log.warning("the tracker does not delete experiment %r: %s", subject.id, error)
+                events.warning(
+                    "experiment_not_deleted",
+                    "the tracker does not delete experiment %(experiment)r: %(error)s",
+                    experiment=subject.id,
+                    error=error,
+                )
         for other in [other for other in self._records if other[0] == subject.id]:
             del self._records[other]
         await self._outbox.settle(subject.rows, record, forget=True)
@@ -352,13 +367,25 @@ class Sender:
                 raise
             except TrackerError as error:
                 self.refused += 1
-                log.warning("the tracker refuses trial %s of %r: %s", name[1], name[0], error)
+                events.warning(
+                    "trial_refused",
+                    "the tracker refuses trial %(trial)s of %(experiment)r: %(error)s",
+                    trial=name[1],
+                    experiment=name[0],
+                    error=error,
+                )
                 record = replace(record, uncertain=True)
             else:
                 record = replace(record, uncertain=False)
         elif trial is not None:
             self.refused += 1
-            log.info("trial %s of %r is not sent: %s", name[1], name[0], subject.reason)
+            events.info(
+                "trial_not_sent",
+                "trial %(trial)s of %(experiment)r is not sent: %(reason)s",
+                trial=name[1],
+                experiment=name[0],
+                reason=subject.reason,
+            )
         self._settle(name, rows, record.counted(rows_since))
 
     async def _deleted(self, subject: _Subject, name: Name, rows: list[OutboxRow]) -> None:
@@ -367,8 +394,12 @@ class Sender:
             if record.key is not None:
                 await self._delete(name, record.key)
             elif record.uncertain:
-                log.warning(
-                    "trial %s of %r was deleted, and the tracker may have a run of it", *name[::-1]
+                events.warning(
+                    "run_may_be_left",
+                    "trial %(trial)s of %(experiment)r was deleted, and the tracker may have a run "
+                    "of it",
+                    trial=name[1],
+                    experiment=name[0],
                 )
         self._records.pop(name, None)
         await self._outbox.settle(rows, record, forget=True)
@@ -379,7 +410,13 @@ class Sender:
         except TrackerUnavailable:
             raise
         except TrackerError as error:
-            log.warning("the tracker does not delete trial %s of %r: %s", name[1], name[0], error)
+            events.warning(
+                "trial_not_deleted",
+                "the tracker does not delete trial %(trial)s of %(experiment)r: %(error)s",
+                trial=name[1],
+                experiment=name[0],
+                error=error,
+            )
 
     # ------------------------------------------------------------------------ calls, records
 
@@ -394,7 +431,11 @@ class Sender:
             kind = f"{function.__name__} {type(error).__name__}"
             if kind not in self._seen_bugs:  # once is enough to find it
                 self._seen_bugs.add(kind)
-                log.exception("the tracker %s failed", self._tracker.name)
+                events.exception(
+                    "tracker_failed",
+                    "the tracker %(tracker)s failed",
+                    tracker=self._tracker.name,
+                )
             raise TrackerError(in_words(error)) from error
 
     async def _record(self, name: Name) -> MirrorRecord:
@@ -451,9 +492,14 @@ class Sender:
         except TrackerUnavailable:
             raise
         except Exception as error:  # noqa: BLE001  whatever a tracker may raise
-            log.warning(
-                "trial %s of %r has the run %s too, which the tracker does not delete: %s",
-                *(name[1], name[0], key, in_words(error)),
+            events.warning(
+                "run_not_deleted",
+                "trial %(trial)s of %(experiment)r has the run %(run)s too, which the tracker does "
+                "not delete: %(reason)s",
+                trial=name[1],
+                experiment=name[0],
+                run=key,
+                reason=in_words(error),
             )
 
     def forget(self) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from aiostorage._core.event_log import EventLog
 from aiostorage.protocols import Driver
 
 __all__ = ["said_when_slow"]
 
-log = logging.getLogger("aiostorage")
+events = EventLog("connection")
 
 SLOW_AFTER: Final = 1.0
 """Seconds after which it is said what a connection waits for."""
@@ -32,8 +32,14 @@ def said_when_slow(driver: Driver, origin: str | None = None) -> Iterator[None]:
 
     def say() -> None:
         there = "" if origin is None else f" ({origin})"
-        names = driver.name, driver.location
-        log.warning("still waiting for %s at %s after %g s%s", *names, SLOW_AFTER, there)
+        events.warning(
+            "slow_connection",
+            "still waiting for %(engine)s at %(store)s after %(seconds)g s%(origin)s",
+            engine=driver.name,
+            store=driver.location,
+            seconds=SLOW_AFTER,
+            origin=there,
+        )
 
     timer = asyncio.get_running_loop().call_later(SLOW_AFTER, say)
     try:

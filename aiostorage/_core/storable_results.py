@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from aiostorage._core.document_json import dump_document
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.normalise import error_at, normalise
 from aiostorage.errors import EncodingError
 from aiostorage.values import Result
 
 __all__ = ["without_largest", "without_unstorable"]
 
-log: Final = logging.getLogger("aiostorage")
+events = EventLog("records")
 
 Stored: TypeAlias = list[dict[str, Any]]
 """The stored form of results, in their order."""
@@ -88,4 +88,10 @@ def without_largest(
 
 
 def _warn(name: str, uid: str, why: str) -> None:
-    log.warning("the statistic %r of trial %s is left out: %s", name, uid, why)
+    events.warning(
+        "statistic_left_out",
+        "the statistic %(statistic)r of trial %(trial)s is left out: %(reason)s",
+        statistic=name,
+        trial=uid,
+        reason=why,
+    )

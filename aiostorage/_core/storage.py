@@ -34,6 +34,7 @@ from aiostorage._core.lock import AlgorithmLocks
 from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
+from aiostorage._core.observed import observe
 from aiostorage._core.reservations import Reservations
 from aiostorage._core.resumption import resume
 from aiostorage._core.retry import RetryPolicy
@@ -106,6 +107,11 @@ class Storage(AsyncStorageProtocol):
         number of changes, or ``"off"``. It becomes a setting of the store, for all who open it
         afterwards. None, the default, leaves the setting as it is; that of a new store is
         ``"30d"``, or 1000 changes in a Track file, which is written as a whole each time.
+    telemetry
+        Whether OpenTelemetry is told what the storage does. None, the default: if a provider of
+        traces or of metrics is set when the storage is made or opened. The environment variables
+        ``OTEL_SDK_DISABLED=true`` and ``OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=aiostorage`` turn it
+        off.
     """
 
     def __init__(
@@ -123,6 +129,7 @@ class Storage(AsyncStorageProtocol):
         objective: str | None = None,
         deliver_on_close: float = 5.0,
         history: str | int | None = None,
+        telemetry: bool | None = None,
     ) -> None:
         check_values(
             type(self).__name__,
@@ -135,6 +142,7 @@ class Storage(AsyncStorageProtocol):
                 "tracker": tracker,
                 "objective": objective,
                 "deliver_on_close": deliver_on_close,
+                "telemetry": telemetry,
             },
         )
         self._lost_after = (
@@ -162,11 +170,14 @@ class Storage(AsyncStorageProtocol):
         self._trials = Trials(self._gateway, self._experiments, self._lost, self._feed)
         self._reservations = Reservations(self._gateway, self._lost, NanPolicy(nan))
         self._benchmarks = Benchmarks(self._gateway)
+        self._telemetry = telemetry
+        observe(self, telemetry)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         if self._mirror is not None:
             self._mirror.attach()
+        observe(self, self._telemetry)
 
     def __repr__(self) -> str:
         driver, mirror = self._gateway.driver, self._mirror
@@ -192,6 +203,7 @@ class Storage(AsyncStorageProtocol):
 
     async def open(self) -> None:
         """Connect to the engine now rather than at the first call."""
+        observe(self, self._telemetry)
         await self._gateway.open()
 
     async def aclose(self) -> None:
@@ -470,6 +482,7 @@ class Storage(AsyncStorageProtocol):
             wait=wait,
             recover=recover,
             on_lost=on_lost,
+            telemetry=self._gateway.telemetry,
         )
         if not export_environment:
             return reserved
@@ -592,6 +605,7 @@ _OPTIONS: Final[Mapping[str, Kind]] = {
     "tracker": option(optional(having("a Tracker", "send_trial", "send_experiment", "open"))),
     "objective": option(optional(replace(TEXT, wants="the name of a metric (a str)"))),
     "deliver_on_close": option(replace(WAIT, accepts=lambda v: WAIT.accepts(v) and v < math.inf)),
+    "telemetry": option(optional(FLAG)),
 }
 """Options of a storage; the others are looked at where they are used."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal
 
 import anyio
 
 from aiostorage._core.cancellation import shielded
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.reasons import reason_of
 from aiostorage._core.reservations import Reservations
+from aiostorage._core.telemetry import Telemetry
 from aiostorage._core.turn import Turn, lost_by, status_after
 from aiostorage.errors import AioStorageError, FailedUpdate, TemporaryBackendError, TrialLost
 from aiostorage.trial import Trial
@@ -20,7 +22,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["ReservedTrial"]
 
-log = logging.getLogger("aiostorage")
+events = EventLog("worker")
 
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for one last attempt, when the engine has not answered for long."""
@@ -46,6 +48,8 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         Whether a lost trial will do where none is pending.
     on_lost
         Whether a lost reservation is an error of the body.
+    telemetry
+        Who is told how late heartbeats are, if anyone.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         wait: float,
         recover: bool,
         on_lost: Literal["skip", "raise"],
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._reservations = reservations
         self._experiment = experiment
@@ -68,6 +73,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         self._wait = wait
         self._recover = recover
         self._on_lost = on_lost
+        self._telemetry = telemetry
         self._turn: Turn | None = None
         self._heart: AbstractAsyncContextManager[None]
 
@@ -76,7 +82,8 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         if not reserved:
             return None
         turn = self._turn = self._reservations.begin_turn(reserved[0])
-        self._heart = repeating(lambda: self._beat(turn), self._heartbeat)
+        beat = partial(self._beat, turn)
+        self._heart = repeating(beat, self._heartbeat, self._telemetry)
         await self._heart.__aenter__()
         return turn.trial
 
@@ -148,7 +155,13 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         turn.trial.status = TrialStatus.INTERRUPTED
         if self._on_lost == "raise" or await self._is_without_experiment(turn, lost):
             return lost if error is None else error
-        log.warning("going on without a trial that was lost: %s", lost)
+        events.warning(
+            "trial_lost",
+            "going on without a trial that was lost: %(error)s",
+            trial=turn.id,
+            experiment=turn.experiment,
+            error=lost,
+        )
         return None
 
     async def _settle(self, turn: Turn, error: BaseException | None) -> TrialLost | None:
@@ -165,11 +178,23 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
             except FailedUpdate as refusal:
                 if error is None and isinstance(refusal, TrialLost):
                     return refusal
-                log.warning("what trial %s has become was not written: %s", turn.id, refusal)
+                events.warning(
+                    "trial_not_written",
+                    "what trial %(trial)s has become was not written: %(error)s",
+                    trial=turn.id,
+                    experiment=turn.experiment,
+                    error=refusal,
+                )
                 return None
             except (AioStorageError, TimeoutError) as failure:
                 why = str(failure) or "there was no time left"
-                log.warning("what trial %s has become could not be written: %s", turn.id, why)
+                events.warning(
+                    "trial_not_written",
+                    "what trial %(trial)s has become could not be written: %(reason)s",
+                    trial=turn.id,
+                    experiment=turn.experiment,
+                    reason=why,
+                )
                 seconds = min(seconds, LAST_ATTEMPT_TIMEOUT)
             except BaseException:  # cancelled meanwhile
                 if not turn.ended:
@@ -189,11 +214,14 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
                 seconds, lambda: self._reservations.hand_back(turn, status.value, reason)
             )
         except (AioStorageError, TimeoutError) as failure:
-            log.warning(
-                "trial %s could not be handed back as %s, and stays reserved until it is lost: %s",
-                turn.id,
-                status,
-                str(failure) or f"no answer within {seconds:.3g} s",
+            events.warning(
+                "trial_not_handed_back",
+                "trial %(trial)s could not be handed back as %(status)s, and stays reserved until "
+                "it is lost: %(reason)s",
+                trial=turn.id,
+                experiment=turn.experiment,
+                status=status,
+                reason=str(failure) or f"no answer within {seconds:.3g} s",
             )
 
     async def _write_again(self, turn: Turn, error: BaseException | None) -> None:
@@ -215,7 +243,13 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         left = turn.beaten + self._lost_after - anyio.current_time()
         await shielded(min(self._end_timeout, max(left, LAST_ATTEMPT_TIMEOUT)), write)
         news = f"trial {turn.id} is {turn.trial.status} after all: the store has it now"
-        log.info(news)
+        events.info(
+            "trial_written_late",
+            "trial %(trial)s is %(status)s after all: the store has it now",
+            trial=turn.id,
+            experiment=turn.experiment,
+            status=turn.trial.status,
+        )
         if error is not None:
             error.add_note(news)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 import orion.storage.base as orion_base
 
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.ids import get_uid
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import LockError, LockLost
@@ -20,7 +20,7 @@ from aiostorage.sync.facade import SyncStorage
 
 __all__ = ["hold_algorithm_lock"]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("lock")
 
 
 @contextmanager
@@ -57,7 +57,11 @@ def hold_algorithm_lock(
             except LockLost as error:
                 if state.is_new(encode):
                     raise
-                log.info("the algorithm lock ended early, with no new state to save: %s", error)
+                events.info(
+                    "lock_ended_early",
+                    "the algorithm lock ended early, with no new state to save: %(error)s",
+                    error=error,
+                )
 
 
 def _acquire(

@@ -5,13 +5,13 @@ Oríon's commands use it beside the storage protocol, and ``orion db test`` test
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orion.core.io.database as orion_database
 
 from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.projection import check_selection, select
 from aiostorage.errors import AioStorageError
 from aiostorage.orion.configuration import shared_storage, storage_options
@@ -21,7 +21,7 @@ from aiostorage.sync.collection_calls import call_collections
 
 __all__ = ["AioStorageDB"]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("connection")
 
 T = TypeVar("T")
 
@@ -89,7 +89,9 @@ class AioStorageDB(OrionDatabase):
         try:
             self.count("experiments", {"name": ""})
         except AioStorageError as error:
-            log.warning("%s does not answer: %s", self, error)
+            events.warning(
+                "no_answer", "%(store)s does not answer: %(error)s", store=self, error=error
+            )
             return False
         return True
 

@@ -56,6 +56,7 @@ from aiostorage.testing.mongodb import (  # noqa: E402
     TlsFiles,
     find_mongod,
 )
+from aiostorage.testing.state import StorageState  # noqa: E402
 
 __all__ = [
     "ApiContract",
@@ -69,6 +70,7 @@ __all__ = [
     "MongodMissing",
     "ReplicaSet",
     "StorageContract",
+    "StorageState",
     "TlsFiles",
     "TrackerContract",
     "cancelled_at_every_await",

@@ -6,17 +6,16 @@ tests and fixtures need AnyIO's pytest plugin or another one; these here are not
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
-from aiostorage.testing.mongodb.deployments import VARIABLE, Deployment, Deployments, Kind
-from aiostorage.testing.mongodb.mongod import MongodError, MongodMissing
+from aiostorage.testing.mongodb.deployments import Deployment, Deployments, Kind, unavailable
+from aiostorage.testing.mongodb.mongod import MongodError
 from aiostorage.testing.mongodb.replica_set import ReplicaSet
 from aiostorage.testing.mongodb.shared_servers import ServerLifeline, SharedServers
 
@@ -112,7 +111,7 @@ def mongodb_standalone(_mongodb_deployments: Deployments) -> Deployment:
     try:
         return _mongodb_deployments.get("standalone")
     except MongodError as error:
-        _unavailable(error)
+        unavailable(error)
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +120,7 @@ def mongodb_replica_set(_mongodb_deployments: Deployments) -> Deployment:
     try:
         return _mongodb_deployments.get("replica set")
     except MongodError as error:
-        _unavailable(error)
+        unavailable(error)
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +132,7 @@ def mongodb_replica_set_3(_mongodb_deployments: Deployments) -> ReplicaSet:
     try:
         return _mongodb_deployments.replica_set_of_3()
     except MongodError as error:
-        _unavailable(error)
+        unavailable(error)
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +141,7 @@ def mongodb_url(_mongodb_deployments: Deployments) -> str:
     try:
         return _mongodb_deployments.get("any").url
     except MongodError as error:
-        _unavailable(error)
+        unavailable(error)
 
 
 @pytest.fixture
@@ -189,17 +188,9 @@ def mongodb_emptied_database(
         try:
             _mongodb_deployments.empty(kind, name)
         except MongodError as error:
-            _unavailable(error)
+            unavailable(error)
     return name
 
 
 def _kinds_of(request: pytest.FixtureRequest) -> list[Kind]:
     return [kind for fixture, kind in MONGODB.items() if fixture in request.fixturenames]
-
-
-def _unavailable(error: MongodError) -> NoReturn:
-    """Skip a test that needs a missing server; in CI, fail it."""
-    ci = os.environ.get("CI", "").lower() in ("1", "true")
-    if isinstance(error, MongodMissing) and not ci:
-        pytest.skip(f"{error}; or set {VARIABLE} to the URL of one that runs")
-    pytest.fail(str(error), pytrace=False)

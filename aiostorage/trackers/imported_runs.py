@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.medium_results import objective_among, results_from
 from aiostorage._core.normalise import normalise
 from aiostorage.errors import InvalidResult
@@ -27,7 +27,7 @@ _FLOAT: Final = re.compile(
 _WORDS: Final = {"True": True, "False": False, "None": None}
 _LARGEST: Final = 2**63
 
-_log = logging.getLogger(__name__)
+events = EventLog("tracker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,11 @@ def trial_of(run: TrackerRun, experiment: Any, objective: str | None) -> Importe
         without = not results
         if without:
             status = TrialStatus.BROKEN
-            _log.warning("the finished run %s has no objective: its trial is broken", run.key)
+            events.warning(
+                "run_without_objective",
+                "the finished run %(run)s has no objective: its trial is broken",
+                run=run.key,
+            )
     trial = Trial(
         experiment=experiment,
         params=_params(run),
@@ -136,9 +140,11 @@ def _without_conflicts(run: TrackerRun) -> Iterable[str]:
     """Return the names, with slashes for dots if one leads into another, as ``a`` into ``a.b``."""
     if not _conflict(run.params):
         return run.params
-    _log.warning(
-        "the run %s has a param whose name leads into another's: the dots in its names are slashes",
-        run.key,
+    events.warning(
+        "params_renamed",
+        "the run %(run)s has a param whose name leads into another's: the dots in its names are "
+        "slashes",
+        run=run.key,
     )
     slashes = "/"
     while len({name.replace(".", slashes) for name in run.params}) < len(run.params):

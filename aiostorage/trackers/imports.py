@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.kinds import FUNCTION, TEXT, check_values, having, option, optional
 from aiostorage.errors import ConfigurationError, DuplicateKeyError
 from aiostorage.protocols import AsyncStorageProtocol
@@ -25,7 +25,7 @@ __all__ = ["ImportCounts", "import_runs"]
 BATCH: Final = 200
 """Runs that are written together."""
 
-_log = logging.getLogger(__name__)
+events = EventLog("tracker")
 
 
 @dataclass(slots=True)
@@ -164,7 +164,11 @@ class _Import:
             if progress is not None:
                 progress(self.counts)
         if uid is None:
-            _log.warning("the experiment %r has no runs: nothing was imported", self.experiment)
+            events.warning(
+                "no_runs",
+                "the experiment %(experiment)r has no runs: nothing was imported",
+                experiment=self.experiment,
+            )
         return self.counts
 
     async def _find(self) -> tuple[Any, str | None]:

@@ -205,7 +205,9 @@ def test_a_slow_connection_says_what_it_waits_for(
 
     with caplog.at_level(logging.WARNING, "aiostorage"):
         anyio.run(use, setup_storage())
-    [line] = [record.getMessage() for record in caplog.records if record.name == "aiostorage"]
+    [line] = [
+        record.getMessage() for record in caplog.records if record.name == "aiostorage.connection"
+    ]
     assert line.startswith(f"still waiting for mongodb at {silent} after 1 s (")
     assert line.endswith("aiostorage.toml names this storage)")
 

@@ -190,3 +190,14 @@ async def test_inserts_are_not_held_up(storage: Storage) -> None:
     documents = [{"_id": f"{n}", "n": n} for n in range(8)]
     await asyncio.gather(*(driver.execute(Insert("test", (document,))) for document in documents))
     assert len(await driver.execute(Find("test"))) == 8
+
+
+async def test_telemetry_is_told_of_groups(storage: Storage) -> None:
+    told: list[tuple[int, int]] = []
+    driver_of(storage).on_group = lambda size, waiting: told.append((size, waiting))
+    experiment = await storage.create_experiment({"name": "tune"})
+    await storage.register_trials(trials(experiment))
+    reserved = await asyncio.gather(*(storage.reserve_trial(experiment) for _ in range(COUNT)))
+    assert None not in reserved
+    assert max(size for size, _ in told) > 1
+    assert sum(size for size, _ in told) >= COUNT

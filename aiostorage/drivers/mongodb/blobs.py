@@ -8,7 +8,6 @@ What a crash leaves over is swept up by the next large write, a day later.
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import Any, Final
 import gridfs.errors
 from bson import ObjectId
 
+from aiostorage._core.event_log import EventLog
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.server_errors import translated
@@ -26,7 +26,7 @@ from aiostorage.operations import Document, Insert, Operation, Take, Update
 
 __all__ = ["BUCKET", "Blobs"]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("mongodb")
 
 BUCKET: Final = "aiostorage_blobs"
 """Name of the GridFS bucket."""
@@ -164,7 +164,7 @@ class Blobs:
             try:
                 await bucket.delete(ObjectId(file))
             except gridfs.errors.NoFile:
-                log.debug("the blob %s was deleted already", file)
+                events.debug("blob_gone", "the blob %(blob)s was deleted already", blob=file)
 
     async def _sweep(self, schemas: Mapping[str, CollectionSchema]) -> None:
         """Delete the blobs that were written a while ago and that no document refers to."""

@@ -8,20 +8,20 @@ waits, and watches only the collections that callers wait for.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
 
+from aiostorage._core.event_log import EventLog
 from aiostorage.drivers.mongodb.client import Client, cancellations
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.errors import AioStorageError
 
 __all__ = ["Changes"]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("connection")
 
 POLL_INTERVAL: Final = 0.05
 """Seconds between two checks by a waiter where there is no stream."""
@@ -124,14 +124,23 @@ class Changes:
                                 self._report([change["ns"]["coll"]])
                 except AioStorageError as error:
                     # the waiters check by themselves now and then
-                    log.info("the change stream of %s broke: %s", location, error)
+                    events.info(
+                        "change_stream_broke",
+                        "the change stream of %(store)s broke: %(error)s",
+                        store=location,
+                        error=error,
+                    )
                     self._report(stream.collections)
                     stream.ready.set()
                     await asyncio.sleep(RESTART_DELAY)
         except RuntimeError as error:
             if "cannot schedule new futures" not in str(error):
                 raise
-            log.debug("the interpreter ends, and motor's threads have ended: %s", error)
+            events.debug(
+                "interpreter_ends",
+                "the interpreter ends, and motor's threads have ended: %(error)s",
+                error=error,
+            )
         finally:
             stream.over = True
             stream.ready.set()

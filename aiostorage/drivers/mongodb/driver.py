@@ -128,6 +128,8 @@ class MongoDBDriver:
         self._settings = read_settings(url, client, database, timeout, given, read_only=read_only)
         self._layout: Layout | None = None
         self._logs = True
+        self.on_group: Callable[[int, int], None] | None = None
+        """Called before each write that may be shared: how many share it, and how many wait."""
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
@@ -146,7 +148,7 @@ class MongoDBDriver:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._settings = state["settings"]
-        self._layout = None
+        self._layout, self.on_group = None, None
         self._logs = True
         self._reset_after_fork()  # a copy is opened anew
 
@@ -329,6 +331,7 @@ class MongoDBDriver:
                 partial(carry_out_noted, commands),
                 partial(carry_out_noted_batch, commands),
                 1 if takes else MAX_CONCURRENT,  # two of them would want the same document
+                self.on_group,
             )
             if len(self._noted_queues) > MAX_IDLE_QUEUES:
                 self._noted_queues = {
@@ -366,7 +369,10 @@ class MongoDBDriver:
         queue = self._queues.get(plan.batch)
         if queue is None:
             queue = self._queues[plan.batch] = FairQueue(
-                commands.client.loop, commands.carry_out_within, partial(carry_out_batch, commands)
+                commands.client.loop,
+                commands.carry_out_within,
+                partial(carry_out_batch, commands),
+                on_group=self.on_group,
             )
             if len(self._queues) > MAX_IDLE_QUEUES:
                 self._queues = {k: q for k, q in self._queues.items() if q is queue or not q.idle}

@@ -8,7 +8,6 @@ way has ended, and then go as a batch: few commands for many operations.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import anyio
 
 from aiostorage._core.cancellation import mark_without_effect
+from aiostorage._core.event_log import EventLog
 
 __all__ = ["MAX_CONCURRENT", "MIN_QUEUED_SECONDS", "FairQueue"]
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 BatchOutcome: TypeAlias = tuple[Sequence[R | Exception], bool]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("mongodb")
 
 MAX_CONCURRENT: Final = 3
 """Operations under way by themselves, at most."""
@@ -73,6 +73,8 @@ class FairQueue(Generic[O, R]):
         longer each time.
     concurrent
         How many operations are under way by themselves, at most.
+    on_group
+        Called for each batch, and each operation by itself: how many it has, and how many wait.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class FairQueue(Generic[O, R]):
         carry_out_one: Callable[[O, float], Coroutine[Any, Any, R]],
         carry_out_batch: Callable[[Sequence[O], float], Coroutine[Any, Any, BatchOutcome[R]]],
         concurrent: int = MAX_CONCURRENT,
+        on_group: Callable[[int, int], None] | None = None,
     ) -> None:
         self._concurrent = concurrent
+        self._on_group = on_group
         self._loop = loop
         self._carry_out_one = carry_out_one
         self._carry_out_batch = carry_out_batch
@@ -120,7 +124,9 @@ class FairQueue(Generic[O, R]):
                 except asyncio.CancelledError as error:
                     cancelled = error
                 except Exception as error:  # noqa: BLE001  the cancellation comes first
-                    log.warning("while being cancelled: %s", error)
+                    events.warning(
+                        "failed_while_cancelled", "while being cancelled: %(error)s", error=error
+                    )
         if entry.answer.done() and not entry.answer.cancelled():
             entry.answer.exception()  # else asyncio complains that it was never retrieved
         raise cancelled
@@ -142,6 +148,7 @@ class FairQueue(Generic[O, R]):
         batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
         if len(batch) > self._concurrent and not self._unbatched:
             self._under_way = MAX_BATCH_SIZE  # nothing goes beside it
+            self._tell(len(batch))
             operations = [entry.operation for entry in batch]
             work = self._carry_out_batch(operations, self._time_left(batch))
             self._spawn(work, partial(self._end_batch, batch))
@@ -149,8 +156,13 @@ class FairQueue(Generic[O, R]):
         self._under_way += len(batch)
         self._unbatched = max(self._unbatched - len(batch), 0)
         for entry in batch:
+            self._tell(1)
             one = self._carry_out_one(entry.operation, self._time_left([entry]))
             self._spawn(one, partial(self._end_one, entry))
+
+    def _tell(self, size: int) -> None:
+        if self._on_group is not None:
+            self._on_group(size, len(self._waiting))
 
     def _end_one(self, entry: _Entry[O, R], task: asyncio.Task[R]) -> None:
         self._tasks.discard(task)

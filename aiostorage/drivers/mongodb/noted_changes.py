@@ -12,12 +12,12 @@ tries the first ones again: whether one of them becomes free is known when the o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
@@ -41,7 +41,7 @@ from aiostorage.operations import And, Compare, Document, OutboxNote, Take
 __all__ = ["NotedPlan", "carry_out_noted", "carry_out_noted_batch"]
 
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("mongodb")
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ async def carry_out_noted_batch(
     except TemporaryBackendError:
         raise
     except AioStorageError as error:  # one of them is to blame, and none has happened
-        log.debug("changes go one by one: %s", error)
+        events.debug("batch_refused", "changes go one by one: %(error)s", error=error)
     left = 0
     for position, result in enumerate(results):
         if result is None:

@@ -7,7 +7,6 @@ closed with the last driver that uses it; one that nobody closed counts until it
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from contextlib import suppress
 from typing import Any, Final
@@ -15,12 +14,13 @@ from weakref import finalize
 
 from pymongo.errors import PyMongoError
 
+from aiostorage._core.event_log import EventLog
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.settings import MongoDBSettings
 
 __all__ = ["ClientUse", "connect"]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("connection")
 
 _clients: Final[dict[Any, Client]] = {}
 """By process, event loop and settings. Those of a parent process stay: dropped, they would hang."""
@@ -120,4 +120,9 @@ async def _close_although_cancelled(client: Client) -> None:
     try:
         await client.close()
     except (asyncio.CancelledError, PyMongoError) as error:
-        log.debug("while closing the connections to %s: %r", client.settings.location, error)
+        events.debug(
+            "closing_failed",
+            "while closing the connections to %(store)s: %(error)s",
+            store=client.settings.location,
+            error=error,
+        )

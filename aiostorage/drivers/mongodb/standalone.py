@@ -15,7 +15,6 @@ when the server or the worker dies.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from pymongo import errors as pymongo
 
 from aiostorage._core.changes import apply_changes
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.ids import new_id
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.receipts import insertion_of
@@ -51,7 +51,7 @@ from aiostorage.operations import (
 
 __all__ = ["all_or_none", "note_for_good"]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+events = EventLog("mongodb")
 
 
 async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -121,7 +121,12 @@ async def note_for_good(commands: Commands, insertion: Insert) -> None:
                 )
     except AioStorageError as error:
         commands.owed.extend(rows)
-        log.warning("%s: a change is still to be noted in the outbox: %s", location, error)
+        events.warning(
+            "note_owed",
+            "%(store)s: a change is still to be noted in the outbox: %(error)s",
+            store=location,
+            error=error,
+        )
 
 
 class _ReversibleWrites:
@@ -186,7 +191,7 @@ class _ReversibleWrites:
             await self._commands.client.beyond_limit(self.undo)
             raise
         except AioStorageError as error:  # its caller gets the answer
-            log.debug("a receipt was not written: %s", error)
+            events.debug("receipt_not_written", "a receipt was not written: %(error)s", error=error)
 
     # ------------------------------------------------------------------------------------
 

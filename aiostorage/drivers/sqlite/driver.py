@@ -103,6 +103,8 @@ class SQLiteDriver:
         self._busy_timeout = checked_seconds(self.name, "busy_timeout", busy_timeout)
         self._clock = StoreClock(clock)
         self._file: DatabaseFile | None = None
+        self.on_group: Callable[[int, int], None] | None = None
+        """Called before each write: how many share it, and how many wait."""
         self._creates = True
         self._logs = True
         self._reset_after_fork()
@@ -189,7 +191,7 @@ class SQLiteDriver:
                 cause = error.__cause__
                 raise await anyio.to_thread.run_sync(not_a_database, self._path, cause) from error
             raise
-        self._tables, self._writer = tables, GroupCommit(thread, tables, self._clock)
+        self._tables, self._writer = tables, GroupCommit(thread, tables, self._clock, self.on_group)
         self.logs = self._logs
 
     async def aclose(self) -> None:

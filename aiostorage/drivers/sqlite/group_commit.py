@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -31,12 +31,21 @@ class GroupCommit:
         The tables, by collection.
     clock
         Tells the moment; one transaction has one.
+    on_group
+        Called before each transaction: how many jobs share it, and how many wait.
     """
 
-    def __init__(self, thread: ConnectionThread, tables: Tables, clock: StoreClock) -> None:
+    def __init__(
+        self,
+        thread: ConnectionThread,
+        tables: Tables,
+        clock: StoreClock,
+        on_group: Callable[[int, int], None] | None = None,
+    ) -> None:
         self._thread = thread
         self._tables = tables
         self._clock = clock
+        self._on_group = on_group
         self._queue: list[Job] = []
         self._under_way: list[Job] = []
         self._flusher: asyncio.Task[None] | None = None
@@ -77,6 +86,8 @@ class GroupCommit:
             while self._queue:
                 jobs, self._queue = self._queue[:MAX_GROUP], self._queue[MAX_GROUP:]
                 self._under_way = jobs
+                if self._on_group is not None:
+                    self._on_group(len(jobs), len(self._queue))
                 try:
                     await self._thread.submit(
                         partial(commit, tables=self._tables, jobs=jobs, clock=self._clock)

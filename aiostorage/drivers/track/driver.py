@@ -82,6 +82,8 @@ class TrackDriver:
         self._path = checked_path(self.name, path, beside=LONGEST_ADDITION)
         self._busy_timeout = checked_seconds(self.name, "busy_timeout", busy_timeout)
         self._clock = BootClock(clock)
+        self.on_group: Callable[[int, int], None] | None = None
+        """Called before each write: how many share it, and how many wait."""
         self._creates = True
         self._logs = True
         self._reset()
@@ -147,7 +149,8 @@ class TrackDriver:
         await run_to_completion(opening, store.give_up)
         self._creates = False  # a file that is gone later was lost
         store.logs = self._logs
-        self._store, self._writer = store, SharedWrites(store, self._watchers.wake)
+        writer = SharedWrites(store, self._watchers.wake, self.on_group)
+        self._store, self._writer = store, writer
 
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""

@@ -32,11 +32,19 @@ class SharedWrites:
         The file.
     written
         Called in the thread after each replacement.
+    on_group
+        Called in the thread before each: how many jobs share it, and how many wait.
     """
 
-    def __init__(self, store: TrackStore, written: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: TrackStore,
+        written: Callable[[], None],
+        on_group: Callable[[int, int], None] | None = None,
+    ) -> None:
         self._store = store
         self._written = written
+        self._on_group = on_group
         self._lock = threading.Lock()
         self._queue: list[PendingWrite] = []
         self._under_way: list[PendingWrite] = []
@@ -94,6 +102,8 @@ class SharedWrites:
                 if not jobs:
                     self._thread = None
                     return
+            if self._on_group is not None:
+                self._on_group(len(jobs), len(self._queue))
             waits = False
             try:
                 waits = self._store.commit(jobs)

@@ -6,7 +6,6 @@ the same time share one replacement of the file, and each of their jobs happens 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiostorage._core.boot import boot_id
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock
@@ -47,7 +47,7 @@ MANY_TRIALS: Final = 5000
 ATTEMPTS: Final = 10
 """How often a write begins anew because the file was changed by a program without the lock."""
 
-_log = logging.getLogger("aiostorage")
+events = EventLog("track")
 _warned: Final[set[Path]] = set()
 
 
@@ -357,10 +357,12 @@ class TrackStore:
         count, path = len(self._contents.items.get(TRIALS, ())), self._file.path
         if count > MANY_TRIALS and path not in _warned:
             _warned.add(path)
-            _log.warning(
-                "%s has %d trials, and each write writes them all; copy them to SQLite for more",
-                path,
-                count,
+            events.warning(
+                "large_file",
+                "%(store)s has %(trials)d trials, and each write writes them all; copy them to "
+                "SQLite for more",
+                store=path,
+                trials=count,
             )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from aiostorage.testing.mongodb.mongod import Mongod, MongodError, MongodMissing
 from aiostorage.testing.mongodb.replica_set import ReplicaSet
@@ -19,7 +19,7 @@ from aiostorage.testing.mongodb.urls import url_for_database
 if TYPE_CHECKING:
     from pymongo import MongoClient
 
-__all__ = ["Deployment", "Deployments", "GivenDeployment", "Kind"]
+__all__ = ["Deployment", "Deployments", "GivenDeployment", "Kind", "unavailable"]
 
 VARIABLE = "AIOSTORAGE_TEST_MONGODB"
 """The environment variable that may have the URL of a deployment."""
@@ -197,3 +197,13 @@ class Deployments:
                 # a router of a sharded cluster fits only tests that take any deployment
                 self._given_kind = "any" if hello.get("msg") == "isdbgrid" else "standalone"
         return self._given_kind
+
+
+def unavailable(error: MongodError) -> NoReturn:
+    """Skip a test that needs a missing server; in CI, fail it."""
+    import pytest  # noqa: PLC0415  benchmarks start servers, too
+
+    ci = os.environ.get("CI", "").lower() in ("1", "true")
+    if isinstance(error, MongodMissing) and not ci:
+        pytest.skip(f"{error}; or set {VARIABLE} to the URL of one that runs")
+    pytest.fail(str(error), pytrace=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from aiostorage._core.event_log import EventLog
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers.comet.comet_archive import archive_home, last_metrics, write_archive
 from aiostorage.trackers.comet.comet_contents import has_begun, new_problems, run_contents
@@ -19,7 +19,7 @@ from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial
 
 __all__ = ["CometArchives"]
 
-_log = logging.getLogger(__name__)
+events = EventLog("tracker")
 
 _SCRIPTS: Final = "scripts"
 """Where the scripts of trials leave their own archives, which have the same keys."""
@@ -79,7 +79,12 @@ class CometArchives:
         key = trial_key(tracked.experiment.key or "", tracked.trial.id)
         contents = run_contents(tracked)
         for problem in new_problems(contents.problems, self._known):
-            _log.warning("Comet, trial %s: %s", tracked.trial.id, problem)
+            events.warning(
+                "content_changed",
+                "Comet, trial %(trial)s: %(reason)s",
+                trial=tracked.trial.id,
+                reason=problem,
+            )
         project = self._project or tracked.experiment.experiment.name
         with _file_errors():
             write_archive(self._archive(key), contents, self._workspace, project)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
+from aiostorage._core.event_log import EventLog
 from aiostorage.trackers.comet.comet_client import Call, CometClient, CometRefused
 from aiostorage.trackers.comet.comet_contents import (
     OTHERS_PREFIX,
@@ -22,7 +22,7 @@ from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial
 
 __all__ = ["Comet"]
 
-_log = logging.getLogger(__name__)
+events = EventLog("tracker")
 
 _SECONDS: Final = 30.0
 """The most that one call takes."""
@@ -87,7 +87,12 @@ class Comet:
         key = trial_key(tracked.experiment.key or "", tracked.trial.id)
         contents = run_contents(tracked)
         for problem in new_problems(contents.problems, self._known):
-            _log.warning("Comet, trial %s: %s", tracked.trial.id, problem)
+            events.warning(
+                "content_changed",
+                "Comet, trial %(trial)s: %(reason)s",
+                trial=tracked.trial.id,
+                reason=problem,
+            )
         call = self._client.call()
         run = _find(call, key)
         if run is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.holders import named_holder
 from aiostorage.trackers.mlflow.names import MAX_PIECES, MAX_TAG, NAME_TAG, PREFIX, key_of, pieces
 from aiostorage.trackers.protocol import TrackedTrial
@@ -60,7 +60,7 @@ RUN_STATUS: Final = {
 }
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_log = logging.getLogger(__name__)
+events = EventLog("tracker")
 
 
 class Warned:
@@ -73,7 +73,7 @@ class Warned:
         """Log a warning about a name, unless there was one of this kind."""
         if (kind, name) not in self._given and len(self._given) < 10_000:
             self._given.add((kind, name))
-            _log.warning("MLflow: %s", text)
+            events.warning("content_changed", "MLflow: %(reason)s", reason=text, name=name)
 
 
 @dataclass(slots=True)

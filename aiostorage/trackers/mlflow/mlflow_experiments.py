@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from itertools import count
 
+from aiostorage._core.event_log import EventLog
 from aiostorage.trackers.mlflow.content import EXPERIMENT
 from aiostorage.trackers.mlflow.mlflow_api import Api, ExperimentState, MlflowRefused
 from aiostorage.trackers.mlflow.names import PREFIX, experiment_name
@@ -13,7 +13,7 @@ from aiostorage.trackers.protocol import TrackedExperiment
 
 __all__ = ["MlflowExperiments"]
 
-_log = logging.getLogger(__name__)
+events = EventLog("tracker")
 
 
 class MlflowExperiments:
@@ -64,7 +64,12 @@ class MlflowExperiments:
                         raise
                     continue  # another one was faster; is it ours?
                 if name != f"{experiment.name}-v{experiment.version}":
-                    _log.warning("MLflow: the experiment %r is %r there", wanted, name)
+                    events.warning(
+                        "experiment_renamed",
+                        "MLflow: the experiment %(experiment)r is %(name)r there",
+                        experiment=wanted,
+                        name=name,
+                    )
                 return made, None
             if found.tags.get(EXPERIMENT) == str(experiment.id):
                 return found.id, found
