@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime
 
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
+from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial
@@ -25,6 +26,7 @@ from aiostorage.values import Results
 __all__ = [
     "AsyncStorageProtocol",
     "Driver",
+    "ExaminableDriver",
     "ExperimentLike",
     "HasId",
     "HasStoredId",
@@ -208,6 +210,43 @@ class UpgradableDriver(Driver, Protocol):
             As for `Driver.open`.
         SchemaVersionError
             A newer aiostorage has laid out the store.
+        """
+        ...
+
+
+@runtime_checkable
+class ExaminableDriver(Driver, Protocol):
+    """A driver that can say what is wrong with a store, and repair some of it.
+
+    It knows files, servers, tables and indexes; what trials and locks have to be is examined
+    through `reader`, for all engines alike.
+    """
+
+    def reader(self) -> Driver:
+        """Return a driver for the same store, not opened yet, that only reads.
+
+        It changes nothing and makes no file, not even when it is opened. It reads a store that
+        lacks tables or indexes, too. What writes raises `PermissionDenied`.
+        """
+        ...
+
+    async def examine(self, layout: Layout) -> EngineReport:
+        """Examine the store without changing anything; this driver need not be open.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such store.
+        BackendError
+            The store cannot be reached.
+        """
+        ...
+
+    async def repair(self, layout: Layout, findings: Sequence[Finding]) -> list[Repair]:
+        """Repair what `examine` has found and called repairable; change nothing else.
+
+        What is no longer so by now is left alone. What cannot be repaired after all is returned as
+        a repair that is not done. Findings of others are ignored.
         """
         ...
 

@@ -13,6 +13,7 @@ import click
 import aiostorage
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage.cli.demo.command import demo
+from aiostorage.cli.doctor import doctor
 from aiostorage.cli.escapes import escape_log, printable
 from aiostorage.cli.import_tracker import import_tracker
 from aiostorage.cli.options import DEBUG_KEY, debug_option
@@ -159,4 +160,5 @@ cli.add_command(import_command)
 cli.add_command(export_command)
 cli.add_command(import_tracker)
 cli.add_command(upgrade)
+cli.add_command(doctor)
 cli.add_command(tracker_sync)

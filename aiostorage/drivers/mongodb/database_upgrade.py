@@ -13,7 +13,7 @@ from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema
-from aiostorage.drivers.mongodb.indexes import META, create_indexes, existing_layout
+from aiostorage.drivers.mongodb.indexes import META, create_indexes, existing_layout, is_another
 from aiostorage.drivers.mongodb.transactions import carry_out_all
 from aiostorage.operations import Layout
 from aiostorage.upgrades import UpgradeReport, UpgradeStep, steps_from
@@ -55,9 +55,5 @@ async def _drop_changed_indexes(client: Client, schema: CollectionSchema) -> Non
     found = await collection.index_information()
     for index in schema.indexes:
         name = schema.index_name(index)
-        if (there := found.get(name)) is not None and (
-            list(there["key"]) != schema.index_keys(index)
-            or bool(there.get("unique")) is not index.unique
-            or there.get("partialFilterExpression") != schema.index_filter(index)
-        ):
+        if (there := found.get(name)) is not None and is_another(schema, index, there):
             await collection.drop_index(name)

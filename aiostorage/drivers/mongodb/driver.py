@@ -38,6 +38,7 @@ from aiostorage.drivers.mongodb.commands import (
     read_within,
     write_within,
 )
+from aiostorage.drivers.mongodb.database_examination import examine_database, repair_database
 from aiostorage.drivers.mongodb.database_upgrade import upgrade_database
 from aiostorage.drivers.mongodb.fair_queue import MAX_CONCURRENT, MIN_QUEUED_SECONDS, FairQueue
 from aiostorage.drivers.mongodb.filters import CollectionSchema
@@ -59,6 +60,7 @@ from aiostorage.errors import (
     PermissionDenied,
     StorageClosedError,
 )
+from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Count, Document, Find, Layout, Operation, OutboxNote, Take
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
@@ -251,6 +253,31 @@ class MongoDBDriver:
         try:
             with translated(self.location, writing=False):
                 return await upgrade_database(use.client, layout, steps, dry_run=dry_run)
+        finally:
+            await shielded(None, use.release)
+
+    def reader(self) -> MongoDBDriver:
+        """See `aiostorage.protocols.ExaminableDriver.reader`."""
+        other = self.__class__.__new__(self.__class__)
+        other.__setstate__({"settings": replace(self._settings, read_only=True)})
+        return other
+
+    async def examine(self, layout: Layout) -> EngineReport:
+        """See `aiostorage.protocols.ExaminableDriver.examine`."""
+        use = await connect(self._settings)
+        try:
+            with translated(self.location, writing=False):
+                return await examine_database(use.client, layout)
+        finally:
+            await shielded(None, use.release)
+
+    async def repair(self, layout: Layout, findings: Sequence[Finding]) -> list[Repair]:
+        """See `aiostorage.protocols.ExaminableDriver.repair`."""
+        self._check_writable()
+        use = await connect(self._settings)
+        try:
+            with translated(self.location, writing=True):
+                return await repair_database(use.client, layout, findings)
         finally:
             await shielded(None, use.release)
 
