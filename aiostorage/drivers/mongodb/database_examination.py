@@ -112,41 +112,20 @@ async def _indexes(client: Client, schema: CollectionSchema) -> list[Finding]:
     findings: list[Finding] = []
     for name, index in ours.items():
         where = f"{schema.name}.{name}"
-        duplicates = 0
-        if name not in there or (index.unique and not there[name].get("unique")):
-            duplicates = await _duplicates(client, schema, index) if index.unique else 0
-        if duplicates:
+        found = there.get(name)
+        lacks_uniqueness = index.unique and (found is None or not found.get("unique"))
+        if lacks_uniqueness and (twice := await _duplicates(client, schema, index)):
             what = (
-                f"{duplicates} records of {schema.name} are equal in {' and '.join(index.fields)}, "
+                f"{twice} records of {schema.name} are equal in {' and '.join(index.fields)}, "
                 "which must not be; delete all but one of each"
             )
-            findings.append(
-                Finding("duplicate-records", "error", what, where, "aiostorage list{storage}")
-            )
-        if name not in there:
-            what = f"the index {name} of {schema.name} is missing"
-            findings.append(
-                Finding(
-                    "missing-index",
-                    "warning",
-                    what,
-                    where,
-                    REPAIR_COMMAND,
-                    repairable=not duplicates,
-                )
-            )
-        elif is_another(schema, index, there[name]):
-            what = f"the index {name} of {schema.name} is another one than aiostorage makes"
-            findings.append(
-                Finding(
-                    "changed-index",
-                    "warning",
-                    what,
-                    where,
-                    REPAIR_COMMAND,
-                    repairable=not duplicates,
-                )
-            )
+            command = "aiostorage list{storage}"
+            findings.append(Finding("duplicate-records", "error", what, where, command))
+        elif found is None or is_another(schema, index, found):
+            code = "missing-index" if found is None else "changed-index"
+            state = "missing" if found is None else "another one than aiostorage makes"
+            what = f"the index {name} of {schema.name} is {state}"
+            findings.append(Finding(code, "warning", what, where, REPAIR_COMMAND, repairable=True))
     if schema.name in names:
         foreign = sorted(there.keys() - ours.keys() - {"_id_"})
         findings += [_foreign(client, schema, name, there[name]) for name in foreign]

@@ -113,15 +113,9 @@ def inner_findings(connection: sqlite3.Connection, layout: Layout, shown: str) -
     findings += twice
     not_unique = {finding.where for finding in twice}
     findings += [
-        Finding(
-            one.code,
-            "warning",
-            one.what,
-            one.where,
-            REPAIR_COMMAND,
-            repairable=one.where not in not_unique,
-        )
+        Finding(one.code, "warning", one.what, one.where, REPAIR_COMMAND, repairable=True)
         for one in differences(found, wanted)
+        if one.where not in not_unique
     ]
     findings += _foreign(connection, wanted, shown)
     findings += _without_ticks(connection, layout, found)
