@@ -157,9 +157,7 @@ async def _state(records: StoredRecords, lock: Document) -> list[Finding]:
     label = records.label(lock["experiment"])
     command = records.command("show", lock["experiment"])
     try:
-        find = Find(ALGO, equal(_id=lock["_id"]), {"state": True})
-        found = await records.gateway.execute(find)
-        data = found[0].get("state") if found else None
+        data = await _stored_state(records, equal(_id=lock["_id"]))
         if data is None:
             return []
         if not isinstance(data, bytes):
@@ -168,11 +166,21 @@ async def _state(records: StoredRecords, lock: Document) -> list[Finding]:
             what = f"the state of {label} is a pickle; it was not looked into, since that runs code"
             return [Finding("pickled-state", "note", what, label, command)]
         await anyio.to_thread.run_sync(records.codec.decode, data)
-    except TemporaryBackendError:
-        raise
     except AioStorageError as error:
         return [_damaged(label, str(error), command)]
     return []
+
+
+async def _stored_state(records: StoredRecords, where: Condition) -> Any:
+    """Return the bytes of a state; raise what the engine raises, if that is not an outage."""
+    find = Find(ALGO, where, {"state": True})
+    try:
+        # once: what is retried as if it might pass may be a part of the state that is gone
+        found = await records.gateway.driver.execute(find)
+    except TemporaryBackendError:
+        await records.gateway.execute(Count(ALGO, where))
+        found = await records.gateway.driver.execute(find)
+    return found[0].get("state") if found else None
 
 
 def _damaged(label: str, reason: str, command: str) -> Finding:
