@@ -45,7 +45,11 @@ def _ours(tree: Tree) -> dict[str, Any]:
 
 
 def _reserved(tree: Tree) -> dict[str, Any]:
-    return next(one for one in tree[0]["trials"] if one["status"]["name"] == "Running")
+    return next(one for one in tree[0]["trials"] if one["status"]["name"] == "reserved")
+
+
+def _move(raw: dict[str, Any]) -> None:
+    raw["group_id"] = raw["metadata"]["experiment"] = "gone"
 
 
 DAMAGES = [
@@ -55,7 +59,7 @@ DAMAGES = [
     Damage("newer-layout", lambda _, tree: _ours(tree).update(layout=99), repairable=False),
     Damage("missing-trials", lambda _, tree: tree[0]["groups"][0]["trials"].append("gone"),
            repairable=False),
-    Damage("orphan-trial", lambda _, tree: tree[0]["trials"][2].update(group_id="gone"),
+    Damage("orphan-trial", lambda _, tree: _move(tree[0]["trials"][2]),
            repairable=False, changed=frozenset({"trials"})),
     Damage("experiment-without-lock", lambda _, tree: _ours(tree)["collections"].pop("algo"),
            changed=frozenset({"algo"})),
