@@ -26,6 +26,7 @@ from aiostorage.errors import (
     TemporaryBackendError,
     UnsupportedQuery,
 )
+from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import (
     EVERYTHING,
     After,
@@ -55,8 +56,8 @@ from aiostorage.operations import (
     UnreadableDocument,
     Update,
 )
-from aiostorage.protocols import Driver, ResultSource, UpgradableDriver
-from aiostorage.upgrades import StepPlan, UpgradeReport, UpgradeStep, steps_from
+from aiostorage.protocols import Driver, ExaminableDriver, ResultSource, UpgradableDriver
+from aiostorage.upgrades import StepPlan, UpgradeProgress, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
     "EVERYTHING",
@@ -75,8 +76,11 @@ __all__ = [
     "DuplicateKeyError",
     "ElementMatch",
     "EncodingError",
+    "EngineReport",
+    "ExaminableDriver",
     "Field",
     "Find",
+    "Finding",
     "FollowUp",
     "Index",
     "Insert",
@@ -89,6 +93,7 @@ __all__ = [
     "OutboxNote",
     "PermissionDenied",
     "Receipt",
+    "Repair",
     "ResultSource",
     "SchemaVersionError",
     "SortBy",
@@ -101,6 +106,7 @@ __all__ = [
     "UnsupportedQuery",
     "Update",
     "UpgradableDriver",
+    "UpgradeProgress",
     "UpgradeReport",
     "UpgradeStep",
     "apply_changes",

@@ -20,7 +20,7 @@ from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Document, Find, Layout, Operation
 from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 from aiostorage.values import Results
 
 __all__ = [
@@ -184,6 +184,7 @@ class UpgradableDriver(Driver, Protocol):
         *,
         backup: bool | str | os.PathLike[str] = True,
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,
     ) -> UpgradeReport:
         """Upgrade the store; the driver is closed, and stays closed.
 
@@ -201,6 +202,9 @@ class UpgradableDriver(Driver, Protocol):
             overwritten. Engines on a server make no backup; they raise if they are told where to.
         dry_run
             Whether to change nothing, and only to report.
+        progress
+            Is told what is done, in a few words, from any thread. An engine need not have this
+            parameter.
 
         Raises
         ------

@@ -12,6 +12,8 @@ import click
 
 import aiostorage
 from aiostorage._core.driver_options import hide_credentials
+from aiostorage.cli.bench import bench
+from aiostorage.cli.config import config
 from aiostorage.cli.demo.command import demo
 from aiostorage.cli.doctor import doctor
 from aiostorage.cli.escapes import escape_log, printable
@@ -161,4 +163,6 @@ cli.add_command(export_command)
 cli.add_command(import_tracker)
 cli.add_command(upgrade)
 cli.add_command(doctor)
+cli.add_command(config)
+cli.add_command(bench)
 cli.add_command(tracker_sync)

@@ -62,7 +62,7 @@ from aiostorage.errors import (
 )
 from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Count, Document, Find, Layout, Operation, OutboxNote, Take
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["MongoDBDriver"]
 
@@ -243,6 +243,7 @@ class MongoDBDriver:
         *,
         backup: bool | str | os.PathLike[str] = True,
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         if not isinstance(backup, bool):
@@ -252,7 +253,9 @@ class MongoDBDriver:
         use = await connect(self._settings)
         try:
             with translated(self.location, writing=False):
-                return await upgrade_database(use.client, layout, steps, dry_run=dry_run)
+                return await upgrade_database(
+                    use.client, layout, steps, dry_run=dry_run, progress=progress
+                )
         finally:
             await shielded(None, use.release)
 

@@ -46,7 +46,7 @@ from aiostorage.operations import (
     Layout,
     Operation,
 )
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["SQLiteDriver", "Synchronous"]
 
@@ -199,12 +199,15 @@ class SQLiteDriver:
         *,
         backup: bool | str | os.PathLike[str] = True,
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, path)
         await anyio.to_thread.run_sync(check_log, path)
-        upgrade = FileUpgrade(path, self._busy_timeout, layout, steps, self._clock, backup, dry_run)
+        upgrade = FileUpgrade(
+            path, self._busy_timeout, layout, steps, self._clock, backup, dry_run, progress
+        )
         return await upgrade.carry_out()
 
     def reader(self) -> SQLiteReader:

@@ -35,7 +35,13 @@ from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.tables import fill_ticks, layout_of, wanted_schema
 from aiostorage.errors import NotADatabaseError, TemporaryBackendError
 from aiostorage.operations import Compare, Find, Layout, Update
-from aiostorage.upgrades import UpgradeReport, UpgradeStep, steps_from
+from aiostorage.upgrades import (
+    UpgradeProgress,
+    UpgradeReport,
+    UpgradeStep,
+    silent,
+    steps_from,
+)
 
 __all__ = ["FileUpgrade"]
 
@@ -60,6 +66,8 @@ class FileUpgrade:
         Whether to make one, or where to.
     dry_run
         Whether to change nothing.
+    progress
+        Is told what is done.
     """
 
     path: Path
@@ -69,6 +77,7 @@ class FileUpgrade:
     clock: StoreClock
     backup: bool | str | os.PathLike[str]
     dry_run: bool
+    progress: UpgradeProgress = silent
 
     async def carry_out(self) -> UpgradeReport:
         """Upgrade the file; see `aiostorage.protocols.UpgradableDriver.upgrade`."""
@@ -134,7 +143,7 @@ class FileUpgrade:
         if found == self.layout.version:  # another process was faster
             return self._report(found)
         if copy is not None:
-            back_up(connection, self.path, copy)
+            back_up(connection, self.path, copy, self.progress)
         try:
             self._begin(connection)
             notes = self._change(connection, found)
@@ -183,6 +192,7 @@ class FileUpgrade:
         fill_ticks(connection, self.layout.collections, self.clock)
         notes: list[str] = []
         for step in steps_from(self.steps, found, self.layout.version):
+            self.progress(f"changing the documents to layout {step.version}")
             plan = step.plan(run(connection, tables, step.find, moment(self.clock)))
             notes += plan.notes
             for operation in plan.operations:
@@ -194,6 +204,7 @@ class FileUpgrade:
         """Add the tables, columns and indexes that the file lacks; replace indexes that differ."""
         found = schema_of(connection)
         for statement in schema_changes(found, wanted_schema(self.layout)):
+            self.progress(" ".join(statement.split()[:4]).lower())
             connection.execute(statement)
         self.fill_columns(connection, found)
 

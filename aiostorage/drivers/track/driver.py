@@ -29,7 +29,7 @@ from aiostorage.drivers.track.watchers import Watchers
 from aiostorage.errors import ConfigurationError, PermissionDenied, StorageClosedError
 from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Count, Document, Find, Layout, Operation
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["TrackDriver"]
 
@@ -173,6 +173,7 @@ class TrackDriver:
         *,
         backup: bool | str | os.PathLike[str] = True,
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         path = await anyio.to_thread.run_sync(self._path.absolute)
@@ -185,6 +186,7 @@ class TrackDriver:
             self._busy_timeout,
             backup=backup,
             dry_run=dry_run,
+            progress=progress,
         )
         return await anyio.to_thread.run_sync(carry_out)
 
