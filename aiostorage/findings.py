@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
     "COPY_COMMAND",
+    "NEWER_COMMAND",
     "REPAIR_COMMAND",
     "UPGRADE_COMMAND",
     "EngineReport",
@@ -21,6 +22,7 @@ Severity: TypeAlias = Literal["error", "warning", "note"]
 
 REPAIR_COMMAND: Final = "aiostorage doctor --repair{url}"
 UPGRADE_COMMAND: Final = "aiostorage upgrade{url}"
+NEWER_COMMAND: Final = "pip install --upgrade aiostorage-orion"
 COPY_COMMAND: Final = "aiostorage copy{from} DESTINATION"
 """Commands in which `aiostorage.doctor` puts the URL of the store in the place of the braces."""
 

@@ -35,6 +35,7 @@ __all__ = [
     "ORPHAN_LOCK",
     "STALE_WAITER",
     "STALE_WAITERS",
+    "is_taken_over",
     "lock_findings",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS
@@ -13,9 +13,9 @@ from aiostorage._core.state import MsgpackCodec
 from aiostorage.findings import Finding
 from aiostorage.operations import EVERYTHING, Document, Find, UnreadableDocument
 
-__all__ = ["StoredRecords", "experiments_of"]
+__all__ = ["PAGE_SIZE", "StoredRecords", "experiments_of"]
 
-PAGE_SIZE = 200
+PAGE_SIZE: Final = 200
 """Documents that are read at a time."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,6 +18,7 @@ from pymongo.database import Database
 from aiostorage import open_storage
 from aiostorage.doctor import examine, repair
 from aiostorage.testing import Deployment
+from tests.cli.support import run
 from tests.doctor.stores import BOOKKEEPING, codes_of, documents_in, fill
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
@@ -114,6 +117,35 @@ def test_what_is_damaged_is_found_and_repaired(
                 for index in db[name].index_information().keys() - indexes.get(name, {"_id_"}):
                     db[name].drop_index(index)
             anyio.run(_check, url, db, damage)
+
+
+def test_each_command_on_a_server(
+    mongodb_replica_set: Deployment, mongodb_database: str, tmp_path: Path
+) -> None:
+    url = mongodb_replica_set.url_for(mongodb_database)
+    anyio.run(_fill, url)
+
+    def answer(*arguments: str, code: int = 0) -> Any:
+        done = run(tmp_path, *arguments, "--json")
+        assert (done.code, done.err) == (code, "")
+        return json.loads(done.out)
+
+    with MongoClient[dict[str, Any]](url) as client:
+        seen = _state_of(client[mongodb_database])
+        found = answer("doctor", url)
+        assert (found["healthy"], found["facts"]["trials"]) == (True, 3)
+        assert "server" in found["facts"]
+        settings = {s["name"]: s for s in answer("config", url)["storage"]}
+        assert settings["engine"]["value"] == "mongodb"
+        speed = answer("bench", url, "--seconds", "0.1")
+        assert {one["name"] for one in speed["measures"]} >= {"read", "reserve", "lock hand-over"}
+        assert not answer("upgrade", url, "--dry-run")["needed"]
+        assert _state_of(client[mongodb_database]) == seen, "the experiment of bench is gone"
+        client[mongodb_database]["trials"].update_one(RESERVED, {"$set": {"heartbeat": OLD}})
+        [finding] = answer("doctor", url, code=1)["findings"]
+    assert finding["command"].startswith("aiostorage recover tune@1 --storage ")
+    [done] = answer("doctor", url, "--repair")["repairs"]
+    assert (done["code"], done["done"]) == ("lost-trial", True)
 
 
 async def _fill(url: str) -> None:

@@ -18,6 +18,7 @@ from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.indexes import create_one_index, existing_layout, is_another
 from aiostorage.errors import NotADatabaseError, SchemaVersionError
 from aiostorage.findings import (
+    NEWER_COMMAND,
     REPAIR_COMMAND,
     UPGRADE_COMMAND,
     EngineReport,
@@ -51,7 +52,7 @@ async def examine_database(client: Client, layout: Layout) -> EngineReport:
     except (NotADatabaseError, SchemaVersionError) as error:
         newer = isinstance(error, SchemaVersionError)
         code = "newer-layout" if newer else "not-a-database"
-        command = "pip install --upgrade aiostorage-orion" if newer else "aiostorage config{url}"
+        command = NEWER_COMMAND if newer else "aiostorage config{url}"
         findings.append(Finding(code, "error", str(error), location, command))
         return EngineReport(tuple(findings), facts, readable=False)
     facts["layout"] = found

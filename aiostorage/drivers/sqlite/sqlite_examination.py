@@ -38,6 +38,7 @@ from aiostorage.drivers.sqlite.sqlite_reader import SQLiteReader
 from aiostorage.drivers.sqlite.tables import fill_ticks, layout_of, wanted_schema
 from aiostorage.errors import NotADatabaseError, SchemaVersionError
 from aiostorage.findings import (
+    NEWER_COMMAND,
     REPAIR_COMMAND,
     UPGRADE_COMMAND,
     EngineReport,
@@ -140,7 +141,7 @@ class FileExamination:
     def _unreadable(self, error: NotADatabaseError | SchemaVersionError) -> Finding:
         shown = shlex.quote(str(self._path))
         if isinstance(error, SchemaVersionError):
-            command = "pip install --upgrade aiostorage-orion"
+            command = NEWER_COMMAND
             return Finding("newer-layout", "error", str(error), str(self._path), command)
         command = f"sqlite3 {shown} .recover | sqlite3 RECOVERED.db"
         return Finding("not-a-database", "error", str(error), str(self._path), command)

@@ -29,6 +29,7 @@ from aiostorage.errors import (
 )
 from aiostorage.findings import (
     COPY_COMMAND,
+    NEWER_COMMAND,
     REPAIR_COMMAND,
     UPGRADE_COMMAND,
     EngineReport,
@@ -67,7 +68,7 @@ def examine_file(path: Path, layout: Layout) -> EngineReport:
     except (NotADatabaseError, SchemaVersionError) as error:
         newer = isinstance(error, SchemaVersionError)
         code = "newer-layout" if newer else "not-a-database"
-        command = "pip install --upgrade aiostorage-orion"
+        command = NEWER_COMMAND
         if not newer:
             command = f"python -m json.tool {shlex.quote(str(path))}"
         findings.append(Finding(code, "error", str(error), str(path), command))
