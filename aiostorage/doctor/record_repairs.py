@@ -56,7 +56,8 @@ async def _recover(storage: Storage, records: StoredRecords) -> list[Repair]:
     for uid in records.configs:
         trials = await storage.recover_lost_trials({"_id": uid})
         if trials:
-            what = f"{len(trials)} trials are to be tried again"
+            count = len(trials)
+            what = f"{count} {'trial is' if count == 1 else 'trials are'} to be tried again"
             done.append(Repair(LOST, what, records.label(uid)))
     return done
 

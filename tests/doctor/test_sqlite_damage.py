@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import anyio
 import pytest
 
 from aiostorage import open_storage
-from aiostorage.doctor import examine, repair
+from aiostorage._core import file_places
+from aiostorage.doctor import examination, examine, repair
 from tests.doctor.stores import codes_of, documents_in, fill
 
 OLD = "2020-01-01T00:00:00.000000Z"
@@ -217,3 +219,58 @@ def inflict(path: Path, damage: Damage) -> None:
 def state_of(folder: Path) -> dict[str, tuple[bytes, int]]:
     """Return the files in a folder, with their contents and times."""
     return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+def test_a_place_that_is_unfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tune.db"
+    url = f"sqlite:///{path}"
+    anyio.run(_fill, url)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("30 1 0:50 / / rw,relatime - nfs4 server:/home rw\n")
+    monkeypatch.setattr(file_places, "MOUNTS", mounts)
+    monkeypatch.setattr(file_places, "MIN_FREE", 2**60)
+    found = anyio.run(examine, url)
+    assert codes_of(found) == {"network-file-system", "low-space"}
+    copying = found.findings[0].command
+    assert copying == f"aiostorage copy {url} DESTINATION"
+
+
+def test_a_log_is_read_although_its_process_was_killed(tmp_path: Path) -> None:
+    """With its index or without: nothing is written to it, and nothing is missing."""
+    path = tmp_path / "tune.db"
+    url = f"sqlite:///{path}"
+    anyio.run(_fill, url)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute("UPDATE trials SET status = 'new' WHERE status = 'reserved'")
+    db.commit()
+    for number, suffixes in enumerate((("", "-wal"), ("", "-wal", "-shm"))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for suffix in suffixes:
+            shutil.copy(f"{path}{suffix}", folder / f"tune.db{suffix}")
+        seen = state_of(folder)
+        trials = anyio.run(documents_in, f"sqlite:///{folder}/tune.db")["trials"]
+        assert sum("'status': 'new'" in trial for trial in trials) == 2
+        assert codes_of(anyio.run(examine, f"sqlite:///{folder}/tune.db")) == set()
+        assert {**state_of(folder), "tune.db-shm": None} == {**seen, "tune.db-shm": None}
+        assert state_of(folder).keys() == seen.keys()
+    db.close()
+
+
+def test_every_finding_is_in_the_reference() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "doctor.md").read_text()
+    source = Path(examination.__file__).parents[1]
+    files = [
+        *source.glob("doctor/*.py"),
+        *source.glob("drivers/*/*.py"),
+        source / "_core/file_places.py",
+    ]
+    pattern = re.compile(
+        r"Finding\(\s*\"([a-z-]+)\"|: Final = \"([a-z]+-[a-z-]+)\"|code = \"([a-z]+-[a-z-]+)\""
+        r"|else \"([a-z]+-[a-z-]+)\""
+    )
+    texts = [file.read_text() for file in files if "Finding" in file.read_text()]
+    codes = {code for one in texts for found in pattern.findall(one) for code in found if code}
+    assert len(codes) > 40
+    assert {code for code in codes if f"`{code}`" not in text} == set()
