@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from aiostorage.doctor import examine, repair
 from aiostorage.testing import Deployment
 from tests.cli.support import run
 from tests.doctor.stores import BOOKKEEPING, codes_of, documents_in, fill
+from tests.stepped import step
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -120,7 +122,10 @@ def test_what_is_damaged_is_found_and_repaired(
 
 
 def test_each_command_on_a_server(
-    mongodb_replica_set: Deployment, mongodb_database: str, tmp_path: Path
+    mongodb_replica_set: Deployment,
+    mongodb_database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = mongodb_replica_set.url_for(mongodb_database)
     anyio.run(_fill, url)
@@ -146,6 +151,10 @@ def test_each_command_on_a_server(
     assert finding["command"].startswith("aiostorage recover tune@1 --storage ")
     [done] = answer("doctor", url, "--repair")["repairs"]
     assert (done["code"], done["done"]) == ("lost-trial", True)
+    step(lambda: timedelta(minutes=1), monkeypatch.setattr)
+    [finding] = anyio.run(examine, url).findings
+    assert finding.code == "clock-skew"
+    assert re.search(r"the store is (59|60)\.\d s behind that of this machine", finding.what)
 
 
 async def _fill(url: str) -> None:
