@@ -50,6 +50,11 @@ def _blobs(db: Raw) -> None:
     )
 
 
+def _another_index(db: Raw) -> None:
+    db["lock_waiters"].drop_index("experiment_1_since_1")
+    db["lock_waiters"].create_index("since", name="experiment_1_since_1")
+
+
 def _duplicates(db: Raw) -> None:
     db["benchmarks"].drop_indexes()
     db["benchmarks"].insert_many([{"name": "twice"}, {"name": "twice"}])
@@ -64,13 +69,7 @@ TRIALS = frozenset({"trials"})
 
 DAMAGES = [
     Damage("missing-index", lambda db: db["trials"].drop_index("experiment_1_status_1")),
-    Damage(
-        "changed-index",
-        lambda db: (
-            db["lock_waiters"].drop_index("experiment_1_since_1"),
-            db["lock_waiters"].create_index("since", name="experiment_1_since_1"),
-        ),
-    ),
+    Damage("changed-index", _another_index),
     Damage("foreign-index", lambda db: db["trials"].create_index("worker", unique=True,
            partialFilterExpression={"worker": "x"}), repairable=False),
     Damage("leftover-blobs", _blobs),
