@@ -28,6 +28,7 @@ from aiostorage.errors import (
     TemporaryBackendError,
     UnsupportedQuery,
 )
+from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import (
     EVERYTHING,
     After,
@@ -59,8 +60,14 @@ from aiostorage.operations import (
     UnreadableDocument,
     Update,
 )
-from aiostorage.protocols import Driver, LoggingDriver, ResultSource, UpgradableDriver
-from aiostorage.upgrades import StepPlan, UpgradeReport, UpgradeStep, steps_from
+from aiostorage.protocols import (
+    Driver,
+    ExaminableDriver,
+    LoggingDriver,
+    ResultSource,
+    UpgradableDriver,
+)
+from aiostorage.upgrades import StepPlan, UpgradeProgress, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
     "EVERYTHING",
@@ -80,8 +87,11 @@ __all__ = [
     "DuplicateKeyError",
     "ElementMatch",
     "EncodingError",
+    "EngineReport",
+    "ExaminableDriver",
     "Field",
     "Find",
+    "Finding",
     "FollowUp",
     "Index",
     "Insert",
@@ -97,6 +107,7 @@ __all__ = [
     "OutboxNote",
     "PermissionDenied",
     "Receipt",
+    "Repair",
     "ResultSource",
     "SchemaVersionError",
     "SortBy",
@@ -109,6 +120,7 @@ __all__ = [
     "UnsupportedQuery",
     "Update",
     "UpgradableDriver",
+    "UpgradeProgress",
     "UpgradeReport",
     "UpgradeStep",
     "apply_changes",

@@ -36,7 +36,7 @@ from aiostorage._core.storage import Storage
 from aiostorage._core.upgrade_steps import STEPS
 from aiostorage.errors import AioStorageError, ConfigurationError, UnknownStorageType
 from aiostorage.protocols import Driver, UpgradableDriver
-from aiostorage.upgrades import UpgradeReport
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -182,6 +182,7 @@ async def upgrade_storage(
     *,
     backup: bool | str | os.PathLike[str] = True,
     dry_run: bool = False,
+    progress: UpgradeProgress | None = None,
     **options: Any,
 ) -> UpgradeReport:
     """Upgrade a store that an older aiostorage has laid out; ``aiostorage upgrade`` does this.
@@ -201,6 +202,8 @@ async def upgrade_storage(
         exists is never overwritten. No backup is made of a MongoDB database; use ``mongodump``.
     dry_run
         Change nothing; report what would be done.
+    progress
+        Is told what is done, in a few words, before it is done; from any thread.
     options
         Options of the engine; see its driver.
 
@@ -224,13 +227,19 @@ async def upgrade_storage(
     --------
     >>> report = await upgrade_storage("sqlite:///tune.db")
     """
-    check_values("upgrade_storage", _UPGRADE, {"url": url, "backup": backup, "dry_run": dry_run})
+    given = {"url": url, "backup": backup, "dry_run": dry_run, "progress": progress}
+    check_values("upgrade_storage", _UPGRADE, given)
     named = await anyio.to_thread.run_sync(named_store, url)  # it may read a file
-    return await _upgrade_named(named, backup=backup, dry_run=dry_run, **options)
+    return await _upgrade_named(named, backup=backup, dry_run=dry_run, progress=progress, **options)
 
 
 async def _upgrade_named(
-    named: NamedStore, *, backup: bool | str | os.PathLike[str], dry_run: bool, **options: Any
+    named: NamedStore,
+    *,
+    backup: bool | str | os.PathLike[str],
+    dry_run: bool,
+    progress: UpgradeProgress | None,
+    **options: Any,
 ) -> UpgradeReport:
     """Upgrade the store that `named_store` has returned; see `upgrade_storage`."""
     try:
@@ -241,7 +250,10 @@ async def _upgrade_named(
         if not isinstance(driver, UpgradableDriver):
             raise ConfigurationError(f"the engine {driver.name} has no upgrade of its stores")
         with said_when_slow(driver):
-            return await driver.upgrade(LAYOUT, STEPS, backup=backup, dry_run=dry_run)
+            upgrade = partial(driver.upgrade, LAYOUT, STEPS, backup=backup, dry_run=dry_run)
+            if progress is not None and "progress" in inspect.signature(upgrade).parameters:
+                return await upgrade(progress=progress)
+            return await upgrade()
     except AioStorageError as error:
         raise named_by(error, named.origin)  # noqa: B904  the same error
 
@@ -258,6 +270,7 @@ _UPGRADE: Final = {
         Kind("a bool or a path", lambda value: isinstance(value, bool | str | os.PathLike))
     ),
     "dry_run": option(FLAG),
+    "progress": option(Kind("a function", lambda value: value is None or callable(value))),
 }
 
 

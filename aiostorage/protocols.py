@@ -16,16 +16,18 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime
 
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
+from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Document, Find, Layout, LogPage, Operation
 from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial
 from aiostorage.trial_change import TrialChange, TrialChanges
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 from aiostorage.values import Results
 
 __all__ = [
     "AsyncStorageProtocol",
     "Driver",
+    "ExaminableDriver",
     "ExperimentLike",
     "HasId",
     "HasStoredId",
@@ -184,6 +186,7 @@ class UpgradableDriver(Driver, Protocol):
         *,
         backup: bool | str | os.PathLike[str] = True,
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,
     ) -> UpgradeReport:
         """Upgrade the store; the driver is closed, and stays closed.
 
@@ -201,6 +204,9 @@ class UpgradableDriver(Driver, Protocol):
             overwritten. Engines on a server make no backup; they raise if they are told where to.
         dry_run
             Whether to change nothing, and only to report.
+        progress
+            Is told what is done, in a few words, from any thread. An engine need not have this
+            parameter.
 
         Raises
         ------
@@ -210,6 +216,43 @@ class UpgradableDriver(Driver, Protocol):
             As for `Driver.open`.
         SchemaVersionError
             A newer aiostorage has laid out the store.
+        """
+        ...
+
+
+@runtime_checkable
+class ExaminableDriver(Driver, Protocol):
+    """A driver that can say what is wrong with a store, and repair some of it.
+
+    It knows files, servers, tables and indexes; what trials and locks have to be is examined
+    through `reader`, for all engines alike.
+    """
+
+    def reader(self) -> Driver:
+        """Return a driver for the same store, not opened yet, that only reads.
+
+        It changes nothing and makes no file, not even when it is opened. It reads a store that
+        lacks tables or indexes, too. What writes raises `PermissionDenied`.
+        """
+        ...
+
+    async def examine(self, layout: Layout) -> EngineReport:
+        """Examine the store without changing anything; this driver need not be open.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such store.
+        BackendError
+            The store cannot be reached.
+        """
+        ...
+
+    async def repair(self, layout: Layout, findings: Sequence[Finding]) -> list[Repair]:
+        """Repair what `examine` has found and called repairable; change nothing else.
+
+        What is no longer so by now is left alone. What cannot be repaired after all is returned as
+        a repair that is not done. Findings of others are ignored.
         """
         ...
 

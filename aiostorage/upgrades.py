@@ -10,11 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiostorage.operations import Document, Find, Operation
 
-__all__ = ["StepPlan", "UpgradeReport", "UpgradeStep", "steps_from"]
+__all__ = ["StepPlan", "UpgradeProgress", "UpgradeReport", "UpgradeStep", "silent", "steps_from"]
+
+UpgradeProgress: TypeAlias = Callable[[str], object]
+"""Is told what an upgrade does, before it does it, in a few words; from any thread."""
+
+
+def silent(_: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,18 @@ class UpgradeReport:
     def needed(self) -> bool:
         """Whether the store had an older layout."""
         return self.found is not None and self.found < self.version
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict that JSON can hold."""
+        return {
+            "location": self.location,
+            "found": self.found,
+            "version": self.version,
+            "needed": self.needed,
+            "notes": list(self.notes),
+            "backup": None if self.backup is None else str(self.backup),
+            "dry_run": self.dry_run,
+        }
 
 
 def steps_from(steps: Sequence[UpgradeStep], found: int, version: int) -> list[UpgradeStep]:

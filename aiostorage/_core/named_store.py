@@ -14,7 +14,15 @@ from typing import Any, Final, TypeVar
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage.errors import AioStorageError, ConfigurationError
 
-__all__ = ["LEGACY", "NamedStore", "default_path", "named_by", "named_store", "scheme_of"]
+__all__ = [
+    "LEGACY",
+    "NamedStore",
+    "configuration_file",
+    "default_path",
+    "named_by",
+    "named_store",
+    "scheme_of",
+]
 
 LEGACY: Final = "legacy"
 """The type of a storage that is configured by one of Oríon's databases."""
@@ -107,7 +115,7 @@ def named_store(argument: Mapping[str, Any] | str | None = None) -> NamedStore:
     if url := os.environ.get("AIOSTORAGE_URL"):
         options, origin = {"url": url}, "AIOSTORAGE_URL names this storage"
     else:
-        file = _configuration_file()
+        file = configuration_file()
         table = _table_of(file)
         if table is None:
             is_default = True
@@ -156,7 +164,8 @@ def default_path() -> Path:
     return platformdirs.user_data_path("aiostorage") / "aiostorage.db"
 
 
-def _configuration_file() -> Path:
+def configuration_file() -> Path:
+    """Return the configuration file, which may lack."""
     import platformdirs  # noqa: PLC0415  as above
 
     return platformdirs.user_config_path("aiostorage") / "aiostorage.toml"

@@ -159,7 +159,8 @@ class Storage(AsyncStorageProtocol):
             )
             gateway.history, self._gateway = kept, gateway
         lease = _seconds("lock_lease", lock_lease)
-        codec = codec_named(state_codec, _count("max_inflated_state", max_inflated_state))
+        self._max_inflated = _count("max_inflated_state", max_inflated_state)
+        codec = codec_named(state_codec, self._max_inflated)
         self._lock_records = LockRecords(self._gateway, codec, lease)
         self._locks = AlgorithmLocks(self._gateway, self._lock_records, lease)
         self._experiments = Experiments(

@@ -12,8 +12,11 @@ import click
 
 import aiostorage
 from aiostorage._core.driver_options import hide_credentials
+from aiostorage.cli.bench import bench
+from aiostorage.cli.config import config
 from aiostorage.cli.copy_store import copy_command
 from aiostorage.cli.demo.command import demo
+from aiostorage.cli.doctor import doctor
 from aiostorage.cli.dump import dump
 from aiostorage.cli.escapes import escape_log, printable
 from aiostorage.cli.import_tracker import import_tracker
@@ -162,6 +165,9 @@ cli.add_command(import_command)
 cli.add_command(export_command)
 cli.add_command(import_tracker)
 cli.add_command(upgrade)
+cli.add_command(doctor)
+cli.add_command(config)
+cli.add_command(bench)
 cli.add_command(tracker_sync)
 cli.add_command(dump)
 cli.add_command(load)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TextIO
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -12,7 +13,10 @@ from rich.segment import Segment
 
 from aiostorage.cli.escapes import printable
 
-__all__ = ["Terminal", "echo", "echo_json"]
+__all__ = ["Terminal", "echo", "echo_json", "one_line"]
+
+ERASED: Final = "\r\x1b[K"
+"""What erases the line of a terminal."""
 
 
 def echo(line: str, *, err: bool = False) -> None:
@@ -24,6 +28,22 @@ def echo_json(document: Any, *, err: bool = False) -> None:
     """Print JSON, in which the only control characters are the ends of lines."""
     text = json.dumps(document, indent=2, allow_nan=False, default=str)
     click.echo(text.replace("\x7f", "\\u007f"), err=err)  # the only one that `json` leaves
+
+
+@contextmanager
+def one_line(stream: TextIO) -> Iterator[Callable[[str], None]]:
+    """Give a function that shows what is being done, in one line; nothing, if it is no terminal."""
+    shown = stream.isatty()
+
+    def tell(what: str) -> None:
+        if shown:
+            click.echo(f"{ERASED}{printable(what)} …", file=stream, nl=False)
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            click.echo(ERASED, file=stream, nl=False)
 
 
 class Terminal(Console):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import anyio
 import click
 
 from aiostorage.cli.options import debug_option
-from aiostorage.cli.terminal import echo
+from aiostorage.cli.terminal import echo, echo_json, one_line
 from aiostorage.factory import upgrade_storage
 from aiostorage.upgrades import UpgradeReport
 
@@ -25,8 +26,11 @@ __all__ = ["upgrade"]
 )
 @click.option("--no-backup", is_flag=True, help="Do not copy a SQLite file first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @debug_option
-def upgrade(url: str | None, backup: Path | None, no_backup: bool, dry_run: bool) -> None:
+def upgrade(
+    url: str | None, backup: Path | None, no_backup: bool, dry_run: bool, as_json: bool
+) -> None:
     """Upgrade a storage that an older aiostorage made.
 
     End all workers that use it first, on every machine. A SQLite file is copied, and then upgraded
@@ -42,7 +46,13 @@ def upgrade(url: str | None, backup: Path | None, no_backup: bool, dry_run: bool
     if backup is not None and no_backup:
         raise click.UsageError("--backup and --no-backup exclude each other")
     wanted = not no_backup if backup is None else backup
-    report = anyio.run(partial(upgrade_storage, url, backup=wanted, dry_run=dry_run))
+    with one_line(sys.stderr) as told:
+        report = anyio.run(
+            partial(upgrade_storage, url, backup=wanted, dry_run=dry_run, progress=told)
+        )
+    if as_json:
+        echo_json(report.to_dict())
+        return
     for line in _lines(report):
         echo(line)
 

@@ -22,9 +22,10 @@ from aiostorage import (
     Storage,
     upgrade_storage,
 )
+from aiostorage._core.file_places import NETWORK, filesystem_of
 from aiostorage._core.layout import LAYOUT
 from aiostorage.drivers.sqlite import SQLiteDriver
-from aiostorage.drivers.sqlite.file_checks import NETWORK, check_place, filesystem_of
+from aiostorage.drivers.sqlite.file_checks import check_place
 from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.drivers.sqlite.tables import APPLICATION_ID
 

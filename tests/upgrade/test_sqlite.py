@@ -13,6 +13,7 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -415,6 +416,13 @@ def test_an_engine_without_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ----------------------------------------------------------------------------------- killed
+
+
+def test_it_tells_what_it_does(path: Path) -> None:
+    told: list[str] = []
+    anyio.run(partial(upgrade_storage, f"sqlite:///{path}", progress=told.append))
+    assert "copying the file: 100 %" in told
+    assert "changing the documents to layout 2" in told
 
 
 def test_killed_at_any_moment(path: Path, tmp_path: Path) -> None:

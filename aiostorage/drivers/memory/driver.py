@@ -31,7 +31,7 @@ from aiostorage.operations import (
     LogPage,
     Operation,
 )
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["MemoryDriver", "driver_from_options"]
 
@@ -92,6 +92,7 @@ class MemoryDriver:
         *,
         backup: bool | str | os.PathLike[str] = True,  # noqa: ARG002  as above
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,  # noqa: ARG002  as above
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`: there is nothing to do."""
         return UpgradeReport(self.location, None, layout.version, dry_run=dry_run)

@@ -167,7 +167,11 @@ class Blobs:
                 events.debug("blob_gone", "the blob %(blob)s was deleted already", blob=file)
 
     async def _sweep(self, schemas: Mapping[str, CollectionSchema]) -> None:
-        """Delete the blobs that were written a while ago and that no document refers to."""
+        await self._delete(await self.left_over(schemas))
+
+    async def left_over(self, schemas: Mapping[str, CollectionSchema]) -> list[str]:
+        """Return the blobs that were written a while ago and that no document refers to."""
+        files: list[str] = []
         old = {"metadata.at": {"$lt": await self._client.now() - MIN_SWEPT_AGE}}
         cursor = self._client.collections[f"{BUCKET}.files"].find(old)
         for file in await cursor.to_list(None):
@@ -177,4 +181,36 @@ class Blobs:
                 continue  # another program wrote it
             refers = {f"{name}.{_FILE}": ObjectId(file["_id"])}
             if await self._client.collections[schema.name].find_one(refers, {"_id": 1}) is None:
-                await self._delete([file["_id"]])
+                files.append(file["_id"])
+        return files
+
+    async def stray_chunks(self) -> list[ObjectId]:
+        """Return what has chunks from a while ago, and no file: an upload that was cut short."""
+        before = await self._client.now() - MIN_SWEPT_AGE
+        found = await self._client.aggregated(
+            f"{BUCKET}.chunks",
+            [
+                {"$group": {"_id": "$files_id"}},
+                {
+                    "$lookup": {
+                        "from": f"{BUCKET}.files",
+                        "localField": "_id",
+                        "foreignField": "_id",
+                        "as": "files",
+                    }
+                },
+                {"$match": {"files": []}},
+            ],
+        )
+        ids = [one["_id"] for one in found]
+        return [i for i in ids if isinstance(i, ObjectId) and i.generation_time < before]
+
+    async def delete_left_over(self, schemas: Mapping[str, CollectionSchema]) -> int:
+        """Delete the blobs and the chunks that are left over; return how many."""
+        files, chunks = await self.left_over(schemas), await self.stray_chunks()
+        await self._delete(files)
+        if chunks:
+            await self._client.undecoded[f"{BUCKET}.chunks"].delete_many(
+                {"files_id": {"$in": chunks}}
+            )
+        return len(files) + len(chunks)

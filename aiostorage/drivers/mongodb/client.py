@@ -249,6 +249,19 @@ class Client:
         moment: datetime = (await self._database.command("hello"))["localTime"]
         return moment.replace(tzinfo=UTC)
 
+    async def admin_command(self, name: str) -> dict[str, Any]:
+        """Return the answer to a command that asks the server about itself."""
+        answer: dict[str, Any] = await self._raw.admin.command(name)
+        return answer
+
+    async def aggregated(
+        self, collection: str, pipeline: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return the results of an aggregation, in BSON's own types."""
+        cursor = self.undecoded[collection].aggregate(list(pipeline), allowDiskUse=True)
+        found: list[dict[str, Any]] = await (cursor if self._motor else await cursor).to_list(None)
+        return found
+
     async def create_index(self, collection: str, keys: Sequence[Any], **options: Any) -> None:
         """Create an index unless it exists.
 

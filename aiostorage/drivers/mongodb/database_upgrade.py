@@ -13,16 +13,27 @@ from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema, schemas_of
-from aiostorage.drivers.mongodb.indexes import META, create_indexes, existing_layout
+from aiostorage.drivers.mongodb.indexes import META, create_indexes, existing_layout, is_another
 from aiostorage.drivers.mongodb.transactions import carry_out_all
 from aiostorage.operations import Layout
-from aiostorage.upgrades import UpgradeReport, UpgradeStep, steps_from
+from aiostorage.upgrades import (
+    UpgradeProgress,
+    UpgradeReport,
+    UpgradeStep,
+    silent,
+    steps_from,
+)
 
 __all__ = ["upgrade_database"]
 
 
 async def upgrade_database(
-    client: Client, layout: Layout, steps: Sequence[UpgradeStep], *, dry_run: bool
+    client: Client,
+    layout: Layout,
+    steps: Sequence[UpgradeStep],
+    *,
+    dry_run: bool,
+    progress: UpgradeProgress = silent,
 ) -> UpgradeReport:
     """Upgrade a database; see `aiostorage.protocols.UpgradableDriver.upgrade`."""
     schemas = schemas_of(layout, partial=client.partial)
@@ -32,6 +43,7 @@ async def upgrade_database(
     notes: list[str] = []
     if found is not None and found < layout.version:
         for step in steps_from(steps, found, layout.version):
+            progress(f"changing the documents to layout {step.version}")
             plan = step.plan(await commands.run(step.find))
             notes += plan.notes
             for operation in () if dry_run else plan.operations:
@@ -39,6 +51,7 @@ async def upgrade_database(
                 await carry_out_all(commands, (operation,))
         if not dry_run:
             for schema in schemas.values():
+                progress(f"making the indexes of {schema.name}")
                 await _drop_changed_indexes(client, schema)
                 await create_indexes(client, schema)
             await client.collections[META].update_one(
@@ -55,9 +68,5 @@ async def _drop_changed_indexes(client: Client, schema: CollectionSchema) -> Non
     found = await collection.index_information()
     for index in schema.indexes:
         name = schema.index_name(index)
-        if (there := found.get(name)) is not None and (
-            list(there["key"]) != schema.index_keys(index)
-            or bool(there.get("unique")) is not index.unique
-            or there.get("partialFilterExpression") != schema.index_filter(index)
-        ):
+        if (there := found.get(name)) is not None and is_another(schema, index, there):
             await collection.drop_index(name)

@@ -38,6 +38,7 @@ from aiostorage.drivers.mongodb.commands import (
     read_within,
     write_within,
 )
+from aiostorage.drivers.mongodb.database_examination import examine_database, repair_database
 from aiostorage.drivers.mongodb.database_upgrade import upgrade_database
 from aiostorage.drivers.mongodb.fair_queue import MAX_CONCURRENT, MIN_QUEUED_SECONDS, FairQueue
 from aiostorage.drivers.mongodb.filters import CollectionSchema, schemas_of
@@ -61,6 +62,7 @@ from aiostorage.errors import (
     PermissionDenied,
     StorageClosedError,
 )
+from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import (
     Count,
     Document,
@@ -71,7 +73,7 @@ from aiostorage.operations import (
     OutboxNote,
     Take,
 )
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["MongoDBDriver"]
 
@@ -272,6 +274,7 @@ class MongoDBDriver:
         *,
         backup: bool | str | os.PathLike[str] = True,
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         if not isinstance(backup, bool):
@@ -281,7 +284,34 @@ class MongoDBDriver:
         use = await connect(self._settings)
         try:
             with translated(self.location, writing=False):
-                return await upgrade_database(use.client, layout, steps, dry_run=dry_run)
+                return await upgrade_database(
+                    use.client, layout, steps, dry_run=dry_run, progress=progress
+                )
+        finally:
+            await shielded(None, use.release)
+
+    def reader(self) -> MongoDBDriver:
+        """See `aiostorage.protocols.ExaminableDriver.reader`."""
+        other = self.__class__.__new__(self.__class__)
+        other.__setstate__({"settings": replace(self._settings, read_only=True)})
+        return other
+
+    async def examine(self, layout: Layout) -> EngineReport:
+        """See `aiostorage.protocols.ExaminableDriver.examine`."""
+        use = await connect(self._settings)
+        try:
+            with translated(self.location, writing=False):
+                return await examine_database(use.client, layout)
+        finally:
+            await shielded(None, use.release)
+
+    async def repair(self, layout: Layout, findings: Sequence[Finding]) -> list[Repair]:
+        """See `aiostorage.protocols.ExaminableDriver.repair`."""
+        self._check_writable()
+        use = await connect(self._settings)
+        try:
+            with translated(self.location, writing=True):
+                return await repair_database(use.client, layout, findings)
         finally:
             await shielded(None, use.release)
 

@@ -16,12 +16,15 @@ from aiostorage.errors import (
     PermissionDenied,
     SchemaVersionError,
 )
+from aiostorage.operations import Index
 
 __all__ = [
     "META",
     "create_indexes",
+    "create_one_index",
     "existing_layout",
     "inspect",
+    "is_another",
     "layout_of",
     "pass_barrier",
     "prepare",
@@ -170,18 +173,32 @@ async def create_indexes(client: Client, schema: CollectionSchema) -> None:
         Documents are equal in fields that must be unique.
     """
     for index in schema.indexes:
-        options: dict[str, Any] = {"name": schema.index_name(index)}
-        if index.unique:
-            options["unique"] = True
-        if (partial := schema.index_filter(index)) is not None:
-            options["partialFilterExpression"] = partial
-        try:
-            with translated(client.settings.location, writing=False):
-                await client.create_index(schema.name, schema.index_keys(index), **options)
-        except DuplicateKeyError as error:
-            named = ", ".join(map("{}={!r}".format, error.fields, error.values))
-            raise NotADatabaseError(
-                f"{client.settings.location}: {schema.name} has records with {named} more than "
-                "once, which must not be; delete all but one (of locks, `orion db upgrade` leaves "
-                "several: the right one has a state)"
-            ) from error
+        await create_one_index(client, schema, index)
+
+
+async def create_one_index(client: Client, schema: CollectionSchema, index: Index) -> None:
+    """Create an index, unless it exists; see `create_indexes`."""
+    options: dict[str, Any] = {"name": schema.index_name(index)}
+    if index.unique:
+        options["unique"] = True
+    if (partial := schema.index_filter(index)) is not None:
+        options["partialFilterExpression"] = partial
+    try:
+        with translated(client.settings.location, writing=False):
+            await client.create_index(schema.name, schema.index_keys(index), **options)
+    except DuplicateKeyError as error:
+        named = ", ".join(map("{}={!r}".format, error.fields, error.values))
+        raise NotADatabaseError(
+            f"{client.settings.location}: {schema.name} has records with {named} more than "
+            "once, which must not be; delete all but one (of locks, `orion db upgrade` leaves "
+            "several: the right one has a state)"
+        ) from error
+
+
+def is_another(schema: CollectionSchema, index: Index, there: Mapping[str, Any]) -> bool:
+    """Return whether an index with the name of one of ours is defined otherwise."""
+    return (
+        list(there["key"]) != schema.index_keys(index)
+        or bool(there.get("unique")) is not index.unique
+        or there.get("partialFilterExpression") != schema.index_filter(index)
+    )

@@ -7,12 +7,17 @@ import sqlite3
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from aiostorage._core.file_options import checked_path, not_there
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.errors import ConfigurationError
+from aiostorage.upgrades import UpgradeProgress, silent
 
 __all__ = ["back_up", "check_backup"]
+
+PAGES: Final = 4096
+"""Pages that are copied before it is told how far the copy is."""
 
 
 def check_backup(copy: Path) -> None:
@@ -32,7 +37,9 @@ def check_backup(copy: Path) -> None:
         raise not_there(copy.parent, directory=True)
 
 
-def back_up(connection: Connection, path: Path, copy: Path) -> None:
+def back_up(
+    connection: Connection, path: Path, copy: Path, progress: UpgradeProgress = silent
+) -> None:
     """Copy the database of a connection to a new file, which gets its name when it is complete.
 
     Raises
@@ -41,13 +48,17 @@ def back_up(connection: Connection, path: Path, copy: Path) -> None:
         As for `check_backup`.
     """
     check_backup(copy)
+
+    def tell(_: int, remaining: int, total: int) -> None:
+        progress(f"copying the file: {100 * (total - remaining) // max(total, 1)} %")
+
     part = copy.with_name(f"{copy.name}.part")
     part.unlink(missing_ok=True)  # of a backup that was interrupted
     try:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         target = sqlite3.connect(part)
         try:
-            connection.backup(target)
+            connection.backup(target, pages=PAGES, progress=tell)
         finally:
             target.close()
         part.chmod(stat.S_IMODE(path.stat().st_mode))

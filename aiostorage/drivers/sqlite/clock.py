@@ -89,6 +89,18 @@ class StoreClock:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+        self._follow(name, number)
+
+    def read(self, connection: sqlite3.Connection) -> None:
+        """Find the number that this boot has in a file, or would get, without writing it there."""
+        name = boot_id()
+        try:
+            number, last = _last_boot(connection) or (0, None)
+        except sqlite3.OperationalError:  # the table is missing
+            number, last = 0, None
+        self._follow(name, number if name == last else number + 1)
+
+    def _follow(self, name: str, number: int) -> None:
         self.earlier = number << BITS
         if not name:
             self.zero = datetime(1970, 1, 1, tzinfo=UTC)

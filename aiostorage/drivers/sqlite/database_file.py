@@ -51,6 +51,8 @@ class DatabaseFile:
         An absolute path.
     creates
         Whether the first opening may make the file.
+    query
+        How SQLite opens it, as the query of a URI.
 
     Attributes
     ----------
@@ -67,8 +69,8 @@ class DatabaseFile:
         The names of the log and of its index, with their identities, while they are in use.
     """
 
-    def __init__(self, path: Path, creates: bool = True) -> None:
-        self.uri: str = f"{path.as_uri()}?mode=rw"
+    def __init__(self, path: Path, creates: bool = True, query: str = "mode=rw") -> None:
+        self.uri: str = f"{path.as_uri()}?{query}"
         self.name: bytes = os.fsencode(path)
         self.known: Identity | None = None
         self._path = path

@@ -31,11 +31,14 @@ from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
 from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.sqlite_examination import FileExamination
+from aiostorage.drivers.sqlite.sqlite_reader import SQLiteReader
 from aiostorage.drivers.sqlite.tables import prepare
 from aiostorage.errors import (
     NotADatabaseError,
     StorageClosedError,
 )
+from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import (
     Count,
     Document,
@@ -44,7 +47,7 @@ from aiostorage.operations import (
     LogPage,
     Operation,
 )
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["SQLiteDriver", "Synchronous"]
 
@@ -216,13 +219,32 @@ class SQLiteDriver:
         *,
         backup: bool | str | os.PathLike[str] = True,
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, path)
         await anyio.to_thread.run_sync(check_log, path)
-        upgrade = FileUpgrade(path, self._busy_timeout, layout, steps, self._clock, backup, dry_run)
+        upgrade = FileUpgrade(
+            path, self._busy_timeout, layout, steps, self._clock, backup, dry_run, progress
+        )
         return await upgrade.carry_out()
+
+    def reader(self) -> SQLiteReader:
+        """See `aiostorage.protocols.ExaminableDriver.reader`."""
+        return SQLiteReader(self._path, self._busy_timeout, self._clock.wall)
+
+    async def examine(self, layout: Layout) -> EngineReport:
+        """See `aiostorage.protocols.ExaminableDriver.examine`."""
+        return await (await self._examination()).examine(layout)
+
+    async def repair(self, layout: Layout, findings: Sequence[Finding]) -> list[Repair]:
+        """See `aiostorage.protocols.ExaminableDriver.repair`."""
+        return await (await self._examination()).repair(layout, findings)
+
+    async def _examination(self) -> FileExamination:
+        path = await anyio.to_thread.run_sync(self._path.absolute)
+        return FileExamination(path, self._busy_timeout, self._clock.wall)
 
     def _connect(self) -> ConnectionThread:
         if self._file is None:

@@ -9,13 +9,13 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from aiostorage._core.file_kinds import HEAD, SQLITE, kind_of
 from aiostorage._core.file_options import not_there
+from aiostorage._core.file_places import MOUNTS, NETWORK, filesystem_of, mounted
 from aiostorage.drivers.sqlite.database_file import identity
 from aiostorage.drivers.sqlite.lock_holders import LOCKS, lock_holders
 from aiostorage.errors import (
@@ -29,53 +29,16 @@ __all__ = [
     "application_id",
     "check_log",
     "check_place",
-    "filesystem_of",
     "is_sqlite",
     "not_a_database",
 ]
 
-MOUNTS: Final = Path("/proc/self/mountinfo")
-
-_NAMES: Final = (
-    "9p afs beegfs ceph cifs davfs fuse.ceph fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs "
-    "glusterfs gpfs lustre ncpfs nfs nfs4 orangefs pvfs2 smb3 smbfs virtiofs"
-)
 SMALLEST: Final = 16
 """Bytes that a database has at least, to be recognised."""
 
 LOOKS: Final = 6
 LOOK_INTERVAL: Final = 0.1
 """How often, and with how many seconds between, a process is seen with one lock of two."""
-
-NETWORK: Final = frozenset(_NAMES.split())
-"""File systems whose clients do not share memory: the log's index lives in shared memory."""
-
-
-def filesystem_of(path: Path, mountinfo: str) -> str | None:
-    """Return the type of the file system that `path` is on, None if it is unknown.
-
-    Parameters
-    ----------
-    path
-        An absolute path without links.
-    mountinfo
-        The text of ``/proc/self/mountinfo``; see proc(5).
-    """
-    best, found = -1, None
-    for point, kind in _mounts(mountinfo):
-        # of two mounts on one point, the later one hides the other
-        if (path == point or point in path.parents) and len(point.parts) >= best:
-            best, found = len(point.parts), kind
-    return found
-
-
-def _mounts(mountinfo: str) -> Iterator[tuple[Path, str]]:
-    """Yield where something is mounted, and the type of its file system."""
-    for line in mountinfo.splitlines():
-        fields, _, types = line.partition(" - ")
-        columns, kind = fields.split(" "), types.split(" ", 1)[0]
-        if len(columns) >= 5:
-            yield Path(columns[4].encode().decode("unicode_escape")), kind
 
 
 def check_place(path: Path, mounts: Path = MOUNTS) -> None:
@@ -136,12 +99,12 @@ def _check_mount(target: Path, mounts: Path) -> None:
     except OSError:
         return  # not Linux: then the journal mode decides
     kind = filesystem_of(target.parent, mountinfo)
-    if kind in NETWORK:
+    if kind in NETWORK:  # the log's index lives in shared memory
         raise ConfigurationError(
             f"{target} is on a network file system ({kind}), where SQLite's write-ahead log "
             "corrupts data; put the file on a local disk, or use an engine made for many machines"
         )
-    if any(point == target for point, _ in _mounts(mountinfo)):
+    if any(point == target for point, _ in mounted(mountinfo)):
         raise ConfigurationError(
             f"{target} is mounted without its directory, so that SQLite's write-ahead log would "
             "lie elsewhere than for those who use the file itself; mount the directory"

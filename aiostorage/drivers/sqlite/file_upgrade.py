@@ -25,12 +25,23 @@ from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.execution import Tables, moment, page, run
 from aiostorage.drivers.sqlite.file_checks import not_a_database
-from aiostorage.drivers.sqlite.schema_changes import added_columns, schema_changes, schema_of
+from aiostorage.drivers.sqlite.schema_changes import (
+    Schema,
+    added_columns,
+    schema_changes,
+    schema_of,
+)
 from aiostorage.drivers.sqlite.sql import Table
-from aiostorage.drivers.sqlite.tables import create_tables, fill_ticks, layout_of
+from aiostorage.drivers.sqlite.tables import fill_ticks, layout_of, wanted_schema
 from aiostorage.errors import NotADatabaseError, TemporaryBackendError
 from aiostorage.operations import Compare, Find, Layout, Update
-from aiostorage.upgrades import UpgradeReport, UpgradeStep, steps_from
+from aiostorage.upgrades import (
+    UpgradeProgress,
+    UpgradeReport,
+    UpgradeStep,
+    silent,
+    steps_from,
+)
 
 __all__ = ["FileUpgrade"]
 
@@ -55,6 +66,8 @@ class FileUpgrade:
         Whether to make one, or where to.
     dry_run
         Whether to change nothing.
+    progress
+        Is told what is done.
     """
 
     path: Path
@@ -64,6 +77,7 @@ class FileUpgrade:
     clock: StoreClock
     backup: bool | str | os.PathLike[str]
     dry_run: bool
+    progress: UpgradeProgress = silent
 
     async def carry_out(self) -> UpgradeReport:
         """Upgrade the file; see `aiostorage.protocols.UpgradableDriver.upgrade`."""
@@ -129,7 +143,7 @@ class FileUpgrade:
         if found == self.layout.version:  # another process was faster
             return self._report(found)
         if copy is not None:
-            back_up(connection, self.path, copy)
+            back_up(connection, self.path, copy, self.progress)
         try:
             self._begin(connection)
             notes = self._change(connection, found)
@@ -174,10 +188,11 @@ class FileUpgrade:
     def _change(self, connection: Connection, found: int) -> tuple[str, ...]:
         """Bring the file from the layout that was found to the present one; return the notes."""
         tables = {c.name: Table(c) for c in self.layout.collections}
-        self._change_schema(connection, tables)
+        self._change_schema(connection)
         fill_ticks(connection, self.layout.collections, self.clock)
         notes: list[str] = []
         for step in steps_from(self.steps, found, self.layout.version):
+            self.progress(f"changing the documents to layout {step.version}")
             plan = step.plan(run(connection, tables, step.find, moment(self.clock)))
             notes += plan.notes
             for operation in plan.operations:
@@ -185,19 +200,21 @@ class FileUpgrade:
         connection.execute(f"PRAGMA user_version = {self.layout.version:d}")
         return tuple(notes)
 
-    def _change_schema(self, connection: Connection, tables: Tables) -> None:
+    def _change_schema(self, connection: Connection) -> None:
         """Add the tables, columns and indexes that the file lacks; replace indexes that differ."""
-        fresh = sqlite3.connect(":memory:")
-        try:
-            create_tables(fresh, tables.values())
-            wanted = schema_of(fresh)
-        finally:
-            fresh.close()
         found = schema_of(connection)
-        for statement in schema_changes(found, wanted):
+        for statement in schema_changes(found, wanted_schema(self.layout)):
+            self.progress(" ".join(statement.split()[:4]).lower())
             connection.execute(statement)
-        for name, columns in added_columns(found, wanted).items():
-            if fields := [column for column in columns if column in tables[name].kinds]:
+        self.fill_columns(connection, found)
+
+    def fill_columns(self, connection: Connection, found: Schema) -> None:
+        """Fill the columns that the file has now, and had not when its schema was `found`."""
+        tables = {c.name: Table(c) for c in self.layout.collections}
+        for name, columns in added_columns(found, schema_of(connection)).items():
+            if name in tables and (
+                fields := [column for column in columns if column in tables[name].kinds]
+            ):
                 self._fill(connection, tables, name, fields)
 
     def _fill(self, connection: Connection, tables: Tables, name: str, fields: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from typing import Any, Final
 
 from aiostorage._core.driver_options import hide_credentials
@@ -10,7 +11,10 @@ from aiostorage._core.file_options import options_in_url, path_of_url, split_url
 from aiostorage.drivers.sqlite.driver import SQLiteDriver
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["driver_from_options"]
+__all__ = ["LIBRARY_VERSION", "driver_from_options"]
+
+LIBRARY_VERSION: Final = sqlite3.sqlite_version
+"""The version of SQLite itself."""
 
 _IN_URL: Final = ("synchronous", "busy_timeout")
 """Options that may stand in the query of a URL."""

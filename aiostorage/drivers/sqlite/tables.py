@@ -13,12 +13,13 @@ from aiostorage._core.driver_options import upgrade_command
 from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.execution import moment
+from aiostorage.drivers.sqlite.schema_changes import Schema, schema_of
 from aiostorage.drivers.sqlite.schema_sql import missing_ticks
 from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.errors import ConfigurationError, NotADatabaseError, SchemaVersionError
-from aiostorage.operations import Collection
+from aiostorage.operations import Collection, Layout
 
-__all__ = ["APPLICATION_ID", "create_tables", "fill_ticks", "layout_of", "prepare"]
+__all__ = ["APPLICATION_ID", "create_tables", "fill_ticks", "layout_of", "prepare", "wanted_schema"]
 
 APPLICATION_ID: Final = 0x61696F73
 """``PRAGMA application_id`` of our files: "aios"."""
@@ -104,6 +105,16 @@ def create_tables(connection: sqlite3.Connection, tables: Iterable[Table]) -> No
         for statement in table.schema():
             connection.execute(statement)
     connection.execute(BOOT_TABLE)
+
+
+def wanted_schema(layout: Layout) -> Schema:
+    """Return the schema of a new file."""
+    fresh = sqlite3.connect(":memory:")
+    try:
+        create_tables(fresh, [Table(collection) for collection in layout.collections])
+        return schema_of(fresh)
+    finally:
+        fresh.close()
 
 
 def layout_of(connection: Connection, path: Path, version: int) -> int | None:

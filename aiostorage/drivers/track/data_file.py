@@ -213,15 +213,28 @@ class DataFile:
         return None if (found.st_uid, found.st_gid) == ours else (found.st_uid, found.st_gid)
 
     def _sweep(self) -> None:
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + SWEEP_INTERVAL
+            self.sweep()
+
+    def sweep(self) -> int:
         """Delete what writers have left that were killed; whoever holds the lock is alone."""
-        if time.monotonic() < self._next_sweep:
-            return
-        self._next_sweep = time.monotonic() + SWEEP_INTERVAL
+        deleted = 0
+        for name in self.left_over():
+            with suppress(OSError):
+                os.unlink(name)  # noqa: PTH108
+                deleted += 1
+        return deleted
+
+    def left_over(self) -> list[str]:
+        """Return the temporary files of writers; one that holds the lock has one of its own."""
         with suppress(OSError), os.scandir(self.path.parent) as entries:
-            for entry in entries:
-                if entry.name.startswith(self._prefix) and entry.name.endswith(".tmp"):
-                    with suppress(OSError):
-                        os.unlink(entry.path)  # noqa: PTH108
+            return [
+                entry.path
+                for entry in entries
+                if entry.name.startswith(self._prefix) and entry.name.endswith(".tmp")
+            ]
+        return []
 
     def _sync_directory(self) -> None:
         descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)

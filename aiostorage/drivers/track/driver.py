@@ -23,11 +23,13 @@ from aiostorage._core.steady_clock import BootClock, utc_now
 from aiostorage.drivers.track.data_file import LONGEST_ADDITION, DataFile
 from aiostorage.drivers.track.shared_writes import SharedWrites
 from aiostorage.drivers.track.store import TrackStore
+from aiostorage.drivers.track.track_examination import examine_file, repair_file
 from aiostorage.drivers.track.track_upgrade import upgrade
 from aiostorage.drivers.track.watchers import Watchers
-from aiostorage.errors import ConfigurationError, StorageClosedError
+from aiostorage.errors import ConfigurationError, PermissionDenied, StorageClosedError
+from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Count, Document, Find, Layout, LogPage, Operation
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["TrackDriver"]
 
@@ -86,6 +88,7 @@ class TrackDriver:
         """Called before each write: how many share it, and how many wait."""
         self._creates = True
         self._logs = True
+        self._reads_only = False
         self._reset()
 
     def _reset(self) -> None:
@@ -162,6 +165,27 @@ class TrackDriver:
         if writer is not None:
             await shielded(None, partial(anyio.to_thread.run_sync, writer.drain))
 
+    def reader(self) -> TrackDriver:
+        """See `aiostorage.protocols.ExaminableDriver.reader`."""
+        other = TrackDriver(
+            self._path,
+            objective=self.objective,
+            busy_timeout=self._busy_timeout,
+            clock=self._clock.wall,
+        )
+        other._creates, other._reads_only = False, True
+        return other
+
+    async def examine(self, layout: Layout) -> EngineReport:
+        """See `aiostorage.protocols.ExaminableDriver.examine`."""
+        examining = partial(examine_file, self._path, layout)
+        return await anyio.to_thread.run_sync(examining)
+
+    async def repair(self, layout: Layout, findings: Sequence[Finding]) -> list[Repair]:  # noqa: ARG002  as of all engines
+        """See `aiostorage.protocols.ExaminableDriver.repair`."""
+        repairing = partial(repair_file, self._path, self._busy_timeout, findings)
+        return await anyio.to_thread.run_sync(repairing)
+
     async def upgrade(
         self,
         layout: Layout,
@@ -169,6 +193,7 @@ class TrackDriver:
         *,
         backup: bool | str | os.PathLike[str] = True,
         dry_run: bool = False,
+        progress: UpgradeProgress = silent,
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         path = await anyio.to_thread.run_sync(self._path.absolute)
@@ -181,6 +206,7 @@ class TrackDriver:
             self._busy_timeout,
             backup=backup,
             dry_run=dry_run,
+            progress=progress,
         )
         return await anyio.to_thread.run_sync(carry_out)
 
@@ -191,11 +217,17 @@ class TrackDriver:
         store, writer = self._opened()
         if isinstance(operation, Find | Count):
             return cast(Awaitable[T], _in_thread(partial(store.read, operation)))
+        self._check_writable()
         return cast(Awaitable[T], writer.write((operation,), single=True))
 
     def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """See `aiostorage.protocols.Driver.transact`."""
+        self._check_writable()
         return self._opened()[1].write(operations)
+
+    def _check_writable(self) -> None:
+        if self._reads_only:
+            raise PermissionDenied(f"{self._path} was opened for reading alone")
 
     def never_began(self, operation: Operation[Any]) -> bool:
         """Return whether the operation of a caller that was cancelled never began."""

@@ -13,7 +13,7 @@ from aiostorage.drivers.track.data_file import DataFile
 from aiostorage.drivers.track.store import TrackStore
 from aiostorage.errors import ConfigurationError, PermissionDenied
 from aiostorage.operations import Layout
-from aiostorage.upgrades import UpgradeReport, UpgradeStep
+from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["upgrade"]
 
@@ -27,6 +27,7 @@ def upgrade(
     *,
     backup: bool | str | os.PathLike[str],
     dry_run: bool,
+    progress: UpgradeProgress = silent,
 ) -> UpgradeReport:
     """Upgrade a file; see `aiostorage.protocols.UpgradableDriver.upgrade`. It blocks."""
     file = DataFile(path)
@@ -40,9 +41,11 @@ def upgrade(
             return
         default = file.path.with_name(f"{file.path.name}.layout-{found}")
         target = default if backup is True else checked_path("the backup", backup)
+        progress("copying the file")
         _write_new(target, data, file.mode)
         copy.append(target)
 
+    progress("changing the documents")
     found, notes = store.upgrade(steps, make_copy, dry_run=dry_run)
     return UpgradeReport(
         str(file.path),

@@ -1,0 +1,275 @@
+"""The examination of a whole store: by its engine, and of its records; and its repair."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import anyio.to_thread
+
+import aiostorage
+from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.gateway import Gateway
+from aiostorage._core.kinds import FLAG, check_values, option
+from aiostorage._core.layout import LAYOUT
+from aiostorage._core.lost_trials import LostTrials
+from aiostorage._core.named_store import NamedStore, named_by, named_store
+from aiostorage._core.noting import NotingDriver
+from aiostorage._core.state import MsgpackCodec
+from aiostorage._core.storage import Storage
+from aiostorage.doctor.lock_checks import lock_findings
+from aiostorage.doctor.record_repairs import RECORD_REPAIRS, repair_records
+from aiostorage.doctor.stored_records import StoredRecords, experiments_of
+from aiostorage.doctor.trial_checks import ORPHAN_TRIAL, trial_findings
+from aiostorage.doctor.upkeep_checks import upkeep_findings
+from aiostorage.errors import AioStorageError, ConfigurationError, TemporaryBackendError
+from aiostorage.factory import storage_of
+from aiostorage.findings import EngineReport, Examination, Finding, Repair
+from aiostorage.protocols import Driver, ExaminableDriver
+
+__all__ = ["examine", "repair"]
+
+ROUNDS: Final = 3
+"""How often is repaired what comes to light by a repair."""
+
+_RANKS: Final = ("error", "warning", "note")
+_REPAIR: Final = {"delete_orphans": option(FLAG)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Patient:
+    """The store that is examined.
+
+    Attributes
+    ----------
+    storage
+        A storage of it. That of a caller is open, or may be opened; another one is not.
+    make
+        Makes a storage to repair it with; None if the caller's does that.
+    url
+        Its URL in commands; None if commands need none.
+    """
+
+    storage: Storage
+    make: Callable[[], Storage] | None
+    url: str | None
+
+    @property
+    def driver(self) -> Driver:
+        driver = self.storage._gateway.driver  # noqa: SLF001  as an adapter of this package
+        return driver.driver if isinstance(driver, NotingDriver) else driver
+
+
+async def examine(
+    storage: Storage | str | Mapping[str, Any] | None = None, **settings: Any
+) -> Examination:
+    """Say what is wrong with a store; change nothing, and make no file.
+
+    Other processes may use it meanwhile. All trials are read once.
+
+    Parameters
+    ----------
+    storage
+        A storage, open or not; or what `aiostorage.setup_storage` takes: a URL, a mapping, or None
+        for the store that is configured.
+    settings
+        Options and settings beside it, such as ``lost_after``.
+
+    Returns
+    -------
+    Examination
+        The findings, the worst first, and facts such as versions.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such store, or it is one in memory that was named by a URL.
+    BackendError
+        It cannot be reached.
+
+    Examples
+    --------
+    >>> found = await examine("sqlite:///tune.db")
+    >>> found.healthy
+    True
+    """
+    return await _examined(await _patient(storage, settings))
+
+
+async def repair(
+    storage: Storage | str | Mapping[str, Any] | None = None,
+    *,
+    delete_orphans: bool = False,
+    **settings: Any,
+) -> Examination:
+    """Repair what is wrong with a store, if no guess is needed; leave everything else alone.
+
+    Parameters
+    ----------
+    storage, settings
+        As for `examine`.
+    delete_orphans
+        Whether to delete the trials of experiments that do not exist.
+
+    Returns
+    -------
+    Examination
+        What was done, and what is left.
+
+    Raises
+    ------
+    ConfigurationError, BackendError
+        As for `examine`.
+    """
+    check_values("repair", _REPAIR, {"delete_orphans": delete_orphans})
+    patient = await _patient(storage, settings)
+    more = {ORPHAN_TRIAL} if delete_orphans else set()
+    done: list[Repair] = []
+    found = await _examined(patient)
+    for _ in range(ROUNDS):
+        todo = [one for one in found.findings if one.repairable or one.code in more]
+        fresh = await _repaired(patient, todo) if todo else []
+        if not fresh:
+            break
+        done += fresh
+        found = await _examined(patient)
+    return replace(found, repairs=tuple(done))
+
+
+async def _patient(
+    given: Storage | str | Mapping[str, Any] | None, settings: Mapping[str, Any]
+) -> _Patient:
+    if isinstance(given, Storage):
+        if settings:
+            raise ConfigurationError("a storage has its settings; pass a URL to choose others")
+        return _Patient(given, None, _url_of(given))
+    named = await anyio.to_thread.run_sync(named_store, given)
+    lasting = NamedStore(named.options, named.origin)  # of which no directory is made
+    make = partial(storage_of, lasting.without_tracker(), **settings)
+    storage = await anyio.to_thread.run_sync(make)
+    if named.engine == "memory":
+        error = ConfigurationError("a storage in memory ends with its process: nothing to examine")
+        raise named_by(error, named.origin)
+    url = named.options.get("url")
+    if named.origin is not None:
+        return _Patient(storage, partial(storage_of, lasting, **settings), None)
+    shown = hide_credentials(str(url)) if url is not None else _url_of(storage)
+    return _Patient(storage, partial(storage_of, lasting, **settings), shown)
+
+
+def _url_of(storage: Storage) -> str:
+    location, name = storage.location, storage._gateway.driver.name  # noqa: SLF001  as above
+    return location if "://" in location else f"{name}:///{quote(location)}"
+
+
+# ------------------------------------------------------------------------------- examination
+
+
+async def _examined(patient: _Patient) -> Examination:
+    driver = patient.driver
+    report = EngineReport()
+    if isinstance(driver, ExaminableDriver):
+        report = await driver.examine(LAYOUT)
+    findings = list(report.findings)
+    facts: dict[str, str | int | float | None] = {
+        "aiostorage": aiostorage.__version__,
+        "python": platform.python_version(),
+        **report.facts,
+    }
+    if report.readable:
+        async with _readable(patient) as gateway:
+            findings += await _of_records(patient, gateway, facts)
+    findings.sort(key=lambda one: _RANKS.index(one.severity))
+    addressed = tuple(_addressed(one, patient.url) for one in findings)
+    return Examination(patient.storage.location, driver.name, facts, addressed)
+
+
+@asynccontextmanager
+async def _readable(patient: _Patient) -> AsyncIterator[Gateway]:
+    """Give the way to the records, by a driver that only reads if the engine has one."""
+    gateway, driver = patient.storage._gateway, patient.driver  # noqa: SLF001  as above
+    if isinstance(driver, ExaminableDriver):
+        gateway = Gateway(driver.reader(), gateway.policy, gateway.origin)
+    elif patient.make is None:
+        await gateway.open()
+        yield gateway
+        return
+    try:
+        await gateway.open()
+        yield gateway
+    finally:
+        await gateway.aclose()
+
+
+async def _of_records(
+    patient: _Patient, gateway: Gateway, facts: dict[str, str | int | float | None]
+) -> list[Finding]:
+    """Return what is wrong with the records; what fails is a finding, too."""
+    try:
+        records = await _records(patient, gateway)
+        findings, trials = await trial_findings(records)
+        facts |= {"experiments": len(records.labels), "trials": trials}
+        findings += records.unreadable
+        findings += await lock_findings(records)
+        findings += await upkeep_findings(gateway)
+    except (TemporaryBackendError, ConfigurationError):
+        raise
+    except AioStorageError as error:
+        what = f"the records cannot be read: {error}"
+        location, command = gateway.driver.location, "aiostorage doctor{url} --debug"
+        return [Finding("unreadable-records", "error", what, location, command)]
+    return findings
+
+
+async def _records(patient: _Patient, gateway: Gateway) -> StoredRecords:
+    storage = patient.storage
+    codec = MsgpackCodec(storage._max_inflated)  # noqa: SLF001  as above
+    return await experiments_of(gateway, LostTrials(storage._lost_after), codec)  # noqa: SLF001
+
+
+def _addressed(finding: Finding, url: str | None) -> Finding:
+    """Return a finding whose command names the store."""
+    shown = "" if url is None else shlex.quote(url)
+    places: dict[Literal["url", "storage", "from"], str] = {
+        "url": shown and f" {shown}",
+        "storage": shown and f" --storage {shown}",
+        "from": f" {shown or 'SOURCE'}",
+    }
+    command = finding.command
+    for name, text in places.items():
+        command = command.replace(f"{{{name}}}", text)
+    return replace(finding, command=command)
+
+
+# ------------------------------------------------------------------------------------ repair
+
+
+async def _repaired(patient: _Patient, findings: list[Finding]) -> list[Repair]:
+    driver = patient.driver
+    done: list[Repair] = []
+    codes = {one.code for one in findings}
+    if isinstance(driver, ExaminableDriver) and codes - RECORD_REPAIRS.keys():
+        done += await driver.repair(LAYOUT, findings)
+    codes &= RECORD_REPAIRS.keys()
+    if codes:
+        async with _writable(patient) as storage:
+            records = await _records(patient, storage._gateway)  # noqa: SLF001  as above
+            done += await repair_records(storage, records, codes)
+    return done
+
+
+@asynccontextmanager
+async def _writable(patient: _Patient) -> AsyncIterator[Storage]:
+    if patient.make is None:
+        await patient.storage.open()
+        yield patient.storage
+        return
+    storage = await anyio.to_thread.run_sync(patient.make)
+    async with storage:
+        yield storage
