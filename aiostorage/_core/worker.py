@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -45,6 +46,8 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         Whether a lost trial will do where none is pending.
     on_lost
         Whether a lost reservation is an error of the body.
+    limited
+        Reserves the trial instead, within the limits of the experiment.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         wait: float,
         recover: bool,
         on_lost: Literal["skip", "raise"],
+        limited: Callable[[float, bool], Awaitable[list[Trial]]] | None = None,
     ) -> None:
         self._reservations = reservations
         self._experiment = experiment
@@ -67,11 +71,17 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         self._wait = wait
         self._recover = recover
         self._on_lost = on_lost
+        self._limited = limited
         self._turn: Turn | None = None
         self._heart: AbstractAsyncContextManager[None]
 
     async def __aenter__(self) -> Trial | None:
-        reserved = await self._reservations.reserve(self._experiment, 1, self._wait, self._recover)
+        if self._limited is not None:
+            reserved = await self._limited(self._wait, self._recover)
+        else:
+            reserved = await self._reservations.reserve(
+                self._experiment, 1, self._wait, self._recover
+            )
         if not reserved:
             return None
         turn = self._turn = self._reservations.begin_turn(reserved[0])
