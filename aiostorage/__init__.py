@@ -56,6 +56,7 @@ from aiostorage.reservation import Reservation
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.upgrades import UpgradeReport
+from aiostorage.work import Worker, WorkerEvent, WorkerReport, run_worker
 
 __version__ = "0.2.0.dev0"
 
@@ -105,9 +106,13 @@ __all__ = [
     "UnknownStorageType",
     "UnsupportedQuery",
     "UpgradeReport",
+    "Worker",
+    "WorkerEvent",
+    "WorkerReport",
     "get_trial_uid_and_exp",
     "get_uid",
     "open_storage",
+    "run_worker",
     "setup_storage",
     "storage_factory",
     "upgrade_storage",

@@ -66,7 +66,7 @@ class LostTrials:
         )
 
     def _last_signs(self, op: Comparison) -> tuple[Condition, ...]:
-        """Return the comparisons, of which one can hold, of the last sign of life with the limit."""
+        """Return the conditions, of which one can hold, on the last sign of life."""
         moment = StoreTime(-min(self.after, MAX_SECONDS))
         return tuple(
             And((*MISSING[:number], Compare(field, op, moment)))

@@ -20,8 +20,8 @@ class LimitLaws:
     async def test_never_more_than_max_trials(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
     ) -> None:
-        experiment = await storage.create_experiment(make_config(max_trials=7))
-        await registered(storage, experiment, 30)
+        experiment = await storage.create_experiment(make_config(max_trials=5))
+        await registered(storage, experiment, 16)
         counts: list[int] = []
         running = completed = failed = 0
 
@@ -36,7 +36,7 @@ class LimitLaws:
                     counts.append(running + completed)
                     await anyio.sleep(0.01)
                     running -= 1
-                    if trial.params["x"] < 3 and failed < 6:
+                    if trial.params["x"] < 3 and failed < 5:
                         failed += 1
                         await mine.set_trial_status(trial, ("broken", "suspended")[failed % 2])
                     else:
@@ -44,9 +44,9 @@ class LimitLaws:
                         await mine.complete_trial(trial, 1)
 
         with anyio.fail_after(60):
-            await gather(map(work, range(12)))
-        assert max(counts) <= 7
-        assert await storage.count_completed_trials(experiment) == 7
+            await gather(map(work, range(6)))
+        assert max(counts) <= 5
+        assert await storage.count_completed_trials(experiment) == 5
         assert await storage.limit_reached(experiment) == "max_trials"
         assert await storage.fetch_trials_by_status(experiment, "reserved") == []
 
