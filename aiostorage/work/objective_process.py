@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import pickle
 import signal
@@ -13,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, current_process
 from typing import Any, Final, cast
 
-from aiostorage._core.cancellation import shielded
+from aiostorage._core.cancellation import run_to_completion, shielded
 from aiostorage.errors import ConfigurationError
 from aiostorage.work.daemon_threads import in_daemon_thread
 from aiostorage.work.objective_server import READY, serve
@@ -28,6 +29,11 @@ Its pipe says so at once; unless a process that the objective has started keeps 
 
 END_TIMEOUT: Final = 2.0
 """Seconds that the process has to end by itself, and once more after SIGTERM."""
+
+KILL_TIMEOUT: Final = 10.0
+"""Seconds that the system has to end a killed process."""
+
+log = logging.getLogger("aiostorage.worker")
 
 _FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
@@ -110,8 +116,10 @@ class ObjectiveProcess:
             It ended before it was ready.
         """
         if self._process is None:
+            # to its end although the caller is cancelled: nobody else would end the process
+            await run_to_completion(partial(in_daemon_thread, self._start))
             try:
-                await in_daemon_thread(self._start)
+                await in_daemon_thread(self._be_ready)
             except BaseException:
                 await self.aclose(gently=False)
                 raise
@@ -134,7 +142,7 @@ class ObjectiveProcess:
         return _result_of(answer)
 
     async def aclose(self, *, gently: bool = True) -> None:
-        """End the process, if it runs."""
+        """End the process, if it runs: one that is to end `gently` by itself."""
         process, self._process = self._process, None
         if process is not None:
             end = partial(in_daemon_thread, partial(self._end, process, gently))
@@ -154,13 +162,14 @@ class ObjectiveProcess:
         with theirs, their_lifeline:
             process.start()
         self._process = process
+
+    def _be_ready(self) -> None:
         try:
-            answer = self._answer(process)
-        except (EOFError, OSError) as error:
-            code = _exit_code(process)
+            answer = self._ask(b"")
+        except ProcessDied as error:
             raise ConfigurationError(
-                f"no process could be started for the objective: it {_how(code)}, and its output "
-                f"says why; {MAIN_GUARD}"
+                f"no process could be started for the objective: {error}, and its output says why; "
+                f"{MAIN_GUARD}"
             ) from error
         if answer != READY:
             raise ConfigurationError(
@@ -173,7 +182,8 @@ class ObjectiveProcess:
             raise ProcessDied(None)
         with self._asking:
             try:
-                self._connection.send_bytes(question)
+                if question:
+                    self._connection.send_bytes(question)
                 return self._answer(process)
             except (EOFError, OSError) as error:
                 raise ProcessDied(_exit_code(process)) from error
@@ -198,7 +208,12 @@ class ObjectiveProcess:
             process.join(END_TIMEOUT)
         if process.is_alive():
             process.kill()
-        process.join()
+            process.join(KILL_TIMEOUT)
+        if process.is_alive():
+            log.warning(
+                "process %s of an objective does not end although it was killed", process.pid
+            )
+            return
         with self._asking:  # a thread that was asking it sees that soon
             self._connection.close()
             self._lifeline.close()

@@ -197,7 +197,8 @@ class WorkerTasks:
                 turn.lost = isinstance(error, TrialLost)
             if turn is None or not _is_of_the_trial(error, turn):
                 raise
-            turn.reason = reason_of(error)
+            if turn.trial.status != TrialStatus.COMPLETED:
+                turn.reason = reason_of(error)
         else:  # a block that is left in between without an error has lost its trial
             turn.lost = not turn.ended
         finally:
@@ -269,8 +270,8 @@ def _became(turn: _Turn) -> EventName:
 
 
 def _is_of_the_trial(error: Exception, turn: _Turn) -> bool:
-    """Return whether an error has made the trial broken, so that the worker goes on."""
-    return turn.trial.status == TrialStatus.BROKEN or (
+    """Return whether the worker goes on: the trial is to blame, or was completed after all."""
+    return turn.trial.status in (TrialStatus.BROKEN, TrialStatus.COMPLETED) or (
         error is turn.failure and status_after(error) is TrialStatus.BROKEN
     )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +12,15 @@ from typing import Any, TypeAlias
 import pytest
 
 from aiostorage import SyncStorage, Trial, Worker, open_storage
-from aiostorage.testing.contract.helpers import make_config, make_trial, stored
+from aiostorage.testing.contract.helpers import make_config, stored
+from tests.preloaded import Process, preloaded
 
-from .worker_functions import coroutine, misbehaving
+from .worker_functions import misbehaving
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("worker_script.py")
 DEADLINE = 60.0
 
-Run: TypeAlias = Callable[..., "subprocess.Popen[str]"]
+Run: TypeAlias = Callable[..., Process]
 
 
 @pytest.fixture
@@ -39,15 +37,11 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def run() -> Iterator[Run]:
     """Start the script, and end it with the test at the latest."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Process] = []
 
-    def run(*arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, SCRIPT, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+    def run(*arguments: object) -> Process:
+        process = preloaded((), "aiostorage.drivers.sqlite").start(
+            SCRIPT, *map(str, arguments), directory=Path.cwd(), environment=os.environ
         )
         started.append(process)
         return process
@@ -100,7 +94,7 @@ def statuses(url: str) -> list[str]:
 def test_a_signal_hands_trials_back_and_another_run_does_them(
     url: str, tmp_path: Path, run: Run, executor: str, number: signal.Signals
 ) -> None:
-    worker = run(url, executor, 0)
+    worker = run(url, executor, 0, 2)
     pids = evaluating(tmp_path, 2)
     worker.send_signal(number)
     out, err = worker.communicate(timeout=DEADLINE)
@@ -108,34 +102,33 @@ def test_a_signal_hands_trials_back_and_another_run_does_them(
     assert statuses(url) == ["interrupted", "interrupted", "new"]
     until(lambda: all(map(gone, pids)))
     (tmp_path / "go").touch()
-    out, err = run(url, executor, 0).communicate(timeout=DEADLINE)
+    out, err = run(url, "thread", 0, 2).communicate(timeout=DEADLINE)
     assert out == "done None 3 0\n", err
     assert statuses(url) == ["completed"] * 3
 
 
 def test_the_grace_and_a_second_signal(url: str, tmp_path: Path, run: Run) -> None:
-    worker = run(url, "process", 60)
-    pids = evaluating(tmp_path, 2)
+    worker = run(url, "thread", 60, 2)
+    evaluating(tmp_path, 2)
     worker.send_signal(signal.SIGTERM)
     time.sleep(0.2)  # that it goes on is what is shown
     assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(DEADLINE) == -signal.SIGTERM
-    until(lambda: all(map(gone, pids)))
     assert statuses(url) == ["reserved", "reserved", "new"]
-    # both are lost some time after; within the grace, a worker completes what it has begun
-    worker = run(url, "thread", 60)
-    evaluating(tmp_path, 2)
+    # within the grace, a worker completes what it has begun
+    worker = run(url, "thread", 60, 1)
+    evaluating(tmp_path, 1)
     worker.send_signal(signal.SIGINT)
     time.sleep(0.2)
     (tmp_path / "go").touch()
     out, err = worker.communicate(timeout=DEADLINE)
-    assert out == "stopped SIGINT 2 0\n", err
+    assert out == "stopped SIGINT 1 0\n", err
 
 
 def test_a_killed_worker_leaves_no_process(url: str, tmp_path: Path, run: Run) -> None:
-    worker = run(url, "process", 0)
-    pids = evaluating(tmp_path, 2)
+    worker = run(url, "process", 0, 1)
+    pids = evaluating(tmp_path, 1)
     assert worker.pid not in pids
     worker.kill()
     worker.wait(DEADLINE)
@@ -143,10 +136,11 @@ def test_a_killed_worker_leaves_no_process(url: str, tmp_path: Path, run: Run) -
 
 
 def test_a_script_without_a_guard(url: str, run: Run) -> None:
-    worker = run(url, "process", 0, "unguarded")
+    worker = run(url, "process", 0, 1, "unguarded")
     _, err = worker.communicate(timeout=DEADLINE)
     assert worker.returncode == 1
-    assert 'needs `if __name__ == "__main__":`' in err or "__main__" in err
+    assert "no process could be started for the objective" in err
+    assert 'under `if __name__ == "__main__":`' in err
     assert statuses(url) == ["new"] * 3
 
 
@@ -154,6 +148,7 @@ def test_a_script_without_a_guard(url: str, run: Run) -> None:
 async def test_what_an_objective_does_to_its_process(tmp_path: Path) -> None:
     deeds = {
         "fine": ("completed", None),
+        "await": ("completed", None),
         "raise": ("broken", "ValueError: bad loss"),
         "picky": ("broken", "Picky: one and two"),
         "sys.exit": ("broken", "SystemExit: 3"),
@@ -165,22 +160,19 @@ async def test_what_an_objective_does_to_its_process(tmp_path: Path) -> None:
     }
     async with open_storage("memory://", lost_after=30) as storage:
         experiment = await storage.create_experiment(make_config())
-        trials = {x: make_trial(experiment, x) for x in deeds}
-        for x, trial in trials.items():
-            trial.params  # noqa: B018
-            trials[x] = await storage.register_trial(
+        trials = {
+            x: await storage.register_trial(
                 Trial(experiment=experiment.id, params={"x": x, "where": str(tmp_path)})
             )
-        worker = Worker(storage, experiment, misbehaving, tasks=2, executor="process")
+            for x in deeds
+        }
+        worker = Worker(storage, experiment, misbehaving, executor="process")
         report = await worker.run()
         for x, (status, reason) in deeds.items():
             assert (await stored(storage, trials[x])).status == status, x
             if reason is not None:
                 assert report.reasons[trials[x].id].startswith(reason), x
-        assert (report.completed, report.broken, report.interrupted) == (2, 7, 1)
+        assert (report.completed, report.broken, report.interrupted) == (3, 7, 1)
         assert report.ended_by == "done"
         pid = (await stored(storage, trials["fine"])).statistics[0].value
         assert pid != os.getpid()
-        await storage.register_trial(make_trial(experiment, "abc"))
-        report = await Worker(storage, experiment, coroutine, executor="process").run()
-        assert report.completed == 1

@@ -37,6 +37,8 @@ def misbehaving(x: str, trial: Trial, where: str = "") -> Any:
             return {"objective": "high"}
         case "unpicklable":
             return lambda: None
+        case "await":
+            return coroutine(x)
         case "exit code":
             os._exit(3)
     once = Path(where) / f"{x}-{trial.id}"
