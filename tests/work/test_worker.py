@@ -333,9 +333,9 @@ async def test_wrong_arguments() -> None:
         url: Any = "memory://"
         with pytest.raises(InvalidArgument, match="there is run_worker"):
             Worker(url, experiment, by_name)
-        name: Any = "tune"
+        title: Any = "tune"
         with pytest.raises(InvalidArgument, match="there is run_worker"):
-            Worker(storage, name, by_name)
+            Worker(storage, title, by_name)
         not_callable: Any = 5
         with pytest.raises(InvalidArgument, match="objective is a function"):
             Worker(storage, experiment, not_callable)
