@@ -25,7 +25,7 @@ from aiostorage.operations import And, Compare, Condition, Count, Find, Or
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
-__all__ = ["LimitName", "LimitedReservations", "Limits", "configured_limit"]
+__all__ = ["ONE_TOO_MANY", "LimitName", "LimitedReservations", "Limits", "configured_limit"]
 
 LimitName: TypeAlias = Literal["max_trials", "max_broken"]
 AskedLimit: TypeAlias = int | bool | None
@@ -35,6 +35,9 @@ PAUSE: Final = 0.05
 
 PATIENCE: Final = 20
 """How often to count again while later reservations are expected to be handed back."""
+
+ONE_TOO_MANY: Final = "released by a worker that would have exceeded max_trials"
+"""The reason in the history of a trial that was handed back at once."""
 
 CHECK_INTERVAL: Final = 1.0
 """Seconds between two counts while waiting, at most."""
@@ -182,7 +185,7 @@ class LimitedReservations:
     async def _give_back(self, trial: Trial) -> None:
         turn = self._reservations.begin_turn(trial)
         try:
-            await self._reservations.hand_back(turn, TrialStatus.INTERRUPTED.value)
+            await self._reservations.hand_back(turn, TrialStatus.INTERRUPTED.value, ONE_TOO_MANY)
         finally:
             self._reservations.end_turn(turn)
 

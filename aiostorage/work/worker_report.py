@@ -12,15 +12,13 @@ import anyio
 
 from aiostorage.trial import Trial
 
-__all__ = ["EndedBy", "EventName", "Tally", "WorkerEvent", "WorkerReport", "reason_of"]
+__all__ = ["EndedBy", "EventName", "Tally", "WorkerEvent", "WorkerReport"]
 
 EventName: TypeAlias = Literal["started", "completed", "broken", "interrupted", "lost", "suggested"]
 EndedBy: TypeAlias = Literal["max_trials", "max_broken", "done", "stopped"]
 
 MAX_REASONS: Final = 100
 """How many reasons of broken trials a report has, the last ones."""
-
-MAX_REASON: Final = 200
 
 log = logging.getLogger("aiostorage.worker")
 
@@ -140,11 +138,3 @@ class Tally:
             seconds=anyio.current_time() - self._begin,
             reasons=dict(self._reasons),
         )
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the type of an exception and its first line, in one short line."""
-    lines = str(error).splitlines()
-    text = " ".join((lines or [""])[0].split())
-    name = type(error).__name__
-    return f"{name}: {text}"[:MAX_REASON] if text else name

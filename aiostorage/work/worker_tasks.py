@@ -13,12 +13,13 @@ from typing import Any, Final, Literal
 import anyio
 
 from aiostorage._core.ids import get_uid
+from aiostorage._core.reasons import reason_of
 from aiostorage._core.turn import status_after
 from aiostorage.errors import AioStorageError, ConfigurationError, FailedUpdate, TrialLost
 from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
-from aiostorage.work.attempts import gave_up
+from aiostorage.work.attempts import check_history, gave_up
 from aiostorage.work.calls import NamedCall, objective_arguments
 from aiostorage.work.evaluators import Evaluator
 from aiostorage.work.stop_signals import stopped_by_signals
@@ -29,7 +30,6 @@ from aiostorage.work.worker_report import (
     Tally,
     WorkerEvent,
     WorkerReport,
-    reason_of,
 )
 
 __all__ = ["WorkerSettings", "WorkerTasks"]
@@ -110,6 +110,8 @@ class WorkerTasks:
     async def run(self) -> WorkerReport:
         """Work until there is nothing left to do, or the worker is stopped."""
         config = await self._config()
+        if self._settings.max_attempts is not None:
+            await check_history(self._storage, self._uid)
         if self._settings.suggest is not None:
             asked = self._settings.max_trials
             limit = config.get("max_trials") if asked is True else asked
@@ -236,10 +238,7 @@ class WorkerTasks:
     async def _without_trial(self, slot: _Slot) -> None:
         """Find out why there was no trial: end, or have some suggested, or wait."""
         storage, settings = self._storage, self._settings
-        reached = await storage.limit_reached(
-            self._experiment, max_trials=settings.max_trials, max_broken=settings.max_broken
-        )
-        if reached is not None:
+        if reached := await self._limit_reached():
             self._end(reached)
             return
         if self._suggestions is not None:
@@ -255,9 +254,16 @@ class WorkerTasks:
             slot.wait = LOOK_INTERVAL
             return
         left = self._last_work + settings.wait - anyio.current_time()
-        if left <= 0:
-            self._end("done")
+        if left <= 0:  # the last trials may have been completed since
+            self._end(await self._limit_reached() or "done")
         slot.wait = min(LOOK_INTERVAL, max(left, 0.0))
+
+    async def _limit_reached(self) -> EndedBy | None:
+        return await self._storage.limit_reached(
+            self._experiment,
+            max_trials=self._settings.max_trials,
+            max_broken=self._settings.max_broken,
+        )
 
 
 def _became(turn: _Turn) -> EventName:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -32,7 +33,7 @@ from aiostorage import (
     run_worker,
 )
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.testing.contract.helpers import make_config, make_trial, registered
+from aiostorage.testing.contract.helpers import make_config, make_trial, registered, stored
 
 pytestmark = pytest.mark.anyio
 
@@ -310,6 +311,50 @@ async def test_what_ends_a_worker_with_an_error() -> None:
             await Worker(storage, experiment, deleting, heartbeat=0.02).run()
 
 
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+async def test_a_trial_is_given_up_after_its_attempts(engine: str, tmp_path: Path) -> None:
+    url = "memory://" if engine == "memory" else f"sqlite:///{tmp_path / 'work.db'}"
+    inside = anyio.Event()
+
+    async def objective(x: int) -> int:
+        inside.set()
+        if x == 0:
+            await anyio.sleep(60)
+        return x
+
+    async with open_storage(url) as storage:
+        experiment = await made(storage, 1)
+        worker = Worker(storage, experiment, objective, max_attempts=2)
+
+        async def stop() -> None:
+            await inside.wait()
+            worker.stop()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop)
+            assert (await worker.run()).interrupted == 1
+        lost = await storage.reserve_trial(experiment)
+        assert lost is not None
+        await storage.update_trial(lost, heartbeat=datetime(2020, 1, 1, tzinfo=UTC))
+        await storage.register_trial(make_trial(experiment, 1))
+        report = await worker.run()
+        assert (report.completed, report.broken, report.ended_by) == (1, 1, "done")
+        reason = "given up after 2 attempts: cancelled; lost"
+        assert report.reasons == {lost.id: reason}
+        trial = await stored(storage, lost)
+        assert trial.status == "broken"
+        assert trial.end_time is not None
+        assert (await storage.trial_history(trial))[-1].reason == reason
+
+
+async def test_attempts_need_a_history() -> None:
+    async with open_storage("memory://", history="off") as storage:
+        experiment = await made(storage, 1)
+        with pytest.raises(ConfigurationError, match="max_attempts counts attempts"):
+            await Worker(storage, experiment, by_name, max_attempts=2).run()
+        assert len(await storage.fetch_pending_trials(experiment)) == 1
+
+
 async def test_wrong_arguments() -> None:
     async with open_storage("memory://") as storage:
         experiment = await made(storage, 1)
@@ -347,7 +392,7 @@ async def test_wrong_arguments() -> None:
             run_worker("memory://", {"name": "tune"}, by_name)
 
 
-def test_one_call(tmp_path: Any) -> None:
+def test_one_call(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'work.db'}"
     with pytest.raises(ConfigurationError, match="there is no experiment 'tune' at"):
         run_worker(url, "tune", by_name)

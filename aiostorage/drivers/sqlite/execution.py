@@ -6,13 +6,21 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from aiostorage._core.numbered_log import (
+    BEGINNING,
+    cursor_behind,
+    log_page,
+    parsed_cursor,
+    raise_expired,
+)
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.log_sql import LogRow
+from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
@@ -22,12 +30,13 @@ from aiostorage.operations import (
     Find,
     FollowUp,
     Insert,
+    LogPage,
     Operation,
     Take,
     Update,
 )
 
-__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "run"]
+__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_log", "run"]
 
 Tables = Mapping[str, Table]
 
@@ -42,6 +51,7 @@ class Job:
     results: list[Any] | None = None
     error: BaseException | None = None
     begun: bool = False
+    rows: list[LogRow] = field(default_factory=list)
 
     def begin(self) -> bool:
         """Return whether to carry it out: its caller is not cancelled."""
@@ -73,6 +83,8 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         for job in jobs:
             if job.begin():
                 _carry_out(connection, tables, job, now)
+        if any(job.rows for job in jobs):
+            _log(connection, tables, [row for job in jobs for row in job.rows])
         connection.end_transaction()
     finally:
         connection.back_out()
@@ -81,6 +93,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
 def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
     # one statement is atomic by itself
     savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
+    job.rows.clear()
     try:
         if savepoint:
             connection.statement("SAVEPOINT job")
@@ -88,9 +101,10 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
         for operation in job.operations:
             if isinstance(operation, FollowUp):
                 operation = insertion_of(operation, results)  # noqa: PLW2901
-            results.append(run(connection, tables, operation, now))
+            results.append(run(connection, tables, operation, now, job.rows))
         job.results = results
     except Exception as error:
+        job.rows.clear()
         if not connection.in_transaction:  # SQLite gave up the whole transaction
             raise
         job.error = error
@@ -99,6 +113,13 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
     finally:
         if savepoint and connection.in_transaction:
             connection.statement("RELEASE job")
+
+
+def _log(connection: Connection, tables: Tables, rows: Sequence[LogRow]) -> None:
+    """Insert what is logged of all jobs of the transaction."""
+    log = next(table.log for table in tables.values() if table.log is not None)
+    (last,) = connection.statement(log.last).fetchone()
+    connection.executemany(log.insert, log.numbered(rows, last))
 
 
 def _is_one_statement(operation: Operation[Any]) -> bool:
@@ -112,27 +133,35 @@ def _is_one_statement(operation: Operation[Any]) -> bool:
             return True
 
 
-def run(connection: Connection, tables: Tables, operation: Operation[Any], now: Moment) -> Any:
-    """Carry out one operation; the transaction, if it needs one, is open."""
+def run(
+    connection: Connection,
+    tables: Tables,
+    operation: Operation[Any],
+    now: Moment,
+    rows: list[LogRow] | None = None,
+) -> Any:
+    """Carry out one operation; the transaction, if it needs one, is open.
+
+    Parameters
+    ----------
+    rows
+        Gets what is logged of it; None if nothing is.
+    """
     table, kept = tables[operation.collection], connection.kept
+    if table.log is None or not table.logs:
+        rows = None
     try:
         match operation:
             case Take():
-                return _take(connection, table, operation, now)
+                return _take(connection, table, operation, now, rows)
             case Update():
-                return _update(connection, table, operation, now)
+                return _update(connection, table, operation, now, rows)
             case Insert():
-                return _insert(connection, table, operation, now)
-            case Find():
-                # all rows at once: an open cursor would keep the read transaction open
-                rows = connection.statement(*table.find(operation, now, kept)).fetchall()
-                return table.documents(rows, selection=operation.selection)
-            case Count():
-                return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
+                return _insert(connection, table, operation, now, rows)
             case Delete():
-                return connection.statement(*table.delete(operation, now, kept)).rowcount
+                return _delete(connection, table, operation, now, rows)
             case _:
-                raise TypeError(f"unknown operation {operation!r}")
+                return _find(connection, table, operation, now)
     except sqlite3.IntegrityError as error:
         raise _duplicate(table, error, {}) from error
     except sqlite3.OperationalError as error:
@@ -140,6 +169,19 @@ def run(connection: Connection, tables: Tables, operation: Operation[Any], now: 
     finally:
         if kept:
             kept.clear()
+
+
+def _find(connection: Connection, table: Table, operation: Operation[Any], now: Moment) -> Any:
+    kept = connection.kept
+    match operation:
+        case Find():
+            # all rows at once: an open cursor would keep the read transaction open
+            rows = connection.statement(*table.find(operation, now, kept)).fetchall()
+            return table.documents(rows, selection=operation.selection)
+        case Count():
+            return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
+        case _:
+            raise TypeError(f"unknown operation {operation!r}")
 
 
 def read(
@@ -168,16 +210,59 @@ def page(
     return documents, (rows[-1][0] if len(rows) == size else None)
 
 
-def _insert(connection: Connection, table: Table, insert: Insert, now: Moment) -> None:
+def read_log(
+    connection: Connection, table: Table, owner: Any, after: str | None, limit: int
+) -> LogPage:
+    """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
+    last = connection.statement(*table.last_row()).fetchone()
+    end = None if last is None else cursor_behind(*last)
+    if after is None:
+        return LogPage((), end or BEGINNING)
+    number, uid = parsed_cursor(after) if after else (0, "")
+    rows = connection.statement(*table.rows_behind("owner", owner, number, limit)).fetchall()
+    found = [
+        (row[0], document) for row, document in zip(rows, table.documents(rows, 1), strict=True)
+    ]
+    if after:
+        # after the rows were read: they are deleted from the beginning, so all were there
+        row = connection.statement(*table.first_row(number)).fetchone()
+        there = row is not None and cursor_behind(*row) == after
+        if not (there or (number == 0 and not uid and (row is None or row[0] == 1))):
+            raise_expired(after)
+    return log_page(found, limit, after or BEGINNING, last)
+
+
+def _insert(
+    connection: Connection, table: Table, insert: Insert, now: Moment, rows: list[LogRow] | None
+) -> None:
     for document in insert.documents:
         try:
             # a copy is taken apart: if the transaction is retried, it needs the document again
             connection.statement(*table.insert(dict(document), now))
         except sqlite3.IntegrityError as error:
             raise _duplicate(table, error, document) from error
+        if rows is not None and table.log is not None:
+            rows += table.log.inserted(document, to_text(now.wall))
 
 
-def _update(connection: Connection, table: Table, update: Update, now: Moment) -> int:
+def _update(
+    connection: Connection, table: Table, update: Update, now: Moment, rows: list[LogRow] | None
+) -> int:
+    kept, log = connection.kept, table.log
+    if rows is None or log is None or not log.is_logged(update):
+        return _updated(connection, table, update, now)
+    known = log.known(update)
+    found = [known] if known else _looked_up(connection, table, update, now)
+    kept.clear()
+    matched = _updated(connection, table, update, now)
+    if matched:  # of those that were found, all match, or those that can be decoded
+        time = to_text(now.wall)
+        for document in found:
+            rows += log.changed(document, update, time)
+    return matched
+
+
+def _updated(connection: Connection, table: Table, update: Update, now: Moment) -> int:
     kept = connection.kept
     try:
         return connection.statement(*table.update(update, now, kept)).rowcount
@@ -190,9 +275,39 @@ def _update(connection: Connection, table: Table, update: Update, now: Moment) -
     return connection.statement(*table.update(update, now, kept, whole=True)).rowcount
 
 
-def _take(connection: Connection, table: Table, take: Take, now: Moment) -> list[Document]:
-    rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
-    documents, statements = table.changed(rows, take.changes, now, connection.kept)
+def _delete(
+    connection: Connection, table: Table, delete: Delete, now: Moment, rows: list[LogRow] | None
+) -> int:
+    if rows is not None and table.log is not None:
+        time = to_text(now.wall)
+        for document in _looked_up(connection, table, delete, now):
+            rows += table.log.deleted(document, time)
+        connection.kept.clear()
+    return connection.statement(*table.delete(delete, now, connection.kept)).rowcount
+
+
+def _looked_up(
+    connection: Connection, table: Table, change: Update | Delete, now: Moment
+) -> list[Document]:
+    """Return what the log has to know of the documents that match, before they are changed."""
+    log = table.log
+    assert log is not None  # noqa: S101  the caller has looked
+    where, params = table.where(change.where, now, connection.kept)
+    found = connection.statement(log.select(where), params).fetchall()
+    return [dict(zip(log.fields, row, strict=True)) for row in found]
+
+
+def _take(
+    connection: Connection, table: Table, take: Take, now: Moment, rows: list[LogRow] | None
+) -> list[Document]:
+    chosen = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
+    log = table.log if rows is not None else None
+    if rows is not None and log is not None and log.is_logged(take):
+        time = to_text(now.wall)
+        for row in chosen:
+            before = {name: row[place] for name, place in table.places}
+            rows += log.changed(before, take, time)
+    documents, statements = table.changed(chosen, take.changes, now, connection.kept)
     for statement in statements:
         connection.statement(*statement)
     return documents

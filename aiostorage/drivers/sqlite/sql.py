@@ -26,6 +26,7 @@ from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.drivers.sqlite.clock import TICK, Moment
+from aiostorage.drivers.sqlite.log_sql import LogSql
 from aiostorage.drivers.sqlite.schema_sql import (
     create_statements,
     partial_where,
@@ -138,6 +139,15 @@ class Table:
         )
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
+        self.log: LogSql | None = (
+            LogSql(self.name, collection.logged) if collection.logged else None
+        )
+        self.logs: bool = True
+        columns = {name: place for place, name in enumerate(self.kinds, 1)}
+        self.places: list[tuple[str, int]] = (
+            [] if self.log is None else [(name, columns[name]) for name in self.log.fields]
+        )
+        """Where, in the rows that `chosen` finds, that stands which the log has to know."""
 
     # ------------------------------------------------------------------------------ schema
 
@@ -232,6 +242,20 @@ class Table:
         condition, params = self.where(where, now, kept)
         rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE {condition}"
         return f"{rows} AND seq > ? ORDER BY seq LIMIT ?", [*params, after, size]
+
+    def rows_behind(self, name: str, value: Any, after: int, limit: int) -> Sql:
+        """Compile the next rows by insertion, all or those with a key in one column."""
+        rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE seq > ?"
+        own, params = ("", []) if value is None else (f" AND +{quoted(name)} = ?", [value])
+        return f"{rows}{own} ORDER BY seq LIMIT ?", [after, *params, limit]
+
+    def first_row(self, seq: int) -> Sql:
+        """Compile the first row with this number or a greater one: its number and ``_id``."""
+        return f"SELECT seq, _id FROM {self._table} WHERE seq >= ? ORDER BY seq LIMIT 1", [seq]
+
+    def last_row(self) -> Sql:
+        """Compile the last row: its number and ``_id``."""
+        return f"SELECT seq, _id FROM {self._table} ORDER BY seq DESC LIMIT 1", []
 
     def count(self, count: Count, now: Moment, kept: Kept) -> Sql:
         """Compile a `Count`."""
