@@ -11,6 +11,7 @@
     ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
+    ├── CursorExpired                 changes behind a cursor are not kept any more
     ├── InvalidReservation            (ValueError) what is to be resumed is no reservation
     ├── MissingObjective              (ValueError) a trial has no objective, such as before its end
     ├── DuplicateKeyError             a record with that key exists

@@ -29,6 +29,7 @@ __all__ = [
     "ExperimentLike",
     "HasId",
     "HasStoredId",
+    "LoggingDriver",
     "ResultSource",
     "Uid",
     "UpgradableDriver",

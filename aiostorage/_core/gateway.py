@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar, cast
 
 import anyio
 
-from aiostorage._core.cancellation import had_no_effect, mark_without_effect
+from aiostorage._core.cancellation import had_no_effect, mark_without_effect, shielded
 from aiostorage._core.compensation import Compensations
 from aiostorage._core.history import History
 from aiostorage._core.ids import new_id
@@ -163,7 +163,11 @@ class Gateway:
                 await retrying(
                     self.policy, lambda _: self.driver.open(LAYOUT), asked=self.driver.location
                 )
-                await self.history.begin(self.driver, self._execute_at_once)
+                try:
+                    await self.history.begin(self.driver, self._execute_at_once)
+                except BaseException:
+                    await shielded(None, self.driver.aclose)
+                    raise
                 self._trim_at = time.monotonic() + random.uniform(*FIRST_TRIM)  # noqa: S311
         except AioStorageError as error:
             named_by(error, self.origin)

@@ -12,24 +12,30 @@ The rules, for a document that is inserted, deleted or changed:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from aiostorage._core.ids import new_id
-from aiostorage.operations import Document, Logged
+from aiostorage.operations import And, Compare, Document, Logged, Take, Update
 
 __all__ = [
     "MAX_REASON",
     "LogEntry",
+    "LoggedChange",
     "LoggedKind",
+    "entries_of",
     "is_logged",
+    "known_before",
     "log_entries",
     "log_rows",
     "sets_content",
 ]
 
 LoggedKind: TypeAlias = Literal["inserted", "reserved", "status", "results", "deleted"]
+
+LoggedChange: TypeAlias = "tuple[Document | None, Document | Update | Take | None]"
+"""A document before a change, and after it; or, in place of the latter, how it is changed."""
 
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
@@ -117,6 +123,44 @@ def log_entries(
         return []
     taken = kind == "reserved" or (kind == "inserted" and new == logged.taken)
     return [LogEntry(kind, owner, name, old, new, holder, taken)]
+
+
+def known_before(logged: Logged, update: Update) -> list[Document] | None:
+    """Return what the condition of an update says of the only document that it can match.
+
+    None if that does not tell what is to be logged; nothing if nothing is.
+    """
+    where, changes = update.where, update.changes
+    if not is_logged(logged, changes):
+        return []
+    bound: Document = {}
+    for part in where.conditions if isinstance(where, And) else (where,):
+        if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ is str:
+            bound[part.path] = part.value
+    if logged.owner not in bound or logged.name not in bound or logged.state not in bound:
+        return None
+    held = logged.holder in bound or changes.get(logged.holder) is not None
+    return [bound] if held else None
+
+
+def entries_of(
+    logged: Logged, changes: Iterable[LoggedChange]
+) -> list[tuple[LogEntry, str | None]]:
+    """Return what is logged of changes, in order, each entry with its reason."""
+    found: list[tuple[LogEntry, str | None]] = []
+    for before, change in changes:
+        if not isinstance(change, Update | Take):
+            found += [(entry, None) for entry in log_entries(logged, before, change, content=False)]
+            continue
+        new, after = change.changes, dict(before or {})
+        for field in (logged.owner, logged.name, logged.state, logged.holder):
+            if field in new:
+                after[field] = new[field]
+        reason = None if change.reason is None else change.reason[:MAX_REASON]
+        content = sets_content(logged, new)
+        for entry in log_entries(logged, before, after, content=content):
+            found.append((entry, reason))
+    return found
 
 
 def log_rows(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, Final, cast
 
 import anyio
@@ -49,6 +50,8 @@ from aiostorage.values import Result, TrialStatus, as_results, has_nan, read_val
 __all__ = ["RESERVED", "Reservations"]
 
 NOW: Final = StoreTime()
+
+EQUAL: Final = "eq"
 
 RESERVED: Final = TrialStatus.RESERVED.value
 COMPLETED: Final = TrialStatus.COMPLETED.value
@@ -144,10 +147,11 @@ class Reservations:
         self, experiment: Any, count: int, recover: bool, clean: bool = True
     ) -> list[Trial]:
         uid, token = experiment_uid(experiment), new_token()
-        ours = equal(experiment=uid, status=RESERVED, worker=token)
+        one = Compare("experiment", "eq", uid)
+        ours = And((one, Compare("status", "eq", RESERVED), Compare("worker", "eq", token)))
         take = Take(
             TRIALS,
-            And((Compare("experiment", "eq", uid), PENDING)),
+            And((one, PENDING)),
             {**(BEGUN if clean else STARTED), "worker": token, "heartbeat": NOW},
             order=("submit_time",),
             limit=count,
@@ -232,11 +236,11 @@ class Reservations:
 
     async def complete(self, trial: Trial, results: Any) -> None:
         results = as_results(results)
+        status = self._nan.status_of(trial) if has_nan(results) else COMPLETED
         try:
             stored = normalise(list(map(Result.to_dict, results)), "results")
         except EncodingError:
             results, stored = without_unstorable(trial.id, results)
-        status = self._nan.status_of(trial) if has_nan(results) else COMPLETED
         changes = {"results": stored, "status": status, "end_time": NOW, "heartbeat": NOW}
         reason = None if status == COMPLETED else "the objective is NaN"
         try:
@@ -311,7 +315,9 @@ class Reservations:
         held, applied, owner = _held(trial, was), None, changes.get("worker", trial.worker)
         status = changes.get("status", was)
         if owner is not None and ("worker" in changes or status != was):
-            applied = And((*held.conditions[:2], *equal(**{"worker": owner, **new}).conditions))
+            new = {"worker": owner, **new}
+            equalities = map(Compare, new, repeat(EQUAL), new.values())
+            applied = And((*held.conditions[:2], *equalities))
         # without a token nothing tells who wrote it, and a pending trial may be taken at once
         once = owner is None or (status != was and status in PENDING.value)
         execute = self._gateway.execute_once if once else self._gateway.execute

@@ -7,8 +7,12 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain, repeat
+from operator import attrgetter
+from random import getrandbits
+from typing import Any, Final
 
+from aiostorage._core.log_rows import LoggedChange, entries_of, known_before
 from aiostorage._core.numbered_log import (
     BEGINNING,
     cursor_behind,
@@ -19,11 +23,11 @@ from aiostorage._core.numbered_log import (
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.log_sql import LogRow
 from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
+    Condition,
     Count,
     Delete,
     Document,
@@ -40,6 +44,9 @@ __all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_log", "run
 
 Tables = Mapping[str, Table]
 
+_LOGGED: Final = attrgetter("logged")
+_LOG: Final = attrgetter("log")
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -51,7 +58,7 @@ class Job:
     results: list[Any] | None = None
     error: BaseException | None = None
     begun: bool = False
-    rows: list[LogRow] = field(default_factory=list)
+    logged: list[LoggedChange] = field(default_factory=list)
 
     def begin(self) -> bool:
         """Return whether to carry it out: its caller is not cancelled."""
@@ -83,8 +90,18 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         for job in jobs:
             if job.begin():
                 _carry_out(connection, tables, job, now)
-        if any(job.rows for job in jobs):
-            _log(connection, tables, [row for job in jobs for row in job.rows])
+        changes = list(chain.from_iterable(map(_LOGGED, jobs)))
+        if changes:
+            log = next(filter(None, map(_LOG, tables.values())))
+            (last,) = connection.statement(log.last).fetchone()
+            text, rows = to_text(now.wall), []
+            for entry, reason in entries_of(log.logged, changes):
+                last += 1
+                # it begins with the number, so that the index of it grows at its end
+                uid = f"{last:016x}{getrandbits(32):08x}"
+                named = entry.owner, entry.name, entry.taken
+                rows.append((*entry[:-1], text, reason, last, uid, *named))
+            connection.executemany(log.insert, rows)
         connection.end_transaction()
     finally:
         connection.back_out()
@@ -93,7 +110,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
 def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
     # one statement is atomic by itself
     savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
-    job.rows.clear()
+    job.logged.clear()
     try:
         if savepoint:
             connection.statement("SAVEPOINT job")
@@ -101,10 +118,10 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
         for operation in job.operations:
             if isinstance(operation, FollowUp):
                 operation = insertion_of(operation, results)  # noqa: PLW2901
-            results.append(run(connection, tables, operation, now, job.rows))
+            results.append(run(connection, tables, operation, now, job.logged))
         job.results = results
     except Exception as error:
-        job.rows.clear()
+        job.logged.clear()
         if not connection.in_transaction:  # SQLite gave up the whole transaction
             raise
         job.error = error
@@ -113,13 +130,6 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
     finally:
         if savepoint and connection.in_transaction:
             connection.statement("RELEASE job")
-
-
-def _log(connection: Connection, tables: Tables, rows: Sequence[LogRow]) -> None:
-    """Insert what is logged of all jobs of the transaction."""
-    log = next(table.log for table in tables.values() if table.log is not None)
-    (last,) = connection.statement(log.last).fetchone()
-    connection.executemany(log.insert, log.numbered(rows, last))
 
 
 def _is_one_statement(operation: Operation[Any]) -> bool:
@@ -138,28 +148,28 @@ def run(
     tables: Tables,
     operation: Operation[Any],
     now: Moment,
-    rows: list[LogRow] | None = None,
+    changes: list[LoggedChange] | None = None,
 ) -> Any:
     """Carry out one operation; the transaction, if it needs one, is open.
 
     Parameters
     ----------
-    rows
-        Gets what is logged of it; None if nothing is.
+    changes
+        Gets what it changes and is to be logged; None if nothing is.
     """
     table, kept = tables[operation.collection], connection.kept
     if table.log is None or not table.logs:
-        rows = None
+        changes = None
     try:
         match operation:
             case Take():
-                return _take(connection, table, operation, now, rows)
+                return _take(connection, table, operation, now, changes)
             case Update():
-                return _update(connection, table, operation, now, rows)
+                return _update(connection, table, operation, now, changes)
             case Insert():
-                return _insert(connection, table, operation, now, rows)
+                return _insert(connection, table, operation, now, changes)
             case Delete():
-                return _delete(connection, table, operation, now, rows)
+                return _delete(connection, table, operation, now, changes)
             case _:
                 return _find(connection, table, operation, now)
     except sqlite3.IntegrityError as error:
@@ -233,7 +243,11 @@ def read_log(
 
 
 def _insert(
-    connection: Connection, table: Table, insert: Insert, now: Moment, rows: list[LogRow] | None
+    connection: Connection,
+    table: Table,
+    insert: Insert,
+    now: Moment,
+    changes: list[LoggedChange] | None,
 ) -> None:
     for document in insert.documents:
         try:
@@ -241,73 +255,77 @@ def _insert(
             connection.statement(*table.insert(dict(document), now))
         except sqlite3.IntegrityError as error:
             raise _duplicate(table, error, document) from error
-        if rows is not None and table.log is not None:
-            rows += table.log.inserted(document, to_text(now.wall))
+    if changes is not None:
+        changes += [(None, document) for document in insert.documents]
 
 
 def _update(
-    connection: Connection, table: Table, update: Update, now: Moment, rows: list[LogRow] | None
+    connection: Connection,
+    table: Table,
+    update: Update,
+    now: Moment,
+    changes: list[LoggedChange] | None,
 ) -> int:
-    kept, log = connection.kept, table.log
-    if rows is None or log is None or not log.is_logged(update):
-        return _updated(connection, table, update, now)
-    known = log.known(update)
-    found = [known] if known else _looked_up(connection, table, update, now)
-    kept.clear()
-    matched = _updated(connection, table, update, now)
-    if matched:  # of those that were found, all match, or those that can be decoded
-        time = to_text(now.wall)
-        for document in found:
-            rows += log.changed(document, update, time)
-    return matched
-
-
-def _updated(connection: Connection, table: Table, update: Update, now: Moment) -> int:
-    kept = connection.kept
+    kept, found = connection.kept, list[Document]()
+    if changes is not None and table.log is not None:
+        known = known_before(table.log.logged, update)
+        found = _looked_up(connection, table, update.where, now) if known is None else known
     try:
-        return connection.statement(*table.update(update, now, kept)).rowcount
+        matched: int = connection.statement(*table.update(update, now, kept)).rowcount
     except sqlite3.OperationalError as error:
         cause = connection.cause_of(error)
         if not isinstance(cause, DamagedDocument):
             raise cause from error
-    # the statement has changed nothing; a row that another program has damaged does not match
-    kept.clear()
-    return connection.statement(*table.update(update, now, kept, whole=True)).rowcount
+        # the statement has changed nothing; a row that another program has damaged does not match
+        kept.clear()
+        if found:
+            found = _looked_up(connection, table, update.where, now, whole=True)
+        matched = connection.statement(*table.update(update, now, kept, whole=True)).rowcount
+    if matched and changes is not None:
+        changes += zip(found, repeat(update))
+    return matched
 
 
 def _delete(
-    connection: Connection, table: Table, delete: Delete, now: Moment, rows: list[LogRow] | None
+    connection: Connection,
+    table: Table,
+    delete: Delete,
+    now: Moment,
+    changes: list[LoggedChange] | None,
 ) -> int:
-    if rows is not None and table.log is not None:
-        time = to_text(now.wall)
-        for document in _looked_up(connection, table, delete, now):
-            rows += table.log.deleted(document, time)
-        connection.kept.clear()
+    if changes is not None:
+        found = _looked_up(connection, table, delete.where, now)
+        changes += [(document, None) for document in found]
     return connection.statement(*table.delete(delete, now, connection.kept)).rowcount
 
 
 def _looked_up(
-    connection: Connection, table: Table, change: Update | Delete, now: Moment
+    connection: Connection, table: Table, where: Condition, now: Moment, *, whole: bool = False
 ) -> list[Document]:
-    """Return what the log has to know of the documents that match, before they are changed."""
-    log = table.log
+    """Return what the log has to know of the documents that match, before they are changed.
+
+    If `whole`, of those only whose text can be decoded.
+    """
+    log, kept = table.log, connection.kept
     assert log is not None  # noqa: S101  the caller has looked
-    where, params = table.where(change.where, now, connection.kept)
-    found = connection.statement(log.select(where), params).fetchall()
+    condition, params = table.matching(where, now, kept, whole=whole)
+    found = connection.statement(log.select(condition), params).fetchall()
+    kept.clear()
     return [dict(zip(log.fields, row, strict=True)) for row in found]
 
 
 def _take(
-    connection: Connection, table: Table, take: Take, now: Moment, rows: list[LogRow] | None
+    connection: Connection,
+    table: Table,
+    take: Take,
+    now: Moment,
+    changes: list[LoggedChange] | None,
 ) -> list[Document]:
-    chosen = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
-    log = table.log if rows is not None else None
-    if rows is not None and log is not None and log.is_logged(take):
-        time = to_text(now.wall)
-        for row in chosen:
-            before = {name: row[place] for name, place in table.places}
-            rows += log.changed(before, take, time)
-    documents, statements = table.changed(chosen, take.changes, now, connection.kept)
+    rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
+    if changes is not None and (log := table.log) is not None:
+        for row in rows:
+            changes.append((dict(zip(log.fields, log.of_row(row), strict=True)), take))
+    documents, statements = table.changed(rows, take.changes, now, connection.kept)
     for statement in statements:
         connection.statement(*statement)
     return documents

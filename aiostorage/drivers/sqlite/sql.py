@@ -140,14 +140,11 @@ class Table:
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
         self.log: LogSql | None = (
-            LogSql(self.name, collection.logged) if collection.logged else None
+            LogSql(self.name, collection.logged, ["seq", *self.kinds])
+            if collection.logged
+            else None
         )
         self.logs: bool = True
-        columns = {name: place for place, name in enumerate(self.kinds, 1)}
-        self.places: list[tuple[str, int]] = (
-            [] if self.log is None else [(name, columns[name]) for name in self.log.fields]
-        )
-        """Where, in the rows that `chosen` finds, that stands which the log has to know."""
 
     # ------------------------------------------------------------------------------ schema
 
@@ -270,10 +267,7 @@ class Table:
     def update(self, update: Update, now: Moment, kept: Kept, *, whole: bool = False) -> Sql:
         """Compile an `Update`; if `whole`, of those rows only whose text can be decoded."""
         sets, values = self._assignments(update.changes, now, kept)
-        where, params = self.where(update.where, now, kept)
-        if whole:
-            where = f"({where}) AND {MATCH}(?, doc)"
-            params = [*params, _keep(kept, lambda _document: True)]
+        where, params = self.matching(update.where, now, kept, whole=whole)
         return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
 
     def chosen(self, take: Take, now: Moment, kept: Kept) -> Sql:
@@ -412,6 +406,16 @@ class Table:
         return (", ".join(sets) if sets else "seq = seq"), params
 
     # -------------------------------------------------------------------------- conditions
+
+    def matching(
+        self, condition: Condition, now: Moment, kept: Kept, *, whole: bool = False
+    ) -> Sql:
+        """Compile a condition; if `whole`, with the one that the text can be decoded."""
+        where, params = self.where(condition, now, kept)
+        if whole:
+            where = f"({where}) AND {MATCH}(?, doc)"
+            params = [*params, _keep(kept, lambda _document: True)]
+        return where, params
 
     def where(self, condition: Condition, now: Moment, kept: Kept) -> Sql:
         """Compile a condition."""
