@@ -21,6 +21,7 @@ from aiostorage import (
     Experiment,
     FailedUpdate,
     InvalidArgument,
+    RetryPolicy,
     RunningLoopError,
     Storage,
     SyncStorage,
@@ -33,6 +34,7 @@ from aiostorage import (
     run_worker,
 )
 from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.testing import FaultyDriver
 from aiostorage.testing.contract.helpers import make_config, make_trial, registered, stored
 
 pytestmark = pytest.mark.anyio
@@ -353,6 +355,24 @@ async def test_attempts_need_a_history() -> None:
         with pytest.raises(ConfigurationError, match="max_attempts counts attempts"):
             await Worker(storage, experiment, by_name, max_attempts=2).run()
         assert len(await storage.fetch_pending_trials(experiment)) == 1
+
+
+async def test_engines_that_fail_now_and_then() -> None:
+    driver = FaultyDriver(MemoryDriver(), before=0.1, lost=0.1, after=0.2, seed=3)
+    policy = RetryPolicy(attempts=60, initial=0.0005, maximum=0.002, jitter=0.0005)
+    async with Storage(driver, retry=policy) as storage:
+        experiment = await storage.create_experiment(make_config(max_trials=12))
+
+        def suggest(algorithm: Any, count: int) -> list[dict[str, int]]:
+            begin = algorithm.state or 0
+            algorithm.set_state(begin + count)
+            return [{"x": x} for x in range(begin, begin + count)]
+
+        report = await Worker(storage, experiment, in_the_loop, tasks=3, suggest=suggest).run()
+        assert (report.completed, report.broken, report.ended_by) == (12, 0, "max_trials")
+        assert await storage.count_completed_trials(experiment) == 12
+        assert not await storage.fetch_trials_by_status(experiment, "reserved")
+    assert driver.faults > 10
 
 
 async def test_wrong_arguments() -> None:
