@@ -59,6 +59,7 @@ from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.upgrades import UpgradeReport
+from aiostorage.work import Worker, WorkerEvent, WorkerReport, run_worker
 
 __version__ = "0.2.0.dev0"
 
@@ -112,9 +113,13 @@ __all__ = [
     "UnknownStorageType",
     "UnsupportedQuery",
     "UpgradeReport",
+    "Worker",
+    "WorkerEvent",
+    "WorkerReport",
     "get_trial_uid_and_exp",
     "get_uid",
     "open_storage",
+    "run_worker",
     "setup_storage",
     "storage_factory",
     "upgrade_storage",

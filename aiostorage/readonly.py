@@ -32,6 +32,7 @@ class _View:
             "fetch_trials_by_status",
             "get_trial",
             "iter_trials",
+            "limit_reached",
         }
     )
     """The methods that the view has."""

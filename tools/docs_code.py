@@ -45,6 +45,7 @@ from typing import Any
 import anyio
 
 from aiostorage import BackendError, Experiment, RetryPolicy, Storage, Trial, open_storage
+from aiostorage import Worker, WorkerEvent, run_worker
 from aiostorage.readonly import ReadOnlyStorage
 from aiostorage.testing import FakeClock, StorageState
 from aiostorage.trial import Result
@@ -57,6 +58,8 @@ experiment_id: str = ""
 uid: str = ""
 evaluate: Callable[[dict[str, Any]], Awaitable[float]]
 train: Callable[[dict[str, Any]], float]
+def train_model(**params: Any) -> float:
+    raise NotImplementedError
 save: Callable[[str, list[Result] | None], None]
 best: Callable[[Storage, Experiment], Awaitable[Trial | None]]
 """

@@ -35,6 +35,7 @@ BEYOND_THE_ORIGINAL = frozenset(
         "count_trials",
         "flush_tracker",
         "iter_trials",
+        "limit_reached",
         "recover_lost_trials",
         "register_trials",
         "reserve_trials",

@@ -161,6 +161,11 @@ SELECTION: Final = replace(
 )
 STATUS: Final = StatusKind(", ".join(status.value for status in TrialStatus), _is_status)
 
+_LIMIT: Final = Kind(
+    "an int, at least 0, or True for the limit in the experiment's config",
+    lambda value: value is True or LIMIT.accepts(value),
+)
+
 STATUSES: Final = replace(
     STATUS,
     accepts=lambda value: (
@@ -201,6 +206,8 @@ _BY_NAME: Final[Mapping[str, Kind]] = {
     "count": replace(COUNT, classes=frozenset({int})),
     "limit": LIMIT,
     "locked": FLAG,
+    "max_broken": _LIMIT,
+    "max_trials": _LIMIT,
     "on_lost": choice("skip", "raise"),
     "params": replace(
         MAPPING, wants="a mapping of names to values or operators", error=UnsupportedQuery

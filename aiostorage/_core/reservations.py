@@ -108,7 +108,7 @@ class Reservations:
             # not every change brings a pending trial, so a busy store must not wake us more often
             await anyio.sleep(min(POLL_INTERVAL, left))
             if now >= next_check:
-                await self._check_experiment(experiment)
+                await self.check_experiment(experiment)
                 next_check = now + CHECK_INTERVAL
             left = min(end, next_look, next_check) - anyio.current_time()
             # the first time it returns at once: a change may have come before there was a version
@@ -432,7 +432,7 @@ class Reservations:
         ours = Compare("experiment", "eq", experiment_uid(experiment))
         return bool(await self._gateway.execute(Count(TRIALS, And((ours, PENDING)))))
 
-    async def _check_experiment(self, experiment: Any) -> None:
+    async def check_experiment(self, experiment: Any) -> None:
         uid = experiment_uid(experiment)
         if not await self.has_experiment(uid):
             raise FailedUpdate(

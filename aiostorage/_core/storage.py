@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
@@ -30,6 +31,7 @@ from aiostorage._core.kinds import (
     optional,
     shown,
 )
+from aiostorage._core.limits import LimitedReservations
 from aiostorage._core.lock import AlgorithmLocks
 from aiostorage._core.lock_records import LockRecords
 from aiostorage._core.lost_trials import LostTrials
@@ -170,6 +172,7 @@ class Storage(AsyncStorageProtocol):
         self._feed = ChangeFeed(self._gateway)
         self._trials = Trials(self._gateway, self._experiments, self._lost, self._feed)
         self._reservations = Reservations(self._gateway, self._lost, NanPolicy(nan))
+        self._limited = LimitedReservations(self._gateway, self._lost, self._reservations)
         self._benchmarks = Benchmarks(self._gateway)
         self._telemetry = telemetry
         observe(self, telemetry)
@@ -464,15 +467,30 @@ class Storage(AsyncStorageProtocol):
         recover: bool = True,
         on_lost: Literal["skip", "raise"] = "skip",
         export_environment: bool = False,
+        max_trials: int | Literal[True] | None = None,
+        max_broken: int | Literal[True] | None = None,
     ) -> AbstractAsyncContextManager[Trial | None]:
         check_arguments(
-            "reserved_trial", experiment, heartbeat, wait, recover, on_lost, export_environment
+            "reserved_trial",
+            experiment,
+            heartbeat,
+            wait,
+            recover,
+            on_lost,
+            export_environment,
+            max_trials,
+            max_broken,
         )
         lost_after = self._lost.after
         every = _seconds("heartbeat", lost_after / 5 if heartbeat is None else heartbeat)
         if every >= lost_after:
             raise ConfigurationError(
                 f"a heartbeat every {every:g} s is too slow: a trial is lost after {lost_after:g} s"
+            )
+        limited = None
+        if max_trials is not None or max_broken is not None:
+            limited = partial(
+                self._limited.reserve, experiment, max_trials=max_trials, max_broken=max_broken
             )
         reserved = ReservedTrial(
             self._reservations,
@@ -484,12 +502,23 @@ class Storage(AsyncStorageProtocol):
             recover=recover,
             on_lost=on_lost,
             telemetry=self._gateway.telemetry,
+            limited=limited,
         )
         if not export_environment:
             return reserved
         from aiostorage._core.exported import ExportedTrial  # noqa: PLC0415  few ask for it
 
         return ExportedTrial(reserved, self.tracker_environment)
+
+    async def limit_reached(
+        self,
+        experiment: ExperimentLike,
+        *,
+        max_trials: int | Literal[True] | None = True,
+        max_broken: int | Literal[True] | None = True,
+    ) -> Literal["max_trials", "max_broken"] | None:
+        _check("limit_reached", experiment, max_trials, max_broken)
+        return await self._limited.reached(experiment, max_trials, max_broken)
 
     async def resume_reservation(self, reservation: Reservation | str) -> Trial:
         return await resume(self._gateway, self._reservations, reservation)

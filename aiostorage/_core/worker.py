@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
@@ -50,6 +51,8 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         Whether a lost reservation is an error of the body.
     telemetry
         Who is told how late heartbeats are, if anyone.
+    limited
+        Reserves the trial instead, within the limits of the experiment.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         recover: bool,
         on_lost: Literal["skip", "raise"],
         telemetry: Telemetry | None = None,
+        limited: Callable[[float, bool], Awaitable[list[Trial]]] | None = None,
     ) -> None:
         self._reservations = reservations
         self._experiment = experiment
@@ -74,11 +78,17 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         self._recover = recover
         self._on_lost = on_lost
         self._telemetry = telemetry
+        self._limited = limited
         self._turn: Turn | None = None
         self._heart: AbstractAsyncContextManager[None]
 
     async def __aenter__(self) -> Trial | None:
-        reserved = await self._reservations.reserve(self._experiment, 1, self._wait, self._recover)
+        if self._limited is not None:
+            reserved = await self._limited(self._wait, self._recover)
+        else:
+            reserved = await self._reservations.reserve(
+                self._experiment, 1, self._wait, self._recover
+            )
         if not reserved:
             return None
         turn = self._turn = self._reservations.begin_turn(reserved[0])

@@ -584,6 +584,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         recover: bool = True,
         on_lost: Literal["skip", "raise"] = "skip",
         export_environment: bool = False,
+        max_trials: int | Literal[True] | None = None,
+        max_broken: int | Literal[True] | None = None,
     ) -> AbstractContextManager[Trial | None]:
         """Reserve a trial for the body; its heartbeat is updated in the background.
 
@@ -623,12 +625,25 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             for a library or a child process that logs to the run of this trial. There is one
             environment in a process, so only one such block can run in it at a time. Without a
             tracker nothing is exported.
+        max_trials
+            How many trials of the experiment are to be completed; True for the ``max_trials`` in
+            its config. The body gets None when so many are completed, also while it waits, and
+            while so many are completed or being evaluated. Callers that all pass this never
+            complete and evaluate more than that. Lost trials do not count; so there can be more if
+            a worker completes a trial that was lost and that nobody has taken.
+        max_broken
+            How many trials may become broken; True for the ``max_broken`` in the config. The body
+            gets None when there are so many. Those that others evaluate meanwhile may still become
+            broken.
+
+            Whether a limit is the reason for None, `limit_reached` says.
 
         Raises
         ------
         ConfigurationError
             `heartbeat` is not less than `lost_after`: the trial would be lost between two of them.
-            Or another block in this process has exported its environment; nothing was reserved.
+            Or another block in this process has exported its environment; nothing was reserved. Or
+            the limit in the config is no number.
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
             One that the body raised about another trial is always raised.
@@ -648,6 +663,34 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             recover=recover,
             on_lost=on_lost,
             export_environment=export_environment,
+            max_trials=max_trials,
+            max_broken=max_broken,
+        )
+
+    def limit_reached(
+        self,
+        experiment: ExperimentLike,
+        *,
+        max_trials: int | Literal[True] | None = True,
+        max_broken: int | Literal[True] | None = True,
+    ) -> Literal["max_trials", "max_broken"] | None:
+        """Return which limit an experiment has reached: as many trials are completed, or broken.
+
+        The engine counts them. None means that there may be more to do, or will be. If both are
+        reached, it is ``max_trials``.
+
+        Parameters
+        ----------
+        max_trials, max_broken
+            As for `reserved_trial`; None for no limit.
+
+        Raises
+        ------
+        ConfigurationError
+            The limit in the config is no number.
+        """
+        return self._portal.call(
+            self._storage.limit_reached, experiment, max_trials=max_trials, max_broken=max_broken
         )
 
     def resume_reservation(self, reservation: Reservation | str) -> Trial:

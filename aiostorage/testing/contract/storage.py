@@ -8,6 +8,7 @@ from aiostorage.testing.contract.experiment_laws import BenchmarkLaws, Experimen
 from aiostorage.testing.contract.fencing_laws import FencingLaws
 from aiostorage.testing.contract.fixtures import StorageFixtures
 from aiostorage.testing.contract.lifetime_laws import StorageLifetimeLaws
+from aiostorage.testing.contract.limit_laws import LimitLaws
 from aiostorage.testing.contract.lock_laws import LockLaws
 from aiostorage.testing.contract.lock_loss_laws import LockLossLaws
 from aiostorage.testing.contract.lock_record_laws import LockRecordLaws
@@ -40,6 +41,7 @@ class StorageContract(
     ListPartLaws,
     NanLaws,
     ReservationLaws,
+    LimitLaws,
     FencingLaws,
     ResumptionLaws,
     ChangeFeedLaws,

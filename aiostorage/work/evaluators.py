@@ -1,0 +1,98 @@
+"""Where an objective runs: in the event loop, in a thread, or in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Literal, Protocol, TypeAlias
+
+from aiostorage.work.calls import is_async
+from aiostorage.work.daemon_threads import in_daemon_thread
+from aiostorage.work.objective_server import call_anywhere
+
+__all__ = ["Evaluator", "Executor", "ObjectiveExit", "evaluators_of"]
+
+Executor: TypeAlias = Literal["auto", "loop", "thread", "process"]
+
+
+class ObjectiveExit(RuntimeError):
+    """The objective raised what is no `Exception`, such as SystemExit; the message says what."""
+
+
+class Evaluator(Protocol):
+    """Evaluates one trial after the other for one task of a worker."""
+
+    async def start(self) -> None:
+        """Make ready; called before each trial."""
+
+    async def evaluate(self, arguments: dict[str, Any]) -> Any:
+        """Return what the objective returns, or raise what it raises."""
+
+    async def aclose(self) -> None:
+        """End what was started."""
+
+
+def evaluators_of(objective: Callable[..., Any], executor: Executor) -> Callable[[], Evaluator]:
+    """Return what makes the evaluators of an objective.
+
+    Raises
+    ------
+    ConfigurationError
+        It is to run in processes, and they cannot import it.
+    """
+    if executor == "auto":
+        executor = "loop" if is_async(objective) else "thread"
+    if executor == "process":
+        from aiostorage.work.objective_process import (  # noqa: PLC0415  few need multiprocessing
+            ObjectiveProcess,
+            pickled_objective,
+        )
+
+        return partial(ObjectiveProcess, pickled_objective(objective))
+    return partial(_LoopEvaluator if executor == "loop" else _ThreadEvaluator, objective)
+
+
+class _HereEvaluator:
+    """An objective in this process: there is nothing to start."""
+
+    def __init__(self, objective: Callable[..., Any]) -> None:
+        self._objective = objective
+
+    async def start(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class _LoopEvaluator(_HereEvaluator):
+    async def evaluate(self, arguments: dict[str, Any]) -> Any:
+        try:
+            result = self._objective(**arguments)
+            return await result if inspect.isawaitable(result) else result
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise ObjectiveExit("CancelledError, and nobody has cancelled the objective") from error
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _exit_of(error) from error
+
+
+class _ThreadEvaluator(_HereEvaluator):
+    async def evaluate(self, arguments: dict[str, Any]) -> Any:
+        def run() -> Any:
+            try:
+                return call_anywhere(self._objective, arguments)
+            except Exception:
+                raise
+            except BaseException as error:
+                raise _exit_of(error) from error
+
+        waiting: Awaitable[Any] = in_daemon_thread(run)
+        return await waiting
+
+
+def _exit_of(error: BaseException) -> ObjectiveExit:
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return ObjectiveExit(text)

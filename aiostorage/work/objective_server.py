@@ -1,0 +1,71 @@
+"""What runs in a process that evaluates an objective."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+__all__ = ["READY", "call_anywhere", "serve"]
+
+READY: Final = b"ready"
+
+
+def serve(connection: Connection, lifeline: Connection, objective: bytes) -> None:
+    """Evaluate what is asked for, until the other side wants no more, or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends this
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    try:
+        function = pickle.loads(objective)  # noqa: S301  from the worker
+    except Exception as error:  # noqa: BLE001  the worker says so
+        traceback.print_exc()
+        connection.send_bytes(f"{type(error).__name__}: {error}".encode(errors="replace"))
+        return
+    connection.send_bytes(READY)
+    with suppress(EOFError, OSError):
+        while question := connection.recv_bytes():
+            connection.send_bytes(_answer(function, question))
+
+
+def _end_with(lifeline: Connection) -> None:
+    """End this process when the worker has died, whatever the objective does."""
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    os._exit(1)
+
+
+def _answer(function: Callable[..., Any], question: bytes) -> bytes:
+    try:
+        arguments = pickle.loads(question)  # noqa: S301  from the worker
+        return pickle.dumps(("result", pickle.dumps(call_anywhere(function, arguments)), "", ""))
+    except BaseException as error:  # noqa: BLE001  it is raised again over there
+        text = f"{type(error).__name__}: {error}"
+        return pickle.dumps(("error", _pickled(error), text, traceback.format_exc()))
+
+
+def _pickled(error: BaseException) -> bytes:
+    """Return an exception, if the other side can make it anew."""
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)  # noqa: S301  our own
+    except Exception:  # noqa: BLE001  its text does
+        return b""
+    return pickled
+
+
+def call_anywhere(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call a function in a thread without an event loop; one is made for what is awaited."""
+    result = function(**arguments)
+    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
