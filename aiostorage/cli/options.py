@@ -1,4 +1,4 @@
-"""What several commands share: options."""
+"""What several commands share: options, and how a storage is found by them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from typing import Any, Final, TypeVar
 
 import click
 
-__all__ = ["DEBUG_KEY", "debug_option"]
+__all__ = [
+    "DEBUG_KEY",
+    "DEFAULT_TIMEOUT",
+    "debug_option",
+    "json_option",
+    "lost_after_option",
+    "storage_option",
+    "timeout_option",
+    "yes_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEBUG_KEY: Final = "aiostorage.debug"
 """The key of ``--debug`` in the context's `meta`, which commands and subcommands share."""
+
+DEFAULT_TIMEOUT: Final = 5.0
+"""Seconds that a command waits for a storage to answer; a person looks at the terminal."""
 
 
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -29,4 +41,52 @@ def debug_option(function: F) -> F:
         expose_value=False,
         callback=_set_debug,
         help="Show the traceback of an error, and what worker processes write to stderr.",
+    )(function)
+
+
+def storage_option(function: F) -> F:
+    """Add ``--storage URL``, the argument `url`: which storage is meant."""
+    return click.option(
+        "-s",
+        "--storage",
+        "url",
+        metavar="URL",
+        help="The storage, such as sqlite:///tune.db or mongodb://localhost/tune. Default: the one "
+        "in AIOSTORAGE_URL, else that of aiostorage.toml, else a SQLite file in the user's data "
+        "directory.",
+    )(function)
+
+
+def timeout_option(function: F) -> F:
+    """Add ``--timeout SECONDS``, the argument `timeout`: how long the storage may take to answer."""
+    return click.option(
+        "--timeout",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True, max=3600, max_open=True),
+        default=DEFAULT_TIMEOUT,
+        show_default=True,
+        help="Give up when the storage does not answer for so long.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Add ``--json``, the argument `as_json`: print one JSON document for scripts."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(
+        function
+    )
+
+
+def yes_option(function: F) -> F:
+    """Add ``--yes``, the argument `yes`: do not ask first."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask first.")(function)
+
+
+def lost_after_option(function: F) -> F:
+    """Add ``--lost-after SECONDS``, the argument `lost_after`."""
+    return click.option(
+        "--lost-after",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Time without a heartbeat after which a reserved trial is lost, as the workers have "
+        "it. Default: 120.",
     )(function)
