@@ -1,18 +1,23 @@
-"""What several commands share: options, and how a storage is found by them."""
+"""What several commands share: options, and questions."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
 
+from aiostorage.cli.escapes import printable
+
 __all__ = [
     "DEBUG_KEY",
     "DEFAULT_TIMEOUT",
+    "confirmed",
     "debug_option",
     "json_option",
     "lost_after_option",
+    "one_url",
     "storage_option",
     "timeout_option",
     "yes_option",
@@ -58,14 +63,13 @@ def storage_option(function: F) -> F:
 
 
 def timeout_option(function: F) -> F:
-    """Add ``--timeout SECONDS``, the argument `timeout`: how long the storage may take to answer."""
+    """Add ``--timeout SECONDS``, the argument `timeout`: how long to wait for an answer."""
     return click.option(
         "--timeout",
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True, max=3600, max_open=True),
-        default=DEFAULT_TIMEOUT,
-        show_default=True,
-        help="Give up when the storage does not answer for so long.",
+        help="Give up when the storage does not answer for so long. Default: "
+        f"{DEFAULT_TIMEOUT:g}, unless the URL has a timeout.",
     )(function)
 
 
@@ -90,3 +94,38 @@ def lost_after_option(function: F) -> F:
         help="Time without a heartbeat after which a reserved trial is lost, as the workers have "
         "it. Default: 120.",
     )(function)
+
+
+def one_url(argument: str | None, option: str | None) -> str | None:
+    """Return the URL of a command that takes it as an argument, or as ``--storage``.
+
+    Raises
+    ------
+    click.UsageError
+        It was passed twice.
+    """
+    if argument is not None and option is not None:
+        raise click.UsageError("the storage is named twice: as an argument and with --storage")
+    return option if argument is None else argument
+
+
+def confirmed(question: str, yes: bool) -> bool:
+    """Ask a question on standard error; return whether the answer is yes.
+
+    Parameters
+    ----------
+    question
+        Without a question mark; what a store contains may stand in it.
+    yes
+        Whether the caller has answered it with ``--yes``.
+
+    Raises
+    ------
+    click.UsageError
+        Nobody can be asked: standard input is no terminal.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here; say --yes to do it")
+    return click.confirm(printable(question), err=True)
