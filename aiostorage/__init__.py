@@ -53,6 +53,7 @@ from aiostorage.factory import (
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
 from aiostorage.reservation import Reservation
+from aiostorage.summary import ExperimentSummary, LockSummary
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.upgrades import UpgradeReport
@@ -69,6 +70,7 @@ __all__ = [
     "EncodingError",
     "EventLoopError",
     "Experiment",
+    "ExperimentSummary",
     "FailedUpdate",
     "InvalidArgument",
     "InvalidReservation",
@@ -76,6 +78,7 @@ __all__ = [
     "LockAcquisitionTimeout",
     "LockError",
     "LockLost",
+    "LockSummary",
     "LockedAlgorithmState",
     "MismatchedIds",
     "MissingArguments",
