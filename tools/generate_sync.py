@@ -93,9 +93,9 @@ FACADE_HEADER = HEADER.format(
     imports="""from aiostorage.operations import Document
 from aiostorage.protocols import ExperimentLike, Uid
 from aiostorage.reservation import Reservation
+from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
-from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.trial import Trial
 from aiostorage.values import Results""",
     name="SyncStorage",

@@ -60,7 +60,9 @@ class Columns:
                     values.append(None)
 
     def _set(self, columns: dict[str, list[Any]], name: str, value: Any) -> None:
-        values = columns.setdefault(name, [None] * self._rows)
+        values = columns.get(name)
+        if values is None:
+            values = columns[name] = [None] * self._rows
         if len(values) == self._rows:  # of two results of one name, the first counts
             values.append(value)
 
