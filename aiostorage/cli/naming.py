@@ -23,6 +23,7 @@ __all__ = [
     "find_named",
     "find_trial",
     "naming_help",
+    "no_experiment",
 ]
 
 MIN_BEGINNING: Final = 4
@@ -75,7 +76,7 @@ async def find_experiment(
     if found is None:
         found = await _identified(storage, text)
     if found is None:
-        raise await _no_experiment(storage, text)
+        raise await no_experiment(storage, text)
     return found
 
 
@@ -167,7 +168,8 @@ async def _trial_of(storage: AsyncStorageProtocol, config: dict[str, Any], text:
     return found[0]
 
 
-async def _no_experiment(storage: AsyncStorageProtocol, text: str) -> NothingFound:
+async def no_experiment(storage: AsyncStorageProtocol, text: str) -> NothingFound:
+    """Return the error for a name that no experiment has; it lists those that there are."""
     found = await storage.fetch_experiments({}, {"name": 1})
     names = sorted({str(config.get("name")) for config in found})
     if not names:

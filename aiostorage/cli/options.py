@@ -15,6 +15,7 @@ __all__ = [
     "DEFAULT_TIMEOUT",
     "confirmed",
     "debug_option",
+    "direction_option",
     "json_option",
     "lost_after_option",
     "one_url",
@@ -70,6 +71,17 @@ def timeout_option(function: F) -> F:
         type=click.FloatRange(min=0, min_open=True, max=3600, max_open=True),
         help="Give up when the storage does not answer for so long. Default: "
         f"{DEFAULT_TIMEOUT:g}, unless the URL has a timeout.",
+    )(function)
+
+
+def direction_option(function: F) -> F:
+    """Add ``--direction``, the argument `direction`: which objective is the best one."""
+    return click.option(
+        "--direction",
+        type=click.Choice(["minimize", "maximize"]),
+        default="minimize",
+        show_default=True,
+        help="Whether the smallest objective is the best one, or the greatest.",
     )(function)
 
 
