@@ -15,9 +15,15 @@ from aiostorage._core.driver_options import hide_credentials
 from aiostorage.cli.demo.command import demo
 from aiostorage.cli.escapes import escape_log, printable
 from aiostorage.cli.import_tracker import import_tracker
+from aiostorage.cli.list_experiments import list_experiments
 from aiostorage.cli.naming import NothingFound
 from aiostorage.cli.options import DEBUG_KEY, debug_option
 from aiostorage.cli.orion_transfer import export_command, import_command
+from aiostorage.cli.recover import recover
+from aiostorage.cli.release import release
+from aiostorage.cli.rm import rm
+from aiostorage.cli.set_fields import set_fields
+from aiostorage.cli.show import show
 from aiostorage.cli.status import status
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
@@ -178,6 +184,12 @@ def cli(ctx: click.Context) -> None:
 
 cli.add_command(demo)
 cli.add_command(status)
+cli.add_command(list_experiments)
+cli.add_command(show)
+cli.add_command(set_fields)
+cli.add_command(rm)
+cli.add_command(release)
+cli.add_command(recover)
 cli.add_command(import_command)
 cli.add_command(export_command)
 cli.add_command(import_tracker)

@@ -130,7 +130,7 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
         header_style="bold",
     )
     table.add_column("experiment", overflow="fold")
-    for name in [*shown, "total", "best", "rate", "left"]:
+    for name in [*shown, "total", "best"]:
         table.add_column(name, justify="right")
     table.add_column("lock")
     for one in found:
@@ -141,8 +141,6 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
             *(_count(one, s) for s in shown),
             str(one.total),
             number(_best(one)),
-            f"{one.rate:.3g}/min" if one.rate else "-",
-            "-" if one.eta is None else span(one.eta.total_seconds()),
             _lock_word(one.lock),
         )
     if found:
@@ -150,10 +148,22 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
     else:
         console.print(f"{location}: no experiments yet", markup=False)
     for one in found:
+        name = f"{printable(one.name)} v{printable(one.version)}"
+        if pace := _pace(one):
+            console.print(f"pace of {name}: {pace}", markup=False, soft_wrap=True)
         if one.lock is not None and one.lock.locked:
-            name = f"{printable(one.name)} v{printable(one.version)}"
             line = f"lock of {name}: {printable(holder_line(one.lock, one.time))}"
             console.print(line, markup=False, soft_wrap=True)
+
+
+def _pace(one: ExperimentSummary) -> str:
+    """Return who works, how fast, and for how long; empty where nobody does and nothing ended."""
+    parts = [plural(one.workers, "process") + " at work"] if one.workers else []
+    if one.rate:
+        parts.append(f"{one.rate:.3g} trials completed per minute")
+    if one.eta:
+        parts.append(f"{one.remaining:,} left, which takes {span(one.eta.total_seconds())}")
+    return ", ".join(parts)
 
 
 def _print_plain(found: Sequence[ExperimentSummary]) -> None:

@@ -77,7 +77,7 @@ async def test_those_of_other_programs(
         await anyio.to_thread.run_sync(write)
         async with open_storage(url, read_only=True) as reader:
             [summary] = await summarise(reader)
-        assert (summary.trials, summary.lost) == ({"reserved": 6}, 4)
+        assert (summary.counts, summary.lost) == ({"reserved": 6}, 4)
         lost = await storage.fetch_lost_trials(experiment)
         assert sorted(trial.params["x"] for trial in lost) == [0, 1, 2, 3]
         found = [await storage.reserve_trial(experiment) for _ in range(5)]
