@@ -170,14 +170,14 @@ def _print_plain(found: Sequence[ExperimentSummary]) -> None:
     """Print one line per experiment, in columns separated by tabs."""
     names = [status.value for status in TrialStatus]
     names.insert(names.index(TrialStatus.RESERVED) + 1, LOST)
-    more = ["total", "workers", "rate", "eta", "best", "lock"]
+    more = ["total", "best", "lock", "workers", "rate", "eta"]
     echo("\t".join(["experiment", "version", "id", *names, *more]))
     for one in found:
         counts = [str(one.lost if name == LOST else one.counts.get(name, 0)) for name in names]
         eta = "-" if one.eta is None else f"{one.eta.total_seconds():.0f}"
         lock = holder_line(one.lock, one.time) if one.lock and one.lock.locked else None
-        cells = [one.name, one.version, one.id, *counts, one.total, one.workers, f"{one.rate:.6g}"]
-        cells += [eta, _exact(_best(one)), lock or _lock_word(one.lock)]
+        cells = [one.name, one.version, one.id, *counts, one.total, _exact(_best(one))]
+        cells += [lock or _lock_word(one.lock), one.workers, f"{one.rate:.6g}", eta]
         echo("\t".join(map(printable, cells)))
 
 
