@@ -27,7 +27,7 @@ from aiostorage.cli.options import (
 from aiostorage.cli.plain import plain
 from aiostorage.cli.terminal import echo, echo_json
 from aiostorage.cli.text import ago, holder_line, moment, number, span
-from aiostorage.errors import FailedUpdate
+from aiostorage.errors import ConfigurationError, FailedUpdate
 from aiostorage.summary import Direction
 
 __all__ = ["show"]
@@ -84,8 +84,11 @@ async def _read(
             raise FailedUpdate(f"{experiment_label(config)} has just been deleted")
         if trial is not None:
             lost = {one.id for one in await storage.fetch_lost_trials(config)}
+            history = await _history(storage, trial)
             document = _trial_document(trial, trial.id in lost)
+            document["history"] = [_change(one) for one in history]
             lines = _trial_lines(config, trial, summary.time, trial.id in lost)
+            lines += [("history", _change_line(one)) for one in history]
             return {"location": storage.location, **document}, lines
         where = {"status": "reserved"}
         reserved = await storage.fetch_trials(config, where=where, limit=MAX_RESERVED) or []
@@ -190,6 +193,43 @@ def _trial_lines(
     if trial.parent is not None:
         lines.append(("parent", str(trial.parent)))
     return lines
+
+
+async def _history(storage: Storage, trial: Trial) -> list[Any]:
+    """Return the changes of a trial that the storage has kept; none if it keeps no history."""
+    read = getattr(storage, "trial_history", None)
+    if read is None:
+        return []
+    try:
+        return list(await read(trial))
+    except ConfigurationError:  # it is off, or the engine has none
+        return []
+
+
+def _change(change: Any) -> dict[str, Any]:
+    return {
+        "time": plain(change.time),
+        "kind": change.kind,
+        "before": change.before,
+        "after": change.after,
+        "holder": None if change.worker is None else named_holder(change.worker),
+        "attempt": change.attempt,
+        "reason": change.reason,
+    }
+
+
+def _change_line(change: Any) -> str:
+    words = [moment(change.time), change.kind]
+    if change.after is not None:
+        before = "" if change.before is None else f"{change.before} -> "
+        words.append(f"{before}{change.after}")
+    if change.worker is not None:
+        words.append(f"by {named_holder(change.worker)}")
+    if change.attempt:
+        words.append(f"attempt {change.attempt}")
+    if change.reason:
+        words.append(f"({change.reason})")
+    return " ".join(words)
 
 
 def _life_of(trial: Trial, now: datetime) -> str:

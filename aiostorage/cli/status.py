@@ -23,7 +23,7 @@ from aiostorage.cli.options import (
     storage_option,
     timeout_option,
 )
-from aiostorage.cli.summary import OutboxSummary, summarise, summarise_outbox
+from aiostorage.cli.store_summary import OutboxSummary, summarise, summarise_outbox
 from aiostorage.cli.terminal import Terminal, echo, echo_json
 from aiostorage.cli.text import holder_line, number, plural, span
 from aiostorage.summary import Direction

@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from aiostorage import Trial, open_storage
 from aiostorage._core.layout import LAYOUT, TRIALS
 from aiostorage._core.lost_trials import LostTrials
-from aiostorage.cli.summary import summarise
+from aiostorage.cli.store_summary import summarise
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.operations import And, Compare
 from aiostorage.testing import Deployment
