@@ -29,6 +29,7 @@ from aiostorage.cli.terminal import echo, echo_json
 from aiostorage.cli.text import ago, holder_line, moment, number, span
 from aiostorage.errors import ConfigurationError, FailedUpdate
 from aiostorage.summary import Direction
+from aiostorage.trial_change import TrialChange
 
 __all__ = ["show"]
 
@@ -195,18 +196,15 @@ def _trial_lines(
     return lines
 
 
-async def _history(storage: Storage, trial: Trial) -> list[Any]:
+async def _history(storage: Storage, trial: Trial) -> list[TrialChange]:
     """Return the changes of a trial that the storage has kept; none if it keeps no history."""
-    read = getattr(storage, "trial_history", None)
-    if read is None:
-        return []
     try:
-        return list(await read(trial))
+        return await storage.trial_history(trial)
     except ConfigurationError:  # it is off, or the engine has none
         return []
 
 
-def _change(change: Any) -> dict[str, Any]:
+def _change(change: TrialChange) -> dict[str, Any]:
     return {
         "time": plain(change.time),
         "kind": change.kind,
@@ -218,7 +216,7 @@ def _change(change: Any) -> dict[str, Any]:
     }
 
 
-def _change_line(change: Any) -> str:
+def _change_line(change: TrialChange) -> str:
     words = [moment(change.time), change.kind]
     if change.after is not None:
         before = "" if change.before is None else f"{change.before} -> "
