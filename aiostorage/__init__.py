@@ -55,6 +55,7 @@ from aiostorage.factory import (
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
 from aiostorage.reservation import Reservation
+from aiostorage.summary import ExperimentSummary, LockSummary
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.trial_change import TrialChange, TrialChanges
@@ -74,6 +75,7 @@ __all__ = [
     "EncodingError",
     "EventLoopError",
     "Experiment",
+    "ExperimentSummary",
     "FailedUpdate",
     "IncompleteCopy",
     "InvalidArgument",
@@ -82,6 +84,7 @@ __all__ = [
     "LockAcquisitionTimeout",
     "LockError",
     "LockLost",
+    "LockSummary",
     "LockedAlgorithmState",
     "MismatchedIds",
     "MissingArguments",

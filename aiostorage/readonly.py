@@ -21,6 +21,7 @@ class _View:
 
     valid_attributes: Final = frozenset(
         {
+            "best_trial",
             "count_broken_trials",
             "count_completed_trials",
             "count_trials",
@@ -33,6 +34,9 @@ class _View:
             "get_trial",
             "iter_trials",
             "limit_reached",
+            "summary",
+            "to_arrow",
+            "to_dataframe",
         }
     )
     """The methods that the view has."""

@@ -30,10 +30,12 @@ LIFETIME = frozenset({"aclose"})
 
 BEYOND_THE_ORIGINAL = frozenset(
     {
+        "best_trial",
         "changes_since",
         "complete_trial",
         "count_trials",
         "flush_tracker",
+        "get_or_create_experiment",
         "iter_trials",
         "limit_reached",
         "recover_lost_trials",
@@ -41,6 +43,9 @@ BEYOND_THE_ORIGINAL = frozenset(
         "reserve_trials",
         "reserved_trial",
         "resume_reservation",
+        "summary",
+        "to_arrow",
+        "to_dataframe",
         "tracker_environment",
         "trial_history",
         "wait_for",
@@ -93,6 +98,7 @@ FACADE_HEADER = HEADER.format(
     imports="""from aiostorage.operations import Document
 from aiostorage.protocols import ExperimentLike, Uid
 from aiostorage.reservation import Reservation
+from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial

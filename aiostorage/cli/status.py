@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from contextlib import AbstractAsyncContextManager
 
 import anyio
 import click
@@ -11,20 +11,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aiostorage import Storage
-from aiostorage._core.named_store import named_store
+from aiostorage import ExperimentSummary, LockSummary, Storage
 from aiostorage.cli.escapes import printable
-from aiostorage.cli.existing import open_existing
-from aiostorage.cli.options import debug_option
-from aiostorage.cli.summary import (
-    ExperimentSummary,
-    LockSummary,
-    OutboxSummary,
-    summarise,
-    summarise_outbox,
+from aiostorage.cli.existing import open_named
+from aiostorage.cli.options import (
+    debug_option,
+    direction_option,
+    json_option,
+    lost_after_option,
+    one_url,
+    storage_option,
+    timeout_option,
 )
+from aiostorage.cli.store_summary import OutboxSummary, summarise, summarise_outbox
 from aiostorage.cli.terminal import Terminal, echo, echo_json
-from aiostorage.cli.text import number, plural, span
+from aiostorage.cli.text import holder_line, number, plural, span
+from aiostorage.summary import Direction
 from aiostorage.trial import TrialStatus
 
 __all__ = ["status"]
@@ -37,29 +39,41 @@ LOST = "lost"
 
 
 @click.command
-@click.argument("url", required=False)
+@click.argument("place", metavar="[URL]", required=False)
+@storage_option
 @click.option("--experiment", metavar="NAME", help="Show only this experiment, in all versions.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@direction_option
 @click.option(
-    "--lost-after",
+    "--window",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    help=(
-        "Time without a heartbeat after which a reserved trial is lost, as the workers have it. "
-        "Default: 120."
-    ),
+    type=click.FloatRange(min=0, min_open=True, max=1e9),
+    default=600.0,
+    show_default=True,
+    help="The rate is that of the trials completed in this time.",
 )
+@lost_after_option
+@json_option
+@timeout_option
 @debug_option
 def status(
-    url: str | None, experiment: str | None, as_json: bool, lost_after: float | None
+    *,
+    place: str | None,
+    url: str | None,
+    experiment: str | None,
+    direction: Direction,
+    window: float,
+    lost_after: float | None,
+    as_json: bool,
+    timeout: float | None,
 ) -> None:
     """Show the experiments of a storage.
 
     For each experiment: the number of trials in each status, how many of the reserved ones are
-    lost, the smallest objective of the completed ones (NaN is left out), and who holds its
-    algorithm lock since when. If a tracker has still to be told of changes: how many, and how long
-    ago the oldest was. Nothing is changed, and no file or database is created; other
-    processes may keep working there.
+    lost, how many processes work, how many trials are completed in a minute and how long the rest
+    takes at that rate, the best objective of the completed ones (NaN is left out), and who holds
+    its algorithm lock since when. The engine counts; no trial is fetched but the best. If a tracker
+    has still to be told of changes: how many, and how long ago the oldest was. Nothing is changed,
+    and no file or database is created; other processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
     mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the storage that
@@ -67,10 +81,8 @@ def status(
     aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
     directory. A password in the environment or in the file is not visible in the list of processes.
     """
-    settings = {} if lost_after is None else {"lost_after": lost_after}
-    storage = open_existing(named_store(url), **settings)
-    location = storage.location
-    found, outbox = anyio.run(_summarise, storage, experiment)
+    opened = open_named(one_url(place, url), timeout, lost_after=lost_after)
+    location, found, outbox = anyio.run(_summarise, opened, experiment, direction, window)
     console = Terminal()
     if as_json:
         document = {
@@ -90,10 +102,14 @@ def status(
 
 
 async def _summarise(
-    storage: Storage, experiment: str | None
-) -> tuple[list[ExperimentSummary], OutboxSummary]:
-    async with storage:
-        return await summarise(storage, experiment), await summarise_outbox(storage)
+    opened: AbstractAsyncContextManager[Storage],
+    experiment: str | None,
+    direction: Direction,
+    window: float,
+) -> tuple[str, list[ExperimentSummary], OutboxSummary]:
+    async with opened as storage:
+        found = await summarise(storage, experiment, direction=direction, window=window)
+        return storage.location, found, await summarise_outbox(storage)
 
 
 def _untold(outbox: OutboxSummary) -> str:
@@ -106,7 +122,7 @@ def _untold(outbox: OutboxSummary) -> str:
 
 
 def _print_table(console: Console, location: str, found: Sequence[ExperimentSummary]) -> None:
-    shown = [s for s in TrialStatus if s in ALWAYS_SHOWN or any(one.trials[s] for one in found)]
+    shown = [s for s in TrialStatus if s in ALWAYS_SHOWN or any(one.counts.get(s) for one in found)]
     table = Table(
         title=Text(printable(location)),
         title_justify="left",
@@ -120,11 +136,11 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
     for one in found:
         table.add_row(
             Text(f"{printable(one.name)} v{printable(one.version)}\n").append(
-                printable(one.uid), style="dim"
+                printable(one.id), style="dim"
             ),
             *(_count(one, s) for s in shown),
-            str(one.trials.total()),
-            number(one.best),
+            str(one.total),
+            number(_best(one)),
             _lock_word(one.lock),
         )
     if found:
@@ -132,28 +148,47 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
     else:
         console.print(f"{location}: no experiments yet", markup=False)
     for one in found:
+        name = f"{printable(one.name)} v{printable(one.version)}"
+        if pace := _pace(one):
+            console.print(f"pace of {name}: {pace}", markup=False, soft_wrap=True)
         if one.lock is not None and one.lock.locked:
-            name = f"{printable(one.name)} v{printable(one.version)}"
-            line = f"lock of {name}: {printable(_holder(one.lock))}"
+            line = f"lock of {name}: {printable(holder_line(one.lock, one.time))}"
             console.print(line, markup=False, soft_wrap=True)
+
+
+def _pace(one: ExperimentSummary) -> str:
+    """Return who works, how fast, and for how long; empty where nobody does and nothing ended."""
+    parts = [plural(one.workers, "process") + " at work"] if one.workers else []
+    if one.rate:
+        parts.append(f"{one.rate:.3g} trials completed per minute")
+    if one.eta:
+        parts.append(f"{one.remaining:,} left, which takes {span(one.eta.total_seconds())}")
+    return ", ".join(parts)
 
 
 def _print_plain(found: Sequence[ExperimentSummary]) -> None:
     """Print one line per experiment, in columns separated by tabs."""
     names = [status.value for status in TrialStatus]
     names.insert(names.index(TrialStatus.RESERVED) + 1, LOST)
-    echo("\t".join(["experiment", "version", "id", *names, "total", "best", "lock"]))
+    more = ["total", "best", "lock", "workers", "rate", "eta"]
+    echo("\t".join(["experiment", "version", "id", *names, *more]))
     for one in found:
-        counts = [str(one.lost if name == LOST else one.trials[name]) for name in names]
-        total, best = str(one.trials.total()), _exact(one.best)
-        lock = _holder(one.lock) if one.lock and one.lock.locked else _lock_word(one.lock)
-        cells = [one.name, one.version, one.uid, *counts, total, best, lock]
+        counts = [str(one.lost if name == LOST else one.counts.get(name, 0)) for name in names]
+        eta = "-" if one.eta is None else f"{one.eta.total_seconds():.0f}"
+        lock = holder_line(one.lock, one.time) if one.lock and one.lock.locked else None
+        cells = [one.name, one.version, one.id, *counts, one.total, _exact(_best(one))]
+        cells += [lock or _lock_word(one.lock), one.workers, f"{one.rate:.6g}", eta]
         echo("\t".join(map(printable, cells)))
+
+
+def _best(one: ExperimentSummary) -> float | None:
+    objective = None if one.best is None else one.best.objective
+    return None if objective is None else objective.value
 
 
 def _count(one: ExperimentSummary, status: TrialStatus) -> str:
     """Return the number of trials in a status, with markup; of the reserved ones, how many lost."""
-    count = one.trials[status]
+    count = one.counts.get(status, 0)
     if status == TrialStatus.RESERVED and one.lost:
         return f"{count} [red]({LOST} {one.lost})[/]"
     return str(count) if count else "[dim]0[/]"
@@ -167,14 +202,3 @@ def _lock_word(lock: LockSummary | None) -> str:
     if lock is None:
         return "none"
     return "held" if lock.locked else "free"
-
-
-def _holder(lock: LockSummary) -> str:
-    """Return who holds a lock, since when, and when the holder was last active."""
-    text = f"held by {lock.owner or 'an unknown owner'}"
-    if lock.since is not None:
-        text += f" since {lock.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    if lock.heartbeat is not None:
-        age = (datetime.now(UTC) - lock.heartbeat).total_seconds()
-        text += f" (last heartbeat {max(age, 0):.0f} s ago)"
-    return text

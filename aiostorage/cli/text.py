@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["measure", "number", "pairs", "plural", "span"]
+from aiostorage.summary import LockSummary
+
+__all__ = ["ago", "holder_line", "measure", "moment", "number", "pairs", "plural", "span"]
 
 
 def number(value: float | None) -> str:
@@ -42,4 +45,27 @@ def span(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def moment(time: datetime) -> str:
+    """Format a time."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def ago(time: datetime, now: datetime) -> str:
+    """Format how long ago something was."""
+    return f"{span(max((now - time).total_seconds(), 0))} ago"
+
+
+def holder_line(lock: LockSummary, now: datetime) -> str:
+    """Return who holds a lock, since when, and when the holder was last active."""
+    text = f"held by {lock.owner or 'an unknown owner'}"
+    if lock.since is not None:
+        text += f" since {moment(lock.since)}"
+    if lock.heartbeat is not None:
+        text += f" (last heartbeat {ago(lock.heartbeat, now)})"
+    return text

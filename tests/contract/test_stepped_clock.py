@@ -15,7 +15,7 @@ import pytest
 
 from aiostorage import LockAcquisitionTimeout, Storage, Trial
 from aiostorage._core.layout import LAYOUT, WAITERS
-from aiostorage.cli.summary import summarise
+from aiostorage.cli.store_summary import summarise
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.track import TrackDriver

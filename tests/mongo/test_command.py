@@ -53,7 +53,7 @@ def test_demo_and_status(
     plain = call("status", url)
     assert plain.exit_code == 0, plain.stderr
     heading, row = plain.stdout.splitlines()
-    assert heading.split("\t")[-3:] == ["total", "best", "lock"]
+    assert heading.split("\t")[-6:] == ["total", "best", "lock", "workers", "rate", "eta"]
     assert row.split("\t")[:2] == ["demo", "1"]
     found = json.loads(call("status", url, "--json").stdout)
     assert found["location"] == shown

@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from aiostorage import Trial, open_storage
 from aiostorage._core.layout import LAYOUT, TRIALS
 from aiostorage._core.lost_trials import LostTrials
-from aiostorage.cli.summary import summarise
+from aiostorage.cli.store_summary import summarise
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.operations import And, Compare
 from aiostorage.testing import Deployment
@@ -77,7 +77,7 @@ async def test_those_of_other_programs(
         await anyio.to_thread.run_sync(write)
         async with open_storage(url, read_only=True) as reader:
             [summary] = await summarise(reader)
-        assert (summary.trials, summary.lost) == ({"reserved": 6}, 4)
+        assert (summary.counts, summary.lost) == ({"reserved": 6}, 4)
         lost = await storage.fetch_lost_trials(experiment)
         assert sorted(trial.params["x"] for trial in lost) == [0, 1, 2, 3]
         found = [await storage.reserve_trial(experiment) for _ in range(5)]

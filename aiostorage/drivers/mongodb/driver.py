@@ -55,7 +55,7 @@ from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import ClientLibrary, read_settings
 from aiostorage.drivers.mongodb.shared_clients import ClientUse, connect
 from aiostorage.drivers.mongodb.too_large import with_place
-from aiostorage.drivers.mongodb.transactions import carry_out_all
+from aiostorage.drivers.mongodb.transactions import carry_out_all, read_all
 from aiostorage.errors import (
     ConfigurationError,
     EncodingError,
@@ -72,6 +72,7 @@ from aiostorage.operations import (
     Operation,
     OutboxNote,
     Take,
+    only_reads,
 )
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
@@ -344,6 +345,8 @@ class MongoDBDriver:
                 if plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
                     await self._settled(commands)
                     return [await self._queue_noted(commands, NotedPlan(plan, note)), None]
+            if only_reads(operations):
+                return await self._read(commands, partial(read_all, commands, operations))
             await self._settled(commands)
             return await self._write(commands, partial(carry_out_all, commands, operations))
         except EncodingError as error:

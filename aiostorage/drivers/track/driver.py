@@ -28,7 +28,7 @@ from aiostorage.drivers.track.track_upgrade import upgrade
 from aiostorage.drivers.track.watchers import Watchers
 from aiostorage.errors import ConfigurationError, PermissionDenied, StorageClosedError
 from aiostorage.findings import EngineReport, Finding, Repair
-from aiostorage.operations import Count, Document, Find, Layout, LogPage, Operation
+from aiostorage.operations import Count, Document, Find, Layout, LogPage, Operation, only_reads
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["TrackDriver"]
@@ -222,8 +222,11 @@ class TrackDriver:
 
     def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """See `aiostorage.protocols.Driver.transact`."""
+        store, writer = self._opened()
+        if only_reads(operations):
+            return _in_thread(partial(store.read_all, operations))
         self._check_writable()
-        return self._opened()[1].write(operations)
+        return writer.write(operations)
 
     def _check_writable(self) -> None:
         if self._reads_only:

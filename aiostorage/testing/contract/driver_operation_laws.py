@@ -250,6 +250,20 @@ class OperationLaws:
             await driver.execute(Take(NAMES, EVERYTHING, {"version": 9}, limit=None))
         assert await driver.execute(Find(NAMES)) == names
 
+    async def test_reads_together(self, driver: Driver) -> None:
+        await insert(driver, *(thing(n, rank=n % 2, at=START) for n in range(5)))
+        second = Compare("rank", "eq", 1)
+        results = await driver.transact(
+            (
+                Count(THINGS),
+                Find(THINGS, second, {"rank": True}, limit=1),
+                Count(THINGS, Compare("at", "lt", StoreTime(-10 * 365 * 86400))),
+                Count(NAMES),
+            )
+        )
+        assert results == [5, [{"_id": 1, "rank": 1}], 0, 0]
+        assert await driver.transact((Count(THINGS, second),)) == [2]
+
     async def test_take(self, driver: Driver) -> None:
         for n, rank in enumerate((3, 1, None, 2, 1)):
             await insert(driver, thing(n, rank=rank, free=True))

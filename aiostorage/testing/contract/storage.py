@@ -20,6 +20,7 @@ from aiostorage.testing.contract.readable_laws import ListPartLaws
 from aiostorage.testing.contract.recovery_laws import FreshStartLaws, RecoveryLaws
 from aiostorage.testing.contract.reservation_laws import ReservationLaws
 from aiostorage.testing.contract.resumption_laws import ResumptionLaws
+from aiostorage.testing.contract.summary_laws import SummaryLaws
 from aiostorage.testing.contract.trial_laws import IterationLaws, TrialLaws
 from aiostorage.testing.contract.trial_query_laws import TrialQueryLaws
 from aiostorage.testing.contract.value_laws import CopyLaws, ValueLaws
@@ -34,6 +35,7 @@ class StorageContract(
     KeyLaws,
     ExperimentLaws,
     BenchmarkLaws,
+    SummaryLaws,
     TrialLaws,
     IterationLaws,
     ResultLaws,
