@@ -272,4 +272,4 @@ class _Chunks(io.RawIOBase):
 
 
 def _pyarrow() -> Any:
-    return imported("pyarrow", "parquet")
+    return imported("pyarrow", "arrow")
