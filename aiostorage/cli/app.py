@@ -6,7 +6,7 @@ import errno
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,41 +15,68 @@ from aiostorage._core.driver_options import hide_credentials
 from aiostorage.cli.demo.command import demo
 from aiostorage.cli.escapes import escape_log, printable
 from aiostorage.cli.import_tracker import import_tracker
+from aiostorage.cli.naming import NothingFound
 from aiostorage.cli.options import DEBUG_KEY, debug_option
 from aiostorage.cli.orion_transfer import export_command, import_command
 from aiostorage.cli.status import status
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
-from aiostorage.errors import AioStorageError
+from aiostorage.errors import (
+    AioStorageError,
+    BackendError,
+    FailedUpdate,
+    LockError,
+    NotADatabaseError,
+    SchemaVersionError,
+    TrackerError,
+)
 
 __all__ = ["CommandLine", "cli"]
 
-INTERRUPTED_EXIT_CODE = 130
+NOT_DONE: Final = 1
+"""Nothing was found, something is wrong in the store, or its state forbids what was asked for."""
+
+WRONG_USE: Final = 2
+"""Arguments, files or a configuration that the caller can put right; click's own code, too."""
+
+UNREACHABLE: Final = 3
+"""The store, or the tracker, cannot be reached or used at present."""
+
+UNEXPECTED: Final = 70
+"""Only a change of aiostorage can fix it: what BSD calls an internal software error."""
+
+INTERRUPTED: Final = 130
 """What a shell reports for a command that Ctrl-C ended: 128 and the number of the signal."""
+
+EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
+    (NothingFound, NOT_DONE),
+    (FailedUpdate, NOT_DONE),
+    (LockError, NOT_DONE),
+    (NotADatabaseError, WRONG_USE),
+    (SchemaVersionError, WRONG_USE),
+    (BackendError, UNREACHABLE),
+    (TrackerError, UNREACHABLE),
+    (AioStorageError, WRONG_USE),
+    (OSError, WRONG_USE),
+    (Exception, UNEXPECTED),
+)
+"""The exit code of each error: that of the first class in this table which it is of."""
 
 
 class CommandFailed(click.ClickException):
-    """An error of the named command that the caller can fix."""
+    """An error of the named command."""
 
-    exit_code = 2
-
-    def __init__(self, message: str, command: str) -> None:
+    def __init__(self, message: str, command: str, exit_code: int) -> None:
         super().__init__(message)
         self.command = command
-
-
-class UnexpectedError(CommandFailed):
-    """An error that only a change of aiostorage can fix."""
-
-    exit_code = 1
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class
 
 
 class CommandLine(click.Group):
     """Commands whose errors are one line each.
 
-    Exit codes: 0 when all is well, 1 when a run failed, 2 for what the caller can fix (arguments,
-    files, storages), 130 after Ctrl-C.
+    The exit code is 0 when all is well, 130 after Ctrl-C, else one of `EXIT_CODES`.
     """
 
     def main(
@@ -69,7 +96,7 @@ class CommandLine(click.Group):
         try:
             code = super().main(args, prog_name, complete_var, False, **extra)
         except click.Abort:
-            sys.exit(INTERRUPTED_EXIT_CODE)
+            sys.exit(INTERRUPTED)
         except click.ClickException as error:
             given = sys.argv[1:] if args is None else args
             message = _without_secrets(" ".join(error.format_message().split()), given)
@@ -94,17 +121,13 @@ class CommandLine(click.Group):
 
 def explained(error: Exception, command: str) -> CommandFailed:
     """Return the one-line form of an exception; of a group, that of its most telling exception."""
-    leaves = list(_leaves(error))
-    for leaf in leaves:
-        if isinstance(leaf, AioStorageError):
-            return CommandFailed(str(leaf), command)
-    leaf = leaves[0]
-    if isinstance(leaf, OSError):
-        return CommandFailed(str(leaf), command)
-    return UnexpectedError(
-        f"unexpected {type(leaf).__name__}: {leaf} (with --debug the traceback is shown)",
-        command,
-    )
+    leaves = _leaves(error)
+    told = next((leaf for leaf in leaves if isinstance(leaf, AioStorageError)), leaves[0])
+    code = next(code for of_class, code in EXIT_CODES if isinstance(told, of_class))
+    message = str(told)
+    if code == UNEXPECTED:
+        message = f"unexpected {type(told).__name__}: {told} (with --debug the traceback is shown)"
+    return CommandFailed(message, command, code)
 
 
 def _origin(error: click.ClickException) -> str | None:
@@ -124,8 +147,8 @@ def _without_secrets(message: str, arguments: Sequence[str]) -> str:
     return message
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
+def _leaves(error: Exception) -> list[Exception]:
+    if isinstance(error, ExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
 

@@ -3,16 +3,73 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from aiostorage import Storage
+from aiostorage import RetryPolicy, Storage
 from aiostorage._core.file_options import not_there
-from aiostorage._core.named_store import LEGACY, NamedStore, named_by
+from aiostorage._core.named_store import LEGACY, NamedStore, named_by, named_store
+from aiostorage.cli.options import DEFAULT_TIMEOUT
 from aiostorage.errors import AioStorageError, ConfigurationError, NotADatabaseError
 from aiostorage.factory import storage_of
 
-__all__ = ["check_lasts", "open_existing"]
+__all__ = ["check_lasts", "open_existing", "open_named"]
+
+_MONGODB: Final = ("mongodb", "mongodb+srv")
+"""The types of MongoDB."""
+
+
+def open_named(
+    url: str | None, timeout: float | None = None, *, writing: bool = False, **settings: Any
+) -> AbstractAsyncContextManager[Storage]:
+    """Return the storage that a command is about, which exists already; ``async with`` opens it.
+
+    Parameters
+    ----------
+    url
+        What ``--storage`` says; None for the storage that is configured.
+    timeout
+        What ``--timeout`` says: seconds that the storage may take to answer.
+    writing
+        Whether the command changes something; a tracker that is configured is told of it.
+        Otherwise a MongoDB database may be one that aiostorage has not made.
+    settings
+        Those of `open_storage`; one that is None is left out.
+
+    Raises
+    ------
+    ConfigurationError, NotADatabaseError
+        As for `open_existing`.
+    """
+    named = named_store(url)
+    given = {name: value for name, value in settings.items() if value is not None}
+    given |= _bounds(named, timeout)
+    existing = open_existing(named, **given)
+    return _writable(existing, storage_of(named, **given)) if writing else existing
+
+
+@asynccontextmanager
+async def _writable(existing: Storage, storage: Storage) -> AsyncIterator[Storage]:
+    """Open a storage for writing, once there is one to read: else opening would make it."""
+    async with existing:
+        pass
+    async with storage:
+        yield storage
+
+
+def _bounds(named: NamedStore, timeout: float | None) -> dict[str, Any]:
+    """Return the settings with which a storage answers in time, or fails."""
+    options = named.without_tracker().options
+    query = str(options.get("url", "")).partition("?")[2]
+    if timeout is None and ("timeout" in options or "timeout=" in query or "retry" in options):
+        return {}
+    seconds = DEFAULT_TIMEOUT if timeout is None else timeout
+    bounds: dict[str, Any] = {"retry": RetryPolicy(total=seconds, attempt_timeout=seconds)}
+    if named.engine in _MONGODB:
+        bounds["timeout"] = seconds
+    return bounds
 
 
 def open_existing(named: NamedStore, **settings: Any) -> Storage:
@@ -35,7 +92,7 @@ def open_existing(named: NamedStore, **settings: Any) -> Storage:
         The file is not a database of aiostorage.
     """
     named = NamedStore(named.without_tracker().options, named.origin)  # which makes no directory
-    if named.engine in ("mongodb", "mongodb+srv"):
+    if named.engine in _MONGODB:
         if named.of_type == LEGACY:
             named = NamedStore({"type": "mongodb", **named.options["database"]}, named.origin)
         return storage_of(named, read_only=True, **settings)

@@ -46,7 +46,7 @@ MIN_PARTIAL_IN_VERSION: Final = 17
 """The wire version (6.0) since which a partial index may have an ``$in``."""
 
 SERVER_SELECTION_TIMEOUT: Final = 15_000
-"""Milliseconds to look for a server, where the URL does not tell."""
+"""Milliseconds to look for a server at most, where the URL does not tell."""
 
 CLEAN_UP_TIMEOUT: Final = 2.0
 """Seconds for commands after the time limit is over, and for closing."""
@@ -172,10 +172,11 @@ class Client:
     def _make(self) -> None:
         options: dict[str, Any] = dict(self.settings.credentials)
         given = self.settings.url.lower()
+        patience = min(SERVER_SELECTION_TIMEOUT, max(1, int(self.settings.timeout * 1000)))
         defaults = {
             "appname": "aiostorage",
-            "serverSelectionTimeoutMS": SERVER_SELECTION_TIMEOUT,
-            "connectTimeoutMS": SERVER_SELECTION_TIMEOUT,
+            "serverSelectionTimeoutMS": patience,
+            "connectTimeoutMS": patience,
         }
         options |= {k: v for k, v in defaults.items() if f"{k.lower()}=" not in given}
         with translated(self.settings.location, writing=False):
