@@ -18,6 +18,7 @@ from aiostorage.cli.import_tracker import import_tracker
 from aiostorage.cli.naming import NothingFound
 from aiostorage.cli.options import DEBUG_KEY, debug_option
 from aiostorage.cli.orion_transfer import export_command, import_command
+from aiostorage.cli.plot import plot
 from aiostorage.cli.status import status
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
@@ -183,3 +184,4 @@ cli.add_command(export_command)
 cli.add_command(import_tracker)
 cli.add_command(upgrade)
 cli.add_command(tracker_sync)
+cli.add_command(plot)

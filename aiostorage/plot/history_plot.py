@@ -92,9 +92,7 @@ def _places(rows: Sequence[PlotRow], *, by_time: bool) -> list[object]:
     return [row.ended if by_time else row.number for row in rows]
 
 
-def _best_steps(
-    rows: Sequence[PlotRow], options: PlotOptions
-) -> tuple[list[PlotRow], list[float]]:
+def _best_steps(rows: Sequence[PlotRow], options: PlotOptions) -> tuple[list[PlotRow], list[float]]:
     """Return the rows where the best changes, and the last one, with the best after each."""
     ordered = sorted(rows, key=lambda row: row.number) if options.by_number else list(rows)
     bests = list(best_so_far((row.objective for row in ordered), options.direction))

@@ -10,7 +10,15 @@ from html import escape
 from itertools import pairwise
 from typing import Any, Final, Literal
 
-__all__ = ["MISSING", "PlotAxis", "axis_label", "inner_ticks", "is_log_scale", "make_axis", "outlier_limit"]
+__all__ = [
+    "MISSING",
+    "PlotAxis",
+    "axis_label",
+    "inner_ticks",
+    "is_log_scale",
+    "make_axis",
+    "outlier_limit",
+]
 
 MISSING: Final = object()
 """Stands for the value of a parameter that a trial does not have."""
@@ -80,7 +88,9 @@ def make_axis(
     low, high = _range(places)
     if MISSING not in found:
         return PlotAxis(name, "linear", places, _few_ticks(present), low, high)
-    return _with_missing(PlotAxis(name, "linear", places, _linear_ticks(low, high), low, high), found)
+    return _with_missing(
+        PlotAxis(name, "linear", places, _linear_ticks(low, high), low, high), found
+    )
 
 
 def is_log_scale(numbers: Collection[float]) -> bool:
@@ -175,8 +185,10 @@ def _few_ticks(values: Collection[Any]) -> list[tuple[float, str]]:
     if not 2 <= len(different) <= 6 or not all(isinstance(value, int) for value in different):
         return []
     ordered = sorted(different)
+    if max(-ordered[0], ordered[-1]) > 2**53:
+        return []
     apart = min(b - a for a, b in pairwise(ordered))
-    if apart < 0.08 * (ordered[-1] - ordered[0]) or abs(ordered[-1]) > 2**53:
+    if apart < 0.08 * (ordered[-1] - ordered[0]):
         return []
     return [(float(value), _short_text(value, 8)) for value in ordered]
 

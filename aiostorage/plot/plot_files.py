@@ -9,15 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aiostorage.errors import ConfigurationError
+from aiostorage.plot.plot_axes import axis_label
 from aiostorage.plot.plot_theme import TEXT_COLOUR
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["PICTURES", "plot_page", "write_page", "write_picture"]
+__all__ = ["PICTURES", "check_pictures", "plot_page", "write_page", "write_picture"]
 
 PICTURES: Final = (".png", ".svg", ".pdf", ".jpg", ".webp")
 """The suffixes of pictures."""
@@ -65,7 +66,7 @@ def plot_page(title: str, figures: Mapping[str, Figure]) -> str:
         for name, figure in figures.items()
     )
     return _PAGE.format(
-        title=escape(title), colour=TEXT_COLOUR, script=get_plotlyjs(), sections=sections
+        title=axis_label(title, 80), colour=TEXT_COLOUR, script=get_plotlyjs(), sections=sections
     )
 
 
@@ -79,6 +80,24 @@ def write_page(path: Path, title: str, figures: Mapping[str, Figure]) -> None:
     """
     with _replaced(path) as new:
         new.write_text(plot_page(title, figures), encoding="utf-8")
+
+
+def check_pictures(path: Path) -> type[Exception]:
+    """Return what kaleido raises when it finds no browser.
+
+    Raises
+    ------
+    ConfigurationError
+        kaleido is not installed.
+    """
+    try:
+        from kaleido.errors import ChromeNotFoundError  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{path.suffix} pictures need kaleido 1 or newer, which is not installed: "
+            "pip install 'aiostorage-orion[plot]'; .html needs only plotly"
+        ) from error
+    return cast("type[Exception]", ChromeNotFoundError)
 
 
 def write_picture(
@@ -98,13 +117,7 @@ def write_picture(
     OSError
         The file cannot be written.
     """
-    try:
-        from kaleido.errors import ChromeNotFoundError  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{path.suffix} pictures need kaleido 1 or newer, which is not installed: "
-            "pip install 'aiostorage-orion[plot]'; .html needs only plotly"
-        ) from error
+    not_found = check_pictures(path)
     for name in ("kaleido", "choreographer", "logistro"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _replaced(path) as new:
@@ -112,13 +125,11 @@ def write_picture(
         slow = any(trace.type == "parcoords" for trace in figure.data)
         scale = 1 if slow or path.suffix in (".svg", ".pdf") else 2
         try:
-            figure.write_image(
-                new, width=width, height=height or figure.layout.height, scale=scale
-            )
+            figure.write_image(new, width=width, height=height or figure.layout.height, scale=scale)
         except OSError:
             raise
         except Exception as error:
-            if isinstance(error, ChromeNotFoundError) or "Chrome" in str(error):
+            if isinstance(error, not_found) or "Chrome" in str(error):
                 raise ConfigurationError(
                     f"{path.suffix} pictures need Chromium or Chrome, which kaleido does not find: "
                     "install one (apt-get install chromium, or plotly_get_chrome), or name it in "

@@ -59,7 +59,9 @@ class PlotOptions:
         for name in (*self.params, *sorted((self.log | self.linear) - {OBJECTIVE})):
             if name not in rows.params:
                 known = ", ".join(rows.params) or "none"
-                raise InvalidArgument(f"no completed trial has a parameter {name!r}; there are: {known}")
+                raise InvalidArgument(
+                    f"no completed trial has a parameter {name!r}; there are: {known}"
+                )
 
     def experiment_label(self, rows: PlotRows) -> str:
         """Return what the experiment is called in titles."""

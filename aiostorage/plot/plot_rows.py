@@ -90,7 +90,13 @@ class PlotRowsBuilder:
         The priors of its config.
     """
 
-    FIELDS: Final[Mapping[str, int]] = {"status": 1, "end_time": 1, "params": 1, "results": 1, "id": 1}
+    FIELDS: Final[Mapping[str, int]] = {
+        "status": 1,
+        "end_time": 1,
+        "params": 1,
+        "results": 1,
+        "id": 1,
+    }
     """The parts of a stored trial that are read."""
 
     def __init__(self, experiment: str, space: object = None) -> None:
@@ -197,7 +203,7 @@ def _objective(document: Mapping[str, Any]) -> tuple[str, float] | None:
             try:
                 return str(result.get("name", "objective")), float(value)
             except OverflowError:  # an int that no float can hold
-                return str(result.get("name", "objective")), math.copysign(math.inf, value)
+                return str(result.get("name", "objective")), math.inf if value > 0 else -math.inf
     return None
 
 

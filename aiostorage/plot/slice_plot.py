@@ -91,7 +91,9 @@ def slice_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure:
             lost.append(f"{axis_label(name)}: {axis.lost:,} not on its scale")
         place = {"row": index // columns + 1, "col": index % columns + 1}
         kind = go.Scattergl if webgl else go.Scatter
-        figure.add_trace(kind(**_points(rows, having, axis, best)), **place)
+        figure.add_trace(kind(**_points(rows, having, axis)), **place)
+        if star := _star(axis, having, best):
+            figure.add_trace(go.Scatter(**star), **place)
         figure.update_xaxes(**_axis_layout(axis, name), **place)
         if index % columns == 0:
             figure.update_yaxes(title_text=f"{label} (log scale)" if log else label, **place)
@@ -111,20 +113,13 @@ def slice_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure:
     return figure
 
 
-def _points(
-    rows: PlotRows, having: Sequence[PlotRow], axis: PlotAxis, best: PlotRow
-) -> dict[str, Any]:
-    """Return the points of one parameter; the best one is a star."""
-    pairs = [(place, row) for place, row in zip(axis.places, having, strict=True) if place is not None]
-    if axis.kind == "category":
-        xs = [place + _shift(row.number) for place, row in pairs]
-    elif axis.kind == "log":
-        xs = [10.0**place for place, _ in pairs]
-    else:
-        xs = [place for place, _ in pairs]
-    shown = [row for _, row in pairs]
+def _points(rows: PlotRows, having: Sequence[PlotRow], axis: PlotAxis) -> dict[str, Any]:
+    """Return the points of one parameter."""
+    pairs = zip(axis.places, having, strict=True)
+    placed = [(_x(axis, place, row), row) for place, row in pairs if place is not None]
+    shown = [row for _, row in placed]
     return {
-        "x": xs,
+        "x": [x for x, _ in placed],
         "y": [row.objective for row in shown],
         "mode": "markers",
         "text": hover_texts(rows, shown),
@@ -132,19 +127,41 @@ def _points(
         "marker": {
             "color": [row.number for row in shown],
             "coloraxis": "coloraxis",
-            "size": [13 if row is best else 6 for row in shown],
-            "symbol": ["star" if row is best else "circle" for row in shown],
-            "line": {
-                "color": [BEST_COLOUR if row is best else "white" for row in shown],
-                "width": [2 if row is best else 0.5 for row in shown],
-            },
+            "size": 6,
             "opacity": 0.8,
+            "line": {"color": "white", "width": 0.5},
         },
     }
 
 
+def _star(axis: PlotAxis, having: Sequence[PlotRow], best: PlotRow) -> dict[str, Any] | None:
+    """Return the mark around the best trial; None where it cannot be placed."""
+    for place, row in zip(axis.places, having, strict=True):
+        if row is best and place is not None:
+            return {
+                "x": [_x(axis, place, row)],
+                "y": [row.objective],
+                "mode": "markers",
+                "hoverinfo": "skip",
+                "marker": {
+                    "symbol": "star-open",
+                    "size": 15,
+                    "color": BEST_COLOUR,
+                    "line": {"width": 2},
+                },
+            }
+    return None
+
+
+def _x(axis: PlotAxis, place: float, row: PlotRow) -> float:
+    """Return where a point stands on plotly's axis."""
+    if axis.kind == "category":
+        return place + _shift(row.number)
+    return 10.0**place if axis.kind == "log" else place
+
+
 def _shift(number: int) -> float:
-    """Return by how much a point stands beside its category, so that points do not hide each other."""
+    """Return how far a point stands beside its category, so that points hide each other less."""
     return (number * 0.6180339887 % 1 - 0.5) * 0.5
 
 
@@ -155,7 +172,9 @@ def _axis_layout(axis: PlotAxis, name: str) -> dict[str, Any]:
             "type": "log",
             "title_text": f"{label} (log scale)",
             "exponentformat": "power",
-            "dtick": max(1, math.ceil((axis.high - axis.low) / 6)) if axis.high - axis.low >= 2 else None,
+            "dtick": max(1, math.ceil((axis.high - axis.low) / 6))
+            if axis.high - axis.low >= 2
+            else None,
         }
     if axis.kind == "category":
         return {
