@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import click
 
+from aiostorage import Storage
 from aiostorage.cli.existing import open_named
 from aiostorage.cli.naming import find_experiment
 from aiostorage.cli.options import debug_option, json_option, storage_option, timeout_option
@@ -169,7 +171,7 @@ def plot(
     graph_objects()
     if output.suffix.lower() in PICTURES:
         check_pictures(output)
-    rows = anyio.run(_read, experiment, url, timeout)
+    rows = anyio.run(_read, open_named(url, timeout), experiment)
     figures = {kind: FIGURES[kind](rows, options) for kind in kinds}
     _write(files, figures, rows, size)
     if as_json:
@@ -185,8 +187,8 @@ def plot(
     echo(said, err=True)
 
 
-async def _read(experiment: str, url: str | None, timeout: float | None) -> PlotRows:
-    async with open_named(url, timeout) as storage:
+async def _read(opening: AbstractAsyncContextManager[Storage], experiment: str) -> PlotRows:
+    async with opening as storage:
         config = await find_experiment(storage, experiment)
         return await read_plot_rows(storage, config)
 
