@@ -46,6 +46,7 @@ __all__ = [
     "AioStorageError",
     "BackendError",
     "ConfigurationError",
+    "CursorExpired",
     "DuplicateKeyError",
     "EncodingError",
     "EventLoopError",
@@ -164,6 +165,13 @@ class UnsupportedQuery(AioStorageError, ValueError):
 
 class InvalidResult(AioStorageError, ValueError):
     """Results must contain an objective whose value is a number."""
+
+
+class CursorExpired(AioStorageError, LookupError):
+    """Changes behind the cursor are not kept any more, or it is the cursor of another store.
+
+    What was changed meanwhile is unknown: read the trials again, and go on with a new cursor.
+    """
 
 
 class InvalidReservation(AioStorageError, ValueError):

@@ -20,6 +20,7 @@ from aiostorage._core.layout import EXPERIMENTS, PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
+from aiostorage._core.reasons import reason_of
 from aiostorage._core.record_checks import stored_results
 from aiostorage._core.record_reader import READING_ERRORS, TrialReader
 from aiostorage._core.storable_results import without_largest, without_unstorable
@@ -180,7 +181,9 @@ class Reservations:
             ids = tuple(document["_id"] for document in taken)
             ours = both(ours, Compare("_id", "nin", ids))
         left = cast(int, take.limit) - len(taken)
-        return await self._gateway.execute(replace(take, where=lost, limit=left, applied=ours))
+        return await self._gateway.execute(
+            replace(take, where=lost, limit=left, applied=ours, reason="lost")
+        )
 
     async def _release(
         self,
@@ -194,7 +197,7 @@ class Reservations:
         lost_answer = isinstance(error, TemporaryBackendError) and error.ambiguous
         cancelled = not isinstance(error, Exception) and not had_no_effect(error)
         if certain or lost_answer or cancelled:
-            release = (Update(TRIALS, ours, changes),)
+            release = (Update(TRIALS, ours, changes, reason=reason_of(error)),)
             seconds = self._gateway.policy.total
             await self._gateway.compensate(release, error, seconds, "releasing a reservation")
 
@@ -235,8 +238,9 @@ class Reservations:
             results, stored = without_unstorable(trial.id, results)
         status = self._nan.status_of(trial) if has_nan(results) else COMPLETED
         changes = {"results": stored, "status": status, "end_time": NOW, "heartbeat": NOW}
+        reason = None if status == COMPLETED else "the objective is NaN"
         try:
-            await self._write(trial, RESERVED, changes, results)
+            await self._write(trial, RESERVED, changes, results, reason)
         except EncodingError as error:
             results = await self._write_fewer(trial, changes, results, error)
         trial._complete(results, datetime.now(UTC), status)  # noqa: SLF001  checked already
@@ -260,7 +264,12 @@ class Reservations:
                 return results
 
     async def set_status(
-        self, trial: Trial, status: str, heartbeat: datetime | None, was: str | None
+        self,
+        trial: Trial,
+        status: str,
+        heartbeat: datetime | None,
+        was: str | None,
+        reason: str | None = None,
     ) -> None:
         status = validate_status(status)
         was = validate_status(trial.status if was is None else was)
@@ -269,14 +278,14 @@ class Reservations:
             "heartbeat": NOW if heartbeat is None else to_utc(heartbeat),
         }
         if status != RESERVED:
-            await self._write(trial, was, changes)
+            await self._write(trial, was, changes, reason=reason)
             trial.status = status
             return
         changes = {**BEGUN, **changes}
         changes["worker"] = new_token()
         before = changes_of(TRIALS, {**_traces(trial), "status": was, "worker": trial.worker})
         try:
-            await self._write(trial, was, changes)
+            await self._write(trial, was, changes, reason=reason)
         except BaseException as error:
             ours = equal(experiment=trial.experiment, id=trial.id, worker=changes["worker"])
             await self._release(error, ours, before)
@@ -291,6 +300,7 @@ class Reservations:
         was: str,
         changes: Mapping[str, Any],
         results: Sequence[Result] = (),
+        reason: str | None = None,
     ) -> None:
         """Change a trial that has the status `was` and, if it carries a token, that token.
 
@@ -305,7 +315,7 @@ class Reservations:
         # without a token nothing tells who wrote it, and a pending trial may be taken at once
         once = owner is None or (status != was and status in PENDING.value)
         execute = self._gateway.execute_once if once else self._gateway.execute
-        update, token = Update(TRIALS, held, changes, applied), trial.worker
+        update, token = Update(TRIALS, held, changes, applied, reason), trial.worker
         turn = self._turns.get(token) if token.__class__ is str else None
         if turn is not None:
             turn.writing += 1
@@ -380,12 +390,13 @@ class Reservations:
             self._turns[changes["worker"]] = self._turns.pop(turn.worker, turn)
             turn.worker = changes["worker"]
 
-    async def hand_back(self, turn: Turn, status: str) -> None:
+    async def hand_back(self, turn: Turn, status: str, reason: str | None = None) -> None:
         """Give up the reservation of a turn, if the store still has it."""
         there = equal(experiment=turn.experiment, id=turn.id)
         applied = And((*there.conditions, *equal(status=status, worker=turn.worker).conditions))
         changes = {"status": status, "heartbeat": NOW}
-        if await self._gateway.execute(Update(TRIALS, _held(turn, RESERVED), changes, applied)):
+        update = Update(TRIALS, _held(turn, RESERVED), changes, applied, reason)
+        if await self._gateway.execute(update):
             turn.trial.status = status
 
     async def write_again(self, turn: Turn) -> None:

@@ -76,11 +76,10 @@ def test_plan_of_a_reservation(database: sqlite3.Connection) -> None:
 )
 def test_plans_of_trials(database: sqlite3.Connection, where: Any, index: str) -> None:
     table = TABLES[TRIALS]
-    for statement in (
-        table.count(Count(TRIALS, where), NOW, []),
-        table.update(Update(TRIALS, where, {"status": "broken"}), NOW, []),
-        table.delete(Delete(TRIALS, where), NOW, []),
-    ):
+    update, logged = table.update(Update(TRIALS, where, {"status": "broken"}), NOW, [])
+    delete, deletion = table.delete(Delete(TRIALS, where), NOW, [])
+    count = table.count(Count(TRIALS, where), NOW, [])
+    for statement in (count, update, *logged, delete, *deletion):
         found = plan(database, statement)
         assert index in found
         assert "SCAN" not in found
@@ -125,7 +124,7 @@ def test_what_is_empty_already_is_not_written(database: sqlite3.Connection) -> N
         database.execute(*table.insert({**stored, **more}, NOW))
         take = Take(TRIALS, Compare("_id", "eq", name), begun)
         rows = database.execute(*table.chosen(take, NOW, [])).fetchall()
-        [document], [(sql, values)] = table.changed(rows, begun, NOW, [])
+        [document], [(sql, values)] = table.changed(rows, take, NOW, [])[:2]
         assert document == {**stored, **begun, "heartbeat": NOW.wall}
         assert (SET not in sql) is is_short
         assert values[-1] == rows[0][0]

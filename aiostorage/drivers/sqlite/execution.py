@@ -9,10 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aiostorage._core.numbered_log import (
+    BEGINNING,
+    cursor_behind,
+    log_page,
+    parsed_cursor,
+    raise_expired,
+)
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.sql import Sql, Table, to_text
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
@@ -22,12 +29,13 @@ from aiostorage.operations import (
     Find,
     FollowUp,
     Insert,
+    LogPage,
     Operation,
     Take,
     Update,
 )
 
-__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "run"]
+__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_log", "run"]
 
 Tables = Mapping[str, Table]
 
@@ -130,7 +138,7 @@ def run(connection: Connection, tables: Tables, operation: Operation[Any], now: 
             case Count():
                 return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
             case Delete():
-                return connection.statement(*table.delete(operation, now, kept)).rowcount
+                return _logged(connection, table, *table.delete(operation, now, kept))
             case _:
                 raise TypeError(f"unknown operation {operation!r}")
     except sqlite3.IntegrityError as error:
@@ -168,11 +176,51 @@ def page(
     return documents, (rows[-1][0] if len(rows) == size else None)
 
 
+def _logged(connection: Connection, table: Table, change: Sql, logging: Sequence[Sql]) -> int:
+    """Carry out a change, after what logs it; return how many rows it has changed.
+
+    If the change fails, nothing is logged: a change without a savepoint is atomic by itself.
+    """
+    if not logging:
+        return connection.statement(*change).rowcount
+    added = sum(connection.statement(*statement).rowcount for statement in logging)
+    try:
+        return connection.statement(*change).rowcount
+    except sqlite3.Error:
+        if added and table.log is not None and connection.in_transaction:
+            connection.statement(table.log.undo, [added])
+        raise
+
+
+def read_log(
+    connection: Connection, table: Table, owner: Any, after: str | None, limit: int
+) -> LogPage:
+    """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
+    last = connection.statement(*table.last_row()).fetchone()
+    end = None if last is None else cursor_behind(*last)
+    if after is None:
+        return LogPage((), end or BEGINNING)
+    number, uid = parsed_cursor(after) if after else (0, "")
+    rows = connection.statement(*table.rows_behind("owner", owner, number, limit)).fetchall()
+    found = [
+        (row[0], document) for row, document in zip(rows, table.documents(rows, 1), strict=True)
+    ]
+    if after:
+        # after the rows were read: they are deleted from the beginning, so all were there
+        row = connection.statement(*table.first_row(number)).fetchone()
+        there = row is not None and cursor_behind(*row) == after
+        if not (there or (number == 0 and not uid and (row is None or row[0] == 1))):
+            raise_expired(after)
+    return log_page(found, limit, after or BEGINNING, last)
+
+
 def _insert(connection: Connection, table: Table, insert: Insert, now: Moment) -> None:
+    log = table.log if table.logs else None
     for document in insert.documents:
+        logging = [] if log is None else log.document(None, document, to_text(now.wall))
         try:
             # a copy is taken apart: if the transaction is retried, it needs the document again
-            connection.statement(*table.insert(dict(document), now))
+            _logged(connection, table, table.insert(dict(document), now), logging)
         except sqlite3.IntegrityError as error:
             raise _duplicate(table, error, document) from error
 
@@ -180,21 +228,21 @@ def _insert(connection: Connection, table: Table, insert: Insert, now: Moment) -
 def _update(connection: Connection, table: Table, update: Update, now: Moment) -> int:
     kept = connection.kept
     try:
-        return connection.statement(*table.update(update, now, kept)).rowcount
+        return _logged(connection, table, *table.update(update, now, kept))
     except sqlite3.OperationalError as error:
         cause = connection.cause_of(error)
         if not isinstance(cause, DamagedDocument):
             raise cause from error
     # the statement has changed nothing; a row that another program has damaged does not match
     kept.clear()
-    return connection.statement(*table.update(update, now, kept, whole=True)).rowcount
+    return _logged(connection, table, *table.update(update, now, kept, whole=True))
 
 
 def _take(connection: Connection, table: Table, take: Take, now: Moment) -> list[Document]:
     rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
-    documents, statements = table.changed(rows, take.changes, now, connection.kept)
-    for statement in statements:
-        connection.statement(*statement)
+    documents, statements, logging = table.changed(rows, take, now, connection.kept)
+    for statement, log in zip(statements, logging, strict=True):
+        _logged(connection, table, statement, log)
     return documents
 
 

@@ -22,10 +22,12 @@ from typing import Any, Final, assert_never
 
 from aiostorage._core.changes import compile_changes
 from aiostorage._core.document_json import dump_document, load_document
+from aiostorage._core.log_rows import sets_content
 from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.drivers.sqlite.clock import TICK, Moment
+from aiostorage.drivers.sqlite.log_sql import LogSql
 from aiostorage.drivers.sqlite.schema_sql import (
     create_statements,
     partial_where,
@@ -53,7 +55,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["MATCH", "SET", "VALUE", "Kept", "Table", "to_text"]
+__all__ = ["MATCH", "SET", "VALUE", "Kept", "Sql", "Table", "to_text"]
 
 MATCH: Final = "aiostorage_match"
 """SQL function ``(key, doc)``: whether a condition that is kept as number `key` holds in `doc`."""
@@ -138,6 +140,10 @@ class Table:
         )
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
+        self.log: LogSql | None = (
+            LogSql(self.name, collection.logged) if collection.logged else None
+        )
+        self.logs: bool = True
 
     # ------------------------------------------------------------------------------ schema
 
@@ -233,24 +239,50 @@ class Table:
         rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE {condition}"
         return f"{rows} AND seq > ? ORDER BY seq LIMIT ?", [*params, after, size]
 
+    def rows_behind(self, name: str, value: Any, after: int, limit: int) -> Sql:
+        """Compile the next rows by insertion, all or those with a key in one column."""
+        rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE seq > ?"
+        own, params = ("", []) if value is None else (f" AND +{quoted(name)} = ?", [value])
+        return f"{rows}{own} ORDER BY seq LIMIT ?", [after, *params, limit]
+
+    def first_row(self, seq: int) -> Sql:
+        """Compile the first row with this number or a greater one: its number and ``_id``."""
+        return f"SELECT seq, _id FROM {self._table} WHERE seq >= ? ORDER BY seq LIMIT 1", [seq]
+
+    def last_row(self) -> Sql:
+        """Compile the last row: its number and ``_id``."""
+        return f"SELECT seq, _id FROM {self._table} ORDER BY seq DESC LIMIT 1", []
+
     def count(self, count: Count, now: Moment, kept: Kept) -> Sql:
         """Compile a `Count`."""
         where, params = self.where(count.where, now, kept)
         return f"SELECT count(*) FROM {self._table} WHERE {where}", params
 
-    def delete(self, delete: Delete, now: Moment, kept: Kept) -> Sql:
-        """Compile a `Delete`."""
+    def delete(self, delete: Delete, now: Moment, kept: Kept) -> tuple[Sql, list[Sql]]:
+        """Compile a `Delete`, and what logs it before that."""
         where, params = self.where(delete.where, now, kept)
-        return f"DELETE FROM {self._table} WHERE {where}", params
+        logging = []
+        if self.log is not None and self.logs:
+            logging = [self.log.deletion(where, params, to_text(now.wall))]
+        return (f"DELETE FROM {self._table} WHERE {where}", params), logging
 
-    def update(self, update: Update, now: Moment, kept: Kept, *, whole: bool = False) -> Sql:
-        """Compile an `Update`; if `whole`, of those rows only whose text can be decoded."""
+    def update(
+        self, update: Update, now: Moment, kept: Kept, *, whole: bool = False
+    ) -> tuple[Sql, list[Sql]]:
+        """Compile an `Update`, and what logs it before that.
+
+        If `whole`, of those rows only whose text can be decoded.
+        """
         sets, values = self._assignments(update.changes, now, kept)
         where, params = self.where(update.where, now, kept)
         if whole:
             where = f"({where}) AND {MATCH}(?, doc)"
             params = [*params, _keep(kept, lambda _document: True)]
-        return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
+        logging = []
+        if self.log is not None and self.logs:
+            time = to_text(now.wall)
+            logging = self.log.update(update.changes, where, params, time, update.reason)
+        return (f"UPDATE {self._table} SET {sets} WHERE {where}", values + params), logging
 
     def chosen(self, take: Take, now: Moment, kept: Kept) -> Sql:
         """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
@@ -283,17 +315,20 @@ class Table:
         return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values, columns, change
 
     def changed(
-        self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: Moment, kept: Kept
-    ) -> tuple[list[Document], list[Sql]]:
+        self, rows: Sequence[Sequence[Any]], take: Take, now: Moment, kept: Kept
+    ) -> tuple[list[Document], list[Sql], list[list[Sql]]]:
         """Return the documents of the rows that `chosen` found, changed, and what changes the rows.
+
+        The last list has, for each of these statements, those that log it before that.
 
         What is to be emptied and is empty already is left out: a reservation empties the results,
         which hardly any trial has, and the text need not be written anew for that.
         """
-        documents = self.documents(rows, 1)
+        changes, documents = take.changes, self.documents(rows, 1)
         short, emptied = _without_empty(changes)
         forms: dict[bool | None, Any] = {}
         statements: list[Sql] = []
+        logging: list[list[Sql]] = []
         for row, document in zip(rows, documents, strict=True):
             damaged = document.__class__ is UnreadableDocument
             is_short = None if damaged else bool(emptied) and _has_all(document, emptied)
@@ -303,13 +338,27 @@ class Table:
                     short if is_short else changes, now, kept, damaged=damaged
                 )
             sql, values, columns, change = form
+            logging.append(self._logging(take, document, columns, now))
             document.update(columns)
             if change is not None:
                 change(document)
             statements.append((sql, [*values, row[0]]))
         if not rows:
             self.change(changes, now, kept)  # refuses what cannot be set
-        return documents, statements
+        return documents, statements, logging
+
+    def _logging(
+        self, take: Take, document: Document, columns: Mapping[str, Any], now: Moment
+    ) -> list[Sql]:
+        """Return what logs the change of one document that is taken."""
+        if self.log is None or not self.logs:
+            return []
+        logged, time = self.log.logged, to_text(now.wall)
+        names = (logged.owner, logged.name, logged.state, logged.holder)
+        before = {name: document[name] for name in names if name in document}
+        after = before | {name: columns[name] for name in names if name in columns}
+        content = sets_content(logged, take.changes)
+        return self.log.document(before, after, time, take.reason, content=content)
 
     def _order(self, order: tuple[str | SortBy, ...], kept: Kept) -> Sql:
         """Compile what stands behind ``ORDER BY``."""
