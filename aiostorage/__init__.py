@@ -54,6 +54,7 @@ from aiostorage.factory import (
 from aiostorage.protocols import AsyncStorageProtocol, Driver
 from aiostorage.readonly import ReadOnlyStorage
 from aiostorage.reservation import Reservation
+from aiostorage.summary import ExperimentSummary, LockSummary
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.trial_change import TrialChange, TrialChanges
@@ -72,6 +73,7 @@ __all__ = [
     "EncodingError",
     "EventLoopError",
     "Experiment",
+    "ExperimentSummary",
     "FailedUpdate",
     "InvalidArgument",
     "InvalidReservation",
@@ -79,6 +81,7 @@ __all__ = [
     "LockAcquisitionTimeout",
     "LockError",
     "LockLost",
+    "LockSummary",
     "LockedAlgorithmState",
     "MismatchedIds",
     "MissingArguments",

@@ -7,7 +7,7 @@ more of the other. Queries written by people are parsed into conditions by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -44,6 +44,7 @@ __all__ = [
     "Take",
     "UnreadableDocument",
     "Update",
+    "only_reads",
 ]
 
 Document: TypeAlias = dict[str, Any]
@@ -253,6 +254,11 @@ class Count(Operation[int]):
 
     where: Condition = EVERYTHING
     majority: bool = False
+
+
+def only_reads(operations: Sequence[Operation[Any]]) -> bool:
+    """Return whether operations change nothing: an engine need not keep writers out for them."""
+    return all(isinstance(operation, Find | Count) for operation in operations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
 from aiostorage.operations import Document, Find, Layout, LogPage, Operation
 from aiostorage.reservation import Reservation
+from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.trial import Trial
 from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
@@ -338,6 +339,25 @@ class AsyncStorageProtocol(Protocol):
         """
         ...
 
+    async def get_or_create_experiment(self, config: Mapping[str, Any]) -> Experiment:
+        """Return the experiment with the name and the version of a config; make it if need be.
+
+        Of several callers at the same time, one makes it, and all get that one. Nothing but name
+        and version is compared: an experiment that is there already is returned as it is stored,
+        whatever else `config` says. Its ``config`` shows that.
+
+        Parameters
+        ----------
+        config
+            As for `create_experiment`; a missing version is 1. It is not changed.
+
+        Raises
+        ------
+        DuplicateKeyError
+            An experiment with another name or version has the ``_id`` of `config`.
+        """
+        ...
+
     async def delete_experiment(
         self,
         experiment: ExperimentLike | None = None,
@@ -392,6 +412,88 @@ class AsyncStorageProtocol(Protocol):
         """Return the stored configs that match, in the order of insertion.
 
         An experiment that another program has stored without a version is version 1 here, too.
+        """
+        ...
+
+    async def summary(
+        self,
+        experiment: ExperimentLike,
+        *,
+        direction: Direction = "minimize",
+        window: float = 600.0,
+    ) -> ExperimentSummary | None:
+        """Return the state of an experiment, counted by the engine; None if there is no such one.
+
+        No trial is fetched but the best one, so it takes a moment for many trials, too. The counts
+        are those of one moment, except on a MongoDB server without transactions. The best trial is
+        looked for directly afterwards.
+
+        Parameters
+        ----------
+        direction
+            Which objective is the best one: the smallest, ``minimize``, or the greatest,
+            ``maximize``.
+        window
+            Seconds. The rate is that of the trials that were completed in this time.
+        """
+        ...
+
+    async def best_trial(
+        self, experiment: ExperimentLike, direction: Direction = "minimize"
+    ) -> Trial | None:
+        """Return the completed trial with the best objective; None before there is one.
+
+        A trial whose objective is NaN is never the best one. Of several that are equally good it
+        is the one that was registered first.
+
+        Parameters
+        ----------
+        direction
+            As for `summary`.
+        """
+        ...
+
+    async def to_dataframe(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the trials as a `pandas.DataFrame`, one a row, by insertion.
+
+        The columns are ``id``, ``status``, ``submit_time``, ``start_time``, ``end_time``,
+        ``objective``, then ``params.NAME`` for each param and ``results.NAME`` for each other
+        result. What a trial does not have is missing in its row. It is read page by page.
+
+        Parameters
+        ----------
+        where, params
+            As for `fetch_trials`: which trials.
+
+        Raises
+        ------
+        ConfigurationError
+            pandas is not installed.
+        """
+        ...
+
+    async def to_arrow(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the trials as a `pyarrow.Table`, with the columns of `to_dataframe`.
+
+        A column with values of several types that have nothing in common, such as numbers and
+        text, has them as JSON text.
+
+        Raises
+        ------
+        ConfigurationError
+            pyarrow is not installed.
         """
         ...
 

@@ -21,6 +21,7 @@ class _View:
 
     valid_attributes: Final = frozenset(
         {
+            "best_trial",
             "count_broken_trials",
             "count_completed_trials",
             "count_trials",
@@ -32,6 +33,9 @@ class _View:
             "fetch_trials_by_status",
             "get_trial",
             "iter_trials",
+            "summary",
+            "to_arrow",
+            "to_dataframe",
         }
     )
     """The methods that the view has."""

@@ -30,16 +30,21 @@ LIFETIME = frozenset({"aclose"})
 
 BEYOND_THE_ORIGINAL = frozenset(
     {
+        "best_trial",
         "changes_since",
         "complete_trial",
         "count_trials",
         "flush_tracker",
+        "get_or_create_experiment",
         "iter_trials",
         "recover_lost_trials",
         "register_trials",
         "reserve_trials",
         "reserved_trial",
         "resume_reservation",
+        "summary",
+        "to_arrow",
+        "to_dataframe",
         "tracker_environment",
         "trial_history",
         "wait_for",
@@ -94,6 +99,7 @@ from aiostorage.protocols import ExperimentLike, Uid
 from aiostorage.reservation import Reservation
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
+from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.trial import Trial
 from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.values import Results""",

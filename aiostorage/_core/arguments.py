@@ -185,6 +185,7 @@ _BY_ANNOTATION: Final[Mapping[str, Kind]] = {
     "Trial | str": Kind(
         "a Trial, or the id of one", lambda v: isinstance(v, Trial) or TEXT.accepts(v)
     ),
+    "Direction": choice("minimize", "maximize"),
     "Uid": UID,
     "bool": FLAG,
     "datetime": TIME,
@@ -209,6 +210,7 @@ _BY_NAME: Final[Mapping[str, Kind]] = {
     "retry_interval": INTERVAL,
     "selection": SELECTION,
     "status": STATUS,
+    "window": replace(INTERVAL, accepts=lambda value: INTERVAL.accepts(value) and value <= 1e9),
     "wait": replace(WAIT, classes=frozenset({float})),
     "was": STATUS,
     "where": QUERY,

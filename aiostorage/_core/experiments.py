@@ -79,6 +79,21 @@ class Experiments:
         config["_id"] = experiment.id
         return experiment
 
+    async def get_or_create(self, config: Mapping[str, Any]) -> Experiment:
+        document = document_of(EXPERIMENTS, dict(config))
+        if self._fill_version:
+            with_version(document)
+        named = {"name": document["name"], "version": document.get("version")}
+        while True:
+            if found := await self.fetch(named, None):
+                return Experiment.from_config(found[0])
+            try:
+                return await self.create(dict(config), None, None, None)
+            except DuplicateKeyError as error:
+                if "_id" in error.fields:  # another name has this id
+                    raise
+                # somebody else was first; should it be deleted meanwhile, it is made after all
+
     async def delete(self, experiment: Any, uid: Any, cascade: bool) -> int:
         uid = get_uid(experiment, uid)
         operations: list[Operation[Any]] = [Delete(EXPERIMENTS, equal(_id=uid))]

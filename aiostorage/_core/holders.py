@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import Final
 
-__all__ = ["fingerprint", "named_holder"]
+__all__ = ["fingerprint", "named_holder", "process_of"]
 
 _TOKEN: Final = re.compile(r"([\w.-]{1,255}):(\d{1,10}):[0-9a-f]{16}", re.ASCII)
 """A token as `aiostorage._core.ids.new_token` makes it: host, process and a random part."""
@@ -19,6 +19,12 @@ _TOKEN: Final = re.compile(r"([\w.-]{1,255}):(\d{1,10}):[0-9a-f]{16}", re.ASCII)
 def fingerprint(token: str) -> str:
     """Return eight hex digits that tell tokens apart, and from which no token can be made."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def process_of(token: object) -> str:
+    """Return what names the process in which a token was made; else the token itself, as text."""
+    made = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+    return f"{made[1]}:{made[2]}" if made else str(token)
 
 
 def named_holder(token: object) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from aiostorage.operations import And, Compare, Condition, Or, StoreTime
+from aiostorage.operations import And, Compare, Comparison, Condition, Or, StoreTime
 from aiostorage.values import TrialStatus
 
 __all__ = ["LostTrials"]
 
 SIGNS_OF_LIFE: Final = ("heartbeat", "start_time", "submit_time")
 """The times of a reserved trial that count, the first one that is there."""
+
+_MISSING: Final = tuple(Compare(field, "eq", None) for field in SIGNS_OF_LIFE)
+_RESERVED: Final = Compare("status", "eq", TrialStatus.RESERVED.value)
 
 MAX_SECONDS: Final = 1e10
 """Three centuries: a time that is still further in the past cannot be computed."""
@@ -49,11 +52,17 @@ class LostTrials:
         The last sign of life is the heartbeat, or else the start, or else the submission. A
         reserved trial without any of them is lost, too: nothing else would ever end it.
         """
+        return _RESERVED, Or((*self._last_sign("lte"), And(_MISSING)))
+
+    @property
+    def living(self) -> tuple[Condition, ...]:
+        """The conditions that all hold for a reserved trial that is not lost, and for no other."""
+        return _RESERVED, Or(self._last_sign("gt"))
+
+    def _last_sign(self, op: Comparison) -> tuple[Condition, ...]:
+        """Return the conditions of which one holds if the last sign of life compares so."""
         moment = StoreTime(-min(self.after, MAX_SECONDS))
-        old = [Compare(field, "lte", moment) for field in SIGNS_OF_LIFE]
-        missing = [Compare(field, "eq", None) for field in SIGNS_OF_LIFE]
-        silent = [And((*missing[:number], one)) for number, one in enumerate(old)]
-        return (
-            Compare("status", "eq", TrialStatus.RESERVED.value),
-            Or((*silent, And(tuple(missing)))),
+        return tuple(
+            And((*_MISSING[:number], Compare(field, op, moment)))
+            for number, field in enumerate(SIGNS_OF_LIFE)
         )

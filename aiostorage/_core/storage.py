@@ -15,6 +15,7 @@ from aiostorage._core.arguments import KNOWN, check_arguments
 from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.change_feed import ChangeFeed
 from aiostorage._core.experiments import Experiments
+from aiostorage._core.frames import arrow_table, dataframe
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.history import History
 from aiostorage._core.history_limit import HistoryLimit
@@ -39,6 +40,7 @@ from aiostorage._core.resumption import resume
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.state import state_codec as codec_named
+from aiostorage._core.summaries import Summaries
 from aiostorage._core.trials import Trials
 from aiostorage._core.worker import ReservedTrial
 from aiostorage.algorithm import LockedAlgorithmState
@@ -47,6 +49,7 @@ from aiostorage.experiment import Experiment
 from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
 from aiostorage.reservation import Reservation
+from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.trial import Trial, TrialStatus, validate_status
 from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.values import Results
@@ -160,6 +163,7 @@ class Storage(AsyncStorageProtocol):
         self._lost = LostTrials(self._lost_after)
         self._feed = ChangeFeed(self._gateway)
         self._trials = Trials(self._gateway, self._experiments, self._lost, self._feed)
+        self._summaries = Summaries(self._gateway, self._trials, self._lost)
         self._reservations = Reservations(self._gateway, self._lost, NanPolicy(nan))
         self._benchmarks = Benchmarks(self._gateway)
 
@@ -227,6 +231,10 @@ class Storage(AsyncStorageProtocol):
         _check("create_experiment", config, algo_locked, algo_heartbeat)
         return await self._experiments.create(config, algo_locked, algo_state, algo_heartbeat)
 
+    async def get_or_create_experiment(self, config: Mapping[str, Any]) -> Experiment:
+        _check("get_or_create_experiment", config)
+        return await self._experiments.get_or_create(config)
+
     async def delete_experiment(
         self,
         experiment: ExperimentLike | None = None,
@@ -252,6 +260,42 @@ class Storage(AsyncStorageProtocol):
     ) -> list[dict[str, Any]]:
         _check("fetch_experiments", query, selection)
         return await self._experiments.fetch(query, selection)
+
+    async def summary(
+        self,
+        experiment: ExperimentLike,
+        *,
+        direction: Direction = "minimize",
+        window: float = 600.0,
+    ) -> ExperimentSummary | None:
+        _check("summary", experiment, direction, window)
+        return await self._summaries.summary(experiment, direction, float(window))
+
+    async def best_trial(
+        self, experiment: ExperimentLike, direction: Direction = "minimize"
+    ) -> Trial | None:
+        _check("best_trial", experiment, direction)
+        return await self._summaries.best(experiment, direction)
+
+    async def to_dataframe(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Any:
+        _check("to_dataframe", experiment, where, params)
+        return await dataframe(self._trials, experiment, where, params)
+
+    async def to_arrow(
+        self,
+        experiment: ExperimentLike,
+        *,
+        where: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Any:
+        _check("to_arrow", experiment, where, params)
+        return await arrow_table(self._trials, experiment, where, params)
 
     # ------------------------------------------------------------------------------- trials
 

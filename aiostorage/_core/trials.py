@@ -186,7 +186,7 @@ class Trials:
             if place is None and not await self._exists(uid):
                 return None
             find = replace(find, after=place or _raise_unknown(uid, after))
-        trials = await self._first(find)
+        trials = await self.first(find)
         return trials if trials or await self._exists(uid) else None
 
     async def _exists(self, uid: Any) -> bool:
@@ -215,7 +215,7 @@ class Trials:
             self._reader.read(document)  # raises: nobody knows where it stands
         return After(document["_id"], values_of(document, order))
 
-    async def _first(self, find: Find) -> list[Trial]:
+    async def first(self, find: Find) -> list[Trial]:
         """Return what a `Find` finds; more is read in place of what cannot be read."""
         wanted = find.limit
         while True:

@@ -52,14 +52,23 @@ from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import ClientLibrary, read_settings
 from aiostorage.drivers.mongodb.shared_clients import ClientUse, connect
 from aiostorage.drivers.mongodb.too_large import with_place
-from aiostorage.drivers.mongodb.transactions import carry_out_all
+from aiostorage.drivers.mongodb.transactions import carry_out_all, read_all
 from aiostorage.errors import (
     ConfigurationError,
     EncodingError,
     PermissionDenied,
     StorageClosedError,
 )
-from aiostorage.operations import Count, Document, Find, Layout, Operation, OutboxNote, Take
+from aiostorage.operations import (
+    Count,
+    Document,
+    Find,
+    Layout,
+    Operation,
+    OutboxNote,
+    Take,
+    only_reads,
+)
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
 __all__ = ["MongoDBDriver"]
@@ -282,6 +291,8 @@ class MongoDBDriver:
                 plan = make_plan(self._schemas[operations[0].collection], operations[0])
                 if plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
                     return [await self._queue_noted(commands, NotedPlan(plan, note)), None]
+            if only_reads(operations):
+                return await self._read(commands, partial(read_all, commands, operations))
             return await self._write(commands, partial(carry_out_all, commands, operations))
         except EncodingError as error:
             raise with_place(error, operations, self._schemas) from error.__cause__

@@ -15,7 +15,7 @@ from aiostorage.drivers.mongodb.standalone import all_or_none, note_for_good
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Count, Find, FollowUp, Insert, Operation, OutboxNote
 
-__all__ = ["carry_out_all"]
+__all__ = ["carry_out_all", "read_all"]
 
 
 async def carry_out_all(commands: Commands, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -37,6 +37,15 @@ async def carry_out_all(commands: Commands, operations: Sequence[Operation[Any]]
             stale += written
     if stale or any(files):
         await commands.blobs.discard(stale, sweep=commands.schemas if any(files) else None)
+    return results
+
+
+async def read_all(commands: Commands, operations: Sequence[Operation[Any]]) -> list[Any]:
+    """Carry out operations that only read: of one state, where the server has transactions."""
+    client = commands.client
+    now = await client.now() if _need_one_time(operations, client.replicated) else None
+    work = partial(_one_by_one, commands, operations, now=now)
+    results, _ = await (client.in_transaction(work) if client.replicated else work(None))
     return results
 
 

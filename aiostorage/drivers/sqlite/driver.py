@@ -25,7 +25,7 @@ from aiostorage._core.kinds import choice, option
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
-from aiostorage.drivers.sqlite.execution import moment, page, read, read_log
+from aiostorage.drivers.sqlite.execution import moment, page, read, read_all, read_log
 from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_database
 from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
@@ -43,6 +43,7 @@ from aiostorage.operations import (
     Layout,
     LogPage,
     Operation,
+    only_reads,
 )
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
@@ -242,7 +243,12 @@ class SQLiteDriver:
 
     def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """See `aiostorage.protocols.Driver.transact`."""
-        return self._opened().write(operations)
+        writer = self._opened()
+        if only_reads(operations):
+            return self._readers.read(
+                partial(read_all, tables=self._tables, operations=operations, clock=self._clock)
+            )
+        return writer.write(operations)
 
     def never_began(self, operation: Operation[Any]) -> bool:
         """Return whether the operation of a caller that was cancelled never began."""

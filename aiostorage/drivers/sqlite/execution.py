@@ -35,7 +35,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_log", "run"]
+__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_all", "read_log", "run"]
 
 Tables = Mapping[str, Table]
 
@@ -158,6 +158,21 @@ def read(
 ) -> Any:
     """Carry out one operation that only reads, at the time of the clock."""
     return run(connection, tables, operation, moment(clock))
+
+
+def read_all(
+    connection: Connection,
+    tables: Tables,
+    operations: Sequence[Operation[Any]],
+    clock: StoreClock,
+) -> list[Any]:
+    """Carry out operations that only read, on one state of the file, at one time of the clock."""
+    connection.statement("BEGIN")  # the first read takes the snapshot; no writer is kept out
+    try:
+        now = moment(clock)
+        return [run(connection, tables, operation, now) for operation in operations]
+    finally:
+        connection.back_out()
 
 
 def page(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from aiostorage.operations import Collection, Compare, Condition, Field, Index
+from aiostorage.operations import And, Collection, Compare, Condition, Field, Index
 
 __all__ = [
     "create_statements",
     "missing_ticks",
+    "names_an_index",
     "partial_where",
     "quoted",
     "text_literal",
@@ -41,6 +43,28 @@ def create_statements(collection: Collection) -> list[str]:
         f"CREATE TABLE {table} (seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",
         *(_create_index(collection, index) for index in _indexes(collection)),
     ]
+
+
+def names_an_index(collection: Collection, where: Condition) -> bool:
+    """Return whether a condition has a value for each field of an index, or for ``_id``.
+
+    The rows that such an index finds are few, or come by insertion.
+    """
+    compared = [c for c in _conjuncts(where) if isinstance(c, Compare)]
+    equal = {c.path for c in compared if c.op == "eq"}
+    listed = equal | {c.path for c in compared if c.op == "in"}
+    return "_id" in listed or any(
+        index.where is None and (listed if index.unique else equal).issuperset(index.fields)
+        for index in collection.indexes
+    )
+
+
+def _conjuncts(where: Condition) -> Iterator[Condition]:
+    if isinstance(where, And):
+        for condition in where.conditions:
+            yield from _conjuncts(condition)
+    else:
+        yield where
 
 
 def ticks_column(name: str) -> str:

@@ -30,6 +30,7 @@ from aiostorage.drivers.sqlite.clock import TICK, Moment
 from aiostorage.drivers.sqlite.log_sql import LogSql
 from aiostorage.drivers.sqlite.schema_sql import (
     create_statements,
+    names_an_index,
     partial_where,
     quoted,
     ticks_column,
@@ -236,7 +237,10 @@ class Table:
     def page(self, where: Condition, after: int, size: int, now: Moment, kept: Kept) -> Sql:
         """Compile one page of a stream: rows are ``seq`` and, from 1 on, for `documents`."""
         condition, params = self.where(where, now, kept)
-        rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE {condition}"
+        table = self._table
+        if not names_an_index(self._collection, where):
+            table += " NOT INDEXED"  # each page would read and sort all that the index has
+        rows = f"SELECT seq, {self._columns} FROM {table} WHERE {condition}"
         return f"{rows} AND seq > ? ORDER BY seq LIMIT ?", [*params, after, size]
 
     def rows_behind(self, name: str, value: Any, after: int, limit: int) -> Sql:

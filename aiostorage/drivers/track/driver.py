@@ -26,7 +26,7 @@ from aiostorage.drivers.track.store import TrackStore
 from aiostorage.drivers.track.track_upgrade import upgrade
 from aiostorage.drivers.track.watchers import Watchers
 from aiostorage.errors import ConfigurationError, StorageClosedError
-from aiostorage.operations import Count, Document, Find, Layout, LogPage, Operation
+from aiostorage.operations import Count, Document, Find, Layout, LogPage, Operation, only_reads
 from aiostorage.upgrades import UpgradeReport, UpgradeStep
 
 __all__ = ["TrackDriver"]
@@ -192,7 +192,10 @@ class TrackDriver:
 
     def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """See `aiostorage.protocols.Driver.transact`."""
-        return self._opened()[1].write(operations)
+        store, writer = self._opened()
+        if only_reads(operations):
+            return _in_thread(partial(store.read_all, operations))
+        return writer.write(operations)
 
     def never_began(self, operation: Operation[Any]) -> bool:
         """Return whether the operation of a caller that was cancelled never began."""

@@ -119,6 +119,12 @@ class TrackStore:
         with self._fresh():
             return run(self._tables[operation.collection], operation, self._clock(), [])
 
+    def read_all(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Carry out operations that only read, on one state of the file."""
+        with self._fresh():
+            now = self._clock()
+            return [run(self._tables[one.collection], one, now, []) for one in operations]
+
     def page(self, find: Find, after: int, size: int) -> tuple[list[Document], int | None]:
         """Return a page of documents, and the cursor for the next one."""
         with self._fresh():
@@ -126,8 +132,8 @@ class TrackStore:
             match = compile_condition(table.clocked.resolved(find.where, self._clock()))
             rest = (
                 (seq, document)
-                for seq, document in table.documents.items()
-                if seq > after and match(document)
+                for seq in range(after + 1, table.last + 1)
+                if (document := table.documents.get(seq)) is not None and match(document)
             )
             found = list(islice(rest, size))
             documents = [table.clocked.hide(select(d, find.selection)) for _, d in found]
