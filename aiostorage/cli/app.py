@@ -23,6 +23,7 @@ from aiostorage.cli.status import status
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
+from aiostorage.cli.watch.command import watch
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
@@ -185,3 +186,4 @@ cli.add_command(import_tracker)
 cli.add_command(upgrade)
 cli.add_command(tracker_sync)
 cli.add_command(plot)
+cli.add_command(watch)

@@ -62,7 +62,7 @@ class WatchFeed:
         self._opening = opening
         self._interval = interval
         self.state = state
-        self._uid: Any = None
+        self._config: dict[str, Any] = {}
         self._cursor: str | None = None
         self._has_history = True
 
@@ -107,12 +107,12 @@ class WatchFeed:
             config = await find_experiment(storage, state.wanted)
         except NothingFound as error:
             state.begin()
-            self._uid = self._cursor = None
+            self._config, self._cursor = {}, None
             state.phase, state.note = "missing", str(error)
             return False
-        if config["_id"] != self._uid:
+        if config["_id"] != self._config.get("_id"):
             state.begin()
-            self._uid, self._cursor = config["_id"], None
+            self._config, self._cursor = config, None
         return True
 
     async def _follow(self, storage: Storage) -> None:
@@ -137,7 +137,7 @@ class WatchFeed:
     async def _present(self, storage: Storage) -> str:
         """Return the present cursor; the empty text of a store without a history."""
         try:
-            _, cursor = await storage.changes_since(self._uid)
+            _, cursor = await storage.changes_since(self._config)
         except ConfigurationError as error:
             self._has_history = False
             self.state.note = str(error)
@@ -149,13 +149,13 @@ class WatchFeed:
         """Read the trials that were completed last, and the best one before them."""
         state = self.state
         last = await storage.fetch_trials(
-            self._uid, where=_COMPLETED, order="-end_time", limit=EARLIER
+            self._config, where=_COMPLETED, order="-end_time", limit=EARLIER
         )
         ended = [trial for trial in reversed(last or []) if trial.end_time is not None]
         if len(last or []) == EARLIER and ended:
             before = {**_COMPLETED, "end_time": {"$lt": ended[0].end_time}}
             order = "objective" if state.direction == "minimize" else "-objective"
-            best = await storage.fetch_trials(self._uid, where=before, order=order, limit=1)
+            best = await storage.fetch_trials(self._config, where=before, order=order, limit=1)
             ended = [*(best or []), *ended]
         for trial in ended:
             if trial.end_time is not None:
@@ -170,7 +170,7 @@ class WatchFeed:
         changed = False
         while True:
             try:
-                found = await storage.changes_since(self._uid, self._cursor, limit=PAGE)
+                found = await storage.changes_since(self._config, self._cursor, limit=PAGE)
             except CursorExpired as error:
                 self.state.begin()
                 self.state.note = f"changes were missed: {error}"
@@ -191,7 +191,7 @@ class WatchFeed:
             return
         where = {"id": {"$in": list(ends)}}
         found = storage.iter_trials(
-            self._uid, where=where, selection={"id": 1, "results": 1}, batch_size=PAGE
+            self._config, where=where, selection={"id": 1, "results": 1}, batch_size=PAGE
         )
         objectives = {str(one.get("id")): objective_of(one) async for one in found}
         for trial, moment in ends.items():
@@ -200,8 +200,8 @@ class WatchFeed:
     async def _read_summary(self, storage: Storage) -> bool:
         """Read the counts and the workers; return whether the experiment is there still."""
         state = self.state
-        summary = await storage.summary(self._uid, direction=state.direction)
-        there = await storage.fetch_experiments({"_id": self._uid}, {"_id": 1})
+        summary = await storage.summary(self._config, direction=state.direction)
+        there = await storage.fetch_experiments({"_id": self._config["_id"]}, {"_id": 1})
         if summary is None or not there:
             return False
         state.take_summary(summary)
@@ -210,7 +210,7 @@ class WatchFeed:
         if reserved:
             fields = {"id": 1, "worker": 1, "start_time": 1, "heartbeat": 1}
             found = storage.iter_trials(
-                self._uid, where=_RESERVED, selection=fields, batch_size=MAX_WORKERS
+                self._config, where=_RESERVED, selection=fields, batch_size=MAX_WORKERS
             )
             async for document in found:
                 rows.append(_worker_row(document))

@@ -107,11 +107,14 @@ class WatchState:
 
     def take_changes(self, changes: Sequence[TrialChange]) -> None:
         """Take changes, in their order."""
+        counted = None if self.summary is None else self.summary.time
         for change in changes:
-            if change.kind in ("inserted", "reserved", "status", "deleted"):
+            if counted is None or change.time > counted:
                 self._count(change.before, -1)
                 self._count(change.after, 1)
-            if change.after == "completed" != change.before:
+            if change.after == "completed" != change.before and (
+                not self.ends or change.time > self.ends[-1]
+            ):
                 self.ends.append(change.time)
         self.changes.extend(changes)
         self.seen += len(changes)
