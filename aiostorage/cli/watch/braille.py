@@ -41,7 +41,7 @@ def braille_steps(values: Sequence[float], width: int, height: int) -> list[str]
 
 def _resampled(values: Sequence[float], count: int) -> list[float]:
     """Return as many values as there are columns; of several in a column, the last one."""
-    return [values[min(len(values) - 1, (i + 1) * len(values) // count)] for i in range(count)]
+    return [values[((i + 1) * len(values) - 1) // count] for i in range(count)]
 
 
 def _rows(values: Sequence[float], height: int) -> list[int]:
@@ -50,5 +50,5 @@ def _rows(values: Sequence[float], height: int) -> list[int]:
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     if low == high:
         return [height // 2] * len(values)
-    scale = (height - 1) / (high - low) if math.isfinite(high - low) else 0.0
-    return [round((high - min(max(value, low), high)) * scale) for value in values]
+    scale = (height - 1) / (high / 2 - low / 2)  # halves: no range is infinite
+    return [round((high / 2 - min(max(value, low), high) / 2) * scale) for value in values]

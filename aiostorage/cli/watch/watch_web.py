@@ -49,7 +49,12 @@ class _ScreenServer(Server):
 
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
-        names = {f"{HOST}:{self.port}", f"localhost:{self.port}"}
+        names = [f"{HOST}:{self.port}", f"localhost:{self.port}"]
+        # the page asks for a font of another server, which nobody needs to know of
+        policy = " ".join(
+            ["default-src 'unsafe-inline' 'unsafe-eval' data: blob:"]
+            + [f"{scheme}://{name}" for name in names for scheme in ("http", "ws")]
+        )
 
         @web.middleware
         async def own_pages_only(
@@ -61,7 +66,10 @@ class _ScreenServer(Server):
                 origin is not None and urlsplit(origin).netloc not in names
             ):
                 raise web.HTTPForbidden(text="only pages of this server may connect")
-            return await handler(request)
+            response = await handler(request)
+            if isinstance(response, web.Response):
+                response.headers["Content-Security-Policy"] = policy
+            return response
 
         app.middlewares.append(own_pages_only)
         return app
