@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from aiostorage import Trial, open_storage
 from aiostorage.cli.app import cli
 
+from .support import run
+
 URL = "sqlite:///tune.db"
 
 pytest.importorskip("plotly")
@@ -98,15 +100,16 @@ def has_browser() -> bool:
 
 
 @pytest.mark.skipif(not has_browser(), reason="pictures need kaleido and a browser")
-def test_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = call("tune", "-o", "t.svg", "--kind", "history", "--kind", "slice")
-    assert result.stdout == "t-history.svg\nt-slice.svg\n", result.stderr
+def test_pictures(folder: Path) -> None:
+    # in a process of its own, where kaleido's event loop may block
+    where = ["--storage", URL, "--kind", "history"]
+    result = run(folder, "plot", "tune", "-o", "t.svg", *where, "--kind", "slice")
+    assert result.out == "t-history.svg\nt-slice.svg\n", result.err
     assert "best so far: 1" in Path("t-history.svg").read_text()
     assert sorted(str(file) for file in Path().glob("*t-*")) == ["t-history.svg", "t-slice.svg"]
-    result = call("tune", "-o", "t.png", "--kind", "history", "--size", "400x300")
+    result = run(folder, "plot", "tune", "-o", "t.png", *where, "--size", "400x300")
     assert Path("t.png").read_bytes()[16:24] == bytes([0, 0, 3, 32, 0, 0, 2, 88])  # 800 x 600
-    monkeypatch.setattr("choreographer.browsers.chromium.Chromium.find_browser", lambda **_: None)
-    result = call("tune", "-o", "t.pdf", "--kind", "history")
-    assert result.exit_code == 2
-    assert "Chromium or Chrome" in result.stderr
+    result = run(folder, "plot", "tune", "-o", "t.pdf", *where, PATH="/no", BROWSER_PATH="/no")
+    assert result.code == 2
+    assert "Chromium or Chrome" in result.err
     assert not Path("t.pdf").exists()
