@@ -25,6 +25,7 @@ from aiostorage.cli.load import load
 from aiostorage.cli.naming import NothingFound
 from aiostorage.cli.options import DEBUG_KEY, debug_option
 from aiostorage.cli.orion_transfer import export_command, import_command
+from aiostorage.cli.plot import plot
 from aiostorage.cli.recover import recover
 from aiostorage.cli.release import release
 from aiostorage.cli.rm import rm
@@ -34,6 +35,7 @@ from aiostorage.cli.status import status
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
+from aiostorage.cli.watch.command import watch
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
@@ -207,3 +209,5 @@ cli.add_command(tracker_sync)
 cli.add_command(dump)
 cli.add_command(load)
 cli.add_command(copy_command)
+cli.add_command(plot)
+cli.add_command(watch)

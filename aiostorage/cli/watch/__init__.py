@@ -1,0 +1,1 @@
+"""``aiostorage watch``: what happens in an experiment, as it happens."""
