@@ -31,6 +31,6 @@ def test_no_text_installs_the_other_package() -> None:
 
 def test_orion_is_asked_for_only_where_it_runs() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert sorted(extras) == ["all", "comet", "mlflow", "mongodb", "orion"]
+    assert sorted(extras) == ["all", "comet", "mlflow", "mongodb", "orion", "parquet", "zstd"]
     assert all(one.endswith("; python_version < '3.12'") for one in extras["orion"])
-    assert extras["all"] == ["aiostorage-orion[comet,mlflow,mongodb,orion]"]
+    assert extras["all"] == ["aiostorage-orion[comet,mlflow,mongodb,orion,parquet,zstd]"]
