@@ -7,6 +7,7 @@ own library does differently or not at all. The errors that it raises are those 
 """
 
 from aiostorage._core.changes import apply_changes, check_changes, compile_changes
+from aiostorage._core.log_rows import is_logged, log_rows, sets_content
 from aiostorage._core.normalise import normalise
 from aiostorage._core.ordering import arranged, place_of, position, values_of
 from aiostorage._core.projection import copy_tree, select
@@ -16,6 +17,7 @@ from aiostorage._core.store_times import condition_at, fields_at
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
+    CursorExpired,
     DuplicateKeyError,
     EncodingError,
     NotADatabaseError,
@@ -44,6 +46,8 @@ from aiostorage.operations import (
     Index,
     Insert,
     Layout,
+    Logged,
+    LogPage,
     NotedChange,
     Operation,
     Or,
@@ -55,7 +59,7 @@ from aiostorage.operations import (
     UnreadableDocument,
     Update,
 )
-from aiostorage.protocols import Driver, ResultSource, UpgradableDriver
+from aiostorage.protocols import Driver, LoggingDriver, ResultSource, UpgradableDriver
 from aiostorage.upgrades import StepPlan, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "Condition",
     "ConfigurationError",
     "Count",
+    "CursorExpired",
     "Delete",
     "Document",
     "Driver",
@@ -81,6 +86,9 @@ __all__ = [
     "Index",
     "Insert",
     "Layout",
+    "LogPage",
+    "Logged",
+    "LoggingDriver",
     "NotADatabaseError",
     "NotedChange",
     "Operation",
@@ -112,11 +120,14 @@ __all__ = [
     "copy_tree",
     "fields_at",
     "insertion_of",
+    "is_logged",
+    "log_rows",
     "matches",
     "normalise",
     "place_of",
     "position",
     "select",
+    "sets_content",
     "steps_from",
     "values_of",
 ]
