@@ -13,8 +13,8 @@ from aiostorage.transfer import copy_storage, dump_storage
 from tests.processes.support import Starter, integrity
 from tests.transfer.stores import fill, fill_plainly, freed, records, sorted_texts
 
-TRIALS = 900
-KILLS = 2
+TRIALS = 700
+KILLS = 1
 
 
 @pytest.mark.parametrize("how", ["copy", "load"])
@@ -42,7 +42,7 @@ def test_killed_anywhere_it_goes_on(start: Starter, tmp_path: Path, how: str) ->
     for _ in range(3 * KILLS):
         origin = source if how == "copy" else str(dump)
         worker = start("worker_move.py", origin, f"sqlite:///{target}")
-        wanted = draw.randint(1, 22)  # steps of which it tells; it goes on until the signal comes
+        wanted = draw.randint(1, 14)  # steps of which it tells; it goes on until the signal comes
         while (line := worker.line()) is not None and (wanted := wanted - 1):
             pass
         if line is None:
