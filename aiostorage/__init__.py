@@ -14,6 +14,7 @@ from aiostorage.errors import (
     AioStorageError,
     BackendError,
     ConfigurationError,
+    CursorExpired,
     DuplicateKeyError,
     EncodingError,
     EventLoopError,
@@ -55,6 +56,7 @@ from aiostorage.readonly import ReadOnlyStorage
 from aiostorage.reservation import Reservation
 from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
+from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.upgrades import UpgradeReport
 
 __version__ = "0.2.0.dev0"
@@ -64,6 +66,7 @@ __all__ = [
     "AsyncStorageProtocol",
     "BackendError",
     "ConfigurationError",
+    "CursorExpired",
     "Driver",
     "DuplicateKeyError",
     "EncodingError",
@@ -99,6 +102,8 @@ __all__ = [
     "TrackerTimeout",
     "TrackerUnavailable",
     "Trial",
+    "TrialChange",
+    "TrialChanges",
     "TrialLost",
     "TrialStatus",
     "UndefinedCall",

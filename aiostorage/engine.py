@@ -7,6 +7,7 @@ own library does differently or not at all. The errors that it raises are those 
 """
 
 from aiostorage._core.changes import apply_changes, check_changes, compile_changes
+from aiostorage._core.log_rows import is_logged, log_rows, sets_content
 from aiostorage._core.normalise import normalise
 from aiostorage._core.ordering import arranged, place_of, position, values_of
 from aiostorage._core.projection import copy_tree, select
@@ -16,6 +17,7 @@ from aiostorage._core.store_times import condition_at, fields_at
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,
+    CursorExpired,
     DuplicateKeyError,
     EncodingError,
     NotADatabaseError,
@@ -45,6 +47,8 @@ from aiostorage.operations import (
     Index,
     Insert,
     Layout,
+    Logged,
+    LogPage,
     NotedChange,
     Operation,
     Or,
@@ -56,7 +60,13 @@ from aiostorage.operations import (
     UnreadableDocument,
     Update,
 )
-from aiostorage.protocols import Driver, ExaminableDriver, ResultSource, UpgradableDriver
+from aiostorage.protocols import (
+    Driver,
+    ExaminableDriver,
+    LoggingDriver,
+    ResultSource,
+    UpgradableDriver,
+)
 from aiostorage.upgrades import StepPlan, UpgradeProgress, UpgradeReport, UpgradeStep, steps_from
 
 __all__ = [
@@ -70,6 +80,7 @@ __all__ = [
     "Condition",
     "ConfigurationError",
     "Count",
+    "CursorExpired",
     "Delete",
     "Document",
     "Driver",
@@ -85,6 +96,9 @@ __all__ = [
     "Index",
     "Insert",
     "Layout",
+    "LogPage",
+    "Logged",
+    "LoggingDriver",
     "NotADatabaseError",
     "NotedChange",
     "Operation",
@@ -118,11 +132,14 @@ __all__ = [
     "copy_tree",
     "fields_at",
     "insertion_of",
+    "is_logged",
+    "log_rows",
     "matches",
     "normalise",
     "place_of",
     "position",
     "select",
+    "sets_content",
     "steps_from",
     "values_of",
 ]

@@ -11,6 +11,7 @@
     ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
+    ├── CursorExpired                 changes behind a cursor are not kept any more
     ├── InvalidReservation            (ValueError) what is to be resumed is no reservation
     ├── MissingObjective              (ValueError) a trial has no objective, such as before its end
     ├── DuplicateKeyError             a record with that key exists
@@ -46,6 +47,7 @@ __all__ = [
     "AioStorageError",
     "BackendError",
     "ConfigurationError",
+    "CursorExpired",
     "DuplicateKeyError",
     "EncodingError",
     "EventLoopError",
@@ -164,6 +166,13 @@ class UnsupportedQuery(AioStorageError, ValueError):
 
 class InvalidResult(AioStorageError, ValueError):
     """Results must contain an objective whose value is a number."""
+
+
+class CursorExpired(AioStorageError, LookupError):
+    """Changes behind the cursor are not kept any more, or it is the cursor of another store.
+
+    What was changed meanwhile is unknown: read the trials again, and go on with a new cursor.
+    """
 
 
 class InvalidReservation(AioStorageError, ValueError):

@@ -76,6 +76,7 @@ def open_storage(
     tracker: str | Mapping[str, Any] | Tracker | None = None,
     objective: str | None = None,
     deliver_on_close: float = 5.0,
+    history: str | int | None = None,
     **options: Any,
 ) -> Storage:
     """Make the storage that a URL names; use it with ``async with``.
@@ -111,6 +112,9 @@ def open_storage(
         an engine that keeps what they log; see `Storage`.
     deliver_on_close
         Seconds that `Storage.aclose` goes on sending to the tracker, at most.
+    history
+        How long the changes of trials are kept: ``"30d"``, a number of them, or ``"off"``; a
+        setting of the store, see `Storage`. None leaves it as it is.
     options
         Options of the engine; see its driver.
 
@@ -143,6 +147,7 @@ def open_storage(
         tracker=tracker,
         objective=objective,
         deliver_on_close=deliver_on_close,
+        history=history,
     )
 
 

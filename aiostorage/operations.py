@@ -32,6 +32,8 @@ __all__ = [
     "Index",
     "Insert",
     "Layout",
+    "LogPage",
+    "Logged",
     "NotedChange",
     "Operation",
     "Or",
@@ -259,11 +261,14 @@ class Update(Operation[int]):
 
     `applied` matches when the update is in place already: after an attempt whose answer was lost,
     the retry layer asks it before it believes that nothing matched.
+
+    `reason` stands in the rows that an engine logs of the update; see `Logged`.
     """
 
     where: Condition
     changes: Mapping[str, Any]
     applied: Condition | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +277,8 @@ class Take(Operation[list[Document]]):
 
     They are returned as they are after the change. A `limit` of None takes all matches.
 
-    `applied` matches the documents that this very operation changed (by its token).
+    `applied` matches the documents that this very operation changed (by its token); `reason` is as
+    in an `Update`.
     """
 
     where: Condition
@@ -280,6 +286,7 @@ class Take(Operation[list[Document]]):
     order: tuple[str, ...] = ()
     limit: int | None = 1
     applied: Condition | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +379,22 @@ class OutboxNote(FollowUp):
     changes: tuple[NotedChange, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Some rows of a log, in the order in which the changes took effect.
+
+    Attributes
+    ----------
+    rows
+        Each with the cursor behind it.
+    cursor
+        The place behind all rows that were looked at.
+    """
+
+    rows: tuple[tuple[str, Document], ...]
+    cursor: str
+
+
 # ----------------------------------------------------------------------------------- layout
 
 
@@ -421,11 +444,49 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
+class Logged:
+    """Which changes of the documents in a collection an engine logs, and where.
+
+    At most one collection of a layout is logged.
+
+    A row is a document of another collection, whose fields are ``_id``, ``kind``, ``owner``,
+    ``name``, ``before``, ``after``, ``holder``, ``attempt``, ``time`` and ``reason``. The engine
+    writes it in the transaction of the change; `aiostorage.engine.log_rows` says what it contains.
+
+    Attributes
+    ----------
+    log
+        The collection of the rows.
+    owner, name
+        The fields that together name a document; a row has their values as ``owner`` and ``name``.
+    state
+        The field of which each change is logged.
+    holder
+        The field with the token of the present or last holder.
+    content
+        The field that is logged when it is set and the state stays as it is.
+    taken
+        The state in which a document has a holder. Each time that a document gets into it, or gets
+        another holder in it, its number of attempts grows by one.
+    """
+
+    log: str
+    owner: str
+    name: str
+    state: str
+    holder: str
+    content: str
+    taken: str
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """A named set of documents. ``_id`` is implied: a required, unique ``key``.
 
     Attributes
     ----------
+    logged
+        Which changes of its documents are logged; None for none.
     references
         Dotted paths that hold the ``_id`` of another record, for engines with a type of their own
         for ids.
@@ -435,6 +496,7 @@ class Collection:
     fields: tuple[Field, ...]
     indexes: tuple[Index, ...] = ()
     references: tuple[str, ...] = ()
+    logged: Logged | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ engine has to provide; `aiostorage.testing.DriverContract` checks that.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
@@ -17,9 +17,10 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
 from aiostorage.findings import EngineReport, Finding, Repair
-from aiostorage.operations import Document, Find, Layout, Operation
+from aiostorage.operations import Document, Find, Layout, LogPage, Operation
 from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial
+from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 from aiostorage.values import Results
 
@@ -30,6 +31,7 @@ __all__ = [
     "ExperimentLike",
     "HasId",
     "HasStoredId",
+    "LoggingDriver",
     "ResultSource",
     "Uid",
     "UpgradableDriver",
@@ -269,6 +271,46 @@ class ResultSource(Driver, Protocol):
         ...
 
 
+@runtime_checkable
+class LoggingDriver(Driver, Protocol):
+    """A driver that logs changes: of each collection whose `Layout` has it ``logged``.
+
+    The rows are written in the transaction of the change, so that there is one for each change and
+    none for what did not happen. They are read in an order in which no row can appear before one
+    that was read already; the rows of one document are in the order of its changes. The storage
+    deletes old rows, the oldest first, and never the last one.
+
+    Attributes
+    ----------
+    logs
+        Whether to log; the storage sets it when it has opened the driver. True at first.
+    """
+
+    logs: bool
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """Return the next rows of an owner.
+
+        Parameters
+        ----------
+        log
+            The collection of the rows.
+        owner
+            Whose rows; None for all.
+        after
+            A cursor that an earlier page had, for the rows behind it; None for no rows, and the
+            place behind the last one; an empty text for the oldest ones.
+        limit
+            How many rows at most.
+
+        Raises
+        ------
+        CursorExpired
+            Rows behind the cursor may have been deleted, or it is of another store.
+        """
+        ...
+
+
 class AsyncStorageProtocol(Protocol):
     """Experiments, trials, benchmarks and the algorithm lock, as coroutines.
 
@@ -480,6 +522,7 @@ class AsyncStorageProtocol(Protocol):
         limit: int | None = None,
         order: str | None = None,
         after: Trial | str | None = None,
+        since: str | None = None,
     ) -> list[Trial] | None:
         """Return the trials that match, by submit time; None if there is no such experiment.
 
@@ -503,11 +546,16 @@ class AsyncStorageProtocol(Protocol):
             The last trial of the page before: the `Trial`, or its ``id``. Those that come behind
             it in this order are returned, also if others were inserted meanwhile. A `Trial` stands
             where it stood when it was read; an ``id``, where the trial of that id stands now.
+        since
+            A cursor, as `changes_since` returns it: only trials that have changed behind it. Those
+            that were deleted are not among them.
 
         Raises
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        CursorExpired, ConfigurationError
+            As for `changes_since`.
         UnsupportedQuery
             No trial can ever match: `where` names a status that does not exist, a path into
             ``params`` or ``results`` by something else than their ``name``, ``type`` and
@@ -755,6 +803,8 @@ class AsyncStorageProtocol(Protocol):
         status: str,
         heartbeat: datetime | None = None,
         was: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> None:
         """Set the status of a trial, and its heartbeat, if it has the status `was`.
 
@@ -768,6 +818,8 @@ class AsyncStorageProtocol(Protocol):
             Default: now.
         was
             The status that the trial must have in the store. Default: ``trial.status``.
+        reason
+            Why, for the history of the trial; the first 500 characters are kept.
 
         Raises
         ------
@@ -898,6 +950,105 @@ class AsyncStorageProtocol(Protocol):
             It is lost: another worker has the trial, it was handed back, or it was deleted.
         FailedUpdate
             It is finished: the trial is completed, broken or the like. ``status`` says which.
+        """
+        ...
+
+    # ------------------------------------------------------------------------------ changes
+
+    def watch_trials(
+        self, experiment: ExperimentLike, *, since: str | None = None, heartbeats: bool = False
+    ) -> AsyncIterator[TrialChange]:
+        """Yield the changes of an experiment's trials as they happen, without an end.
+
+        Each change comes once, and those of one trial in the order in which they took effect, also
+        if the connection breaks meanwhile. Whoever begins again with the cursor of the last change
+        that it has seen misses none.
+
+        Parameters
+        ----------
+        since
+            A cursor, for the changes behind it; ``"oldest"`` for all that are kept. None: those
+            from now on, that is, from the first step of the iteration.
+        heartbeats
+            Whether the heartbeats of reserved trials come, too. They are no part of the history:
+            of several between two looks, the last one comes, and a cursor does not bring them
+            back.
+
+        Raises
+        ------
+        CursorExpired, ConfigurationError
+            As for `changes_since`.
+
+        Examples
+        --------
+        >>> async for change in storage.watch_trials(experiment):
+        ...     print(change.time, change.trial, change.after)
+        """
+        ...
+
+    async def changes_since(
+        self, experiment: ExperimentLike, cursor: str | None = None, *, limit: int = 1000
+    ) -> TrialChanges:
+        """Return the changes of an experiment's trials behind a cursor, and the next cursor.
+
+        For a cache: take a cursor first, read the trials then, and ask for the changes behind it
+        from time to time. There are no more changes for now when fewer than `limit` are returned.
+
+        Parameters
+        ----------
+        cursor
+            What an earlier call returned, or the ``cursor`` of a change; ``"oldest"`` for all
+            changes that are kept. None: no changes, only the present cursor.
+        limit
+            How many changes, at most.
+
+        Raises
+        ------
+        CursorExpired
+            Changes behind it are not kept any more, or it is the cursor of another store.
+        ConfigurationError
+            The store keeps no history: it is off, or the engine has none.
+        """
+        ...
+
+    async def wait_for(
+        self,
+        trial: Trial,
+        status: str | Collection[str] = ("completed", "broken"),
+        timeout: float | None = None,
+    ) -> Trial:
+        """Return the trial as soon as it has one of these statuses.
+
+        A status that it has only for a moment may be missed.
+
+        Parameters
+        ----------
+        status
+            A status, or several.
+        timeout
+            Seconds to wait, at most; None for no limit.
+
+        Raises
+        ------
+        TimeoutError
+            It has none of them in time.
+        FailedUpdate
+            There is no such trial, or no longer.
+        ValueError
+            `status` is not the name of a status.
+        """
+        ...
+
+    async def trial_history(self, trial: Trial) -> list[TrialChange]:
+        """Return the changes of a trial that are kept, the oldest first; they have no cursors.
+
+        They say when it got which status, under which reservation, and why. How long they are kept
+        is an option of the storage, `history`.
+
+        Raises
+        ------
+        ConfigurationError
+            The store keeps no history: it is off, or the engine has none.
         """
         ...
 

@@ -30,6 +30,7 @@ LIFETIME = frozenset({"aclose"})
 
 BEYOND_THE_ORIGINAL = frozenset(
     {
+        "changes_since",
         "complete_trial",
         "count_trials",
         "flush_tracker",
@@ -40,6 +41,9 @@ BEYOND_THE_ORIGINAL = frozenset(
         "reserved_trial",
         "resume_reservation",
         "tracker_environment",
+        "trial_history",
+        "wait_for",
+        "watch_trials",
     }
 )
 """Methods that the original's protocol does not have."""
@@ -83,7 +87,7 @@ class {name}{bases}:
 
 FACADE_HEADER = HEADER.format(
     title="The synchronous facade: the original's methods over any async storage.",
-    abstract="Iterator, Mapping, Sequence",
+    abstract="Collection, Iterator, Mapping, Sequence",
     typing="Any, Literal, overload",
     imports="""from aiostorage.operations import Document
 from aiostorage.protocols import ExperimentLike, Uid
@@ -91,6 +95,7 @@ from aiostorage.reservation import Reservation
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial
+from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.values import Results""",
     name="SyncStorage",
     bases="(PortalStorage, BaseStorageProtocol)",
@@ -229,7 +234,8 @@ def call(method: ast.FunctionDef) -> ast.stmt:
     returns = ast.unparse(method.returns) if method.returns else ""
     if returns.startswith("Iterator"):
         items = f"self._storage.{name}({', '.join(arguments)})"
-        text = f"return self._iterate({name!r}, {items}, batch_size)"
+        batch = "batch_size" if "batch_size" in passed else "1"  # what never ends has no batches
+        text = f"return self._iterate({name!r}, {items}, {batch})"
     elif returns.startswith("AbstractContextManager"):
         text = f"return self._portal.context({passed})"
     elif returns == "None":

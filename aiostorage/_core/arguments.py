@@ -7,7 +7,7 @@ says more. A method of the storage begins with one call of the check. Mostly tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import product
 from types import FunctionType, MappingProxyType
@@ -161,6 +161,19 @@ SELECTION: Final = replace(
 )
 STATUS: Final = StatusKind(", ".join(status.value for status in TrialStatus), _is_status)
 
+STATUSES: Final = replace(
+    STATUS,
+    accepts=lambda value: (
+        _is_status(value)
+        or (
+            isinstance(value, Collection)
+            and not isinstance(value, str)
+            and len(value) > 0
+            and all(map(_is_status, value))
+        )
+    ),
+)
+
 _BY_ANNOTATION: Final[Mapping[str, Kind]] = {
     "Any": ANYTHING,
     "ExperimentLike": EXPERIMENT,
@@ -209,11 +222,15 @@ the range.
 _OF_METHOD: Final[Mapping[tuple[str, str], Kind]] = {
     ("fetch_benchmark", "query"): optional(QUERY),  # everything, and nothing is lost by it
     ("fetch_experiments", "query"): optional(QUERY),
+    ("changes_since", "limit"): COUNT,
     ("get_trial", "trial"): optional(TRIAL_LIKE),
     ("get_trial", "uid"): optional(TRIAL_UID),
+    ("trial_history", "trial"): TRIAL_LIKE,
     ("update_heartbeat", "trial"): TRIAL_LIKE,
     ("update_trial", "trial"): optional(TRIAL_LIKE),
     ("update_trial", "uid"): optional(TRIAL_UID),
+    ("wait_for", "status"): STATUSES,
+    ("wait_for", "timeout"): optional(WAIT),
 }
 """Arguments that one method takes in another way than the others."""
 

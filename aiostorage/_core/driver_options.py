@@ -21,7 +21,7 @@ __all__ = [
 STORAGE_OPTIONS: Final = (
     *("retry", "lost_after", "lock_lease", "state_codec", "nan", "fill_version"),
     "max_inflated_state",
-    *("tracker", "objective", "deliver_on_close"),
+    *("tracker", "objective", "deliver_on_close", "history"),
 )
 """Options that a storage has on every engine."""
 

@@ -11,7 +11,9 @@ leave a receipt, which costs one more record.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,8 +22,9 @@ from typing import Any, Final, TypeVar, cast
 
 import anyio
 
-from aiostorage._core.cancellation import had_no_effect, mark_without_effect
+from aiostorage._core.cancellation import had_no_effect, mark_without_effect, shielded
 from aiostorage._core.compensation import Compensations
+from aiostorage._core.history import History
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import LAYOUT, RECEIPTS
 from aiostorage._core.lost_answers import repeat, repeat_once
@@ -30,6 +33,7 @@ from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage._core.slow import said_when_slow
 from aiostorage.errors import (
     AioStorageError,
+    BackendError,
     EventLoopError,
     OperationTimeout,
     StorageClosedError,
@@ -42,11 +46,12 @@ from aiostorage.operations import (
     Document,
     Find,
     Insert,
+    LogPage,
     Operation,
     Receipt,
     StoreTime,
 )
-from aiostorage.protocols import Driver
+from aiostorage.protocols import Driver, LoggingDriver
 
 __all__ = ["Gateway", "copy_of"]
 
@@ -60,7 +65,10 @@ MAX_TOTAL: Final = 365 * 86400.0
 """Seconds that count of the time of all attempts, since no date is thousands of years ahead."""
 
 SWEEP_INTERVAL: Final = 60.0
-"""Seconds after which a write takes receipts along that have expired."""
+"""Seconds after which a write takes receipts along that have expired, and trims the history."""
+
+FIRST_TRIM: Final = 10.0, 60.0
+"""Seconds between which the history is trimmed first; by chance, for processes that end soon."""
 
 EXPIRED_RECEIPTS: Final = Find(
     RECEIPTS, Compare("expires", "lte", StoreTime()), {"_id": True}, order=("expires",), limit=1000
@@ -79,17 +87,27 @@ class Gateway:
         How often and how long to try.
     origin
         A clause that says who named the engine, for errors when it is opened.
+    history
+        The history that the engine keeps. Default: as the store has it.
     """
 
-    def __init__(self, driver: Driver, policy: RetryPolicy, origin: str | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        policy: RetryPolicy,
+        origin: str | None = None,
+        history: History | None = None,
+    ) -> None:
         self.driver = driver
         self.policy = policy
         self.origin = origin
+        self.history: History = history or History(None)
         self._first_timeout = min(policy.attempt_timeout, policy.total)
         self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)
         self._closed = False
         self._sweep_at = 0.0
+        self._trim_at = math.inf
         self._opened_in = 0
         self._opening = (0, anyio.Lock())
         self._begun = 0
@@ -99,7 +117,12 @@ class Gateway:
         self._entered_in, self._entering = 0, threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"driver": self.driver, "policy": self.policy, "origin": self.origin}
+        return {
+            "driver": self.driver,
+            "policy": self.policy,
+            "origin": self.origin,
+            "history": self.history,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
@@ -140,6 +163,12 @@ class Gateway:
                 await retrying(
                     self.policy, lambda _: self.driver.open(LAYOUT), asked=self.driver.location
                 )
+                try:
+                    await self.history.begin(self.driver, self._execute_at_once)
+                except BaseException:
+                    await shielded(None, self.driver.aclose)
+                    raise
+                self._trim_at = time.monotonic() + random.uniform(*FIRST_TRIM)  # noqa: S311
         except AioStorageError as error:
             named_by(error, self.origin)
             self._failed = self._begun, copy_of(error)  # its traceback would refer to this
@@ -217,7 +246,10 @@ class Gateway:
         async def again() -> T:
             return cast(T, (await repeat(self.driver, (operation,)))[0])
 
-        return await self._retried(lambda: self.driver.execute(operation), again, operation)
+        result = await self._retried(lambda: self.driver.execute(operation), again, operation)
+        if time.monotonic() >= self._trim_at:
+            await self._trim_history()
+        return result
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations, all or none, safely more than once.
@@ -269,6 +301,18 @@ class Gateway:
         if len(expired) == EXPIRED_RECEIPTS.limit:
             self._sweep_at = 0.0
         return results[: len(operations)]
+
+    async def _execute_at_once(self, operation: Operation[T]) -> T:
+        """Carry out an operation that may be done twice, while the engine is being opened."""
+        return await retrying(
+            self.policy, lambda _: self.driver.execute(operation), asked=self.driver.location
+        )
+
+    async def _trim_history(self) -> None:
+        self._trim_at = time.monotonic() + SWEEP_INTERVAL
+        with anyio.move_on_after(self._first_timeout), suppress(BackendError):
+            if await self.history.trim(self.driver, self.driver.execute):
+                self._trim_at = 0.0
 
     async def _expired_receipts(self) -> list[Any]:
         """Return the ids of receipts that have expired; none if the engine does not answer."""
@@ -377,6 +421,14 @@ class Gateway:
                 yield documents
             if cursor is None:
                 return
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
+        await self._ready()
+        read = cast(LoggingDriver, self.driver).read_log
+        return await retrying(
+            self.policy, lambda _: read(log, owner, after, limit), asked=self.driver.location
+        )
 
     async def wait_for_change(
         self, collection: str, since: object | None, timeout: float

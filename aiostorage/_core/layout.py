@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from aiostorage.operations import Collection, Compare, Field, Index, Layout
+from aiostorage.operations import Collection, Compare, Field, Index, Layout, Logged
 from aiostorage.values import TrialStatus
 
 __all__ = [
     "ALGO",
     "BENCHMARKS",
+    "CHANGES",
     "DELIVERERS",
     "EXPERIMENTS",
     "LAYOUT",
@@ -16,6 +17,7 @@ __all__ = [
     "PENDING",
     "RECEIPTS",
     "SCRATCH",
+    "SETTINGS",
     "TRIALS",
     "WAITERS",
 ]
@@ -36,6 +38,12 @@ MIRRORED = "mirrored"
 
 DELIVERERS = "deliverers"
 """The lease of the process that tells the tracker."""
+
+CHANGES = "trial_changes"
+"""The history of the trials: a row for each change."""
+
+SETTINGS = "settings"
+"""What holds for all who use the store, such as how long the history is kept."""
 
 SCRATCH = "test"
 """Where `orion db test` writes a document and deletes it again."""
@@ -74,6 +82,15 @@ LAYOUT = Layout(
                 Index(("experiment", "status")),
             ),
             references=("experiment",),
+            logged=Logged(
+                CHANGES,
+                owner="experiment",
+                name="id",
+                state="status",
+                holder="worker",
+                content="results",
+                taken=TrialStatus.RESERVED.value,
+            ),
         ),
         Collection(
             ALGO,
@@ -129,6 +146,23 @@ LAYOUT = Layout(
             DELIVERERS,
             fields=(Field("owner", "key"), Field("expires", "time", clocked=True)),
         ),
+        Collection(
+            CHANGES,
+            fields=(
+                Field("kind", "key", required=True),
+                Field("owner", "key", required=True),
+                Field("name", "key", required=True),
+                Field("before", "key"),
+                Field("after", "key"),
+                Field("holder", "key"),
+                Field("attempt", "key", required=True),
+                Field("time", "time", required=True),
+                Field("reason", "key"),
+            ),
+            indexes=(Index(("owner", "name")),),
+            references=("owner",),
+        ),
+        Collection(SETTINGS, fields=()),
         Collection(SCRATCH, fields=()),
     ),
 )

@@ -22,6 +22,7 @@ from aiostorage.operations import (
     Find,
     Insert,
     Layout,
+    LogPage,
     NotedChange,
     Operation,
     OutboxNote,
@@ -295,6 +296,11 @@ class NotingDriver:
     ) -> tuple[list[Document], object | None]:
         """See `aiostorage.protocols.Driver.page`."""
         return await self.driver.page(find, after, size)
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """See `aiostorage.protocols.LoggingDriver.read_log`; not for an engine without a log."""
+        page: LogPage = await self.driver.read_log(log, owner, after, limit)  # type: ignore[attr-defined]
+        return page
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`."""

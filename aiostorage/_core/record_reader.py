@@ -108,7 +108,8 @@ class TrialReader:
                 break
             those = both(ours, Compare("_id", "in", tuple(broken)))
             end = {"status": TrialStatus.BROKEN.value, "heartbeat": StoreTime()}
-            await self._gateway.execute(Update(take.collection, those, end))
+            update = Update(take.collection, those, end, reason="it cannot be read")
+            await self._gateway.execute(update)
             if len(trials) >= wanted:
                 break
             others = both(ours, Compare("_id", "nin", tuple(kept)))

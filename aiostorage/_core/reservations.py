@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, Final, cast
 
 import anyio
@@ -20,6 +21,7 @@ from aiostorage._core.layout import EXPERIMENTS, PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
+from aiostorage._core.reasons import reason_of
 from aiostorage._core.record_checks import stored_results
 from aiostorage._core.record_reader import READING_ERRORS, TrialReader
 from aiostorage._core.storable_results import without_largest, without_unstorable
@@ -34,6 +36,7 @@ from aiostorage.errors import (
 from aiostorage.operations import (
     And,
     Compare,
+    Comparison,
     Condition,
     Count,
     Document,
@@ -48,6 +51,8 @@ from aiostorage.values import Result, TrialStatus, as_results, has_nan, read_val
 __all__ = ["RESERVED", "Reservations"]
 
 NOW: Final = StoreTime()
+
+EQUAL: Final[Comparison] = "eq"
 
 RESERVED: Final = TrialStatus.RESERVED.value
 COMPLETED: Final = TrialStatus.COMPLETED.value
@@ -143,10 +148,11 @@ class Reservations:
         self, experiment: Any, count: int, recover: bool, clean: bool = True
     ) -> list[Trial]:
         uid, token = experiment_uid(experiment), new_token()
-        ours = equal(experiment=uid, status=RESERVED, worker=token)
+        one = Compare("experiment", "eq", uid)
+        ours = And((one, Compare("status", "eq", RESERVED), Compare("worker", "eq", token)))
         take = Take(
             TRIALS,
-            And((Compare("experiment", "eq", uid), PENDING)),
+            And((one, PENDING)),
             {**(BEGUN if clean else STARTED), "worker": token, "heartbeat": NOW},
             order=("submit_time",),
             limit=count,
@@ -180,7 +186,9 @@ class Reservations:
             ids = tuple(document["_id"] for document in taken)
             ours = both(ours, Compare("_id", "nin", ids))
         left = cast(int, take.limit) - len(taken)
-        return await self._gateway.execute(replace(take, where=lost, limit=left, applied=ours))
+        return await self._gateway.execute(
+            replace(take, where=lost, limit=left, applied=ours, reason="lost")
+        )
 
     async def _release(
         self,
@@ -194,7 +202,7 @@ class Reservations:
         lost_answer = isinstance(error, TemporaryBackendError) and error.ambiguous
         cancelled = not isinstance(error, Exception) and not had_no_effect(error)
         if certain or lost_answer or cancelled:
-            release = (Update(TRIALS, ours, changes),)
+            release = (Update(TRIALS, ours, changes, reason=reason_of(error)),)
             seconds = self._gateway.policy.total
             await self._gateway.compensate(release, error, seconds, "releasing a reservation")
 
@@ -229,14 +237,15 @@ class Reservations:
 
     async def complete(self, trial: Trial, results: Any) -> None:
         results = as_results(results)
+        status = self._nan.status_of(trial) if has_nan(results) else COMPLETED
         try:
             stored = normalise(list(map(Result.to_dict, results)), "results")
         except EncodingError:
             results, stored = without_unstorable(trial.id, results)
-        status = self._nan.status_of(trial) if has_nan(results) else COMPLETED
         changes = {"results": stored, "status": status, "end_time": NOW, "heartbeat": NOW}
+        reason = None if status == COMPLETED else "the objective is NaN"
         try:
-            await self._write(trial, RESERVED, changes, results)
+            await self._write(trial, RESERVED, changes, results, reason)
         except EncodingError as error:
             results = await self._write_fewer(trial, changes, results, error)
         trial._complete(results, datetime.now(UTC), status)  # noqa: SLF001  checked already
@@ -260,7 +269,12 @@ class Reservations:
                 return results
 
     async def set_status(
-        self, trial: Trial, status: str, heartbeat: datetime | None, was: str | None
+        self,
+        trial: Trial,
+        status: str,
+        heartbeat: datetime | None,
+        was: str | None,
+        reason: str | None = None,
     ) -> None:
         status = validate_status(status)
         was = validate_status(trial.status if was is None else was)
@@ -269,14 +283,14 @@ class Reservations:
             "heartbeat": NOW if heartbeat is None else to_utc(heartbeat),
         }
         if status != RESERVED:
-            await self._write(trial, was, changes)
+            await self._write(trial, was, changes, reason=reason)
             trial.status = status
             return
         changes = {**BEGUN, **changes}
         changes["worker"] = new_token()
         before = changes_of(TRIALS, {**_traces(trial), "status": was, "worker": trial.worker})
         try:
-            await self._write(trial, was, changes)
+            await self._write(trial, was, changes, reason=reason)
         except BaseException as error:
             ours = equal(experiment=trial.experiment, id=trial.id, worker=changes["worker"])
             await self._release(error, ours, before)
@@ -291,6 +305,7 @@ class Reservations:
         was: str,
         changes: Mapping[str, Any],
         results: Sequence[Result] = (),
+        reason: str | None = None,
     ) -> None:
         """Change a trial that has the status `was` and, if it carries a token, that token.
 
@@ -301,11 +316,13 @@ class Reservations:
         held, applied, owner = _held(trial, was), None, changes.get("worker", trial.worker)
         status = changes.get("status", was)
         if owner is not None and ("worker" in changes or status != was):
-            applied = And((*held.conditions[:2], *equal(**{"worker": owner, **new}).conditions))
+            new = {"worker": owner, **new}
+            equalities = map(Compare, new, repeat(EQUAL), new.values())
+            applied = And((*held.conditions[:2], *equalities))
         # without a token nothing tells who wrote it, and a pending trial may be taken at once
         once = owner is None or (status != was and status in PENDING.value)
         execute = self._gateway.execute_once if once else self._gateway.execute
-        update, token = Update(TRIALS, held, changes, applied), trial.worker
+        update, token = Update(TRIALS, held, changes, applied, reason), trial.worker
         turn = self._turns.get(token) if token.__class__ is str else None
         if turn is not None:
             turn.writing += 1
@@ -380,12 +397,13 @@ class Reservations:
             self._turns[changes["worker"]] = self._turns.pop(turn.worker, turn)
             turn.worker = changes["worker"]
 
-    async def hand_back(self, turn: Turn, status: str) -> None:
+    async def hand_back(self, turn: Turn, status: str, reason: str | None = None) -> None:
         """Give up the reservation of a turn, if the store still has it."""
         there = equal(experiment=turn.experiment, id=turn.id)
         applied = And((*there.conditions, *equal(status=status, worker=turn.worker).conditions))
         changes = {"status": status, "heartbeat": NOW}
-        if await self._gateway.execute(Update(TRIALS, _held(turn, RESERVED), changes, applied)):
+        update = Update(TRIALS, _held(turn, RESERVED), changes, applied, reason)
+        if await self._gateway.execute(update):
             turn.trial.status = status
 
     async def write_again(self, turn: Turn) -> None:

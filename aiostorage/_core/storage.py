@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from aiostorage._core.arguments import KNOWN, check_arguments
 from aiostorage._core.benchmarks import Benchmarks
+from aiostorage._core.change_feed import ChangeFeed
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.gateway import Gateway
+from aiostorage._core.history import History
+from aiostorage._core.history_limit import HistoryLimit
 from aiostorage._core.kinds import (
     FLAG,
     INTERVAL,
@@ -45,6 +48,7 @@ from aiostorage.operations import Compare, Document
 from aiostorage.protocols import AsyncStorageProtocol, Driver, ExperimentLike, Uid
 from aiostorage.reservation import Reservation
 from aiostorage.trial import Trial, TrialStatus, validate_status
+from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.values import Results
 
 if TYPE_CHECKING:
@@ -97,6 +101,11 @@ class Storage(AsyncStorageProtocol):
         that is called ``objective``, or else the only one.
     deliver_on_close
         Seconds that `aclose` goes on sending to the tracker, at most.
+    history
+        How long the changes of trials are kept: a time such as ``"30d"`` (s, m, h, d or w), a
+        number of changes, or ``"off"``. It becomes a setting of the store, for all who open it
+        afterwards. None, the default, leaves the setting as it is; that of a new store is
+        ``"30d"``, or 1000 changes in a Track file, which is written as a whole each time.
     """
 
     def __init__(
@@ -113,6 +122,7 @@ class Storage(AsyncStorageProtocol):
         tracker: Tracker | None = None,
         objective: str | None = None,
         deliver_on_close: float = 5.0,
+        history: str | int | None = None,
     ) -> None:
         check_values(
             type(self).__name__,
@@ -131,13 +141,15 @@ class Storage(AsyncStorageProtocol):
             lost_after if callable(lost_after) else _seconds("lost_after", lost_after)
         )
         policy = RetryPolicy() if retry is None else retry
+        kept = History(None if history is None else HistoryLimit.of(history))
         self._mirror: Mirror | None = None
         if tracker is None:
-            self._gateway = Gateway(driver, policy)
+            self._gateway = Gateway(driver, policy, history=kept)
         else:
-            self._gateway, self._mirror = _mirrored(
+            gateway, self._mirror = _mirrored(
                 driver, policy, tracker, objective, float(deliver_on_close)
             )
+            gateway.history, self._gateway = kept, gateway
         lease = _seconds("lock_lease", lock_lease)
         self._max_inflated = _count("max_inflated_state", max_inflated_state)
         codec = codec_named(state_codec, self._max_inflated)
@@ -147,7 +159,8 @@ class Storage(AsyncStorageProtocol):
             self._gateway, self._lock_records, fill_version=fill_version
         )
         self._lost = LostTrials(self._lost_after)
-        self._trials = Trials(self._gateway, self._experiments, self._lost)
+        self._feed = ChangeFeed(self._gateway)
+        self._trials = Trials(self._gateway, self._experiments, self._lost, self._feed)
         self._reservations = Reservations(self._gateway, self._lost, NanPolicy(nan))
         self._benchmarks = Benchmarks(self._gateway)
 
@@ -274,10 +287,11 @@ class Storage(AsyncStorageProtocol):
         limit: int | None = None,
         order: str | None = None,
         after: Trial | str | None = None,
+        since: str | None = None,
     ) -> list[Trial] | None:
-        _check("fetch_trials", experiment, uid, where, params, limit, order, after)
+        _check("fetch_trials", experiment, uid, where, params, limit, order, after, since)
         return await self._trials.fetch(
-            experiment, uid, where, params, limit=limit, order=order, after=after
+            experiment, uid, where, params, limit=limit, order=order, after=after, since=since
         )
 
     async def count_trials(
@@ -395,9 +409,11 @@ class Storage(AsyncStorageProtocol):
         status: str,
         heartbeat: datetime | None = None,
         was: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> None:
-        _check("set_trial_status", trial, status, heartbeat, was)
-        await self._reservations.set_status(trial, status, heartbeat, was)
+        _check("set_trial_status", trial, status, heartbeat, was, reason)
+        await self._reservations.set_status(trial, status, heartbeat, was, reason)
 
     async def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
         _check("fetch_pending_trials", experiment)
@@ -464,6 +480,32 @@ class Storage(AsyncStorageProtocol):
 
     async def resume_reservation(self, reservation: Reservation | str) -> Trial:
         return await resume(self._gateway, self._reservations, reservation)
+
+    # ------------------------------------------------------------------------------ changes
+
+    def watch_trials(
+        self, experiment: ExperimentLike, *, since: str | None = None, heartbeats: bool = False
+    ) -> AsyncIterator[TrialChange]:
+        return self._feed.watch(experiment, since, heartbeats)
+
+    async def changes_since(
+        self, experiment: ExperimentLike, cursor: str | None = None, *, limit: int = 1000
+    ) -> TrialChanges:
+        _check("changes_since", experiment, cursor, limit)
+        return await self._feed.since(experiment, cursor, int(limit))
+
+    async def wait_for(
+        self,
+        trial: Trial,
+        status: str | Collection[str] = ("completed", "broken"),
+        timeout: float | None = None,
+    ) -> Trial:
+        _check("wait_for", trial, status, timeout)
+        return await self._feed.wait_for(trial, status, timeout)
+
+    async def trial_history(self, trial: Trial) -> list[TrialChange]:
+        _check("trial_history", trial)
+        return await self._feed.history(trial)
 
     # ------------------------------------------------------------------------------ tracker
 

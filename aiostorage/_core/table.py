@@ -23,6 +23,7 @@ from aiostorage.operations import (
     Condition,
     Document,
     Index,
+    Logged,
     SortBy,
 )
 
@@ -37,6 +38,7 @@ class DocumentTable:
 
     def __init__(self, collection: Collection) -> None:
         self.name: str = collection.name
+        self.logged: Logged | None = collection.logged
         self.clocked: ClockedFields = ClockedFields(collection)
         self.documents: dict[int, Document] = {}
         self.last: int = 0
@@ -73,6 +75,14 @@ class DocumentTable:
 
     def _number(self, uid: Any) -> int | None:
         return self._unique[0].by_key.get(sort_key({"_id": uid}, ("_id",)))
+
+    def newest(self, bound: Mapping[str, Any]) -> Document | None:
+        """Return the last document that was inserted with these keys in the fields of an index."""
+        for index in self._sorted:
+            if index.index.fields == tuple(bound) and index.index.where is None:
+                seqs = index.equal_to(bound)
+                return self.documents[seqs[-1]] if seqs else None
+        raise TypeError(f"{self.name} has no index of {tuple(bound)}")
 
     def candidates(
         self, where: Condition, order: Order
@@ -212,6 +222,13 @@ class SortedIndex:
         """Take a document out, if it is in the index."""
         if self._has(document):
             del self._keys[bisect_left(self._keys, (*sort_key(document, self.index.fields), seq))]
+
+    def equal_to(self, bound: Mapping[str, Any]) -> list[int]:
+        """Return the sequence numbers of the documents with these keys, in ascending order."""
+        key = sort_key(bound, self.index.fields)
+        low = bisect_left(self._keys, key)
+        high = bisect_left(self._keys, (*key[:-1], (*key[-1], None)), low)
+        return [self._keys[position][-1] for position in range(low, high)]
 
     def part(
         self, where: Condition, bound: Mapping[str, Any], order: tuple[str | SortBy, ...]

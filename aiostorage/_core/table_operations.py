@@ -7,11 +7,23 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeAlias
 
+from aiostorage._core.log_rows import is_logged, sets_content
 from aiostorage._core.projection import copy_tree, select
 from aiostorage._core.receipts import insertion_of
 from aiostorage._core.steady_clock import SteadyMoment
 from aiostorage._core.table import DocumentTable
-from aiostorage.operations import Count, Delete, Find, FollowUp, Insert, Operation, Take, Update
+from aiostorage._core.table_log import Pair, add_to_log
+from aiostorage.operations import (
+    Count,
+    Delete,
+    Document,
+    Find,
+    FollowUp,
+    Insert,
+    Operation,
+    Take,
+    Update,
+)
 
 __all__ = ["Undo", "all_or_none", "run", "run_all"]
 
@@ -36,36 +48,77 @@ def run_all(
     operations: Sequence[Operation[Any]],
     now: SteadyMoment,
     undo: Undo,
+    *,
+    logs: bool = True,
 ) -> list[Any]:
-    """Carry out operations in order, and return their results."""
+    """Carry out operations in order, and return their results.
+
+    Parameters
+    ----------
+    logs
+        Whether changes are logged where the layout says so.
+    """
     results: list[Any] = []
     for operation in operations:
         if isinstance(operation, FollowUp):
             operation = insertion_of(operation, results)  # noqa: PLW2901
-        results.append(run(tables[operation.collection], operation, now, undo))
+        table = tables[operation.collection]
+        pairs: list[Pair] | None = [] if logs and table.logged is not None else None
+        results.append(run(table, operation, now, undo, pairs))
+        if pairs and table.logged is not None:
+            changes = operation.changes if isinstance(operation, Update | Take) else {}
+            reason = operation.reason if isinstance(operation, Update | Take) else None
+            content = sets_content(table.logged, changes)
+            add_to_log(tables, table.logged, pairs, now, undo, content=content, reason=reason)
     return results
 
 
-def run(table: DocumentTable, operation: Operation[Any], now: SteadyMoment, undo: Undo) -> Any:
-    """Carry out one operation on the table of its collection."""
+def run(
+    table: DocumentTable,
+    operation: Operation[Any],
+    now: SteadyMoment,
+    undo: Undo,
+    pairs: list[Pair] | None = None,
+) -> Any:
+    """Carry out one operation on the table of its collection.
+
+    Parameters
+    ----------
+    pairs
+        Gets each document that was changed, as it was before and as it is after that; None if
+        nobody needs them.
+    """
     clocked = table.clocked
     match operation:
-        case Take(where=where, changes=changes):
-            documents = table.find(clocked.resolved(where, now), operation.order)
+        case Take():
+            documents = table.find(clocked.resolved(operation.where, now), operation.order)
             found = list(islice(documents, operation.limit))
-            fields = clocked.at(changes, now)
-            taken = [table.replace(d["_id"], fields, undo) for d in found]
-            return [clocked.hide(copy_tree(document)) for document in taken]
-        case Update(where=where, changes=changes):
-            found = list(table.find(clocked.resolved(where, now)))
-            fields = clocked.at(changes, now)
-            for document in found:
-                table.replace(document["_id"], fields, undo)
+            changed = _replace(table, found, clocked.at(operation.changes, now), undo, pairs)
+            return [clocked.hide(copy_tree(document)) for document in changed]
+        case Update():
+            found = list(table.find(clocked.resolved(operation.where, now)))
+            _replace(table, found, clocked.at(operation.changes, now), undo, pairs)
             return len(found)
         case Insert():
             for document in operation.documents:
                 table.insert(copy_tree(clocked.at(document, now)), undo)
+                if pairs is not None:
+                    pairs.append((None, table.documents[table.last]))
             return None
+        case Delete():
+            found = list(table.find(clocked.resolved(operation.where, now)))
+            for document in found:
+                table.remove(document["_id"], undo)
+                if pairs is not None:
+                    pairs.append((document, None))
+            return len(found)
+        case _:
+            return _read(table, operation, now)
+
+
+def _read(table: DocumentTable, operation: Operation[Any], now: SteadyMoment) -> Any:
+    clocked = table.clocked
+    match operation:
         case Find():
             where = clocked.resolved(operation.where, now)
             documents = table.find(where, operation.order, operation.after)
@@ -73,10 +126,19 @@ def run(table: DocumentTable, operation: Operation[Any], now: SteadyMoment, undo
             return [clocked.hide(select(d, operation.selection)) for d in first]
         case Count():
             return sum(1 for _ in table.find(clocked.resolved(operation.where, now)))
-        case Delete():
-            doomed = list(table.find(clocked.resolved(operation.where, now)))
-            for document in doomed:
-                table.remove(document["_id"], undo)
-            return len(doomed)
         case _:
             raise TypeError(f"unknown operation {operation!r}")
+
+
+def _replace(
+    table: DocumentTable,
+    found: Sequence[Document],
+    fields: Mapping[str, Any],
+    undo: Undo,
+    pairs: list[Pair] | None,
+) -> list[Document]:
+    """Replace documents by changed ones, and return these."""
+    changed = [table.replace(document["_id"], fields, undo) for document in found]
+    if pairs is not None and table.logged is not None and is_logged(table.logged, fields):
+        pairs += zip(found, changed, strict=True)
+    return changed

@@ -13,6 +13,7 @@ import anyio.lowlevel
 
 from aiostorage._core import comparison
 from aiostorage._core.arguments import TRIAL, check_arguments
+from aiostorage._core.change_feed import ChangeFeed
 from aiostorage._core.documents import (
     both,
     document_of,
@@ -60,6 +61,9 @@ BUILT_PER_TURN: Final = 200
 MAX_LIMIT: Final = 2**31 - 1
 """A limit that every engine takes, and no experiment reaches."""
 
+LOST: Final = "lost"
+"""The reason for which a trial that is lost changes."""
+
 RESERVED: Final = TrialStatus.RESERVED.value
 INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
 
@@ -67,8 +71,11 @@ INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
 class Trials:
     """What `Storage` does with trials; the contract is `AsyncStorageProtocol`."""
 
-    def __init__(self, gateway: Gateway, experiments: Experiments, lost: LostTrials) -> None:
+    def __init__(
+        self, gateway: Gateway, experiments: Experiments, lost: LostTrials, feed: ChangeFeed
+    ) -> None:
         self._gateway = gateway
+        self._feed = feed
         self._experiments = experiments
         self._lost = lost
         self._reader = TrialReader(gateway)
@@ -164,9 +171,13 @@ class Trials:
         limit: int | None = None,
         order: str | None = None,
         after: Trial | str | None = None,
+        since: str | None = None,
     ) -> list[Trial] | None:
         uid = get_uid(experiment, uid)
         condition = both(equal(experiment=uid), trial_condition(where, params))
+        if since is not None:
+            changed = await self._feed.changed_ids(uid, since)
+            condition = both(condition, Compare("id", "in", tuple(changed)))
         find = Find(TRIALS, condition, order=order_of(order), limit=_checked_limit(limit))
         if after is not None:
             if isinstance(after, Trial) and after.experiment not in (None, uid):
@@ -238,6 +249,7 @@ class Trials:
                 {"status": INTERRUPTED, "worker": None},
                 order=("submit_time",),
                 limit=None,
+                reason=LOST,
             )
         )
         return await self._built(documents)

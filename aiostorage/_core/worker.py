@@ -11,6 +11,7 @@ import anyio
 
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.heartbeat import repeating
+from aiostorage._core.reasons import reason_of
 from aiostorage._core.reservations import Reservations
 from aiostorage._core.turn import Turn, lost_by, status_after
 from aiostorage.errors import AioStorageError, FailedUpdate, TemporaryBackendError, TrialLost
@@ -172,16 +173,21 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
                 seconds = min(seconds, LAST_ATTEMPT_TIMEOUT)
             except BaseException:  # cancelled meanwhile
                 if not turn.ended:
-                    await self._hand_back(turn, status, min(seconds, LAST_ATTEMPT_TIMEOUT))
+                    await self._hand_back(turn, status, min(seconds, LAST_ATTEMPT_TIMEOUT), error)
                 raise
             else:
                 return None
-        await self._hand_back(turn, status, seconds)
+        await self._hand_back(turn, status, seconds, error)
         return None
 
-    async def _hand_back(self, turn: Turn, status: TrialStatus, seconds: float) -> None:
+    async def _hand_back(
+        self, turn: Turn, status: TrialStatus, seconds: float, error: BaseException | None
+    ) -> None:
+        reason = "it was not completed" if error is None else reason_of(error)
         try:
-            await shielded(seconds, lambda: self._reservations.hand_back(turn, status.value))
+            await shielded(
+                seconds, lambda: self._reservations.hand_back(turn, status.value, reason)
+            )
         except (AioStorageError, TimeoutError) as failure:
             log.warning(
                 "trial %s could not be handed back as %s, and stays reserved until it is lost: %s",

@@ -167,6 +167,7 @@ class BaseStorageProtocol:
         limit: int | None = None,
         order: str | None = None,
         after: Trial | str | None = None,
+        since: str | None = None,
     ) -> list[Trial] | None:
         """Return the trials that match, by submit time; None if there is no such experiment.
 
@@ -190,11 +191,16 @@ class BaseStorageProtocol:
             The last trial of the page before: the `Trial`, or its ``id``. Those that come behind
             it in this order are returned, also if others were inserted meanwhile. A `Trial` stands
             where it stood when it was read; an ``id``, where the trial of that id stands now.
+        since
+            A cursor, as `changes_since` returns it: only trials that have changed behind it. Those
+            that were deleted are not among them.
 
         Raises
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        CursorExpired, ConfigurationError
+            As for `changes_since`.
         UnsupportedQuery
             No trial can ever match: `where` names a status that does not exist, a path into
             ``params`` or ``results`` by something else than their ``name``, ``type`` and
@@ -337,7 +343,13 @@ class BaseStorageProtocol:
         raise NotImplementedError
 
     def set_trial_status(
-        self, trial: Trial, status: str, heartbeat: datetime | None = None, was: str | None = None
+        self,
+        trial: Trial,
+        status: str,
+        heartbeat: datetime | None = None,
+        was: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> None:
         """Set the status of a trial, and its heartbeat, if it has the status `was`.
 
@@ -351,6 +363,8 @@ class BaseStorageProtocol:
             Default: now.
         was
             The status that the trial must have in the store. Default: ``trial.status``.
+        reason
+            Why, for the history of the trial; the first 500 characters are kept.
 
         Raises
         ------

@@ -5,7 +5,7 @@ Generated from `aiostorage.protocols` by ``python tools/generate_sync.py``; do n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Literal, overload
@@ -18,6 +18,7 @@ from aiostorage.reservation import Reservation
 from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial
+from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.values import Results
 
 __all__ = ["SyncStorage"]
@@ -216,6 +217,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         limit: int | None = None,
         order: str | None = None,
         after: Trial | str | None = None,
+        since: str | None = None,
     ) -> list[Trial] | None:
         """Return the trials that match, by submit time; None if there is no such experiment.
 
@@ -239,11 +241,16 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             The last trial of the page before: the `Trial`, or its ``id``. Those that come behind
             it in this order are returned, also if others were inserted meanwhile. A `Trial` stands
             where it stood when it was read; an ``id``, where the trial of that id stands now.
+        since
+            A cursor, as `changes_since` returns it: only trials that have changed behind it. Those
+            that were deleted are not among them.
 
         Raises
         ------
         MissingArguments, MismatchedIds
             As for `delete_experiment`.
+        CursorExpired, ConfigurationError
+            As for `changes_since`.
         UnsupportedQuery
             No trial can ever match: `where` names a status that does not exist, a path into
             ``params`` or ``results`` by something else than their ``name``, ``type`` and
@@ -263,6 +270,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             limit=limit,
             order=order,
             after=after,
+            since=since,
         )
 
     def count_trials(
@@ -500,7 +508,13 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         self._portal.call(self._storage.complete_trial, trial, results)
 
     def set_trial_status(
-        self, trial: Trial, status: str, heartbeat: datetime | None = None, was: str | None = None
+        self,
+        trial: Trial,
+        status: str,
+        heartbeat: datetime | None = None,
+        was: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> None:
         """Set the status of a trial, and its heartbeat, if it has the status `was`.
 
@@ -514,6 +528,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             Default: now.
         was
             The status that the trial must have in the store. Default: ``trial.status``.
+        reason
+            Why, for the history of the trial; the first 500 characters are kept.
 
         Raises
         ------
@@ -523,7 +539,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ValueError
             `status` or `was` is not the name of a status.
         """
-        self._portal.call(self._storage.set_trial_status, trial, status, heartbeat, was)
+        self._portal.call(
+            self._storage.set_trial_status, trial, status, heartbeat, was, reason=reason
+        )
 
     def fetch_pending_trials(self, experiment: ExperimentLike) -> list[Trial]:
         """Return the trials that `reserve_trial` may reserve: new, suspended, interrupted."""
@@ -654,6 +672,107 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             It is finished: the trial is completed, broken or the like. ``status`` says which.
         """
         return self._portal.call(self._storage.resume_reservation, reservation)
+
+    def watch_trials(
+        self, experiment: ExperimentLike, *, since: str | None = None, heartbeats: bool = False
+    ) -> Iterator[TrialChange]:
+        """Yield the changes of an experiment's trials as they happen, without an end.
+
+        Each change comes once, and those of one trial in the order in which they took effect, also
+        if the connection breaks meanwhile. Whoever begins again with the cursor of the last change
+        that it has seen misses none.
+
+        Parameters
+        ----------
+        since
+            A cursor, for the changes behind it; ``"oldest"`` for all that are kept. None: those
+            from now on, that is, from the first step of the iteration.
+        heartbeats
+            Whether the heartbeats of reserved trials come, too. They are no part of the history:
+            of several between two looks, the last one comes, and a cursor does not bring them
+            back.
+
+        Raises
+        ------
+        CursorExpired, ConfigurationError
+            As for `changes_since`.
+
+        Examples
+        --------
+        >>> async for change in storage.watch_trials(experiment):
+        ...     print(change.time, change.trial, change.after)
+        """
+        return self._iterate(
+            "watch_trials",
+            self._storage.watch_trials(experiment, since=since, heartbeats=heartbeats),
+            1,
+        )
+
+    def changes_since(
+        self, experiment: ExperimentLike, cursor: str | None = None, *, limit: int = 1000
+    ) -> TrialChanges:
+        """Return the changes of an experiment's trials behind a cursor, and the next cursor.
+
+        For a cache: take a cursor first, read the trials then, and ask for the changes behind it
+        from time to time. There are no more changes for now when fewer than `limit` are returned.
+
+        Parameters
+        ----------
+        cursor
+            What an earlier call returned, or the ``cursor`` of a change; ``"oldest"`` for all
+            changes that are kept. None: no changes, only the present cursor.
+        limit
+            How many changes, at most.
+
+        Raises
+        ------
+        CursorExpired
+            Changes behind it are not kept any more, or it is the cursor of another store.
+        ConfigurationError
+            The store keeps no history: it is off, or the engine has none.
+        """
+        return self._portal.call(self._storage.changes_since, experiment, cursor, limit=limit)
+
+    def wait_for(
+        self,
+        trial: Trial,
+        status: str | Collection[str] = ("completed", "broken"),
+        timeout: float | None = None,
+    ) -> Trial:
+        """Return the trial as soon as it has one of these statuses.
+
+        A status that it has only for a moment may be missed.
+
+        Parameters
+        ----------
+        status
+            A status, or several.
+        timeout
+            Seconds to wait, at most; None for no limit.
+
+        Raises
+        ------
+        TimeoutError
+            It has none of them in time.
+        FailedUpdate
+            There is no such trial, or no longer.
+        ValueError
+            `status` is not the name of a status.
+        """
+        return self._portal.call(self._storage.wait_for, trial, status, timeout)
+
+    def trial_history(self, trial: Trial) -> list[TrialChange]:
+        """Return the changes of a trial that are kept, the oldest first; they have no cursors.
+
+        They say when it got which status, under which reservation, and why. How long they are kept
+        is an option of the storage, `history`.
+
+        Raises
+        ------
+        ConfigurationError
+            The store keeps no history: it is off, or the engine has none.
+        """
+        return self._portal.call(self._storage.trial_history, trial)
 
     def flush_tracker(self, timeout: float | None = None) -> None:
         """Wait until the tracker has been told of every change made before this call.

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import anyio
 
 from aiostorage.errors import TemporaryBackendError
-from aiostorage.operations import Document, Find, Layout, Operation
+from aiostorage.operations import Document, Find, Layout, LogPage, Operation
 from aiostorage.protocols import Driver
 
 __all__ = ["FakeClock", "Fault", "FaultyDriver"]
@@ -200,6 +200,13 @@ class FaultyDriver:
         result = await self.driver.page(find, after, size)
         self._fail_after(lost)
         return result
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """Return a page of a log, or fail."""
+        lost = await self._fail_before(())
+        page: LogPage = await self.driver.read_log(log, owner, after, limit)  # type: ignore[attr-defined]
+        self._fail_after(lost)
+        return page
 
     async def now(self) -> datetime:
         """Return the time by the engine's clock, or fail."""

@@ -20,6 +20,7 @@ from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import SteadyClock, utc_now
 from aiostorage._core.table import DocumentTable, Key, sort_key_by
+from aiostorage._core.table_log import read_table_log
 from aiostorage._core.table_operations import all_or_none, run_all
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
@@ -27,6 +28,7 @@ from aiostorage.operations import (
     Document,
     Find,
     Layout,
+    LogPage,
     Operation,
 )
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
@@ -47,6 +49,11 @@ class MemoryDriver:
     clock
         Returns the time, in UTC. It then decides what ``time.monotonic`` decides by default: which
         heartbeats, leases and tickets are old.
+
+    Attributes
+    ----------
+    logs
+        See `aiostorage.protocols.LoggingDriver`.
     """
 
     name = "memory"
@@ -55,6 +62,7 @@ class MemoryDriver:
 
     def __init__(self, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._clock = SteadyClock(clock)
+        self.logs: bool = True
         self._tables: dict[str, DocumentTable] = {}
         self._open = False
         self._versions = 0
@@ -109,7 +117,7 @@ class MemoryDriver:
         if not self._open:
             raise StorageClosedError(f"{self!r} is not open")
         with all_or_none() as undo:
-            results = run_all(self._tables, operations, now, undo)
+            results = run_all(self._tables, operations, now, undo, logs=self.logs)
         if undo:
             self._versions += 1
             self._changed.set()
@@ -133,6 +141,13 @@ class MemoryDriver:
                     return documents, seq
         await anyio.lowlevel.checkpoint()
         return documents, None
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """See `aiostorage.protocols.LoggingDriver.read_log`."""
+        await anyio.lowlevel.checkpoint()
+        if not self._open:
+            raise StorageClosedError(f"{self!r} is not open")
+        return read_table_log(self._tables[log], owner, after, limit)
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`: this machine's clock."""

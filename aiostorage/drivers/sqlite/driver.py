@@ -25,7 +25,7 @@ from aiostorage._core.kinds import choice, option
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
-from aiostorage.drivers.sqlite.execution import moment, page, read
+from aiostorage.drivers.sqlite.execution import moment, page, read, read_log
 from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_database
 from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
@@ -44,6 +44,7 @@ from aiostorage.operations import (
     Document,
     Find,
     Layout,
+    LogPage,
     Operation,
 )
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
@@ -81,6 +82,11 @@ class SQLiteDriver:
     clock
         Returns the time, in UTC. It then decides what the machine's own clock decides by default:
         which heartbeats, leases and tickets are old. All who share a file take the same clock.
+
+    Attributes
+    ----------
+    logs
+        See `aiostorage.protocols.LoggingDriver`.
     """
 
     name = "sqlite"
@@ -101,6 +107,7 @@ class SQLiteDriver:
         self._clock = StoreClock(clock)
         self._file: DatabaseFile | None = None
         self._creates = True
+        self._logs = True
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
@@ -135,6 +142,16 @@ class SQLiteDriver:
     def location(self) -> str:
         """The path of the file."""
         return str(self._path)
+
+    @property
+    def logs(self) -> bool:  # noqa: D102  see the class
+        return self._logs
+
+    @logs.setter
+    def logs(self, value: bool) -> None:
+        self._logs = value
+        for table in self._tables.values():
+            table.logs = value
 
     # ------------------------------------------------------------------------ open and close
 
@@ -176,6 +193,7 @@ class SQLiteDriver:
                 raise await anyio.to_thread.run_sync(not_a_database, self._path, cause) from error
             raise
         self._tables, self._writer = tables, GroupCommit(thread, tables, self._clock)
+        self.logs = self._logs
 
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""
@@ -261,6 +279,14 @@ class SQLiteDriver:
         clock = self._clock
         return await self._readers.read(
             lambda c: page(c, table, find, after=start, size=size, now=moment(clock))
+        )
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """See `aiostorage.protocols.LoggingDriver.read_log`."""
+        self._opened()
+        table = self._tables[log]
+        return await self._readers.read(
+            lambda connection: read_log(connection, table, owner, after, limit)
         )
 
     async def now(self) -> datetime:

@@ -6,30 +6,46 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from operator import attrgetter
+from random import getrandbits
+from typing import Any, Final
 
+from aiostorage._core.log_rows import LoggedChange, entries_of, known_before
+from aiostorage._core.numbered_log import (
+    BEGINNING,
+    cursor_behind,
+    log_page,
+    parsed_cursor,
+    raise_expired,
+)
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
+    Condition,
     Count,
     Delete,
     Document,
     Find,
     FollowUp,
     Insert,
+    LogPage,
     Operation,
     Take,
     Update,
 )
 
-__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "run"]
+__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_log", "run"]
 
 Tables = Mapping[str, Table]
+
+_LOGGED: Final = attrgetter("logged")
+_LOG: Final = attrgetter("log")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +58,7 @@ class Job:
     results: list[Any] | None = None
     error: BaseException | None = None
     begun: bool = False
+    logged: list[LoggedChange] = field(default_factory=list)
 
     def begin(self) -> bool:
         """Return whether to carry it out: its caller is not cancelled."""
@@ -73,6 +90,18 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         for job in jobs:
             if job.begin():
                 _carry_out(connection, tables, job, now)
+        changes = list(chain.from_iterable(map(_LOGGED, jobs)))
+        if changes:
+            log = next(filter(None, map(_LOG, tables.values())))
+            (last,) = connection.statement(log.last).fetchone()
+            text, rows = to_text(now.wall), []
+            for entry, reason in entries_of(log.logged, changes):
+                last += 1
+                # it begins with the number, so that the index of it grows at its end
+                uid = f"{last:016x}{getrandbits(32):08x}"
+                named = entry.owner, entry.name, entry.taken
+                rows.append((*entry[:-1], text, reason, last, uid, *named))
+            connection.executemany(log.insert, rows)
         connection.end_transaction()
     finally:
         connection.back_out()
@@ -81,6 +110,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
 def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
     # one statement is atomic by itself
     savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
+    job.logged.clear()
     try:
         if savepoint:
             connection.statement("SAVEPOINT job")
@@ -88,9 +118,10 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
         for operation in job.operations:
             if isinstance(operation, FollowUp):
                 operation = insertion_of(operation, results)  # noqa: PLW2901
-            results.append(run(connection, tables, operation, now))
+            results.append(run(connection, tables, operation, now, job.logged))
         job.results = results
     except Exception as error:
+        job.logged.clear()
         if not connection.in_transaction:  # SQLite gave up the whole transaction
             raise
         job.error = error
@@ -112,27 +143,35 @@ def _is_one_statement(operation: Operation[Any]) -> bool:
             return True
 
 
-def run(connection: Connection, tables: Tables, operation: Operation[Any], now: Moment) -> Any:
-    """Carry out one operation; the transaction, if it needs one, is open."""
+def run(
+    connection: Connection,
+    tables: Tables,
+    operation: Operation[Any],
+    now: Moment,
+    changes: list[LoggedChange] | None = None,
+) -> Any:
+    """Carry out one operation; the transaction, if it needs one, is open.
+
+    Parameters
+    ----------
+    changes
+        Gets what it changes and is to be logged; None if nothing is.
+    """
     table, kept = tables[operation.collection], connection.kept
+    if table.log is None or not table.logs:
+        changes = None
     try:
         match operation:
             case Take():
-                return _take(connection, table, operation, now)
+                return _take(connection, table, operation, now, changes)
             case Update():
-                return _update(connection, table, operation, now)
+                return _update(connection, table, operation, now, changes)
             case Insert():
-                return _insert(connection, table, operation, now)
-            case Find():
-                # all rows at once: an open cursor would keep the read transaction open
-                rows = connection.statement(*table.find(operation, now, kept)).fetchall()
-                return table.documents(rows, selection=operation.selection)
-            case Count():
-                return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
+                return _insert(connection, table, operation, now, changes)
             case Delete():
-                return connection.statement(*table.delete(operation, now, kept)).rowcount
+                return _delete(connection, table, operation, now, changes)
             case _:
-                raise TypeError(f"unknown operation {operation!r}")
+                return _find(connection, table, operation, now)
     except sqlite3.IntegrityError as error:
         raise _duplicate(table, error, {}) from error
     except sqlite3.OperationalError as error:
@@ -140,6 +179,19 @@ def run(connection: Connection, tables: Tables, operation: Operation[Any], now: 
     finally:
         if kept:
             kept.clear()
+
+
+def _find(connection: Connection, table: Table, operation: Operation[Any], now: Moment) -> Any:
+    kept = connection.kept
+    match operation:
+        case Find():
+            # all rows at once: an open cursor would keep the read transaction open
+            rows = connection.statement(*table.find(operation, now, kept)).fetchall()
+            return table.documents(rows, selection=operation.selection)
+        case Count():
+            return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
+        case _:
+            raise TypeError(f"unknown operation {operation!r}")
 
 
 def read(
@@ -168,30 +220,111 @@ def page(
     return documents, (rows[-1][0] if len(rows) == size else None)
 
 
-def _insert(connection: Connection, table: Table, insert: Insert, now: Moment) -> None:
+def read_log(
+    connection: Connection, table: Table, owner: Any, after: str | None, limit: int
+) -> LogPage:
+    """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
+    last = connection.statement(*table.last_row()).fetchone()
+    end = None if last is None else cursor_behind(*last)
+    if after is None:
+        return LogPage((), end or BEGINNING)
+    number, uid = parsed_cursor(after) if after else (0, "")
+    rows = connection.statement(*table.rows_behind("owner", owner, number, limit)).fetchall()
+    found = [
+        (row[0], document) for row, document in zip(rows, table.documents(rows, 1), strict=True)
+    ]
+    if after:
+        # after the rows were read: they are deleted from the beginning, so all were there
+        row = connection.statement(*table.first_row(number)).fetchone()
+        there = row is not None and cursor_behind(*row) == after
+        if not (there or (number == 0 and not uid and (row is None or row[0] == 1))):
+            raise_expired(after)
+    return log_page(found, limit, after or BEGINNING, last)
+
+
+def _insert(
+    connection: Connection,
+    table: Table,
+    insert: Insert,
+    now: Moment,
+    changes: list[LoggedChange] | None,
+) -> None:
     for document in insert.documents:
         try:
             # a copy is taken apart: if the transaction is retried, it needs the document again
             connection.statement(*table.insert(dict(document), now))
         except sqlite3.IntegrityError as error:
             raise _duplicate(table, error, document) from error
+    if changes is not None:
+        changes += [(None, document) for document in insert.documents]
 
 
-def _update(connection: Connection, table: Table, update: Update, now: Moment) -> int:
-    kept = connection.kept
+def _update(
+    connection: Connection,
+    table: Table,
+    update: Update,
+    now: Moment,
+    changes: list[LoggedChange] | None,
+) -> int:
+    kept, found = connection.kept, list[Document]()
+    if changes is not None and table.log is not None:
+        known = known_before(table.log.logged, update)
+        found = _looked_up(connection, table, update.where, now) if known is None else known
     try:
-        return connection.statement(*table.update(update, now, kept)).rowcount
+        matched: int = connection.statement(*table.update(update, now, kept)).rowcount
     except sqlite3.OperationalError as error:
         cause = connection.cause_of(error)
         if not isinstance(cause, DamagedDocument):
             raise cause from error
-    # the statement has changed nothing; a row that another program has damaged does not match
+        # the statement has changed nothing; a row that another program has damaged does not match
+        kept.clear()
+        if found:
+            found = _looked_up(connection, table, update.where, now, whole=True)
+        matched = connection.statement(*table.update(update, now, kept, whole=True)).rowcount
+    if matched and changes is not None:
+        changes += zip(found, repeat(update))
+    return matched
+
+
+def _delete(
+    connection: Connection,
+    table: Table,
+    delete: Delete,
+    now: Moment,
+    changes: list[LoggedChange] | None,
+) -> int:
+    if changes is not None:
+        found = _looked_up(connection, table, delete.where, now)
+        changes += [(document, None) for document in found]
+    return connection.statement(*table.delete(delete, now, connection.kept)).rowcount
+
+
+def _looked_up(
+    connection: Connection, table: Table, where: Condition, now: Moment, *, whole: bool = False
+) -> list[Document]:
+    """Return what the log has to know of the documents that match, before they are changed.
+
+    If `whole`, of those only whose text can be decoded.
+    """
+    log, kept = table.log, connection.kept
+    assert log is not None  # noqa: S101  the caller has looked
+    condition, params = table.matching(where, now, kept, whole=whole)
+    found = connection.statement(log.select(condition), params).fetchall()
     kept.clear()
-    return connection.statement(*table.update(update, now, kept, whole=True)).rowcount
+    return [dict(zip(log.fields, row, strict=True)) for row in found]
 
 
-def _take(connection: Connection, table: Table, take: Take, now: Moment) -> list[Document]:
+def _take(
+    connection: Connection,
+    table: Table,
+    take: Take,
+    now: Moment,
+    changes: list[LoggedChange] | None,
+) -> list[Document]:
     rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
+    if changes is not None and (log := table.log) is not None:
+        for row in rows:
+            changes.append((dict(zip(log.fields, log.of_row(row), strict=True)), take))
     documents, statements = table.changed(rows, take.changes, now, connection.kept)
     for statement in statements:
         connection.statement(*statement)

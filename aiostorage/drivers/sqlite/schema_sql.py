@@ -12,6 +12,7 @@ __all__ = [
     "missing_ticks",
     "partial_where",
     "quoted",
+    "text_literal",
     "ticks_column",
     "violated_fields",
 ]
@@ -21,6 +22,11 @@ __all__ = [
 def quoted(name: str) -> str:
     """Return a name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(text: str) -> str:
+    """Return a text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def create_statements(collection: Collection) -> list[str]:
@@ -120,7 +126,7 @@ def _create_index(collection: Collection, index: Index) -> str:
 
 def _literal(value: Any) -> str:
     if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
+        return text_literal(value)
     if isinstance(value, int):
         return str(value)
     raise TypeError(f"the condition of a partial index compares str and int, not {value!r}")

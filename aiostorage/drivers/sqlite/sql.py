@@ -26,6 +26,7 @@ from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.drivers.sqlite.clock import TICK, Moment
+from aiostorage.drivers.sqlite.log_sql import LogSql
 from aiostorage.drivers.sqlite.schema_sql import (
     create_statements,
     partial_where,
@@ -138,6 +139,12 @@ class Table:
         )
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
+        self.log: LogSql | None = (
+            LogSql(self.name, collection.logged, ["seq", *self.kinds])
+            if collection.logged
+            else None
+        )
+        self.logs: bool = True
 
     # ------------------------------------------------------------------------------ schema
 
@@ -233,6 +240,20 @@ class Table:
         rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE {condition}"
         return f"{rows} AND seq > ? ORDER BY seq LIMIT ?", [*params, after, size]
 
+    def rows_behind(self, name: str, value: Any, after: int, limit: int) -> Sql:
+        """Compile the next rows by insertion, all or those with a key in one column."""
+        rows = f"SELECT seq, {self._columns} FROM {self._table} WHERE seq > ?"
+        own, params = ("", []) if value is None else (f" AND +{quoted(name)} = ?", [value])
+        return f"{rows}{own} ORDER BY seq LIMIT ?", [after, *params, limit]
+
+    def first_row(self, seq: int) -> Sql:
+        """Compile the first row with this number or a greater one: its number and ``_id``."""
+        return f"SELECT seq, _id FROM {self._table} WHERE seq >= ? ORDER BY seq LIMIT 1", [seq]
+
+    def last_row(self) -> Sql:
+        """Compile the last row: its number and ``_id``."""
+        return f"SELECT seq, _id FROM {self._table} ORDER BY seq DESC LIMIT 1", []
+
     def count(self, count: Count, now: Moment, kept: Kept) -> Sql:
         """Compile a `Count`."""
         where, params = self.where(count.where, now, kept)
@@ -246,10 +267,7 @@ class Table:
     def update(self, update: Update, now: Moment, kept: Kept, *, whole: bool = False) -> Sql:
         """Compile an `Update`; if `whole`, of those rows only whose text can be decoded."""
         sets, values = self._assignments(update.changes, now, kept)
-        where, params = self.where(update.where, now, kept)
-        if whole:
-            where = f"({where}) AND {MATCH}(?, doc)"
-            params = [*params, _keep(kept, lambda _document: True)]
+        where, params = self.matching(update.where, now, kept, whole=whole)
         return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
 
     def chosen(self, take: Take, now: Moment, kept: Kept) -> Sql:
@@ -388,6 +406,16 @@ class Table:
         return (", ".join(sets) if sets else "seq = seq"), params
 
     # -------------------------------------------------------------------------- conditions
+
+    def matching(
+        self, condition: Condition, now: Moment, kept: Kept, *, whole: bool = False
+    ) -> Sql:
+        """Compile a condition; if `whole`, with the one that the text can be decoded."""
+        where, params = self.where(condition, now, kept)
+        if whole:
+            where = f"({where}) AND {MATCH}(?, doc)"
+            params = [*params, _keep(kept, lambda _document: True)]
+        return where, params
 
     def where(self, condition: Condition, now: Moment, kept: Kept) -> Sql:
         """Compile a condition."""

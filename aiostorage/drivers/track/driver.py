@@ -28,7 +28,7 @@ from aiostorage.drivers.track.track_upgrade import upgrade
 from aiostorage.drivers.track.watchers import Watchers
 from aiostorage.errors import ConfigurationError, PermissionDenied, StorageClosedError
 from aiostorage.findings import EngineReport, Finding, Repair
-from aiostorage.operations import Count, Document, Find, Layout, Operation
+from aiostorage.operations import Count, Document, Find, Layout, LogPage, Operation
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 
 __all__ = ["TrackDriver"]
@@ -62,9 +62,14 @@ class TrackDriver:
     ----------
     objective
         See the parameter.
+    logs
+        See `aiostorage.protocols.LoggingDriver`.
     """
 
     name = "track"
+    default_history: Final = "1000"
+    """The file is written as a whole each time, with its history."""
+
     resolution: timedelta = timedelta(microseconds=1)
 
     def __init__(
@@ -81,6 +86,7 @@ class TrackDriver:
         self._clock = BootClock(clock)
         self._creates = True
         self._reads_only = False
+        self._logs = True
         self._reset()
 
     def _reset(self) -> None:
@@ -115,6 +121,16 @@ class TrackDriver:
         """The path of the file."""
         return str(self._path)
 
+    @property
+    def logs(self) -> bool:  # noqa: D102  see the class
+        return self._logs
+
+    @logs.setter
+    def logs(self, value: bool) -> None:
+        self._logs = value
+        if self._store is not None:
+            self._store.logs = value
+
     # ------------------------------------------------------------------------ open and close
 
     async def open(self, layout: Layout) -> None:
@@ -133,6 +149,7 @@ class TrackDriver:
         opening = partial(anyio.to_thread.run_sync, store.open, self._creates)
         await run_to_completion(opening, store.give_up)
         self._creates = False  # a file that is gone later was lost
+        store.logs = self._logs
         self._store, self._writer = store, SharedWrites(store, self._watchers.wake)
 
     async def aclose(self) -> None:
@@ -219,6 +236,11 @@ class TrackDriver:
         """See `aiostorage.protocols.Driver.page`."""
         store, _ = self._opened()
         return await _in_thread(partial(store.page, find, cast(int, after or 0), size))
+
+    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """See `aiostorage.protocols.LoggingDriver.read_log`."""
+        store, _ = self._opened()
+        return await _in_thread(partial(store.read_log, log, owner, after, limit))
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`: this machine's clock."""

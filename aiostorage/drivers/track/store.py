@@ -20,6 +20,7 @@ from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock
 from aiostorage._core.table import DocumentTable
+from aiostorage._core.table_log import read_table_log
 from aiostorage._core.table_operations import all_or_none, run, run_all
 from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of
 from aiostorage.drivers.track.data_file import DataFile, Signature
@@ -35,7 +36,7 @@ from aiostorage.errors import (
     NotADatabaseError,
     TemporaryBackendError,
 )
-from aiostorage.operations import Document, Find, Layout, Operation
+from aiostorage.operations import Document, Find, Layout, LogPage, Operation
 from aiostorage.upgrades import UpgradeStep, steps_from
 
 __all__ = ["TrackStore"]
@@ -65,6 +66,11 @@ class TrackStore:
         The name of the metric that is the objective, if it is known.
     timeout
         Seconds to wait for the turn to write.
+
+    Attributes
+    ----------
+    logs
+        Whether changes are logged where the layout says so.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class TrackStore:
         objective: str | None,
         timeout: float,
     ) -> None:
+        self.logs: bool = True
         self._file = file
         self._layout = layout
         self._clock = clock
@@ -125,6 +132,11 @@ class TrackStore:
             found = list(islice(rest, size))
             documents = [table.clocked.hide(select(d, find.selection)) for _, d in found]
             return documents, found[-1][0] if len(found) == size else None
+
+    def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+        """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
+        with self._fresh():
+            return read_table_log(self._tables[log], owner, after, limit)
 
     def version(self) -> object:
         """Return what stands for the present state of the file."""
@@ -180,7 +192,7 @@ class TrackStore:
                             run(self._tables[step.find.collection], step.find, now, [])
                         )
                         notes += plan.notes
-                        run_all(self._tables, plan.operations, now, [])
+                        run_all(self._tables, plan.operations, now, [], logs=False)
                     if not dry_run:
                         back_up(found, self._data or b"")
                         self._write()
@@ -235,7 +247,9 @@ class TrackStore:
                         continue
                     try:
                         with all_or_none() as mine:
-                            job.results = run_all(self._tables, job.operations, now, mine)
+                            job.results = run_all(
+                                self._tables, job.operations, now, mine, logs=self.logs
+                            )
                     except Exception as error:  # noqa: BLE001  its caller gets it
                         job.error = error
                     else:

@@ -59,7 +59,7 @@ class ThroughFacade:
                 return await self._run(partial(method, *args, **kwargs))
 
             return call
-        if name == "iter_trials":
+        if name in ("iter_trials", "watch_trials"):
             return wraps(method)(
                 lambda *args, **kwargs: self._items(partial(method, *args, **kwargs))
             )

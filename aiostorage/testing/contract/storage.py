@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiostorage.testing.contract.argument_laws import KeyLaws
+from aiostorage.testing.contract.change_feed_laws import ChangeFeedLaws
 from aiostorage.testing.contract.experiment_laws import BenchmarkLaws, ExperimentLaws
 from aiostorage.testing.contract.fencing_laws import FencingLaws
 from aiostorage.testing.contract.fixtures import StorageFixtures
@@ -41,6 +42,7 @@ class StorageContract(
     ReservationLaws,
     FencingLaws,
     ResumptionLaws,
+    ChangeFeedLaws,
     RecoveryLaws,
     FreshStartLaws,
     WorkerLaws,

@@ -1,0 +1,82 @@
+"""The log of changes of an engine whose tables are in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeAlias
+
+from aiostorage._core.log_rows import log_rows
+from aiostorage._core.numbered_log import (
+    BEGINNING,
+    cursor_behind,
+    log_page,
+    parsed_cursor,
+    raise_expired,
+)
+from aiostorage._core.projection import copy_tree
+from aiostorage._core.steady_clock import SteadyMoment
+from aiostorage._core.table import DocumentTable
+from aiostorage.operations import Document, Logged, LogPage
+
+__all__ = ["Pair", "add_to_log", "read_table_log"]
+
+Pair: TypeAlias = tuple["Document | None", "Document | None"]
+"""A document before and after a change; None where it was not there, or is no more."""
+
+
+def add_to_log(
+    tables: Mapping[str, DocumentTable],
+    logged: Logged,
+    pairs: Sequence[Pair],
+    now: SteadyMoment,
+    undo: list[Any],
+    *,
+    content: bool = False,
+    reason: str | None = None,
+) -> None:
+    """Add the rows of changes that were made just now.
+
+    Parameters
+    ----------
+    pairs
+        The documents that were changed.
+    undo
+        Gets what takes the rows back.
+    content, reason
+        As for `aiostorage._core.log_rows.log_rows`.
+    """
+    rows = tables[logged.log]
+    for before, after in pairs:
+        one = before if before is not None else after
+        assert one is not None  # noqa: S101  a change has one of them
+        last = rows.newest({"owner": one.get(logged.owner), "name": one.get(logged.name)})
+        attempt = last["attempt"] if last is not None else 0
+        for row in log_rows(
+            logged, before, after, content=content, attempt=attempt, time=now.wall, reason=reason
+        ):
+            rows.insert(row, undo)
+
+
+def read_table_log(table: DocumentTable, owner: Any, after: str | None, limit: int) -> LogPage:
+    """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
+    documents = table.documents
+    end = (table.last, documents[table.last]["_id"]) if documents else None
+    if after is None:
+        return LogPage((), cursor_behind(*end) if end else BEGINNING)
+    number = 0
+    if after:
+        number, uid = parsed_cursor(after)
+        first = next(iter(documents), 1)
+        row = documents.get(number)
+        there = row is not None and cursor_behind(number, row["_id"]) == after
+        if not (there or (number == 0 and not uid and first == 1)):
+            raise_expired(after)
+    behind = (
+        (seq, documents[seq])
+        for seq in range(max(number + 1, next(iter(documents), 1)), table.last + 1)
+        if seq in documents
+    )
+    ours = ((seq, row) for seq, row in behind if owner is None or row["owner"] == owner)
+    found = [(seq, copy_tree(row)) for seq, row in islice(ours, limit)]
+    return log_page(found, limit, after or BEGINNING, end)
