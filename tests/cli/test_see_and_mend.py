@@ -135,6 +135,8 @@ def _shown(url: str, experiment: Experiment, trials: list[Trial]) -> None:
     one = read("show", f"tune@1:{trials[0].id[:8]}")
     assert one["trial"]["params"] == [{"name": "x", "type": "integer", "value": 0}]
     assert one["trial"]["results"][0]["value"] == 2.0
+    if not url.startswith("mongodb"):  # it keeps no history
+        assert [entry["after"] for entry in one["history"]] == ["new", "reserved", "completed"]
     text = call("show", f"tune@1:{trials[5].id}").stdout
     assert "held by " in text
     tokens = {str(trial.worker) for trial in trials}
