@@ -30,7 +30,7 @@ from aiostorage.cli.watch.watch_state import WatchState
 from .support import DEADLINE, command, environment
 from .test_watch import complete, experiment_with, filled, until
 
-textual = pytest.importorskip("textual")
+pytest.importorskip("textual")
 
 
 @pytest.fixture
