@@ -19,7 +19,6 @@ from aiostorage.cli.terminal import echo, echo_json
 from aiostorage.cli.text import plural
 from aiostorage.errors import ConfigurationError
 from aiostorage.plot import (
-    Direction,
     PlotOptions,
     PlotRows,
     history_figure,
@@ -31,6 +30,7 @@ from aiostorage.plot import (
 )
 from aiostorage.plot.plot_files import PICTURES, check_pictures
 from aiostorage.plot.plot_theme import graph_objects
+from aiostorage.summary import Direction
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

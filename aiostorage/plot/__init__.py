@@ -9,12 +9,11 @@ from aiostorage.plot.history_plot import history_figure
 from aiostorage.plot.parallel_plot import parallel_figure
 from aiostorage.plot.plot_files import plot_page, write_page, write_picture
 from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_rows import Direction, PlotRow, PlotRows, PlotRowsBuilder
+from aiostorage.plot.plot_rows import PlotRow, PlotRows, PlotRowsBuilder
 from aiostorage.plot.read_rows import read_plot_rows
 from aiostorage.plot.slice_plot import slice_figure
 
 __all__ = [
-    "Direction",
     "PlotOptions",
     "PlotRow",
     "PlotRows",

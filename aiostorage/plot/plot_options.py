@@ -8,7 +8,8 @@ from typing import Final
 
 from aiostorage.errors import InvalidArgument
 from aiostorage.plot.plot_axes import axis_label, is_log_scale
-from aiostorage.plot.plot_rows import Direction, PlotRows
+from aiostorage.plot.plot_rows import PlotRows
+from aiostorage.summary import Direction
 
 __all__ = ["OBJECTIVE", "PlotOptions"]
 

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
+from aiostorage.summary import Direction
 from aiostorage.trial import TrialStatus
 
 __all__ = [
-    "Direction",
     "PlotRow",
     "PlotRows",
     "PlotRowsBuilder",
@@ -20,8 +20,6 @@ __all__ = [
     "log_priors",
     "thin_rows",
 ]
-
-Direction: TypeAlias = Literal["minimize", "maximize"]
 
 _LOG_PRIORS: Final = ("loguniform", "reciprocal")
 """How priors of a space begin that are uniform on a logarithmic scale."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from aiostorage.errors import ConfigurationError
 from aiostorage.plot.plot_axes import axis_label, outlier_limit
 from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_rows import Direction, PlotRows
+from aiostorage.plot.plot_rows import PlotRows
+from aiostorage.summary import Direction
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -30,7 +30,7 @@ from aiostorage.cli.watch.watch_state import WatchState
 from .support import DEADLINE, command, environment
 from .test_watch import complete, experiment_with, filled, until
 
-textual = pytest.importorskip("textual")
+pytest.importorskip("textual")
 
 
 @pytest.fixture
@@ -191,8 +191,7 @@ def test_a_browser_of_this_machine_can_have_it(folder: Path) -> None:
         assert process.wait(DEADLINE) in (0, 130)
     finally:
         process.kill()
-        process.wait()
-        process.stderr.close()
+        process.communicate()
 
 
 def test_what_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,10 @@ def test_a_log_scale_on_request_says_what_it_cannot_show() -> None:
 
 
 def test_constant_parameters_are_not_shown_unless_asked_for() -> None:
-    rows = rows_of(trial(n, float(n), seed=1, **{f"p{i}": n for i in range(20)}) for n in range(3))
+    rows = rows_of(
+        trial(n, float(n), seed=1, **dict[str, Any]({f"p{i}": n for i in range(20)}))
+        for n in range(3)
+    )
     assert "1 constant not shown" in subtitle(parallel_figure(rows))
     assert "the first 12 of 20 parameters" in subtitle(parallel_figure(rows))
     assert len(slice_figure(rows, PlotOptions(params=("seed",))).data) == 2

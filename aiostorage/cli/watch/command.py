@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from functools import partial
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import anyio
 import click
@@ -23,6 +23,7 @@ from aiostorage.cli.watch.change_lines import COLUMNS, follow_lines, json_line, 
 from aiostorage.cli.watch.watch_feed import OpenStorage, WatchFeed
 from aiostorage.cli.watch.watch_state import WatchState
 from aiostorage.errors import ConfigurationError
+from aiostorage.summary import Direction
 from aiostorage.trial_change import TrialChange
 
 __all__ = ["watch"]
@@ -113,7 +114,7 @@ def watch(
             arguments += ["--lost-after", str(lost_after)]
         _serve(arguments, web, url, experiment)
     elif on_screen:
-        state = WatchState(experiment, cast(Literal["minimize", "maximize"], direction))
+        state = WatchState(experiment, cast(Direction, direction))
         _show(WatchFeed(opening, state), url, lost_after)
     else:
         _print(opening, experiment, as_json=as_json, since=since, heartbeats=heartbeats)

@@ -217,7 +217,7 @@ class WatchFeed:
                 if len(rows) == MAX_WORKERS:
                     break
         state.workers = rows
-        state.more_workers = max(reserved - len(rows), 0)
+        state.more_workers = max(reserved - MAX_WORKERS, 0) if len(rows) == MAX_WORKERS else 0
         return True
 
 

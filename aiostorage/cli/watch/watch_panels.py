@@ -60,7 +60,7 @@ def state_line(state: WatchState, away: float, *, paused: bool) -> Text:
         return Text.assemble(("● waiting: ", "bold yellow"), (printable(state.note), "yellow"))
     if state.phase == "opening":
         return Text("● opening …", "yellow")
-    text = Text("● paused" if paused else "● live", "bold yellow" if paused else "bold green")
+    text = Text.assemble(("● paused", "bold yellow") if paused else ("● live", "bold green"))
     summary = state.summary
     if summary is not None:
         label = experiment_label({"name": summary.name, "version": summary.version})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias
 
-from aiostorage.summary import ExperimentSummary
+from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.trial_change import TrialChange
 
 __all__ = ["BestPoint", "SortKey", "WatchPhase", "WatchState", "WorkerRow", "sorted_workers"]
@@ -72,7 +72,7 @@ class WatchState:
     """
 
     wanted: str
-    direction: Literal["minimize", "maximize"]
+    direction: Direction
     phase: WatchPhase = "opening"
     note: str = ""
     away_since: float | None = None
