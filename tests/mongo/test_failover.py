@@ -135,7 +135,7 @@ class FailoverRecord:
         return {words[1] for _, words in self.lines}
 
 
-def test_failover_under_load(
+def test_failover_under_load(  # noqa: PLR0915  one story
     replica_set: ReplicaSet,
     url: str,
     client: str,
