@@ -36,6 +36,7 @@ from aiostorage.errors import (
 from aiostorage.operations import (
     And,
     Compare,
+    Comparison,
     Condition,
     Count,
     Document,
@@ -51,7 +52,7 @@ __all__ = ["RESERVED", "Reservations"]
 
 NOW: Final = StoreTime()
 
-EQUAL: Final = "eq"
+EQUAL: Final[Comparison] = "eq"
 
 RESERVED: Final = TrialStatus.RESERVED.value
 COMPLETED: Final = TrialStatus.COMPLETED.value
