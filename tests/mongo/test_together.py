@@ -39,13 +39,13 @@ async def storage(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Sto
 def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Note how many updates went together."""
     sizes: list[int] = []
-    real = batches._update
+    real = batches.update_each
 
     async def noted(run: Any, table: Any, updates: Any) -> Any:
         sizes.append(len(updates))
         return await real(run, table, updates)
 
-    monkeypatch.setattr(batches, "_update", noted)
+    monkeypatch.setattr(batches, "update_each", noted)
     return sizes
 
 
