@@ -134,6 +134,18 @@ class FailoverRecord:
         return {words[1] for _, words in self.lines}
 
 
+async def check_log(storage: Storage, experiment: Any, cursor: str) -> None:
+    """Check that one who was away all the time finds all that has happened, as a newcomer does."""
+    steps = []
+    for begin in (cursor, "oldest"):
+        changes, end = await storage.changes_since(experiment, begin, limit=10_000)
+        assert (await storage.changes_since(experiment, end)).changes == []
+        steps.append(check_chains(changes))
+    assert steps[0] == steps[1]
+    ends = [chain[-1][:3] for chain in steps[0].values()]
+    assert ends == [("status", "reserved", "completed")] * TRIALS
+
+
 def test_failover_under_load(  # noqa: PLR0915  one story
     replica_set: ReplicaSet,
     url: str,
