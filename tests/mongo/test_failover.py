@@ -27,6 +27,7 @@ from aiostorage import (
 from aiostorage._core import lock_queue
 from aiostorage.drivers.mongodb import change_streams
 from aiostorage.testing import ReplicaSet
+from aiostorage.testing.contract.change_feed_laws import check_chains
 from tests.mongo.worker_failover import TASKS
 from tests.processes.support import DEADLINE, Events, Worker, starter
 
