@@ -69,6 +69,8 @@ async def test_a_reader_that_could_not_be_opened(
         return make(connect)
 
     async with open_storage(f"sqlite:///{file}") as storage:
+        readers = storage._gateway.driver._readers  # type: ignore[attr-defined]
+        await readers.aclose()
         monkeypatch.setattr(connection, "_proxy_of", make_later)
         await asyncio.to_thread(file.rename, away)
         reading = asyncio.create_task(storage.fetch_experiments({}))
@@ -77,7 +79,7 @@ async def test_a_reader_that_could_not_be_opened(
         with pytest.raises(asyncio.CancelledError):
             await reading
         begin.set()
-        (thread,) = storage._gateway.driver._readers._threads  # type: ignore[attr-defined]
+        (thread,) = readers._threads
         await asyncio.wait([thread._opening])
         await asyncio.to_thread(away.rename, file)
         assert await storage.fetch_experiments({}) == []
