@@ -212,8 +212,7 @@ def test_failover_under_load(  # noqa: PLR0915  one story
             f"the lock; it was free after {waited:.2f} s"
         )
 
-    assert stepped_down.running
-    assert len(report.workers) == PROCESSES * TASKS
+    assert (stepped_down.running, len(report.workers)) == (True, PROCESSES * TASKS)
     # each trial was given to one worker and completed by it, and the store has what he knows of it
     assert [trial.status for trial in trials] == ["completed"] * TRIALS
     assert sorted(report.rests("began")) == sorted((str(trial.id),) for trial in trials)

@@ -199,7 +199,11 @@ async def test_cursors_that_do_not_hold(
     end = (await storage.changes_since(experiment)).cursor
     async with AsyncMongoClient[dict[str, Any]](replicated) as client:
         point = {"configureFailPoint": "failCommand", "mode": {"times": 1}}
-        data = {"failCommands": ["aggregate"], "errorCode": 286}
+        data = {
+            "failCommands": ["aggregate"],
+            "errorCode": 286,
+            "namespace": f"{mongodb_emptied_database}.{CHANGES}",
+        }
         await client.admin.command({**point, "data": data})
         try:
             with pytest.raises(CursorExpired, match="oplog"):

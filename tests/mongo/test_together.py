@@ -11,7 +11,7 @@ import pytest
 
 from aiostorage import Storage, Trial, TrialLost, open_storage
 from aiostorage._core.documents import equal
-from aiostorage.drivers.mongodb import MongoDBDriver, batches
+from aiostorage.drivers.mongodb import MongoDBDriver, batches, noted_changes
 from aiostorage.errors import AioStorageError, EncodingError, UnsupportedQuery
 from aiostorage.operations import Compare, Delete, Find, Insert, Update
 from aiostorage.testing import Deployment
@@ -31,7 +31,9 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=LIBRARIES)
 async def storage(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Storage]:
-    async with open_storage(url, client=request.param) as storage:
+    # logged changes have batches of their own
+    history = "30d" if request.param == "motor" else "off"
+    async with open_storage(url, client=request.param, history=history) as storage:
         yield storage
 
 
@@ -45,7 +47,14 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(updates))
         return await real(run, table, updates)
 
+    async def logged(own: Any, batch: Any) -> Any:
+        if len(batch) > 1:
+            sizes.append(len(batch))
+        return await chosen(own, batch)
+
+    chosen = noted_changes._chosen
     monkeypatch.setattr(batches, "update_each", noted)
+    monkeypatch.setattr(noted_changes, "_chosen", logged)
     return sizes
 
 
@@ -152,7 +161,7 @@ async def test_what_cannot_be_carried_out_fails_alone(
         ),
         return_exceptions=True,
     )
-    assert together == [7]
+    assert together in ([7], [6])  # what the server refuses is no logged change
     assert isinstance(answers[2], UnsupportedQuery)
     assert isinstance(answers[5], EncodingError)
     assert [answers[n] for n in (0, 1, 3, 4, 6, 7)] == [1] * 6
