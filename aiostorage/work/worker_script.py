@@ -11,7 +11,7 @@ import anyio
 
 from aiostorage._core.kinds import Kind
 from aiostorage._core.storage import Storage
-from aiostorage.errors import ConfigurationError, DuplicateKeyError, RunningLoopError
+from aiostorage.errors import ConfigurationError, RunningLoopError
 from aiostorage.factory import open_storage, setup_storage
 from aiostorage.protocols import ExperimentLike
 from aiostorage.work.evaluators import Executor
@@ -122,20 +122,8 @@ async def _experiment_of(
             )
         return max(found, key=lambda config: config["version"])
     if isinstance(experiment, Mapping) and experiment.get("_id") is None:
-        return await _created(storage, experiment)
+        return await storage.get_or_create_experiment(experiment)
     return experiment
-
-
-async def _created(storage: Storage, config: Mapping[str, Any]) -> ExperimentLike:
-    try:
-        return await storage.create_experiment(dict(config))
-    except DuplicateKeyError:
-        version = config.get("version")
-        same = {"name": config["name"], "version": 1 if version is None else version}
-        found = await storage.fetch_experiments(same)
-        if not found:  # deleted meanwhile
-            raise
-        return found[0]
 
 
 _STORAGE: Final = Kind(

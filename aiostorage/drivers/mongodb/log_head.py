@@ -24,7 +24,7 @@ from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of
 from aiostorage.operations import Document
 
-__all__ = ["LogHead", "add_rows", "forget_head", "read_head"]
+__all__ = ["LogHead", "add_rows", "forget_head", "read_head", "stored_row"]
 
 HEADS: Final = "aiostorage_meta"
 """The collection of the heads."""
