@@ -129,7 +129,7 @@ async def test_many_are_trimmed_step_by_step(make: Make) -> None:
     if storage._gateway.driver.name == "memory":
         storage = Storage(make(), history=10)
     async with Storage(make(), history=10) as storage, Storage(make()) as other:
-        left = []
+        left: list[int] = []
         for _ in range(4):
             storage._gateway._trim_at = min(storage._gateway._trim_at, 0.0 if not left else 1e18)
             await storage.count_broken_trials(experiment)
@@ -322,7 +322,6 @@ def test_the_facade_follows(tmp_path: Path) -> None:
             (trial.id, "reserved"),
             (trial.id, "completed"),
         ]
-        following.close()
 
 
 def _trial(experiment: Experiment) -> Any:
