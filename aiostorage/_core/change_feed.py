@@ -13,7 +13,7 @@ from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid
 from aiostorage._core.layout import CHANGES, TRIALS
 from aiostorage._core.record_reader import TrialReader
-from aiostorage.errors import CursorExpired, FailedUpdate
+from aiostorage.errors import CursorExpired, EncodingError, FailedUpdate
 from aiostorage.operations import Document, Find
 from aiostorage.trial import Trial, validate_status
 from aiostorage.trial_change import OLDEST, TrialChange, TrialChanges
@@ -102,15 +102,23 @@ class ChangeFeed:
         await self._check()
         where = equal(owner=trial.experiment, name=trial.id)
         found = await self._gateway.execute(Find(CHANGES, where))
-        return [_change(row, "") for row in found]
+        return [change for row in found if (change := _change(row, "")) is not None]
 
     async def _read(self, uid: Any, cursor: str | None, limit: int) -> TrialChanges:
         await self._check()
         if cursor == "":
             raise CursorExpired(f"an empty text is no cursor; {OLDEST!r} is the first one")
         after = "" if cursor == OLDEST else cursor
-        page = await self._gateway.read_log(CHANGES, uid, after, limit)
-        return TrialChanges([_change(row, place) for place, row in page.rows], page.cursor)
+        changes: list[TrialChange] = []
+        while True:
+            wanted = limit - len(changes)
+            page = await self._gateway.read_log(CHANGES, uid, after, wanted)
+            found = [_change(row, place) for place, row in page.rows]
+            changes += [change for change in found if change is not None]
+            # a page that is not full says that there are no more: damaged rows must not
+            if len(page.rows) < wanted or len(changes) == limit:
+                return TrialChanges(changes, page.cursor)
+            after = page.cursor
 
     async def _check(self) -> None:
         await self._gateway.open()
@@ -154,16 +162,20 @@ class _Beats:
         ]
 
 
-def _change(row: Document, cursor: str) -> TrialChange:
-    return TrialChange(
-        kind=row["kind"],
-        experiment=row["owner"],
-        trial=row["name"],
-        before=row.get("before"),
-        after=row.get("after"),
-        worker=row.get("holder"),
-        attempt=row["attempt"],
-        time=row["time"],
-        reason=row.get("reason"),
-        cursor=cursor,
-    )
+def _change(row: Document, cursor: str) -> TrialChange | None:
+    """Return the change of a row; None if another program has damaged it."""
+    try:
+        return TrialChange(
+            kind=row["kind"],
+            experiment=row["owner"],
+            trial=row["name"],
+            before=row.get("before"),
+            after=row.get("after"),
+            worker=row.get("holder"),
+            attempt=row["attempt"],
+            time=row["time"],
+            reason=row.get("reason"),
+            cursor=cursor,
+        )
+    except (KeyError, EncodingError):
+        return None

@@ -109,7 +109,7 @@ class History:
         doomed = found[: min(size, len(found) - 1)]
         if limit.age is not None:
             oldest = await driver.now() - limit.age
-            doomed = [row for row in doomed if row["time"] < oldest]
+            doomed = [row for row in doomed if "time" not in row or row["time"] < oldest]
         if doomed:
             ids = tuple(row["_id"] for row in doomed)
             await execute(Delete(CHANGES, Compare("_id", "in", ids)))

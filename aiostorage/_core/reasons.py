@@ -25,9 +25,14 @@ def reason_of(error: BaseException) -> str:
     one = (own or leaves)[0]
     if isinstance(one, asyncio.CancelledError):
         return "cancelled"
-    lines = str(one).strip().splitlines()
     name = type(one).__name__
-    return f"{name}: {lines[0]}"[:MAX_LENGTH] if lines else name
+    try:
+        lines = str(one).strip().splitlines()
+    except Exception:  # noqa: BLE001  whoever wrote it, its worker has to end its trial
+        lines = []
+    text = f"{name}: {lines[0]}" if lines else name
+    # what no engine can store is escaped: the status is more important than the reason
+    return text[:MAX_LENGTH].encode("utf-8", "backslashreplace").decode()[:MAX_LENGTH]
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -254,6 +254,8 @@ def read_log(
         there = row is not None and cursor_behind(*row) == after
         if not (there or (number == 0 and not uid and (row is None or row[0] == 1))):
             raise_expired(after)
+    if found and (last is None or found[-1][0] > last[0]):  # committed between the two reads
+        last = found[-1][0], found[-1][1]["_id"]
     return log_page(found, limit, after or BEGINNING, last)
 
 
