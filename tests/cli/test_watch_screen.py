@@ -30,7 +30,7 @@ from aiostorage.cli.watch.watch_state import WatchState
 from .support import DEADLINE, command, environment
 from .test_watch import complete, experiment_with, filled, until
 
-pytest.importorskip("textual")
+watch_screen = pytest.importorskip("aiostorage.cli.watch.watch_screen")
 
 
 @pytest.fixture
@@ -205,3 +205,13 @@ def test_what_is_not_installed_is_named(folder: Path, monkeypatch: pytest.Monkey
         result = CliRunner().invoke(cli, ["watch", "tune", *more])
         assert result.exit_code == 2
         assert "pip install 'aiostorage-orion[watch]'" in result.stderr
+
+
+def test_a_screen_that_nobody_sees_any_more_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr(sys, "__stdin__", stdin)
+        assert not watch_screen._has_hung_up()
+        os.close(writing)
+        assert watch_screen._has_hung_up()
+    assert not watch_screen._has_hung_up()

@@ -135,6 +135,18 @@ class FailoverRecord:
         return {words[1] for _, words in self.lines}
 
 
+async def check_log(storage: Storage, experiment: Any, cursor: str) -> None:
+    """Check that one who was away all the time finds all that has happened, as a newcomer does."""
+    steps = []
+    for begin in (cursor, "oldest"):
+        changes, end = await storage.changes_since(experiment, begin, limit=10_000)
+        assert (await storage.changes_since(experiment, end)).changes == []
+        steps.append(check_chains(changes))
+    assert steps[0] == steps[1]
+    ends = [chain[-1][:3] for chain in steps[0].values()]
+    assert ends == [("status", "reserved", "completed")] * TRIALS
+
+
 def test_failover_under_load(  # noqa: PLR0915  one story
     replica_set: ReplicaSet,
     url: str,
@@ -178,15 +190,7 @@ def test_failover_under_load(  # noqa: PLR0915  one story
 
     async def look() -> tuple[list[Trial], bool, int, float]:
         async with open_storage(url, client=client) as storage:
-            steps = []
-            for begin in (cursor, "oldest"):  # one who was away all the time, and a newcomer
-                changes, end = await storage.changes_since({"_id": experiment}, begin, limit=10_000)
-                assert (await storage.changes_since({"_id": experiment}, end)).changes == []
-                steps.append(check_chains(changes))
-            assert steps[0] == steps[1]
-            assert [chain[-1][:3] for chain in steps[0].values()] == [
-                ("status", "reserved", "completed")
-            ] * TRIALS
+            await check_log(storage, {"_id": experiment}, cursor)
             lock = await storage.get_algorithm_lock_info(uid=experiment)
             before = time.monotonic()
             async with storage.acquire_algorithm_lock({"_id": experiment}) as algorithm:
@@ -247,7 +251,7 @@ def test_a_primary_that_steps_down_answers(
             experiment = await stocked(storage, 3)
             primary = await asyncio.to_thread(replica_set.primary)
             failing = primary.fail_point(
-                "findAndModify",
+                "commitTransaction",
                 times=times,
                 writeConcernError={"code": 11602, "errmsg": "stepping down"},
                 errorLabels=["RetryableWriteError"],

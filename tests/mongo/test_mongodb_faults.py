@@ -256,10 +256,13 @@ def check_locked(world: MongoDBFaultCase, done: bool) -> None:
 Call = Callable[[MongoDBFaultCase, Storage, Arm], Awaitable[None]]
 Check = Callable[[MongoDBFaultCase, bool], None]
 
+CHANGE = "findAndModify update"
+"""One of them changes a trial: the second in a transaction, the first on a server by itself."""
+
 CALLS: dict[str, tuple[str, str, Call, Check]] = {
-    "reserve_trial": ("findAndModify", "trials", reserve, check_reserved),
+    "reserve_trial": (CHANGE, "trials", reserve, check_reserved),
     "register_trials": ("insert", "trials", register, check_registered),
-    "complete_trial": ("update", "trials", complete, check_completed),
+    "complete_trial": (CHANGE, "trials", complete, check_completed),
     "create_experiment": ("insert", "experiments", create, check_created),
     "create_experiment's lock": ("insert", "algo", create, check_created),
     "acquiring the lock": ("findAndModify", "algo", acquire, check_locked),
@@ -275,7 +278,9 @@ def failing(
     with ExitStack() as faults:
 
         async def arm() -> None:
-            point = world.server.fail_point(command, namespace=f"{DATABASE}.{collection}", **data)
+            point = world.server.fail_point(
+                *command.split(), namespace=f"{DATABASE}.{collection}", **data
+            )
             world.point = await asyncio.to_thread(faults.enter_context, point)
 
         yield arm, faults
@@ -473,7 +478,7 @@ def test_a_reservation_that_nobody_waits_for(
     world: MongoDBFaultCase, many: int, give_up: Callable[..., Awaitable[None]]
 ) -> None:
     # the server reserves, but later
-    command = "update" if many > 1 and world.replicated else "findAndModify"
+    command = "update" if world.replicated else "findAndModify"
     slow = failing(world, command, "trials", times=1, blockConnection=True, blockTimeMS=400)
 
     async def main(storage: Storage) -> None:
@@ -501,9 +506,7 @@ def test_some_of_many_give_up(world: MongoDBFaultCase) -> None:
     async def main(storage: Storage) -> None:
         more = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 30)]
         await storage.register_trials(more)
-        slow = failing(
-            world, "findAndModify", "trials", times=1, blockConnection=True, blockTimeMS=300
-        )
+        slow = failing(world, CHANGE, "trials", times=1, blockConnection=True, blockTimeMS=300)
         with slow as (arm, faults):
             await arm()
             tasks = [
@@ -560,7 +563,7 @@ def test_a_result_that_the_server_refuses_for_a_while(world: MongoDBFaultCase, f
             with storage.reserved_trial(experiment) as trial:
                 assert trial is not None
                 trials = f"{DATABASE}.trials"
-                with world.server.fail_point("update", namespace=trials, **FAULTS[fault]):
+                with world.server.fail_point(*CHANGE.split(), namespace=trials, **FAULTS[fault]):
                     storage.complete_trial(trial, 1.5)
         assert [result.value for result in raised.value.results] == [1.5]
         assert any("is completed after all" in note for note in raised.value.__notes__)

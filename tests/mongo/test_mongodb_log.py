@@ -25,6 +25,7 @@ from aiostorage.drivers.mongodb import (
     log_head,
     log_writing,
     noted_changes,
+    transactions,
 )
 from aiostorage.drivers.mongodb.log_ids import id_of, new_suffix, number_at
 from aiostorage.testing import Deployment
@@ -95,6 +96,7 @@ async def test_a_tracker_and_the_log_share_a_transaction(
 
         with monkeypatch.context() as patch:
             patch.setattr(noted_changes, "log_in_transaction", fail)
+            patch.setattr(transactions, "log_in_transaction", fail)
             with pytest.raises(TemporaryBackendError):
                 async with asyncio.timeout(30):
                     storage._gateway.policy = storage._gateway.policy.__class__(total=0.2)

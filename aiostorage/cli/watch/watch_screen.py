@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import signal
+import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -34,6 +36,9 @@ __all__ = ["WatchApp"]
 
 REFRESH: Final = 0.5
 """Seconds between two pictures."""
+
+HANGUP_INTERVAL: Final = 2.0
+"""Seconds between two looks whether anybody can still see the screen."""
 
 SHOWN: Final = 200
 """Rows of a table, at most."""
@@ -119,6 +124,7 @@ class WatchApp(App[BaseException]):
         self._table("changes").focus()
         self.run_worker(self._follow(), exit_on_error=False)
         self.set_interval(REFRESH, self.draw)
+        self.set_interval(HANGUP_INTERVAL, self._leave_after_hangup)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             try:
@@ -132,6 +138,11 @@ class WatchApp(App[BaseException]):
             await self._feed.run()
         except Exception as error:  # noqa: BLE001  the command reports it
             self.exit(error)
+
+    def _leave_after_hangup(self) -> None:
+        """Leave when the server of the browser, or the terminal, is gone: nobody looks any more."""
+        if _has_hung_up():
+            self.exit()
 
     def on_resize(self, event: Resize) -> None:
         """Leave out what does not fit."""
@@ -227,3 +238,13 @@ class WatchApp(App[BaseException]):
         if table.row_count:
             table.move_cursor(row=min(row, table.row_count - 1), scroll=False)
             table.scroll_to(y=scroll, animate=False, force=True)
+
+
+def _has_hung_up() -> bool:
+    """Return whether the other end of standard input is closed for good."""
+    try:
+        poll = select.poll()
+        poll.register(sys.__stdin__.fileno(), select.POLLHUP)  # type: ignore[union-attr]
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # there is no standard input
+        return False

@@ -7,7 +7,7 @@ differences between the two libraries are handled here and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from contextvars import Context
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ import anyio
 import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
+from pymongo.read_concern import ReadConcern
 
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import run_to_completion, shielded
@@ -233,6 +234,27 @@ class Client:
             cursor = await cursor
         found: list[dict[str, Any]] = await cursor.to_list(None)
         return found
+
+    async def find_committed(
+        self, collection: str, where: Mapping[str, Any], limit: int
+    ) -> tuple[list[dict[str, Any]], tuple[int, int]]:
+        """Return the first documents by ``_id`` that a majority of the members has.
+
+        Returns
+        -------
+        documents, moment
+            The documents, and the time of the store's last change that was taken into account: the
+            second, and a number in it.
+        """
+        committed = self.collections[collection].with_options(read_concern=ReadConcern("majority"))
+        session = self._raw.start_session()
+        if self._motor:
+            session = await session
+        async with session:
+            cursor = committed.find(where, session=session).sort("_id", 1).limit(limit)
+            found: list[dict[str, Any]] = await cursor.to_list(None)
+            moment = session.operation_time
+            return found, (moment.time, moment.inc)
 
     async def collection_uuid(self, collection: str) -> str | None:
         """Return what tells a collection from all others; None if it does not exist."""

@@ -22,7 +22,7 @@ from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_head import read_head, stored_row
 from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of, number_at, number_of
-from aiostorage.drivers.mongodb.log_streams import LogStream, LogStreams
+from aiostorage.drivers.mongodb.log_streams import LogStream, LogStreams, moment_of
 from aiostorage.errors import CursorExpired
 from aiostorage.operations import Document, LogPage
 
@@ -126,7 +126,7 @@ class _StreamReader:
         """
         if token is None:
             now = number_at(await self.commands.client.now())
-            found = await self._find(place, id_of(now - _at_second(UNSETTLED)))
+            found, _ = await self._find(place, id_of(now - _at_second(UNSETTLED)))
             if len(found) == self.limit:
                 settled = tuple((self._cursor("", row["_id"]), _row(row)) for row in found)
                 return LogPage(settled, settled[-1][0])
@@ -154,11 +154,11 @@ class _StreamReader:
             The rows, and whether there are no more of them.
         """
         begin = stream.token
-        second = int(begin[2:10], 16)
+        second, _ = moment_of(begin)
         rows: list[tuple[str, Document]] = []
         while True:
-            found = await self._find(place, id_of(_at_second(second + AHEAD + 1)))
-            later = await stream.ahead(second + AHEAD + UNSETTLED)
+            found, moment = await self._find(place, id_of(_at_second(second + AHEAD + 1)))
+            later = await stream.ahead(moment, second + AHEAD + UNSETTLED)
             streamed = {event["fullDocument"]["_id"] for event in later}
             for row in found:
                 if len(rows) == self.limit:
@@ -186,11 +186,9 @@ class _StreamReader:
         await self.streams.keep(self.log, self.owner, stream)
         return LogPage(tuple(rows), cursor)
 
-    async def _find(self, place: str, end: str) -> list[Document]:
-        ids = {"$gt": place, "$lt": end}
-        cursor = self.commands.client.collections[self.log].find({**self._matching, "_id": ids})
-        found: list[Document] = await cursor.sort("_id", 1).limit(self.limit).to_list(None)
-        return found
+    async def _find(self, place: str, end: str) -> tuple[list[Document], tuple[int, int]]:
+        where = {**self._matching, "_id": {"$gt": place, "$lt": end}}
+        return await self.commands.client.find_committed(self.log, where, self.limit)
 
     @property
     def _matching(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.errors import CursorExpired
 
-__all__ = ["LogStream", "LogStreams"]
+__all__ = ["LogStream", "LogStreams", "moment_of"]
 
 MAX_KEPT: Final = 8
 """Streams that are kept open for a process, at most."""
@@ -74,13 +74,22 @@ class LogStream:
         self._token = self._place() if event is None else event["_id"]["_data"]
         return event
 
-    async def ahead(self, until: int) -> Sequence[Event]:
-        """Return the events that are there, up to a second; they stay to be taken."""
+    async def ahead(self, moment: tuple[int, int], until: int) -> Sequence[Event]:
+        """Return the events up to a moment; they stay to be taken.
+
+        Parameters
+        ----------
+        moment
+            The second, and the number in it.
+        until
+            A second after which no event is needed, be it before the moment.
+        """
         while not self._ahead or self._ahead[-1]["clusterTime"].time <= until:
             event = await self._stream.try_next()
-            if event is None:
+            if event is not None:
+                self._ahead.append(event)
+            elif moment_of(self._place()) >= moment:
                 break
-            self._ahead.append(event)
         return self._ahead
 
     async def close(self) -> None:
@@ -96,6 +105,11 @@ class LogStream:
     def _place(self) -> str:
         token = self._stream.resume_token
         return self._token or "" if token is None else str(token["_data"])
+
+
+def moment_of(token: str) -> tuple[int, int]:
+    """Return the second at which a token stands, and the number in it."""
+    return int(token[2:10], 16), int(token[10:18], 16)
 
 
 class LogStreams:
