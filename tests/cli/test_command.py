@@ -68,7 +68,7 @@ async def filled(folder: Path) -> None:
 def test_help_names_the_commands(arguments: tuple[str, ...]) -> None:
     result = call(*arguments)
     assert result.exit_code == 0
-    shown = re.findall(r"^  ([a-z-]+)  ", result.stdout, re.MULTILINE)
+    shown = re.findall(r"^  ([a-z][a-z-]*)  ", result.stdout, re.MULTILINE)
     assert sorted(shown) == sorted(cli.commands)
 
 
@@ -108,7 +108,7 @@ def test_a_storage_is_named_once(
     assert "the storage is named twice" in result.stderr
     result = call(*command.split(), *more, "-s", "nothing://me:secret@h/x", "--debug")
     assert result.exit_code == 2
-    assert "nothing://***@h/x" in result.stderr or "which tracker" in result.stderr
+    assert "unknown storage type" in result.stderr or "which tracker" in result.stderr
     assert "secret" not in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
