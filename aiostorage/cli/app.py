@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ from aiostorage.errors import (
     AioStorageError,
     BackendError,
     FailedUpdate,
+    IncompleteCopy,
     LockError,
     NotADatabaseError,
     SchemaVersionError,
@@ -67,6 +69,7 @@ EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (NothingFound, NOT_DONE),
     (FailedUpdate, NOT_DONE),
     (LockError, NOT_DONE),
+    (IncompleteCopy, NOT_DONE),
     (NotADatabaseError, WRONG_USE),
     (SchemaVersionError, WRONG_USE),
     (BackendError, UNREACHABLE),
@@ -78,12 +81,25 @@ EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
 """The exit code of each error: that of the first class in this table which it is of."""
 
 
+GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
+    ("Try it", (demo,)),
+    ("See", (status, list_experiments, show, watch, plot)),
+    ("Change", (set_fields, rm, release, recover)),
+    ("Move", (dump, load, copy_command)),
+    ("Maintain", (doctor, upgrade, config, bench)),
+    ("Oríon", (import_command, export_command)),
+    ("Trackers", (tracker_sync, import_tracker)),
+)
+"""The commands, as the help groups them."""
+
+
 class CommandFailed(click.ClickException):
     """An error of the named command."""
 
     def __init__(self, message: str, command: str, exit_code: int) -> None:
         super().__init__(message)
         self.command = command
+        self.traceback = ""
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class
 
 
@@ -113,6 +129,9 @@ class CommandLine(click.Group):
             sys.exit(INTERRUPTED)
         except click.ClickException as error:
             given = sys.argv[1:] if args is None else args
+            if isinstance(error, CommandFailed) and error.traceback:
+                shown = _without_secrets(error.traceback, given)
+                click.echo(printable(shown, keep="\n"), err=True, nl=False)
             message = _without_secrets(" ".join(error.format_message().split()), given)
             echo(f"{_origin(error) or self.name}: {message}", err=True)
             sys.exit(error.exit_code)
@@ -128,9 +147,19 @@ class CommandLine(click.Group):
             for leaf in _leaves(error):
                 if isinstance(leaf, OSError) and leaf.errno == errno.EPIPE:
                     raise leaf from None  # the reader of our output has closed it: no message
+            failed = explained(error, f"{ctx.command_path} {ctx.invoked_subcommand}")
             if ctx.meta.get(DEBUG_KEY):
-                click.echo(printable(traceback.format_exc(), keep="\n"), err=True, nl=False)
-            raise explained(error, f"{ctx.command_path} {ctx.invoked_subcommand}") from error
+                failed.traceback = traceback.format_exc()
+            raise failed from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in their groups."""
+        width = max(len(name) for name in self.list_commands(ctx))
+        limit = formatter.width - 6 - width
+        for title, commands in GROUPS:
+            with formatter.section(title):
+                rows = [(f"{one.name:<{width}}", one.get_short_help_str(limit)) for one in commands]
+                formatter.write_dl(rows)
 
 
 def explained(error: Exception, command: str) -> CommandFailed:
@@ -155,6 +184,7 @@ def _origin(error: click.ClickException) -> str | None:
 def _without_secrets(message: str, arguments: Sequence[str]) -> str:
     """Return the message of an error without the passwords in URLs that it quotes."""
     values = [value for argument in arguments for value in (argument, argument.partition("=")[2])]
+    values += [os.environ.get(name, "") for name in ("AIOSTORAGE_URL", "AIOSTORAGE_TRACKER")]
     for value in values:
         if "@" in value or "://" in value:
             message = message.replace(value, hide_credentials(value))
@@ -190,24 +220,6 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-cli.add_command(demo)
-cli.add_command(status)
-cli.add_command(list_experiments)
-cli.add_command(show)
-cli.add_command(set_fields)
-cli.add_command(rm)
-cli.add_command(release)
-cli.add_command(recover)
-cli.add_command(import_command)
-cli.add_command(export_command)
-cli.add_command(import_tracker)
-cli.add_command(upgrade)
-cli.add_command(doctor)
-cli.add_command(config)
-cli.add_command(bench)
-cli.add_command(tracker_sync)
-cli.add_command(dump)
-cli.add_command(load)
-cli.add_command(copy_command)
-cli.add_command(plot)
-cli.add_command(watch)
+for _, commands in GROUPS:
+    for command in commands:
+        cli.add_command(command)

@@ -13,7 +13,7 @@ from rich.text import Text
 from aiostorage._core.named_store import named_by, named_store
 from aiostorage.cli.escapes import printable
 from aiostorage.cli.measuring import Measure, measure, scratch_of
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.cli.terminal import Terminal, echo, echo_json, one_line
 from aiostorage.errors import ConfigurationError
 
@@ -33,7 +33,8 @@ MEANINGS = {
 
 
 @click.command
-@click.argument("url", required=False)
+@click.argument("place", metavar="[URL]", required=False)
+@storage_option
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True, max=3600),
@@ -41,9 +42,9 @@ MEANINGS = {
     show_default=True,
     help="How long to measure, about.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@json_option
 @debug_option
-def bench(url: str | None, seconds: float, as_json: bool) -> None:
+def bench(*, place: str | None, url: str | None, seconds: float, as_json: bool) -> None:
     """Measure what a storage does on this machine.
 
     Nothing that is in the storage is touched. Beside a file, a new one is made and deleted
@@ -56,6 +57,7 @@ def bench(url: str | None, seconds: float, as_json: bool) -> None:
     aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
     directory. A password in the environment or in the file is not visible in the list of processes.
     """
+    url = one_url(place, url)
     named = named_store(url)
     if named.engine == "memory" and url is None:
         raise named_by(ConfigurationError("a storage in memory has no disk"), named.origin)

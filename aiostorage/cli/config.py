@@ -26,7 +26,7 @@ from aiostorage._core.named_store import (
     named_store,
 )
 from aiostorage.cli.escapes import printable
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.cli.terminal import Terminal, echo, echo_json
 from aiostorage.factory import configured_tracker, storage_of
 from aiostorage.protocols import Driver
@@ -64,10 +64,11 @@ class Setting:
 
 
 @click.command
-@click.argument("url", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@click.argument("place", metavar="[URL]", required=False)
+@storage_option
+@json_option
 @debug_option
-def config(url: str | None, as_json: bool) -> None:
+def config(*, place: str | None, url: str | None, as_json: bool) -> None:
     """Show which storage is configured, and where each value comes from.
 
     Values come from the URL that is passed and its query, from the environment variables
@@ -75,6 +76,7 @@ def config(url: str | None, as_json: bool) -> None:
     configuration directory, or they are defaults. Passwords are hidden. Nothing is opened, and no
     file is made.
     """
+    url = one_url(place, url)
     named = named_store(url)
     found = {
         "storage": settings_of(named, argument=url is not None),

@@ -8,7 +8,13 @@ import anyio
 import click
 
 from aiostorage.cli.escapes import printable
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import (
+    debug_option,
+    json_option,
+    lost_after_option,
+    one_url,
+    storage_option,
+)
 from aiostorage.cli.terminal import echo, echo_json
 from aiostorage.cli.text import plural
 from aiostorage.doctor import examine, repair
@@ -18,26 +24,25 @@ __all__ = ["doctor"]
 
 
 @click.command
-@click.argument("url", required=False)
+@click.argument("place", metavar="[URL]", required=False)
+@storage_option
 @click.option("--repair", "repairs", is_flag=True, help="Repair what needs no guess.")
 @click.option(
     "--delete-orphans",
     is_flag=True,
     help="With --repair: delete the trials of experiments that do not exist.",
 )
-@click.option(
-    "--lost-after",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    help=(
-        "Time without a heartbeat after which a reserved trial is lost, as the workers have it. "
-        "Default: 120."
-    ),
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@lost_after_option
+@json_option
 @debug_option
 def doctor(
-    url: str | None, repairs: bool, delete_orphans: bool, lost_after: float | None, as_json: bool
+    *,
+    place: str | None,
+    url: str | None,
+    repairs: bool,
+    delete_orphans: bool,
+    lost_after: float | None,
+    as_json: bool,
 ) -> None:
     """Say what is wrong with a storage, and what to do about it.
 
@@ -58,6 +63,7 @@ def doctor(
     aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
     directory. A password in the environment or in the file is not visible in the list of processes.
     """
+    url = one_url(place, url)
     if delete_orphans and not repairs:
         raise click.UsageError("--delete-orphans is for --repair; without it nothing is changed")
     settings = {} if lost_after is None else {"lost_after": lost_after}

@@ -14,14 +14,15 @@ import click
 from aiostorage._core.named_store import named_store
 from aiostorage.cli.existing import open_existing
 from aiostorage.cli.move_display import echo_report, progress_shown
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.transfer import DumpReport, TableReport, dump_storage, dump_trials
 
 __all__ = ["dump"]
 
 
 @click.command
-@click.argument("url", required=False)
+@click.argument("place", metavar="[URL]", required=False)
+@storage_option
 @click.option(
     "-o",
     "--output",
@@ -47,12 +48,13 @@ __all__ = ["dump"]
     help="Only this experiment, with all its versions unless one is named; several are possible.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, for scripts.")
+@json_option
 @debug_option
 def dump(
+    *,
+    place: str | None,
     url: str | None,
     output: Path,
-    *,
     kind: str,
     experiments: tuple[str, ...],
     overwrite: bool,
@@ -69,7 +71,7 @@ def dump(
     standard error.
     """
     to_stdout = str(output) == "-"
-    storage = open_existing(named_store(url))
+    storage = open_existing(named_store(one_url(place, url)))
     target: Path | IO[bytes] = sys.stdout.buffer if to_stdout else output
     names = experiments or None
 

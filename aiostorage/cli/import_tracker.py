@@ -33,8 +33,11 @@ LINE_INTERVAL: Final = 5.0
 @click.argument("source")
 @click.argument("experiment")
 @click.option(
+    "-s",
+    "--storage",
     "--to",
     "dest",
+    metavar="URL",
     help="The storage, such as sqlite:///tune.db. Default: the one that is configured, as for "
     "`aiostorage status`.",
 )

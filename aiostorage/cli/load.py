@@ -12,7 +12,7 @@ import click
 from aiostorage._core.named_store import named_store
 from aiostorage.cli.move_display import echo_report, progress_shown
 from aiostorage.cli.move_options import destination_of, move_options, opened
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import debug_option, one_url, storage_option
 from aiostorage.transfer import MoveReport, Resolve, load_storage
 
 __all__ = ["load"]
@@ -20,13 +20,15 @@ __all__ = ["load"]
 
 @click.command
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("url", required=False)
+@click.argument("place", metavar="[URL]", required=False)
+@storage_option
 @move_options
 @debug_option
 def load(
-    file: Path,
-    url: str | None,
     *,
+    file: Path,
+    place: str | None,
+    url: str | None,
     resolve: Resolve | None,
     keep_reservations: bool,
     dry_run: bool,
@@ -43,7 +45,7 @@ def load(
     that is configured, as for `aiostorage status`. A tracker is not told: run `aiostorage
     tracker-sync --all` for that.
     """
-    destination, location = destination_of(named_store(url), dry_run=dry_run)
+    destination, location = destination_of(named_store(one_url(place, url)), dry_run=dry_run)
 
     async def move() -> MoveReport:
         async with aclosing(await opened(destination, dry_run=dry_run)) as storage:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Final
 
-import click
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,9 +20,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from aiostorage.cli.naming import NothingFound
 from aiostorage.cli.terminal import Terminal, echo, echo_json
 from aiostorage.cli.text import plural
-from aiostorage.errors import IncompleteCopy, InvalidArgument
+from aiostorage.errors import InvalidArgument
 from aiostorage.transfer import DumpReport, MoveProgress, MoveReport, TableReport
 
 __all__ = ["echo_report", "progress_shown"]
@@ -35,12 +35,6 @@ _OUTCOMES: Final = {
     "overwritten": "overwritten",
     "bumped": "bumped",
 }
-
-
-class MoveFailed(click.ClickException):
-    """What was asked for is not there, or a store has not what was written to it."""
-
-    exit_code = 1
 
 
 class _Rate(ProgressColumn):
@@ -56,7 +50,10 @@ class _Rate(ProgressColumn):
 def progress_shown() -> Iterator[Callable[[MoveProgress], None]]:
     """Give what shows the progress, where standard error is a terminal.
 
-    Where an experiment does not exist, or a copy is not what it should be, the exit code is 1.
+    Raises
+    ------
+    NothingFound
+        An experiment that was named does not exist.
     """
     try:
         console = Terminal(stderr=True)
@@ -77,9 +74,7 @@ def progress_shown() -> Iterator[Callable[[MoveProgress], None]]:
     except InvalidArgument as error:
         if error.argument != "experiments":
             raise
-        raise MoveFailed(str(error)) from error
-    except IncompleteCopy as error:
-        raise MoveFailed(str(error)) from error
+        raise NothingFound(str(error)) from error
 
 
 def echo_report(

@@ -10,6 +10,7 @@ import click
 from aiostorage import RetryPolicy, Storage, open_storage
 from aiostorage._core.named_store import NamedStore
 from aiostorage.cli.existing import check_lasts, open_existing
+from aiostorage.cli.options import json_option
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import storage_of
 
@@ -26,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def move_options(function: F) -> F:
     """Add the options of `load` and `copy`."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        json_option,
         click.option("--dry-run", is_flag=True, help="Compare and report, but write nothing."),
         click.option(
             "--keep-reservations",

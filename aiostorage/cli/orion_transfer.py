@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 
 from aiostorage._core.named_store import named_store
 from aiostorage.cli.existing import check_lasts, open_existing
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
 from aiostorage.errors import EncodingError
@@ -64,7 +64,8 @@ class _Source(click.Path):
 
 @click.command("import-orion")
 @click.argument("source", type=_Source())
-@click.argument("dest", required=False)
+@click.argument("place", metavar="[DEST]", required=False)
+@storage_option
 @click.option(
     "--overwrite", is_flag=True, help="Replace experiments that exist but differ, as a whole."
 )
@@ -80,12 +81,13 @@ class _Source(click.Path):
     is_flag=True,
     help="Leave out records that cannot be stored, list them at the end, and exit with 1.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")
+@json_option
 @debug_option
 def import_command(
-    source: Path | str,
-    dest: str | None,
     *,
+    source: Path | str,
+    place: str | None,
+    url: str | None,
     overwrite: bool,
     state_codec: str,
     skip_bad: bool,
@@ -101,7 +103,7 @@ def import_command(
     status`. Run the command again after an interruption, and it continues. Nothing that
     is in DEST is changed: the command refuses to import what exists there and differs.
     """
-    there = named_store(dest)
+    there = named_store(one_url(place, url))
     check_lasts(there)
     # The first call opens it. By then the source has been read and checked.
     storage = storage_of(there, state_codec=state_codec)
@@ -119,6 +121,7 @@ def import_command(
 
 @click.command("export-orion")
 @click.argument("places", nargs=-1, required=True, metavar="[SOURCE] DEST")
+@storage_option
 @click.option("--overwrite", is_flag=True, help="Replace DEST if it exists.")
 @click.option(
     "--state-codec",
@@ -130,7 +133,12 @@ def import_command(
 @debug_option
 @click.pass_context
 def export_command(
-    ctx: click.Context, places: tuple[str, ...], overwrite: bool, state_codec: str
+    ctx: click.Context,
+    *,
+    places: tuple[str, ...],
+    url: str | None,
+    overwrite: bool,
+    state_codec: str,
 ) -> None:
     """Copy a storage into a PickledDB file, with which Oríon can continue.
 
@@ -144,7 +152,9 @@ def export_command(
     if len(source) > 1 or (not source and "://" in file):
         raise click.UsageError("name the storage, or leave it out, and then the file", ctx)
     dest = _FILE.convert(file, None, ctx)
-    storage = open_existing(named_store(*source), state_codec=state_codec)
+    storage = open_existing(
+        named_store(one_url(source[0] if source else None, url)), state_codec=state_codec
+    )
 
     async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):

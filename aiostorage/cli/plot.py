@@ -14,7 +14,13 @@ import click
 from aiostorage import Storage
 from aiostorage.cli.existing import open_named
 from aiostorage.cli.naming import find_experiment
-from aiostorage.cli.options import debug_option, json_option, storage_option, timeout_option
+from aiostorage.cli.options import (
+    debug_option,
+    direction_option,
+    json_option,
+    storage_option,
+    timeout_option,
+)
 from aiostorage.cli.terminal import echo, echo_json
 from aiostorage.cli.text import plural
 from aiostorage.errors import ConfigurationError
@@ -86,13 +92,7 @@ def _size(
     type=click.Choice(list(FIGURES)),
     help="What to plot; may be given several times. Default: all of them.",
 )
-@click.option(
-    "--direction",
-    type=click.Choice(["minimize", "maximize"]),
-    default="minimize",
-    show_default=True,
-    help="Which objectives are the better ones.",
-)
+@direction_option
 @click.option(
     "--param",
     "params",

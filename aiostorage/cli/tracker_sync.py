@@ -20,7 +20,7 @@ from aiostorage._core.holders import named_holder
 from aiostorage._core.named_store import named_store
 from aiostorage._core.outbox import Outbox
 from aiostorage.cli.existing import open_existing
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import debug_option, one_url, storage_option
 from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
 from aiostorage.factory import configured_tracker, storage_of
@@ -39,7 +39,8 @@ BATCH: Final = 500
 
 
 @click.command("tracker-sync")
-@click.argument("url", required=False)
+@click.argument("place", metavar="[URL]", required=False)
+@storage_option
 @click.option(
     "--tracker",
     help="The URL of the tracker, such as mlflow+http://127.0.0.1:5000. Default: the one in "
@@ -55,7 +56,14 @@ BATCH: Final = 500
     help="Give up when nothing could be sent for so long.",
 )
 @debug_option
-def tracker_sync(url: str | None, tracker: str | None, everything: bool, timeout: float) -> None:
+def tracker_sync(
+    *,
+    place: str | None,
+    url: str | None,
+    tracker: str | None,
+    everything: bool,
+    timeout: float,
+) -> None:
     """Send to a tracker what it has still to be told.
 
     Workers with that tracker do this by themselves. This command is for what they left when they
@@ -68,10 +76,9 @@ def tracker_sync(url: str | None, tracker: str | None, everything: bool, timeout
     URL is that of the storage, for example sqlite:///tune.db. Without URL, the storage that is
     configured is meant: the one that the environment variable AIOSTORAGE_URL names, else
     aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
-    directory. A password in the environment or in the file is not visible
-    in the list of processes.
+    directory. A password in the environment or in the file is not visible in the list of processes.
     """
-    named = named_store(url)
+    named = named_store(one_url(place, url))
     wanted = tracker or os.environ.get("AIOSTORAGE_TRACKER") or configured_tracker(named)
     if wanted is None:
         raise click.UsageError("which tracker? name it with --tracker, or in AIOSTORAGE_TRACKER")

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import click
 
-from aiostorage.cli.options import debug_option
+from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.cli.terminal import echo, echo_json, one_line
 from aiostorage.factory import upgrade_storage
 from aiostorage.upgrades import UpgradeReport
@@ -18,7 +18,8 @@ __all__ = ["upgrade"]
 
 
 @click.command
-@click.argument("url", required=False)
+@click.argument("place", metavar="[URL]", required=False)
+@storage_option
 @click.option(
     "--backup",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -26,10 +27,16 @@ __all__ = ["upgrade"]
 )
 @click.option("--no-backup", is_flag=True, help="Do not copy a SQLite file first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@json_option
 @debug_option
 def upgrade(
-    url: str | None, backup: Path | None, no_backup: bool, dry_run: bool, as_json: bool
+    *,
+    place: str | None,
+    url: str | None,
+    backup: Path | None,
+    no_backup: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Upgrade a storage that an older aiostorage made.
 
@@ -43,6 +50,7 @@ def upgrade(
     aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
     directory. A password in the environment or in the file is not visible in the list of processes.
     """
+    url = one_url(place, url)
     if backup is not None and no_backup:
         raise click.UsageError("--backup and --no-backup exclude each other")
     wanted = not no_backup if backup is None else backup

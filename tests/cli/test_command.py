@@ -22,7 +22,8 @@ from click.testing import CliRunner, Result
 import aiostorage
 from aiostorage import ConfigurationError, Storage, Trial, open_storage
 from aiostorage._core.holders import named_holder
-from aiostorage.cli.app import cli
+from aiostorage.cli.app import cli, explained
+from aiostorage.errors import IncompleteCopy
 
 from .support import environment
 
@@ -67,11 +68,11 @@ async def filled(folder: Path) -> None:
 def test_help_names_the_commands(arguments: tuple[str, ...]) -> None:
     result = call(*arguments)
     assert result.exit_code == 0
-    assert "demo" in result.stdout
-    assert "status" in result.stdout
+    shown = re.findall(r"^  ([a-z][a-z-]*)  ", result.stdout, re.MULTILINE)
+    assert sorted(shown) == sorted(cli.commands)
 
 
-@pytest.mark.parametrize("command", ["demo", "status", "upgrade"])
+@pytest.mark.parametrize("command", sorted(cli.commands))
 def test_every_option_is_explained(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0
@@ -80,6 +81,40 @@ def test_every_option_is_explained(command: str) -> None:
         if isinstance(option, click.Option):
             assert option.help
             assert option.opts[0] in result.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "upgrade",
+        "tracker-sync",
+        "doctor",
+        "config",
+        "bench",
+        "dump",
+        "load x",
+        "export-orion",
+    ],
+)
+def test_a_storage_is_named_once(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").touch()
+    more = ["out"] if command == "export-orion" else []
+    result = call(*command.split(), URL, *more, "-s", URL)
+    assert result.exit_code == 2
+    assert "the storage is named twice" in result.stderr
+    result = call(*command.split(), *more, "-s", "nothing://me:secret@h/x", "--debug")
+    assert result.exit_code == 2
+    assert "unknown storage type" in result.stderr or "which tracker" in result.stderr
+    assert "secret" not in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_copy_that_is_not_complete_is_no_unreachable_store() -> None:
+    assert explained(IncompleteCopy(), "aiostorage copy").exit_code == 1
 
 
 def test_version() -> None:

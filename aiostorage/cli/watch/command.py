@@ -14,6 +14,7 @@ from aiostorage._core.named_store import named_store
 from aiostorage.cli.existing import open_existing, open_named
 from aiostorage.cli.options import (
     debug_option,
+    direction_option,
     lost_after_option,
     storage_option,
     timeout_option,
@@ -42,13 +43,7 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("experiment")
-@click.option(
-    "--direction",
-    type=click.Choice(["minimize", "maximize"]),
-    default="minimize",
-    show_default=True,
-    help="Which objectives are the better ones.",
-)
+@direction_option
 @click.option(
     "--web",
     metavar="PORT",
