@@ -147,7 +147,7 @@ async def check_log(storage: Storage, experiment: Any, cursor: str) -> None:
     assert ends == [("status", "reserved", "completed")] * TRIALS
 
 
-def test_failover_under_load(  # noqa: PLR0915  one story
+def test_failover_under_load(
     replica_set: ReplicaSet,
     url: str,
     client: str,
