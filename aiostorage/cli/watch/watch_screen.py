@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -39,6 +41,9 @@ REFRESH: Final = 0.5
 
 HANGUP_INTERVAL: Final = 2.0
 """Seconds between two looks whether anybody can still see the screen."""
+
+HANGUP_EXIT_CODE: Final = 129
+"""What a shell reports for a command that a hangup ended: 128 and the number of the signal."""
 
 SHOWN: Final = 200
 """Rows of a table, at most."""
@@ -126,9 +131,9 @@ class WatchApp(App[BaseException]):
         self.set_interval(REFRESH, self.draw)
         self.set_interval(HANGUP_INTERVAL, self._leave_after_hangup)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number, end in ((signal.SIGTERM, self.exit), (signal.SIGHUP, self._leave)):
             try:
-                loop.add_signal_handler(number, self.exit)
+                loop.add_signal_handler(number, end)
             except (NotImplementedError, RuntimeError, ValueError):
                 return  # not the main thread, or a system without these signals
         self.draw()
@@ -142,7 +147,14 @@ class WatchApp(App[BaseException]):
     def _leave_after_hangup(self) -> None:
         """Leave when the server of the browser, or the terminal, is gone: nobody looks any more."""
         if _has_hung_up():
-            self.exit()
+            self._leave()
+
+    def _leave(self) -> None:
+        """End without a terminal: textual would wait without an end to write to one that is gone."""
+        last_resort = threading.Timer(HANGUP_INTERVAL, os._exit, (HANGUP_EXIT_CODE,))
+        last_resort.daemon = True
+        last_resort.start()
+        self.exit()
 
     def on_resize(self, event: Resize) -> None:
         """Leave out what does not fit."""
