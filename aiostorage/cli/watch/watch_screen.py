@@ -150,7 +150,7 @@ class WatchApp(App[BaseException]):
             self._leave()
 
     def _leave(self) -> None:
-        """End without a terminal: textual would wait without an end to write to one that is gone."""
+        """End without a terminal: textual would wait forever to write to one that is gone."""
         last_resort = threading.Timer(HANGUP_INTERVAL, os._exit, (HANGUP_EXIT_CODE,))
         last_resort.daemon = True
         last_resort.start()
