@@ -59,6 +59,7 @@ from aiostorage.operations import (
     Take,
     UnreadableDocument,
     Update,
+    only_reads,
 )
 from aiostorage.protocols import (
     Driver,
@@ -136,6 +137,7 @@ __all__ = [
     "log_rows",
     "matches",
     "normalise",
+    "only_reads",
     "place_of",
     "position",
     "select",

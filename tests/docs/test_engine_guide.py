@@ -44,6 +44,7 @@ class TestStorageOfTheGuide(StorageContract):
     shared = False
     shared_by_copies = False
     threads = False
+    logs = False
     large_state = 1 << 20
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:

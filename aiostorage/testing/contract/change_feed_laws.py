@@ -75,6 +75,7 @@ async def _changes(
 class ChangeFeedLaws:
     """Every change of a trial is logged once, and whoever follows sees it once."""
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_what_is_logged(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol, now: Clock
     ) -> None:
@@ -126,6 +127,7 @@ class ChangeFeedLaws:
         assert await storage.delete_experiment(experiment) == 1
         assert _step((await _changes(other, experiment))[-1]) == ("deleted", "broken", None, 1)
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_a_cursor_goes_on_where_it_stands(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
     ) -> None:
@@ -148,6 +150,7 @@ class ChangeFeedLaws:
             with case(wrong), pytest.raises(CursorExpired):
                 await storage.changes_since(experiment, wrong)
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_what_fails_is_not_logged(self, storage: AsyncStorageProtocol) -> None:
         experiment = await storage.create_experiment(make_config("failing"))
         (trial,) = await registered(storage, experiment, 1)
@@ -165,6 +168,7 @@ class ChangeFeedLaws:
             trial.id: [("inserted", None, "new", 0)]
         }
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_reasons(self, opening: Open) -> None:
         storage = await opening(nan="broken", lost_after=120.0)
         experiment = await storage.create_experiment(make_config("reasons"))
@@ -209,6 +213,7 @@ class ChangeFeedLaws:
         ]
         assert history[7].worker == history[6].worker != history[8].worker
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_a_cancelled_worker_says_so(
         self, storage: AsyncStorageProtocol, cancels: bool
     ) -> None:
@@ -227,6 +232,7 @@ class ChangeFeedLaws:
         last = (await storage.trial_history(trial))[-1]
         assert (last.after, last.reason) == ("interrupted", "cancelled")
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_followers_see_each_change_once(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
     ) -> None:
@@ -257,6 +263,7 @@ class ChangeFeedLaws:
         assert len(chains) == 12
         assert all(len(chain) == 3 for chain in chains.values())
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_heartbeats_on_request(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol, now: Clock
     ) -> None:
@@ -307,6 +314,7 @@ class ChangeFeedLaws:
         with pytest.raises(FailedUpdate, match="deleted"):
             await other.wait_for(trial, "new")
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_trials_that_have_changed(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
     ) -> None:
@@ -323,6 +331,7 @@ class ChangeFeedLaws:
         assert last is not None
         assert [trial.id for trial in last] == [trial.id for trial in trials[2:]]
 
+    @pytest.mark.usefixtures("needs_log")
     async def test_without_a_history(self, opening: Open, shared: bool) -> None:
         storage = await opening()
         experiment = await storage.create_experiment(make_config("off"))

@@ -28,6 +28,7 @@ class StorageFixtures:
     shared_by_copies: bool = True
     threads: bool = True
     cancels: bool = True
+    logs: bool = True
     resolution: timedelta = timedelta(microseconds=1)
     secrets: tuple[str, ...] = ()
     clock: FakeClock | None = None
@@ -106,6 +107,12 @@ class StorageFixtures:
                 self.clock.advance(seconds)
 
         return pass_time
+
+    @pytest.fixture(name="needs_log")
+    def fixture_needs_log(self) -> None:
+        """Skip the test where the engine logs no changes."""
+        if not self.logs:
+            pytest.skip("the engine logs no changes")
 
     @pytest.fixture(name="shared")
     def fixture_shared(self) -> bool:

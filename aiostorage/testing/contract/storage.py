@@ -78,6 +78,8 @@ class StorageContract(
         Whether two of them may be used in two threads at the same time.
     cancels : bool
         Whether a cancelled call ends at once, and a body can be cancelled; a thread cannot.
+    logs : bool
+        Whether the engine logs the changes of trials: `aiostorage.protocols.LoggingDriver`.
     resolution : timedelta
         How finely datetimes are kept.
     secrets : tuple of str
