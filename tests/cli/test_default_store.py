@@ -215,7 +215,7 @@ def test_a_slow_connection_says_what_it_waits_for(
 def test_a_command_says_so_on_stderr(silent: str, folder: Path) -> None:
     configure(folder, f'url = "{silent}"\nretry = {{ attempts = 1, total = 1.2 }}')
     outcome = run(folder, "status", XDG_CONFIG_HOME=str(folder / "config"))
-    assert outcome.code == 2
+    assert outcome.code == 3
     waiting, failed = outcome.err.splitlines()
     assert waiting.startswith(f"still waiting for mongodb at {silent} after 1 s")
     assert failed.startswith("aiostorage status: ")

@@ -86,7 +86,7 @@ def test_status(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors(url: str, tmp_path: Path) -> None:
     prepare(url)
     unknown = call("status", url, "--experiment", "none")
-    assert unknown.exit_code == 2
+    assert unknown.exit_code == 1
     for arguments in (
         ("status", f"sqlite:///{tmp_path}/{EVIL}"),
         ("status", f"sqlite:///{EVIL}/a"),

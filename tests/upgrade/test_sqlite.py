@@ -230,7 +230,7 @@ def test_a_worker_that_lives_is_in_the_way(path: Path, tmp_path: Path) -> None:
         with pytest.raises(TemporaryBackendError, match="end all workers"):
             anyio.run(upgrade_storage, url)
         done = call("upgrade", url)
-        assert done.exit_code == 2
+        assert done.exit_code == 3
         assert f"another process has {path} open: end all workers" in done.stderr
         worker.execute("UPDATE trials SET worker = worker")  # it is not disturbed
         worker.rollback()
