@@ -36,7 +36,7 @@ from aiostorage.cli.status import status
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
-from aiostorage.cli.watch.command import watch
+from aiostorage.cli.watch.watch_command import watch
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
@@ -45,7 +45,8 @@ from aiostorage.errors import (
     LockError,
     NotADatabaseError,
     SchemaVersionError,
-    TrackerError,
+    TrackerTimeout,
+    TrackerUnavailable,
 )
 
 __all__ = ["CommandLine", "cli"]
@@ -73,7 +74,8 @@ EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (NotADatabaseError, WRONG_USE),
     (SchemaVersionError, WRONG_USE),
     (BackendError, UNREACHABLE),
-    (TrackerError, UNREACHABLE),
+    (TrackerUnavailable, UNREACHABLE),
+    (TrackerTimeout, UNREACHABLE),
     (AioStorageError, WRONG_USE),
     (OSError, WRONG_USE),
     (Exception, UNEXPECTED),

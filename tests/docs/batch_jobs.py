@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -151,7 +152,7 @@ class Starter:
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.directory = directory
-        self.path = os.environ["PATH"]
+        self.path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._stack = stack
         self._count = 0
 

@@ -102,7 +102,7 @@ def test_what_is_wrong_is_one_line_without_the_password() -> None:
     url = "mongodb://me:secret@127.0.0.1:9/tune?serverSelectionTimeoutMS=200"
     for arguments in (("status", url), ("demo", "--url", url, "--trials", "1")):
         done = call(*arguments)
-        assert done.exit_code == 2
+        assert done.exit_code == 3
         [line] = done.stderr.splitlines()
         assert "no MongoDB server answers at mongodb://127.0.0.1:9/tune" in line
         assert "secret" not in line + done.stdout

@@ -41,7 +41,8 @@ experiment = an_experiment()
 key = tracker.send_experiment(TrackedExperiment(experiment))
 experiment = TrackedExperiment(experiment, key)
 tracker.send_trial(TrackedTrial(experiment, a_trial()))
-assert not events, events
+# Trio, which comet_ml imports where it is installed, looks for the thread library in this way
+assert all(args[0] == "/sbin/ldconfig" for _, args in events), events
 while len(sys.argv) > 2:
     for _ in range(50):
         tracker.send_trial(TrackedTrial(experiment, a_trial()))
