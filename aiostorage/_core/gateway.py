@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -435,6 +436,11 @@ class Gateway:
                 yield documents
             if cursor is None:
                 return
+
+    async def now(self) -> datetime:
+        """Return the time of the store's clock."""
+        await self._ready()
+        return await retrying(self.policy, lambda _: self.driver.now(), asked=self.driver.location)
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""

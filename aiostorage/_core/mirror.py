@@ -88,7 +88,7 @@ class Mirror:
         """Wait until the tracker has what was in the outbox at the call."""
         await self._gateway.open()
         begin = anyio.current_time()
-        before = Compare("time", "lte", await self._gateway.driver.now())
+        before = Compare("time", "lte", await self._gateway.now())
         version: object | None = None
         while left := await self._gateway.execute(Count(OUTBOX, before)):
             self.deliverer.hurry()

@@ -177,7 +177,7 @@ class Outbox:
         if not found:
             return Backlog(length)
         oldest: datetime = found[0]["time"]
-        now = await self._gateway.driver.now()
+        now = await self._gateway.now()
         return Backlog(max(length, 1), oldest, max((now - oldest).total_seconds(), 0.0))
 
     async def add(

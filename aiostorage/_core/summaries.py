@@ -85,7 +85,7 @@ class Summaries:
         if not (configs or total):
             return None
         config = configs[0] if configs else {}
-        now = await self._gateway.driver.now()
+        now = await self._gateway.now()
         return ExperimentSummary(
             id=uid,
             name=str(_field(config, "name")),

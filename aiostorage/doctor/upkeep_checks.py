@@ -51,7 +51,7 @@ async def upkeep_findings(gateway: Gateway) -> list[Finding]:
 
 async def _clock(gateway: Gateway) -> list[Finding]:
     begin = datetime.now(UTC)
-    there = await gateway.driver.now()
+    there = await gateway.now()
     end = datetime.now(UTC)
     return skew_findings(begin, there, end)
 

@@ -136,6 +136,7 @@ async def test_an_unanswered_new_reservation_leaves_what_was(faults: FaultCase) 
         before = await faults.truth.get_trial(trial)
         assert before is not None
         storage = Storage(faults.faulty, retry=RetryPolicy(attempts=1))
+        await storage.open()
         faults.faulty.fail_next("after")
         with pytest.raises(TemporaryBackendError):
             await storage.set_trial_status(before, "reserved")
