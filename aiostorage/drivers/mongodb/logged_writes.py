@@ -377,7 +377,9 @@ def still(
     fields = () if logged is None else (logged.state, logged.holder)
     same = And(tuple(Compare(name, "eq", document.get(name)) for name in fields))
     (key,) = schema.references_of([document["_id"]])
-    return {"$and": [{"_id": key}, schema.filter(same), dict(matching)]}
+    # an upsert refuses a path that equals something twice, and would take an equal _id for its own
+    more = {k: v for k, v in schema.filter(same).items() if matching.get(k) != v}
+    return {"$and": [{"_id": {"$gte": key, "$lte": key}, **more}, dict(matching)]}
 
 
 @contextmanager
