@@ -171,8 +171,9 @@ def test_a_browser_of_this_machine_can_have_it(folder: Path) -> None:
             assert "googleapis" not in answer.headers["Content-Security-Policy"]
         for header in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
             request = urllib.request.Request(f"http://127.0.0.1:{port}/ws", headers=header)
-            with pytest.raises(urllib.error.HTTPError, match="403"):
+            with pytest.raises(urllib.error.HTTPError, match="403") as refused:
                 urllib.request.urlopen(request, timeout=DEADLINE)
+            refused.value.close()
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
             client.sendall(
                 f"GET /ws?width=80&height=24 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"

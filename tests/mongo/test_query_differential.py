@@ -37,7 +37,7 @@ from aiostorage.testing.contract.driver_documents import LAYOUT, THINGS
 Document = dict[str, Any]
 
 SEED = int(os.environ.get("AIOSTORAGE_TEST_SEED", "0"))
-ROUNDS = int(os.environ.get("AIOSTORAGE_TEST_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("AIOSTORAGE_TEST_ROUNDS", "8"))
 ENGINE_ROUNDS = (ROUNDS + 1) // 2
 DOCUMENTS = 200
 QUERIES = 1000
