@@ -67,6 +67,7 @@ async def test_the_screen(folder: Path) -> None:  # noqa: PLR0915  one store for
             await until(lambda: feed.state.phase == "live" and len(feed.state.workers) == 2)
             await complete(storage, experiment, 1.0)
             await until(lambda: feed.state.seen == 2)
+            await until(lambda: "best so far 1" in text("best"))
             app.draw(force=True)
             await pilot.pause()
             assert "tune@1" in text("state")
@@ -149,6 +150,16 @@ def test_in_a_terminal_it_leaves_everything_as_it_was(folder: Path) -> None:
         os.close(other)
 
 
+def wait_until_it_listens(port: int) -> None:
+    """Wait for a server that has said where it is going to be."""
+    end = time.monotonic() + DEADLINE
+    with socket.socket() as client:
+        client.settimeout(DEADLINE)
+        while client.connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
 def test_a_browser_of_this_machine_can_have_it(folder: Path) -> None:
     pytest.importorskip("textual_serve")
     filled(folder)
@@ -166,6 +177,7 @@ def test_a_browser_of_this_machine_can_have_it(folder: Path) -> None:
     try:
         assert process.stderr is not None
         assert f"http://127.0.0.1:{port}" in process.stderr.readline()
+        wait_until_it_listens(port)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=DEADLINE) as answer:
             assert b"aiostorage watch tune" in answer.read()
             assert "googleapis" not in answer.headers["Content-Security-Policy"]
