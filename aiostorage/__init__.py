@@ -6,6 +6,8 @@
 ...         algorithm.set_state({"seed": 1})
 """
 
+import typing as _typing
+
 from aiostorage._core.ids import get_trial_uid_and_exp, get_uid
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.storage import Storage
@@ -60,7 +62,9 @@ from aiostorage.sync.facade import SyncStorage
 from aiostorage.trial import Param, Result, Trial, TrialStatus
 from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.upgrades import UpgradeReport
-from aiostorage.work import Worker, WorkerEvent, WorkerReport, run_worker
+
+if _typing.TYPE_CHECKING:
+    from aiostorage.work import Worker, WorkerEvent, WorkerReport, run_worker
 
 __version__ = "0.2.0.dev0"
 
@@ -127,3 +131,15 @@ __all__ = [
     "storage_factory",
     "upgrade_storage",
 ]
+
+_WORK = frozenset({"Worker", "WorkerEvent", "WorkerReport", "run_worker"})
+"""Names that are imported when they are asked for: a tenth of the time of the whole import."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _WORK:
+        from aiostorage import work  # noqa: PLC0415  see above
+
+        value: object = getattr(work, name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -85,7 +85,8 @@ def test_the_public_door() -> None:
         for each, value in vars(aiostorage).items()
         if not each.startswith("_") and not isinstance(value, ModuleType)
     }
-    assert own == set(aiostorage.__all__)
+    assert own | aiostorage._WORK == set(aiostorage.__all__)
+    assert all(getattr(aiostorage, name) for name in aiostorage._WORK)
     assert aiostorage.__version__
 
 
