@@ -99,13 +99,13 @@ class ChangeFeed:
         raise TimeoutError(f"trial {trial.id} is {status_now!r} after {timeout:g} s")
 
     async def history(self, trial: Trial) -> list[TrialChange]:
-        await self._check()
+        await self._gateway.check_history()
         where = equal(owner=trial.experiment, name=trial.id)
         found = await self._gateway.execute(Find(CHANGES, where))
         return [change for row in found if (change := _change(row, "")) is not None]
 
     async def _read(self, uid: Any, cursor: str | None, limit: int) -> TrialChanges:
-        await self._check()
+        await self._gateway.check_history()
         if cursor == "":
             raise CursorExpired(f"an empty text is no cursor; {OLDEST!r} is the first one")
         after = "" if cursor == OLDEST else cursor
@@ -119,10 +119,6 @@ class ChangeFeed:
             if len(page.rows) < wanted or len(changes) == limit:
                 return TrialChanges(changes, page.cursor)
             after = page.cursor
-
-    async def _check(self) -> None:
-        await self._gateway.open()
-        self._gateway.history.check(self._gateway.driver.location)
 
 
 class _Beats:

@@ -164,12 +164,7 @@ class Gateway:
         self._begun += 1
         try:
             with said_when_slow(self.driver, self.origin):
-                await retrying(
-                    self.policy,
-                    lambda _: self.driver.open(LAYOUT),
-                    asked=self.driver.location,
-                    telemetry=self.telemetry,
-                )
+                await self._until_answered(lambda: self.driver.open(LAYOUT))
                 try:
                     await self.history.begin(self.driver, self._execute_at_once)
                 except BaseException:
@@ -313,8 +308,15 @@ class Gateway:
 
     async def _execute_at_once(self, operation: Operation[T]) -> T:
         """Carry out an operation that may be done twice, while the engine is being opened."""
+        return await self._until_answered(lambda: self.driver.execute(operation))
+
+    async def _until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call that may be made twice, and again after a failure that may pass."""
         return await retrying(
-            self.policy, lambda _: self.driver.execute(operation), asked=self.driver.location
+            self.policy,
+            lambda _: call(),
+            asked=self.driver.location,
+            telemetry=self.telemetry,
         )
 
     async def _trim_history(self) -> None:
@@ -426,11 +428,8 @@ class Gateway:
         await self._ready()
         cursor: object | None = None
         while True:
-            documents, cursor = await retrying(
-                self.policy,
-                lambda _, after=cursor: self.driver.page(find, after, size),  # type: ignore[misc]
-                asked=self.driver.location,
-                telemetry=self.telemetry,
+            documents, cursor = await self._until_answered(
+                lambda after=cursor: self.driver.page(find, after, size)  # type: ignore[misc]
             )
             if documents:
                 yield documents
@@ -440,15 +439,18 @@ class Gateway:
     async def now(self) -> datetime:
         """Return the time of the store's clock."""
         await self._ready()
-        return await retrying(self.policy, lambda _: self.driver.now(), asked=self.driver.location)
+        return await self._until_answered(self.driver.now)
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
         await self._ready()
         read = cast(LoggingDriver, self.driver).read_log
-        return await retrying(
-            self.policy, lambda _: read(log, owner, after, limit), asked=self.driver.location
-        )
+        return await self._until_answered(lambda: read(log, owner, after, limit))
+
+    async def check_history(self) -> None:
+        """Raise `ConfigurationError` if the store keeps no history."""
+        await self._ready()
+        self.history.check(self.driver.location)
 
     async def wait_for_change(
         self, collection: str, since: object | None, timeout: float

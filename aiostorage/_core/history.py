@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from aiostorage._core.documents import equal
 from aiostorage._core.history_limit import DEFAULT_HISTORY, HistoryLimit
 from aiostorage._core.layout import CHANGES, SETTINGS
+from aiostorage._core.telemetry import driver_within
 from aiostorage.errors import ConfigurationError, DuplicateKeyError
 from aiostorage.operations import (
     EVERYTHING,
@@ -65,7 +66,7 @@ class History:
             A limit is wanted, and the engine keeps no history.
         """
         self.limit = None
-        engine = innermost(driver)
+        engine = driver_within(driver)
         if not isinstance(engine, LoggingDriver):
             if self.wanted is not None and not self.wanted.is_off:
                 raise ConfigurationError(f"the engine {driver.name} keeps no history of trials")
@@ -114,13 +115,6 @@ class History:
             ids = tuple(row["_id"] for row in doomed)
             await execute(Delete(CHANGES, Compare("_id", "in", ids)))
         return len(doomed) == MAX_DELETED
-
-
-def innermost(driver: Any) -> Any:
-    """Return the engine that a driver stands around, if it does; else the driver itself."""
-    while (inner := getattr(driver, "driver", None)) is not None:
-        driver = inner
-    return driver
 
 
 async def _set(execute: Execute, text: str) -> None:

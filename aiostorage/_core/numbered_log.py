@@ -8,7 +8,7 @@ the beginning, and never the last one. So nothing is missing behind a row as lon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from aiostorage.errors import CursorExpired
 from aiostorage.operations import Document, LogPage
@@ -61,7 +61,7 @@ def log_page(
     return LogPage(rows, cursor_behind(*last) if last else cursor)
 
 
-def raise_expired(cursor: str) -> None:
+def raise_expired(cursor: str) -> NoReturn:
     """Raise `CursorExpired` for a cursor whose row is gone."""
     raise CursorExpired(
         f"the changes behind the cursor {cursor[:40]!r} are not kept any more, or it is the cursor "

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiostorage.errors import BackendError
 
-__all__ = ["reason_of"]
+__all__ = ["leaves_of", "reason_of"]
 
 MAX_LENGTH: Final = 300
 
@@ -20,7 +20,7 @@ def reason_of(error: BaseException) -> str:
     >>> reason_of(ValueError("loss is infinite\nat step 3"))
     'ValueError: loss is infinite'
     """
-    leaves = _leaves(error)
+    leaves = leaves_of(error)
     own = [leaf for leaf in leaves if not isinstance(leaf, BackendError | asyncio.CancelledError)]
     one = (own or leaves)[0]
     if isinstance(one, asyncio.CancelledError):
@@ -35,7 +35,8 @@ def reason_of(error: BaseException) -> str:
     return text[:MAX_LENGTH].encode("utf-8", "backslashreplace").decode()[:MAX_LENGTH]
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """Return the errors of a group, of whatever depth; or the error itself."""
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
     return [error]

@@ -159,10 +159,14 @@ class Storage(AsyncStorageProtocol):
         if tracker is None:
             self._gateway = Gateway(driver, policy, history=kept)
         else:
-            gateway, self._mirror = _mirrored(
-                driver, policy, tracker, objective, float(deliver_on_close)
+            self._gateway, self._mirror = _mirrored(
+                driver,
+                policy,
+                kept,
+                tracker,
+                objective=objective,
+                deliver_on_close=float(deliver_on_close),
             )
-            gateway.history, self._gateway = kept, gateway
         lease = _seconds("lock_lease", lock_lease)
         self._max_inflated = _count("max_inflated_state", max_inflated_state)
         codec = codec_named(state_codec, self._max_inflated)
@@ -696,7 +700,9 @@ def _check(method: str, *values: object) -> None:
 def _mirrored(
     driver: Driver,
     policy: RetryPolicy,
+    history: History,
     tracker: Tracker,
+    *,
     objective: str | None,
     deliver_on_close: float,
 ) -> tuple[Gateway, Mirror]:
@@ -705,7 +711,7 @@ def _mirrored(
     from aiostorage._core.mirror import Mirror  # noqa: PLC0415
     from aiostorage._core.noting import NotingDriver  # noqa: PLC0415
 
-    gateway = Gateway(NotingDriver(driver), policy)
+    gateway = Gateway(NotingDriver(driver), policy, history=history)
     settings = DeliverySettings(on_close=deliver_on_close)
     return gateway, Mirror(gateway, tracker, objective, settings)
 

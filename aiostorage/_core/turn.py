@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from aiostorage._core.reasons import leaves_of
 from aiostorage.errors import (
     BackendError,
     DuplicateKeyError,
@@ -100,7 +100,7 @@ def status_after(error: BaseException, *, unwritten: bool = False) -> TrialStatu
         Whether the trial was to be completed, but the store has not confirmed that. Then a
         `TimeoutError` means that the store was too slow, and not the objective.
     """
-    for leaf in _leaves(error):
+    for leaf in leaves_of(error):
         failed = isinstance(leaf, STORE_FAILURES) or (unwritten and isinstance(leaf, TimeoutError))
         if isinstance(leaf, Exception) and not failed:
             return TrialStatus.BROKEN
@@ -110,17 +110,8 @@ def status_after(error: BaseException, *, unwritten: bool = False) -> TrialStatu
 def lost_by(error: BaseException | None, token: str | None) -> TrialLost | None:
     """Return the `TrialLost` of this very reservation, if `error` says nothing else."""
     found: TrialLost | None = None
-    for leaf in _leaves(error) if error is not None else ():
+    for leaf in leaves_of(error) if error is not None else ():
         if not isinstance(leaf, TrialLost) or leaf.token is None or leaf.token != token:
             return None
         found = leaf
     return found
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors of a group, of whatever depth; or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

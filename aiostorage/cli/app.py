@@ -13,6 +13,7 @@ import click
 
 import aiostorage
 from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.reasons import leaves_of
 from aiostorage.cli.bench import bench
 from aiostorage.cli.config import config
 from aiostorage.cli.copy_store import copy_command
@@ -148,7 +149,7 @@ class CommandLine(click.Group):
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
-            for leaf in _leaves(error):
+            for leaf in leaves_of(error):
                 if isinstance(leaf, OSError) and leaf.errno == errno.EPIPE:
                     raise leaf from None  # the reader of our output has closed it: no message
             failed = explained(error, f"{ctx.command_path} {ctx.invoked_subcommand}")
@@ -168,7 +169,7 @@ class CommandLine(click.Group):
 
 def explained(error: Exception, command: str) -> CommandFailed:
     """Return the one-line form of an exception; of a group, that of its most telling exception."""
-    leaves = _leaves(error)
+    leaves = leaves_of(error)
     told = next((leaf for leaf in leaves if isinstance(leaf, AioStorageError)), leaves[0])
     code = next(code for of_class, code in EXIT_CODES if isinstance(told, of_class))
     message = str(told)
@@ -193,12 +194,6 @@ def _without_secrets(message: str, arguments: Sequence[str]) -> str:
         if "@" in value or "://" in value:
             message = message.replace(value, hide_credentials(value))
     return message
-
-
-def _leaves(error: Exception) -> list[Exception]:
-    if isinstance(error, ExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]
 
 
 @click.group(

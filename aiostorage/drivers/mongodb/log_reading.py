@@ -16,14 +16,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from aiostorage._core.numbered_log import raise_expired
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_head import read_head, stored_row
 from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of, number_at, number_of
 from aiostorage.drivers.mongodb.log_streams import LogStream, LogStreams, moment_of
-from aiostorage.errors import CursorExpired
 from aiostorage.operations import Document, LogPage
 
 __all__ = ["read_log"]
@@ -53,13 +53,6 @@ async def read_log(
         return await _read_by_numbers(commands, log, owner, after, limit)
     reader = _StreamReader(commands, log, owner, limit)
     return await (reader.behind(after) if after else reader.first(after))
-
-
-def _raise_expired(cursor: str) -> NoReturn:
-    raise CursorExpired(
-        f"the changes behind the cursor {cursor[:40]!r} are not kept any more, or it is the cursor "
-        "of another store; read the trials again, and go on with a new cursor"
-    )
 
 
 def _row(document: Mapping[str, Any]) -> Document:
@@ -98,15 +91,15 @@ class _StreamReader:
 
     async def behind(self, cursor: str) -> LogPage:
         """Read rows behind a cursor."""
-        found = _CURSOR.match(cursor) or _raise_expired(cursor)
+        found = _CURSOR.match(cursor) or raise_expired(cursor)
         token, place, self.uuid = found["token"], found["place"], found["log"]
         if not self.streams.has(self.log, self.owner, token):
             there = await self.commands.client.collection_uuid(self.log)
             if there is None or there[:8] != self.uuid:
-                _raise_expired(cursor)
+                raise_expired(cursor)
         if place is not None:
             return await self.stored(token or None, place)
-        return await self.streamed(token or _raise_expired(cursor))
+        return await self.streamed(token or raise_expired(cursor))
 
     @property
     def streams(self) -> LogStreams:
@@ -220,7 +213,7 @@ async def _read_by_numbers(
         return LogPage((), last)
     place = "" if after in ("", BEGINNING) else after
     if place and not number_of(place):
-        _raise_expired(after)
+        raise_expired(after)
     matching = {} if owner is None else commands.schemas[log].document({"owner": owner}, None)
     collection = commands.client.collections[log]
     ids = {"$gt": place, "$lt": id_of(head.number + 1)}
@@ -234,7 +227,7 @@ async def _read_by_numbers(
         needed = head.first if after == BEGINNING else after
         there = needed is None or needed in {row["_id"] for row in waiting} or needed == head.last
         if not there and not await collection.find_one({"_id": needed}, {"_id": True}):
-            _raise_expired(after)
+            raise_expired(after)
     rows = tuple((uid, _row(found[uid])) for uid in sorted(found)[:limit])
     if len(rows) == limit:
         return LogPage(rows, rows[-1][0])
