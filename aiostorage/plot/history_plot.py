@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_rows import PlotRow, PlotRows, best_so_far, thin_rows
+from aiostorage.plot.plot_points import drawn_points, placed_points
+from aiostorage.plot.plot_rows import PlotRow, PlotRows, best_so_far
 from aiostorage.plot.plot_theme import (
     BEST_COLOUR,
     POINT_COLOUR,
@@ -15,7 +16,6 @@ from aiostorage.plot.plot_theme import (
     graph_objects,
     hover_texts,
     left_out_text,
-    objective_range,
     styled,
 )
 
@@ -44,17 +44,10 @@ def history_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure
     go = graph_objects()
     label = options.objective_label(rows)
     notes = [goal_text(label, options.direction), left_out_text(rows)]
-    log = options.objective_is_log([row.objective for row in rows.rows])
-    placed = [row for row in rows.rows if not log or row.objective > 0]
-    if len(placed) < len(rows.rows):
-        notes.append(f"{len(rows.rows) - len(placed):,} ≤ 0 not on this scale")
+    placed, log = placed_points(rows, options, notes)
     if not placed:
         return empty_figure(_TITLE, notes, "No completed trial with an objective to plot yet")
-    drawn = thin_rows(placed, _MOST_POINTS, options.direction)
-    if len(drawn) < len(placed):
-        notes.append(f"{len(drawn):,} of {len(placed):,} points drawn")
-    view, more = (None, []) if log else objective_range([r.objective for r in placed], options)
-    notes += more
+    drawn, view = drawn_points(placed, _MOST_POINTS, options, notes, log=log)
     by_time = rows.has_times and not options.by_number
     point_kind = go.Scattergl if len(drawn) > _WEBGL_FROM else go.Scatter
     figure = go.Figure()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiostorage.plot.plot_axes import MISSING, PlotAxis, axis_label, make_axis
 from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_rows import PlotRow, PlotRows, thin_rows
+from aiostorage.plot.plot_points import drawn_points, placed_points
+from aiostorage.plot.plot_rows import PlotRow, PlotRows
 from aiostorage.plot.plot_theme import (
     BEST_COLOUR,
     COLOUR_SCALE,
@@ -17,7 +18,6 @@ from aiostorage.plot.plot_theme import (
     graph_objects,
     hover_texts,
     left_out_text,
-    objective_range,
     styled,
 )
 
@@ -50,19 +50,13 @@ def slice_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure:
     notes = [goal_text(label, options.direction), left_out_text(rows)]
     names, more = options.chosen_params(rows, _MOST_PLOTS)
     notes += more
-    log = options.objective_is_log([row.objective for row in rows.rows])
-    placed = [row for row in rows.rows if not log or row.objective > 0]
-    if len(placed) < len(rows.rows):
-        notes.append(f"{len(rows.rows) - len(placed):,} ≤ 0 not on this scale")
+    placed, log = placed_points(rows, options, notes)
     title = f"{_TITLE}: {options.experiment_label(rows)}"
     if not placed or not names:
         why = "The trials have no parameters" if placed else "No completed trial to plot yet"
         return empty_figure(title, notes, why)
-    drawn = thin_rows(placed, max(500, _MOST_POINTS // len(names)), options.direction)
-    if len(drawn) < len(placed):
-        notes.append(f"{len(drawn):,} of {len(placed):,} points drawn")
-    view, more = (None, []) if log else objective_range([r.objective for r in placed], options)
-    notes += more
+    most = max(500, _MOST_POINTS // len(names))
+    drawn, view = drawn_points(placed, most, options, notes, log=log)
 
     from plotly.subplots import make_subplots  # noqa: PLC0415  an extra
 
