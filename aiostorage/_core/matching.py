@@ -19,7 +19,7 @@ from aiostorage._core.comparison import (
 from aiostorage._core.paths import array_index, split_path
 from aiostorage.operations import And, Compare, Condition, ElementMatch, Or
 
-__all__ = ["Matcher", "compile_condition", "matches"]
+__all__ = ["Matcher", "compile_condition", "conjuncts", "matches"]
 
 Matcher: TypeAlias = Callable[[Mapping[str, Any]], bool]
 """Returns whether a document meets a condition."""
@@ -53,6 +53,11 @@ def matches(document: Mapping[str, Any], condition: Condition) -> bool:
             _compiled.clear()
         known = _compiled[id(condition)] = condition, compile_condition(condition)
     return known[1](document)
+
+
+def conjuncts(condition: Condition) -> tuple[Condition, ...]:
+    """Return the conditions that all have to hold: those of an `And`, or the condition itself."""
+    return condition.conditions if isinstance(condition, And) else (condition,)
 
 
 def compile_condition(condition: Condition) -> Matcher:

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 
 from aiostorage._core.layout import EXPERIMENTS, OUTBOX, TRIALS
+from aiostorage._core.matching import conjuncts
 from aiostorage.operations import (
-    And,
     Compare,
     Condition,
     Delete,
@@ -166,7 +166,7 @@ def _deleted_experiment(operations: Sequence[Operation[Any]]) -> Any:
                 if (
                     named is not None
                     and other.collection == TRIALS
-                    and _conjuncts(other.where) == (Compare("experiment", "eq", named[0]),)
+                    and conjuncts(other.where) == (Compare("experiment", "eq", named[0]),)
                 ):
                     return named[0]
     return None
@@ -191,15 +191,11 @@ def _selected(fields: tuple[str, ...]) -> dict[str, bool]:
     return dict.fromkeys(fields, True)
 
 
-def _conjuncts(where: Condition) -> tuple[Condition, ...]:
-    return where.conditions if isinstance(where, And) else (where,)
-
-
 def _bound(where: Condition) -> dict[str, Any]:
     """Return the fields that must equal one key."""
     return {
         part.path: part.value
-        for part in _conjuncts(where)
+        for part in conjuncts(where)
         if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ in (str, int)
     }
 

@@ -29,7 +29,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeGuard
 
-from aiostorage._core.matching import Matcher, compile_condition, matches
+from aiostorage._core.matching import Matcher, compile_condition, conjuncts, matches
 from aiostorage._core.normalise import normalise
 from aiostorage._core.paths import split_path
 from aiostorage.errors import UnsupportedQuery
@@ -234,5 +234,5 @@ def _all_of(conditions: list[Condition]) -> Condition:
     """Join conditions without nesting an `And` in an `And`."""
     flat: list[Condition] = []
     for condition in conditions:
-        flat.extend(condition.conditions if isinstance(condition, And) else (condition,))
+        flat.extend(conjuncts(condition))
     return flat[0] if len(flat) == 1 else And(tuple(flat))

@@ -12,9 +12,15 @@ from typing import Any, Final
 from aiostorage._core.query import matches
 from aiostorage.operations import And, Compare, Condition, Document, Or
 
-__all__ = ["FIRST_VERSION", "selects_version", "version_as_read", "with_version"]
+__all__ = ["FIRST_VERSION", "selects_version", "version_as_read", "version_of", "with_version"]
 
 FIRST_VERSION: Final = 1
+
+
+def version_of(config: Mapping[str, Any]) -> int:
+    """Return the version of an experiment as it is read."""
+    version = config.get("version")
+    return version if isinstance(version, int) else FIRST_VERSION
 
 
 def with_version(config: Document) -> Document:

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, Final
 
+from aiostorage._core.versions import version_of
 from aiostorage.errors import AioStorageError
 from aiostorage.protocols import AsyncStorageProtocol
 from aiostorage.trial import Trial
@@ -127,7 +128,7 @@ async def _called(
         labels = _listed(sorted(map(experiment_label, found)))
         raise AmbiguousName(f"{text!r} has {len(found)} versions; say which one: {labels}")
     if found:
-        return max(found, key=_version_of)
+        return max(found, key=version_of)
     name, at, version = text.rpartition("@")
     if not at or not version.isdecimal():
         return None
@@ -178,11 +179,6 @@ async def no_experiment(storage: AsyncStorageProtocol, text: str) -> NothingFoun
     return NothingFound(
         f"there is no experiment {text!r}; there is {_listed([*map(repr, near or names)])}"
     )
-
-
-def _version_of(config: dict[str, Any]) -> int:
-    version = config.get("version")
-    return version if isinstance(version, int) else 1
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The points of a plot whose axis is the objective: which are drawn, and the notes on the others."""
+"""The points of a plot whose axis is the objective: which are drawn, and notes on the others."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.documents import document_of
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
-from aiostorage._core.versions import FIRST_VERSION
+from aiostorage._core.versions import FIRST_VERSION, version_of
 from aiostorage.errors import DuplicateKeyError, EncodingError
 from aiostorage.operations import Document
 from aiostorage.orion.conversion import interrupt_reserved
@@ -34,7 +34,6 @@ __all__ = [
     "PlannedExperimentMove",
     "derived_id",
     "set_free",
-    "version_of",
 ]
 
 
@@ -104,12 +103,6 @@ class MovePlan:
     def uids(self) -> dict[Any, Any]:
         """The ids of the experiments in the destination by those in the source."""
         return {uid: planned.uid for uid, planned in self.experiments.items()}
-
-
-def version_of(config: Document) -> int:
-    """Return the version of an experiment as it is read."""
-    version = config.get("version")
-    return version if isinstance(version, int) else FIRST_VERSION
 
 
 def derived_id(*parts: Any) -> str:

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from bson import ObjectId
 
+from aiostorage._core.matching import conjuncts
 from aiostorage._core.ordering import Order, key_of, value_of
 from aiostorage.operations import (
-    And,
     Collection,
     Compare,
     Condition,
@@ -135,7 +135,7 @@ class CollectionSchema:
         """Return whether at most one document can match, by fields that equal one scalar each."""
         bound = _bound(where)
         return (
-            len(bound) == len(_conjuncts(where))
+            len(bound) == len(conjuncts(where))
             and "_id" not in bound
             and "." not in "".join(bound)
             and any(map(bound.issuperset, self.unique))
@@ -148,12 +148,12 @@ class CollectionSchema:
         """
         if not order:
             return {"sort": [("_id" if self.is_log else "$natural", 1)]}
-        bound, conjuncts = _bound(where), _conjuncts(where)
+        bound, parts = _bound(where), conjuncts(where)
         for index, name in self._named_indexes:
             rest = index.fields
             while rest and rest[0] in bound:
                 rest = rest[1:]
-            if rest == tuple(order) and (index.where is None or index.where in conjuncts):
+            if rest == tuple(order) and (index.where is None or index.where in parts):
                 return {"sort": [(field, 1) for field in rest], "hint": name}
         return None
 
@@ -182,7 +182,7 @@ class CollectionSchema:
         if not match.of_itself:
             return self._inside.filter(match.condition)
         operators: dict[str, Any] = {}
-        for one in _conjuncts(match.condition):
+        for one in conjuncts(match.condition):
             if isinstance(one, ElementMatch):
                 operators["$elemMatch"] = self._element(one, path)
             elif isinstance(one, Compare):
@@ -341,15 +341,11 @@ def _moment(value: StoreTime) -> Any:
     return {"$add": ["$$NOW", milliseconds]} if milliseconds else "$$NOW"
 
 
-def _conjuncts(where: Condition) -> tuple[Condition, ...]:
-    return where.conditions if isinstance(where, And) else (where,)
-
-
 def _bound(where: Condition) -> set[str]:
     """Return the fields that must equal one scalar; only those cannot be a list's elements."""
     return {
         c.path
-        for c in _conjuncts(where)
+        for c in conjuncts(where)
         if isinstance(c, Compare)
         and c.op == "eq"
         and (c.value is None or c.value.__class__ in (str, int))

@@ -19,6 +19,7 @@ from typing import Any, Final
 from pymongo import errors as pymongo
 
 from aiostorage._core.changes import apply_changes
+from aiostorage._core.matching import conjuncts
 from aiostorage._core.projection import copy_tree
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.client import UpdateOne
@@ -410,7 +411,7 @@ def _doubt(commands: Commands, operation: Operation[Any], documents: Sequence[Do
 
 def _key_of(schema: CollectionSchema, where: Condition) -> Condition:
     """Return the part of a condition that names one document; all of it if there is none."""
-    parts = where.conditions if isinstance(where, And) else (where,)
+    parts = conjuncts(where)
     bound = {part.path: part for part in parts if isinstance(part, Compare) and part.op == "eq"}
     for names in schema.unique:
         if bound.keys() >= set(names):

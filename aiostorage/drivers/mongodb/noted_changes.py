@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from aiostorage._core.event_log import EventLog
+from aiostorage._core.matching import conjuncts
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
@@ -305,7 +306,7 @@ async def _note_for_good(
 def _key(plan: Plan) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """Return the unique fields by which a plan names its document, and their values."""
     where = plan.operation.where
-    parts = where.conditions if isinstance(where, And) else (where,)
+    parts = conjuncts(where)
     bound: Mapping[str, Any] = {p.path: p.value for p in parts if isinstance(p, Compare)}
     names = next(names for names in plan.schema.unique if bound.keys() >= set(names))
     return names, tuple(bound[name] for name in names)
