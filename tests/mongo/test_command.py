@@ -4,51 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
-import pytest
 from click.testing import CliRunner, Result
 from pymongo import MongoClient
 
-import aiostorage
 from aiostorage import open_storage
 from aiostorage.cli.app import cli
 from aiostorage.testing import Deployment
-
-DEADLINE = 60.0
-BOOT = "import sys; from aiostorage.cli import main; sys.argv[0] = 'aiostorage'; main()"
+from tests.cli.support import run
 
 
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments, prog_name="aiostorage")
 
 
-@pytest.mark.parametrize("library", ["motor", "pymongo"])
 def test_demo_and_status(
-    mongodb_replica_set: Deployment, mongodb_database: str, tmp_path: Path, library: str
+    mongodb_replica_set: Deployment, mongodb_database: str, tmp_path: Path
 ) -> None:
     """Workers in two processes, one of which is killed; then a look at what they left."""
     url = mongodb_replica_set.url_for(mongodb_database)
-    url += f"{'&' if '?' in url else '?'}client={library}"
+    url += f"{'&' if '?' in url else '?'}client=pymongo"
     size = ("--trials", "12", "--workers", "2", "--sample", "0.02", "--kill")
-    done = subprocess.run(
-        [sys.executable, "-c", BOOT, "demo", "--url", url, *size],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(aiostorage.__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    done = run(tmp_path, "demo", "--url", url, *size)
+    assert (done.code, done.err) == (0, "")
     shown = url.partition("?")[0]
-    assert f"on {shown} (experiment demo v1)" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert f"on {shown} (experiment demo v1)" in done.out
+    assert [path.name for path in tmp_path.iterdir()] == ["aiostorage"]  # its configuration
 
     plain = call("status", url)
     assert plain.exit_code == 0, plain.stderr

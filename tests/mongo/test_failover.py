@@ -32,7 +32,7 @@ from tests.mongo.worker_failover import TASKS
 from tests.processes.support import DEADLINE, Events, Worker, starter
 
 PROCESSES = 4
-TRIALS = 160
+TRIALS = 96
 NEVER = 600.0
 """Seconds after which a test has failed long since."""
 
@@ -400,12 +400,11 @@ def test_what_is_answered_stays(tmp_path: Path) -> None:
         url, primary = replica_set.url_for("stays"), await asyncio.to_thread(replica_set.primary)
         others = [member for member in replica_set.members if member is not primary]
         # it tries again before the primary knows that it is alone
-        hasty = RetryPolicy(total=3.0, attempt_timeout=0.1, initial=0.0, jitter=0.0)
+        hasty = RetryPolicy(total=3.0, attempt_timeout=0.4, initial=0.0, jitter=0.0)
         async with (
             open_storage(url) as storage,
-            open_storage(url) as impatient,
+            open_storage(url, retry=hasty) as impatient,  # by the same connections
         ):
-            impatient._gateway.policy = hasty  # it had time to connect
             experiment = await stocked(storage, 1)
             trial = await storage.reserve_trial(experiment)
             assert trial is not None

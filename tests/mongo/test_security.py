@@ -13,11 +13,12 @@ from pymongo import MongoClient
 
 from aiostorage import BackendError, PermissionDenied, Trial, open_storage
 from aiostorage.testing import Mongod, ReplicaSet, TlsFiles
+from tests.mongo.conftest import UNCLOSED
 
 LOGIN = ("jo@example", "pa/ss:wo%rd?#")
 SOON = "serverSelectionTimeoutMS=500"
 
-pytestmark = pytest.mark.anyio
+pytestmark = [UNCLOSED, pytest.mark.anyio]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,17 @@ async def no_answer(url: str, why: str, **options: Any) -> None:
     assert LOGIN[1] not in str(caught.value)
 
 
-@pytest.mark.parametrize("servers", ["login", "tls", "key_file", "all_of_it"], indirect=True)
+@pytest.mark.parametrize(
+    ("servers", "library"),
+    [
+        ("login", "motor"),
+        ("tls", "pymongo"),
+        ("key_file", "motor"),
+        ("all_of_it", "motor"),
+        ("all_of_it", "pymongo"),
+    ],
+    indirect=True,
+)
 async def test_who_may_gets_in(servers: Mongod | ReplicaSet, library: str) -> None:
     await work(servers.url_for(f"work_{library}"), client=library)
 
@@ -103,7 +114,9 @@ RIGHTS = [
 """What the role of workers in docs/how-to/mongodb-in-production.md has."""
 
 
-@pytest.mark.parametrize("left_out", [None, "changeStream"])
+@pytest.mark.parametrize(
+    ("library", "left_out"), [("motor", None), ("pymongo", "changeStream")], indirect=["library"]
+)
 async def test_a_role_of_as_few_rights_as_possible(
     key_file: ReplicaSet, library: str, left_out: str | None
 ) -> None:
@@ -136,7 +149,11 @@ async def test_mechanisms(login: Mongod, library: str, mechanism: str) -> None:
         assert await storage.fetch_experiments({}) == []
 
 
-@pytest.mark.parametrize("servers", ["login", "key_file", "all_of_it"], indirect=True)
+@pytest.mark.parametrize(
+    ("servers", "library"),
+    [("login", "pymongo"), ("key_file", "motor"), ("all_of_it", "pymongo")],
+    indirect=True,
+)
 async def test_who_may_not_stays_out(servers: Mongod | ReplicaSet, library: str) -> None:
     _, _, where = servers.url_for("db").rpartition("@")
     with pytest.raises(PermissionDenied, match="wrong user name or password"):
