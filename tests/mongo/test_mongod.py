@@ -398,6 +398,7 @@ class TestDeployments:
             "def test_3(mongodb_url): pass\n"
         )
         environment = {**os.environ, "CI": "true", "PATH": str(tmp_path)}
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # there are many, slow to import
         environment.pop("AIOSTORAGE_TEST_MONGODB", None)
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"],
