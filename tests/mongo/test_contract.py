@@ -59,7 +59,19 @@ class MongoDBStorageContract(OnMongoDB, StorageContract):
 
 
 class TestStorageMotorStandalone(OnStandalone, MongoDBStorageContract):
+    """With a history where that is the subject, else without, as a busy server may be used.
+
+    Logged changes of all kinds are made on a server by itself in the tests of faults as well.
+    """
+
     library = "motor"
+
+    @pytest.fixture(autouse=True)
+    def fixture_history(self, request: pytest.FixtureRequest) -> None:
+        self.history = "30d" if "needs_log" in request.fixturenames else "off"
+
+    async def open_storage(self, tmp_path: Path, **settings: Any) -> AsyncStorageProtocol:
+        return await super().open_storage(tmp_path, **{"history": self.history, **settings})
 
 
 class TestStoragePymongoReplicaSet(OnReplicaSet, MongoDBStorageContract):
