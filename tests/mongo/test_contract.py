@@ -68,10 +68,10 @@ class TestStorageMotorStandalone(OnStandalone, MongoDBStorageContract):
 
     @pytest.fixture(autouse=True)
     def fixture_history(self, request: pytest.FixtureRequest) -> None:
-        self.history = "30d" if "needs_log" in request.fixturenames else "off"
+        self.without = {} if "needs_log" in request.fixturenames else {"history": "off"}
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> AsyncStorageProtocol:
-        return await super().open_storage(tmp_path, **{"history": self.history, **settings})
+        return await super().open_storage(tmp_path, **self.without, **settings)
 
 
 class TestStoragePymongoReplicaSet(OnReplicaSet, MongoDBStorageContract):

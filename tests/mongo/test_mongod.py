@@ -207,42 +207,42 @@ class TestFailPoint:
 
 class TestReplicaSet:
     def test_elects_another_primary(
-        self, mongodb_replica_set_3: ReplicaSet, mongodb_database: str
+        self, replica_set_of_3: ReplicaSet, mongodb_database: str
     ) -> None:
-        members = mongodb_replica_set_3.members
-        with Client(mongodb_replica_set_3.url_for(mongodb_database), w="majority") as client:
+        members = replica_set_of_3.members
+        with Client(replica_set_of_3.url_for(mongodb_database), w="majority") as client:
             things = client[mongodb_database]["things"]
             things.insert_one({"_id": 1})
             start = time.monotonic()
-            killed = mongodb_replica_set_3.kill_primary()
+            killed = replica_set_of_3.kill_primary()
             assert not killed.running
-            assert mongodb_replica_set_3.primary() is not killed
+            assert replica_set_of_3.primary() is not killed
             took = time.monotonic() - start
             print(f"a new primary after {took:.2f} s")
             assert took < 20  # MongoDB's own default is never below ten
             things.insert_one({"_id": 2})
-            assert len(mongodb_replica_set_3.secondaries()) == 1
-            mongodb_replica_set_3.restart(killed)
-            assert len(mongodb_replica_set_3.secondaries()) == len(members) - 1
+            assert len(replica_set_of_3.secondaries()) == 1
+            replica_set_of_3.restart(killed)
+            assert len(replica_set_of_3.secondaries()) == len(members) - 1
             assert things.count_documents({}) == 2
 
-    def test_steps_down(self, mongodb_replica_set_3: ReplicaSet, mongodb_database: str) -> None:
-        old = mongodb_replica_set_3.step_down()
+    def test_steps_down(self, replica_set_of_3: ReplicaSet, mongodb_database: str) -> None:
+        old = replica_set_of_3.step_down()
         assert old.running
-        assert mongodb_replica_set_3.primary() is not old
+        assert replica_set_of_3.primary() is not old
 
     def test_a_primary_that_was_paused_is_not_the_primary(
-        self, mongodb_replica_set_3: ReplicaSet
+        self, replica_set_of_3: ReplicaSet
     ) -> None:
-        old = mongodb_replica_set_3.primary()
+        old = replica_set_of_3.primary()
         old.pause()
-        new = mongodb_replica_set_3.primary()
+        new = replica_set_of_3.primary()
         assert new is not old
-        mongodb_replica_set_3.heal()
+        replica_set_of_3.heal()
         assert not old.paused
-        assert mongodb_replica_set_3.primary() is not old
+        assert replica_set_of_3.primary() is not old
         end = time.monotonic() + 30
-        while len(mongodb_replica_set_3.secondaries()) != 2:  # there may be another election
+        while len(replica_set_of_3.secondaries()) != 2:  # there may be another election
             assert time.monotonic() < end
             time.sleep(0.1)
 
@@ -353,17 +353,17 @@ class TestDeployments:
     def test_dropping_a_database_heals(
         self,
         request: pytest.FixtureRequest,
-        mongodb_replica_set_3: ReplicaSet,
+        replica_set_of_3: ReplicaSet,
         mongodb_database: str,
     ) -> None:
         deployments: Deployments = request.getfixturevalue("_mongodb_deployments")
-        with Client(mongodb_replica_set_3.url) as client:
+        with Client(replica_set_of_3.url) as client:
             client[mongodb_database]["things"].insert_one({})
-            killed = mongodb_replica_set_3.kill_primary()
-            mongodb_replica_set_3.primary().pause()
+            killed = replica_set_of_3.kill_primary()
+            replica_set_of_3.primary().pause()
             deployments.drop("replica set of 3", mongodb_database)
             assert killed.running
-            assert len(mongodb_replica_set_3.secondaries()) == 2
+            assert len(replica_set_of_3.secondaries()) == 2
             assert mongodb_database not in client.list_database_names()
 
     def test_databases_do_not_meet(
