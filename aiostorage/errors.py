@@ -8,7 +8,7 @@
     ├── InvalidArgument               (TypeError, ValueError) an argument is no such thing
     ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
     ├── MismatchedIds                 (AssertionError) an object and an id name different records
-    ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
+    ├── EncodingError                 (ValueError) what no engine can hold, or no reader decode
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
     ├── CursorExpired                 changes behind a cursor are not kept any more

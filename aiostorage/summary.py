@@ -24,7 +24,7 @@ class LockSummary:
     Attributes
     ----------
     locked : bool
-        Whether somebody holds it, by the store's clock.
+        Whether a process holds it, by the store's clock.
     owner : str or None
         Where the holder runs, and a fingerprint of its token; None if the lock is free, or if
         Oríon's own storage holds it.

@@ -21,7 +21,7 @@ UpgradeProgress: TypeAlias = Callable[[str], object]
 
 
 def silent(_: str) -> None:
-    """Tell nobody."""
+    """Ignore a line of progress."""
 
 
 @dataclass(frozen=True, slots=True)

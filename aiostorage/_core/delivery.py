@@ -55,7 +55,7 @@ class DeliverySettings:
     call_limit
         Seconds that a call to the tracker may take.
     linger
-        Seconds to wait for further changes before the first ones are sent, unless somebody waits:
+        Seconds to wait for further changes before the first ones are sent, unless a caller waits:
         changes of one trial go together, and workers have the processor to themselves meanwhile.
     initial, maximum
         Seconds of the first pause while the tracker is unavailable, and of the longest.
@@ -118,7 +118,7 @@ class Deliverer:
             self._running()
 
     def hurry(self) -> None:
-        """Deliver at once what there is, since somebody waits for it."""
+        """Deliver at once what there is, since a caller waits for it."""
         self._running().call()
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -150,7 +150,7 @@ class Deliverer:
                 _inherited.append(run)
                 self.tracker = _copied(self.tracker)
             run = self._run = _Delivery(self.gateway, self.tracker, self.settings)
-            # nobody may close the storage: its end is then that of what runs for it
+            # if the storage is dropped without being closed, its delivery ends with it
             weakref.finalize(self, run.stop_soon).atexit = False
         return run
 
@@ -403,7 +403,7 @@ class _Delivery:
         await self._linger()
 
     async def _linger(self) -> None:
-        """Wait a little for changes that can be sent together, unless somebody is in a hurry."""
+        """Wait a little for changes that can be sent together, unless a caller waits for them."""
         await self._until_called(self._settings.linger)
         self._called.clear()
 

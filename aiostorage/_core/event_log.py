@@ -32,11 +32,11 @@ class EventLog:
         self._log(logging.DEBUG, event, text, fields)
 
     def info(self, event: str, text: str, /, **fields: Any) -> None:
-        """Log what is worth knowing, and needs nobody; see `warning`."""
+        """Log what is worth knowing and needs no action; see `warning`."""
         self._log(logging.INFO, event, text, fields)
 
     def warning(self, event: str, text: str, /, **fields: Any) -> None:
-        """Log what somebody should look at.
+        """Log what an operator should look at.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Who holds a reservation, a lock or a lease, in words that may be shown to anybody.
+"""Who holds a reservation, a lock or a lease, in words that any reader may see.
 
 A token proves who the holder is, so whoever reads one could act in its place. It is never shown:
 messages have a short fingerprint of it, and the host and the process that it was made in.

@@ -37,7 +37,7 @@ class MadeRuns:
         return bool(self._keys)
 
     def making(self, name: Name) -> Callable[[TrackedTrial], str | None]:
-        """Return `Tracker.send_trial`, whose key is noted although nobody waits for it any more."""
+        """Return `Tracker.send_trial`, whose key is noted even if its caller has gone."""
 
         def send_trial(tracked: TrackedTrial) -> str | None:
             key = self._tracker.send_trial(tracked)

@@ -154,7 +154,7 @@ class Mirror:
                 if asked:
                     raise TrackerError(
                         f"the tracker {self._name()} has no run of trial {trial.id}: it has "
-                        "refused it, or nobody has reserved it, or the store has no such trial"
+                        "refused it, or it was never reserved, or the store has no such trial"
                     )
                 await outbox.add(trial.experiment, (trial.id,))  # from before there was a tracker
             asked = True
@@ -196,4 +196,4 @@ class Mirror:
         """Return what is known of why it takes so long."""
         if self.deliverer.last_error:
             return f": {self.deliverer.last_error}"
-        return f"; {await Outbox(self._gateway).lease_holder() or 'nobody'} sends to it"
+        return f"; {await Outbox(self._gateway).lease_holder() or 'no process'} sends to it"

@@ -43,7 +43,7 @@ class NamedStore:
     origin
         A clause that says who named it; None for an argument, whose caller knows that.
     is_default
-        Whether nobody named any.
+        Whether no store was named.
     """
 
     options: Mapping[str, Any]

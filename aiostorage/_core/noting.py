@@ -229,7 +229,7 @@ class NotingDriver:
         return {"driver": self.driver}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # a copy calls nobody yet
+        self.__init__(**state)  # type: ignore[misc]  # `changed` is not copied
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.driver!r})"

@@ -1,7 +1,7 @@
 """Storages that tell OpenTelemetry what they do.
 
-A storage that has nobody to tell is not touched: its calls cost what they cost without this module.
-One that has becomes an instance of a subclass, whose public methods have a span around them.
+A storage without a tracer or a meter is not touched: its calls cost what they cost without this
+module. One that has them becomes an instance of a subclass with spans around the public methods.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aiostorage.trial import Trial
 __all__ = ["COLLECTIONS", "observe", "observe_by"]
 
 NOT_OBSERVED: Final = frozenset({"open", "aclose", "watch_trials"})
-"""What is the life of a storage, or lasts as long as somebody listens."""
+"""Methods without a span: they last as long as the storage, or as long as their caller reads."""
 
 COLLECTIONS: Final = (
     ("algorithm_lock", "algo"),

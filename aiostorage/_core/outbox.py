@@ -298,7 +298,7 @@ class Outbox:
     # --------------------------------------------------------------------------------- lease
 
     async def acquire_lease(self, owner: str, seconds: float) -> bool:
-        """Become the deliverer of this store if nobody is, or nobody alive; say whether.
+        """Become the deliverer of this store unless a living process is; return whether it did.
 
         Parameters
         ----------
@@ -339,7 +339,7 @@ class Outbox:
         await self._gateway.execute(Update(DELIVERERS, equal(_id=LEASE, owner=owner), changes))
 
     async def lease_holder(self) -> str | None:
-        """Return who is the deliverer; None if nobody is, or nobody alive."""
+        """Return the deliverer that holds the lease; None if there is none, or none alive."""
         alive = Compare("expires", "gt", NOW)
         where = type(equal())((*equal(_id=LEASE).conditions, alive))
         found = await self._gateway.execute(Find(DELIVERERS, where, limit=1))

@@ -37,7 +37,7 @@ READ_TOGETHER: Final = 100
 """Trials that are read at once, and so held in memory at the same time, at most."""
 
 MAX_CACHED: Final = 10_000
-"""Records that are kept in memory: nobody but the holder of the lease writes them."""
+"""Records that are kept in memory: only the holder of the lease writes them."""
 
 SETTLE_INTERVAL: Final = 0.05
 """Seconds for which trials that were sent are settled together, at most."""
@@ -139,7 +139,7 @@ class Sender:
         Raises
         ------
         LeaseLost
-            Somebody else may be the deliverer now.
+            Another process may be the deliverer now.
         BackendError
             The engine failed.
         """
@@ -503,7 +503,7 @@ class Sender:
             )
 
     def forget(self) -> None:
-        """Forget what may have changed: somebody else may have been the deliverer."""
+        """Forget what may have changed: another process may have been the deliverer."""
         self._records.clear()
         self._sent.clear()
         self._late.clear()

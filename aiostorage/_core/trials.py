@@ -212,7 +212,7 @@ class Trials:
             known = {**document_of_trial(after), "_id": document["_id"]}
             document = truncated(cast(Document, normalise(known)), self._gateway.driver.resolution)
         elif isinstance(document, UnreadableDocument):
-            self._reader.read(document)  # raises: nobody knows where it stands
+            self._reader.read(document)  # raises: its place in the order is unknown
         return After(document["_id"], values_of(document, order))
 
     async def first(self, find: Find) -> list[Trial]:

@@ -16,7 +16,7 @@ from aiostorage.cli.naming import experiment_label
 __all__ = ["EXPERIMENT", "EXPERIMENT_OR_TRIAL"]
 
 PATIENCE: Final = 1.0
-"""Seconds that a storage may take: somebody has pressed the tabulator key and waits."""
+"""Seconds that a storage may take: the user has pressed the Tab key and waits."""
 
 
 class Named(click.ParamType[str]):

@@ -40,7 +40,7 @@ QUERY: Final = "query of the URL"
 SECRET: Final = frozenset({"username", "password"})
 
 NOT_CONFIGURED: Final = frozenset({"self", "url", "path", "clock", "read_only"})
-"""Parameters of engines that nobody configures by these names."""
+"""Parameters of engines that are not configured by these names."""
 
 
 @dataclass(frozen=True, slots=True)

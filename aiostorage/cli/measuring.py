@@ -224,7 +224,7 @@ async def _experiment(scratch: Scratch) -> AsyncIterator[tuple[Storage, Storage,
 
 
 async def _check_exists(driver: ExaminableDriver) -> None:
-    """Refuse a database that opening would make, and nobody delete."""
+    """Refuse a database that does not exist: opening would create it, and it would stay."""
     reader = driver.reader()
     try:
         await reader.open(LAYOUT)

@@ -134,10 +134,10 @@ def confirmed(question: str, yes: bool) -> bool:
     Raises
     ------
     click.UsageError
-        Nobody can be asked: standard input is no terminal.
+        The user cannot be asked: standard input is no terminal.
     """
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here; say --yes to do it")
+        raise click.UsageError("standard input is no terminal to ask at; say --yes to do it")
     return click.confirm(printable(question), err=True)

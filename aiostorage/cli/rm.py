@@ -63,7 +63,7 @@ def rm(
     elif anyio.run(_remove, open_named(url, timeout, writing=True), config, trial):
         echo(f"deleted {what}")
     else:
-        raise NothingFound(f"{named} has just been deleted by somebody else")
+        raise NothingFound(f"{named} has just been deleted by another process")
 
 
 async def _look(

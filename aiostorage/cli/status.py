@@ -157,7 +157,7 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
 
 
 def _pace(one: ExperimentSummary) -> str:
-    """Return who works, how fast, and for how long; empty where nobody does and nothing ended."""
+    """Return how many work, how fast, and for how long; empty if none does and nothing ended."""
     parts = [plural(one.workers, "process") + " at work"] if one.workers else []
     if one.rate:
         parts.append(f"{one.rate:.3g} trials completed per minute")

@@ -131,7 +131,7 @@ async def _sync(
             if left and not told and time.monotonic() - progress_at > 1:
                 told = await _tell_who_sends(outbox, mirror.deliverer)
         holder = await outbox.lease_holder()
-        sender = "nobody" if holder is None else named_holder(holder)
+        sender = "no process" if holder is None else named_holder(holder)
         why = mirror.deliverer.last_error or f"{sender} sends, and made no progress"
         return total - left, left, mirror.deliverer.refused, why
 

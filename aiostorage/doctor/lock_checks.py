@@ -53,7 +53,7 @@ MIN_LEASELESS: Final = 600.0
 OLD_LOCKS: Final = Or(
     (Compare("heartbeat", "lte", StoreTime(-MIN_AGE)), Compare("heartbeat", "eq", None))
 )
-"""Lock records that nobody has touched for a while."""
+"""Lock records that have not been touched for a while."""
 
 EXPIRED_LEASES: Final = And(
     (Compare("locked", "eq", 1), Compare("expires", "lte", StoreTime(-MIN_AGE)))
@@ -139,7 +139,7 @@ async def _held(records: StoredRecords, locks: list[Document]) -> list[Finding]:
         elif one["_id"] in leaseless or (one["_id"] in expired and is_taken_over(one)):
             what = (
                 f"the lock of {label} is held without a lease, as Oríon's own storage does, since "
-                f"{dict.get(one, 'heartbeat')}; if its holder is dead, nobody gets it"
+                f"{dict.get(one, 'heartbeat')}; if its holder is dead, it stays held"
             )
             findings.append(Finding("lock-without-lease", "warning", what, label, command))
     return findings

@@ -209,7 +209,7 @@ class BaseStorageProtocol:
             `limit` is no number of trials, there is no such `order`, or the experiment has no
             trial `after`.
         EncodingError
-            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
+            `after` is the id of a trial that cannot be read, so that its place is unknown.
         """
         raise NotImplementedError
 

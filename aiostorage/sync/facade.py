@@ -363,7 +363,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             `limit` is no number of trials, there is no such `order`, or the experiment has no
             trial `after`.
         EncodingError
-            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
+            `after` is the id of a trial that cannot be read, so that its place is unknown.
         """
         return self._portal.call(
             self._storage.fetch_trials,
@@ -734,7 +734,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             its config. The body gets None when so many are completed, also while it waits, and
             while so many are completed or being evaluated. Callers that all pass this never
             complete and evaluate more than that. Lost trials do not count; so there can be more if
-            a worker completes a trial that was lost and that nobody has taken.
+            a worker completes a trial that was lost and that no other worker has taken.
         max_broken
             How many trials may become broken; True for the ``max_broken`` in the config. The body
             gets None when there are so many. Those that others evaluate meanwhile may still become
@@ -801,8 +801,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Return the trial of a reservation that another call, process or machine has made.
 
         It is as the store has it now, with the token in ``worker``, and is written to as ever: the
-        reservation stays the same one, and nobody else's copy becomes invalid. The trial gets a
-        heartbeat. If it was lost meanwhile and nobody else has it, it is this reservation's again.
+        reservation stays the same one, and no other copy of it becomes invalid. The trial gets
+        a heartbeat. If it was lost meanwhile and no other worker has it, it is this reservation's
+        again.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """The writing half of a load or a copy: it writes what its plan says, and compares afterwards.
 
-An experiment is written last, together with its lock and the last of its trials. Until then nobody
-sees its trials, which belong to no experiment; whoever loads again finds them and goes on.
+An experiment is written last, together with its lock and the last of its trials. Until then its
+trials are not seen, since they belong to no experiment; a second load finds them and goes on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Threads that nobody waits for: what is not needed any more keeps no program alive."""
+"""Threads that keep no program alive: the interpreter does not wait for them when it exits."""
 
 from __future__ import annotations
 

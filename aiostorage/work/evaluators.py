@@ -74,7 +74,7 @@ class _LoopEvaluator(_HereEvaluator):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise ObjectiveExit("CancelledError, and nobody has cancelled the objective") from error
+            raise ObjectiveExit("CancelledError, though the objective was not cancelled") from error
         except (SystemExit, KeyboardInterrupt) as error:
             raise _exit_of(error) from error
 

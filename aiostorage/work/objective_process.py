@@ -49,7 +49,7 @@ class ProcessDied(RuntimeError):
     Attributes
     ----------
     told_to_end
-        Whether somebody has told it to end, by SIGTERM, SIGINT or SIGHUP.
+        Whether it was told to end, by SIGTERM, SIGINT or SIGHUP.
     """
 
     def __init__(self, code: int | None) -> None:
@@ -116,7 +116,7 @@ class ObjectiveProcess:
             It ended before it was ready.
         """
         if self._process is None:
-            # to its end although the caller is cancelled: nobody else would end the process
+            # to completion although the caller is cancelled: nothing else would end the process
             await run_to_completion(partial(in_daemon_thread, self._start))
             try:
                 await in_daemon_thread(self._be_ready)

@@ -43,9 +43,9 @@ class Worker:
     At SIGTERM or SIGINT (Ctrl-C) it reserves no more trials, and hands back those under way, which
     become ``interrupted``; a second signal ends the process at once.
 
-    It ends when a limit of the experiment is reached; or when no trial is pending or reserved by
-    anybody, and none is suggested. While another worker has a trial it waits: the trial may be lost
-    or handed back.
+    It ends when a limit of the experiment is reached; or when no trial is pending or
+    reserved, and none is suggested. While another worker has a trial, it waits: the trial may be
+    lost or handed back.
 
     Parameters
     ----------

@@ -73,8 +73,8 @@ def unwrap(data: bytes, max_inflated: int = MAX_INFLATED) -> bytes | memoryview:
     if length > (limit := _limit(view[9:], max_inflated)):
         raise EncodingError(
             f"the state has {len(data):,} bytes, and says to become {length:,} when they are "
-            f"decompressed; at most {limit:,} are accepted, so that nobody can fill the memory of "
-            "a reader. If you trust who wrote it, open the storage with a larger max_inflated_state"
+            f"decompressed; at most {limit:,} are accepted, so that a state cannot fill the "
+            "memory. If you trust its writer, open the storage with a larger max_inflated_state"
         )
     decompressor = zlib.decompressobj()
     packed = decompressor.decompress(view[9:], length + 1)

@@ -40,7 +40,7 @@ REFRESH: Final = 0.5
 """Seconds between two pictures."""
 
 HANGUP_INTERVAL: Final = 2.0
-"""Seconds between two looks whether anybody can still see the screen."""
+"""Seconds between two checks of whether the terminal is still there."""
 
 HANGUP_EXIT_CODE: Final = 129
 """What a shell reports for a command that a hangup ended: 128 and the number of the signal."""
@@ -145,7 +145,7 @@ class WatchApp(App[BaseException]):
             self.exit(error)
 
     def _leave_after_hangup(self) -> None:
-        """Leave when the server of the browser, or the terminal, is gone: nobody looks any more."""
+        """Leave when the server of the browser, or the terminal, is gone."""
         if _has_hung_up():
             self._leave()
 

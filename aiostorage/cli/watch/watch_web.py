@@ -15,7 +15,7 @@ from textual_serve.server import Server
 __all__ = ["serve_screen"]
 
 HOST: Final = "127.0.0.1"
-"""The loopback: nobody else can connect."""
+"""The loopback address: no other machine can connect."""
 
 
 def serve_screen(
@@ -50,7 +50,7 @@ class _ScreenServer(Server):
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
         names = [f"{HOST}:{self.port}", f"localhost:{self.port}"]
-        # the page asks for a font of another server, which nobody needs to know of
+        # the page would load a font from another server, which would then know of the user
         policy = " ".join(
             ["default-src 'unsafe-inline' 'unsafe-eval' data: blob:"]
             + [f"{scheme}://{name}" for name in names for scheme in ("http", "ws")]

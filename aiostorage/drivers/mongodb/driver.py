@@ -373,7 +373,7 @@ class MongoDBDriver:
         return await self._counted(queue.carry_out(noted, self._time_left()))
 
     async def _settled(self, commands: Commands) -> None:
-        """Have what was in doubt logged, before anybody looks at it."""
+        """Have what was in doubt logged before it is read."""
         if commands.doubts:
             await self._write(commands, partial(settle_doubts, commands))
 

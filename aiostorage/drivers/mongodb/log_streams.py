@@ -2,7 +2,7 @@
 
 To open a stream costs the server more than to read from it. A stream that stands at the end of one
 page is kept for the reader who asks for the next one. It costs the server a cursor, but none of
-motor's threads while nobody reads. Only a few are kept, and none for long.
+motor's threads between two reads. Only a few are kept, and none for long.
 """
 
 from __future__ import annotations

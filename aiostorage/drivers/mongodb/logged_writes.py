@@ -1,8 +1,8 @@
 """Writes of documents whose changes are logged: what each write changes is kept for its rows.
 
 In a transaction, what is to be changed is read first, together with the last row of each document
-and the server's time: nobody else can change the document or write its rows until the transaction
-ends. A server by itself changes the document first, and returns what it was before.
+and the server's time: no other writer can change the document or write its rows until the
+transaction ends. A server by itself changes the document first, and returns what it was before.
 
 The rows are written by `aiostorage.drivers.mongodb.log_writing`, at the end of all that belongs
 together.

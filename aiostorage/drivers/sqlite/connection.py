@@ -279,7 +279,7 @@ class _Outcome:
 class ConnectionThread:
     """A connection and the thread it lives in; it opens with its first call.
 
-    It is closed when nobody refers to this object any more. The thread keeps its last call until
+    It is closed when nothing refers to this object any more. The thread keeps its last call until
     the next one, and with it the error that it raised.
 
     Parameters

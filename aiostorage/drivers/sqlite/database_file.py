@@ -144,7 +144,7 @@ class DatabaseFile:
             self.leave(connection)
             raise BackendError(f"{change}; {outcome}. {ADVICE}")
         if change := self._change_of_log():
-            _empty_log(connection)  # nobody would find it
+            _empty_log(connection)  # what is in it would be lost
             raise BackendError(f"{change} while it was in use. Close the storage and open it again")
 
     def explain(self, connection: sqlite3.Connection, error: Exception) -> None:
@@ -191,7 +191,7 @@ class DatabaseFile:
         return None
 
     def _log_is_stray(self) -> bool:
-        """Return whether the log lies where its file no longer is, and nobody else depends on it.
+        """Return whether the log lies where its file no longer is, and no other process needs it.
 
         Others do after a move, if one uses the file by its new name, with another log; or if one
         has taken the log for that of the file that has come to the path.

@@ -256,7 +256,7 @@ def _number_boot(connection: Connection, layout: Layout) -> None:
 
 
 def _mode_in_header(path: Path) -> str:
-    """Return the journal mode that a file says it has; nobody has a log of it.
+    """Return the journal mode in the header of a file that has no log.
 
     With a log, another connection of this process might have locks, which closing would drop.
     """

@@ -25,7 +25,7 @@ _SCRIPTS: Final = "scripts"
 """Where the scripts of trials leave their own archives, which have the same keys."""
 
 _STALE: Final = 3600.0
-"""Seconds after which a partial file belongs to nobody any more."""
+"""Seconds after which no process writes to a partial file any more."""
 
 
 class CometArchives:
@@ -73,7 +73,7 @@ class CometArchives:
         return experiment_key(tracked.experiment)
 
     def send_trial(self, tracked: TrackedTrial) -> str | None:
-        """Write the archive of a trial anew; one that nobody has reserved has none."""
+        """Write the archive of a trial anew; one that was never reserved has none."""
         if not has_begun(tracked):
             return None
         key = trial_key(tracked.experiment.key or "", tracked.trial.id)

@@ -80,7 +80,7 @@ class Comet:
     def send_trial(self, tracked: TrackedTrial) -> str | None:
         """Make the run of a trial, or bring it to what the trial is now.
 
-        A trial that nobody has reserved has none: for Comet a run begins when it is made.
+        A trial that was never reserved has none: for Comet a run begins when it is made.
         """
         if not has_begun(tracked):
             return None

@@ -194,7 +194,7 @@ def _text(value: Any) -> str:
 def _add_results(content: Content, trial: Trial, warned: Warned) -> None:
     for result in trial.results:
         if result.type == "lie":
-            continue  # nobody has measured it
+            continue  # it was not measured
         name = str(result.name) if result.name else str(result.type or "result")
         if name in content.metrics:
             name = f"{name}-{result.type}"

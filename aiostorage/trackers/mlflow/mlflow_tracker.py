@@ -86,7 +86,7 @@ class MlflowTracker:
             return self._experiments.send(tracked)
 
     def send_trial(self, tracked: TrackedTrial) -> str | None:
-        """Make or update a run; return its id, or None for a trial that nobody has reserved."""
+        """Make or update a run; return its id, or None for a trial that was never reserved."""
         with self._call():
             return self._runs.send(tracked)
 

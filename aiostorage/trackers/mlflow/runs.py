@@ -154,7 +154,7 @@ class Runs:
 
 
 def _is_untouched(tracked: TrackedTrial) -> bool:
-    """Return whether nobody has worked on the trial: MLflow cannot change the start of a run."""
+    """Return whether the trial was never reserved: MLflow cannot change the start of a run."""
     trial = tracked.trial
     return trial.status == TrialStatus.NEW and trial.start_time is None
 
