@@ -341,7 +341,7 @@ class TrackerUnavailable(TrackerError):
 
 
 class TrackerTimeout(TrackerError, TimeoutError):
-    """The tracker was not told everything in time; that goes on in the background.
+    """Not all changes were sent to the tracker in time; sending goes on in the background.
 
     Attributes
     ----------

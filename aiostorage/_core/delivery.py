@@ -1,4 +1,4 @@
-"""The deliverer: tells the tracker in the background what has changed in the store.
+"""The deliverer: sends the changes in the store to the tracker in the background.
 
 Every storage with a tracker has a `Deliverer`. One of them at a time, of all that are open on a
 store in any process, holds the lease and works; the others wait for it. A `_Delivery` is what runs

@@ -105,7 +105,7 @@ class Gateway:
         self.origin = origin
         self.history: History = history or History(None)
         self.telemetry: Telemetry | None = None
-        """Who is told of retries, if anyone; a copy has none yet."""
+        """The telemetry that counts retries, if there is one; a copy has none yet."""
         self._first_timeout = min(policy.attempt_timeout, policy.total)
         self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)

@@ -17,12 +17,12 @@ _TOKEN: Final = re.compile(r"([\w.-]{1,255}):(\d{1,10}):[0-9a-f]{16}", re.ASCII)
 
 
 def fingerprint(token: str) -> str:
-    """Return eight hex digits that tell tokens apart, and from which no token can be made."""
+    """Return eight hex digits that distinguish tokens, and from which no token can be derived."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def process_of(token: object) -> str:
-    """Return what names the process in which a token was made; else the token itself, as text."""
+    """Return the name of the process that made a token, or else the token itself, as text."""
     made = _TOKEN.fullmatch(token) if isinstance(token, str) else None
     return f"{made[1]}:{made[2]}" if made else str(token)
 

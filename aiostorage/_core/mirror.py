@@ -106,7 +106,7 @@ class Mirror:
             version = await self._gateway.wait_for_change(OUTBOX, version, rest)
 
     async def left(self) -> int:
-        """Return how many changes the tracker has still to be told."""
+        """Return the number of changes that have yet to be sent to the tracker."""
         return await self._gateway.execute(Count(OUTBOX))
 
     async def environment(self, trial: Trial, timeout: float | None) -> dict[str, str]:
@@ -193,7 +193,7 @@ class Mirror:
         return f"{self.tracker.name} at {self.tracker.location}"
 
     async def _reason(self) -> str:
-        """Return what is known of why it takes so long."""
+        """Return the known reason for a delay, as the end of a message."""
         if self.deliverer.last_error:
             return f": {self.deliverer.last_error}"
         return f"; {await Outbox(self._gateway).lease_holder() or 'no process'} sends to it"

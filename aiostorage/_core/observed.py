@@ -1,4 +1,4 @@
-"""Storages that tell OpenTelemetry what they do.
+"""Storages with telemetry for OpenTelemetry.
 
 A storage without a tracer or a meter is not touched: its calls cost what they cost without this
 module. One that has them becomes an instance of a subclass with spans around the public methods.
@@ -42,7 +42,7 @@ PLAIN: Final = "_observed_class_of"
 
 
 def observe(storage: Any, telemetry: bool | None) -> None:
-    """Let a storage tell OpenTelemetry what it does, if that is wanted and not so already.
+    """Give a storage telemetry, if that is wanted and it has none yet.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def observe(storage: Any, telemetry: bool | None) -> None:
 
 
 def observe_by(storage: Any, telemetry: Telemetry) -> None:
-    """Let this be told what a storage does."""
+    """Use this telemetry for a storage."""
     gateway = storage._gateway  # noqa: SLF001  as above
     gateway.telemetry = telemetry
     engine = driver_within(gateway.driver)
@@ -85,7 +85,7 @@ def _observed_class(cls: Any) -> Any:
 
 
 def _reduced(storage: Any, protocol: Any) -> tuple[Any, ...]:
-    """Pickle as the class that is observed: a copy looks itself whether to tell anything."""
+    """Pickle as the original class: a copy decides for itself whether to have telemetry."""
     plain = getattr(type(storage), PLAIN)
     _, (_, *arguments), *rest = plain.__reduce_ex__(storage, max(int(protocol), 2))
     return _blank, (plain, *arguments), *rest

@@ -1,4 +1,4 @@
-"""The outbox: what a tracker has still to be told, where it has what, and who tells it.
+"""The outbox: the changes that have yet to be sent to a tracker, its records, and the deliverer.
 
 A row says that a trial or an experiment has changed, and not how. `aiostorage._core.noting` writes
 it together with the change. The deliverer reads some rows, then the present trial, sends that, and
@@ -40,7 +40,7 @@ __all__ = ["Backlog", "Change", "MirrorRecord", "Outbox", "OutboxRow"]
 Change: TypeAlias = Literal["inserted", "reserved", "changed", "deleted", "anew"]
 
 POLL_INTERVAL: Final = 0.05
-"""Seconds that `Outbox.wait` takes at least, lest a busy store wakes its caller all the time."""
+"""Seconds that `Outbox.wait` takes at least, so that a busy store does not wake it all the time."""
 
 MAX_WRITTEN: Final = 500
 """Rows that are written or removed in one operation, at most."""
@@ -51,7 +51,7 @@ NOW: Final = StoreTime()
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A change that the tracker has still to be told.
+    """A change that has yet to be sent to the tracker.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class MirrorRecord:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much the tracker has still to be told.
+    """The amount of changes that have yet to be sent to the tracker.
 
     Attributes
     ----------

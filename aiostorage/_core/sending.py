@@ -1,4 +1,4 @@
-"""What the tracker is told of some rows of the outbox: the present state, once."""
+"""Sends the present state of the records in some rows of the outbox to the tracker, once."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Page:
 
 @dataclass(slots=True)
 class _Subject:
-    """An experiment that rows tell of."""
+    """An experiment that occurs in rows."""
 
     id: Any
     experiment: Experiment | None
@@ -90,7 +90,7 @@ class _Subject:
 
 
 class Sender:
-    """Tells a tracker what has changed; used by the holder of the lease alone.
+    """Sends changes to a tracker; only the holder of the lease uses it.
 
     Parameters
     ----------
@@ -128,13 +128,13 @@ class Sender:
         self._late: set[Name] = set()
         """Those whose last call has to be repeated: they come after the others."""
         self._sent: list[tuple[Name, Sequence[OutboxRow], MirrorRecord]] = []
-        """What the tracker has, and the store does not know yet."""
+        """Records that the tracker has, but that the store does not know of yet."""
         self._seen_bugs: set[str] = set()
         self.refused: int = 0
         """How many experiments and trials the tracker has refused."""
 
     async def deliver(self, rows: Sequence[OutboxRow]) -> Page:
-        """Tell the tracker of all that the rows tell of, and settle them.
+        """Send the records in these rows to the tracker, and settle the rows.
 
         Raises
         ------

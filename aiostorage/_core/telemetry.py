@@ -1,4 +1,4 @@
-"""What a storage tells OpenTelemetry: spans, instruments and their attributes.
+"""The telemetry of a storage for OpenTelemetry: spans, instruments and their attributes.
 
 This is the one module that knows `opentelemetry`, which is imported when a storage has something
 to tell.
@@ -53,7 +53,7 @@ LENGTHS: Final = (0, *SIZES, 512, 1024)
 
 
 def is_wanted(telemetry: bool | None) -> bool:
-    """Return whether a storage is to tell anything.
+    """Return whether a storage is to have telemetry.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def _instruments(
 
 
 class Telemetry:
-    """What one storage tells.
+    """The telemetry of one storage.
 
     Parameters
     ----------

@@ -98,7 +98,7 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
 
 
 async def note_for_good(commands: Commands, insertion: Insert) -> None:
-    """Write the rows of an outbox after the changes that they tell of.
+    """Write the rows of an outbox after the changes that they record.
 
     The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
     are written with the next ones.
