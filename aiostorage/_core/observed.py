@@ -186,9 +186,9 @@ async def _iterated(
     ids: Mapping[str, str],
     items: AsyncIterator[Any],
 ) -> AsyncIterator[Any]:
-    """Yield the items; one span for all, and the time that was spent on finding them.
+    """Yield the items in a single span, which measures the time that was spent on finding them.
 
-    The span is not the current one, since the caller's own would come to stand in it.
+    The span is not made the current one, since the caller's spans would become its children.
     """
     operation = telemetry.operation(name, collection, ids)
     operation.begin()
@@ -213,7 +213,7 @@ async def _iterated(
 
 
 def _first_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """Return the ids of what the first argument names."""
+    """Return the ids of the experiment or the trial that the first argument names."""
     return _ids_of(args[0] if args else next(iter(kwargs.values()), None))
 
 
