@@ -5,7 +5,7 @@
     AioStorageError
     ├── ConfigurationError            the storage is configured in a way that cannot work
     │   └── UnknownStorageType        no engine of that name or URL scheme is registered
-    ├── InvalidArgument               (TypeError, ValueError) an argument is no such thing
+    ├── InvalidArgument               (TypeError, ValueError) an argument of the wrong kind
     ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
     ├── MismatchedIds                 (AssertionError) an object and an id name different records
     ├── EncodingError                 (ValueError) what no engine can hold, or no reader decode

@@ -830,7 +830,7 @@ class AsyncStorageProtocol(Protocol):
         """Set lost trials to ``interrupted``, in one atomic step, and return them.
 
         Their workers can no longer write to them. Workers need not call this: `reserve_trial`
-        hands lost trials out by itself.
+        hands out lost trials on its own.
         """
         ...
 

@@ -298,7 +298,7 @@ class _Delivery:
             await self._clean_up()
 
     async def _once(self) -> bool:
-        """Wait for the lease and deliver; return whether that ended without a failure."""
+        """Wait for the lease and deliver, until something fails; return whether to stop."""
         try:
             await self._sender.delete_unwanted()
             self._may_have_lease = True  # also if this is cancelled

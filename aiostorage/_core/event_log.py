@@ -12,7 +12,7 @@ from typing import Any, Final
 __all__ = ["EventLog"]
 
 PREFIX: Final = "aiostorage_"
-"""Begins the names of attributes, lest they are those of the log record itself."""
+"""Prefix of attributes, so that they do not collide with those of the log record itself."""
 
 
 class EventLog:

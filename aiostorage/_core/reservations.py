@@ -70,7 +70,7 @@ POLL_INTERVAL: Final = 0.05
 """Seconds between two attempts to reserve while waiting for a pending trial, at least."""
 
 CHECK_INTERVAL: Final = 1.0
-"""Seconds between two looks for the experiment while waiting for one of its trials."""
+"""Seconds between two checks of the experiment while waiting for one of its trials."""
 
 
 class Reservations:

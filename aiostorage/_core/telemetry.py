@@ -218,7 +218,7 @@ class Telemetry:
         self._instruments.heartbeat_lag.record(max(lag, 0.0), self._store)
 
     def waited(self, seconds: float, error: BaseException | None) -> None:
-        """Record how long the algorithm lock was waited for, perhaps in vain."""
+        """Record how long a caller waited for the algorithm lock, whether it got it or not."""
         attributes = self._store
         if error is not None:
             attributes = {**attributes, "error.type": error_type(error)}

@@ -46,7 +46,7 @@ BATCH: Final = 500
     help="The URL of the tracker, such as mlflow+http://127.0.0.1:5000. Default: the one in "
     "AIOSTORAGE_TRACKER, else that of the storage's configuration.",
 )
-@click.option("--all", "everything", is_flag=True, help="Send all experiments and trials anew.")
+@click.option("--all", "everything", is_flag=True, help="Send all experiments and trials again.")
 @click.option(
     "--timeout",
     metavar="SECONDS",

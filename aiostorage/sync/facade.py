@@ -542,7 +542,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Set lost trials to ``interrupted``, in one atomic step, and return them.
 
         Their workers can no longer write to them. Workers need not call this: `reserve_trial`
-        hands lost trials out by itself.
+        hands out lost trials on its own.
         """
         return self._portal.call(self._storage.recover_lost_trials, experiment)
 

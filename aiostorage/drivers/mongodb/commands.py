@@ -202,7 +202,7 @@ class Commands:
                 raise TypeError(f"unknown operation {operation!r}")
 
     async def carry_out_within(self, plan: Plan, seconds: float) -> Any:
-        """Carry out one operation by itself, in a task that no caller cancels."""
+        """Carry out one operation on its own, in a task that its caller cannot cancel."""
         try:
             with self.client.bound(seconds):
                 return await self.carry_out(plan)
@@ -210,7 +210,7 @@ class Commands:
             raise translate(error, self.client.settings.location) from error
 
     async def write(self, plan: Plan) -> Any:
-        """Carry out one operation by itself, and delete the blobs that it replaces."""
+        """Carry out one operation on its own, and delete the blobs that it replaces."""
         now = None
         if isinstance(plan.operation, Insert) and asks_time(plan.operation):
             now = await self.client.now()  # an insert knows no expressions

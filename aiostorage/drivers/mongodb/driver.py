@@ -4,7 +4,7 @@ Written on motor, in whose place PyMongo's own asynchronous client can stand. Th
 this one have a subject each. A call goes down through them: planned, perhaps queued, carried out.
 
 A write of one document is atomic by itself. A write of several is a transaction on a replica set,
-and on a server by itself an order of writes whose partial result does no harm. A write that is
+and on a standalone server an order of writes whose partial result does no harm. A write that is
 under way when its caller is cancelled runs to its end, since the server would not stop it anyway;
 the caller gets the cancellation afterwards.
 """

@@ -24,7 +24,7 @@ OPENINGS: Final = 3
 """How often a file is opened that changes meanwhile, as a layered file system copies it then."""
 
 LOOK_INTERVAL: Final = 0.1
-"""Seconds between two looks at the names of the log."""
+"""Seconds between two checks of the names of the log."""
 
 RECENT: Final = 0.005
 """Seconds for which an answer relies on the look before the commit."""

@@ -35,7 +35,7 @@ __all__ = ["SQLiteReader"]
 T = TypeVar("T")
 
 ATTEMPTS: Final = 5
-"""How often a file is read anew that another process changes meanwhile."""
+"""How often to read a file again if another process changes it meanwhile."""
 
 
 class SQLiteReader:

@@ -26,7 +26,7 @@ _ACCOUNT_CODES: Final = {
     7000020: "the project has as many runs as Comet allows",
     7000023: "the API key is for another workspace",
 }
-"""Comet's ``sdk_error_code`` where a 400 is about the account, which the user can put right."""
+"""Comet's ``sdk_error_code`` where a 400 is about the account, which the user can correct."""
 
 _HOW_TO_SET_THE_KEY: Final = "set COMET_API_KEY, or run `comet login`"
 

@@ -42,10 +42,10 @@ START: Final = f"{PREFIX}start_time"
 PARAM_TAG: Final = f"{PREFIX}param."
 """Before a name: the tag with the whole of a value that is too long for a param."""
 RESULT_TAG: Final = f"{PREFIX}result."
-"""Before a name: the tag with a result that is no number, as JSON."""
+"""Prefix of the tag with a result that is not a number, as JSON."""
 
 MAX_PARAM: Final = 6000
-"""Characters of a param that MLflow keeps; its server cuts off the rest without a word."""
+"""Characters of a param that MLflow keeps; its server silently cuts off the rest."""
 
 MAX_NUMBERS: Final = 100
 """Numbers of one result that become metrics, at most."""
