@@ -70,7 +70,7 @@ class EventLog:
 
 
 def _plain(value: Any) -> str | int | float | bool | None:
-    """Return what every formatter can write: one line of text, or a plain value."""
+    """Return a form that every formatter can write: one line of text, or a plain value."""
     if value is None or isinstance(value, bool | int | float):
         return value
     return " ".join(str(value).split("\n")) if "\n" in str(value) else str(value)

@@ -98,7 +98,7 @@ class LimitedReservations:
     async def reached(
         self, experiment: Any, max_trials: AskedLimit, max_broken: AskedLimit
     ) -> LimitName | None:
-        """Return which limit the experiment has reached, if any."""
+        """Return the limit that the experiment has reached, if any."""
         uid = experiment_uid(experiment)
         return await self._reached(uid, await self._limits(uid, max_trials, max_broken))
 

@@ -460,7 +460,7 @@ def _held(trial: Held, status: str) -> And:
 
 
 def _traces(trial: Trial) -> dict[str, Any]:
-    """Return what a new reservation of the trial overwrites."""
+    """Return the fields that a new reservation of the trial overwrites."""
     return {
         "start_time": trial.start_time,
         "end_time": trial.end_time,

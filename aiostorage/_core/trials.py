@@ -216,7 +216,7 @@ class Trials:
         return After(document["_id"], values_of(document, order))
 
     async def first(self, find: Find) -> list[Trial]:
-        """Return what a `Find` finds; more is read in place of what cannot be read."""
+        """Return the trials of a `Find`; for each one that cannot be read, another is read."""
         wanted = find.limit
         while True:
             documents = await self._gateway.execute(find)

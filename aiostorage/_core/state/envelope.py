@@ -42,7 +42,7 @@ def wrap(packed: bytes, max_inflated: int = MAX_INFLATED) -> bytes:
 
 
 def unwrapped_size(data: bytes) -> int:
-    """Return how many bytes `unwrap` would make, by what the envelope says."""
+    """Return the number of bytes that `unwrap` would return, according to the envelope."""
     return int.from_bytes(data[1:9], "big") if data[:1] == ZLIB else len(data)
 
 
@@ -84,7 +84,7 @@ def unwrap(data: bytes, max_inflated: int = MAX_INFLATED) -> bytes | memoryview:
 
 
 def _limit(compressed: bytes | memoryview, max_inflated: int) -> int:
-    """Return how many bytes may be made of compressed ones."""
+    """Return the maximum size to which compressed bytes may be decompressed."""
     return max(max_inflated, _SAFE_RATIO * len(compressed))
 
 

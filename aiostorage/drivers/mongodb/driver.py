@@ -422,7 +422,7 @@ class MongoDBDriver:
         return await self._counted(run_to_completion(write))
 
     def _time_left(self) -> float:
-        """Return how many seconds the server has for an operation that begins now."""
+        """Return the seconds that the server has for an operation that begins now."""
         now = asyncio.get_running_loop().time()
         left = (anyio.current_effective_deadline() - now) * SERVER_TIME_SHARE
         return max(min(left, self._settings.timeout), 0.001)

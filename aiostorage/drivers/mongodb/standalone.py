@@ -236,7 +236,7 @@ class _ReversibleWrites:
     async def _present(
         self, schema: CollectionSchema, documents: Sequence[Document]
     ) -> dict[Any, bool]:
-        """Return which ids are taken, and whether by the same documents."""
+        """Return the ids that are taken, and whether by the same documents."""
         given = {document["_id"]: document for document in documents}
         chosen = Compare("_id", "in", tuple(given))
         found = await self._commands.find_stored(Find(schema.name, chosen))

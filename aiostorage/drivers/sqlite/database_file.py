@@ -167,7 +167,7 @@ class DatabaseFile:
             _empty_log(connection)
 
     def _change(self, connection: sqlite3.Connection | None = None) -> str | None:
-        """Return what has become of the file, None if its path still names it."""
+        """Return what has happened to the file; None if its path still names it."""
         try:
             found = self._path.stat()
         except FileNotFoundError:

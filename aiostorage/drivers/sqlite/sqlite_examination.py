@@ -119,7 +119,7 @@ class FileExamination:
     def _inside(
         self, layout: Layout, connection: Connection
     ) -> tuple[list[Finding], int | None, str | None]:
-        """Return what is wrong inside, the layout, and the journal mode if SQLite knows it."""
+        """Return the findings inside, the layout, and the journal mode if SQLite knows it."""
         version = layout_of(connection, self._path, layout.version)
         if version is None:
             raise NotADatabaseError(f"{self._path} is not a database of aiostorage")

@@ -195,6 +195,6 @@ def _size(path: str) -> int:
 
 
 def _state_of(path: str) -> object:
-    """Return what changes when a process writes to a file without a log."""
+    """Return a value that changes when a process writes to a file without a log."""
     found = os.stat(path)  # noqa: PTH116  as above
     return found.st_ino, found.st_size, found.st_mtime_ns, _size(f"{path}-wal")

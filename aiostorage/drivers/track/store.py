@@ -145,7 +145,7 @@ class TrackStore:
             return read_table_log(self._tables[log], owner, after, limit)
 
     def version(self) -> object:
-        """Return what stands for the present state of the file."""
+        """Return the version of the present state of the file."""
         return self._file.signature()
 
     def commit(self, jobs: Sequence[PendingWrite], *, lays_out: bool = False) -> bool:

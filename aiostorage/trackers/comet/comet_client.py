@@ -212,7 +212,7 @@ class Call:
         return self._client.credentials()
 
     def _seconds(self) -> float:
-        """Return what is left of the time; TrackerUnavailable if that is too little."""
+        """Return the time that is left; raise TrackerUnavailable if that is too little."""
         left = self._deadline - time.monotonic()
         if left < 0.05:
             raise TrackerUnavailable("Comet is too slow: the call did not end in its time")

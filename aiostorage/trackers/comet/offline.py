@@ -69,7 +69,7 @@ class CometArchives:
         """Do nothing: every archive is finished."""
 
     def send_experiment(self, tracked: TrackedExperiment) -> str:
-        """Return what the names of the archives begin with; there is nothing to write."""
+        """Return the prefix of the names of the archives; there is nothing to write."""
         return experiment_key(tracked.experiment)
 
     def send_trial(self, tracked: TrackedTrial) -> str | None:

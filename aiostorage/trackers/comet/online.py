@@ -74,7 +74,7 @@ class Comet:
         self._client.close()
 
     def send_experiment(self, tracked: TrackedExperiment) -> str:
-        """Return what the keys of the runs begin with; Comet has no more of an experiment."""
+        """Return the prefix of the keys of the runs; Comet has nothing else of an experiment."""
         return experiment_key(tracked.experiment)
 
     def send_trial(self, tracked: TrackedTrial) -> str | None:
@@ -177,7 +177,7 @@ def _restored(workspace: str, project: str, seconds: float) -> Comet:
 
 
 def _find(call: Call, key: str) -> dict[str, Any] | None:
-    """Return what Comet says of a run; None if it does not know it."""
+    """Return Comet's data on a run; None if it does not know the run."""
     try:
         run: dict[str, Any] = call.get("experiment/metadata", experimentKey=key)
     except CometRefused as error:

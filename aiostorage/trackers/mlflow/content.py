@@ -91,7 +91,7 @@ class Content:
 
 
 def content_of(tracked: TrackedTrial, warned: Warned) -> Content:
-    """Return what MLflow shall have of a trial."""
+    """Return the content of a trial for MLflow."""
     trial, experiment = tracked.trial, tracked.experiment.experiment
     began = trial.start_time or trial.submit_time or trial.end_time
     over = trial.status not in (TrialStatus.NEW, TrialStatus.RESERVED)

@@ -45,7 +45,7 @@ class MlflowTracker:
         self._is_open = False
 
     def __reduce__(self) -> tuple[type[Self], tuple[Address]]:
-        """Return what makes a copy that is not open."""
+        """Pickle the settings: a copy is not open."""
         return type(self), (self._address,)
 
     def __repr__(self) -> str:
