@@ -46,7 +46,7 @@ class _Descending:
 
 
 def values_of(document: Mapping[str, Any], order: Order) -> tuple[Any, ...]:
-    """Return the values by which a document is sorted, one for each item; None for a missing one."""
+    """Return the values by which a document is sorted, one for each item; None for missing ones."""
     return tuple(value_of(document, item) for item in order)
 
 
