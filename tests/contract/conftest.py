@@ -15,6 +15,12 @@ from aiostorage.protocols import Driver
 
 ENGINES = ["memory", "sqlite", "motor", "pymongo"]
 
+ONE_CLIENT = pytest.mark.parametrize("make_driver", ["memory", "sqlite", "motor"], indirect=True)
+"""The mark of a test of what a query finds: the clients of MongoDB send the same one.
+
+`DriverContract` runs on both of them, and on both kinds of deployment.
+"""
+
 # PyMongo lets the garbage collector close the sockets that it was about to connect
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 """The mark of a module whose tests use `make_driver`."""

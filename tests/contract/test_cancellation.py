@@ -81,24 +81,29 @@ async def injected(
     verify: Callable[[CancellationCase], Awaitable[None]],
     *,
     reserve: bool = False,
-    usable: bool = True,
+    locks: bool = False,
     fresh: bool = True,
     hows: tuple[How, ...] = HOWS,
 ) -> None:
-    """Inject cancellations into a call; each run starts from a fresh experiment, if need be."""
+    """Inject cancellations into a call; each run starts from a fresh experiment, if need be.
+
+    The storage has to be usable in the end, and after each run of a call that takes the lock. What
+    another call blocks would be in the way of the next runs.
+    """
 
     async def run() -> None:
         world.result = await call(world)
 
     async def check() -> None:
         await verify(world)
-        if usable:
+        if locks:
             await world.usable()
         if fresh:
             await world.reset(reserve)
 
     await world.reset(reserve)
     assert await cancelled_at_every_await(run, check, hows=hows) >= 3
+    await world.usable()
 
 
 READS: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
@@ -165,10 +170,7 @@ async def test_delete_experiment(world: CancellationCase, cascade: bool) -> None
         assert (len(trials), info is not None) == ((3, True) if there else (0, False))
 
     await injected(
-        world,
-        lambda w: w.storage.delete_experiment(w.experiment, cascade=cascade),
-        verify,
-        usable=False,
+        world, lambda w: w.storage.delete_experiment(w.experiment, cascade=cascade), verify
     )
 
 
@@ -319,7 +321,7 @@ async def test_acquire_algorithm_lock(world: CancellationCase) -> None:
         assert not info.locked, "the lock is stuck"
         assert info.state in (("new",) if world.result else ("old", "new"))
 
-    await injected(world, call, verify)
+    await injected(world, call, verify, locks=True)
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["same storage", "two storages"])
@@ -358,7 +360,7 @@ async def test_renewing_the_lease(make_driver: Make) -> None:
             assert info is not None
             assert not info.locked
 
-        await injected(world, call, verify, hows=hows)
+        await injected(world, call, verify, locks=True, hows=hows)
 
 
 LOCKS: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
