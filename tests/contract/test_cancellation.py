@@ -18,6 +18,7 @@ from aiostorage.operations import Compare, Count, Document, Find
 from aiostorage.protocols import Driver
 from aiostorage.testing import cancelled_at_every_await
 from aiostorage.testing.cancellation import HOWS, How
+from aiostorage.testing.contract.helpers import case
 from tests.contract.conftest import UNCLOSED
 
 pytestmark = [pytest.mark.anyio, UNCLOSED]
@@ -128,13 +129,14 @@ async def all_of(items: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in items]
 
 
-@pytest.mark.parametrize("name", READS)
-async def test_reads(world: CancellationCase, name: str) -> None:
+async def test_reads(world: CancellationCase) -> None:
     async def verify(world: CancellationCase) -> None:
         documents = await world.documents()
         assert [d["status"] for d in documents] == ["new"] * 3
 
-    await injected(world, READS[name], verify, fresh=False)
+    for name, call in READS.items():
+        with case(name):
+            await injected(world, call, verify, fresh=False)
 
 
 async def test_create_experiment(world: CancellationCase) -> None:
@@ -222,8 +224,7 @@ WRITES: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRITES)
-async def test_writes(world: CancellationCase, name: str) -> None:
+async def test_writes(world: CancellationCase) -> None:
     async def verify(world: CancellationCase) -> None:
         documents = await world.documents()
         if name == "delete_trials":
@@ -233,7 +234,9 @@ async def test_writes(world: CancellationCase, name: str) -> None:
         for document in documents:
             assert (document["status"] == "broken") is (document.get("y") == 1)
 
-    await injected(world, WRITES[name], verify, reserve=True)
+    for name, call in WRITES.items():
+        with case(name):
+            await injected(world, call, verify, reserve=True)
 
 
 async def test_push_trial_results(world: CancellationCase) -> None:
@@ -371,8 +374,7 @@ LOCKS: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LOCKS)
-async def test_lock_records(world: CancellationCase, name: str) -> None:
+async def test_lock_records(world: CancellationCase) -> None:
     async def verify(world: CancellationCase) -> None:
         info = await world.storage.get_algorithm_lock_info(uid="l")
         if info is not None:
@@ -382,7 +384,9 @@ async def test_lock_records(world: CancellationCase, name: str) -> None:
         await world.storage.write_algorithm_lock("l", {}, locked=1, state="old")
 
     await world.storage.write_algorithm_lock("l", {}, locked=1, state="old")
-    await injected(world, LOCKS[name], verify, fresh=False)
+    for name, call in LOCKS.items():
+        with case(name):
+            await injected(world, call, verify, fresh=False)
 
 
 # -------------------------------------------------------------------------------- lifetime

@@ -309,12 +309,11 @@ def nth(number: int) -> Callable[[Sequence[Operation[Any]]], bool]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("call", CALLS)
 async def test_each_call_fails_once(
-    world: FaultCase, call: Callable[[FaultCase], Awaitable[None]]
+    world: FaultCase, call: Callable[[FaultCase], Awaitable[None]], kinds: tuple[Fault, ...]
 ) -> None:
     async with world.truth:
-        await fails_once(world, call, "before")
-        await fails_once(world, call, "lost")
-        await fails_once(world, call, "after")
+        for kind in kinds:
+            await fails_once(world, call, kind)
 
 
 async def fails_once(
@@ -322,12 +321,7 @@ async def fails_once(
     call: Callable[[FaultCase], Awaitable[None]],
     when: Fault,
 ) -> None:
-    """Let the first call of the driver fail, then the second, and so on to the last.
-
-    Of a failure before the call no engine knows anything, so in memory it is shown for all.
-    """
-    if when == "before" and world.faulty.name != "memory":
-        return
+    """Let the first call of the driver fail, then the second, and so on to the last."""
     for number in range(1, 100):
         with case(f"{when} call {number}"):
             await world.reset()
