@@ -152,21 +152,31 @@ DAMAGES = [
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Sound:
+    """A file in which nothing is wrong, and the documents in it."""
+
+    path: Path
+    documents: dict[str, list[str]]
+
+
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a file in which nothing is wrong."""
-    return tmp_path_factory.mktemp("sound") / "tune.db"
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    path = tmp_path_factory.mktemp("sound") / "tune.db"
+    url = f"sqlite:///{path}"
+    anyio.run(_fill, url)
+    assert anyio.run(examine, url).findings == ()
+    return Sound(path, anyio.run(documents_in, url))
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.code)
-def test_what_is_damaged_is_found_and_repaired(sound: Path, tmp_path: Path, damage: Damage) -> None:
-    if not sound.exists():
-        anyio.run(_fill, f"sqlite:///{sound}")
+def test_what_is_damaged_is_found_and_repaired(
+    sound: Sound, tmp_path: Path, damage: Damage
+) -> None:
     path = tmp_path / "tune.db"
     url = f"sqlite:///{path}"
-    shutil.copy(sound, path)
-    assert anyio.run(examine, url).findings == ()
-    before = anyio.run(documents_in, url)
+    shutil.copy(sound.path, path)
+    before = sound.documents
     inflict(path, damage)
 
     seen = state_of(tmp_path)

@@ -355,7 +355,7 @@ def opens(path: str, name: str) -> None:
 
 
 def killed_while_opening(path: str) -> None:
-    """Open new files, and be killed at the first step, at the second, and so on."""
+    """Open new files, and be killed at the first step, at the twentieth, and so on."""
 
     def child(file: str, step: int) -> NoReturn:
         steps = itertools.count(1)
@@ -378,7 +378,7 @@ def killed_while_opening(path: str) -> None:
         asyncio.run(storage_at(file).open())
         os._exit(0)
 
-    for step in itertools.count(1, 7):
+    for number, step in enumerate(itertools.count(1, 19)):
         file = f"{path}-{step}"
         pid = os.fork()
         if not pid:
@@ -392,7 +392,7 @@ def killed_while_opening(path: str) -> None:
         asyncio.run(check())
         if code != -signal.SIGKILL:
             assert code == 0
-            say("killed", step // 7)
+            say("killed", number)
             return
 
 
