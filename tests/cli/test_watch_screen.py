@@ -18,6 +18,7 @@ from fcntl import ioctl
 from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 from click.testing import CliRunner
 
@@ -108,6 +109,30 @@ async def test_the_screen(folder: Path) -> None:  # noqa: PLR0915  one store for
             assert app.query_one("#throughput").display
             await pilot.press("q")
         assert app.return_value is None
+
+
+@pytest.mark.anyio
+async def test_the_end_of_the_feed_is_waited_for() -> None:
+    """A call in the store's thread that outlived the event loop would be a traceback."""
+    from aiostorage.cli.watch.watch_screen import WatchApp
+
+    ended = False
+
+    class SlowFeed(WatchFeed):
+        async def run(self) -> None:
+            nonlocal ended
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0.1)
+                    ended = True
+
+    feed = SlowFeed(partial(open_named, None), WatchState("tune", "minimize"))
+    app = WatchApp(feed, "tune.db", 120)
+    async with app.run_test() as pilot:
+        await pilot.press("q")
+    assert ended
 
 
 def read_some(terminal: int) -> bytes:

@@ -10,16 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, ClassVar, Final
 
+import anyio
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.widgets import DataTable, Footer, Static
+from textual.worker import Worker, WorkerError
 
 from aiostorage.cli.watch.watch_feed import WatchFeed
 from aiostorage.cli.watch.watch_panels import (
@@ -44,6 +47,9 @@ HANGUP_INTERVAL: Final = 2.0
 
 HANGUP_EXIT_CODE: Final = 129
 """What a shell reports for a command that a hangup ended: 128 and the number of the signal."""
+
+END_SECONDS: Final = 5.0
+"""Seconds that the end of the feed may take, at most."""
 
 SHOWN: Final = 200
 """Rows of a table, at most."""
@@ -103,6 +109,7 @@ class WatchApp(App[BaseException]):
         self._sort: SortKey = "heartbeat"
         self._descending = False
         self._paused = False
+        self._following: Worker[None] | None = None
         self._drawn_changes = -1
         self._summary_seen: tuple[datetime, float] | None = None
 
@@ -127,7 +134,7 @@ class WatchApp(App[BaseException]):
         self._table("workers").add_columns("worker", "trial", "running", "last heartbeat")
         self._table("changes").add_columns("time", "trial", "change", "reason", "worker")
         self._table("changes").focus()
-        self.run_worker(self._follow(), exit_on_error=False)
+        self._following = self.run_worker(self._follow(), exit_on_error=False)
         self.set_interval(REFRESH, self.draw)
         self.set_interval(HANGUP_INTERVAL, self._leave_after_hangup)
         loop = asyncio.get_running_loop()
@@ -137,6 +144,13 @@ class WatchApp(App[BaseException]):
             except (NotImplementedError, RuntimeError, ValueError):
                 return  # not the main thread, or a system without these signals
         self.draw()
+
+    async def on_unmount(self) -> None:
+        """End the feed before the event loop ends, to which threads of the store report."""
+        if self._following is not None:
+            self._following.cancel()
+            with anyio.move_on_after(END_SECONDS), suppress(WorkerError):
+                await self._following.wait()
 
     async def _follow(self) -> None:
         try:
