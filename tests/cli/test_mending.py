@@ -10,8 +10,10 @@ from typing import Any
 
 import anyio
 import pytest
+from click.testing import CliRunner
 
 from aiostorage import open_storage
+from aiostorage.cli.app import cli
 from tests.cli.support import CommandOutcome, eventually, interrupt, run, started
 from tests.doctor.stores import fill
 
@@ -75,6 +77,29 @@ def test_config_says_where_each_value_comes_from(tmp_path: Path) -> None:
     plain = run(tmp_path, "config", **variables)
     assert "storage\ttls\ttrue\tquery of the URL" in plain.out
     assert not (tmp_path / "aiostorage-demo.db").exists()
+
+
+def test_what_only_reads_leaves_the_history_as_it_is(tmp_path: Path) -> None:
+    """The URL says how long it is kept, which a program that writes would put into the store."""
+    url = f"sqlite:///{tmp_path}/tune.db"
+    anyio.run(_fill, url)
+
+    async def limit() -> str:
+        async with open_storage(url) as storage:
+            assert storage._gateway.history.limit is not None
+            return storage._gateway.history.limit.text
+
+    given = {"AIOSTORAGE_URL": f"{url}?history=off"}
+    for command in (
+        *(["status"], ["list"], ["show", "tune"], ["dump"], ["rm", "tune", "--dry-run"]),
+        *(["recover", "--dry-run"], ["doctor"], ["upgrade"], ["bench", "--seconds", "0.01"]),
+    ):
+        done = CliRunner().invoke(cli, command, env=given)
+        assert (done.exit_code, done.exception) == (0, None), command
+        assert anyio.run(limit) == "30d", command
+    settings = json.loads(CliRunner().invoke(cli, ["config", "--json"], env=given).stdout)
+    [one] = [one for one in settings["storage"] if one["name"] == "history"]
+    assert (one["value"], one["origin"]) == ("off", "query of the URL")
 
 
 def test_bench_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
