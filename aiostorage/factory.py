@@ -426,7 +426,9 @@ class _BuiltIn:
 
     module: str
     needs: str | None = None
-    """The package that it needs beside this one, by the name that pip knows."""
+    """The library that it needs beside this package."""
+    extra: str | None = None
+    """The extra of this package that brings it."""
 
     def load(self) -> Callable[..., Driver]:
         try:
@@ -436,13 +438,13 @@ class _BuiltIn:
                 raise
             raise ConfigurationError(
                 f"this engine needs {self.needs}, which is not installed (there is no module "
-                f"{error.name}): pip install {self.needs}"
+                f"{error.name}): pip install 'aiostorage-orion[{self.extra}]'"
             ) from error
         make: Callable[..., Driver] = module.driver_from_options
         return make
 
 
-_MONGODB: Final = _BuiltIn("aiostorage.drivers.mongodb.mongodb_options", needs="motor")
+_MONGODB: Final = _BuiltIn("aiostorage.drivers.mongodb.mongodb_options", "motor", "mongodb")
 
 _BUILT_IN: Final[dict[str, _BuiltIn]] = {
     "memory": _BuiltIn("aiostorage.drivers.memory"),

@@ -96,7 +96,7 @@ async def watch(url: str) -> None:
     feed = WatchFeed(partial(open_named, url), WatchState("tune", "minimize"))
     app = WatchApp(feed, "tune.db", 120)
     async with app.run_test(size=(104, 32)) as pilot:
-        while feed.state.summary is None or feed.state.summary.completed < PICTURED:
+        while feed.state.summary is None or feed.state.summary.completed < PICTURED:  # noqa: ASYNC110
             await anyio.sleep(0.1)
         app.draw(force=True)
         await pilot.pause()

@@ -102,11 +102,12 @@ def test_what_only_reads_leaves_the_history_as_it_is(tmp_path: Path) -> None:
     assert (one["value"], one["origin"]) == ("off", "query of the URL")
 
 
-def test_bench_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_bench_leaves_nothing_after_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     with started(tmp_path, "bench", "sqlite:///tune.db", "--seconds", "60") as process:
         eventually(lambda: any(tmp_path.glob("aiostorage-bench-*-wal")), "the new file")
-        outcome = interrupt(process, signal.SIGINT)
-    assert outcome.code == 130
+        outcome = interrupt(process, number)
+    assert outcome.code == 128 + number
     assert [p.name for p in tmp_path.iterdir()] == ["aiostorage"]
 
 

@@ -470,7 +470,7 @@ async def test_motor_is_missing(monkeypatch: pytest.MonkeyPatch, mongodb_url: st
     monkeypatch.setitem(sys.modules, "motor.motor_asyncio", None)
     error = await refused(mongodb_url)
     assert type(error) is ConfigurationError
-    assert "motor is not installed: pip install motor" in str(error)
+    assert "motor is not installed: pip install 'aiostorage-orion[mongodb]'" in str(error)
     assert "client='pymongo'" in str(error)
 
 
@@ -485,7 +485,7 @@ def test_pymongo_is_missing() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert "needs motor, which is not installed (there is no module " in done.stdout
-    assert done.stdout.endswith(": pip install motor\n")
+    assert done.stdout.endswith(": pip install 'aiostorage-orion[mongodb]'\n")
     assert "S3cret" not in done.stdout + done.stderr
 
 

@@ -186,7 +186,8 @@ class Client:
                 from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415  not for pymongo
             except ModuleNotFoundError as error:
                 raise ConfigurationError(
-                    "motor is not installed: pip install motor, or pass client='pymongo'"
+                    "motor is not installed: pip install 'aiostorage-orion[mongodb]', or pass "
+                    "client='pymongo'"
                 ) from error
             self._raw = AsyncIOMotorClient(self.settings.url, io_loop=self.loop, **options)
 
