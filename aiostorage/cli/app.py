@@ -137,6 +137,9 @@ class CommandLine(click.Group):
                 code = super().main(args, prog_name, complete_var, False, **extra)
         except click.Abort:
             sys.exit(BY_SIGNAL + (signals or [signal.SIGINT])[0])
+        except OSError as error:  # the help or the version cannot be printed
+            echo(f"{self.name}: {error}", err=True)
+            sys.exit(WRONG_USE)
         except click.ClickException as error:
             given = sys.argv[1:] if args is None else args
             if isinstance(error, CommandFailed) and error.traceback:

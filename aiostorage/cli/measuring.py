@@ -224,7 +224,9 @@ async def _experiment(scratch: Scratch) -> AsyncIterator[tuple[Storage, Storage,
     """Make an experiment, with two storages as of two processes; remove everything afterwards."""
     make = storage_of
     storage = await anyio.to_thread.run_sync(make, scratch.named)
-    other = await anyio.to_thread.run_sync(make, scratch.named)
+    other = storage  # what one has in memory, another one does not see
+    if scratch.named.engine != "memory":
+        other = await anyio.to_thread.run_sync(make, scratch.named)
     experiment: Experiment | None = None
     try:
         async with storage, other:

@@ -112,9 +112,13 @@ def test_bench_leaves_nothing_after_a_signal(tmp_path: Path, number: signal.Sign
 
 
 def test_wrong_use_and_damage_have_codes_of_their_own(tmp_path: Path) -> None:
-    missing = run(tmp_path, "doctor", "sqlite:///no.db")
-    assert missing.code == 2
-    assert "there is no file" in missing.err
+    for command in ("doctor", "upgrade"):
+        missing = run(tmp_path, command, "sqlite:///no.db")
+        assert missing.code == 2
+        assert "there is no file" in missing.err
+        missing = run(tmp_path, command, AIOSTORAGE_URL="sqlite:///nowhere/no.db")
+        assert "/nowhere/no.db (AIOSTORAGE_URL names this storage)" in missing.err
+    assert run(tmp_path, "bench", "memory://", "--seconds", "0.1").code == 0
     assert run(tmp_path, "doctor", "sqlite:///no.db", "--delete-orphans").code == 2
     with sqlite3.connect(tmp_path / "other.db") as db:
         db.execute("CREATE TABLE mine (x)")
