@@ -21,7 +21,7 @@ __all__ = [
     "split_url",
 ]
 
-_URL: Final = re.compile(r"[A-Za-z][\w+.-]*://")
+_URL: Final = re.compile(r"[A-Za-z][\w+.-]*:(//|/.*@)")
 
 LONGEST_NAME: Final = 255
 """Bytes that file systems allow in the name of a file."""
