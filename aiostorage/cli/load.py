@@ -1,4 +1,4 @@
-"""``aiostorage load``: a dump becomes a part of a storage."""
+"""``aiostorage load``: loads a dump into a storage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Load what `aiostorage dump` has written.
+    """Load a file that `aiostorage dump` has written.
 
     FILE may be compressed, and it may be - for standard input, which is kept in a temporary file
     meanwhile: all of it is checked before anything is written. Run the command again after an

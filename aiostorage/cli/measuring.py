@@ -1,4 +1,4 @@
-"""How fast a store is on this machine, measured in a place that is gone afterwards."""
+"""The speed of a store on this machine, measured in a place that is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from aiostorage.protocols import ExaminableDriver
 __all__ = ["Measure", "Scratch", "measure", "scratch_of"]
 
 TASKS: Final = (1, 8, 64)
-"""How many tasks go through cycles at the same time."""
+"""Numbers of tasks that run cycles at the same time."""
 
 PARTS: Final = 5 + len(TASKS)
-"""How many measurements share the time."""
+"""The number of measurements that share the time."""
 
 BATCH: Final = 200
-"""Trials that are registered at a time, to be reserved."""
+"""Trials that are registered in one call, to be reserved."""
 
 CLEAN_UP_SECONDS: Final = 10.0
 """Seconds that removing everything may take, at most."""
@@ -45,26 +45,26 @@ FILES: Final = ("sqlite", "track")
 """Engines that keep a file."""
 
 IN_STORE: Final = "in an experiment of its own, since the server and its indexes are what counts"
-"""Where is measured if nothing else can be made."""
+"""Why the measurements are made in the store itself."""
 
 BESIDE: Final = ("-wal", "-shm", "-journal", ".lock")
-"""What the names of the files beside one end with."""
+"""Suffixes of the files beside the file of a store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Something that was measured.
+    """The result of a measurement.
 
     Attributes
     ----------
     name
-        What it is called.
+        The name of the measurement.
     value
         The result.
     unit
         Its unit, such as ``/s``.
     count
-        How often it was done.
+        The number of repetitions.
     """
 
     name: str
@@ -75,22 +75,23 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Where is measured.
+    """The place of the measurements.
 
     Attributes
     ----------
     location
-        Where the store is that this tells of.
+        The location of the store whose speed is measured.
     named
-        The store in which is measured.
+        The store in which the measurements are made.
     why
-        Why there.
+        Why the measurements are made there.
     file
         A new file, which is deleted afterwards.
     beside
-        The store, if there is a new database in its place, which is deleted afterwards.
+        The store itself, if the measurements are made in a new database, which is deleted
+        afterwards.
 
-    If there is neither, an experiment is made in the store itself.
+    If there is neither, the measurements are made with an experiment in the store itself.
     """
 
     location: str
@@ -101,12 +102,12 @@ class Scratch:
 
 
 def scratch_of(named: NamedStore) -> Scratch:
-    """Return where to measure what a store can do.
+    """Return the place for the measurements of a store.
 
     Raises
     ------
     ConfigurationError
-        An option cannot work.
+        An option is invalid.
     """
     there = NamedStore(named.without_tracker().options, named.origin)
     driver = storage_of(there)._gateway.driver  # noqa: SLF001  as an adapter of this package
@@ -174,7 +175,7 @@ async def measure(
 
 
 class _Work:
-    """What is done again and again with one experiment."""
+    """The repeated operations on one experiment."""
 
     def __init__(self, storage: Storage, experiment: Experiment) -> None:
         self._storage = storage
@@ -248,12 +249,12 @@ async def _experiment(scratch: Scratch) -> AsyncIterator[tuple[Storage, Storage,
 
 
 async def _permitted(scratch: Scratch) -> Scratch:
-    """Return where to measure: in the store itself if the user may make no database.
+    """Return where to measure: in the store itself if the user may not create a database.
 
     Raises
     ------
     ConfigurationError
-        There is no such database; opening would make it.
+        There is no such database; opening would create it.
     """
     if scratch.file is not None:
         return scratch
@@ -324,7 +325,7 @@ async def _median(name: str, act: Callable[[], Awaitable[object]], seconds: floa
 async def _rate(
     name: str, acts: tuple[Callable[[], Awaitable[object]], ...], seconds: float
 ) -> Measure:
-    """Measure how often tasks do something in a second, each what stands in its place."""
+    """Measure how often tasks do something per second, each the action at its position."""
     done = 0
     begin = time.perf_counter()
 

@@ -260,7 +260,7 @@ class Client:
             return found, (moment.time, moment.inc)
 
     async def collection_uuid(self, collection: str) -> str | None:
-        """Return what tells a collection from all others; None if it does not exist."""
+        """Return the UUID of a collection as text; None if the collection does not exist."""
         command = {"listCollections": 1, "filter": {"name": collection}}
         found = (await self._database.command(command))["cursor"]["firstBatch"]
         return str(found[0]["info"]["uuid"].as_uuid()) if found else None
