@@ -161,7 +161,7 @@ def test_the_library_and_the_workers_need_neither_click_nor_rich() -> None:
         ("demo --url tune.db", "is not a storage URL; write for example sqlite:///tune.db"),
         ("status sqlite:///~/nix.db", "/~/nix.db (a ~ is not replaced by a home directory"),
         ("upgrade sqlite:///~/nix.db", "/~/nix.db (a ~ is not"),
-        ("upgrade track:///~/nix.json", "/~/nix.db (a ~ is not"),
+        ("upgrade track:///~/nix.json", "/~/nix.json (a ~ is not"),
         ("status ~/nix.db", f"write for example sqlite:///{Path('~/nix.db').expanduser()}"),
         ("demo --url sqlite:///nix/x.db", "/nix does not exist"),
         ("demo --url sqlite:///text.txt", "not a SQLite database"),
