@@ -71,6 +71,8 @@ def dump(
     standard error.
     """
     to_stdout = str(output) == "-"
+    if to_stdout and sys.stdout is None:
+        raise click.UsageError("standard output is closed; name a file with --output")
     named = named_store(one_url(place, url))
     storage = open_existing(named, **connecting(named))
     target: Path | IO[bytes] = sys.stdout.buffer if to_stdout else output

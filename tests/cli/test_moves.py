@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from aiostorage import open_storage
 from aiostorage.cli.app import cli
-from tests.cli.support import run
+from tests.cli.support import DEADLINE, command, environment, run
 from tests.transfer.stores import fill, fill_plainly
 
 
@@ -83,6 +84,20 @@ def test_there_is_no_standard_input(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         with pytest.raises(click.UsageError, match="closed or a terminal"):
             cli.main(["load", "-", f"sqlite:///{tmp_path}/b.db"], standalone_mode=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments"),
+    [
+        ("<&- >&- 2>&-", ("dump", "sqlite:///a.db")),
+        ("<&- 2>&-", ("rm", "tune", "-s", "sqlite:///a.db")),
+    ],
+)
+def test_closed_streams(tmp_path: Path, closed: str, arguments: tuple[str, ...]) -> None:
+    made(f"sqlite:///{tmp_path}/a.db", plainly=True)
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(*arguments)]
+    done = subprocess.run(shell, cwd=tmp_path, env=environment(), timeout=DEADLINE, check=False)
+    assert done.returncode == 2
 
 
 def test_standard_output_has_the_dump_alone(tmp_path: Path) -> None:
