@@ -116,11 +116,12 @@ async def test_the_end_of_the_feed_is_waited_for() -> None:
     """A call in the store's thread that outlived the event loop would be a traceback."""
     from aiostorage.cli.watch.watch_screen import WatchApp
 
-    ended = False
+    begun = ended = False
 
     class SlowFeed(WatchFeed):
         async def run(self) -> None:
-            nonlocal ended
+            nonlocal begun, ended
+            begun = True
             try:
                 await anyio.sleep_forever()
             finally:
@@ -131,6 +132,7 @@ async def test_the_end_of_the_feed_is_waited_for() -> None:
     feed = SlowFeed(partial(open_named, None), WatchState("tune", "minimize"))
     app = WatchApp(feed, "tune.db", 120)
     async with app.run_test() as pilot:
+        await until(lambda: begun)
         await pilot.press("q")
     assert ended
 
