@@ -23,6 +23,7 @@ import pytest
 from click.testing import CliRunner
 
 from aiostorage import open_storage
+from aiostorage._core.cancellation import shielded
 from aiostorage.cli.app import cli
 from aiostorage.cli.existing import open_named
 from aiostorage.cli.watch.watch_feed import WatchFeed
@@ -125,9 +126,8 @@ async def test_the_end_of_the_feed_is_waited_for() -> None:
             try:
                 await anyio.sleep_forever()
             finally:
-                with anyio.CancelScope(shield=True):
-                    await anyio.sleep(0.1)
-                    ended = True
+                await shielded(None, lambda: anyio.sleep(0.1))  # as a storage is closed
+                ended = True
 
     feed = SlowFeed(partial(open_named, None), WatchState("tune", "minimize"))
     app = WatchApp(feed, "tune.db", 120)

@@ -10,19 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, ClassVar, Final
 
-import anyio
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.widgets import DataTable, Footer, Static
-from textual.worker import Worker, WorkerError
 
 from aiostorage.cli.watch.watch_feed import WatchFeed
 from aiostorage.cli.watch.watch_panels import (
@@ -109,7 +106,7 @@ class WatchApp(App[BaseException]):
         self._sort: SortKey = "heartbeat"
         self._descending = False
         self._paused = False
-        self._following: Worker[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._drawn_changes = -1
         self._summary_seen: tuple[datetime, float] | None = None
 
@@ -134,7 +131,7 @@ class WatchApp(App[BaseException]):
         self._table("workers").add_columns("worker", "trial", "running", "last heartbeat")
         self._table("changes").add_columns("time", "trial", "change", "reason", "worker")
         self._table("changes").focus()
-        self._following = self.run_worker(self._follow(), exit_on_error=False)
+        self._following = asyncio.create_task(self._follow())
         self.set_interval(REFRESH, self.draw)
         self.set_interval(HANGUP_INTERVAL, self._leave_after_hangup)
         loop = asyncio.get_running_loop()
@@ -149,8 +146,7 @@ class WatchApp(App[BaseException]):
         """End the feed before the event loop ends, to which threads of the store report."""
         if self._following is not None:
             self._following.cancel()
-            with anyio.move_on_after(END_SECONDS), suppress(WorkerError):
-                await self._following.wait()
+            await asyncio.wait([self._following], timeout=END_SECONDS)
 
     async def _follow(self) -> None:
         try:
