@@ -175,7 +175,10 @@ async def _examined(patient: _Patient) -> Examination:
     driver = patient.driver
     report = EngineReport()
     if isinstance(driver, ExaminableDriver):
-        report = await driver.examine(LAYOUT)
+        try:
+            report = await driver.examine(LAYOUT)
+        except AioStorageError as error:
+            raise named_by(error, patient.storage._gateway.origin)  # noqa: B904, SLF001  the same error
     findings = list(report.findings)
     facts: dict[str, str | int | float | None] = {
         "aiostorage": aiostorage.__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from click.testing import CliRunner
 from pymongo import MongoClient
 
 from aiostorage import BackendError, PermissionDenied, Trial, open_storage
+from aiostorage.cli.app import cli
 from aiostorage.testing import Mongod, ReplicaSet, TlsFiles
 from tests.mongo.conftest import UNCLOSED
 
@@ -140,6 +143,26 @@ async def test_a_role_of_as_few_rights_as_possible(
             tasks.start_soon(lambda: storage.reserve_trial(experiment, wait=10))
             await anyio.wait_all_tasks_blocked()
             await storage.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
+
+
+def test_bench_without_the_right_to_make_a_database(key_file: ReplicaSet) -> None:
+    """The measurements are made in the database itself, and their history is deleted, too."""
+    with MongoClient[dict[str, Any]](key_file.url) as client:
+        database = client["bench_here"]
+        database.command(
+            "createUser", "jo", pwd="jo", roles=[{"role": "readWrite", "db": database.name}]
+        )
+        where = ",".join(member.address for member in key_file.members)
+        url = f"mongodb://jo:jo@{where}/{database.name}?replicaSet={key_file.name}"
+        anyio.run(work, url)
+        before = {name: list(client[database.name][name].find()) for name in LOGGED}
+        done = CliRunner().invoke(cli, ["bench", url, "--seconds", "0.1", "--json"])
+        assert done.exit_code == 0, done.stderr
+        assert "an experiment of its own" in json.loads(done.stdout)["measured"]
+        assert {name: list(client[database.name][name].find()) for name in LOGGED} == before
+
+
+LOGGED = ("experiments", "trials", "algo", "trial_changes")
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
