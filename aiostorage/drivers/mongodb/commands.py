@@ -144,6 +144,8 @@ class Commands:
         What may have changed there without a row.
     copied
         The numbers of rows that have been copied from the head of a log; see `log_head`.
+    numbers
+        The largest number that is known to be in the head of a log.
     """
 
     client: Client
@@ -158,6 +160,7 @@ class Commands:
     unlogged: list[LoggedChange] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     copied: dict[str, list[int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def fresh(self, session: Any = None, now: datetime | None = None) -> Commands:
         """Return the same for other operations."""

@@ -5,7 +5,8 @@ On a replica set the rows are part of the transaction of the change.
 On a server by itself a row follows its change. So that the rows of a document are in the order of
 its changes, a writer whose change does not follow from the last row waits for the row that is
 missing. If it does not come, its writer died, or another program has made the change: then the row
-is written here, as far as the document tells. A writer that comes too late finds that out.
+is written here, as far as the document tells. A writer that comes too late finds that out: a row is
+added only if no other row of its document was added since the writer has looked.
 """
 
 from __future__ import annotations
@@ -17,8 +18,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from aiostorage._core.log_rows import log_rows
+from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
-from aiostorage.drivers.mongodb.log_head import add_rows
+from aiostorage.drivers.mongodb.log_head import (
+    LogHead,
+    RowsBetween,
+    add_rows,
+    read_head,
+    stored_row,
+)
 from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of, new_suffix, number_at
 from aiostorage.drivers.mongodb.logged_change import (
     NO_ROW,
@@ -135,23 +143,39 @@ class _Rows:
         self._commands = commands
         self._changes = changes
         self._patience = patience
-        self._made: list[tuple[str, list[Document]]] | None = None
+        self._made: list[tuple[str, list[Document], int]] | None = None
+        self._head: LogHead | None = None
 
     async def write(self) -> None:
         again = self._made is not None
-        if self._made is None:
-            self._made = [
-                (logged.log, await self._rows(logged, changes))
-                for logged, changes in _by_log(self._changes)
-            ]
-        for name, rows in self._made:
-            left = await _without_written(self._commands, name, rows) if again else rows
-            if left:
-                await add_rows(self._commands, name, left)
+        while True:
+            if self._made is None:
+                self._made = [
+                    (logged.log, *await self._rows(logged, changes))
+                    for logged, changes in _by_log(self._changes)
+                ]
+            try:
+                for name, rows, seen in self._made:
+                    left = await _without_written(self._commands, name, rows) if again else rows
+                    if left:
+                        await add_rows(self._commands, name, left, seen)
+            except RowsBetween as error:
+                self._made, again = None, False
+                self._head = await read_head(self._commands, error.log)
+            else:
+                return
 
-    async def _rows(self, logged: Logged, changes: Sequence[LoggedChange]) -> list[Document]:
+    async def _rows(
+        self, logged: Logged, changes: Sequence[LoggedChange]
+    ) -> tuple[list[Document], int]:
+        """Return rows, and the largest number in the head before their documents were looked at."""
         names = {change.name for change in changes}
+        head = self._head or LogHead(self._commands.numbers.get(logged.log, 0))
         last, now = await _last_rows(self._commands, logged, names)
+        for row in map(as_stored, map(stored_row, head.rows)):  # some are in the log already
+            name = row["owner"], row["name"]
+            if name in names and (name not in last or last[name].uid < row["_id"]):
+                last[name] = LastRow.of(row)
         first = {change.name: change for change in reversed(changes)}
         late: set[Name] = set()
         missing = _missing(first, last)
@@ -165,13 +189,17 @@ class _Rows:
             newer, now = await _last_rows(self._commands, logged, missing)
             last |= newer
             missing = _missing({name: first[name] for name in missing}, last)
+        if missing and self._head is None:
+            # a writer may have died when its row was in the head, and not in the log yet
+            self._head, self._patience = await read_head(self._commands, logged.log), 0.0
+            return await self._rows(logged, changes)
         rows: list[Document] = []
         for name in missing:
             rows += _repair(logged, first[name], last.get(name, NO_ROW), now)
             last[name] = LastRow.of(rows[-1]) if rows else last[name]
         ours = [change for change in changes if change.name not in late]
         rows += rows_of_changes(ours, last, now)
-        return [_unnumbered(row) for row in rows]
+        return [_unnumbered(row) for row in rows], head.number
 
     async def _told(
         self, logged: Logged, changes: Sequence[LoggedChange], now: datetime
@@ -179,19 +207,21 @@ class _Rows:
         """Return which changes another writer has told, who has waited for their rows in vain."""
         told: set[Name] = set()
         schema = self._commands.schemas[logged.log]
+        found = self._commands.client.collections[logged.log]
+        waiting = [] if self._head is None else list(map(as_stored, self._head.rows))
         for change in changes:
-            after = change.after or {}
             owner, name = change.name
             row = {
                 "owner": owner,
                 "name": name,
                 LATE: True,
-                "_id": {"$gte": id_of(number_at(now) - LATE_FOR)},
                 "before": (change.before or {}).get(logged.state),
-                "after": after.get(logged.state),
+                "after": (change.after or {}).get(logged.state),
             }
-            found = self._commands.client.collections[logged.log]
-            if await found.find_one(schema.document(row, None), {"_id": True}):
+            late = {**row, "_id": {"$gte": id_of(number_at(now) - LATE_FOR)}}
+            if any(row.items() <= one.items() for one in waiting) or await found.find_one(
+                schema.document(late, None), {"_id": True}
+            ):
                 told.add(change.name)
         return told
 
