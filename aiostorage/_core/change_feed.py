@@ -8,11 +8,12 @@ from typing import Any, Final
 import anyio
 
 from aiostorage._core.arguments import check_arguments
+from aiostorage._core.change_rows import change_of
 from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid
 from aiostorage._core.layout import CHANGES, TRIALS
-from aiostorage._core.record_reader import TrialReader
+from aiostorage._core.record_reader import TrialReader, warn_left_out
 from aiostorage.errors import CursorExpired, EncodingError, FailedUpdate
 from aiostorage.operations import Document, Find
 from aiostorage.trial import Trial, validate_status
@@ -102,7 +103,7 @@ class ChangeFeed:
         await self._gateway.check_history()
         where = equal(owner=trial.experiment, name=trial.id)
         found = await self._gateway.execute(Find(CHANGES, where))
-        return [change for row in found if (change := _change(row, "")) is not None]
+        return [change for row in found if (change := self._change(row, "")) is not None]
 
     async def _read(self, uid: Any, cursor: str | None, limit: int) -> TrialChanges:
         await self._gateway.check_history()
@@ -113,12 +114,20 @@ class ChangeFeed:
         while True:
             wanted = limit - len(changes)
             page = await self._gateway.read_log(CHANGES, uid, after, wanted)
-            found = [_change(row, place) for place, row in page.rows]
+            found = [self._change(row, place) for place, row in page.rows]
             changes += [change for change in found if change is not None]
             # a page that is not full says that there are no more: damaged rows must not
             if len(page.rows) < wanted or len(changes) == limit:
                 return TrialChanges(changes, page.cursor)
             after = page.cursor
+
+    def _change(self, row: Document, cursor: str) -> TrialChange | None:
+        """Return the change of a row; None if it tells of none, of which the first call warns."""
+        try:
+            return change_of(row, cursor)
+        except EncodingError as error:
+            warn_left_out(self._gateway, row, error)
+            return None
 
 
 class _Beats:
@@ -156,22 +165,3 @@ class _Beats:
             and before[uid][0] == worker
             and before[uid][1] != time
         ]
-
-
-def _change(row: Document, cursor: str) -> TrialChange | None:
-    """Return the change of a row; None if another program has damaged it."""
-    try:
-        return TrialChange(
-            kind=row["kind"],
-            experiment=row["owner"],
-            trial=row["name"],
-            before=row.get("before"),
-            after=row.get("after"),
-            worker=row.get("holder"),
-            attempt=row["attempt"],
-            time=row["time"],
-            reason=row.get("reason"),
-            cursor=cursor,
-        )
-    except (KeyError, EncodingError):
-        return None

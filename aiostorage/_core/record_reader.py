@@ -28,7 +28,7 @@ from aiostorage.operations import (
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
-__all__ = ["READING_ERRORS", "TrialReader", "whole_documents"]
+__all__ = ["READING_ERRORS", "TrialReader", "warn_left_out", "whole_documents"]
 
 events = EventLog("records")
 
@@ -64,7 +64,7 @@ class TrialReader:
         try:
             return Trial.from_dict(document)
         except READING_ERRORS as error:
-            _warn(self._gateway, document, _explained(document, error))
+            warn_left_out(self._gateway, document, _explained(document, error))
             return None
 
     def all_readable(self, documents: Iterable[Document]) -> list[Trial]:
@@ -130,7 +130,7 @@ def whole_documents(gateway: Gateway, collection: str, documents: list[Document]
             error = EncodingError(
                 f"record {document.get('_id')!r} of {collection} cannot be read: {document.reason}"
             )
-            _warn(gateway, document, error)
+            warn_left_out(gateway, document, error)
         else:
             whole.append(document)
     return whole
@@ -149,7 +149,8 @@ def _explained(document: Document, error: Exception) -> EncodingError:
     )
 
 
-def _warn(gateway: Gateway, document: Document, error: EncodingError) -> None:
+def warn_left_out(gateway: Gateway, document: Document, error: EncodingError) -> None:
+    """Warn of a record that is left out, once."""
     name = (gateway.driver.location, repr(dict(document).get("_id")))
     if name not in _named:
         if len(_named) >= _MAX_NAMED:

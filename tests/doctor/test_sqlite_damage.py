@@ -146,6 +146,13 @@ DAMAGES = [
     Damage("stale-waiter", "INSERT INTO lock_waiters (_id, experiment, since, since_ticks, "
            f"expires, expires_ticks, doc) VALUES ('t', 'e', '{OLD}', 1, '{OLD}', 2, '{{}}')"),
     Damage("expired-receipts", _rows(1001)),
+    Damage("unreadable-change", "UPDATE trial_changes SET kind = CAST(x'ff41' AS TEXT) "
+           "WHERE seq = 2", repairable=False, changed=frozenset({"trial_changes"})),
+    Damage("unreadable-change", "UPDATE trial_changes SET _id = x'ff', time = 'yesterday' "
+           "WHERE seq = 2", repairable=False, changed=frozenset({"trial_changes"})),
+    Damage("unreadable-setting", "INSERT INTO settings (_id, doc) VALUES "
+           "('history', '{\"limit\": \"soon\"}')", repairable=False,
+           changed=frozenset({"settings"})),
     Damage("outbox-not-sent", "INSERT INTO outbox (_id, experiment, time, doc) VALUES "
            f"('o', 'e', '{OLD}', '{{\"change\": \"changed\", \"worker\": null}}')",
            repairable=False, changed=frozenset({"outbox"})),

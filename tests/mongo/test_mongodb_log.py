@@ -23,6 +23,7 @@ from aiostorage.drivers.mongodb import (
     MongoDBDriver,
     commands,
     log_head,
+    log_reading,
     log_writing,
     noted_changes,
     transactions,
@@ -386,16 +387,43 @@ async def test_rows_that_cannot_be_written_yet(
     assert kinds(changes)[2:] == [("reserved", "reserved")] * 2
 
 
-async def test_a_history_that_was_off(alone: str, opened: Opening) -> None:
-    storage = await opened(alone)
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_a_history_that_was_off(
+    alone: str, replicated: str, opened: Opening, is_alone: bool
+) -> None:
+    url = alone if is_alone else replicated
+    storage = await opened(url)
     experiment = await storage.create_experiment(make_config())
+    none = (await storage.changes_since(experiment)).cursor
     await registered(storage, experiment, 2)
-    end = (await storage.changes_since(experiment)).cursor
-    async with open_storage(alone, history="off") as off:
+    oldest = (await storage.changes_since(experiment, "oldest")).changes
+    end = (await storage.changes_since(experiment, oldest[-1].cursor)).cursor
+    async with open_storage(url, history="off") as off:
         assert await off.reserve_trial(experiment) is not None
-    on = await opened(alone, history="1000")
+    on = await opened(url, history="1000")
     begin = (await on.changes_since(experiment)).cursor
     assert await on.reserve_trial(experiment) is not None
-    assert kinds(await behind(on, experiment, begin)) == [("reserved", "reserved")]
-    with pytest.raises(CursorExpired):
-        await on.changes_since(experiment, end)
+    for one in (storage, on):  # the first one has followed all the time
+        assert kinds(await behind(one, experiment, begin)) == [("reserved", "reserved")]
+        for cursor in (none, end, *(change.cursor for change in oldest)):
+            with pytest.raises(CursorExpired):
+                await one.changes_since(experiment, cursor)
+
+
+@pytest.mark.parametrize("settled", [True, False])
+async def test_rows_are_deleted_in_front_of_a_reader_of_the_oldest(
+    replicated: str, opened: Opening, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    if settled:
+        monkeypatch.setattr(log_reading, "UNSETTLED", -60)
+    storage = await opened(replicated, history="3")
+    experiment = await storage.create_experiment(make_config())
+    await registered(storage, experiment, 8)
+    first = await storage.changes_since(experiment, "oldest", limit=2)
+    rest = await storage.changes_since(experiment, first.cursor, limit=2)
+    storage._gateway._trim_at = 0.0
+    await storage.count_broken_trials(experiment)
+    assert len(await behind(storage, experiment)) == 3
+    for cursor in (first.cursor, first.changes[0].cursor, rest.cursor):
+        with pytest.raises(CursorExpired):
+            await storage.changes_since(experiment, cursor)

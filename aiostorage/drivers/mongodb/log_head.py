@@ -64,12 +64,20 @@ class LogHead:
         The ids of the first row of all and of the last one; None if there has been none.
     rows
         Those that may not be in the log yet, as they are stored.
+    cleared
+        How often all rows have been deleted.
     """
 
     number: int = 0
     first: str | None = None
     last: str | None = None
     rows: tuple[Document, ...] = ()
+    cleared: int = 0
+
+    @property
+    def beginning(self) -> str:
+        """The cursor of a log that has had no row since it was cleared, if it was."""
+        return f"{self.cleared}-"
 
 
 async def read_head(commands: Commands, log: str) -> LogHead:
@@ -80,9 +88,13 @@ async def read_head(commands: Commands, log: str) -> LogHead:
 
 async def forget_head(commands: Commands, log: str) -> None:
     """Note that all rows of a log have been deleted, so that the next one is the first."""
-    await commands.client.collections[HEADS].update_one(
-        {"_id": _key(log)}, {"$unset": {"first": "", "last": ""}, "$set": {"rows": []}}
-    )
+    change = {
+        "$unset": {"first": "", "last": ""},
+        "$set": {"rows": []},
+        "$inc": {"cleared": 1},
+        "$setOnInsert": {"number": 0},
+    }
+    await commands.client.collections[HEADS].update_one({"_id": _key(log)}, change, upsert=True)
 
 
 async def add_rows(commands: Commands, log: str, rows: Sequence[Document], seen: int) -> None:
@@ -184,11 +196,11 @@ def _update(rows: Sequence[Document], copied: Sequence[int]) -> list[dict[str, A
 
 
 def _head(found: Document) -> LogHead:
-    ends = [
+    first, last = (
         id_of(end["n"], end["uid"]) if (end := found.get(name)) else None
         for name in ("first", "last")
-    ]
-    return LogHead(found["number"], ends[0], ends[1], tuple(found["rows"]))
+    )
+    return LogHead(found["number"], first, last, tuple(found["rows"]), found.get("cleared", 0))
 
 
 def _key(log: str) -> str:

@@ -186,7 +186,7 @@ def _find(connection: Connection, table: Table, operation: Operation[Any], now: 
     match operation:
         case Find():
             # all rows at once: an open cursor would keep the read transaction open
-            rows = connection.statement(*table.find(operation, now, kept)).fetchall()
+            rows = connection.rows(*table.find(operation, now, kept))
             return table.documents(rows, selection=operation.selection)
         case Count():
             return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
@@ -226,7 +226,7 @@ def page(
     kept = connection.kept
     try:
         sql = table.page(find.where, after, size, now, kept)
-        rows = connection.statement(*sql).fetchall()
+        rows = connection.rows(*sql)
     except sqlite3.OperationalError as error:
         raise connection.cause_of(error) from error
     finally:
@@ -239,18 +239,18 @@ def read_log(
     connection: Connection, table: Table, owner: Any, after: str | None, limit: int
 ) -> LogPage:
     """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
-    last = connection.statement(*table.last_row()).fetchone()
+    last = next(iter(connection.rows(*table.last_row())), None)
     end = None if last is None else cursor_behind(*last)
     if after is None:
         return LogPage((), end or BEGINNING)
     number, uid = parsed_cursor(after) if after else (0, "")
-    rows = connection.statement(*table.rows_behind("owner", owner, number, limit)).fetchall()
+    rows = connection.rows(*table.rows_behind("owner", owner, number, limit))
     found = [
         (row[0], document) for row, document in zip(rows, table.documents(rows, 1), strict=True)
     ]
     if after:
         # after the rows were read: they are deleted from the beginning, so all were there
-        row = connection.statement(*table.first_row(number)).fetchone()
+        row = next(iter(connection.rows(*table.first_row(number))), None)
         there = row is not None and cursor_behind(*row) == after
         if not (there or (number == 0 and not uid and (row is None or row[0] == 1))):
             raise_expired(after)
@@ -326,7 +326,7 @@ def _looked_up(
     log, kept = table.log, connection.kept
     assert log is not None  # noqa: S101  the caller has looked
     condition, params = table.matching(where, now, kept, whole=whole)
-    found = connection.statement(log.select(condition), params).fetchall()
+    found = connection.rows(log.select(condition), params)
     kept.clear()
     return [dict(zip(log.fields, row, strict=True)) for row in found]
 
@@ -338,7 +338,7 @@ def _take(
     now: Moment,
     changes: list[LoggedChange] | None,
 ) -> list[Document]:
-    rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
+    rows = connection.rows(*table.chosen(take, now, connection.kept))
     if changes is not None and (log := table.log) is not None:
         for row in rows:
             changes.append((dict(zip(log.fields, log.of_row(row), strict=True)), take))
