@@ -15,13 +15,14 @@ import pytest
 from aiostorage import (
     ConfigurationError,
     CursorExpired,
+    DuplicateKeyError,
     RetryPolicy,
     Storage,
     SyncStorage,
     open_storage,
 )
 from aiostorage._core.documents import equal
-from aiostorage._core.layout import CHANGES, SETTINGS
+from aiostorage._core.layout import BENCHMARKS, CHANGES, SETTINGS, TRIALS
 from aiostorage._core.reasons import reason_of
 from aiostorage.doctor import examine
 from aiostorage.drivers.memory import MemoryDriver
@@ -29,7 +30,7 @@ from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.track import TrackDriver
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Count, Find, Update
+from aiostorage.operations import Count, Find, Insert, Update
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver
 from aiostorage.testing.cancellation import cancelled_at_every_await
@@ -194,6 +195,23 @@ async def test_rows_of_other_programs(make: Make, caplog: pytest.LogCaptureFixtu
         assert len(await storage.fetch_trials(experiment, since=changes[3].cursor) or ()) == 1
         found = await examine(storage)
         assert [one.code for one in found.findings] == ["unreadable-change"] * 3
+
+
+async def test_a_transaction_that_fails_leaves_no_row(make: Make) -> None:
+    driver = make()
+    async with Storage(driver) as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 1)
+        before = await storage.changes_since(experiment, "oldest")
+        insert = Insert(BENCHMARKS, ({"_id": "b", "name": "b"},))
+        await driver.execute(insert)
+        change = Update(TRIALS, equal(experiment=experiment.id), {"status": "broken"})
+        with pytest.raises(DuplicateKeyError):
+            await driver.transact((change, insert))
+        assert await storage.changes_since(experiment, "oldest") == before
+        assert (await storage.changes_since(experiment)).cursor == before.cursor
+        await storage.update_trials(experiment, status="suspended")
+        assert len(await behind(storage, experiment, before.cursor)) == 1
 
 
 async def test_a_setting_that_nobody_can_read(make: Make, caplog: pytest.LogCaptureFixture) -> None:

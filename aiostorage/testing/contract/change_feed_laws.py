@@ -308,6 +308,9 @@ class ChangeFeedLaws:
         found, _ = await gather([other.wait_for(trial, timeout=30), work()])
         assert (found.status, found.objective.value) == ("completed", 2.0)
         assert (await other.wait_for(trial, "completed")).id == trial.id
+        assert (await other.wait_for(trial, "completed", timeout=0)).id == trial.id
+        with pytest.raises(TimeoutError, match=r"'completed' after 0 s"):
+            await other.wait_for(trial, "broken", timeout=0)
         with pytest.raises(TimeoutError, match=r"('completed'|None) after 0\.01 s"):
             await other.wait_for(trial, {"new", "broken"}, timeout=0.01)
         await storage.delete_trials(experiment)
