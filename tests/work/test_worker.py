@@ -97,6 +97,7 @@ async def test_what_becomes_of_trials() -> None:
         1: ValueError("bad loss\nat step 3"),
         3: SystemExit(4),
         4: asyncio.CancelledError(),  # its own business went wrong
+        7: BaseExceptionGroup("two", [KeyboardInterrupt(), ValueError("bad")]),
     }
 
     async def objective(x: int) -> float:
@@ -117,7 +118,7 @@ async def test_what_becomes_of_trials() -> None:
 
     events: list[WorkerEvent] = []
     async with open_storage("memory://", nan="broken") as storage:
-        experiment = await made(storage, 7)
+        experiment = await made(storage, 8)
         seen = set[int]()
 
         async def once(x: int) -> float:
@@ -131,15 +132,16 @@ async def test_what_becomes_of_trials() -> None:
         )
         with anyio.fail_after(30):
             report = await worker.run()
-        assert (report.completed, report.broken, report.lost) == (3, 4, 2)
+        assert (report.completed, report.broken, report.lost) == (3, 5, 2)
         assert sorted(report.reasons.values()) == [
+            "ObjectiveExit: BaseExceptionGroup: two (2 sub-exceptions)",
             "ObjectiveExit: CancelledError, and nobody has cancelled the objective",
             "ObjectiveExit: SystemExit: 4",
             "ValueError: bad loss",
             "the objective is NaN",
         ]
         assert await storage.count_completed_trials(experiment) == 3
-    assert [e.name for e in events].count("started") == 9
+    assert [e.name for e in events].count("started") == 10
     last = events[-1]
     assert last.report.completed == 3
     assert last.trial is not None
