@@ -13,8 +13,8 @@ from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid
 from aiostorage._core.layout import CHANGES, TRIALS
-from aiostorage._core.record_reader import TrialReader, warn_left_out
-from aiostorage.errors import CursorExpired, EncodingError, FailedUpdate
+from aiostorage._core.record_reader import TrialReader, missing_trial, warn_left_out
+from aiostorage.errors import CursorExpired, EncodingError
 from aiostorage.operations import Document, Find
 from aiostorage.trial import Trial, validate_status
 from aiostorage.trial_change import OLDEST, TrialChange, TrialChanges
@@ -87,11 +87,7 @@ class ChangeFeed:
             while True:
                 found = await self._gateway.execute(Find(TRIALS, there, limit=1))
                 if not found:
-                    raise FailedUpdate(
-                        f"experiment {trial.experiment!r} has no trial {trial.id}; it was deleted "
-                        "or never registered",
-                        uid=trial.id,
-                    )
+                    raise missing_trial(trial.experiment, trial.id)
                 status_now = found[0].get("status")
                 if status_now in wanted:
                     return self._reader.read(found[0])

@@ -15,7 +15,7 @@ from aiostorage._core.documents import both
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.record_checks import fault_in
-from aiostorage.errors import EncodingError
+from aiostorage.errors import EncodingError, FailedUpdate, TrialLost
 from aiostorage.operations import (
     And,
     Compare,
@@ -28,7 +28,7 @@ from aiostorage.operations import (
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
-__all__ = ["READING_ERRORS", "TrialReader", "warn_left_out", "whole_documents"]
+__all__ = ["READING_ERRORS", "TrialReader", "missing_trial", "warn_left_out", "whole_documents"]
 
 events = EventLog("records")
 
@@ -118,6 +118,15 @@ class TrialReader:
             if take_lost is not None and len(documents) < wanted - len(trials):
                 documents = [*documents, *await take_lost(more, documents)]
         return trials
+
+
+def missing_trial(experiment: Any, uid: str, token: str | None = None) -> FailedUpdate:
+    """Return the error that says that there is no such trial; `TrialLost` if somebody held it."""
+    return (FailedUpdate if token is None else TrialLost)(
+        f"experiment {experiment!r} has no trial {uid}; it was deleted or never registered",
+        uid=uid,
+        token=token,
+    )
 
 
 def whole_documents(gateway: Gateway, collection: str, documents: list[Document]) -> list[Document]:

@@ -83,9 +83,10 @@ class MongoDBFaultCase:
         """Await what is called on a storage of its own."""
 
         async def main() -> Any:
-            async with open_storage(self.url, client=self.library, **options) as storage:
-                if self.experiment is None:
+            if self.experiment is None:  # within other limits than those of the test
+                async with open_storage(self.url, client=self.library) as storage:
                     await self.prepare(storage)
+            async with open_storage(self.url, client=self.library, **options) as storage:
                 return await call(storage)
 
         return anyio.run(main)
