@@ -270,7 +270,7 @@ class MoveWriter:
         if found != self._expected:
             raise IncompleteCopy(
                 f"{self._move.destination.location} does not have what was written: "
-                f"{found.count:,} records are there instead of {total:,}, or their values differ. Workers may have "
-                "changed them meanwhile; if not, load again with overwrite"
+                f"{found.count:,} records are there instead of {total:,}, or their values differ. "
+                "Workers may have changed them meanwhile; if not, load again with overwrite"
             )
         return found.text.partition(":")[2]
