@@ -10,9 +10,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from aiostorage import (
+    BackendError,
     ConfigurationError,
     CursorExpired,
     DuplicateKeyError,
@@ -21,6 +24,7 @@ from aiostorage import (
     SyncStorage,
     open_storage,
 )
+from aiostorage._core import change_feed
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import BENCHMARKS, CHANGES, SETTINGS, TRIALS
 from aiostorage._core.reasons import reason_of
@@ -310,6 +314,42 @@ async def test_a_copy_and_another_store(make: Make, tmp_path: Path) -> None:
         await storage.delete_experiment(experiment)
         kinds = [c.kind for c in await behind(storage, experiment, changes[-1].cursor)]
         assert kinds == ["deleted", "deleted"]
+
+
+@pytest.mark.parametrize("fate", ["removed", "replaced"])
+@pytest.mark.parametrize("scheme", ["sqlite", "track"])
+async def test_a_file_that_is_taken_from_a_follower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, fate: str
+) -> None:
+    monkeypatch.setattr(change_feed, "MAX_INTERVAL", 0.1)
+    path, other = tmp_path / "store", tmp_path / "other"
+    seen: list[TrialChange] = []
+
+    async def follow() -> None:
+        async for change in storage.watch_trials(experiment, since="oldest"):
+            seen.append(change)  # noqa: PERF401  each at once
+
+    async def fill(to: Storage) -> Experiment:
+        made = await to.create_experiment(make_config())
+        await registered(to, made, 2)
+        return made
+
+    async with open_storage(f"{scheme}:///{path}", retry=RetryPolicy(total=1.0)) as storage:
+        experiment = await fill(storage)
+        if fate == "replaced":
+            async with open_storage(f"{scheme}:///{other}") as another:
+                await fill(another)
+        following = asyncio.create_task(follow())
+        with anyio.fail_after(30):
+            while len(seen) < 2:
+                await anyio.sleep(0.01)
+            await anyio.to_thread.run_sync(path.unlink)
+            if fate == "replaced":
+                await anyio.to_thread.run_sync(other.rename, path)
+            with pytest.raises((BackendError, CursorExpired)) as raised:
+                await following
+        assert isinstance(raised.value, CursorExpired) == (scheme == "track" and fate == "replaced")
+        assert len(seen) == 2
 
 
 def test_a_store_without_a_log(tmp_path: Path) -> None:
