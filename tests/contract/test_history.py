@@ -218,6 +218,23 @@ async def test_a_transaction_that_fails_leaves_no_row(make: Make) -> None:
         assert len(await behind(storage, experiment, before.cursor)) == 1
 
 
+async def test_a_new_reservation_is_no_heartbeat(clock: FakeClock) -> None:
+    async with Storage(MemoryDriver(clock=clock)) as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 1)
+        beats = change_feed._Beats(storage._gateway, experiment.id)
+        for _ in range(2):
+            trial = await storage.reserve_trial(experiment)
+            assert trial is not None
+            assert await beats.look("") == []
+            clock.advance(1)
+            await storage.update_heartbeat(trial)
+            assert [change.worker for change in await beats.look("")] == [trial.worker]
+            assert await beats.look("") == []
+            await storage.set_trial_status(trial, "interrupted")
+            clock.advance(1)
+
+
 async def test_a_setting_that_nobody_can_read(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     driver = make()
     async with Storage(driver, history=7) as storage:
