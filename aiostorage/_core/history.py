@@ -90,7 +90,7 @@ class History:
             limit = HistoryLimit.of(getattr(engine, "default_history", DEFAULT_HISTORY))
         if self.wanted is not None and (limit is None or self.wanted.text != limit.text):
             await _set(execute, self.wanted.text)
-            if self.wanted.is_off or limit is None or limit.is_off:
+            if self.wanted.is_off or (limit is not None and limit.is_off):
                 await _clear(execute)
             limit = self.wanted
         # where nobody can say how long, all of it is kept

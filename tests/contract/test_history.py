@@ -251,7 +251,7 @@ async def test_a_setting_that_nobody_can_read(make: Make, caplog: pytest.LogCapt
             assert len(await behind(storage, experiment)) == 2
             async with Storage(make(), history="1d") as mended:
                 await mended.update_trials(experiment, status="new")
-                assert len(await behind(mended, experiment)) == 1
+                assert len(await behind(mended, experiment)) == 3
 
 
 async def test_many_are_trimmed_step_by_step(make: Make) -> None:

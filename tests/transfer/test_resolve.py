@@ -151,6 +151,22 @@ async def test_a_store_of_which_half_is_equal(resolve: Resolve) -> None:
         assert again.checksum is None
 
 
+async def test_what_a_worker_changes_meanwhile_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = move_writer.MoveWriter.check
+    async with open_storage("memory://") as one, open_storage("memory://") as two:
+        await fill(one)
+
+        async def check_late(writer: move_writer.MoveWriter) -> str:
+            [config] = await two.fetch_experiments({"name": "tune", "version": 1})
+            [trial] = await two.fetch_trials(uid=config["_id"], limit=1) or []
+            await two.update_trial(trial, note="mine")
+            return await check(writer)
+
+        monkeypatch.setattr(move_writer.MoveWriter, "check", check_late)
+        with pytest.raises(IncompleteCopy, match="or their values differ"):
+            await copy_storage(one, two)
+
+
 class CutError(Exception):
     """The load ends here."""
 
