@@ -13,6 +13,7 @@ import pytest
 from aiostorage import (
     ConfigurationError,
     DuplicateKeyError,
+    IncompleteCopy,
     InvalidArgument,
     Storage,
     Trial,
