@@ -34,12 +34,12 @@ from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.track import TrackDriver
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Count, Find, Insert, Update
+from aiostorage.operations import EVERYTHING, Count, Find, Insert, Update
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver
 from aiostorage.testing.cancellation import cancelled_at_every_await
 from aiostorage.testing.contract.change_feed_laws import check_chains
-from aiostorage.testing.contract.helpers import make_config, registered
+from aiostorage.testing.contract.helpers import make_config, make_trial, registered
 from aiostorage.trial_change import TrialChange
 
 pytestmark = pytest.mark.anyio
@@ -199,6 +199,12 @@ async def test_rows_of_other_programs(make: Make, caplog: pytest.LogCaptureFixtu
         assert len(await storage.fetch_trials(experiment, since=changes[3].cursor) or ()) == 1
         found = await examine(storage)
         assert [one.code for one in found.findings] == ["unreadable-change"] * 3
+        await storage.register_trials([make_trial(experiment, x) for x in range(10, 40)])
+        await storage._gateway.execute(Update(CHANGES, EVERYTHING, {"kind": "odd"}))
+        found = await examine(storage)
+        assert {one.code for one in found.findings} == {"unreadable-change"}
+        assert len(found.findings) == 21
+        assert "16 more changes" in found.findings[-1].what
 
 
 async def test_a_transaction_that_fails_leaves_no_row(make: Make) -> None:

@@ -33,9 +33,11 @@ from aiostorage import (
     open_storage,
     run_worker,
 )
+from aiostorage._core.limits import ONE_TOO_MANY
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.testing import FaultyDriver
 from aiostorage.testing.contract.helpers import make_config, make_trial, registered, stored
+from aiostorage.work.attempts import attempts_in, earlier_ends
 
 pytestmark = pytest.mark.anyio
 
@@ -349,6 +351,19 @@ async def test_a_trial_is_given_up_after_its_attempts(engine: str, tmp_path: Pat
         assert trial.status == "broken"
         assert trial.end_time is not None
         assert (await storage.trial_history(trial))[-1].reason == reason
+
+
+async def test_a_trial_that_was_handed_back_at_once_was_not_tried() -> None:
+    """It was reserved although the experiment had enough, and released for that."""
+    async with open_storage("memory://") as storage:
+        experiment = await made(storage, 1)
+        for reason in (ONE_TOO_MANY, "cancelled", ONE_TOO_MANY):
+            trial = await storage.reserve_trial(experiment)
+            assert trial is not None
+            await storage.set_trial_status(trial, "interrupted", reason=reason)
+        history = await storage.trial_history(trial)
+        assert attempts_in(history) == 1
+        assert earlier_ends(history) == ["cancelled"]
 
 
 async def test_attempts_need_a_history() -> None:
