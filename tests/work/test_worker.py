@@ -37,6 +37,7 @@ from aiostorage._core.limits import ONE_TOO_MANY
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.testing import FaultyDriver
 from aiostorage.testing.contract.helpers import make_config, make_trial, registered, stored
+from aiostorage.work import worker_tasks
 from aiostorage.work.attempts import attempts_in, earlier_ends
 
 pytestmark = pytest.mark.anyio
@@ -237,7 +238,8 @@ async def test_the_end_of_suggestions(kind: str) -> None:
             assert (report.completed, report.suggested, report.ended_by) == (3, 3, "done")
 
 
-async def test_stopping_and_waiting() -> None:
+async def test_stopping_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_tasks, "LOOK_INTERVAL", 60.0)  # idle tasks are told at once
     async with open_storage("memory://") as storage:
         experiment = await made(storage, 3)
         inside = anyio.Event()
@@ -357,10 +359,11 @@ async def test_a_trial_that_was_handed_back_at_once_was_not_tried() -> None:
     """It was reserved although the experiment had enough, and released for that."""
     async with open_storage("memory://") as storage:
         experiment = await made(storage, 1)
+        [trial] = await storage.fetch_trials(experiment) or []
         for reason in (ONE_TOO_MANY, "cancelled", ONE_TOO_MANY):
-            trial = await storage.reserve_trial(experiment)
-            assert trial is not None
-            await storage.set_trial_status(trial, "interrupted", reason=reason)
+            reserved = await storage.reserve_trial(experiment)
+            assert reserved is not None
+            await storage.set_trial_status(reserved, "interrupted", reason=reason)
         history = await storage.trial_history(trial)
         assert attempts_in(history) == 1
         assert earlier_ends(history) == ["cancelled"]
