@@ -70,7 +70,7 @@ class FollowedWorkers:
         return self._start(SCRIPT, *arguments, into=self.events)
 
     def run(
-        self, kills: int, draw: random.Random, half_way: Callable[[], None] | None = None
+        self, kills: int, draw: random.Random, half_way: Callable[[], object] | None = None
     ) -> Counter[str]:
         """Kill them by turns, each time after some events; return how often each was killed.
 
@@ -125,7 +125,7 @@ def follow_to_the_end(
     *,
     trials: int,
     kills: int,
-    half_way: Callable[[], None] | None = None,
+    half_way: Callable[[], object] | None = None,
     one_order: bool = True,
 ) -> list[TrialChange]:
     """Kill workers and their follower; return the changes, which it has once each, in order.

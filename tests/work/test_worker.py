@@ -138,7 +138,7 @@ async def test_what_becomes_of_trials() -> None:
         assert (report.completed, report.broken, report.lost) == (3, 5, 2)
         assert sorted(report.reasons.values()) == [
             "ObjectiveExit: BaseExceptionGroup: two (2 sub-exceptions)",
-            "ObjectiveExit: CancelledError, and nobody has cancelled the objective",
+            "ObjectiveExit: CancelledError, though the objective was not cancelled",
             "ObjectiveExit: SystemExit: 4",
             "ValueError: bad loss",
             "the objective is NaN",

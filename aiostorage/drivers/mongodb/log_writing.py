@@ -1,12 +1,12 @@
 """The rows of a log, written together with the changes or, without transactions, right after them.
 
-On a replica set the rows are part of the transaction of the change.
+On a replica set, the rows are part of the transaction of the change.
 
-On a server by itself a row follows its change. So that the rows of a document are in the order of
-its changes, a writer whose change does not follow from the last row waits for the row that is
-missing. If it does not come, its writer died, or another program has made the change: then the row
-is written here, as far as the document tells. A writer that comes too late finds that out: a row is
-added only if no other row of its document was added since the writer has looked.
+On a standalone server, a row is written after its change. To keep the rows of a document in the
+order of its changes, a writer whose change does not follow from the last row waits for the missing
+row. If that does not come, its writer died, or another program made the change: then this writer
+adds the missing row, as far as the document shows it. A writer that comes too late notices that: a
+row is added only if no other row of its document was added since its writer looked.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ __all__ = ["log_for_good", "log_in_transaction", "settle_doubts"]
 log: logging.Logger = logging.getLogger("aiostorage")
 
 MAX_NAMES: Final = 1000
-"""Documents whose last rows are asked for in one command, at most."""
+"""Documents whose last rows are read in one command, at most."""
 
 PATIENCE: Final = 0.2
-"""Seconds to wait for the row of the change before."""
+"""Seconds to wait for the row of the previous change."""
 
 LOOK_INTERVAL: Final = 0.005
-"""Seconds between two looks for it."""
+"""Seconds between two reads while waiting for it."""
 
 LATE_FOR: Final = 60.0
 """Seconds for which a writer looks back who could not write its rows with an earlier operation."""
@@ -64,7 +64,7 @@ LATE: Final = "late"
 
 
 async def log_in_transaction(commands: Commands) -> None:
-    """Write the rows of what was changed in a transaction."""
+    """Write the rows of the changes in a transaction."""
     for logged, changes in _by_log(commands.changed):
         unknown = {change.name for change in changes if change.last is None}
         timed = next((one.time for one in changes if one.time is not None), commands.now)
@@ -81,7 +81,7 @@ async def log_in_transaction(commands: Commands) -> None:
 
 
 async def log_for_good(commands: Commands) -> None:
-    """Write the rows of what was changed on a server without transactions.
+    """Write the rows of the changes on a server without transactions.
 
     The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
     are written with the next ones. What is in doubt is settled now if it can be.
@@ -114,7 +114,7 @@ async def _log_known(commands: Commands) -> None:
 
 
 async def settle_doubts(commands: Commands) -> None:
-    """Write the rows of changes of which it was not known whether they have happened."""
+    """Write the rows of changes whose outcome was unknown, if they have happened."""
     while commands.doubts:
         doubt = commands.doubts.pop()
         try:
@@ -150,14 +150,14 @@ async def _settle(commands: Commands, doubt: Doubt) -> None:
         changes = [LoggedChange(logged, None, one.after) for one in changes if one.name not in last]
         await _Rows(commands, changes, patience=0.0).write()
         return
-    # a change from what it is to what it is: only the row that is missing before it is written
+    # a change that changes nothing: only the missing row before it is written
     while not await _Rows(commands, changes, patience=0.0).write_unless_changed(look, found):
         found = await look()
         changes = [LoggedChange(logged, one, one) for one in found]
 
 
 class _Rows:
-    """Rows that follow changes, once although an attempt may fail.
+    """Rows that follow changes: each is written once, even if an attempt fails.
 
     Parameters
     ----------
@@ -260,12 +260,12 @@ class _Rows:
     async def _told(
         self, logged: Logged, changes: Sequence[LoggedChange], now: datetime
     ) -> set[Name]:
-        """Return which changes another writer has told, who has waited for their rows in vain."""
+        """Return the changes whose rows another writer has added after waiting for them in vain."""
         told: set[Name] = set()
         schema = self._commands.schemas[logged.log]
         found = self._commands.client.collections[logged.log]
         waiting = [] if self._head is None else list(map(as_stored, self._head.rows))
-        # an earlier change may have been told that was like one of these
+        # an earlier change like one of these may have been logged so, too
         milliseconds = int((monotonic() - self._since) * 1000) + 2
         first = number_at(now) - milliseconds * PER_MILLISECOND
         for change in changes:
@@ -303,7 +303,7 @@ def _follows(logged: Logged, before: Mapping[str, Any], last: LastRow) -> bool:
 
 
 def _repair(logged: Logged, change: LoggedChange, last: LastRow, now: datetime) -> list[Document]:
-    """Return the row that is missing before a change, as far as the document tells."""
+    """Return the row that is missing before a change, as far as the document shows it."""
     assert change.before is not None  # noqa: S101  a row is missing
     was = {**change.before, logged.state: last.after, logged.holder: last.holder}
     return [
@@ -321,7 +321,7 @@ def _unnumbered(row: Document) -> Document:
 async def _without_written(
     commands: Commands, name: str, rows: Sequence[Document]
 ) -> list[Document]:
-    """Return the rows that are not in the log already."""
+    """Return the rows that are not in the log yet."""
     left: list[Document] = []
     for row in rows:
         key = commands.schemas[name].document({"owner": row["owner"], "name": row["name"]}, None)
