@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from time import monotonic
 from typing import Any, ClassVar, Final, TypeVar, cast
@@ -238,19 +238,6 @@ class Connection(sqlite3.Connection):
             self.file.note_log(self)
         self._prepared = True
 
-    def rows(self, sql: str, params: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return all rows of a query; text that is not UTF-8 is bytes in them."""
-        try:
-            return self.statement(sql, params).fetchall()
-        except sqlite3.OperationalError as error:
-            if not str(error).startswith("Could not decode to UTF-8"):
-                raise
-        self.text_factory = _text_or_bytes
-        try:
-            return self.statement(sql, params).fetchall()
-        finally:
-            self.text_factory = str
-
     def back_out(self) -> None:
         """Roll back what is open, if anything is."""
         if self.in_transaction:
@@ -260,13 +247,6 @@ class Connection(sqlite3.Connection):
         """Return the error of our SQL function, if it was one: SQLite does not pass it on."""
         cause, self._functions.error = self._functions.error, None
         return cause or error
-
-
-def _text_or_bytes(found: bytes) -> str | bytes:
-    try:
-        return found.decode()
-    except UnicodeDecodeError:
-        return found
 
 
 _gate: Final = _Gate()
