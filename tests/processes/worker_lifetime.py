@@ -16,6 +16,7 @@ import sqlite3
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
@@ -456,6 +457,9 @@ def disk_full(path: str, ballast: str) -> None:
                 assert algorithm.state == {"n": 0}
             reserved = await asyncio.gather(*(storage.reserve_trial(experiment) for _ in range(9)))
             assert len({trial.id for trial in reserved if trial}) == 9
+            logged = await storage.changes_since(experiment, "oldest", limit=10**6)
+            kinds = Counter(change.kind for change in logged.changes)
+            assert kinds == {"inserted": (good + 1) * BATCH, "reserved": 9}
             say("stored", good + 1)
 
     asyncio.run(main())
