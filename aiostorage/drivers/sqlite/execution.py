@@ -7,12 +7,12 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain
 from operator import attrgetter
 from random import getrandbits
 from typing import Any, Final
 
-from aiostorage._core.log_rows import LoggedChange, entries_of, known_before
+from aiostorage._core.log_rows import Keys, LoggedChange, keys_of, known_before, readable_keys
 from aiostorage._core.numbered_log import (
     BEGINNING,
     cursor_behind,
@@ -23,6 +23,7 @@ from aiostorage._core.numbered_log import (
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.log_sql import UNKNOWN
 from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
@@ -94,13 +95,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         if changes:
             log = next(filter(None, map(_LOG, tables.values())))
             (last,) = connection.statement(log.last).fetchone()
-            text, rows = to_text(now.wall), []
-            for entry, reason in entries_of(log.logged, changes):
-                last += 1
-                # it begins with the number, so that the index of it grows at its end
-                uid = f"{last:016x}{getrandbits(32):08x}"
-                named = entry.owner, entry.name, entry.taken
-                rows.append((*entry[:-1], text, reason, last, uid, *named))
+            rows = log.rows(changes, last, getrandbits(32), to_text(now.wall))
             connection.executemany(log.insert, rows)
         connection.end_transaction()
     finally:
@@ -269,11 +264,12 @@ def _insert(
     for document in insert.documents:
         try:
             # a copy is taken apart: if the transaction is retried, it needs the document again
-            connection.statement(*table.insert(dict(document), now))
+            done = connection.statement(*table.insert(dict(document), now))
         except sqlite3.IntegrityError as error:
             raise _duplicate(table, error, document) from error
-    if changes is not None:
-        changes += [(None, document) for document in insert.documents]
+        if changes is not None and table.log is not None:
+            seq = done.lastrowid or UNKNOWN
+            changes.append((seq, None, keys_of(document, table.log.logged)))
 
 
 def _update(
@@ -283,10 +279,14 @@ def _update(
     now: Moment,
     changes: list[LoggedChange] | None,
 ) -> int:
-    kept, found = connection.kept, list[Document]()
-    if changes is not None and table.log is not None:
-        known = known_before(table.log.logged, update)
-        found = _looked_up(connection, table, update.where, now) if known is None else known
+    kept, log = connection.kept, table.log
+    found: list[tuple[int, Keys]] = []
+    if changes is not None and log is not None:
+        known = known_before(log.logged, update)
+        if known is None:
+            found = _looked_up(connection, table, update.where, now)
+        else:
+            found = [(UNKNOWN, keys) for keys in known]
     try:
         matched: int = connection.statement(*table.update(update, now, kept)).rowcount
     except sqlite3.OperationalError as error:
@@ -299,7 +299,7 @@ def _update(
             found = _looked_up(connection, table, update.where, now, whole=True)
         matched = connection.statement(*table.update(update, now, kept, whole=True)).rowcount
     if matched and changes is not None:
-        changes += zip(found, repeat(update))
+        changes += [(seq, keys, update) for seq, keys in found]
     return matched
 
 
@@ -312,23 +312,23 @@ def _delete(
 ) -> int:
     if changes is not None:
         found = _looked_up(connection, table, delete.where, now)
-        changes += [(document, None) for document in found]
+        changes += [(seq, keys, None) for seq, keys in found]
     return connection.statement(*table.delete(delete, now, connection.kept)).rowcount
 
 
 def _looked_up(
     connection: Connection, table: Table, where: Condition, now: Moment, *, whole: bool = False
-) -> list[Document]:
-    """Return what the log has to know of the documents that match, before they are changed.
+) -> list[tuple[int, Keys]]:
+    """Return the numbers of the documents that match, and what the log has to know of them.
 
-    If `whole`, of those only whose text can be decoded.
+    Before they are changed. If `whole`, of those only whose text can be decoded.
     """
     log, kept = table.log, connection.kept
     assert log is not None  # noqa: S101  the caller has looked
     condition, params = table.matching(where, now, kept, whole=whole)
     found = connection.statement(log.select(condition), params).fetchall()
     kept.clear()
-    return [dict(zip(log.fields, row, strict=True)) for row in found]
+    return [(row[0], readable_keys(row[1:])) for row in found]
 
 
 def _take(
@@ -341,7 +341,7 @@ def _take(
     rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
     if changes is not None and (log := table.log) is not None:
         for row in rows:
-            changes.append((dict(zip(log.fields, log.of_row(row), strict=True)), take))
+            changes.append((row[0], readable_keys(log.of_row(row)), take))
     documents, statements = table.changed(rows, take.changes, now, connection.kept)
     for statement in statements:
         connection.statement(*statement)
