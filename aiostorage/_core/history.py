@@ -6,7 +6,9 @@ the setting was changed goes by the old one until it is opened anew.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from itertools import takewhile
 from typing import Any, Final, TypeVar
 
 from aiostorage._core.documents import equal
@@ -19,6 +21,7 @@ from aiostorage.operations import (
     Compare,
     Count,
     Delete,
+    Document,
     Find,
     Insert,
     Operation,
@@ -106,15 +109,26 @@ class History:
             size = min(await execute(Count(CHANGES)) - limit.rows, MAX_DELETED)
             if size <= 0:
                 return False
-        found = await execute(Find(CHANGES, EVERYTHING, {"time": True}, limit=size + 1))
-        doomed = found[: min(size, len(found) - 1)]
-        if limit.age is not None:
-            oldest = await driver.now() - limit.age
-            doomed = [row for row in doomed if "time" not in row or row["time"] < oldest]
+        oldest = None if limit.age is None else await driver.now() - limit.age
+        if not _old(await execute(_first(1)), oldest):
+            return False  # as mostly: the others need not be read
+        found = await execute(_first(size + 1))
+        doomed = _old(found[: min(size, len(found) - 1)], oldest)
         if doomed:
             ids = tuple(row["_id"] for row in doomed)
             await execute(Delete(CHANGES, Compare("_id", "in", ids)))
         return len(doomed) == MAX_DELETED
+
+
+def _first(number: int) -> Find:
+    return Find(CHANGES, EVERYTHING, {"time": True}, limit=number)
+
+
+def _old(rows: Sequence[Document], oldest: datetime | None) -> list[Document]:
+    """Return the first rows, up to one that is younger than a time, if there is one."""
+    return [
+        *takewhile(lambda row: oldest is None or "time" not in row or row["time"] < oldest, rows)
+    ]
 
 
 async def _set(execute: Execute, text: str) -> None:
