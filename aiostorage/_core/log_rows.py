@@ -21,6 +21,7 @@ from aiostorage.operations import And, Compare, Document, Logged, Take, Update
 
 __all__ = [
     "MAX_REASON",
+    "UNKNOWN",
     "Change",
     "Keys",
     "LogEntry",
@@ -50,11 +51,15 @@ The last is what the number of attempts grows by.
 LoggedChange: TypeAlias = "tuple[int, Keys | None, Keys | Update | Take | None]"
 """The subject of a change, what was there before, and what is then, or how it changes.
 
-None where there was no document, or is none any more. The entry gets the subject as it is.
+None where there was no document, or is none any more. What the subject is of a document, the engine
+decides; it may be `UNKNOWN` if the document is still there at the end.
 """
 
+UNKNOWN: Final = 0
+"""The subject of a change of which the engine knows the owner and the name alone."""
+
 LogEntry: TypeAlias = "tuple[LoggedKind, Any, Any, Any, Any, Any, int, str | None, int]"
-"""What is logged of a change: a `Change`, its reason and its subject.
+"""What is logged: a `Change`, its reason and its subject.
 
 These are plain tuples, since a busy store makes many of them.
 """
@@ -155,7 +160,9 @@ def entries_of(logged: Logged, changes: Iterable[LoggedChange]) -> list[LogEntry
     """Return what is logged of changes, in order, each with its reason and its subject."""
     owner, name, state, holder = logged.owner, logged.name, logged.state, logged.holder
     entries: list[LogEntry] = []
-    for subject, before, change in changes:
+    gone = False
+    for subject, earlier, change in changes:
+        before = None if earlier is None else readable_keys(earlier)
         if isinstance(change, _BY_FIELDS):
             assert before is not None  # noqa: S101  what is changed is there
             new, reason = change.changes, change.reason
@@ -171,8 +178,23 @@ def entries_of(logged: Logged, changes: Iterable[LoggedChange]) -> list[LogEntry
         else:
             after, content, reason = change, False, None
         for entry in log_entries(logged, before, after, content=content):
-            entries.append((*entry, reason, subject))  # noqa: PERF401  mostly there is one
-    return entries
+            entries.append((*entry, reason, subject))
+            gone = gone or entry[0] == "deleted"
+    return _with_subjects(entries) if gone else entries
+
+
+def _with_subjects(entries: Sequence[LogEntry]) -> list[LogEntry]:
+    """Return entries with the subjects that nobody can look up: of what is deleted later on."""
+    gone: dict[tuple[Any, Any], int] = {}
+    found: list[LogEntry] = []
+    for entry in reversed(entries):
+        subject = entry[-1]
+        if entry[0] == "deleted":
+            gone[entry[1], entry[2]] = subject
+        if subject == UNKNOWN and (entry[1], entry[2]) in gone:
+            entry = *entry[:-1], gone[entry[1], entry[2]]  # noqa: PLW2901
+        found.append(entry)
+    return found[::-1]
 
 
 def log_rows(

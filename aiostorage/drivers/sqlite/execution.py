@@ -7,12 +7,12 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter
 from random import getrandbits
 from typing import Any, Final
 
-from aiostorage._core.log_rows import Keys, LoggedChange, keys_of, known_before, readable_keys
+from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, entries_of, keys_of, known_before
 from aiostorage._core.numbered_log import (
     BEGINNING,
     cursor_behind,
@@ -23,7 +23,6 @@ from aiostorage._core.numbered_log import (
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.log_sql import UNKNOWN
 from aiostorage.drivers.sqlite.sql import Table, to_text
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
@@ -95,7 +94,11 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         if changes:
             log = next(filter(None, map(_LOG, tables.values())))
             (last,) = connection.statement(log.last).fetchone()
-            rows = log.rows(changes, last, getrandbits(32), to_text(now.wall))
+            text, mark = to_text(now.wall), getrandbits(32)
+            rows: list[Sequence[Any]] = []
+            for *change, reason, subject in entries_of(log.logged, changes):
+                last += 1
+                rows.append((*change, 0 if reason is None else reason, subject, text, last, mark))
             connection.executemany(log.insert, rows)
         connection.end_transaction()
     finally:
@@ -286,7 +289,7 @@ def _update(
         if known is None:
             found = _looked_up(connection, table, update.where, now)
         else:
-            found = [(UNKNOWN, keys) for keys in known]
+            found = list(zip(repeat(UNKNOWN), known, strict=False))
     try:
         matched: int = connection.statement(*table.update(update, now, kept)).rowcount
     except sqlite3.OperationalError as error:
@@ -299,7 +302,8 @@ def _update(
             found = _looked_up(connection, table, update.where, now, whole=True)
         matched = connection.statement(*table.update(update, now, kept, whole=True)).rowcount
     if matched and changes is not None:
-        changes += [(seq, keys, update) for seq, keys in found]
+        for subject, keys in found:
+            changes.append((subject, keys, update))
     return matched
 
 
@@ -328,7 +332,7 @@ def _looked_up(
     condition, params = table.matching(where, now, kept, whole=whole)
     found = connection.statement(log.select(condition), params).fetchall()
     kept.clear()
-    return [(row[0], readable_keys(row[1:])) for row in found]
+    return [(row[0], row[1:]) for row in found]
 
 
 def _take(
@@ -341,7 +345,7 @@ def _take(
     rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
     if changes is not None and (log := table.log) is not None:
         for row in rows:
-            changes.append((row[0], readable_keys(log.of_row(row)), take))
+            changes.append((row[0], log.of_row(row), take))
     documents, statements = table.changed(rows, take.changes, now, connection.kept)
     for statement in statements:
         connection.statement(*statement)

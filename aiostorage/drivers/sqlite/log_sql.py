@@ -16,12 +16,12 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final
 
-from aiostorage._core.log_rows import LogEntry, LoggedChange, entries_of
+from aiostorage._core.log_rows import UNKNOWN
 from aiostorage._core.matching import conjuncts
 from aiostorage.drivers.sqlite.schema_sql import create_statements, partial_where, quoted
 from aiostorage.operations import Collection, Compare, Condition, Index, Logged
 
-__all__ = ["HAS_SUBJECTS", "UNKNOWN", "LogSql", "log_statements"]
+__all__ = ["HAS_SUBJECTS", "LogSql", "log_statements"]
 
 _SUBJECT: Final = "subject INTEGER"
 """A column that no document has: the number of the row that was changed."""
@@ -31,9 +31,6 @@ _INDEXES: Final = (Index(("subject",)), Index(("owner", "name"), where=_DELETED)
 
 HAS_SUBJECTS: Final = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'subject'"
 """Finds a row if the table of a log has the column for subjects; its parameter is the name."""
-
-UNKNOWN: Final = 0
-"""The subject of a change of which only the owner and the name are known."""
 
 
 def log_statements(collection: Collection) -> list[str]:
@@ -77,7 +74,12 @@ class LogSql:
             f"VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull({attempt}, 0) + ?7, nullif(?8, 0), "
             f"{subject}, ?10, ?11, printf('%016x%08x', ?11, ?12), '{{}}')"
         )
-        """The statement that inserts a row of `rows`."""
+        """The statement that inserts a row.
+
+        Its parameters are those of a `LogEntry`, with 0 for no reason, since sqlite3 takes longer
+        for a None; the time as text, the number of the row, and a random one of 32 bits. An ``_id``
+        begins with the number, so that the index of it grows at its end.
+        """
         self._subjects = (
             f"subject IN (SELECT subject FROM {log} WHERE {partial_where(_DELETED)} "
             f"AND owner = ? AND name = ? UNION ALL {self._own('?', '?')})"
@@ -105,29 +107,6 @@ class LogSql:
         """Return the statement that finds the number and the keys of documents that match."""
         return f"{self._select} WHERE {where} ORDER BY seq"
 
-    def rows(
-        self, changes: Sequence[LoggedChange], last: int, mark: int, time: str
-    ) -> list[Sequence[Any]]:
-        """Return the rows of changes.
-
-        Parameters
-        ----------
-        last
-            The number of the last row that is there.
-        mark
-            A random number of 32 bits, for the ids.
-        time
-            That of the transaction, as the text of a column.
-        """
-        entries = entries_of(self.logged, changes)
-        _fill_in(entries)
-        # an _id begins with the number, so that the index of it grows at its end
-        return [
-            # sqlite3 takes longer for a None than for a number
-            (*entry[:7], 0 if entry[7] is None else entry[7], entry[8], time, seq, mark)
-            for seq, entry in enumerate(entries, last + 1)
-        ]
-
     def of_one(self, condition: Condition) -> tuple[str, list[Any]] | None:
         """Return what finds the rows of one document by an index, if the condition names one."""
         bound = {
@@ -138,14 +117,3 @@ class LogSql:
         if not {str, int}.issuperset(map(type, map(bound.get, ("owner", "name")))):
             return None
         return self._subjects, [bound["owner"], bound["name"]] * 2
-
-
-def _fill_in(entries: list[LogEntry]) -> None:
-    """Put in the subjects that cannot be looked up: those of documents deleted later on."""
-    gone: dict[tuple[Any, Any], int] = {}
-    for place in range(len(entries) - 1, -1, -1):
-        entry = entries[place]
-        if entry[0] == "deleted":
-            gone[entry[1:3]] = entry[8]
-        elif gone and entry[8] == UNKNOWN:
-            entries[place] = (*entry[:8], gone.get(entry[1:3], UNKNOWN))
