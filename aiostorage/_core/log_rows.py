@@ -12,7 +12,7 @@ The rules, for a document that is inserted, deleted or changed:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
@@ -21,10 +21,10 @@ from aiostorage.operations import And, Compare, Document, Logged, Take, Update
 
 __all__ = [
     "MAX_REASON",
+    "NO_REASON",
     "UNKNOWN",
     "Change",
     "Keys",
-    "LogEntry",
     "LoggedChange",
     "LoggedKind",
     "entries_of",
@@ -58,11 +58,8 @@ decides; it may be `UNKNOWN` if the document is still there at the end.
 UNKNOWN: Final = 0
 """The subject of a change of which the engine knows the owner and the name alone."""
 
-LogEntry: TypeAlias = "tuple[LoggedKind, Any, Any, Any, Any, Any, int, str | None, int]"
-"""What is logged: a `Change`, its reason and its subject.
-
-These are plain tuples, since a busy store makes many of them.
-"""
+NO_REASON: Final = 0
+"""What stands for a reason that is None: sqlite3 takes several times as long for a None."""
 
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
@@ -141,7 +138,7 @@ def known_before(logged: Logged, update: Update) -> list[Keys] | None:
     where, changes = update.where, update.changes
     if not is_logged(logged, changes):
         return []
-    if logged.owner in changes or logged.name in changes:
+    if _renames(logged, update):
         return None
     bound: dict[str, str] = {}
     for part in where.conditions if isinstance(where, And) else (where,):
@@ -156,12 +153,21 @@ def known_before(logged: Logged, update: Update) -> list[Keys] | None:
     return [(owner, name, state, holder)]
 
 
-def entries_of(logged: Logged, changes: Iterable[LoggedChange]) -> list[LogEntry]:
-    """Return what is logged of changes, in order, each with its reason and its subject."""
+def entries_of(
+    logged: Logged, changes: Sequence[LoggedChange], number: int, *more: Any
+) -> Iterator[tuple[Any, ...]]:
+    """Yield what is logged of changes, in order.
+
+    An entry is a tuple of what a `Change` has, the reason or `NO_REASON`, the subject, `more`, and
+    its own number. A busy store makes many, so each may be gone before the next one is made.
+
+    Parameters
+    ----------
+    number
+        That of the first entry.
+    """
     owner, name, state, holder = logged.owner, logged.name, logged.state, logged.holder
-    entries: list[LogEntry] = []
-    gone = False
-    for subject, earlier, change in changes:
+    for subject, earlier, change in _with_subjects(logged, changes):
         before = None if earlier is None else readable_keys(earlier)
         if isinstance(change, _BY_FIELDS):
             assert before is not None  # noqa: S101  what is changed is there
@@ -173,28 +179,35 @@ def entries_of(logged: Logged, changes: Iterable[LoggedChange]) -> list[LogEntry
                 new.get(holder, before[3]),
             )
             content = sets_content(logged, new)
-            if reason is not None:
-                reason = reason[:MAX_REASON]
         else:
             after, content, reason = change, False, None
+        why = NO_REASON if reason is None else reason[:MAX_REASON]
         for entry in log_entries(logged, before, after, content=content):
-            entries.append((*entry, reason, subject))
-            gone = gone or entry[0] == "deleted"
-    return _with_subjects(entries) if gone else entries
+            yield *entry, why, subject, *more, number
+            number += 1
 
 
-def _with_subjects(entries: Sequence[LogEntry]) -> list[LogEntry]:
-    """Return entries with the subjects that nobody can look up: of what is deleted later on."""
-    gone: dict[tuple[Any, Any], int] = {}
-    found: list[LogEntry] = []
-    for entry in reversed(entries):
-        subject = entry[-1]
-        if entry[0] == "deleted":
-            gone[entry[1], entry[2]] = subject
-        if subject == UNKNOWN and (entry[1], entry[2]) in gone:
-            entry = *entry[:-1], gone[entry[1], entry[2]]  # noqa: PLW2901
-        found.append(entry)
+def _with_subjects(logged: Logged, changes: Sequence[LoggedChange]) -> Sequence[LoggedChange]:
+    """Return changes with the subjects that nobody can look up: of what is gone at the end."""
+    for _, _, change in changes:
+        if change is None or (change.__class__ is Update and _renames(logged, change)):
+            break
+    else:
+        return changes
+    gone: dict[tuple[Any, ...], int] = {}
+    found: list[LoggedChange] = []
+    for subject, before, change in reversed(changes):
+        known = subject
+        if before is not None and subject == UNKNOWN:
+            known = gone.get(before[:2], UNKNOWN)
+        elif before is not None and (change is None or isinstance(change, Update)):
+            gone[before[:2]] = subject
+        found.append((known, before, change))
     return found[::-1]
+
+
+def _renames(logged: Logged, update: Update) -> bool:
+    return logged.owner in update.changes or logged.name in update.changes
 
 
 def log_rows(

@@ -94,12 +94,9 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         if changes:
             log = next(filter(None, map(_LOG, tables.values())))
             (last,) = connection.statement(log.last).fetchone()
-            text, mark = to_text(now.wall), getrandbits(32)
-            rows: list[Sequence[Any]] = []
-            for *change, reason, subject in entries_of(log.logged, changes):
-                last += 1
-                rows.append((*change, 0 if reason is None else reason, subject, text, last, mark))
-            connection.executemany(log.insert, rows)
+            time_and_mark = to_text(now.wall), getrandbits(32)
+            entries = entries_of(log.logged, changes, last + 1, *time_and_mark)
+            connection.executemany(log.insert, entries)
         connection.end_transaction()
     finally:
         connection.back_out()

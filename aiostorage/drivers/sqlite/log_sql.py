@@ -16,7 +16,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final
 
-from aiostorage._core.log_rows import UNKNOWN
+from aiostorage._core.log_rows import NO_REASON, UNKNOWN
 from aiostorage._core.matching import conjuncts
 from aiostorage.drivers.sqlite.schema_sql import create_statements, partial_where, quoted
 from aiostorage.operations import Collection, Compare, Condition, Index, Logged
@@ -71,14 +71,14 @@ class LogSql:
         self.insert = (
             f"INSERT INTO {log} (kind, owner, name, before, after, holder, attempt, reason, "
             "subject, time, seq, _id, doc) "
-            f"VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull({attempt}, 0) + ?7, nullif(?8, 0), "
-            f"{subject}, ?10, ?11, printf('%016x%08x', ?11, ?12), '{{}}')"
+            f"VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull({attempt}, 0) + ?7, nullif(?8, {NO_REASON}), "
+            f"{subject}, ?10, ?12, printf('%016x%08x', ?12, ?11), '{{}}')"
         )
         """The statement that inserts a row.
 
-        Its parameters are those of a `LogEntry`, with 0 for no reason, since sqlite3 takes longer
-        for a None; the time as text, the number of the row, and a random one of 32 bits. An ``_id``
-        begins with the number, so that the index of it grows at its end.
+        Its parameters are the entries of `aiostorage._core.log_rows.entries_of`, with the time as
+        text and a random number of 32 bits. An ``_id`` begins with the number of the row, so that
+        the index of it grows at its end.
         """
         self._subjects = (
             f"subject IN (SELECT subject FROM {log} WHERE {partial_where(_DELETED)} "
