@@ -12,7 +12,7 @@ The rules, for a document that is inserted, deleted or changed:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
@@ -219,6 +219,7 @@ def log_rows(
     attempt: int,
     time: datetime,
     reason: str | None = None,
+    make_id: Callable[[], str] = new_id,
 ) -> Iterator[Document]:
     """Yield the rows of one change, as documents.
 
@@ -230,12 +231,14 @@ def log_rows(
         The number in the last row of the document; 0 without one.
     time
         The store's time.
+    make_id
+        Returns the ``_id`` of the next row.
     """
     keys = [None if one is None else keys_of(one, logged) for one in (before, after)]
     entries = log_entries(logged, keys[0], keys[1], content=content)
     for number, (kind, owner, name, old, new, holder, taken) in enumerate(entries):
         yield {
-            "_id": new_id(),
+            "_id": make_id(),
             "kind": kind,
             "owner": owner,
             "name": name,
@@ -251,7 +254,9 @@ def log_rows(
 def keys_of(document: Mapping[str, Any], logged: Logged) -> Keys:
     """Return the keys of a document; None for one that it lacks."""
     fields = logged.owner, logged.name, logged.state, logged.holder
-    # not `get`: a document that cannot be read as a whole refuses it
+    if document.__class__ is dict:
+        return readable_keys(tuple(map(document.get, fields)))
+    # one that cannot be read as a whole refuses `get`
     found = [document[field] if field in document else None for field in fields]  # noqa: SIM401
     return readable_keys(found)
 

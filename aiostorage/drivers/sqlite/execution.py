@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from operator import attrgetter
-from random import getrandbits
 from typing import Any, Final
 
 from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, entries_of, keys_of, known_before
 from aiostorage._core.numbered_log import (
     BEGINNING,
+    MARKS,
     cursor_behind,
     log_page,
     parsed_cursor,
@@ -94,7 +94,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         if changes:
             log = next(filter(None, map(_LOG, tables.values())))
             (last,) = connection.statement(log.last).fetchone()
-            time_and_mark = to_text(now.wall), getrandbits(32)
+            time_and_mark = to_text(now.wall), MARKS.getrandbits(32)
             entries = entries_of(log.logged, changes, last + 1, *time_and_mark)
             connection.executemany(log.insert, entries)
         connection.end_transaction()
