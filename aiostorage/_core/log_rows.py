@@ -1,11 +1,11 @@
-"""The rows of a log: what an engine notes of a change, as pure functions.
+"""The rows that an engine writes into a log for a change, as pure functions.
 
 The rules, for a document that is inserted, deleted or changed:
 
-- ``inserted`` and ``deleted`` are logged always, also where a document gets another name.
-- A change that sets the state is logged as ``reserved`` if the document is taken by it (it gets
-  into that state, or gets another holder in it), and as ``status`` if the state is another one.
-- One that leaves the state as it is, and sets the content or a part of it, is logged as
+- ``inserted`` and ``deleted`` are always logged, also when a document is renamed.
+- A change that sets the state is logged as ``reserved`` if it takes the document (the document
+  enters that state, or gets another holder in it), and as ``status`` if the state changes.
+- A change that leaves the state as it is, and sets the content or a part of it, is logged as
   ``results``.
 - Nothing else is logged.
 """
@@ -69,7 +69,7 @@ _PLAIN: Final = frozenset({str, int, type(None)})
 
 
 def is_logged(logged: Logged, changes: Mapping[str, Any]) -> bool:
-    """Return whether such changes of a document can have to be logged."""
+    """Return whether a document with such changes may have to be logged."""
     if logged.state in changes or logged.owner in changes or logged.name in changes:
         return True
     return sets_content(logged, changes)
@@ -133,7 +133,7 @@ def log_entries(
 def known_before(logged: Logged, update: Update) -> list[Keys] | None:
     """Return what the condition of an update says of the only document that it can match.
 
-    None if that does not tell what is to be logged; nothing if nothing is.
+    Return None if that is not enough to write the log, and an empty list if nothing is logged.
     """
     where, changes = update.where, update.changes
     if not is_logged(logged, changes):

@@ -46,7 +46,7 @@ class LogSql:
     table
         The name of the table.
     logged
-        What is logged of it.
+        The declaration of its log.
     columns
         The columns of the rows that are found to be taken; the first is ``seq``.
     """
