@@ -45,21 +45,21 @@ Keys: TypeAlias = "tuple[Any, Any, Any, Any]"
 Change: TypeAlias = "tuple[LoggedKind, Any, Any, Any, Any, Any, int]"
 """The kind, the owner and the name, the state before and after, the holder, and 1 if it is taken.
 
-The last is what the number of attempts grows by.
+The last value is added to the number of attempts.
 """
 
 LoggedChange: TypeAlias = "tuple[int, Keys | None, Keys | Update | Take | None]"
-"""The subject of a change, what was there before, and what is then, or how it changes.
+"""A subject, the document before the change, and the document after it or the operation.
 
-None where there was no document, or is none any more. What the subject is of a document, the engine
-decides; it may be `UNKNOWN` if the document is still there at the end.
+None stands for a document that did not exist, or no longer does. The subject is a number by which
+the engine knows the document.
 """
 
 UNKNOWN: Final = 0
-"""The subject of a change of which the engine knows the owner and the name alone."""
+"""The subject where only the owner and the name of the document are known."""
 
 NO_REASON: Final = 0
-"""What stands for a reason that is None: sqlite3 takes several times as long for a None."""
+"""Stands for a reason that is None: Python's sqlite3 takes longer to pass a None."""
 
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
@@ -93,12 +93,12 @@ def log_entries(
     *,
     content: bool = False,
 ) -> list[Change]:
-    """Return what is logged of one change: nothing, one entry, or two if the name changes.
+    """Return what is logged of one change: none, one, or two if the name changes.
 
     Parameters
     ----------
     before, after
-        The document; None where there was none, or is none any more.
+        The document; None if it did not exist, or no longer does.
     content
         Whether the change sets the content.
     """
@@ -156,10 +156,11 @@ def known_before(logged: Logged, update: Update) -> list[Keys] | None:
 def entries_of(
     logged: Logged, changes: Sequence[LoggedChange], number: int, *more: Any
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield what is logged of changes, in order.
+    """Yield the log entries of changes, in order.
 
-    An entry is a tuple of what a `Change` has, the reason or `NO_REASON`, the subject, `more`, and
-    its own number. A busy store makes many, so each may be gone before the next one is made.
+    An entry is one tuple: the values of a `Change`, the reason or `NO_REASON`, the subject, the
+    values of `more`, and the number of the entry. They are made one by one, so that a busy store
+    does not keep many of them for Python's garbage collector.
 
     Parameters
     ----------
@@ -188,7 +189,7 @@ def entries_of(
 
 
 def _with_subjects(logged: Logged, changes: Sequence[LoggedChange]) -> Sequence[LoggedChange]:
-    """Return changes with the subjects that nobody can look up: of what is gone at the end."""
+    """Return changes with the subjects of documents that are deleted or renamed by later ones."""
     for _, _, change in changes:
         if change is None or (change.__class__ is Update and _renames(logged, change)):
             break
@@ -252,7 +253,7 @@ def log_rows(
 
 
 def keys_of(document: Mapping[str, Any], logged: Logged) -> Keys:
-    """Return the keys of a document; None for one that it lacks."""
+    """Return the keys of a document; None for a missing one."""
     fields = logged.owner, logged.name, logged.state, logged.holder
     if document.__class__ is dict:
         return readable_keys(tuple(map(document.get, fields)))
@@ -262,7 +263,7 @@ def keys_of(document: Mapping[str, Any], logged: Logged) -> Keys:
 
 
 def readable_keys(found: Sequence[Any]) -> Keys:
-    """Return keys, with None for what another program has stored in the place of one."""
+    """Return keys, with None for a value that is neither text nor an integer."""
     owner, name, state, holder = found
     if not _PLAIN.issuperset(map(type, found)):
         owner, name, state, holder = (key if type(key) in _PLAIN else None for key in found)

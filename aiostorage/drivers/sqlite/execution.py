@@ -320,9 +320,9 @@ def _delete(
 def _looked_up(
     connection: Connection, table: Table, where: Condition, now: Moment, *, whole: bool = False
 ) -> list[tuple[int, Keys]]:
-    """Return the numbers of the documents that match, and what the log has to know of them.
+    """Return the numbers of the documents that match, and their keys, before they are changed.
 
-    Before they are changed. If `whole`, of those only whose text can be decoded.
+    With `whole`, only of those whose text can be decoded.
     """
     log, kept = table.log, connection.kept
     assert log is not None  # noqa: S101  checked by the caller

@@ -1,12 +1,12 @@
 """The log of changes as SQL: pure functions, no connection.
 
-The rows of all jobs of a transaction are collected, and inserted together at its end: one statement
-does that in a fraction of the time. `aiostorage._core.log_rows` says what they contain.
+The rows of all jobs of a transaction are collected, and one statement inserts them at its end,
+which takes a fraction of the time. `aiostorage._core.log_rows` says what they contain.
 
-Rows are found by their subject, which is the number of the document's row. Documents that change at
-the same time mostly have numbers near to each other, while their names lie anywhere: an index of
-the names would have another page written for each row. The name of a document that was deleted is
-in an index, so that it is found how it was numbered.
+The rows of a document are found by their subject, the number of the document in its own table.
+Documents that change at the same time mostly have neighbouring numbers, while their names are
+scattered: with an index of names, each row would change another page of the file. Only the rows of
+deletions have their names in an index, since there the document's own row is gone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aiostorage.operations import Collection, Compare, Condition, Index, Logged
 __all__ = ["HAS_SUBJECTS", "LogSql", "log_statements"]
 
 _SUBJECT: Final = "subject INTEGER"
-"""A column that no document has: the number of the row that was changed."""
+"""A column beside those of the documents: the number of the row that was changed."""
 
 _DELETED: Final = Compare("kind", "in", ("deleted",))
 _INDEXES: Final = (Index(("subject",)), Index(("owner", "name"), where=_DELETED))
@@ -55,7 +55,7 @@ class LogSql:
         self.logged = logged
         fields = (logged.owner, logged.name, logged.state, logged.holder)
         self.of_row = itemgetter(*map(columns.index, fields))
-        """Returns what `entries_of` has to know of such a row."""
+        """Returns the keys of the document in such a row."""
         log, self._table = quoted(logged.log), quoted(table)
         self._select = f"SELECT seq, {', '.join(map(quoted, fields))} FROM {self._table}"
         self.last = f"SELECT ifnull(max(seq), 0) FROM {log}"
@@ -108,7 +108,7 @@ class LogSql:
         return f"{self._select} WHERE {where} ORDER BY seq"
 
     def of_one(self, condition: Condition) -> tuple[str, list[Any]] | None:
-        """Return what finds the rows of one document by an index, if the condition names one."""
+        """Return a condition that finds the rows of one document by an index, if `condition` names one."""
         bound = {
             part.path: part.value
             for part in conjuncts(condition)

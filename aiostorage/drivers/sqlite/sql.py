@@ -165,7 +165,7 @@ class Table:
         return make(self._collection)
 
     def numbering(self) -> list[str]:
-        """Return the statements for a log that was made before its rows had subjects."""
+        """Return the statements for a log that was made without subjects; none for other tables."""
         return self._log_of.numbered(self._collection) if self._log_of is not None else []
 
     def unique_fields(self, message: str) -> tuple[str, ...]:
