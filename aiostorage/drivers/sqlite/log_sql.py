@@ -108,7 +108,7 @@ class LogSql:
         return f"{self._select} WHERE {where} ORDER BY seq"
 
     def of_one(self, condition: Condition) -> tuple[str, list[Any]] | None:
-        """Return a condition that finds the rows of one document by an index, if `condition` names one."""
+        """Return what finds the rows of one document by an index, if a condition names one."""
         bound = {
             part.path: part.value
             for part in conjuncts(condition)
