@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -48,18 +48,19 @@ class HistoryCost:
     processor: tuple[float, ...]
 
 
-def in_this_process(directory: Path, count: int, rounds: int) -> list[HistoryCost]:
+def in_this_process(directory: Path, count: int, rounds: int) -> Iterator[HistoryCost]:
     """Measure on SQLite and in memory; `count` cycles a block, a quarter with one task."""
 
     def on_sqlite() -> Driver:
         return SQLiteDriver(directory / f"{uuid4().hex}.db")
 
     makers = (("sqlite", on_sqlite), ("memory", MemoryDriver))
-    return [one for name, make in makers for one in _costs(name, make, count, rounds)]
+    for name, make in makers:
+        yield from _costs(name, make, count, rounds)
 
 
-def on_mongodb(directory: Path, count: int, rounds: int) -> list[HistoryCost]:
-    """Measure on a replica set of one member and on a server by itself, which are started.
+def on_mongodb(directory: Path, count: int, rounds: int) -> Iterator[HistoryCost]:
+    """Measure on a replica set of one member and on a standalone server, which are started.
 
     Raises
     ------
@@ -69,25 +70,22 @@ def on_mongodb(directory: Path, count: int, rounds: int) -> list[HistoryCost]:
     from aiostorage.drivers.mongodb import MongoDBDriver  # noqa: PLC0415  may not be installed
     from aiostorage.testing.mongodb.deployments import Deployments  # noqa: PLC0415  it needs pytest
 
-    costs: list[HistoryCost] = []
-    with ExitStack() as stack:
-        deployments = Deployments(directory.joinpath)
-        stack.callback(deployments.close)
+    with closing(Deployments(directory.joinpath)) as deployments:
         for kind in ("replica set", "standalone"):
             url = deployments.get(kind).url
 
             def make(url: str = url) -> Driver:
                 return MongoDBDriver(url, database=f"aiostorage_bench_{uuid4().hex[:12]}")
 
-            costs += _costs(f"mongodb, {kind}", make, count, rounds)
-    return costs
+            yield from _costs(f"mongodb, {kind}", make, count, rounds)
 
 
-def _costs(engine: str, make: Callable[[], Driver], count: int, rounds: int) -> list[HistoryCost]:
-    return [
-        asyncio.run(_measure(engine, make, tasks, count if tasks > 1 else count // 4, rounds))
-        for tasks in TASK_COUNTS
-    ]
+def _costs(
+    engine: str, make: Callable[[], Driver], count: int, rounds: int
+) -> Iterator[HistoryCost]:
+    for tasks in TASK_COUNTS:
+        share = count if tasks > 1 else count // 4
+        yield asyncio.run(_measure(engine, make, tasks, share, rounds))
 
 
 async def _measure(
