@@ -8,12 +8,14 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import AsyncMongoClient
 
 from aiostorage import (
     BackendError,
@@ -426,3 +428,36 @@ def test_what_is_answered_stays(tmp_path: Path) -> None:
     # one of its own: a member that would have to roll back takes up to a minute for that
     with ReplicaSet(tmp_path) as replica_set:
         asyncio.run(work(replica_set))
+
+
+def test_a_reader_of_the_history_waits_for_the_majority(
+    replica_set: ReplicaSet, mongodb_database: str
+) -> None:
+    """A change that the primary has, but not yet a majority, is not left out by a new reader."""
+
+    async def work() -> None:
+        async with (
+            open_storage(replica_set.url_for(mongodb_database)) as storage,
+            AsyncMongoClient[dict[str, Any]](replica_set.url) as server,
+        ):
+            experiment = await storage.create_experiment({"name": "tune"})
+            trials = server[mongodb_database]["trials"]
+            primary = await asyncio.to_thread(replica_set.primary)
+            with ExitStack() as faults:
+                point = primary.fail_point(name="disableSnapshotting")
+                await asyncio.to_thread(faults.enter_context, point)
+                writing = asyncio.create_task(
+                    storage.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
+                )
+                async with asyncio.timeout(30):
+                    while not await trials.count_documents({}):
+                        await asyncio.sleep(0.01)
+                reading = asyncio.create_task(storage.changes_since(experiment, "oldest"))
+                await asyncio.wait({reading}, timeout=0.5)
+                await asyncio.to_thread(faults.close)
+            changes, cursor = await reading
+            await writing
+            changes += (await storage.changes_since(experiment, cursor)).changes
+            assert [change.kind for change in changes] == ["inserted"]
+
+    asyncio.run(work())

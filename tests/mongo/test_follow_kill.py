@@ -23,7 +23,7 @@ def start(tmp_path: Path) -> Iterator[Starter]:
         yield start
 
 
-def test_of_a_server_by_itself(
+def test_of_a_standalone_server(
     start: Starter, tmp_path: Path, mongodb_standalone: Deployment, mongodb_emptied_database: str
 ) -> None:
     url = mongodb_standalone.url_for(mongodb_emptied_database)
@@ -31,14 +31,14 @@ def test_of_a_server_by_itself(
 
 
 def test_of_a_replica_set_whose_primary_steps_down(
-    start: Starter, tmp_path: Path, mongodb_replica_set_3: ReplicaSet, mongodb_database: str
+    start: Starter, tmp_path: Path, replica_set_of_3: ReplicaSet, mongodb_database: str
 ) -> None:
     follow_to_the_end(
         start,
-        mongodb_replica_set_3.url_for(mongodb_database),
+        replica_set_of_3.url_for(mongodb_database),
         tmp_path / "seen",
         trials=TRIALS,
         kills=KILLS,
-        half_way=mongodb_replica_set_3.step_down,
+        half_way=replica_set_of_3.step_down,
         one_order=False,
     )

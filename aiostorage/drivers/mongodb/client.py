@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import anyio
 import pymongo
 from bson.codec_options import CodecOptions
+from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 from pymongo.read_concern import ReadConcern
 
@@ -239,9 +240,15 @@ class Client:
         return found
 
     async def find_committed(
-        self, collection: str, where: Mapping[str, Any], limit: int
+        self, collection: str, where: Mapping[str, Any], limit: int, since: tuple[int, int] | None
     ) -> tuple[list[dict[str, Any]], tuple[int, int]]:
         """Return the first documents by ``_id`` that a majority of the members has.
+
+        Parameters
+        ----------
+        since
+            A time of the store, as below: what was written until then is taken into account. The
+            majority may reach that time later than the primary; the call waits for it.
 
         Returns
         -------
@@ -254,6 +261,8 @@ class Client:
         if self._motor:
             session = await session
         async with session:
+            if since is not None:
+                session.advance_operation_time(Timestamp(*since))
             cursor = committed.find(where, session=session).sort("_id", 1).limit(limit)
             found: list[dict[str, Any]] = await cursor.to_list(None)
             moment = session.operation_time

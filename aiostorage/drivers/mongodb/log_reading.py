@@ -142,8 +142,9 @@ class _StreamReader:
     async def _zone(self, stream: LogStream, place: str) -> tuple[list[tuple[str, Document]], bool]:
         """Read stored rows after which rows with smaller ids may still appear.
 
-        The stream was opened before this read. Of the rows that are found now, those that were
-        committed after its position are in the stream as well. They are looked up there and left
+        The stream was opened before this read, which waits until a majority has all that was
+        written before the stream's position. Of the rows that are found now, those that were
+        committed after that position are in the stream as well. They are looked up there and left
         to it. No other row can appear any more.
 
         Returns
@@ -152,10 +153,12 @@ class _StreamReader:
             The rows, and whether there are no more of them.
         """
         begin = stream.token
-        second, _ = moment_of(begin)
+        opened = moment_of(begin)
+        second, _ = opened
         rows: list[tuple[str, Document]] = []
         while True:
-            found, moment = await self._find(place, id_of(_at_second(second + AHEAD + 1)))
+            end = id_of(_at_second(second + AHEAD + 1))
+            found, moment = await self._find(place, end, since=opened)
             later = await stream.ahead(moment, second + AHEAD + UNSETTLED)
             streamed = {event["fullDocument"]["_id"] for event in later}
             for row in found:
@@ -188,9 +191,11 @@ class _StreamReader:
         rows = self.commands.client.collections[self.log]
         return await rows.find_one({"_id": uid}, {"_id": True}) is not None
 
-    async def _find(self, place: str, end: str) -> tuple[list[Document], tuple[int, int]]:
+    async def _find(
+        self, place: str, end: str, since: tuple[int, int] | None = None
+    ) -> tuple[list[Document], tuple[int, int]]:
         where = {**self._matching, "_id": {"$gt": place, "$lt": end}}
-        return await self.commands.client.find_committed(self.log, where, self.limit)
+        return await self.commands.client.find_committed(self.log, where, self.limit, since)
 
     @property
     def _matching(self) -> dict[str, Any]:
