@@ -1,0 +1,619 @@
+"""Optuna's storage as coroutines: studies and trials, with a cache that each process has.
+
+What is finished is final, so a finished trial is read once. Which trials were added, claimed or
+finished meanwhile, the history of the store says; without a history, new trials are looked for by
+their numbers, and those that were not finished are read again. The trials that run elsewhere are
+read again in any case: their params and attributes are not in the history.
+
+All of this runs in one event loop, so nothing here needs a lock against other threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from aiostorage._core.ids import new_token
+from aiostorage._core.storage import Storage
+from aiostorage.errors import ConfigurationError, CursorExpired
+from aiostorage.operations import Compare, Condition, Document
+from aiostorage.optuna.field_names import field_name
+from aiostorage.optuna.stored_params import StoredParam
+from aiostorage.optuna.study_document import (
+    FIELD,
+    SYSTEM_ATTRS,
+    USER_ATTRS,
+    directions_of,
+    frozen_study,
+    stored_attribute,
+)
+from aiostorage.optuna.study_ids import parts_of_trial_id, study_id_of, trial_id_of, trial_uid_of
+from aiostorage.optuna.study_records import StudyRecords
+from aiostorage.optuna.study_trials import StudyTrials
+from aiostorage.optuna.trial_document import (
+    changed,
+    constraint_results,
+    finish_changes,
+    frozen_trial,
+    local_now,
+    moment_changes,
+    number_of,
+    trial_document,
+)
+from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords
+from aiostorage.trial_change import TrialChange
+
+__all__ = ["Studies"]
+
+CHANGES: Final = 500
+"""Changes that are asked for at a time."""
+
+PROBED: Final = 16
+"""Numbers in which new trials are looked for at a time, where there is no history."""
+
+TRIES: Final = 4
+"""Numbers that are tried one after the other before it is asked which is the highest."""
+
+
+@dataclass
+class _Study:
+    """What a process knows of a study.
+
+    Attributes
+    ----------
+    uid
+        The ``_id`` of its experiment.
+    cursor
+        The place in the history up to which `trials` is known; None without a history.
+    loaded
+        Whether all trials have been read once.
+    tokens
+        Of the trials that this process runs, or has run: their reservations by number.
+    by_uid
+        The numbers of the known trials by their ids in the store.
+    """
+
+    id: int
+    uid: Any
+    name: str
+    directions: list[StudyDirection]
+    trials: StudyTrials
+    cursor: str | None = None
+    loaded: bool = False
+    tokens: dict[int, str] = field(default_factory=dict)
+    by_uid: dict[str, int] = field(default_factory=dict)
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def put(self, frozen: FrozenTrial) -> FrozenTrial:
+        """Take a trial as it is now."""
+        self.trials.put(frozen)
+        self.by_uid[trial_uid_of(frozen.number)] = frozen.number
+        return frozen
+
+
+class Studies:
+    """Studies and trials in a store; the contract is that of Optuna's `BaseStorage`.
+
+    Parameters
+    ----------
+    storage
+        The store.
+    tokens
+        The reservations of trials by their ids, in a copy of one that has them.
+    """
+
+    def __init__(self, storage: Storage, tokens: Mapping[int, str] | None = None) -> None:
+        self._storage = storage
+        self._records = StudyRecords(storage)
+        self._trials = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
+        self._studies: dict[int, _Study] = {}
+        self._inherited = dict(tokens or {})
+
+    @property
+    def tokens(self) -> dict[int, str]:
+        """The reservations of the trials that run here, by the ids of the trials."""
+        own = {
+            trial_id_of(study.id, number): token
+            for study in list(self._studies.values())
+            for number, token in list(study.tokens.items())
+            if (known := study.trials.get(number)) is None or not known.state.is_finished()
+        }
+        return {**self._inherited, **own}
+
+    # ------------------------------------------------------------------------------- studies
+
+    async def create_study(self, directions: Sequence[StudyDirection], name: str) -> int:
+        """Create a study; return its id."""
+        study_id = await self._records.create(name, directions)
+        self._known(study_id, study_id, name, list(directions))
+        return study_id
+
+    async def delete_study(self, study_id: int) -> None:
+        """Delete a study with its trials."""
+        study = await self._study(study_id)
+        self._studies.pop(study_id, None)
+        if not await self._records.delete(study.uid):
+            raise _no_study(study_id)
+
+    async def set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
+        """Set an attribute of a study; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
+        study, stored = await self._study(study_id), stored_attribute(key, value)
+        path = f"{kind}.{field_name(key)}"
+        if not await self._records.set_attribute(study.uid, path, stored):
+            raise self._gone(study)
+
+    async def study_id_named(self, name: str) -> int:
+        """Return the id of the study of a name."""
+        uid = await self._records.named(name)
+        if uid is None:
+            raise KeyError(f"there is no study of the name {name!r}")
+        return study_id_of(uid)
+
+    async def study_name(self, study_id: int) -> str:
+        """Return the name of a study."""
+        return (await self._study(study_id)).name
+
+    async def directions(self, study_id: int) -> list[StudyDirection]:
+        """Return the directions of a study."""
+        return list((await self._study(study_id)).directions)
+
+    async def study_attrs(self, study_id: int, kind: str) -> dict[str, Any]:
+        """Return the attributes of a study; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
+        study = await self._study(study_id)
+        config = await self._records.read(study.uid, kind)
+        if config is None:
+            raise self._gone(study)
+        frozen = frozen_study(config)
+        return frozen.user_attrs if kind == USER_ATTRS else frozen.system_attrs
+
+    async def all_studies(self) -> list[FrozenStudy]:
+        """Return all studies, by their ids."""
+        return list(map(frozen_study, await self._records.all()))
+
+    async def _study(self, study_id: int) -> _Study:
+        study = self._studies.get(study_id)
+        if study is not None:
+            return study
+        uid = await self._records.uid_of(study_id)
+        config = None if uid is None else await self._records.read(uid)
+        if config is None:
+            raise _no_study(study_id)
+        return self._known(study_id, uid, config["name"], directions_of(config))
+
+    def _known(self, study_id: int, uid: Any, name: str, directions: list[StudyDirection]) -> _Study:
+        study = self._studies.get(study_id)
+        if study is None:
+            study = _Study(study_id, uid, name, directions, StudyTrials(directions))
+            self._studies[study_id] = study
+            for trial_id in [one for one in self._inherited if parts_of_trial_id(one)[0] == study_id]:
+                study.tokens[parts_of_trial_id(trial_id)[1]] = self._inherited.pop(trial_id)
+        return study
+
+    def _gone(self, study: _Study) -> KeyError:
+        """Forget a study that is no longer there, and return the error that says so."""
+        self._studies.pop(study.id, None)
+        return _no_study(study.id)
+
+    # ----------------------------------------------------------------------- trials: creation
+
+    async def create_trial(self, study_id: int, template: FrozenTrial | None) -> int:
+        """Insert a trial with the next free number; return its id.
+
+        The number is that of the record: it is taken by the insertion and by nothing before it. So
+        the numbers have no gap, whoever is killed.
+        """
+        study = await self._study(study_id)
+        if not await self._records.exists(study.uid):
+            raise self._gone(study)
+        if template is None:
+            template = create_trial(state=TrialState.RUNNING)
+        number, tries = study.trials.next_number, 0
+        while True:
+            document = trial_document(study.uid, number, template)
+            token = None
+            if template.state is TrialState.RUNNING:
+                token = document["worker"] = new_token()
+                document["heartbeat"] = NOW
+            if await self._trials.insert(document):
+                break
+            number, tries = number + 1, tries + 1
+            if tries == TRIES:
+                number = await self._next_number(study, number)
+                tries = 0
+        if token is not None:
+            study.tokens[number] = token
+        frozen = frozen_trial(document)
+        study.put(frozen)
+        return frozen._trial_id
+
+    async def _next_number(self, study: _Study, known: int) -> int:
+        """Return a number above all trials of a study, of which `known` are there."""
+        there, step = known - 1, 1
+        while await self._is_there(study, there + step):
+            there, step = there + step, step * 2
+        low, high = there, there + step
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if await self._is_there(study, middle) else (low, middle)
+        return high
+
+    async def _is_there(self, study: _Study, number: int) -> bool:
+        return await self._trials.read(study.uid, number) is not None
+
+    # ------------------------------------------------------------------------ trials: reading
+
+    async def trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial as it is now."""
+        study, number = await self._place(trial_id)
+        known = study.trials.get(number)
+        if known is not None and known.state.is_finished():
+            return known
+        return await self._read(study, number)
+
+    def finished(self, trial_id: int) -> FrozenTrial | None:
+        """Return a trial that is known and finished; from any thread, since it is final."""
+        study_id, number = parts_of_trial_id(trial_id)
+        study = self._studies.get(study_id)
+        known = None if study is None else study.trials.get(number)
+        return known if known is not None and known.state.is_finished() else None
+
+    async def trials(
+        self, study_id: int, states: Container[TrialState] | None
+    ) -> list[FrozenTrial]:
+        """Return the trials of a study that are in one of these states, by number."""
+        study = await self._study(study_id)
+        await self._sync(study, running=states is None or TrialState.RUNNING in states)
+        return study.trials.all(states)
+
+    async def best_trial(self, study_id: int) -> FrozenTrial:
+        """Return the complete trial with the best value."""
+        study = await self._study(study_id)
+        await self._sync(study, running=False)
+        best = study.trials.best
+        if best is None:
+            raise ValueError("No trials are completed yet.")
+        if len(study.directions) > 1:
+            raise RuntimeError(
+                "Best trial can be obtained only for single-objective optimization."
+            )
+        return best
+
+    async def trial_id(self, study_id: int, number: int) -> int:
+        """Return the id of the trial with a number."""
+        study = await self._study(study_id)
+        if study.trials.get(number) is None:
+            await self._read(study, number)
+        return trial_id_of(study_id, number)
+
+    async def number(self, trial_id: int) -> int:
+        """Return the number of a trial."""
+        study, number = await self._place(trial_id)
+        if study.trials.get(number) is None:
+            await self._read(study, number)
+        return number
+
+    async def _place(self, trial_id: int) -> tuple[_Study, int]:
+        study_id, number = parts_of_trial_id(trial_id)
+        try:
+            return await self._study(study_id), number
+        except KeyError:
+            raise _no_trial(trial_id) from None
+
+    async def _read(self, study: _Study, number: int) -> FrozenTrial:
+        """Read a trial anew."""
+        document = await self._trials.read(study.uid, number)
+        if document is None:
+            study.trials.remove(number)
+            raise _no_trial(trial_id_of(study.id, number))
+        return study.put(frozen_trial(document, number))
+
+    # ------------------------------------------------------------------------------ the cache
+
+    async def _sync(self, study: _Study, *, running: bool = True) -> None:
+        """Bring the trials of a study up to date.
+
+        Parameters
+        ----------
+        running
+            Whether those that run elsewhere are needed with their params and attributes.
+        """
+        async with study.reading:
+            if not study.loaded:
+                await self._load(study)
+                return
+            if study.cursor is None:
+                await self._probe(study)
+                return
+            try:
+                changed_ids = await self._changed(study)
+            except CursorExpired:
+                await self._load(study)
+                return
+            except ConfigurationError:  # the history was turned off
+                study.cursor = None
+                await self._probe(study)
+                return
+            if running:
+                changed_ids |= self._running_elsewhere(study)
+            if changed_ids or running:
+                await self._refresh(study, changed_ids)
+
+    async def _load(self, study: _Study) -> None:
+        """Read all trials of a study; what changes meanwhile is in the history behind `cursor`."""
+        try:
+            study.cursor = (await self._storage.changes_since({"_id": study.uid})).cursor
+        except ConfigurationError:  # there is no history
+            study.cursor = None
+        if not await self._records.exists(study.uid):
+            raise self._gone(study)
+        study.trials = StudyTrials(study.directions)
+        async for page in self._trials.pages(study.uid):
+            _take(study, page)
+        study.loaded = True
+
+    async def _changed(self, study: _Study) -> set[str]:
+        """Return the ids of the trials that have changed and are not known as they are now."""
+        last: dict[str, TrialChange] = {}
+        while True:
+            assert study.cursor is not None  # noqa: S101  for mypy: `_sync` has looked
+            changes, study.cursor = await self._storage.changes_since(
+                {"_id": study.uid}, study.cursor, limit=CHANGES
+            )
+            last |= {change.trial: change for change in changes}
+            if len(changes) < CHANGES:
+                break
+        needed = set()
+        for uid, change in last.items():
+            number = study.by_uid.get(uid)
+            if change.kind == "deleted":
+                if number is not None:
+                    study.trials.remove(number)
+            elif number is None or not _is_own(study, number, change):
+                needed.add(uid)
+        return needed
+
+    def _running_elsewhere(self, study: _Study) -> set[str]:
+        numbers = study.trials.unfinished(TrialState.RUNNING)
+        return {trial_uid_of(number) for number in numbers if number not in study.tokens}
+
+    async def _refresh(self, study: _Study, ids: set[str]) -> None:
+        exists, found = await self._trials.read_by_uid(study.uid, ids)
+        if not exists:
+            raise self._gone(study)
+        _take(study, found)
+
+    async def _probe(self, study: _Study) -> None:
+        """Read what is not finished, and trials with higher numbers than those known."""
+        unfinished = [
+            number
+            for state in (TrialState.WAITING, TrialState.RUNNING)
+            for number in study.trials.unfinished(state)
+        ]
+        ids = set(map(trial_uid_of, unfinished))
+        while True:
+            first = study.trials.next_number
+            ids |= {trial_uid_of(number) for number in range(first, first + PROBED)}
+            await self._refresh(study, ids)
+            if study.trials.next_number < first + PROBED:
+                return
+            ids = set()
+
+    # ------------------------------------------------------------------------ trials: writing
+
+    async def set_param(
+        self, trial_id: int, name: str, internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Set a parameter of a trial."""
+        study, number, known = await self._unfinished(trial_id)
+        while True:
+            earlier = study.trials.distributions.get(name)
+            if earlier is None and not study.loaded:
+                await self._sync(study)
+                earlier = study.trials.distributions.get(name)
+            if earlier is not None:
+                check_distribution_compatibility(earlier, distribution)
+            param = StoredParam(name, internal, distribution)
+            items = [
+                StoredParam(one, kept.to_internal_repr(known.params[one]), kept).item
+                for one, kept in known.distributions.items()
+            ]
+            place = list(known.params).index(name) if name in known.params else len(items)
+            items[place:] = [param.item, *items[place + 1 :]]
+            changes = {"params": items, f"{FIELD}.distributions.{param.field}": param.kept}
+            as_known = _has_params(list(known.params))
+            if await self._write(study, number, changes, where=as_known):
+                break
+            known = await self._read_unfinished(study, number)  # another has added one meanwhile
+        study.put(
+            changed(
+                study.trials.get(number) or known,
+                params={name: param.value},
+                distributions={name: distribution},
+            )
+        )
+
+    async def set_intermediate(self, trial_id: int, step: int, value: float) -> None:
+        """Set an intermediate value of a trial."""
+        study, number, known = await self._unfinished(trial_id)
+        value = float(value)
+        await self._set(study, number, {f"{FIELD}.intermediate.{int(step)}": value})
+        study.put(changed(study.trials.get(number) or known, intermediate_values={step: value}))
+
+    async def set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
+        """Set an attribute of a trial; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
+        study, number, known = await self._unfinished(trial_id)
+        stored = stored_attribute(key, value)
+        await self._set(study, number, {f"{kind}.{field_name(key)}": stored})
+        name = "user_attrs" if kind == USER_ATTRS else "system_attrs"
+        study.put(changed(study.trials.get(number) or known, **{name: {key: stored}}))
+
+    async def set_state(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None
+    ) -> bool:
+        """Set the state of a trial, and its values; return False if it runs already."""
+        study, number, known = await self._unfinished(trial_id)
+        if state is TrialState.RUNNING:
+            return await self._claim(study, number)
+        if state is TrialState.WAITING:
+            await self.hand_back(trial_id)
+            return True
+        if number not in study.tokens:  # its constraints may have been set elsewhere
+            known = await self._read_unfinished(study, number)
+        end = local_now()
+        changes = {
+            **finish_changes(state, values, constraint_results(known)),
+            **moment_changes("end_time", end),
+            "heartbeat": NOW,
+        }
+        await self._set(study, number, changes)
+        known = changed(study.trials.get(number) or known, state=state, datetime_complete=end)
+        if values is not None:
+            known.values = [float(value) for value in values]
+        study.put(known)
+        return True
+
+    async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
+        """Let a trial wait again, with its params, if this process runs it or nobody knows who."""
+        study, number, known = await self._unfinished(trial_id)
+        if known.state is TrialState.WAITING:
+            return
+        changes = {
+            "status": INTERRUPTED,
+            "worker": None,
+            "results": [],
+            f"{FIELD}.intermediate": {},
+        }
+        token = study.tokens.get(number)
+        if not await self._trials.write(study.uid, number, changes, token, reason=reason):
+            await self._read_unfinished(study, number)
+            raise _lost(number)
+        study.tokens.pop(number, None)
+        await self._read(study, number)
+
+    async def _claim(self, study: _Study, number: int) -> bool:
+        token = new_token()
+        document = await self._trials.claim(study.uid, number, token)
+        if document is None:
+            await self._read_unfinished(study, number)
+            return False
+        study.tokens[number] = token
+        study.put(frozen_trial(document, number))
+        return True
+
+    async def _set(self, study: _Study, number: int, changes: Mapping[str, Any]) -> None:
+        if not await self._write(study, number, changes):
+            await self._read_unfinished(study, number)
+            raise _lost(number)
+
+    async def _write(
+        self,
+        study: _Study,
+        number: int,
+        changes: Mapping[str, Any],
+        where: Sequence[Condition] = (),
+    ) -> bool:
+        """Write to a trial; return whether it was as it has to be.
+
+        Raises
+        ------
+        UpdateFinishedTrialError
+            It runs elsewhere, under another reservation than this process has had.
+        """
+        token = study.tokens.get(number)
+        if await self._trials.write(study.uid, number, changes, token, where=where):
+            return True
+        document = await self._trials.read(study.uid, number)
+        if document is not None and token is not None:
+            there = document.get("status") == RESERVED and document.get("worker") == token
+            if not there:
+                study.put(frozen_trial(document, number))
+                study.tokens.pop(number, None)
+                raise _lost(number)
+        return False
+
+    async def _unfinished(self, trial_id: int) -> tuple[_Study, int, FrozenTrial]:
+        """Return a trial that may be written to, as this process knows it."""
+        study, number = await self._place(trial_id)
+        known = study.trials.get(number)
+        if known is None or (not known.state.is_finished() and number not in study.tokens):
+            known = await self._read(study, number)
+        if known.state.is_finished():
+            raise _finished(number)
+        return study, number, known
+
+    async def _read_unfinished(self, study: _Study, number: int) -> FrozenTrial:
+        known = await self._read(study, number)
+        if known.state.is_finished():
+            raise _finished(number)
+        return known
+
+    # ------------------------------------------------------------------------------ heartbeats
+
+    async def beat(self, trial_id: int) -> bool:
+        """Record that the worker of a trial is alive; return whether it still has the trial."""
+        study, number = await self._place(trial_id)
+        return await self._trials.beat(study.uid, number, study.tokens.get(number))
+
+    async def stale(self, study_id: int, grace: float) -> list[int]:
+        """Return the ids of the trials that have been silent for more than `grace` seconds."""
+        study = await self._study(study_id)
+        found = await self._trials.stale(study.uid, grace)
+        numbers = [number for one in found if (number := number_of(one)) is not None]
+        for number in numbers:  # whoever fails them needs no token, not even if it was ours
+            study.tokens.pop(number, None)
+        return [trial_id_of(study_id, number) for number in sorted(numbers)]
+
+
+def _take(study: _Study, documents: Sequence[Document]) -> None:
+    for document in documents:
+        if number_of(document) is not None:
+            study.put(frozen_trial(document))
+
+
+def _is_own(study: _Study, number: int, change: TrialChange) -> bool:
+    """Return whether this process has made a change, so that it knows the trial as it is."""
+    token, known = study.tokens.get(number), study.trials.get(number)
+    if token is None or known is None or change.worker != token:
+        return False
+    if known.state.is_finished():
+        del study.tokens[number]  # nothing more is written to it
+        return change.after != RESERVED
+    return change.after == RESERVED
+
+
+def _has_params(names: Sequence[str]) -> tuple[Condition, ...]:
+    """Return the condition that a trial has these params and no others: they are only added to."""
+    none_more = Compare(f"params.{len(names)}", "exists", False)
+    if not names:
+        return (none_more,)
+    return none_more, Compare(f"params.{len(names) - 1}.name", "eq", names[-1])
+
+
+def _no_study(study_id: int) -> KeyError:
+    return KeyError(f"there is no study of the id {study_id}")
+
+
+def _no_trial(trial_id: int) -> KeyError:
+    return KeyError(f"there is no trial of the id {trial_id}")
+
+
+def _finished(number: int) -> UpdateFinishedTrialError:
+    return UpdateFinishedTrialError(
+        f"Trial#{number} has already finished and can not be updated."
+    )
+
+
+def _lost(number: int) -> UpdateFinishedTrialError:
+    return UpdateFinishedTrialError(
+        f"Trial#{number} is no longer this worker's: it was handed back or declared stale, and "
+        "nothing was written."
+    )
