@@ -7,8 +7,10 @@ as Optuna's own JSON; with a categorical one the place of the choice, since two 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
+from types import NoneType
 from typing import Any, Final
 
 from optuna.distributions import (
@@ -29,6 +31,10 @@ _TYPES: Final[Mapping[type[BaseDistribution], str]] = {
     FloatDistribution: "real",
     IntDistribution: "integer",
 }
+
+
+_CHOICES: Final = (NoneType, bool, int, float, str)
+"""What a categorical value may be."""
 
 
 class StoredParam:
@@ -78,7 +84,7 @@ def read_params(
     """Return the params of a trial and their distributions, by name.
 
     A param without a distribution, which another program may have stored, has one of its value
-    alone.
+    alone. A value that Optuna does not know, such as a list, is text.
     """
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
@@ -86,6 +92,7 @@ def read_params(
         name, value = item["name"], item.get("value")
         own = kept.get(field_name(name))
         if own is None:
+            value = value if isinstance(value, _CHOICES) else json.dumps(value, default=str)
             distribution = _single(item.get("type"), value)
         else:
             distribution = _distribution_of(own["distribution"])

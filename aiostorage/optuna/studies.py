@@ -189,12 +189,16 @@ class Studies:
             raise _no_study(study_id)
         return self._known(study_id, uid, config["name"], directions_of(config))
 
-    def _known(self, study_id: int, uid: Any, name: str, directions: list[StudyDirection]) -> _Study:
+    def _known(
+        self, study_id: int, uid: Any, name: str, directions: list[StudyDirection]
+    ) -> _Study:
         study = self._studies.get(study_id)
         if study is None:
             study = _Study(study_id, uid, name, directions, StudyTrials(directions))
             self._studies[study_id] = study
-            for trial_id in [one for one in self._inherited if parts_of_trial_id(one)[0] == study_id]:
+            for trial_id in [
+                one for one in self._inherited if parts_of_trial_id(one)[0] == study_id
+            ]:
                 study.tokens[parts_of_trial_id(trial_id)[1]] = self._inherited.pop(trial_id)
         return study
 
@@ -282,9 +286,7 @@ class Studies:
         if best is None:
             raise ValueError("No trials are completed yet.")
         if len(study.directions) > 1:
-            raise RuntimeError(
-                "Best trial can be obtained only for single-objective optimization."
-            )
+            raise RuntimeError("Best trial can be obtained only for single-objective optimization.")
         return best
 
     async def trial_id(self, study_id: int, number: int) -> int:
@@ -607,9 +609,7 @@ def _no_trial(trial_id: int) -> KeyError:
 
 
 def _finished(number: int) -> UpdateFinishedTrialError:
-    return UpdateFinishedTrialError(
-        f"Trial#{number} has already finished and can not be updated."
-    )
+    return UpdateFinishedTrialError(f"Trial#{number} has already finished and can not be updated.")
 
 
 def _lost(number: int) -> UpdateFinishedTrialError:

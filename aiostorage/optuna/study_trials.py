@@ -105,7 +105,8 @@ class StudyTrials:
         best = self._best
         if best is None:
             return True
-        value, than = trial.values[0], best.values[0]
+        value: float = trial.values[0]
+        than: float = best.values[0]
         if value == than:
             return trial.number < best.number
         return value > than if self._maximize else value < than

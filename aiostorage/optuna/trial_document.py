@@ -8,11 +8,11 @@ seen by Optuna, too. Only what no status says is kept beside it.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from aiostorage._core.ids import new_id
@@ -46,6 +46,10 @@ _PENDING: Final = frozenset({"new", "suspended", "interrupted"})
 
 _MOMENTS: Final = {"start_time": "started", "end_time": "completed"}
 """The times of a trial, and where their text is as Optuna has them: naive, local and exact."""
+
+
+COARSEST: Final = timedelta(milliseconds=1)
+"""How finely times are kept by the engine that keeps them least so."""
 
 
 # --------------------------------------------------------------------------------- to a document
@@ -140,9 +144,10 @@ def constraint_results(trial: FrozenTrial) -> list[dict[str, Any]]:
     """Return the constraints of a trial as results; what is no number is none."""
     if not any(name.startswith("constraints") for name in trial.system_attrs):
         return []
+    constraints: dict[str, Any] = dict(trial.constraints)  # whatever was set under these names
     return [
         {"name": f"constraint_{name}", "type": "constraint", "value": float(value)}
-        for name, value in trial.constraints.items()
+        for name, value in constraints.items()
         if isinstance(value, int | float)
     ]
 
@@ -239,23 +244,21 @@ def _state_of(
             for result in document.get("results") or ()
             if result.get("type") == "objective" and result.get("value") is not None
         ]
-        if objectives and not any(value != value for value in objectives):
+        if objectives and not any(map(math.isnan, objectives)):
             return TrialState.COMPLETE, objectives
         if ours.get("pruned"):
             return TrialState.PRUNED, kept
     return TrialState.FAIL, kept if status == TrialStatus.BROKEN else None
 
 
-def _moment(
-    document: Mapping[str, Any], ours: Mapping[str, Any], name: str
-) -> datetime | None:
+def _moment(document: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> datetime | None:
     """Return a time of a trial: as Optuna wrote it, unless another program has changed it since."""
     stored, text = document.get(name), ours.get(_MOMENTS[name])
     if stored is None:
         return None
     if text is not None:
         exact = datetime.fromisoformat(text)
-        if abs((exact.astimezone(UTC) - stored).total_seconds()) < 0.001:  # the finest of all engines
+        if abs(exact.astimezone(UTC) - stored) < COARSEST:
             return exact
     return _as_local(stored)
 
@@ -280,8 +283,3 @@ def changed(trial: FrozenTrial, **fields: Any) -> FrozenTrial:
         merged = {**getattr(trial, name), **value} if isinstance(value, Mapping) else value
         setattr(twin, name, merged)
     return twin
-
-
-def added_param(trial: FrozenTrial, name: str, value: Any, distribution: BaseDistribution) -> FrozenTrial:
-    """Return a copy of a trial with one more param."""
-    return changed(trial, params={name: value}, distributions={name: distribution})

@@ -54,7 +54,7 @@ _CLEAN: Final = {
 }
 """What a claim writes over the traces of an earlier evaluation."""
 
-_RESTARTED: Final = {f"{FIELD}.intermediate": {}}
+_RESTARTED: Final[Mapping[str, Any]] = {f"{FIELD}.intermediate": {}}
 """What it writes, too, where a trial was handed back: its objective begins anew."""
 
 
@@ -170,9 +170,7 @@ class TrialRecords:
         found = await self._gateway.execute(Find(TRIALS, trial(uid, number), limit=1))
         return found[0] if found else None
 
-    async def read_by_uid(
-        self, uid: Any, ids: Collection[str]
-    ) -> tuple[bool, list[Document]]:
+    async def read_by_uid(self, uid: Any, ids: Collection[str]) -> tuple[bool, list[Document]]:
         """Return whether there is an experiment, and the trials of it that have these ids."""
         exists = Count(EXPERIMENTS, equal(_id=uid))
         if not ids:
@@ -199,5 +197,3 @@ class TrialRecords:
 def trial(uid: Any, number: int) -> And:
     """Return the condition that names a trial."""
     return equal(experiment=uid, id=trial_uid_of(number))
-
-
