@@ -11,8 +11,7 @@ All of this runs in one event loop, so nothing here needs a lock against other t
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,7 +29,6 @@ from aiostorage.optuna.field_names import field_name
 from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.study_document import (
     FIELD,
-    SYSTEM_ATTRS,
     USER_ATTRS,
     directions_of,
     frozen_study,
@@ -196,10 +194,10 @@ class Studies:
         if study is None:
             study = _Study(study_id, uid, name, directions, StudyTrials(directions))
             self._studies[study_id] = study
-            for trial_id in [
-                one for one in self._inherited if parts_of_trial_id(one)[0] == study_id
-            ]:
-                study.tokens[parts_of_trial_id(trial_id)[1]] = self._inherited.pop(trial_id)
+            for trial_id in list(self._inherited):
+                of_study, number = parts_of_trial_id(trial_id)
+                if of_study == study_id:
+                    study.tokens[number] = self._inherited.pop(trial_id)
         return study
 
     def _gone(self, study: _Study) -> KeyError:
@@ -237,7 +235,7 @@ class Studies:
             study.tokens[number] = token
         frozen = frozen_trial(document)
         study.put(frozen)
-        return frozen._trial_id
+        return trial_id_of(study_id, number)
 
     async def _next_number(self, study: _Study, known: int) -> int:
         """Return a number above all trials of a study, of which `known` are there."""
@@ -488,7 +486,7 @@ class Studies:
         study, number, known = await self._unfinished(trial_id)
         if known.state is TrialState.WAITING:
             return
-        changes = {
+        changes: dict[str, Any] = {
             "status": INTERRUPTED,
             "worker": None,
             "results": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from optuna.exceptions import DuplicatedStudyError
@@ -92,10 +93,8 @@ class StudyRecords:
         note = f"{_TAKEN}{study_id_of(uid)}"
         if not await self._gateway.execute(Count(SETTINGS, equal(_id=note))):
             # a study that was copied here: its id must not be given to another one
-            try:
+            with suppress(DuplicateKeyError):
                 await self._gateway.execute_once(Insert(SETTINGS, ({"_id": note},)))
-            except DuplicateKeyError:
-                pass
         deletions = [Delete(EXPERIMENTS, equal(_id=uid))]
         deletions += [Delete(name, equal(experiment=uid)) for name in (TRIALS, ALGO, WAITERS)]
         return bool((await self._gateway.transact_once(deletions))[0])
