@@ -244,7 +244,7 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial."""
-        known = self._studies.finished(trial_id)
+        known = self._studies.known(trial_id)
         return self._call(Studies.trial, trial_id) if known is None else known
 
     def get_all_trials(

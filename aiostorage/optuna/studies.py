@@ -11,6 +11,8 @@ All of this runs in one event loop, so nothing here needs a lock against other t
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -58,6 +60,9 @@ CHANGES: Final = 500
 PROBED: Final = 16
 """Numbers in which new trials are looked for at a time, where there is no history."""
 
+SEEN_FOR: Final = 1.0
+"""Seconds for which a study counts as there without another look when a trial is created."""
+
 TRIES: Final = 4
 """Numbers that are tried one after the other before it is asked which is the highest."""
 
@@ -78,6 +83,10 @@ class _Study:
         Of the trials that this process runs, or has run: their reservations by number.
     by_uid
         The numbers of the known trials by their ids in the store.
+    seen
+        When it was last known to be there.
+    fresh
+        The numbers of trials that were begun here just now, and not asked for since.
     """
 
     id: int
@@ -89,6 +98,8 @@ class _Study:
     loaded: bool = False
     tokens: dict[int, str] = field(default_factory=dict)
     by_uid: dict[str, int] = field(default_factory=dict)
+    seen: float = -math.inf
+    fresh: set[int] = field(default_factory=set)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def put(self, frozen: FrozenTrial) -> FrozenTrial:
@@ -214,8 +225,8 @@ class Studies:
         the numbers have no gap, whoever is killed.
         """
         study = await self._study(study_id)
-        if not await self._records.exists(study.uid):
-            raise self._gone(study)
+        if time.monotonic() - study.seen > SEEN_FOR:
+            await self._look_for(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
         number, tries = study.trials.next_number, 0
@@ -233,6 +244,7 @@ class Studies:
                 tries = 0
         if token is not None:
             study.tokens[number] = token
+            study.fresh.add(number)
         frozen = frozen_trial(document)
         study.put(frozen)
         return trial_id_of(study_id, number)
@@ -261,12 +273,26 @@ class Studies:
             return known
         return await self._read(study, number)
 
-    def finished(self, trial_id: int) -> FrozenTrial | None:
-        """Return a trial that is known and finished; from any thread, since it is final."""
+    async def _look_for(self, study: _Study) -> None:
+        """Raise KeyError if a study was deleted."""
+        if not await self._records.exists(study.uid):
+            raise self._gone(study)
+        study.seen = time.monotonic()
+
+    def known(self, trial_id: int) -> FrozenTrial | None:
+        """Return a trial without asking the store, from any thread.
+
+        It is finished, which is final, or was begun here just now.
+        """
         study_id, number = parts_of_trial_id(trial_id)
         study = self._studies.get(study_id)
         known = None if study is None else study.trials.get(number)
-        return known if known is not None and known.state.is_finished() else None
+        if study is None or known is None or known.state.is_finished():
+            return known
+        if number in study.fresh:
+            study.fresh.discard(number)
+            return known
+        return None
 
     async def trials(
         self, study_id: int, states: Container[TrialState] | None
@@ -344,7 +370,7 @@ class Studies:
                 return
             if running:
                 changed_ids |= self._running_elsewhere(study)
-            if changed_ids or running:
+            if changed_ids:
                 await self._refresh(study, changed_ids)
 
     async def _load(self, study: _Study) -> None:
@@ -353,8 +379,7 @@ class Studies:
             study.cursor = (await self._storage.changes_since({"_id": study.uid})).cursor
         except ConfigurationError:  # there is no history
             study.cursor = None
-        if not await self._records.exists(study.uid):
-            raise self._gone(study)
+        await self._look_for(study)
         study.trials = StudyTrials(study.directions)
         async for page in self._trials.pages(study.uid):
             _take(study, page)
@@ -371,14 +396,18 @@ class Studies:
             last |= {change.trial: change for change in changes}
             if len(changes) < CHANGES:
                 break
-        needed = set()
+        deleted, needed = False, set()
         for uid, change in last.items():
             number = study.by_uid.get(uid)
             if change.kind == "deleted":
+                deleted = True
                 if number is not None:
                     study.trials.remove(number)
             elif number is None or not _is_own(study, number, change):
                 needed.add(uid)
+        if deleted or not study.trials.next_number:  # a study is deleted with its trials
+            await self._look_for(study)
+        study.seen = time.monotonic()
         return needed
 
     def _running_elsewhere(self, study: _Study) -> set[str]:
@@ -389,6 +418,7 @@ class Studies:
         exists, found = await self._trials.read_by_uid(study.uid, ids)
         if not exists:
             raise self._gone(study)
+        study.seen = time.monotonic()
         _take(study, found)
 
     async def _probe(self, study: _Study) -> None:
@@ -506,6 +536,7 @@ class Studies:
             await self._read_unfinished(study, number)
             return False
         study.tokens[number] = token
+        study.fresh.add(number)
         study.put(frozen_trial(document, number))
         return True
 
