@@ -21,6 +21,7 @@ from aiostorage._core.storage import Storage
 from aiostorage.factory import open_storage
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_document import SYSTEM_ATTRS, USER_ATTRS
+from aiostorage.optuna.trial_document import own_copy
 from aiostorage.sync.facade import SyncStorage
 
 __all__ = ["OptunaStorage", "StaleTrialCallback"]
@@ -244,8 +245,10 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial."""
-        known = self._studies.known(trial_id)
-        return self._call(Studies.trial, trial_id) if known is None else known
+        trial = self._studies.known(trial_id)
+        if trial is None:
+            trial = self._call(Studies.trial, trial_id)
+        return trial if trial.state.is_finished() else own_copy(trial)
 
     def get_all_trials(
         self,

@@ -1,20 +1,12 @@
-"""Optuna's storage as coroutines: studies and trials, with a cache that each process has.
+"""Optuna's storage as coroutines: studies and trials, written, and read through what is known.
 
-What is finished is final, so a finished trial is read once. Which trials were added, claimed or
-finished meanwhile, the history of the store says; without a history, new trials are looked for by
-their numbers, and those that were not finished are read again. The trials that run elsewhere are
-read again in any case: their params and attributes are not in the history.
-
-All of this runs in one event loop, so nothing here needs a lock against other threads.
+All of this runs in one event loop, so little here needs a lock against other threads.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
@@ -25,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aiostorage._core.ids import new_token
 from aiostorage._core.storage import Storage
-from aiostorage.errors import ConfigurationError, CursorExpired
-from aiostorage.operations import Compare, Condition, Document
+from aiostorage.operations import Compare, Condition
 from aiostorage.optuna.field_names import field_name
+from aiostorage.optuna.known_study import KnownStudy, StudyReader, no_study, no_trial
 from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.study_document import (
     FIELD,
@@ -36,7 +28,7 @@ from aiostorage.optuna.study_document import (
     frozen_study,
     stored_attribute,
 )
-from aiostorage.optuna.study_ids import parts_of_trial_id, study_id_of, trial_id_of, trial_uid_of
+from aiostorage.optuna.study_ids import parts_of_trial_id, study_id_of, trial_id_of
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import (
@@ -50,63 +42,14 @@ from aiostorage.optuna.trial_document import (
     trial_document,
 )
 from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords
-from aiostorage.trial_change import TrialChange
 
 __all__ = ["Studies"]
-
-CHANGES: Final = 500
-"""Changes that are asked for at a time."""
-
-PROBED: Final = 16
-"""Numbers in which new trials are looked for at a time, where there is no history."""
 
 SEEN_FOR: Final = 1.0
 """Seconds for which a study counts as there without another look when a trial is created."""
 
 TRIES: Final = 4
 """Numbers that are tried one after the other before it is asked which is the highest."""
-
-
-@dataclass
-class _Study:
-    """What a process knows of a study.
-
-    Attributes
-    ----------
-    uid
-        The ``_id`` of its experiment.
-    cursor
-        The place in the history up to which `trials` is known; None without a history.
-    loaded
-        Whether all trials have been read once.
-    tokens
-        Of the trials that this process runs, or has run: their reservations by number.
-    by_uid
-        The numbers of the known trials by their ids in the store.
-    seen
-        When it was last known to be there.
-    fresh
-        The numbers of trials that were begun here just now, and not asked for since.
-    """
-
-    id: int
-    uid: Any
-    name: str
-    directions: list[StudyDirection]
-    trials: StudyTrials
-    cursor: str | None = None
-    loaded: bool = False
-    tokens: dict[int, str] = field(default_factory=dict)
-    by_uid: dict[str, int] = field(default_factory=dict)
-    seen: float = -math.inf
-    fresh: set[int] = field(default_factory=set)
-    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def put(self, frozen: FrozenTrial) -> FrozenTrial:
-        """Take a trial as it is now."""
-        self.trials.put(frozen)
-        self.by_uid[trial_uid_of(frozen.number)] = frozen.number
-        return frozen
 
 
 class Studies:
@@ -121,10 +64,10 @@ class Studies:
     """
 
     def __init__(self, storage: Storage, tokens: Mapping[int, str] | None = None) -> None:
-        self._storage = storage
         self._records = StudyRecords(storage)
         self._trials = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
-        self._studies: dict[int, _Study] = {}
+        self._reader = StudyReader(storage, self._records, self._trials)
+        self._studies: dict[int, KnownStudy] = {}
         self._inherited = dict(tokens or {})
 
     @property
@@ -151,7 +94,7 @@ class Studies:
         study = await self._study(study_id)
         self._studies.pop(study_id, None)
         if not await self._records.delete(study.uid):
-            raise _no_study(study_id)
+            raise no_study(study_id)
 
     async def set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
         """Set an attribute of a study; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
@@ -188,22 +131,22 @@ class Studies:
         """Return all studies, by their ids."""
         return list(map(frozen_study, await self._records.all()))
 
-    async def _study(self, study_id: int) -> _Study:
+    async def _study(self, study_id: int) -> KnownStudy:
         study = self._studies.get(study_id)
         if study is not None:
             return study
         uid = await self._records.uid_of(study_id)
         config = None if uid is None else await self._records.read(uid)
         if config is None:
-            raise _no_study(study_id)
+            raise no_study(study_id)
         return self._known(study_id, uid, config["name"], directions_of(config))
 
     def _known(
         self, study_id: int, uid: Any, name: str, directions: list[StudyDirection]
-    ) -> _Study:
+    ) -> KnownStudy:
         study = self._studies.get(study_id)
         if study is None:
-            study = _Study(study_id, uid, name, directions, StudyTrials(directions))
+            study = KnownStudy(study_id, uid, name, directions, StudyTrials(directions))
             self._studies[study_id] = study
             for trial_id in list(self._inherited):
                 of_study, number = parts_of_trial_id(trial_id)
@@ -211,10 +154,17 @@ class Studies:
                     study.tokens[number] = self._inherited.pop(trial_id)
         return study
 
-    def _gone(self, study: _Study) -> KeyError:
+    def _gone(self, study: KnownStudy) -> KeyError:
         """Forget a study that is no longer there, and return the error that says so."""
         self._studies.pop(study.id, None)
-        return _no_study(study.id)
+        return no_study(study.id)
+
+    async def _sync(self, study: KnownStudy, *, running: bool = True) -> None:
+        """Bring a study up to date; see `StudyReader.sync`."""
+        try:
+            await self._reader.sync(study, running=running)
+        except KeyError:
+            raise self._gone(study) from None
 
     # ----------------------------------------------------------------------- trials: creation
 
@@ -225,8 +175,8 @@ class Studies:
         the numbers have no gap, whoever is killed.
         """
         study = await self._study(study_id)
-        if time.monotonic() - study.seen > SEEN_FOR:
-            await self._look_for(study)
+        if time.monotonic() - study.seen > SEEN_FOR and not await self._records.exists(study.uid):
+            raise self._gone(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
         number, tries = study.trials.next_number, 0
@@ -249,7 +199,7 @@ class Studies:
         study.put(frozen)
         return trial_id_of(study_id, number)
 
-    async def _next_number(self, study: _Study, known: int) -> int:
+    async def _next_number(self, study: KnownStudy, known: int) -> int:
         """Return a number above all trials of a study, of which `known` are there."""
         there, step = known - 1, 1
         while await self._is_there(study, there + step):
@@ -260,7 +210,7 @@ class Studies:
             low, high = (middle, high) if await self._is_there(study, middle) else (low, middle)
         return high
 
-    async def _is_there(self, study: _Study, number: int) -> bool:
+    async def _is_there(self, study: KnownStudy, number: int) -> bool:
         return await self._trials.read(study.uid, number) is not None
 
     # ------------------------------------------------------------------------ trials: reading
@@ -271,13 +221,7 @@ class Studies:
         known = study.trials.get(number)
         if known is not None and known.state.is_finished():
             return known
-        return await self._read(study, number)
-
-    async def _look_for(self, study: _Study) -> None:
-        """Raise KeyError if a study was deleted."""
-        if not await self._records.exists(study.uid):
-            raise self._gone(study)
-        study.seen = time.monotonic()
+        return await self._reader.read(study, number)
 
     def known(self, trial_id: int) -> FrozenTrial | None:
         """Return a trial without asking the store, from any thread.
@@ -317,125 +261,22 @@ class Studies:
         """Return the id of the trial with a number."""
         study = await self._study(study_id)
         if study.trials.get(number) is None:
-            await self._read(study, number)
+            await self._reader.read(study, number)
         return trial_id_of(study_id, number)
 
     async def number(self, trial_id: int) -> int:
         """Return the number of a trial."""
         study, number = await self._place(trial_id)
         if study.trials.get(number) is None:
-            await self._read(study, number)
+            await self._reader.read(study, number)
         return number
 
-    async def _place(self, trial_id: int) -> tuple[_Study, int]:
+    async def _place(self, trial_id: int) -> tuple[KnownStudy, int]:
         study_id, number = parts_of_trial_id(trial_id)
         try:
             return await self._study(study_id), number
         except KeyError:
-            raise _no_trial(trial_id) from None
-
-    async def _read(self, study: _Study, number: int) -> FrozenTrial:
-        """Read a trial anew."""
-        document = await self._trials.read(study.uid, number)
-        if document is None:
-            study.trials.remove(number)
-            raise _no_trial(trial_id_of(study.id, number))
-        return study.put(frozen_trial(document, number))
-
-    # ------------------------------------------------------------------------------ the cache
-
-    async def _sync(self, study: _Study, *, running: bool = True) -> None:
-        """Bring the trials of a study up to date.
-
-        Parameters
-        ----------
-        running
-            Whether those that run elsewhere are needed with their params and attributes.
-        """
-        async with study.reading:
-            if not study.loaded:
-                await self._load(study)
-                return
-            if study.cursor is None:
-                await self._probe(study)
-                return
-            try:
-                changed_ids = await self._changed(study)
-            except CursorExpired:
-                await self._load(study)
-                return
-            except ConfigurationError:  # the history was turned off
-                study.cursor = None
-                await self._probe(study)
-                return
-            if running:
-                changed_ids |= self._running_elsewhere(study)
-            if changed_ids:
-                await self._refresh(study, changed_ids)
-
-    async def _load(self, study: _Study) -> None:
-        """Read all trials of a study; what changes meanwhile is in the history behind `cursor`."""
-        try:
-            study.cursor = (await self._storage.changes_since({"_id": study.uid})).cursor
-        except ConfigurationError:  # there is no history
-            study.cursor = None
-        await self._look_for(study)
-        study.trials = StudyTrials(study.directions)
-        async for page in self._trials.pages(study.uid):
-            _take(study, page)
-        study.loaded = True
-
-    async def _changed(self, study: _Study) -> set[str]:
-        """Return the ids of the trials that have changed and are not known as they are now."""
-        last: dict[str, TrialChange] = {}
-        while True:
-            assert study.cursor is not None  # noqa: S101  for mypy: `_sync` has looked
-            changes, study.cursor = await self._storage.changes_since(
-                {"_id": study.uid}, study.cursor, limit=CHANGES
-            )
-            last |= {change.trial: change for change in changes}
-            if len(changes) < CHANGES:
-                break
-        deleted, needed = False, set()
-        for uid, change in last.items():
-            number = study.by_uid.get(uid)
-            if change.kind == "deleted":
-                deleted = True
-                if number is not None:
-                    study.trials.remove(number)
-            elif number is None or not _is_own(study, number, change):
-                needed.add(uid)
-        if deleted or not study.trials.next_number:  # a study is deleted with its trials
-            await self._look_for(study)
-        study.seen = time.monotonic()
-        return needed
-
-    def _running_elsewhere(self, study: _Study) -> set[str]:
-        numbers = study.trials.unfinished(TrialState.RUNNING)
-        return {trial_uid_of(number) for number in numbers if number not in study.tokens}
-
-    async def _refresh(self, study: _Study, ids: set[str]) -> None:
-        exists, found = await self._trials.read_by_uid(study.uid, ids)
-        if not exists:
-            raise self._gone(study)
-        study.seen = time.monotonic()
-        _take(study, found)
-
-    async def _probe(self, study: _Study) -> None:
-        """Read what is not finished, and trials with higher numbers than those known."""
-        unfinished = [
-            number
-            for state in (TrialState.WAITING, TrialState.RUNNING)
-            for number in study.trials.unfinished(state)
-        ]
-        ids = set(map(trial_uid_of, unfinished))
-        while True:
-            first = study.trials.next_number
-            ids |= {trial_uid_of(number) for number in range(first, first + PROBED)}
-            await self._refresh(study, ids)
-            if study.trials.next_number < first + PROBED:
-                return
-            ids = set()
+            raise no_trial(trial_id) from None
 
     # ------------------------------------------------------------------------ trials: writing
 
@@ -527,9 +368,9 @@ class Studies:
             await self._read_unfinished(study, number)
             raise _lost(number)
         study.tokens.pop(number, None)
-        await self._read(study, number)
+        await self._reader.read(study, number)
 
-    async def _claim(self, study: _Study, number: int) -> bool:
+    async def _claim(self, study: KnownStudy, number: int) -> bool:
         token = new_token()
         document = await self._trials.claim(study.uid, number, token)
         if document is None:
@@ -540,14 +381,14 @@ class Studies:
         study.put(frozen_trial(document, number))
         return True
 
-    async def _set(self, study: _Study, number: int, changes: Mapping[str, Any]) -> None:
+    async def _set(self, study: KnownStudy, number: int, changes: Mapping[str, Any]) -> None:
         if not await self._write(study, number, changes):
             await self._read_unfinished(study, number)
             raise _lost(number)
 
     async def _write(
         self,
-        study: _Study,
+        study: KnownStudy,
         number: int,
         changes: Mapping[str, Any],
         where: Sequence[Condition] = (),
@@ -571,18 +412,18 @@ class Studies:
                 raise _lost(number)
         return False
 
-    async def _unfinished(self, trial_id: int) -> tuple[_Study, int, FrozenTrial]:
+    async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:
         """Return a trial that may be written to, as this process knows it."""
         study, number = await self._place(trial_id)
         known = study.trials.get(number)
         if known is None or (not known.state.is_finished() and number not in study.tokens):
-            known = await self._read(study, number)
+            known = await self._reader.read(study, number)
         if known.state.is_finished():
             raise _finished(number)
         return study, number, known
 
-    async def _read_unfinished(self, study: _Study, number: int) -> FrozenTrial:
-        known = await self._read(study, number)
+    async def _read_unfinished(self, study: KnownStudy, number: int) -> FrozenTrial:
+        known = await self._reader.read(study, number)
         if known.state.is_finished():
             raise _finished(number)
         return known
@@ -604,37 +445,12 @@ class Studies:
         return [trial_id_of(study_id, number) for number in sorted(numbers)]
 
 
-def _take(study: _Study, documents: Sequence[Document]) -> None:
-    for document in documents:
-        if number_of(document) is not None:
-            study.put(frozen_trial(document))
-
-
-def _is_own(study: _Study, number: int, change: TrialChange) -> bool:
-    """Return whether this process has made a change, so that it knows the trial as it is."""
-    token, known = study.tokens.get(number), study.trials.get(number)
-    if token is None or known is None or change.worker != token:
-        return False
-    if known.state.is_finished():
-        del study.tokens[number]  # nothing more is written to it
-        return change.after != RESERVED
-    return change.after == RESERVED
-
-
 def _has_params(names: Sequence[str]) -> tuple[Condition, ...]:
     """Return the condition that a trial has these params and no others: they are only added to."""
     none_more = Compare(f"params.{len(names)}", "exists", False)
     if not names:
         return (none_more,)
     return none_more, Compare(f"params.{len(names) - 1}.name", "eq", names[-1])
-
-
-def _no_study(study_id: int) -> KeyError:
-    return KeyError(f"there is no study of the id {study_id}")
-
-
-def _no_trial(trial_id: int) -> KeyError:
-    return KeyError(f"there is no trial of the id {trial_id}")
 
 
 def _finished(number: int) -> UpdateFinishedTrialError:

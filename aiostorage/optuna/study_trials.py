@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+import threading
+from collections.abc import Container
 
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
@@ -15,6 +16,8 @@ _WAITING_ONLY = (TrialState.WAITING,)
 
 class StudyTrials:
     """The trials of a study by their numbers; none of them is ever changed, only replaced.
+
+    Any thread may use it.
 
     Parameters
     ----------
@@ -35,6 +38,7 @@ class StudyTrials:
         self._trials: dict[int, FrozenTrial] = {}
         self._unfinished: dict[int, TrialState] = {}
         self._in_order = True
+        self._putting = threading.Lock()
         self._maximize = directions[0] == StudyDirection.MAXIMIZE
         self._has_best = len(directions) == 1
         self._best: FrozenTrial | None = None
@@ -45,6 +49,10 @@ class StudyTrials:
 
     def put(self, trial: FrozenTrial) -> None:
         """Take a trial as it is now."""
+        with self._putting:
+            self._put(trial)
+
+    def _put(self, trial: FrozenTrial) -> None:
         number, state = trial.number, trial.state
         before = self._trials.get(number)
         if before is None:
@@ -65,24 +73,27 @@ class StudyTrials:
 
     def remove(self, number: int) -> None:
         """Forget a trial that was deleted."""
-        if self._trials.pop(number, None) is not None:
+        with self._putting:
+            if self._trials.pop(number, None) is None:
+                return
             self._unfinished.pop(number, None)
             if self._best is not None and self._best.number == number:
                 self._look_for_best()
 
     def unfinished(self, state: TrialState) -> list[int]:
         """Return the numbers of the trials in a state that is not final, the lowest first."""
-        return sorted(number for number, own in self._unfinished.items() if own is state)
+        unfinished = list(self._unfinished.items())
+        return sorted(number for number, own in unfinished if own is state)
 
     def all(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """Return the trials that are in one of these states, by number."""
         if states == _WAITING_ONLY:  # asked before each trial
-            return [self._trials[number] for number in self.unfinished(TrialState.WAITING)]
+            waiting = map(self._trials.get, self.unfinished(TrialState.WAITING))
+            return [trial for trial in waiting if trial is not None]
+        trials = list(self._trials.values())  # another thread may put one in meanwhile
         if not self._in_order:
-            self._trials = dict(sorted(self._trials.items()))
-            self._in_order = True
-        trials: Iterable[FrozenTrial] = self._trials.values()
-        return list(trials if states is None else (t for t in trials if t.state in states))
+            trials.sort(key=lambda trial: trial.number)
+        return trials if states is None else [trial for trial in trials if trial.state in states]
 
     @property
     def best(self) -> FrozenTrial | None:
@@ -91,13 +102,12 @@ class StudyTrials:
         Of a study with several directions, any complete trial.
         """
         if not self._has_best:
-            complete = (t for t in self._trials.values() if t.state is TrialState.COMPLETE)
-            return next(complete, None)
+            return next(iter(self.all((TrialState.COMPLETE,))), None)
         return self._best
 
     def _look_for_best(self) -> None:
         self._best = None
-        for trial in self._trials.values():
+        for trial in list(self._trials.values()):
             if trial.state is TrialState.COMPLETE and self._is_better(trial):
                 self._best = trial
 

@@ -30,6 +30,7 @@ __all__ = [
     "local_now",
     "moment_changes",
     "number_of",
+    "own_copy",
     "trial_document",
 ]
 
@@ -283,3 +284,9 @@ def changed(trial: FrozenTrial, **fields: Any) -> FrozenTrial:
         merged = {**getattr(trial, name), **value} if isinstance(value, Mapping) else value
         setattr(twin, name, merged)
     return twin
+
+
+def own_copy(trial: FrozenTrial) -> FrozenTrial:
+    """Return a copy of a trial for Optuna's `Trial`, which adds to what it got from the storage."""
+    parts = ("params", "distributions", "intermediate_values", "user_attrs", "system_attrs")
+    return changed(trial, **{name: {} for name in parts})
