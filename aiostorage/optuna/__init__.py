@@ -10,11 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiostorage.optuna.async_trial import AsyncTrial
+    from aiostorage.optuna.optimization import optimize
     from aiostorage.optuna.storage import OptunaStorage
 
-__all__ = ["OptunaStorage"]
+__all__ = ["AsyncTrial", "OptunaStorage", "optimize"]
 
-_MODULES = {"OptunaStorage": "aiostorage.optuna.storage"}
+_MODULES = {
+    "AsyncTrial": "aiostorage.optuna.async_trial",
+    "OptunaStorage": "aiostorage.optuna.storage",
+    "optimize": "aiostorage.optuna.optimization",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -139,6 +139,18 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
         """Where the data is, for people to read; without secrets."""
         return self._storage.location
 
+    @property
+    def lost_after(self) -> float:
+        """Seconds without a heartbeat after which a running trial counts as lost in the store."""
+        return self._storage._storage._lost.after  # noqa: SLF001  an adapter of this package
+
+    @property
+    def studies(self) -> Studies:
+        """Studies and trials as coroutines, for the event loop of the storage alone."""
+        if self._pid != os.getpid():  # in a forked child
+            self._begin(self._studies.tokens)
+        return self._studies
+
     def close(self) -> None:
         """Close the connection. A second call does nothing."""
         self._storage.close()
@@ -150,9 +162,7 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
         **kwargs: P.kwargs,
     ) -> T:
         """Await a method of `Studies` in the event loop of the storage."""
-        if self._pid != os.getpid():  # in a forked child
-            self._begin(self._studies.tokens)
-        return self._storage._portal.call(method, self._studies, *args, **kwargs)  # noqa: SLF001  an adapter of this package
+        return self._storage._portal.call(method, self.studies, *args, **kwargs)  # noqa: SLF001  an adapter of this package
 
     # ------------------------------------------------------------------------------- studies
 
@@ -245,7 +255,7 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial."""
-        trial = self._studies.known(trial_id)
+        trial = self.studies.known(trial_id)
         if trial is None:
             trial = self._call(Studies.trial, trial_id)
         return trial if trial.state.is_finished() else own_copy(trial)

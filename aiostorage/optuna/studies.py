@@ -65,8 +65,9 @@ class Studies:
 
     def __init__(self, storage: Storage, tokens: Mapping[int, str] | None = None) -> None:
         self._records = StudyRecords(storage)
-        self._trials = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
-        self._reader = StudyReader(storage, self._records, self._trials)
+        self.records = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
+        """The trials in the store."""
+        self._reader = StudyReader(storage, self._records, self.records)
         self._studies: dict[int, KnownStudy] = {}
         self._inherited = dict(tokens or {})
 
@@ -91,14 +92,14 @@ class Studies:
 
     async def delete_study(self, study_id: int) -> None:
         """Delete a study with its trials."""
-        study = await self._study(study_id)
+        study = await self.study(study_id)
         self._studies.pop(study_id, None)
         if not await self._records.delete(study.uid):
             raise no_study(study_id)
 
     async def set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
         """Set an attribute of a study; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
-        study, stored = await self._study(study_id), stored_attribute(key, value)
+        study, stored = await self.study(study_id), stored_attribute(key, value)
         path = f"{kind}.{field_name(key)}"
         if not await self._records.set_attribute(study.uid, path, stored):
             raise self._gone(study)
@@ -112,15 +113,15 @@ class Studies:
 
     async def study_name(self, study_id: int) -> str:
         """Return the name of a study."""
-        return (await self._study(study_id)).name
+        return (await self.study(study_id)).name
 
     async def directions(self, study_id: int) -> list[StudyDirection]:
         """Return the directions of a study."""
-        return list((await self._study(study_id)).directions)
+        return list((await self.study(study_id)).directions)
 
     async def study_attrs(self, study_id: int, kind: str) -> dict[str, Any]:
         """Return the attributes of a study; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
-        study = await self._study(study_id)
+        study = await self.study(study_id)
         config = await self._records.read(study.uid, kind)
         if config is None:
             raise self._gone(study)
@@ -131,7 +132,8 @@ class Studies:
         """Return all studies, by their ids."""
         return list(map(frozen_study, await self._records.all()))
 
-    async def _study(self, study_id: int) -> KnownStudy:
+    async def study(self, study_id: int) -> KnownStudy:
+        """Return what is known of a study; KeyError if there is none."""
         study = self._studies.get(study_id)
         if study is not None:
             return study
@@ -159,7 +161,7 @@ class Studies:
         self._studies.pop(study.id, None)
         return no_study(study.id)
 
-    async def _sync(self, study: KnownStudy, *, running: bool = True) -> None:
+    async def sync(self, study: KnownStudy, *, running: bool = True) -> None:
         """Bring a study up to date; see `StudyReader.sync`."""
         try:
             await self._reader.sync(study, running=running)
@@ -174,7 +176,7 @@ class Studies:
         The number is that of the record: it is taken by the insertion and by nothing before it. So
         the numbers have no gap, whoever is killed.
         """
-        study = await self._study(study_id)
+        study = await self.study(study_id)
         if time.monotonic() - study.seen > SEEN_FOR and not await self._records.exists(study.uid):
             raise self._gone(study)
         if template is None:
@@ -186,7 +188,7 @@ class Studies:
             if template.state is TrialState.RUNNING:
                 token = document["worker"] = new_token()
                 document["heartbeat"] = NOW
-            if await self._trials.insert(document):
+            if await self.records.insert(document):
                 break
             number, tries = number + 1, tries + 1
             if tries == TRIES:
@@ -211,15 +213,15 @@ class Studies:
         return high
 
     async def _is_there(self, study: KnownStudy, number: int) -> bool:
-        return await self._trials.read(study.uid, number) is not None
+        return await self.records.read(study.uid, number) is not None
 
     # ------------------------------------------------------------------------ trials: reading
 
-    async def trial(self, trial_id: int) -> FrozenTrial:
-        """Return a trial as it is now."""
+    async def trial(self, trial_id: int, *, anew: bool = False) -> FrozenTrial:
+        """Return a trial as it is now; with `anew`, read even one that is known as finished."""
         study, number = await self._place(trial_id)
         known = study.trials.get(number)
-        if known is not None and known.state.is_finished():
+        if known is not None and known.state.is_finished() and not anew:
             return known
         return await self._reader.read(study, number)
 
@@ -242,14 +244,14 @@ class Studies:
         self, study_id: int, states: Container[TrialState] | None
     ) -> list[FrozenTrial]:
         """Return the trials of a study that are in one of these states, by number."""
-        study = await self._study(study_id)
-        await self._sync(study, running=states is None or TrialState.RUNNING in states)
+        study = await self.study(study_id)
+        await self.sync(study, running=states is None or TrialState.RUNNING in states)
         return study.trials.all(states)
 
     async def best_trial(self, study_id: int) -> FrozenTrial:
         """Return the complete trial with the best value."""
-        study = await self._study(study_id)
-        await self._sync(study, running=False)
+        study = await self.study(study_id)
+        await self.sync(study, running=False)
         best = study.trials.best
         if best is None:
             raise ValueError("No trials are completed yet.")
@@ -259,7 +261,7 @@ class Studies:
 
     async def trial_id(self, study_id: int, number: int) -> int:
         """Return the id of the trial with a number."""
-        study = await self._study(study_id)
+        study = await self.study(study_id)
         if study.trials.get(number) is None:
             await self._reader.read(study, number)
         return trial_id_of(study_id, number)
@@ -274,7 +276,7 @@ class Studies:
     async def _place(self, trial_id: int) -> tuple[KnownStudy, int]:
         study_id, number = parts_of_trial_id(trial_id)
         try:
-            return await self._study(study_id), number
+            return await self.study(study_id), number
         except KeyError:
             raise no_trial(trial_id) from None
 
@@ -288,7 +290,7 @@ class Studies:
         while True:
             earlier = study.trials.distributions.get(name)
             if earlier is None and not study.loaded:
-                await self._sync(study)
+                await self.sync(study)
                 earlier = study.trials.distributions.get(name)
             if earlier is not None:
                 check_distribution_compatibility(earlier, distribution)
@@ -333,7 +335,7 @@ class Studies:
         """Set the state of a trial, and its values; return False if it runs already."""
         study, number, known = await self._unfinished(trial_id)
         if state is TrialState.RUNNING:
-            return await self._claim(study, number)
+            return await self.claim(study, number)
         if state is TrialState.WAITING:
             await self.hand_back(trial_id)
             return True
@@ -364,15 +366,16 @@ class Studies:
             f"{FIELD}.intermediate": {},
         }
         token = study.tokens.get(number)
-        if not await self._trials.write(study.uid, number, changes, token, reason=reason):
+        if not await self.records.write(study.uid, number, changes, token, reason=reason):
             await self._read_unfinished(study, number)
             raise _lost(number)
         study.tokens.pop(number, None)
         await self._reader.read(study, number)
 
-    async def _claim(self, study: KnownStudy, number: int) -> bool:
+    async def claim(self, study: KnownStudy, number: int) -> bool:
+        """Begin a trial that waits, for this process alone; return whether it did wait."""
         token = new_token()
-        document = await self._trials.claim(study.uid, number, token)
+        document = await self.records.claim(study.uid, number, token)
         if document is None:
             await self._read_unfinished(study, number)
             return False
@@ -401,9 +404,9 @@ class Studies:
             It runs elsewhere, under another reservation than this process has had.
         """
         token = study.tokens.get(number)
-        if await self._trials.write(study.uid, number, changes, token, where=where):
+        if await self.records.write(study.uid, number, changes, token, where=where):
             return True
-        document = await self._trials.read(study.uid, number)
+        document = await self.records.read(study.uid, number)
         if document is not None and token is not None:
             there = document.get("status") == RESERVED and document.get("worker") == token
             if not there:
@@ -433,12 +436,12 @@ class Studies:
     async def beat(self, trial_id: int) -> bool:
         """Record that the worker of a trial is alive; return whether it still has the trial."""
         study, number = await self._place(trial_id)
-        return await self._trials.beat(study.uid, number, study.tokens.get(number))
+        return await self.records.beat(study.uid, number, study.tokens.get(number))
 
     async def stale(self, study_id: int, grace: float) -> list[int]:
         """Return the ids of the trials that have been silent for more than `grace` seconds."""
-        study = await self._study(study_id)
-        found = await self._trials.stale(study.uid, grace)
+        study = await self.study(study_id)
+        found = await self.records.stale(study.uid, grace)
         numbers = [number for one in found if (number := number_of(one)) is not None]
         for number in numbers:  # whoever fails them needs no token, not even if it was ours
             study.tokens.pop(number, None)

@@ -80,18 +80,26 @@ class TrialRecords:
         EncodingError
             Something in it cannot be stored.
         """
-        resolution = self._gateway.driver.resolution
-        times = {name: v for name, v in document.items() if v.__class__ is StoreTime}
-        plain = {name: value for name, value in document.items() if name not in times}
-        stored = truncated(cast(Document, normalise(plain)), resolution)
-        stored.update(times)
+        return await self.insert_all((document,))
+
+    async def insert_all(self, documents: Sequence[Document]) -> bool:
+        """Insert trials; return whether all their numbers were free. If not, none is inserted."""
+        stored = tuple(map(self._stored, documents))
         try:
-            await self._gateway.insert(Insert(TRIALS, (stored,)), own_ids=False)
+            await self._gateway.insert(Insert(TRIALS, stored), own_ids=False)
         except DuplicateKeyError as error:
             if "id" not in error.fields:
                 raise
             return False
         return True
+
+    def _stored(self, document: Document) -> Document:
+        """Return a document as the engine stores it, which takes it as it is."""
+        times = {name: v for name, v in document.items() if v.__class__ is StoreTime}
+        plain = {name: value for name, value in document.items() if name not in times}
+        stored = truncated(cast(Document, normalise(plain)), self._gateway.driver.resolution)
+        stored.update(times)
+        return stored
 
     async def claim(self, uid: Any, number: int, token: str) -> Document | None:
         """Reserve a trial that waits, for one worker alone; return it as it is then.
@@ -155,9 +163,17 @@ class TrialRecords:
         update = Update(TRIALS, condition, changes, applied, reason)
         return bool(await self._gateway.execute(update))
 
-    async def beat(self, uid: Any, number: int, token: str | None) -> bool:
-        """Record that the worker of a trial is alive; return whether the trial is still its own."""
-        changes = {"heartbeat": NOW, f"{FIELD}.watched": True}
+    async def beat(self, uid: Any, number: int, token: str | None, *, watched: bool = True) -> bool:
+        """Record that the worker of a trial is alive; return whether the trial is still its own.
+
+        Parameters
+        ----------
+        watched
+            Whether the trial becomes stale without a further heartbeat.
+        """
+        changes: dict[str, Any] = {"heartbeat": NOW}
+        if watched:
+            changes[f"{FIELD}.watched"] = True
         held = equal(status=RESERVED, **({} if token is None else {"worker": token}))
         return bool(
             await self._gateway.execute(Update(TRIALS, both(trial(uid, number), held), changes))

@@ -1,0 +1,371 @@
+"""Objectives that are coroutines: many trials of a study in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import anyio
+import optuna
+from optuna.exceptions import ExperimentalWarning, TrialPruned
+from optuna.progress_bar import _ProgressBar
+from optuna.storages import fail_stale_trials
+from optuna.study._optimize import _log_failed_trial
+from optuna.study._tell import _tell_with_warning
+from optuna.trial import FrozenTrial, TrialState
+
+from aiostorage._core.event_log import EventLog
+from aiostorage.errors import ConfigurationError
+from aiostorage.optuna.async_trial import AsyncTrial, ThreadTrial
+from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.storage import OptunaStorage
+from aiostorage.optuna.studies import Studies
+from aiostorage.optuna.study_thread import StudyThread
+from aiostorage.optuna.study_writer import StudyWriter
+from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.work.stop_signals import stopped_by_signals
+
+__all__ = ["Callback", "Objective", "optimize"]
+
+Values: TypeAlias = float | Sequence[float]
+Objective: TypeAlias = Callable[[AsyncTrial], Awaitable[Values]] | Callable[[optuna.Trial], Values]
+"""A coroutine function, or a plain one, which gets Optuna's own trial and runs in a thread."""
+
+Callback: TypeAlias = Callable[[optuna.Study, FrozenTrial], object]
+
+events = EventLog("optuna")
+_logger: Final = optuna.logging.get_logger("optuna.study")
+
+CLEAN_UP: Final = 30.0
+"""Seconds for which trials are written or handed back after a cancellation, at most."""
+
+BEATS: Final = 5
+"""Heartbeats in the time after which a trial counts as lost, where Optuna wants none."""
+
+
+async def optimize(
+    study: optuna.Study,
+    objective: Objective,
+    n_trials: int | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109  as Optuna's: those under way are ended
+    *,
+    tasks: int = 16,
+    callbacks: Iterable[Callback] | None = None,
+    catch: type[Exception] | Iterable[type[Exception]] = (),
+    show_progress_bar: bool = False,
+) -> None:
+    """Evaluate trials of a study, several at the same time in this event loop.
+
+    An objective that is a coroutine function gets an `AsyncTrial`: the methods of Optuna's trial,
+    to be awaited. One that is a plain function gets Optuna's own and runs in a thread.
+
+    The sampler, the pruner and the callbacks run in one thread, one after the other, since Optuna's
+    are not made for several threads. They do not block the event loop, and none of them waits for
+    the store.
+
+    When this is cancelled, or the process gets SIGTERM or Ctrl-C, trials under way are handed back:
+    they wait, with their params, for the next worker. So are the others when an objective raises
+    something that is not in `catch`.
+
+    Parameters
+    ----------
+    study
+        A study on an `OptunaStorage`.
+    objective
+        Returns the value of a trial, or the values.
+    n_trials
+        How many trials to evaluate; None for no limit.
+    timeout
+        Seconds after which no further trial begins; None for no limit.
+    tasks
+        How many trials are evaluated at the same time, at most.
+    callbacks
+        Called with the study and each trial that has ended, in the thread of the sampler.
+    catch
+        Exceptions of the objective that only fail the trial. Any other ends this, too.
+    show_progress_bar
+        Whether to show how far it is.
+
+    Raises
+    ------
+    ConfigurationError
+        The study has another storage.
+    RuntimeError
+        This is called within ``study.optimize``.
+    SystemExit, KeyboardInterrupt
+        The process got SIGTERM or Ctrl-C; trials have been handed back.
+
+    Examples
+    --------
+    >>> async def objective(trial):
+    ...     x = await trial.suggest_float("x", -10, 10)
+    ...     return await measure(x)
+    >>> await optimize(study, objective, n_trials=1000, tasks=64)
+    """
+    storage = study._storage
+    if not isinstance(storage, OptunaStorage):
+        raise ConfigurationError(
+            f"the study needs an OptunaStorage, and has a {type(storage).__name__}: "
+            'optuna.create_study(storage=OptunaStorage("sqlite:///tune.db"))'
+        )
+    if study._thread_local.in_optimize_loop:
+        raise RuntimeError("Nested invocation of `Study.optimize` method isn't allowed.")
+    if tasks < 1:
+        raise ValueError(f"tasks is a number of at least 1, not {tasks!r}")
+    caught = (catch,) if isinstance(catch, type) else tuple(catch)
+    run = _Optimization(study, storage, objective, n_trials, timeout, caught, list(callbacks or ()))
+    study._thread_local.in_optimize_loop = True
+    progress = _ProgressBar(show_progress_bar, n_trials, timeout)
+    try:
+        await run.run(tasks, progress)
+    finally:
+        study._thread_local.in_optimize_loop = False
+        progress.close()
+    if run.signal is not None:
+        if run.signal is signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + run.signal)
+
+
+class _Optimization:
+    """One call of `optimize`."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: OptunaStorage,
+        objective: Objective,
+        n_trials: int | None,
+        timeout: float | None,
+        caught: tuple[type[Exception], ...],
+        callbacks: list[Callback],
+    ) -> None:
+        self.signal: signal.Signals | None = None
+        self._study = study
+        self._storage = storage
+        self._objective: Callable[[Any], Any] = objective
+        self._in_thread = not _is_coroutine_function(objective)
+        self._left = n_trials
+        self._end = None if timeout is None else anyio.current_time() + timeout
+        self._caught = caught
+        self._callbacks = callbacks
+        self._running: dict[RunningTrial, anyio.CancelScope] = {}
+        self._begun = time.monotonic()
+        self._thread: StudyThread
+        self._writer: StudyWriter
+        self._twin: optuna.Study
+        self._batches: TrialBatches
+
+    async def run(self, tasks: int, progress: _ProgressBar) -> None:
+        """Evaluate trials until there is no more to do."""
+        portal = self._storage._storage._portal  # noqa: SLF001  adapters of one package
+        studies = self._storage.studies
+        known = await asyncio.wrap_future(
+            portal.start(Studies.study, studies, self._study._study_id)
+        )
+        self._batches = TrialBatches(studies, known)
+        deferred = DeferredStorage(self._storage, known)
+        self._deferred = deferred
+        self._writer = StudyWriter(portal, self._batches, deferred, self._on_lost)
+        self._twin = copy.copy(self._study)
+        self._twin._storage = deferred
+        self._study._stop_flag = self._twin._stop_flag = False
+        self._progress = progress
+        self._limiter = anyio.CapacityLimiter(tasks)
+        self._thread = StudyThread(self._writer.noted)
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            stack.callback(self._thread.stop)
+            await self._thread.call(self._enter_thread)
+            scope = anyio.CancelScope()
+            stack.enter_context(stopped_by_signals(partial(self._receive, loop, scope)))
+            with scope:
+                async with anyio.create_task_group() as helpers:
+                    helpers.start_soon(self._writer.run)
+                    helpers.start_soon(self._beat)
+                    async with anyio.create_task_group() as workers:
+                        for _ in range(tasks):
+                            workers.start_soon(self._work)
+                    helpers.cancel_scope.cancel()
+
+    def _receive(
+        self, loop: asyncio.AbstractEventLoop, scope: anyio.CancelScope, number: signal.Signals
+    ) -> None:
+        self.signal = number
+        loop.call_soon_threadsafe(scope.cancel)
+
+    def _enter_thread(self) -> None:
+        for study in (self._study, self._twin):
+            study._thread_local.in_optimize_loop = True
+
+    # ------------------------------------------------------------------------------- a worker
+
+    async def _work(self) -> None:
+        while self._takes_another():
+            running = await self._writer.begun()
+            try:
+                await self._evaluate(running)
+            finally:
+                self._running.pop(running, None)
+                self._deferred.end(running)
+
+    def _takes_another(self) -> bool:
+        if self._study._stop_flag or self._twin._stop_flag:
+            return False
+        if self._end is not None and anyio.current_time() >= self._end:
+            return False
+        if self._left is None:
+            return True
+        self._left -= 1
+        return self._left >= 0
+
+    async def _evaluate(self, running: RunningTrial) -> None:
+        """Evaluate a trial that has begun."""
+        scope = self._running[running] = anyio.CancelScope()
+        value: Any = None
+        state: TrialState | None = None
+        failure: Exception | None = None
+        try:
+            with scope:
+                kind = self._thread_trial if self._in_thread else optuna.Trial
+                trial = await self._thread.call(kind, self._twin, running.trial_id)
+                try:
+                    value = await self._value(trial)
+                except TrialPruned as error:
+                    state, failure = TrialState.PRUNED, error
+                except Exception as error:  # noqa: BLE001  it fails the trial, and is raised below
+                    state, failure = TrialState.FAIL, error
+        except BaseException:  # cancelled
+            await self._hand_back(running)
+            raise
+        if running.lost or scope.cancelled_caught:
+            return
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
+            await self._tell(running, trial, value, state, failure)
+        if state is TrialState.FAIL and failure is not None and not running.lost:
+            if not isinstance(failure, self._caught):
+                raise failure
+
+    def _thread_trial(self, study: optuna.Study, trial_id: int) -> optuna.Trial:
+        return ThreadTrial(study, trial_id, self._thread)
+
+    async def _value(self, trial: optuna.Trial) -> Any:
+        if self._in_thread:
+            value = await anyio.to_thread.run_sync(self._objective, trial, limiter=self._limiter)
+            return await value if inspect.isawaitable(value) else value
+        return await self._objective(
+            AsyncTrial(self._study, trial, self._thread, self._writer.sync)
+        )
+
+    async def _tell(
+        self,
+        running: RunningTrial,
+        trial: optuna.Trial,
+        value: Any,
+        state: TrialState | None,
+        failure: Exception | None,
+    ) -> None:
+        """Write what has become of a trial, and tell the log and the callbacks."""
+        try:
+            ended_as, values, complaint = await self._thread.call(
+                _tell_with_warning,
+                study=self._twin,
+                trial=trial,
+                value_or_values=value,
+                state=state,
+                suppress_warning=True,
+            )
+        finally:  # a sampler may fail afterwards
+            if running.ended:
+                await self._writer.written(running)
+        if running.lost:
+            return
+        await self._thread.call(
+            self._show, running, trial, ended_as, values, failure or complaint, value
+        )
+
+    def _show(
+        self,
+        running: RunningTrial,
+        trial: optuna.Trial,
+        state: TrialState,
+        values: list[float] | None,
+        reason: Exception | str | None,
+        value: Any,
+    ) -> None:
+        """Log a trial that has ended, and call the callbacks; in the thread."""
+        if state is TrialState.COMPLETE:
+            self._twin._log_completed_trial(values or [], trial.number, trial.params)
+        elif state is TrialState.PRUNED:
+            _logger.info("Trial %s pruned. %s", trial.number, reason)
+        else:
+            info = (
+                (type(reason), reason, reason.__traceback__)
+                if isinstance(reason, Exception)
+                else None
+            )
+            message = repr(reason) if isinstance(reason, Exception) else str(reason)
+            _log_failed_trial(
+                trial.number, trial.params, message, exc_info=info, value_or_values=value
+            )
+        for callback in self._callbacks:
+            callback(self._study, copy.deepcopy(running.trial))
+        self._progress.update(time.monotonic() - self._begun, self._twin)
+
+    # ----------------------------------------------------------------------- lost and returned
+
+    def _on_lost(self, running: RunningTrial) -> None:
+        """Stop evaluating a trial that was declared stale or handed back by somebody else."""
+        running.lost = True
+        events.warning(
+            "trial_lost",
+            "trial %(number)s of study %(study)r does not run here any more: it was declared stale "
+            "or handed back; its result is not written",
+            number=running.number,
+            study=self._study.study_name,
+        )
+        scope = self._running.get(running)
+        if scope is not None:
+            scope.cancel()
+
+    async def _hand_back(self, running: RunningTrial) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
+            await self._writer.there(self._batches.hand_back, [running.number], "cancelled")
+
+    async def _beat(self) -> None:
+        """Keep the trials alive that run here, and fail those that others have left behind."""
+        interval: float | None = self._storage.get_heartbeat_interval()
+        watched = interval is not None
+        if interval is None:
+            interval = self._storage.lost_after / BEATS
+        while True:
+            if watched:
+                await self._thread.call(_fail_stale_trials, self._study)
+            running = {one.number: one for one in self._running if not one.ended}
+            if running:
+                lost = await self._writer.there(self._batches.beat, list(running), watched=watched)
+                for number in lost:
+                    if not running[number].ended:
+                        self._on_lost(running[number])
+            await anyio.sleep(interval)
+
+
+def _fail_stale_trials(study: optuna.Study) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        fail_stale_trials(study)
+
+
+def _is_coroutine_function(objective: Any) -> bool:
+    return inspect.iscoroutinefunction(objective) or inspect.iscoroutinefunction(
+        getattr(objective, "__call__", None)  # noqa: B004  an object with an async one
+    )

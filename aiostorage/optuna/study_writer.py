@@ -1,0 +1,159 @@
+"""Between the event loop of the objectives and that of the storage: what many trials ask for.
+
+Requests that wait at the same time go to the storage together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from aiostorage._core.event_log import EventLog
+from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.sync.portal import Portal
+
+__all__ = ["StudyWriter"]
+
+T = TypeVar("T")
+
+events = EventLog("optuna")
+
+PATIENCE: Final = 0.005
+"""Seconds that what an objective has set waits for more; a final state does not wait."""
+
+SYNC_INTERVAL: Final = 0.5
+"""Seconds for which the other trials of the study count as known when a pruner is asked."""
+
+
+class StudyWriter:
+    """Begins trials and writes what was set of them, in batches.
+
+    Parameters
+    ----------
+    portal
+        The way to the event loop of the storage.
+    batches
+        What runs there.
+    deferred
+        Has what is to be written.
+    on_lost
+        Called with a trial that does not run here any more.
+    """
+
+    def __init__(
+        self,
+        portal: Portal,
+        batches: TrialBatches,
+        deferred: DeferredStorage,
+        on_lost: Callable[[RunningTrial], None],
+    ) -> None:
+        self._portal = portal
+        self._batches = batches
+        self._deferred = deferred
+        self._on_lost = on_lost
+        self._wanted: list[asyncio.Future[int]] = []
+        self._ended: dict[RunningTrial, asyncio.Future[bool]] = {}
+        self._wake = asyncio.Event()
+        self._synced = -SYNC_INTERVAL
+        self._last_write = 0.0
+
+    async def there(
+        self, method: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> T:
+        """Await a method of the batches in the event loop of the storage."""
+        return await asyncio.wrap_future(self._portal.start(method, *args, **kwargs))
+
+    def noted(self) -> None:
+        """Look for what is to be written; call it in the event loop."""
+        if self._deferred.dirty:
+            self._wake.set()
+
+    async def begun(self) -> RunningTrial:
+        """Begin a trial."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._wanted.append(future)
+        self._wake.set()
+        return self._deferred.begin(await future)
+
+    async def written(self, running: RunningTrial) -> bool:
+        """Write the final state of a trial; return whether it was still ours to write."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._ended[running] = future
+        self._wake.set()
+        return await future
+
+    async def sync(self) -> None:
+        """Know of the other trials, as they were a moment ago."""
+        now = anyio.current_time()
+        if now - self._synced > SYNC_INTERVAL:
+            self._synced = now
+            await self.there(self._batches.sync)
+
+    async def run(self) -> None:
+        """Carry out what is asked for, until this is cancelled."""
+        async with anyio.create_task_group() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if not self._wanted and not self._ended:
+                    await anyio.sleep(PATIENCE)
+                wanted, self._wanted = self._wanted, []
+                if wanted:
+                    group.start_soon(self._begin, wanted)
+                await self._write()
+
+    async def _begin(self, wanted: list[asyncio.Future[int]]) -> None:
+        try:
+            numbers = await self.there(self._batches.begin, len(wanted))
+        except Exception as error:  # noqa: BLE001  those who asked raise it
+            for future in wanted:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        self._synced = anyio.current_time()
+        unwanted = []
+        for future, number in zip(wanted, numbers, strict=True):
+            if future.done():  # cancelled meanwhile
+                unwanted.append(number)
+            else:
+                future.set_result(number)
+        if unwanted:
+            with anyio.CancelScope(shield=True):
+                await self.there(self._batches.hand_back, unwanted, "cancelled")
+
+    async def _write(self) -> None:
+        ended, self._ended = self._ended, {}
+        dirty, self._deferred.dirty = self._deferred.dirty, set()
+        writes = [(one, one.take_changes()) for one in {**dict.fromkeys(dirty), **ended}]
+        writes = [(one, changes) for one, changes in writes if changes and not one.lost]
+        try:
+            results = await self.there(
+                self._batches.write, [(one.number, changes) for one, changes in writes]
+            )
+        except Exception as error:  # noqa: BLE001  those who ended raise it
+            results = [error] * len(writes)
+        outcomes = {one: result for (one, _), result in zip(writes, results, strict=True)}
+        for one, result in outcomes.items():
+            if result is True and one in ended:
+                self._deferred.settle(one)
+            elif result is False:
+                self._on_lost(one)
+            elif result is not True and one not in ended:
+                events.warning(
+                    "not_written",
+                    "trial %(number)s: what it has set was not written: %(error)s",
+                    number=one.number,
+                    error=result,
+                )
+        for one, future in ended.items():
+            result = outcomes.get(one, False)
+            if future.done():
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
