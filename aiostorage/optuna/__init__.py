@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from aiostorage.optuna.async_trial import AsyncTrial
     from aiostorage.optuna.optimization import optimize
     from aiostorage.optuna.storage import OptunaStorage
+    from aiostorage.optuna.study_exports import export_optuna
+    from aiostorage.optuna.study_imports import import_optuna
 
-__all__ = ["AsyncTrial", "OptunaStorage", "optimize"]
+__all__ = ["AsyncTrial", "OptunaStorage", "export_optuna", "import_optuna", "optimize"]
 
 _MODULES = {
     "AsyncTrial": "aiostorage.optuna.async_trial",
     "OptunaStorage": "aiostorage.optuna.storage",
+    "export_optuna": "aiostorage.optuna.study_exports",
+    "import_optuna": "aiostorage.optuna.study_imports",
     "optimize": "aiostorage.optuna.optimization",
 }
 

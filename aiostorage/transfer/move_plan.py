@@ -133,6 +133,8 @@ class MovePlanner:
         Whether reserved trials and held locks stay what they are.
     report
         Told of the progress.
+    has_versions
+        Whether what is moved may get another version.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class MovePlanner:
         resolve: Resolve | None,
         *,
         keep_reservations: bool,
+        has_versions: bool,
         report: Callable[[MoveProgress], None],
     ) -> None:
         self._source = source
@@ -150,6 +153,7 @@ class MovePlanner:
         self._resolution = destination._gateway.driver.resolution  # noqa: SLF001  an adapter
         self._resolve = resolve
         self._keeps = keep_reservations
+        self._has_versions = has_versions
         self._report = report
         self._conflicts: list[str] = []
 
@@ -348,8 +352,11 @@ class MovePlanner:
                 "another one, and a benchmark has no version to bump; nothing was written. "
                 "Choose ignore (keep what is there) or overwrite"
             )
+        choices = "ignore (keep what is there) or overwrite"
+        if self._has_versions:
+            choices = "ignore (keep what is there), overwrite, or bump (the next version)"
         return DuplicateKeyError(
             f"{named}{more} of {self._source.location}: {self._destination.location} has another "
             "one of that name and version; nothing was written. Choose what to do about it: "
-            "ignore (keep what is there), overwrite, or bump (the next version)"
+            f"{choices}"
         )
