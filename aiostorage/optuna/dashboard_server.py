@@ -8,7 +8,7 @@ import re
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -88,6 +88,13 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A server that answers several requests at the same time."""
 
     daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Bind, without asking a name server what this machine is called, which may take long."""
+        TCPServer.server_bind(self)
+        address = self.socket.getsockname()
+        self.server_name, self.server_port = str(address[0]), int(address[1])
+        self.setup_environ()
 
 
 class _Server6(_Server):
