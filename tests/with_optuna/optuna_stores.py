@@ -138,8 +138,8 @@ def trials_of(storage: BaseStorage, name: str) -> list[FrozenTrial]:
     trials = storage.get_all_trials(storage.get_study_id_from_name(name))
     for trial in trials:
         trial._trial_id = -1
-        trial.intermediate_values = {  # a NaN in another object is not equal
-            step: "nan" if math.isnan(value) else value
+        trial.intermediate_values = {  # a NaN is not equal to that of another object
+            step: math.nan if math.isnan(value) else value
             for step, value in trial.intermediate_values.items()
         }
     return trials
