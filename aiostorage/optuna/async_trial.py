@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any, TypeVar
 
 import optuna
@@ -63,7 +62,8 @@ class AsyncTrial:
 
     async def suggest_categorical(self, name: str, choices: Sequence[C]) -> C:
         """Suggest one of several choices."""
-        chosen: C = await self._call(partial(self._trial.suggest_categorical, name, choices))
+        suggest: Callable[..., Any] = self._trial.suggest_categorical  # it is overloaded
+        chosen: C = await self._call(suggest, name, choices)
         return chosen
 
     async def report(self, value: float, step: int) -> None:

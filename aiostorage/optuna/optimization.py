@@ -23,6 +23,7 @@ from optuna.study._optimize import _log_failed_trial
 from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState
 
+from aiostorage._core.cancellation import clean_up, run_to_completion
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import ConfigurationError
 from aiostorage.optuna.async_trial import AsyncTrial, ThreadTrial
@@ -46,7 +47,7 @@ events = EventLog("optuna")
 _logger: Final = optuna.logging.get_logger("optuna.study")
 
 CLEAN_UP: Final = 30.0
-"""Seconds for which trials are written or handed back after a cancellation, at most."""
+"""Seconds for which a trial is handed back after a cancellation, at most."""
 
 BEATS: Final = 5
 """Heartbeats in the time after which a trial counts as lost, where Optuna wants none."""
@@ -56,7 +57,7 @@ async def optimize(
     study: optuna.Study,
     objective: Objective,
     n_trials: int | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109  as Optuna's: those under way are ended
+    timeout: float | None = None,
     *,
     tasks: int = 16,
     callbacks: Iterable[Callback] | None = None,
@@ -158,6 +159,7 @@ class _Optimization:
         self._end = None if timeout is None else anyio.current_time() + timeout
         self._caught = caught
         self._callbacks = callbacks
+        self._failure: Exception | None = None
         self._running: dict[RunningTrial, anyio.CancelScope] = {}
         self._begun = time.monotonic()
         self._thread: StudyThread
@@ -188,14 +190,23 @@ class _Optimization:
             await self._thread.call(self._enter_thread)
             scope = anyio.CancelScope()
             stack.enter_context(stopped_by_signals(partial(self._receive, loop, scope)))
-            with scope:
-                async with anyio.create_task_group() as helpers:
-                    helpers.start_soon(self._writer.run)
-                    helpers.start_soon(self._beat)
-                    async with anyio.create_task_group() as workers:
-                        for _ in range(tasks):
-                            workers.start_soon(self._work)
-                    helpers.cancel_scope.cancel()
+            failure: BaseException | None = None
+            try:
+                with scope:
+                    await self._work_together(tasks)
+            except BaseExceptionGroup as errors:
+                failure = self._failure or _first(errors)
+            if failure is not None:  # out here, lest its own cause and context are changed
+                raise failure
+
+    async def _work_together(self, tasks: int) -> None:
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(self._writer.run)
+            helpers.start_soon(self._beat)
+            async with anyio.create_task_group() as workers:
+                for _ in range(tasks):
+                    workers.start_soon(self._work)
+            helpers.cancel_scope.cancel()
 
     def _receive(
         self, loop: asyncio.AbstractEventLoop, scope: anyio.CancelScope, number: signal.Signals
@@ -249,10 +260,10 @@ class _Optimization:
             raise
         if running.lost or scope.cancelled_caught:
             return
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
-            await self._tell(running, trial, value, state, failure)
+        await run_to_completion(lambda: self._tell(running, trial, value, state, failure))
         if state is TrialState.FAIL and failure is not None and not running.lost:
             if not isinstance(failure, self._caught):
+                self._failure = self._failure or failure
                 raise failure
 
     def _thread_trial(self, study: optuna.Study, trial_id: int) -> optuna.Trial:
@@ -338,8 +349,8 @@ class _Optimization:
             scope.cancel()
 
     async def _hand_back(self, running: RunningTrial) -> None:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
-            await self._writer.there(self._batches.hand_back, [running.number], "cancelled")
+        hand_back = partial(self._writer.there, self._batches.hand_back, [running.number])
+        await clean_up(CLEAN_UP, partial(hand_back, "cancelled"), "handing a trial back")
 
     async def _beat(self) -> None:
         """Keep the trials alive that run here, and fail those that others have left behind."""
@@ -357,6 +368,13 @@ class _Optimization:
                     if not running[number].ended:
                         self._on_lost(running[number])
             await anyio.sleep(interval)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
 def _fail_stale_trials(study: optuna.Study) -> None:
