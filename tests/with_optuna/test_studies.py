@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,12 @@ def objective(trial: optuna.Trial) -> float:
 def test_samplers_and_what_is_read_again(
     storage: OptunaStorage, other: OptunaStorage, name: str
 ) -> None:
-    directions = ["minimize"]
-    if name == "nsga2":
-        directions.append("maximize")
+    several = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
+    directions = several if name == "nsga2" else several[:1]
     if name == "cmaes":
         pytest.importorskip("cmaes")
     samplers = optuna.samplers
-    sampler = {
+    sampler: dict[str, Callable[[], Any]] = {
         "tpe": lambda: samplers.TPESampler(seed=1, n_startup_trials=3, constant_liar=True),
         "multivariate": lambda: samplers.TPESampler(
             seed=1, n_startup_trials=3, multivariate=True, group=True
@@ -118,7 +117,7 @@ def test_pruned_trials_are_completed_and_nobody_gets_them(
     study.optimize(objective, n_trials=25)
     pruned = study.get_trials(states=(TrialState.PRUNED,))
     assert pruned, "the objective is such that some are pruned"
-    assert all(trial.value == trial.intermediate_values[trial.last_step] for trial in pruned)
+    assert all(trial.value == trial.intermediate_values[trial.last_step or 0] for trial in pruned)
     with SyncStorage(open_storage(file)) as store:
         [config] = store.fetch_experiments({"name": "tune"})
         assert store.reserve_trial(config) is None
