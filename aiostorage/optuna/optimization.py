@@ -270,7 +270,8 @@ class _Optimization:
         failure = outcome.error if outcome.state is TrialState.FAIL else None
         if failure is None or running.lost or isinstance(failure, self._caught):
             return
-        self._failure = self._failure or failure
+        if self._failure is None:
+            self._failure = failure
         raise failure
 
     async def _outcome(self, trial: optuna.Trial) -> _Outcome:
