@@ -266,9 +266,9 @@ class _Optimization:
             raise
         if running.lost or scope.cancelled_caught:
             return
-        await run_to_completion(lambda: self._tell(running, trial, outcome))
-        failure = outcome.error if outcome.state is TrialState.FAIL else None
-        if failure is None or running.lost or isinstance(failure, self._caught):
+        written = await run_to_completion(lambda: self._tell(running, trial, outcome))
+        failure = outcome.error if outcome.state is TrialState.FAIL and written else None
+        if failure is None or isinstance(failure, self._caught):
             return
         if self._failure is None:
             self._failure = failure
@@ -290,11 +290,14 @@ class _Optimization:
             value = await anyio.to_thread.run_sync(self._objective, trial, limiter=self._limiter)
             return await value if inspect.isawaitable(value) else value
         return await self._objective(
-            AsyncTrial(self._study, trial, self._thread, self._writer.sync)
+            AsyncTrial(self._study, trial, self._thread.call, self._writer.sync)
         )
 
-    async def _tell(self, running: RunningTrial, trial: optuna.Trial, outcome: _Outcome) -> None:
-        """Write what has become of a trial, and tell the log and the callbacks."""
+    async def _tell(self, running: RunningTrial, trial: optuna.Trial, outcome: _Outcome) -> bool:
+        """Write what has become of a trial, and tell the log and the callbacks.
+
+        Return False if it was not ours to write any more.
+        """
         try:
             *_, complaint = await self._thread.call(
                 _tell_with_warning,
@@ -307,8 +310,10 @@ class _Optimization:
         finally:  # a sampler may fail afterwards
             if running.ended:
                 await self._writer.written(running)
-        if not running.lost:
-            await self._thread.call(self._show, running.trial, outcome, complaint)
+        if running.lost:
+            return False
+        await self._thread.call(self._show, running.trial, outcome, complaint)
+        return True
 
     def _show(self, trial: FrozenTrial, outcome: _Outcome, complaint: str | None) -> None:
         """Log a trial that has ended, and call the callbacks; in the thread."""
