@@ -53,7 +53,7 @@ def dashboard(
     host: str,
     port: int,
     read_only: bool,
-    direction: str,
+    direction: str | None,
     url: str | None,
 ) -> None:
     """Show the experiments of a storage in a browser, with optuna-dashboard.
@@ -79,7 +79,7 @@ def dashboard(
     named = named_store(one_url(place, url))
     anyio.run(_open_once, open_existing(named))
     store = open_existing(named) if read_only else storage_of(named)
-    storage = DashboardStorage(store, direction_named(direction))
+    storage = DashboardStorage(store, direction_named(direction or "minimize"))
     try:
         server = dashboard_server(storage, host, port, read_only=read_only)
         shown = f"[{host}]" if ":" in host else host

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any, TypeVar
 
 import optuna
@@ -28,8 +27,8 @@ class AsyncTrial:
         The study.
     trial
         Optuna's own trial, which belongs to the thread.
-    thread
-        Where Optuna's code runs.
+    call
+        Calls a function where Optuna's code runs, and is awaited.
     sync
         Awaited before a pruner is asked, so that it knows of the other trials.
     """
@@ -38,12 +37,12 @@ class AsyncTrial:
         self,
         study: optuna.Study,
         trial: optuna.Trial,
-        thread: StudyThread,
+        call: Callable[..., Awaitable[Any]],
         sync: Callable[[], Awaitable[object]],
     ) -> None:
         self.study = study
         self._trial = trial
-        self._call = thread.call
+        self._call = call
         self._sync = sync
 
     def __repr__(self) -> str:
@@ -53,17 +52,21 @@ class AsyncTrial:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """Suggest a value for a floating point parameter."""
-        return await self._call(self._trial.suggest_float, name, low, high, step=step, log=log)
+        suggest = self._trial.suggest_float
+        value: float = await self._call(suggest, name, low, high, step=step, log=log)
+        return value
 
     async def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
         """Suggest a value for an integer parameter."""
-        return await self._call(self._trial.suggest_int, name, low, high, step=step, log=log)
+        suggest = self._trial.suggest_int
+        value: int = await self._call(suggest, name, low, high, step=step, log=log)
+        return value
 
     async def suggest_categorical(self, name: str, choices: Sequence[C]) -> C:
         """Suggest one of several choices."""
-        chosen: C = await self._call(partial(self._trial.suggest_categorical, name, choices))
+        chosen: C = await self._call(self._trial.suggest_categorical, name, choices)
         return chosen
 
     async def report(self, value: float, step: int) -> None:
@@ -73,7 +76,7 @@ class AsyncTrial:
     async def should_prune(self) -> bool:
         """Return whether the trial is not worth going on with; then raise `optuna.TrialPruned`."""
         await self._sync()
-        return await self._call(self._trial.should_prune)
+        return bool(await self._call(self._trial.should_prune))
 
     async def set_user_attr(self, key: str, value: Any) -> None:
         """Set a user's attribute of the trial."""

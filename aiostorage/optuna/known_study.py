@@ -53,6 +53,8 @@ class KnownStudy:
         Of the trials that this process runs, or has run: their reservations by number.
     by_uid
         The numbers of the known trials by their ids in the store.
+    lost
+        The numbers of trials that ran here and were taken away: no more is written to them.
     seen
         When it was last known to be there.
     fresh
@@ -68,9 +70,20 @@ class KnownStudy:
     loaded: bool = False
     tokens: dict[int, str] = field(default_factory=dict)
     by_uid: dict[str, int] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)
     seen: float = -math.inf
     fresh: set[int] = field(default_factory=set)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def hold(self, number: int, token: str) -> None:
+        """Note that a trial runs here from now on."""
+        self.tokens[number] = token
+        self.lost.discard(number)
+
+    def lose(self, number: int) -> None:
+        """Note that a trial does not run here any more, although its objective may."""
+        if self.tokens.pop(number, None) is not None:
+            self.lost.add(number)
 
     def put(self, frozen: FrozenTrial) -> FrozenTrial:
         """Take a trial as it is now."""

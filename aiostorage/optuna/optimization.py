@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -23,6 +24,7 @@ from optuna.study._optimize import _log_failed_trial
 from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState
 
+from aiostorage._core.cancellation import clean_up, run_to_completion
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import ConfigurationError
 from aiostorage.optuna.async_trial import AsyncTrial, ThreadTrial
@@ -46,7 +48,7 @@ events = EventLog("optuna")
 _logger: Final = optuna.logging.get_logger("optuna.study")
 
 CLEAN_UP: Final = 30.0
-"""Seconds for which trials are written or handed back after a cancellation, at most."""
+"""Seconds for which a trial is handed back after a cancellation, at most."""
 
 BEATS: Final = 5
 """Heartbeats in the time after which a trial counts as lost, where Optuna wants none."""
@@ -56,7 +58,7 @@ async def optimize(
     study: optuna.Study,
     objective: Objective,
     n_trials: int | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109  as Optuna's: those under way are ended
+    timeout: float | None = None,
     *,
     tasks: int = 16,
     callbacks: Iterable[Callback] | None = None,
@@ -122,7 +124,8 @@ async def optimize(
     if tasks < 1:
         raise ValueError(f"tasks is a number of at least 1, not {tasks!r}")
     caught = (catch,) if isinstance(catch, type) else tuple(catch)
-    run = _Optimization(study, storage, objective, n_trials, timeout, caught, list(callbacks or ()))
+    asked = _Asked(study, objective, n_trials, timeout, caught, tuple(callbacks or ()))
+    run = _Optimization(asked, storage)
     study._thread_local.in_optimize_loop = True
     progress = _ProgressBar(show_progress_bar, n_trials, timeout)
     try:
@@ -136,28 +139,41 @@ async def optimize(
         sys.exit(128 + run.signal)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What `optimize` was asked for."""
+
+    study: optuna.Study
+    objective: Callable[[Any], Any]
+    n_trials: int | None
+    timeout: float | None
+    caught: tuple[type[Exception], ...]
+    callbacks: tuple[Callback, ...]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What has become of a trial: the result of its objective, or why there is none."""
+
+    value: Any = None
+    state: TrialState | None = None
+    error: Exception | None = None
+
+
 class _Optimization:
     """One call of `optimize`."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        storage: OptunaStorage,
-        objective: Objective,
-        n_trials: int | None,
-        timeout: float | None,
-        caught: tuple[type[Exception], ...],
-        callbacks: list[Callback],
-    ) -> None:
+    def __init__(self, asked: _Asked, storage: OptunaStorage) -> None:
         self.signal: signal.Signals | None = None
-        self._study = study
+        self._study = asked.study
         self._storage = storage
-        self._objective: Callable[[Any], Any] = objective
-        self._in_thread = not _is_coroutine_function(objective)
-        self._left = n_trials
-        self._end = None if timeout is None else anyio.current_time() + timeout
-        self._caught = caught
-        self._callbacks = callbacks
+        self._objective = asked.objective
+        self._in_thread = not _is_coroutine_function(asked.objective)
+        self._left = asked.n_trials
+        self._end = None if asked.timeout is None else anyio.current_time() + asked.timeout
+        self._caught = asked.caught
+        self._callbacks = asked.callbacks
+        self._failure: Exception | None = None
         self._running: dict[RunningTrial, anyio.CancelScope] = {}
         self._begun = time.monotonic()
         self._thread: StudyThread
@@ -167,7 +183,7 @@ class _Optimization:
 
     async def run(self, tasks: int, progress: _ProgressBar) -> None:
         """Evaluate trials until there is no more to do."""
-        portal = self._storage._storage._portal  # noqa: SLF001  adapters of one package
+        portal = self._storage._storage._portal
         studies = self._storage.studies
         known = await asyncio.wrap_future(
             portal.start(Studies.study, studies, self._study._study_id)
@@ -188,14 +204,23 @@ class _Optimization:
             await self._thread.call(self._enter_thread)
             scope = anyio.CancelScope()
             stack.enter_context(stopped_by_signals(partial(self._receive, loop, scope)))
-            with scope:
-                async with anyio.create_task_group() as helpers:
-                    helpers.start_soon(self._writer.run)
-                    helpers.start_soon(self._beat)
-                    async with anyio.create_task_group() as workers:
-                        for _ in range(tasks):
-                            workers.start_soon(self._work)
-                    helpers.cancel_scope.cancel()
+            failure: BaseException | None = None
+            try:
+                with scope:
+                    await self._work_together(tasks)
+            except BaseExceptionGroup as errors:
+                failure = self._failure or _first(errors)
+            if failure is not None:  # out here, lest its own cause and context are changed
+                raise failure
+
+    async def _work_together(self, tasks: int) -> None:
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(self._writer.run)
+            helpers.start_soon(self._beat)
+            async with anyio.create_task_group() as workers:
+                for _ in range(tasks):
+                    workers.start_soon(self._work)
+            helpers.cancel_scope.cancel()
 
     def _receive(
         self, loop: asyncio.AbstractEventLoop, scope: anyio.CancelScope, number: signal.Signals
@@ -231,29 +256,31 @@ class _Optimization:
     async def _evaluate(self, running: RunningTrial) -> None:
         """Evaluate a trial that has begun."""
         scope = self._running[running] = anyio.CancelScope()
-        value: Any = None
-        state: TrialState | None = None
-        failure: Exception | None = None
         try:
             with scope:
                 kind = self._thread_trial if self._in_thread else optuna.Trial
                 trial = await self._thread.call(kind, self._twin, running.trial_id)
-                try:
-                    value = await self._value(trial)
-                except TrialPruned as error:
-                    state, failure = TrialState.PRUNED, error
-                except Exception as error:  # noqa: BLE001  it fails the trial, and is raised below
-                    state, failure = TrialState.FAIL, error
+                outcome = await self._outcome(trial)
         except BaseException:  # cancelled
             await self._hand_back(running)
             raise
         if running.lost or scope.cancelled_caught:
             return
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
-            await self._tell(running, trial, value, state, failure)
-        if state is TrialState.FAIL and failure is not None and not running.lost:
-            if not isinstance(failure, self._caught):
-                raise failure
+        written = await run_to_completion(lambda: self._tell(running, trial, outcome))
+        failure = outcome.error if outcome.state is TrialState.FAIL and written else None
+        if failure is None or isinstance(failure, self._caught):
+            return
+        if self._failure is None:
+            self._failure = failure
+        raise failure
+
+    async def _outcome(self, trial: optuna.Trial) -> _Outcome:
+        try:
+            return _Outcome(await self._value(trial))
+        except TrialPruned as error:
+            return _Outcome(state=TrialState.PRUNED, error=error)
+        except Exception as error:  # noqa: BLE001  it fails the trial, and is raised afterwards
+            return _Outcome(state=TrialState.FAIL, error=error)
 
     def _thread_trial(self, study: optuna.Study, trial_id: int) -> optuna.Trial:
         return ThreadTrial(study, trial_id, self._thread)
@@ -263,62 +290,48 @@ class _Optimization:
             value = await anyio.to_thread.run_sync(self._objective, trial, limiter=self._limiter)
             return await value if inspect.isawaitable(value) else value
         return await self._objective(
-            AsyncTrial(self._study, trial, self._thread, self._writer.sync)
+            AsyncTrial(self._study, trial, self._thread.call, self._writer.sync)
         )
 
-    async def _tell(
-        self,
-        running: RunningTrial,
-        trial: optuna.Trial,
-        value: Any,
-        state: TrialState | None,
-        failure: Exception | None,
-    ) -> None:
-        """Write what has become of a trial, and tell the log and the callbacks."""
+    async def _tell(self, running: RunningTrial, trial: optuna.Trial, outcome: _Outcome) -> bool:
+        """Write what has become of a trial, and tell the log and the callbacks.
+
+        Return False if it was not ours to write any more.
+        """
         try:
-            ended_as, values, complaint = await self._thread.call(
+            *_, complaint = await self._thread.call(
                 _tell_with_warning,
                 study=self._twin,
                 trial=trial,
-                value_or_values=value,
-                state=state,
+                value_or_values=outcome.value,
+                state=outcome.state,
                 suppress_warning=True,
             )
         finally:  # a sampler may fail afterwards
             if running.ended:
                 await self._writer.written(running)
         if running.lost:
-            return
-        await self._thread.call(
-            self._show, running, trial, ended_as, values, failure or complaint, value
-        )
+            return False
+        await self._thread.call(self._show, running.trial, outcome, complaint)
+        return True
 
-    def _show(
-        self,
-        running: RunningTrial,
-        trial: optuna.Trial,
-        state: TrialState,
-        values: list[float] | None,
-        reason: Exception | str | None,
-        value: Any,
-    ) -> None:
+    def _show(self, trial: FrozenTrial, outcome: _Outcome, complaint: str | None) -> None:
         """Log a trial that has ended, and call the callbacks; in the thread."""
-        if state is TrialState.COMPLETE:
-            self._twin._log_completed_trial(values or [], trial.number, trial.params)
-        elif state is TrialState.PRUNED:
-            _logger.info("Trial %s pruned. %s", trial.number, reason)
+        error = outcome.error
+        if trial.state is TrialState.COMPLETE:
+            self._twin._log_completed_trial(trial.values, trial.number, trial.params)
+        elif trial.state is TrialState.PRUNED:
+            _logger.info("Trial %s pruned. %s", trial.number, error)
         else:
-            info = (
-                (type(reason), reason, reason.__traceback__)
-                if isinstance(reason, Exception)
-                else None
-            )
-            message = repr(reason) if isinstance(reason, Exception) else str(reason)
             _log_failed_trial(
-                trial.number, trial.params, message, exc_info=info, value_or_values=value
+                trial.number,
+                trial.params,
+                str(complaint) if error is None else repr(error),
+                exc_info=error and (type(error), error, error.__traceback__),
+                value_or_values=outcome.value,
             )
         for callback in self._callbacks:
-            callback(self._study, copy.deepcopy(running.trial))
+            callback(self._study, copy.deepcopy(trial))
         self._progress.update(time.monotonic() - self._begun, self._twin)
 
     # ----------------------------------------------------------------------- lost and returned
@@ -338,8 +351,8 @@ class _Optimization:
             scope.cancel()
 
     async def _hand_back(self, running: RunningTrial) -> None:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP):
-            await self._writer.there(self._batches.hand_back, [running.number], "cancelled")
+        hand_back = partial(self._writer.there, self._batches.hand_back, [running.number])
+        await clean_up(CLEAN_UP, partial(hand_back, "cancelled"), "handing a trial back")
 
     async def _beat(self) -> None:
         """Keep the trials alive that run here, and fail those that others have left behind."""
@@ -357,6 +370,13 @@ class _Optimization:
                     if not running[number].ended:
                         self._on_lost(running[number])
             await anyio.sleep(interval)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
 def _fail_stale_trials(study: optuna.Study) -> None:

@@ -195,7 +195,7 @@ class Studies:
                 number = await self._next_number(study, number)
                 tries = 0
         if token is not None:
-            study.tokens[number] = token
+            study.hold(number, token)
             study.fresh.add(number)
         frozen = frozen_trial(document)
         study.put(frozen)
@@ -365,11 +365,13 @@ class Studies:
             "results": [],
             f"{FIELD}.intermediate": {},
         }
+        if number in study.lost:
+            raise _lost(number)
         token = study.tokens.get(number)
         if not await self.records.write(study.uid, number, changes, token, reason=reason):
             await self._read_unfinished(study, number)
             raise _lost(number)
-        study.tokens.pop(number, None)
+        study.lose(number)
         await self._reader.read(study, number)
 
     async def claim(self, study: KnownStudy, number: int) -> bool:
@@ -379,7 +381,7 @@ class Studies:
         if document is None:
             await self._read_unfinished(study, number)
             return False
-        study.tokens[number] = token
+        study.hold(number, token)
         study.fresh.add(number)
         study.put(frozen_trial(document, number))
         return True
@@ -403,6 +405,8 @@ class Studies:
         UpdateFinishedTrialError
             It runs elsewhere, under another reservation than this process has had.
         """
+        if number in study.lost:
+            raise _lost(number)
         token = study.tokens.get(number)
         if await self.records.write(study.uid, number, changes, token, where=where):
             return True
@@ -411,7 +415,7 @@ class Studies:
             there = document.get("status") == RESERVED and document.get("worker") == token
             if not there:
                 study.put(frozen_trial(document, number))
-                study.tokens.pop(number, None)
+                study.lose(number)
                 raise _lost(number)
         return False
 

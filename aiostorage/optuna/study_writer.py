@@ -59,7 +59,6 @@ class StudyWriter:
         self._ended: dict[RunningTrial, asyncio.Future[bool]] = {}
         self._wake = asyncio.Event()
         self._synced = -SYNC_INTERVAL
-        self._last_write = 0.0
 
     async def there(
         self, method: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any

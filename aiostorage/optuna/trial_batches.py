@@ -56,7 +56,7 @@ class TrialBatches:
                 document["worker"], document["heartbeat"] = new_token(), NOW
             if await self._studies.records.insert_all(documents):
                 for number, document in zip(numbers, documents, strict=True):
-                    study.tokens[number] = document["worker"]
+                    study.hold(number, document["worker"])
                     study.put(frozen_trial(document))
                 return [*begun, *numbers]
             await self._studies.sync(study, running=False)  # another process was first
@@ -81,7 +81,7 @@ class TrialBatches:
             study.uid, number, changes, token
         ):
             return True
-        study.tokens.pop(number, None)
+        study.lose(number)
         await self._studies.trial(trial_id_of(study.id, number), anew=True)
         return False
 

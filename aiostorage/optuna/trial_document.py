@@ -7,7 +7,6 @@ seen by Optuna, too. Only what no status says is kept beside it.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -279,7 +278,8 @@ def changed(trial: FrozenTrial, **fields: Any) -> FrozenTrial:
     fields
         Attributes of a `FrozenTrial`; those that are mappings are added to what is there.
     """
-    twin = copy.copy(trial)
+    twin = FrozenTrial.__new__(FrozenTrial)  # `copy.copy` takes five times as long
+    twin.__dict__.update(trial.__dict__)
     for name, value in fields.items():
         merged = {**getattr(trial, name), **value} if isinstance(value, Mapping) else value
         setattr(twin, name, merged)
