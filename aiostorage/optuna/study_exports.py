@@ -25,7 +25,7 @@ from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.kinds import check_values
 from aiostorage._core.layout import TRIALS
 from aiostorage._core.storage import Storage
-from aiostorage.errors import BackendError, DuplicateKeyError, IncompleteCopy
+from aiostorage.errors import DuplicateKeyError, EncodingError, IncompleteCopy
 from aiostorage.optuna.optuna_places import close_place, open_place, place_name, translated
 from aiostorage.optuna.study_document import frozen_study
 from aiostorage.optuna.study_ids import trial_uid_of
@@ -101,9 +101,10 @@ async def export_optuna(
         An argument is of the wrong kind, or there is no study of a name.
     ConfigurationError, NotADatabaseError, SchemaVersionError
         The target is none of Optuna's, or cannot be made.
+    EncodingError
+        A trial of a study is missing, which Optuna's storages cannot express.
     BackendError
-        The storage or the target failed; or trials of a study are missing, which Optuna's storages
-        cannot express.
+        The storage or the target failed.
     IncompleteCopy
         The target does not have afterwards what was written.
     """
@@ -190,14 +191,14 @@ class _Source:
 
         Raises
         ------
-        BackendError
+        EncodingError
             One of them is missing.
         """
         _, found = await self._trials.read_by_uid(uid, set(map(trial_uid_of, numbers)))
         trials = sorted(map(frozen_trial, found), key=lambda trial: trial.number)
         if [trial.number for trial in trials] != list(numbers):
             missing = sorted(set(numbers).difference(trial.number for trial in trials))
-            raise BackendError(
+            raise EncodingError(
                 f"{self.location} has no trial {missing[0] if missing else numbers.start} of a "
                 "study, but later ones; Optuna's storages cannot leave out a number"
             )

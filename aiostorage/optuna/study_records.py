@@ -56,6 +56,9 @@ class StudyRecords:
         """
         uid = await self._free_id()
         while True:
+            # a load that was killed has left trials of a study that it would have given this id
+            while await self._gateway.execute(Count(TRIALS, equal(experiment=uid))):
+                uid += 1
             config = document_of(EXPERIMENTS, study_document(uid, name, directions))
             lock = await self._lock_records.document(uid, {}, 0, None, None)
             writes = [

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import html
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -146,7 +145,7 @@ def main() -> None:
                 file = HERE / f"dashboard-{picture}.png"
                 chromium(directory, page, f"--screenshot={file}")
                 told = f"{compared} values of {len(chosen)} trials are as in the store"
-                print(f"{file.name}: {told}; {os.stat(file).st_size:,} bytes")
+                print(f"{file.name}: {told}; {file.stat().st_size:,} bytes")
         finally:
             server.shutdown()
             server.server_close()

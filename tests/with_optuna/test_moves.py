@@ -18,7 +18,9 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from aiostorage import open_storage
+from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.cli.app import cli
+from aiostorage.errors import EncodingError
 from aiostorage.optuna import OptunaStorage, export_optuna, import_optuna
 from aiostorage.transfer import MoveReport
 from tests.cli.support import environment
@@ -239,3 +241,37 @@ def test_the_commands_and_their_exit_codes(tmp_path: Path) -> None:
         torn.write('{"op_code": 1')
     refused = run("export-optuna", url, str(tmp_path / "back.log"))
     assert (refused.exit_code, "ends within a line" in refused.stderr) == (2, True)
+
+
+def test_a_study_that_lacks_a_trial_cannot_be_exported(tmp_path: Path) -> None:
+    """Optuna's storages number trials without gaps."""
+    url = f"sqlite:///{tmp_path}/ours.db"
+    source = long_study(3)
+    moved(import_optuna, url, source)
+
+    async def delete() -> None:
+        async with open_storage(url) as storage:
+            assert await CollectionAccess(storage).delete("trials", {"optuna.number": 1}) == 1
+
+    anyio.run(delete)
+    with pytest.raises(EncodingError, match="has no trial 1 "):
+        moved(export_optuna, url, InMemoryStorage())
+
+
+def test_a_new_study_does_not_get_the_trials_that_a_killed_load_has_left(tmp_path: Path) -> None:
+    """They belong to the study id that the loaded study has when it is complete."""
+    url = f"sqlite:///{tmp_path}/ours.db"
+    storage = OptunaStorage(url)
+    study = optuna.create_study(storage=storage, study_name="loaded")
+    study.add_trial(begun(0, TrialState.COMPLETE, values=[1.0]))
+
+    async def delete() -> None:
+        async with open_storage(url) as opened:
+            await CollectionAccess(opened).delete("experiments", {})
+            await CollectionAccess(opened).delete("settings", {})
+
+    anyio.run(delete)  # what is left is what a load has written before its last transaction
+    other = OptunaStorage(url)
+    assert optuna.create_study(storage=other, study_name="new").trials == []
+    other.close()
+    storage.close()
