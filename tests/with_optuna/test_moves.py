@@ -267,8 +267,8 @@ def test_a_new_study_does_not_get_the_trials_that_a_killed_load_has_left(tmp_pat
 
     async def delete() -> None:
         async with open_storage(url) as opened:
-            await CollectionAccess(opened).delete("experiments", {})
-            await CollectionAccess(opened).delete("settings", {})
+            for collection in ("experiments", "algo", "settings"):
+                await CollectionAccess(opened).delete(collection, {})
 
     anyio.run(delete)  # what is left is what a load has written before its last transaction
     other = OptunaStorage(url)
