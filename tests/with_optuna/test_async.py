@@ -182,6 +182,22 @@ async def test_a_cancelled_call_hands_its_trials_back(study: optuna.Study, file:
     assert not study._thread_local.in_optimize_loop
 
 
+async def test_a_call_that_is_cancelled_while_it_writes_ends(
+    study: optuna.Study, file: str
+) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        return await trial.suggest_float("x", 0, 1)
+
+    for delay in (0.05, 0.1, 0.15):
+        with anyio.move_on_after(delay):
+            await optimize(study, objective, tasks=16)
+    for trial in await stored(file):
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value == trial.params["x"]
+        else:
+            assert trial.state == TrialState.WAITING
+
+
 async def test_the_time_limit_stop_and_no_limit(study: optuna.Study) -> None:
     start = anyio.current_time()
     await optimize(study, square, timeout=0.3, tasks=2)
