@@ -94,7 +94,7 @@ async def test_many_tasks_evaluate_at_the_same_time(study: optuna.Study, file: s
     assert [trial.number for trial in trials] == list(range(40)) == sorted(seen)
     for trial in trials:
         assert trial.state == TrialState.COMPLETE
-        assert trial.value == trial.params["x"] ** 2 + trial.params["n"]
+        assert trial.value == trial.params["x"] * trial.params["x"] + trial.params["n"]
         assert trial.user_attrs == {"twice": 2 * trial.params["x"]}
         assert trial.constraints == {"small": trial.params["n"] - 4.0}
     known = await anyio.to_thread.run_sync(lambda: study.trials)
