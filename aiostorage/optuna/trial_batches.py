@@ -60,11 +60,12 @@ class TrialBatches:
             numbers = range(first, first + left)
             template = create_trial(state=TrialState.RUNNING)
             documents = [trial_document(study.uid, number, template) for number in numbers]
+            token = new_token()  # one for all, as `reserve_trials` has it
             for document in documents:
-                document["worker"], document["heartbeat"] = new_token(), NOW
+                document["worker"], document["heartbeat"] = token, NOW
             if await self._studies.records.insert_all(documents):
                 for number, document in zip(numbers, documents, strict=True):
-                    study.hold(number, document["worker"])
+                    study.hold(number, token)
                     study.put(frozen_trial(document))
                 begun += numbers
             else:
