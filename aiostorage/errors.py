@@ -5,10 +5,10 @@
     AioStorageError
     ├── ConfigurationError            the storage is configured in a way that cannot work
     │   └── UnknownStorageType        no engine of that name or URL scheme is registered
-    ├── InvalidArgument               (TypeError, ValueError) an argument is no such thing
+    ├── InvalidArgument               (TypeError, ValueError) an argument of the wrong kind
     ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
     ├── MismatchedIds                 (AssertionError) an object and an id name different records
-    ├── EncodingError                 (ValueError) what no engine holds, or nobody can read again
+    ├── EncodingError                 (ValueError) what no engine can hold, or no reader decode
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
     ├── CursorExpired                 changes behind a cursor are not kept any more
@@ -341,7 +341,7 @@ class TrackerUnavailable(TrackerError):
 
 
 class TrackerTimeout(TrackerError, TimeoutError):
-    """The tracker was not told everything in time; that goes on in the background.
+    """Not all changes were sent to the tracker in time; sending goes on in the background.
 
     Attributes
     ----------

@@ -328,7 +328,7 @@ class StorageFactory:
         return tuple(sorted({LEGACY, *_BUILT_IN, *_entry_points().names}))
 
     def _maker(self, name: str) -> Callable[..., Driver]:
-        """Return what makes the driver of a type of its options."""
+        """Return the function that makes a driver of a type from its options."""
         if name == LEGACY:
             return _orion_database
         if name in _BUILT_IN:

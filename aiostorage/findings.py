@@ -1,4 +1,4 @@
-"""What an examination of a store finds, and what a repair of it does."""
+"""The results of the examination and of the repair of a store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COPY_COMMAND: Final = "aiostorage copy{from} DESTINATION"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong with a store, or worth knowing.
+    """A problem of a store, or something worth knowing.
 
     Attributes
     ----------
@@ -39,11 +39,11 @@ class Finding:
         ``error``: data is damaged or cannot be used. ``warning``: something is not as it should be.
         ``note``: nothing is wrong.
     what
-        A sentence that says what was found.
+        A description of what was found.
     where
-        The record, the index or the file that it is about.
+        The record, the index or the file concerned.
     command
-        What to run next.
+        The command to run next.
     repairable
         Whether `aiostorage.doctor.repair` repairs it.
     """
@@ -62,14 +62,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Something that a repair has done, or could not do.
+    """An action of a repair, or the reason why there was none.
 
     Attributes
     ----------
     code
         The code of the finding.
     what
-        What was done, or why nothing was.
+        What was done, or why nothing was done.
     where
         As in the finding.
     done
@@ -88,14 +88,14 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """What an engine says of one of its stores.
+    """The report of an engine on one of its stores.
 
     Attributes
     ----------
     findings
-        What it has found.
+        The problems that it has found.
     facts
-        What is worth knowing in any case, such as the version of a server.
+        Facts that are worth knowing in any case, such as the version of a server.
     readable
         Whether the documents can be read at all.
     """
@@ -107,7 +107,7 @@ class EngineReport:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found in a store.
+    """The result of the examination of a store, or of its repair.
 
     Attributes
     ----------
@@ -118,9 +118,9 @@ class Examination:
     facts
         Versions and other facts.
     findings
-        What was found, the worst first. After a repair: what is left.
+        What was found, the most severe first. After a repair: what is left.
     repairs
-        What a repair has done.
+        The actions of a repair.
     """
 
     location: str
@@ -131,7 +131,7 @@ class Examination:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is wrong: there are notes at most."""
+        """Whether nothing is wrong: there are no findings except notes."""
         return all(finding.severity == "note" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What an engine is asked to do: conditions on documents, and operations on collections.
+"""The interface of an engine: conditions on documents, and operations on collections.
 
 All of these are frozen records. The core builds them, and drivers carry them out; neither knows
-more of the other. Queries written by people are parsed into conditions by
+more about the other. Queries written by people are parsed into conditions by
 ``aiostorage._core.query.parse``.
 """
 
@@ -54,17 +54,17 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class UnreadableDocument(dict[str, Any]):
-    """What an engine could read of a document that it cannot decode as a whole.
+    """The readable fields of a document that an engine cannot decode as a whole.
 
-    It stands in the place of that document, so that one damaged record does not hide the others.
-    It is not known whether it has a field that it does not show: `get` raises for such a field.
+    It takes the place of that document, so that one damaged record does not hide the others. A
+    field that it does not contain may exist all the same: `get` raises for such a field.
 
     Parameters
     ----------
     fields
-        What could be read.
+        The fields that could be read.
     reason
-        Why the rest could not.
+        Why the rest could not be read.
     """
 
     def __init__(self, fields: Mapping[str, Any], reason: str) -> None:
@@ -124,7 +124,7 @@ class Or:
 
 @dataclass(frozen=True, slots=True)
 class ElementMatch:
-    """A list stands at the dotted `path`, and one element of it meets `condition` by itself.
+    """The value at the dotted `path` is a list with an element that meets the whole `condition`.
 
     It is MongoDB's ``$elemMatch``. The paths in `condition` begin at the element, which is a dict;
     an element that is a list counts as a dict with the keys ``0``, ``1`` and so on. Or all of them
@@ -137,7 +137,7 @@ class ElementMatch:
 
     @property
     def of_itself(self) -> bool:
-        """Whether `condition` is about the element itself, not about what is in it."""
+        """Whether `condition` is about the element itself, not about its content."""
         return _is_of_itself(self.condition)
 
 
@@ -166,10 +166,10 @@ class Operation(Generic[T_co]):
 class Insert(Operation[None]):
     """Add `documents`, all or none; each has its ``_id``. A taken key raises `DuplicateKeyError`.
 
-    The documents stay the caller's, who may read and change them afterwards: a driver changes
-    nothing in them, and keeps copies. So it is with the values in `changes` of other operations.
+    The documents belong to the caller, who may read and change them afterwards: a driver does not
+    change them, and keeps copies. The same is true of the values in `changes` of other operations.
 
-    `repeated` says that an earlier attempt may have inserted them. Where it may have inserted only
+    `repeated` says that an earlier attempt may have inserted them. If it may have inserted only
     some of them, the engine keeps those and inserts the others.
     """
 
@@ -179,18 +179,18 @@ class Insert(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class SortBy:
-    """Something to sort by. Documents that do not have it come last, in both directions.
+    """A value to sort by. Documents without it come last, in both directions.
 
     Attributes
     ----------
     path
         The name of a declared field; with an `element`, of a field that holds a list.
     descending
-        Whether the greatest come first.
+        Whether the greatest values come first.
     element
-        A condition on the elements of the list, as in an `ElementMatch`. What is sorted by is the
-        field ``value`` of the first dict among them that meets it, if that is a number; a bool and
-        NaN are none.
+        A condition on the elements of the list, as in an `ElementMatch`. Documents are sorted by
+        the field ``value`` of the first dict in the list that meets it, if that is a number; a bool
+        or NaN does not count as one.
     """
 
     path: str
@@ -203,16 +203,16 @@ class After:
     """A place in the order of a `Find`: right behind a document.
 
     The documents behind it are those whose values come later in the order; and of those with equal
-    values, the ones that were inserted after the document. If that is no longer there, none of the
-    documents with equal values is.
+    values, the ones that were inserted after the document. If the document no longer exists, no
+    document with equal values counts as behind it.
 
     Attributes
     ----------
     uid
         The ``_id`` of the document.
     values
-        What the document had, for each item of the order, when it was read; None for what it did
-        not have.
+        The values of the document when it was read, for each item of the order; None for a missing
+        one.
     """
 
     uid: Any
@@ -232,9 +232,9 @@ class Find(Operation[list[Document]]):
         code points (``"10"`` comes before ``"9"``, and both after 9), then times; or `SortBy`.
         Ties, and an empty `order`, go by insertion, the oldest first.
     limit
-        How many at most; None for all.
+        The maximum number of documents; None for all.
     majority
-        Whether to see only what a majority of the servers has, which no failover takes back.
+        Whether to see only data that a majority of the servers has, which no failover undoes.
     after
         The place behind which to begin; None for the beginning. With it, `order` has no clocked
         fields.
@@ -250,14 +250,14 @@ class Find(Operation[list[Document]]):
 
 @dataclass(frozen=True, slots=True)
 class Count(Operation[int]):
-    """Return how many documents match; `majority` as in `Find`."""
+    """Return the number of documents that match; `majority` as in `Find`."""
 
     where: Condition = EVERYTHING
     majority: bool = False
 
 
 def only_reads(operations: Sequence[Operation[Any]]) -> bool:
-    """Return whether operations change nothing: an engine need not keep writers out for them."""
+    """Return whether operations change nothing: an engine need not block writers for them."""
     return all(isinstance(operation, Find | Count) for operation in operations)
 
 
@@ -266,9 +266,9 @@ class Update(Operation[int]):
     """Set `changes` (dotted paths to values) in every match; return how many matched.
 
     `applied` matches when the update is in place already: after an attempt whose answer was lost,
-    the retry layer asks it before it believes that nothing matched.
+    the retry layer checks it before it concludes that nothing matched.
 
-    `reason` stands in the rows that an engine logs of the update; see `Logged`.
+    `reason` is written into the rows that an engine logs for the update; see `Logged`.
     """
 
     where: Condition
@@ -281,10 +281,10 @@ class Update(Operation[int]):
 class Take(Operation[list[Document]]):
     """Atomically set `changes` in the first `limit` matches by `order`; return them.
 
-    They are returned as they are after the change. A `limit` of None takes all matches.
+    The documents are returned as they are after the change. A `limit` of None takes all matches.
 
-    `applied` matches the documents that this very operation changed (by its token); `reason` is as
-    in an `Update`.
+    `applied` matches the documents that this operation itself changed (by its token); `reason` is
+    as in an `Update`.
     """
 
     where: Condition
@@ -304,21 +304,21 @@ class Delete(Operation[int]):
 
 @dataclass(frozen=True, slots=True)
 class FollowUp(Operation[None]):
-    """Insert records that follow from the results of the operations before it.
+    """Insert records that depend on the results of the operations before it.
 
     It comes after other operations of a `transact`. An engine carries out the insertion that
     `aiostorage.engine.insertion_of` makes of it and of these results, together with the others or
-    not at all. The insertion may be of no document.
+    not at all. The insertion may be empty.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt(FollowUp):
-    """Note the results of the operations before it under a key.
+    """Store the results of the operations before it under a key.
 
-    Whoever did not get the answer of that `transact` finds it there. Two attempts with the same key
-    cannot both happen: the second one raises `DuplicateKeyError`. If no operation did anything (all
-    results are 0 or empty), then nothing is noted, and a repetition does no harm.
+    A caller who did not get the answer of that `transact` finds it there. Two attempts with the
+    same key cannot both happen: the second one raises `DuplicateKeyError`. If no operation did
+    anything (all results are 0 or empty), nothing is stored, and a repetition does no harm.
 
     Attributes
     ----------
@@ -327,10 +327,10 @@ class Receipt(FollowUp):
     expires
         When the record may be deleted.
     repeated
-        Whether an earlier attempt may have happened, or may still happen. Then the key is taken in
-        any case, so that the earlier attempt cannot happen afterwards.
+        Whether an earlier attempt may have happened, or may still happen. If so, the key is always
+        taken, so that the earlier attempt cannot happen afterwards.
     skipped
-        How many of the first operations are none of the caller's; their results are not noted.
+        How many operations at the beginning are not the caller's; their results are not stored.
     """
 
     key: str
@@ -341,18 +341,18 @@ class Receipt(FollowUp):
 
 @dataclass(frozen=True, slots=True)
 class NotedChange:
-    """What one of the operations before an `OutboxNote` changes, if it does.
+    """The possible change by one of the operations before an `OutboxNote`.
 
     Attributes
     ----------
     position
-        The operation's place in its `transact`. It has changed something unless its result is 0
-        or empty.
+        The position of the operation in its `transact`. It has changed something unless its result
+        is 0 or empty.
     change
         ``inserted``, ``reserved``, ``changed`` or ``deleted``.
     named
-        The ids of the experiment and of the trial, if they are known; that of a trial is None
-        where the experiment itself changes. None: the result has documents that tell.
+        The ids of the experiment and of the trial, if they are known; that of a trial is None if
+        the experiment itself changes. None: the documents in the result have the ids.
     fields
         The fields of these documents that have the ids: of the experiment and of the trial, or of
         the experiment alone.
@@ -374,7 +374,7 @@ class NotedChange:
 class OutboxNote(FollowUp):
     """Note what the operations before it have changed, each trial and experiment once.
 
-    Where nothing has changed, nothing is noted.
+    If nothing has changed, nothing is noted.
 
     Attributes
     ----------
@@ -392,9 +392,9 @@ class LogPage:
     Attributes
     ----------
     rows
-        Each with the cursor behind it.
+        The rows, each with the cursor behind it.
     cursor
-        The place behind all rows that were looked at.
+        The place behind all rows that were read.
     """
 
     rows: tuple[tuple[str, Document], ...]
@@ -406,20 +406,20 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A top-level field that queries, indexes or sorts touch; an engine may give it a real column.
+    """A top-level field that queries, indexes or sorts use; an engine may give it a real column.
 
     Attributes
     ----------
     kind
-        What it may hold besides None: ``key`` is a str or a 64-bit int, ``time`` a datetime,
+        The type of its values besides None: ``key`` is a str or a 64-bit int, ``time`` a datetime,
         ``bytes`` bytes. The int 1 and the text ``"1"`` are different keys, and all ints sort before
         all texts.
     required
         Whether every document has it, not None.
     clocked
         Whether it decides who is alive: a time that is compared with `StoreTime` and sorted by. An
-        engine whose wall clock may be stepped keeps its own measure of time beside it, and goes by
-        that measure in such comparisons and sorts.
+        engine whose wall clock may be set keeps its own measure of time beside it, and uses that
+        measure in such comparisons and sorts.
     """
 
     name: str
@@ -435,7 +435,7 @@ class Index:
     Attributes
     ----------
     unique
-        No two documents agree in all of these fields; a missing field counts as None.
+        No two documents are equal in all of these fields; a missing field counts as None.
     where
         Only documents that match are in the index.
     descending
@@ -466,14 +466,14 @@ class Logged:
     owner, name
         The fields that together name a document; a row has their values as ``owner`` and ``name``.
     state
-        The field of which each change is logged.
+        The field whose changes are all logged.
     holder
         The field with the token of the present or last holder.
     content
-        The field that is logged when it is set and the state stays as it is.
+        The field whose changes are logged if the state stays as it is.
     taken
-        The state in which a document has a holder. Each time that a document gets into it, or gets
-        another holder in it, its number of attempts grows by one.
+        The state in which a document has a holder. Each time that a document enters this state, or
+        gets another holder in it, its number of attempts grows by one.
     """
 
     log: str

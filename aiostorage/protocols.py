@@ -1,4 +1,4 @@
-"""What callers use and what engines implement.
+"""The protocols that callers use and that engines implement.
 
 `AsyncStorageProtocol` mirrors Oríon's ``BaseStorageProtocol`` as coroutines; its docstrings are the
 contract that `aiostorage.testing.StorageContract` checks. The synchronous twins of its methods, in
@@ -41,7 +41,7 @@ __all__ = [
 T = TypeVar("T")
 
 Uid: TypeAlias = str | int
-"""What names an experiment in its store."""
+"""The key of an experiment in its store."""
 
 
 class HasId(Protocol):
@@ -70,25 +70,25 @@ ExperimentLike: TypeAlias = Experiment | Mapping[str, Any] | HasId | HasStoredId
 class Driver(Protocol):
     """An engine: documents in collections, changed by operations.
 
-    A driver knows no trials and no experiments. It gets a `Layout` when it is opened, and
-    operations, the frozen records of `aiostorage.operations`, afterwards. Its laws:
+    A driver does not know trials or experiments. It gets a `Layout` when it is opened, and then
+    operations, the frozen records of `aiostorage.operations`. Its laws:
 
-    - **Copies.** No caller can change what is stored through a document it passed or received.
-    - **Atomic.** `execute` and `transact` happen wholly or not at all, and as if one after the
-      other, whichever tasks, threads, processes or machines call at the same time.
-    - **Durable.** What an operation has returned from survives the death of the process.
+    - **Copies.** No caller can change stored data through a document that it passed or received.
+    - **Atomic.** `execute` and `transact` happen completely or not at all, and as if one after
+      another, whichever tasks, threads, processes or machines call at the same time.
+    - **Durable.** The changes of an operation that has returned survive the death of the process.
     - **Meaning.** Conditions mean what `aiostorage.engine.matches` says they do.
-    - **Damage.** In the place of a document that it cannot decode, an engine returns an
+    - **Damage.** In place of a document that it cannot decode, an engine returns an
       `aiostorage.operations.UnreadableDocument`, so that the others can be read.
-    - **Follow-ups.** A `FollowUp`, such as a `Receipt`, is carried out as
-      `aiostorage.engine.insertion_of` says, in the same transaction as the operations before it; a
-      key that is taken lets none of them happen.
-    - **Collections.** `open` makes the collections of the layout that the store lacks, also in a
+    - **Follow-ups.** A `FollowUp`, such as a `Receipt`, is carried out as the insertion that
+      `aiostorage.engine.insertion_of` returns, in the same transaction as the operations before it;
+      if its key is taken, none of them happens.
+    - **Collections.** `open` creates the collections of the layout that the store lacks, also in a
       store of the same version.
-    - **Cancellation.** A cancelled call happened wholly or not at all; the driver stays usable.
-    - **Errors** are those of `aiostorage.errors`: `TemporaryBackendError` for what may pass (with
-      ``ambiguous=True`` if the operation may have happened), `DuplicateKeyError` for a taken key,
-      `BackendError` for the rest; none shows a password.
+    - **Cancellation.** A cancelled call happened completely or not at all; the driver stays usable.
+    - **Errors** are those of `aiostorage.errors`: `TemporaryBackendError` for temporary failures
+      (with ``ambiguous=True`` if the operation may have happened), `DuplicateKeyError` for a taken
+      key, `BackendError` for the rest; none shows a password.
     """
 
     @property
@@ -103,7 +103,7 @@ class Driver(Protocol):
 
     @property
     def resolution(self) -> timedelta:
-        """How finely datetimes are kept."""
+        """The resolution of stored datetimes."""
         ...
 
     async def open(self, layout: Layout) -> None:
@@ -112,12 +112,12 @@ class Driver(Protocol):
         Raises
         ------
         NotADatabaseError, PermissionDenied, SchemaVersionError, ConfigurationError
-            When this can never work; nothing was changed.
+            The store can never be opened like this; nothing was changed.
         """
         ...
 
     async def aclose(self) -> None:
-        """Finish the operations under way and close all connections.
+        """Finish the running operations and close all connections.
 
         A second call does nothing.
         """
@@ -177,7 +177,7 @@ class Driver(Protocol):
 class UpgradableDriver(Driver, Protocol):
     """A driver that can bring a store of an older layout to the present one.
 
-    A driver without this leaves it to other tools; its `open` says which.
+    A driver without this leaves it to other tools; the error of its `open` names them.
     """
 
     async def upgrade(
@@ -191,23 +191,23 @@ class UpgradableDriver(Driver, Protocol):
     ) -> UpgradeReport:
         """Upgrade the store; the driver is closed, and stays closed.
 
-        An interruption leaves the store with the old layout or with the new one; or else in
+        An interruption leaves the store with the old layout or with the new one, or else in
         between, with the old version, so that the next call continues.
 
         Parameters
         ----------
         layout
-            What the store gets: the collections, fields and indexes that it lacks.
+            The layout with the collections, fields and indexes that the store is to have.
         steps
-            How its documents change; `aiostorage.engine.steps_from` chooses those that it needs.
+            The changes of documents; `aiostorage.engine.steps_from` chooses those that it needs.
         backup
             Whether to copy the store first, or where to, if it is a file: an existing file is not
-            overwritten. Engines on a server make no backup; they raise if they are told where to.
+            overwritten. Engines on a server make no backup; they raise if a path is given.
         dry_run
             Whether to change nothing, and only to report.
         progress
-            Is told what is done, in a few words, from any thread. An engine need not have this
-            parameter.
+            Called with a short description of each step, from any thread. An engine need not have
+            this parameter.
 
         Raises
         ------
@@ -223,17 +223,17 @@ class UpgradableDriver(Driver, Protocol):
 
 @runtime_checkable
 class ExaminableDriver(Driver, Protocol):
-    """A driver that can say what is wrong with a store, and repair some of it.
+    """A driver that can examine a store, and repair some of its problems.
 
-    It knows files, servers, tables and indexes; what trials and locks have to be is examined
-    through `reader`, for all engines alike.
+    It examines files, servers, tables and indexes; trials and locks are examined through `reader`,
+    for all engines alike.
     """
 
     def reader(self) -> Driver:
         """Return a driver for the same store, not opened yet, that only reads.
 
-        It changes nothing and makes no file, not even when it is opened. It reads a store that
-        lacks tables or indexes, too. What writes raises `PermissionDenied`.
+        It changes nothing and creates no file, not even when it is opened. It also reads a store
+        that lacks tables or indexes. Operations that write raise `PermissionDenied`.
         """
         ...
 
@@ -250,19 +250,19 @@ class ExaminableDriver(Driver, Protocol):
         ...
 
     async def repair(self, layout: Layout, findings: Sequence[Finding]) -> list[Repair]:
-        """Repair what `examine` has found and called repairable; change nothing else.
+        """Repair what `examine` has reported as repairable; change nothing else.
 
-        What is no longer so by now is left alone. What cannot be repaired after all is returned as
-        a repair that is not done. Findings of others are ignored.
+        Findings that are no longer true are left alone. If a finding cannot be repaired after all,
+        a repair that is not done is returned. Findings that are not from this engine are ignored.
         """
         ...
 
 
 @runtime_checkable
 class ResultSource(Driver, Protocol):
-    """A driver to whose store scripts log the metrics of trials by themselves.
+    """A driver for a store into which scripts log the metrics of trials on their own.
 
-    The metrics that are no results of ours yet are read as results: see
+    Metrics that are not stored as results yet are read as results: see
     `AsyncStorageProtocol.retrieve_result`.
     """
 
@@ -466,11 +466,11 @@ class AsyncStorageProtocol(Protocol):
         direction: Direction = "minimize",
         window: float = 600.0,
     ) -> ExperimentSummary | None:
-        """Return the state of an experiment, counted by the engine; None if there is no such one.
+        """Return the state of an experiment, counted by the engine; None if it does not exist.
 
-        No trial is fetched but the best one, so it takes a moment for many trials, too. The counts
-        are those of one moment, except on a MongoDB server without transactions. The best trial is
-        looked for directly afterwards.
+        Only the best trial is fetched, so this is quick for many trials, too. The counts are those
+        of one moment, except on a MongoDB server without transactions. The best trial is read right
+        after them.
 
         Parameters
         ----------
@@ -478,7 +478,7 @@ class AsyncStorageProtocol(Protocol):
             Which objective is the best one: the smallest, ``minimize``, or the greatest,
             ``maximize``.
         window
-            Seconds. The rate is that of the trials that were completed in this time.
+            The rate is that of the trials that were completed in this many seconds.
         """
         ...
 
@@ -487,8 +487,8 @@ class AsyncStorageProtocol(Protocol):
     ) -> Trial | None:
         """Return the completed trial with the best objective; None before there is one.
 
-        A trial whose objective is NaN is never the best one. Of several that are equally good it
-        is the one that was registered first.
+        A trial whose objective is NaN is never the best one. Of several equally good trials, it is
+        the one that was registered first.
 
         Parameters
         ----------
@@ -504,16 +504,16 @@ class AsyncStorageProtocol(Protocol):
         where: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the trials as a `pandas.DataFrame`, one a row, by insertion.
+        """Return the trials as a `pandas.DataFrame`, one per row, by insertion.
 
         The columns are ``id``, ``status``, ``submit_time``, ``start_time``, ``end_time``,
         ``objective``, then ``params.NAME`` for each param and ``results.NAME`` for each other
-        result. What a trial does not have is missing in its row. It is read page by page.
+        result. A value that a trial lacks is missing in its row. Trials are read page by page.
 
         Parameters
         ----------
         where, params
-            As for `fetch_trials`: which trials.
+            Which trials, as for `fetch_trials`.
 
         Raises
         ------
@@ -531,8 +531,7 @@ class AsyncStorageProtocol(Protocol):
     ) -> Any:
         """Return the trials as a `pyarrow.Table`, with the columns of `to_dataframe`.
 
-        A column with values of several types that have nothing in common, such as numbers and
-        text, has them as JSON text.
+        A column with values of incompatible types, such as numbers and text, has them as JSON text.
 
         Raises
         ------
@@ -546,14 +545,14 @@ class AsyncStorageProtocol(Protocol):
     async def register_trial(self, trial: Trial) -> Trial:
         """Store a new trial; return it as it was stored, with its ``_id``.
 
-        A trial without ``submit_time`` gets the present time. The ``id`` is made of the values as
-        they are stored, and is the trial's from then on. Whether its experiment exists is not
-        looked up: use `Experiment.id`.
+        A trial without ``submit_time`` gets the present time. The ``id`` is derived from the values
+        as they are stored, and belongs to the trial from then on. It is not checked whether the
+        experiment exists: use `Experiment.id`.
 
         Raises
         ------
         EncodingError
-            It has no experiment, or a value that cannot be stored.
+            The trial has no experiment, or a value that cannot be stored.
         DuplicateKeyError
             The experiment has a trial with these params, or with params whose text is the same,
             such as ``"1"`` instead of 1; the message says which.
@@ -595,8 +594,8 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         FailedUpdate
-            While waiting: there is no such experiment, or no longer. That is looked up at the
-            beginning and every second. Without `wait`, the answer is None.
+            While waiting: the experiment does not exist, or no longer does. That is checked at the
+            beginning and every second. Without `wait`, None is returned.
         """
         ...
 
@@ -633,24 +632,24 @@ class AsyncStorageProtocol(Protocol):
         Parameters
         ----------
         params
-            What params have to be, by name: values, or operators as in `where`, such as
+            Conditions on params, by name: values, or operators as in `where`, such as
             ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as those of
             `Trial`. A trial without that param does not match, whatever the operator;
             ``{"$exists": False}`` asks for those.
         limit
-            How many trials to return, at most; None for all that match.
+            The maximum number of trials to return; None for all that match.
         order
             ``submit_time``, ``start_time``, ``end_time`` or ``objective``, ascending; with a
-            ``-`` before it, descending. Trials that have no such value come last; NaN is none.
+            ``-`` before it, descending. Trials without such a value, or with NaN, come last.
             Trials with equal values come in the order of their insertion. Default: by submit
             time, and those without one first.
         after
-            The last trial of the page before: the `Trial`, or its ``id``. Those that come behind
-            it in this order are returned, also if others were inserted meanwhile. A `Trial` stands
-            where it stood when it was read; an ``id``, where the trial of that id stands now.
+            The last trial of the previous page: the `Trial`, or its ``id``. The trials behind it in
+            this order are returned, even if others were inserted meanwhile. A `Trial` marks its
+            place at the time when it was read; an ``id`` marks the present place of that trial.
         since
-            A cursor, as `changes_since` returns it: only trials that have changed behind it. Those
-            that were deleted are not among them.
+            A cursor from `changes_since`: only trials that have changed since are returned. Deleted
+            trials are not among them.
 
         Raises
         ------
@@ -659,14 +658,14 @@ class AsyncStorageProtocol(Protocol):
         CursorExpired, ConfigurationError
             As for `changes_since`.
         UnsupportedQuery
-            No trial can ever match: `where` names a status that does not exist, a path into
-            ``params`` or ``results`` by something else than their ``name``, ``type`` and
-            ``value``, or a time that is no datetime. The error says what to write.
+            No trial can ever match: `where` has a status that does not exist, a path into
+            ``params`` or ``results`` other than by ``name``, ``type`` and ``value``, or a time that
+            is not a datetime. The error says what to write instead.
         ValueError
-            `limit` is no number of trials, there is no such `order`, or the experiment has no
+            `limit` is not a number of trials, there is no such `order`, or the experiment has no
             trial `after`.
         EncodingError
-            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
+            `after` is the id of a trial that cannot be read, so that its place is unknown.
         """
         ...
 
@@ -744,7 +743,7 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         EncodingError
-            Another program wrote it so that it cannot be read; the error says what is wrong.
+            Another program wrote a trial that cannot be read; the error says what is wrong.
         MissingArguments
             Neither `trial` nor both `uid` and `experiment_uid` were passed.
         MismatchedIds
@@ -831,7 +830,7 @@ class AsyncStorageProtocol(Protocol):
         """Set lost trials to ``interrupted``, in one atomic step, and return them.
 
         Their workers can no longer write to them. Workers need not call this: `reserve_trial`
-        hands lost trials out by itself.
+        hands out lost trials on its own.
         """
         ...
 
@@ -840,7 +839,7 @@ class AsyncStorageProtocol(Protocol):
 
         On a Track file, these are also the last values of metrics that a script has logged there.
         If there are none, and the storage has a tracker, the last values of the metrics in the
-        trial's run are its results, whoever has logged them: the option ``objective`` of the
+        trial's run are its results, whichever program logged them: the option ``objective`` of the
         storage says which of them is the objective, and the others are statistics. `args` and
         `kwargs` are ignored; the original has them.
 
@@ -879,7 +878,7 @@ class AsyncStorageProtocol(Protocol):
         `trial` itself is updated when the write has succeeded: its results, status and end time.
         If the objective is NaN, the option ``nan`` of the storage may make the status ``broken``.
         A statistic that cannot be stored is left out with a warning, and so are the largest ones
-        where the results are more than the engine takes.
+        if the results are larger than the engine allows.
 
         Parameters
         ----------
@@ -890,7 +889,7 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         EncodingError
-            A result that is no statistic cannot be stored. The trial is as it was.
+            A result that is not a statistic cannot be stored. The trial is unchanged.
         InvalidResult
             There is no objective, or it is not a number; or it is NaN, and the storage was opened
             with ``nan="raise"``.
@@ -908,7 +907,7 @@ class AsyncStorageProtocol(Protocol):
         *,
         reason: str | None = None,
     ) -> None:
-        """Set the status of a trial, and its heartbeat, if it has the status `was`.
+        """Set the status of a trial, and its heartbeat, if its status is `was`.
 
         ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` is a new
         reservation as by `reserve_trial`: a fresh token in ``trial.worker``, a new ``start_time``,
@@ -921,7 +920,7 @@ class AsyncStorageProtocol(Protocol):
         was
             The status that the trial must have in the store. Default: ``trial.status``.
         reason
-            Why, for the history of the trial; the first 500 characters are kept.
+            The reason, for the history of the trial; the first 500 characters are kept.
 
         Raises
         ------
@@ -979,23 +978,23 @@ class AsyncStorageProtocol(Protocol):
     ) -> AbstractAsyncContextManager[Trial | None]:
         """Reserve a trial for the body; its heartbeat is updated in the background.
 
-        The body gets None when no trial is pending, and none is lost. What the body makes of the
-        trial stays: completed, suspended, broken. A trial that the store still has as reserved
-        afterwards, by this reservation, becomes
+        The body gets None when no trial is pending or lost. A status that the body sets remains:
+        completed, suspended, broken. A trial that is still reserved in the store afterwards, by
+        this reservation, becomes
 
         - ``broken`` if the body raised an exception of the objective's own. `EncodingError`,
-          `InvalidResult` and errors of wrong calls count as such, since they would come each time;
+          `InvalidResult` and errors of wrong calls count as such, since they would recur each time;
           and so does an exception that is raised ``from`` one of the store;
-        - ``interrupted`` if the store failed: `BackendError`, `LockError`, `DuplicateKeyError`,
-          `FailedUpdate`, `StorageClosedError`; or the tracker, `TrackerError`. Of an exception
-          group, all have to be of these;
+        - ``interrupted`` if the store failed (`BackendError`, `LockError`, `DuplicateKeyError`,
+          `FailedUpdate`, `StorageClosedError`), or the tracker (`TrackerError`). In an exception
+          group, all exceptions have to be of these;
         - ``interrupted`` if the body was cancelled or ended without completing it.
 
-        When a write that ends the trial, such as that of `complete_trial`, fails with a
+        When a write that ends the trial, such as `complete_trial`, fails with a
         `BackendError`, it is tried again at the end of the body, for as long as the retry policy
         allows and the trial cannot be lost. If that succeeds, the trial is ``completed`` after all;
         the error is raised with a note that says so. The results are in its attribute ``results``.
-        A write that was cancelled, as by a time limit, is made at the end of the body, too.
+        A write that was cancelled, such as by a time limit, is made at the end of the body, too.
 
         When the reservation is lost, because another worker has it or the trial was deleted, and
         a heartbeat notices that, the body is cancelled. The loss is logged as a warning and the
@@ -1011,39 +1010,39 @@ class AsyncStorageProtocol(Protocol):
         on_lost
             ``raise`` raises `TrialLost` when the reservation is lost.
         export_environment
-            Whether what `tracker_environment` returns stands in ``os.environ`` during the body,
-            for a library or a child process that logs to the run of this trial. There is one
-            environment in a process, so only one such block can run in it at a time. Without a
-            tracker nothing is exported.
+            Whether the variables from `tracker_environment` are in ``os.environ`` during the body,
+            for a library or a child process that logs to the run of this trial. A process has only
+            one environment, so only one such block can run in it at a time. Without a tracker
+            nothing is exported.
         max_trials
             How many trials of the experiment are to be completed; True for the ``max_trials`` in
             its config. The body gets None when so many are completed, also while it waits, and
             while so many are completed or being evaluated. Callers that all pass this never
             complete and evaluate more than that. Lost trials do not count; so there can be more if
-            a worker completes a trial that was lost and that nobody has taken.
+            a worker completes a trial that was lost and that no other worker has taken.
         max_broken
             How many trials may become broken; True for the ``max_broken`` in the config. The body
-            gets None when there are so many. Those that others evaluate meanwhile may still become
-            broken.
+            gets None when there are so many. Trials that other workers evaluate meanwhile may still
+            become broken.
 
-            Whether a limit is the reason for None, `limit_reached` says.
+            `limit_reached` says whether a limit is the reason for None.
 
         Raises
         ------
         ConfigurationError
             `heartbeat` is not less than `lost_after`: the trial would be lost between two of them.
             Or another block in this process has exported its environment; nothing was reserved. Or
-            the limit in the config is no number.
+            the limit in the config is not a number.
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
             One that the body raised about another trial is always raised.
         FailedUpdate
             While waiting: there is no such experiment, or no longer; see `reserve_trial`.
         TrackerError
-            The environment was to be exported, and the tracker has made no run in time. The trial
-            is interrupted.
+            The environment was to be exported, and the tracker has not created the run in time. The
+            trial is interrupted.
         ValueError
-            `on_lost` is something else.
+            `on_lost` has another value.
         """
         ...
 
@@ -1054,10 +1053,10 @@ class AsyncStorageProtocol(Protocol):
         max_trials: int | Literal[True] | None = True,
         max_broken: int | Literal[True] | None = True,
     ) -> Literal["max_trials", "max_broken"] | None:
-        """Return which limit an experiment has reached: as many trials are completed, or broken.
+        """Return the limit that an experiment has reached, by its completed or broken trials.
 
-        The engine counts them. None means that there may be more to do, or will be. If both are
-        reached, it is ``max_trials``.
+        The engine counts them. None means that there is, or may be, more to do. If both limits are
+        reached, ``max_trials`` is returned.
 
         Parameters
         ----------
@@ -1067,30 +1066,31 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         ConfigurationError
-            The limit in the config is no number.
+            The limit in the config is not a number.
         """
         ...
 
     async def resume_reservation(self, reservation: Reservation | str) -> Trial:
         """Return the trial of a reservation that another call, process or machine has made.
 
-        It is as the store has it now, with the token in ``worker``, and is written to as ever: the
-        reservation stays the same one, and nobody else's copy becomes invalid. The trial gets a
-        heartbeat. If it was lost meanwhile and nobody else has it, it is this reservation's again.
+        It is as the store has it now, with the token in ``worker``, and writes to it work as usual:
+        the reservation stays the same, and no other copy of it becomes invalid. The trial gets a
+        heartbeat. If it was lost meanwhile and no other worker has it, it belongs to this
+        reservation again.
 
         Parameters
         ----------
         reservation
-            ``trial.reservation``, or the text that its `to_text` returned.
+            ``trial.reservation``, or the text from its `to_text`.
 
         Raises
         ------
         InvalidReservation
-            The text is no reservation, or only a part of one.
+            The text is not that of a reservation, or only a part of one.
         TrialLost
-            It is lost: another worker has the trial, it was handed back, or it was deleted.
+            The reservation is lost: another worker has the trial, or it was handed back or deleted.
         FailedUpdate
-            It is finished: the trial is completed, broken or the like. ``status`` says which.
+            The trial is finished: it is completed, broken or the like. ``status`` says which.
         """
         ...
 
@@ -1099,11 +1099,11 @@ class AsyncStorageProtocol(Protocol):
     def watch_trials(
         self, experiment: ExperimentLike, *, since: str | None = None, heartbeats: bool = False
     ) -> AsyncIterator[TrialChange]:
-        """Yield the changes of an experiment's trials as they happen, without an end.
+        """Yield the changes of an experiment's trials as they happen, endlessly.
 
-        Each change comes once, and those of one trial in the order in which they took effect, also
-        if the connection breaks meanwhile. Whoever begins again with the cursor of the last change
-        that it has seen misses none.
+        Each change comes once, and those of one trial in the order in which they took effect, even
+        if the connection breaks meanwhile. A caller that starts again with the cursor of the last
+        change that it has seen misses none.
 
         Parameters
         ----------
@@ -1111,9 +1111,9 @@ class AsyncStorageProtocol(Protocol):
             A cursor, for the changes behind it; ``"oldest"`` for all that are kept. None: those
             from now on, that is, from the first step of the iteration.
         heartbeats
-            Whether the heartbeats of reserved trials come, too. They are no part of the history:
-            of several between two looks, the last one comes, and a cursor does not bring them
-            back.
+            Whether to yield the heartbeats of reserved trials, too. They are not part of the
+            history: only the last of several between two reads is yielded, and a cursor does not
+            bring them back.
 
         Raises
         ------
@@ -1132,21 +1132,21 @@ class AsyncStorageProtocol(Protocol):
     ) -> TrialChanges:
         """Return the changes of an experiment's trials behind a cursor, and the next cursor.
 
-        For a cache: take a cursor first, read the trials then, and ask for the changes behind it
-        from time to time. There are no more changes for now when fewer than `limit` are returned.
+        For a cache: get a cursor first, then read the trials, and ask for the changes behind the
+        cursor from time to time. If fewer than `limit` changes are returned, there are no more yet.
 
         Parameters
         ----------
         cursor
-            What an earlier call returned, or the ``cursor`` of a change; ``"oldest"`` for all
+            The cursor from an earlier call, or the ``cursor`` of a change; ``"oldest"`` for all
             changes that are kept. None: no changes, only the present cursor.
         limit
-            How many changes, at most.
+            The maximum number of changes.
 
         Raises
         ------
         CursorExpired
-            Changes behind it are not kept any more, or it is the cursor of another store.
+            Changes behind the cursor are not kept any more, or it belongs to another store.
         ConfigurationError
             The store keeps no history: it is off, or the engine has none.
         """
@@ -1172,9 +1172,9 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         TimeoutError
-            It has none of them in time.
+            The trial has none of them in time.
         FailedUpdate
-            There is no such trial, or no longer.
+            The trial does not exist, or no longer does.
         ValueError
             `status` is not the name of a status.
         """
@@ -1183,8 +1183,8 @@ class AsyncStorageProtocol(Protocol):
     async def trial_history(self, trial: Trial) -> list[TrialChange]:
         """Return the changes of a trial that are kept, the oldest first; they have no cursors.
 
-        They say when it got which status, under which reservation, and why. How long they are kept
-        is an option of the storage, `history`.
+        They say when it got which status, under which reservation, and why. The option `history` of
+        the storage says how long they are kept.
 
         Raises
         ------
@@ -1196,10 +1196,10 @@ class AsyncStorageProtocol(Protocol):
     # ------------------------------------------------------------------------------ tracker
 
     async def flush_tracker(self, timeout: float | None = None) -> None:
-        """Wait until the tracker has been told of every change made before this call.
+        """Wait until every change that was made before this call has been sent to the tracker.
 
-        It does not matter which process sends it. What the tracker has refused is logged and not
-        waited for. Without a tracker there is nothing to wait for.
+        It does not matter which process sends it. Changes that the tracker has refused are logged
+        and not waited for. Without a tracker there is nothing to wait for.
 
         Parameters
         ----------
@@ -1209,8 +1209,8 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         TrackerTimeout
-            It took longer; the error says how much is left and, if it is known here, why. Sending
-            goes on.
+            It took longer; the error says how much is left and, if this process knows it, why.
+            Sending goes on.
         """
         ...
 
@@ -1219,20 +1219,20 @@ class AsyncStorageProtocol(Protocol):
     ) -> dict[str, str]:
         """Return the environment variables with which a program joins the run of a trial.
 
-        A script that knows nothing but the tracker's own client logs to that run when it is
-        started with them. Without a tracker there are none.
+        A script that knows only the tracker's own client logs to that run when it is started with
+        them. Without a tracker there are none.
 
         Parameters
         ----------
         timeout
-            Seconds to wait for the tracker to make the run, at most; None for no limit.
+            Maximum seconds to wait until the tracker has created the run; None for no limit.
 
         Raises
         ------
         TrackerTimeout
-            There is no run in time.
+            The run was not created in time.
         TrackerError
-            The tracker has refused the trial, or makes no run before it is reserved; or the store
+            The tracker has refused the trial, or creates no run before it is reserved; or the store
             has no such trial.
         """
         ...
@@ -1297,7 +1297,7 @@ class AsyncStorageProtocol(Protocol):
     ) -> AbstractAsyncContextManager[LockedAlgorithmState]:
         """Lock the experiment's algorithm for the body; save its state afterwards.
 
-        Live waiters are served in the order they came. A lease is renewed in the background while
+        Live waiters are served in order of arrival. A lease is renewed in the background while
         the body runs; when the holder dies, the lock is free after one lease. The state is saved
         when the body succeeds, whether it was set with ``set_state`` or changed in place. On any
         exception, cancellation included, the store keeps the state it had.

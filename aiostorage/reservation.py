@@ -14,10 +14,10 @@ from aiostorage.errors import InvalidReservation
 __all__ = ["Reservation"]
 
 _PREFIX: Final = "r1."
-"""What a text begins with: the version of its form."""
+"""The prefix of a text: the version of its form."""
 
 _LONGEST: Final = 8192
-"""Characters of a text, at most."""
+"""Maximum number of characters of a text."""
 
 _INTS: Final = range(-(2**63), 2**63)
 
@@ -26,7 +26,7 @@ _INTS: Final = range(-(2**63), 2**63)
 class Reservation:
     """The reservation of one trial; `Trial.reservation` makes it.
 
-    It can be pickled. `to_text` makes a text of it for a URL, a header, JSON or a session, and
+    It can be pickled. `to_text` returns it as text for a URL, a header, JSON or a session, and
     `from_text` reads that. Whoever has the text or the token can write to the trial as its worker
     does. Neither is in ``repr()``.
 
@@ -37,12 +37,12 @@ class Reservation:
     trial
         The ``id`` of the trial.
     token
-        What the worker of the trial writes with, ``trial.worker``.
+        The token with which the worker of the trial writes, ``trial.worker``.
 
     Raises
     ------
     InvalidReservation
-        One of them cannot be that.
+        One of the values is invalid.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class Reservation:
 
     @property
     def fingerprint(self) -> str:
-        """Eight hex digits that name the reservation in messages; they cannot be written with."""
+        """Eight hex digits that name the reservation in messages, but do not allow to write."""
         return fingerprint(self.token)
 
     def to_text(self) -> str:
@@ -80,12 +80,12 @@ class Reservation:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Make the reservation of which `to_text` has made a text.
+        """Return the reservation in a text from `to_text`.
 
         Raises
         ------
         InvalidReservation
-            It is no such text, or only a part of one.
+            The text is not that of a reservation, or only a part of one.
         """
         if not isinstance(text, str):
             raise InvalidReservation(

@@ -1,4 +1,4 @@
-"""What `Storage.summary` answers: the state of an experiment at one moment."""
+"""The result of `Storage.summary`: the state of an experiment at one moment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LockSummary:
     Attributes
     ----------
     locked : bool
-        Whether somebody holds it, by the store's clock.
+        Whether a process holds it, by the store's clock.
     owner : str or None
         Where the holder runs, and a fingerprint of its token; None if the lock is free, or if
         Oríon's own storage holds it.
@@ -62,7 +62,7 @@ class ExperimentSummary:
     version : int
         The version.
     time : datetime
-        When it was so, by the store's clock.
+        The time of this state, by the store's clock.
     counts : Mapping of str to int
         The number of trials in each status that some trial has.
     lost : int
@@ -74,13 +74,13 @@ class ExperimentSummary:
     recent : int
         How many trials were completed in the last `window`.
     window : timedelta
-        How far back `recent` looks; less than what was asked for where the first of those trials
-        began later.
+        The time that `recent` covers; less than the one that was asked for if the first of those
+        trials began later.
     max_trials : int or None
-        After how many completed trials the experiment is done, if its config says so.
+        The number of completed trials after which the experiment is done, if its config has one.
     workers : int
-        How many processes hold trials that are not lost; at least, where it is more than a
-        thousand trials.
+        How many processes hold trials that are not lost; a lower bound if there are more than a
+        thousand such trials.
     oldest_heartbeat : datetime or None
         The oldest heartbeat of these trials.
     lock : LockSummary or None
@@ -117,18 +117,18 @@ class ExperimentSummary:
 
     @property
     def rate(self) -> float:
-        """How many trials are completed in a minute, at present."""
+        """How many trials are completed per minute at present."""
         seconds = self.window.total_seconds()
         return 60 * self.recent / seconds if self.recent and seconds > 0 else 0.0
 
     @property
     def remaining(self) -> int | None:
-        """How many trials have still to be completed; None for an experiment without an end."""
+        """How many trials have yet to be completed; None for an experiment without a limit."""
         return None if self.max_trials is None else max(self.max_trials - self.completed, 0)
 
     @property
     def eta(self) -> timedelta | None:
-        """How long the remaining trials take at the present rate; None if that is not known."""
+        """How long the remaining trials take at the present rate; None if it is unknown."""
         if not self.remaining:
             return None if self.remaining is None else timedelta()
         try:

@@ -252,7 +252,7 @@ class Trial:
         self.end_time = end_time
 
     def _begin(self, worker: str, start_time: datetime, heartbeat: datetime) -> None:
-        """Take over what the store has now that the trial is reserved anew."""
+        """Take over the values in the store after the trial was reserved again."""
         self._clear()
         self._status, self.worker = TrialStatus.RESERVED.value, worker
         self.start_time, self.heartbeat = start_time, heartbeat
@@ -364,7 +364,7 @@ class Trial:
         Raises
         ------
         MissingObjective
-            There is no objective, as before the evaluation, or its value is no number. The error
+            There is no objective, as before the evaluation, or its value is not a number. The error
             has the id of the trial and its status.
         """
         objective = self.objective
@@ -423,7 +423,7 @@ class Trial:
         """The id under which it is stored: an md5 of the params, the lie and the parent, in hex.
 
         It stays, whatever becomes of these. The id of a trial that does not come from a store is
-        computed anew each time. ValueError without params and experiment.
+        computed again each time. ValueError without params and experiment.
         """
         return self._stored_id or self.compute_trial_hash(self)
 

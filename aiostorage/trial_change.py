@@ -23,29 +23,29 @@ class TrialChange:
     Attributes
     ----------
     kind
-        ``inserted``: registered. ``reserved``: given to a worker. ``status``: it got another
-        status; if that is ``completed``, its results were written by the same change.
-        ``results``: they were written, and the status stayed. ``deleted``. ``heartbeat``: its
-        worker was alive; see `AsyncStorageProtocol.watch_trials`.
+        ``inserted``: registered. ``reserved``: given to a worker. ``status``: its status changed;
+        if that is ``completed`` now, the same change wrote its results. ``results``: its results
+        were written, and its status did not change. ``deleted``. ``heartbeat``: its worker was
+        alive; see `AsyncStorageProtocol.watch_trials`.
     experiment
         The id of the experiment.
     trial
         The id of the trial.
     before, after
-        The status before and after the change; None where there was no trial, or is none any more.
+        The status before and after the change; None if the trial did not exist, or no longer does.
     worker
-        The token of the reservation under which the change was made; or of that which it ended. It
-        is a secret: whoever has it can write in the worker's place.
+        The token of the reservation under which the change was made, or which it ended. It is a
+        secret: whoever has it can write in the worker's place.
     attempt
-        Which reservation of the trial this is, or was the last one: 1 for the first, 0 before it.
-        0, too, for a ``heartbeat``.
+        The number of the present or last reservation of the trial: 1 for the first, 0 before it.
+        It is also 0 for a ``heartbeat``.
     time
-        When, by the store's clock.
+        The time of the change, by the store's clock.
     reason
-        Why, if that is known: the type and the first line of the error by which the trial is
+        The reason, if it is known: the type and the first line of the error that made the trial
         ``broken``; ``lost``, ``cancelled`` and the like.
     cursor
-        The place behind this change, to go on from there; a short text.
+        The place behind this change, from which to continue; a short text.
     """
 
     kind: TrialChangeKind
@@ -68,7 +68,7 @@ class TrialChanges(NamedTuple):
     changes : list of TrialChange
         In the order in which they took effect.
     cursor : str
-        Where to go on.
+        The cursor from which to continue.
     """
 
     changes: list[TrialChange]

@@ -17,11 +17,11 @@ from aiostorage.operations import Document, Find, Operation
 __all__ = ["StepPlan", "UpgradeProgress", "UpgradeReport", "UpgradeStep", "silent", "steps_from"]
 
 UpgradeProgress: TypeAlias = Callable[[str], object]
-"""Is told what an upgrade does, before it does it, in a few words; from any thread."""
+"""Called before each step of an upgrade with a short description; from any thread."""
 
 
 def silent(_: str) -> None:
-    """Tell nobody."""
+    """Ignore a line of progress."""
 
 
 @dataclass(frozen=True, slots=True)

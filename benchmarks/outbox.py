@@ -1,6 +1,6 @@
 """A storage with an outbox beside the same storage without one, in alternating blocks of one run.
 
-Nobody empties the outbox meanwhile: what is measured is what the worker pays for writing to it.
+No process empties the outbox meanwhile: what is measured is what a worker pays for writing to it.
 """
 
 from __future__ import annotations

@@ -56,9 +56,9 @@ def plain_or_ours(
 ) -> Element | None:
     """Resolve a reference that was not found as it is written.
 
-    Docstrings call things by their last name, wherever these are documented. What is nobody's
-    name (a parameter) or belongs to another project (whose inventory would need a network) stays
-    text. A name that starts with ``aiostorage.`` and is public has to be found.
+    Docstrings call things by their last name, wherever these are documented. What is not in
+    the index (a parameter) or belongs to another project (whose inventory would need a network)
+    stays text. A name that starts with ``aiostorage.`` and is public has to be found.
     """
     if node.get("refdomain") != "py":
         return None

@@ -1,4 +1,4 @@
-"""What nobody refers to any more ends by itself, from a finaliser.
+"""What nothing refers to any more ends by itself, from a finaliser.
 
 A finaliser runs in any thread, between any two lines, and must neither wait nor take a lock.
 """
@@ -21,7 +21,7 @@ def end_in_thread(end: Callable[[], object]) -> None:
 
 
 def warn_unclosed(driver: Any) -> None:
-    """Warn that nobody closed a storage."""
+    """Warn that a storage was not closed."""
     warnings.warn(
         f"the storage {driver.name} at {driver.location!r} was not closed; use `async with`, or "
         "await its aclose()",

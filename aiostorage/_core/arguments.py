@@ -1,8 +1,8 @@
 """The arguments of a storage's methods, checked before anything else happens.
 
-What each argument may be follows from its annotation in `AsyncStorageProtocol`; for some its name
-says more. A method of the storage begins with one call of the check. Mostly that is one look into
-`KNOWN`, by the classes of the arguments; the values are looked at where the classes do not decide.
+The kind of each argument follows from its annotation in `AsyncStorageProtocol`, and for some also
+from its name. A method of the storage begins with one call of the check. Usually that is a single
+look-up in `KNOWN`, by the classes of the arguments; values are checked only if these do not decide.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ __all__ = ["KINDS", "KNOWN", "TRIAL", "check_arguments", "kind_of"]
 
 
 class ExperimentKind(Kind):
-    """Whatever has the id of an experiment."""
+    """Anything with the id of an experiment."""
 
     __slots__ = ()
 
     def refusal(self, call: str, argument: str, value: Any) -> AioStorageError:
-        """Return the error for what is no experiment, or has no id that can be one."""
+        """Return the error for a value that is not an experiment, or has no valid id."""
         if not isinstance(value, Trial) and (uid := _id_of(value)) is not None:
             return InvalidArgument(
                 f"{call}: the id of {argument} is {KEY.wants}, not {shown(uid)}",
@@ -108,7 +108,7 @@ class StatusKind(Kind):
     __slots__ = ()
 
     def refusal(self, call: str, argument: str, value: Any) -> AioStorageError:
-        """Return the error for what is no status."""
+        """Return the error for a value that is not a status."""
         return InvalidArgument(
             f"{call}: {argument}: unknown trial status {shown(value)}; allowed are: {self.wants}",
             call=call,
@@ -222,10 +222,10 @@ _BY_NAME: Final[Mapping[str, Kind]] = {
     "was": STATUS,
     "where": QUERY,
 }
-"""Arguments of which the annotation does not say everything, wherever they are.
+"""Arguments whose annotation does not say everything, in all methods.
 
-Of `count` and `wait`, which are on the path of every reservation, `Reservations.reserve` looks at
-the range.
+`Reservations.reserve` checks the range of `count` and `wait`, which are on the path of every
+reservation.
 """
 
 _OF_METHOD: Final[Mapping[tuple[str, str], Kind]] = {
@@ -241,21 +241,21 @@ _OF_METHOD: Final[Mapping[tuple[str, str], Kind]] = {
     ("wait_for", "status"): STATUSES,
     ("wait_for", "timeout"): optional(WAIT),
 }
-"""Arguments that one method takes in another way than the others."""
+"""Arguments that one method takes in a different way from the others."""
 
 
 def kind_of(method: str, argument: str, annotation: str) -> Kind:
-    """Return what an argument of a method may be.
+    """Return the kind of an argument of a method.
 
     Parameters
     ----------
     annotation
-        As text, as it stands in the protocol.
+        The text of the annotation in the protocol.
 
     Raises
     ------
     KeyError
-        Nothing is known of an argument with this name and annotation.
+        No kind is known for this name and annotation.
     """
     special = _OF_METHOD.get((method, argument))
     if special is not None:
@@ -291,7 +291,7 @@ KNOWN: Final[frozenset[tuple[object, ...]]] = frozenset(
     for method, kinds in KINDS.items()
     for classes in product(*(kind.classes for kind in kinds.values()))
 )
-"""Names of methods, each with classes of arguments that need no further look."""
+"""Names of methods, each with classes of arguments that need no further check."""
 
 
 def check_arguments(method: str, *values: Any) -> None:
@@ -300,7 +300,7 @@ def check_arguments(method: str, *values: Any) -> None:
     Raises
     ------
     InvalidArgument, MissingArguments, UnsupportedQuery
-        One of them is of the wrong kind; the message names it and says what it is.
+        An argument is of the wrong kind; the message names it and says what it is.
     """
     for (name, kind), value in zip(KINDS[method].items(), values, strict=True):
         if not kind.accepts(value):

@@ -1,4 +1,4 @@
-"""What has changed: the log of a store as changes of trials, read, followed and waited for."""
+"""The log of a store as changes of trials: to be read, followed and waited for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aiostorage.values import TrialStatus
 __all__ = ["ChangeFeed"]
 
 PAGE: Final = 500
-"""Changes that are read at a time."""
+"""Changes per read."""
 
 MIN_INTERVAL: Final = 0.02
 """Seconds between two reads, at least: a busy store must not wake its followers all the time."""
@@ -31,13 +31,13 @@ MAX_INTERVAL: Final = 5.0
 """Seconds between two reads, at most, even if the engine reports no change."""
 
 BEAT_INTERVAL: Final = 0.5
-"""Seconds between two looks at the heartbeats, at least."""
+"""Seconds between two reads of the heartbeats, at least."""
 
 _BEATS: Final = {"id": True, "worker": True, "heartbeat": True}
 
 
 class ChangeFeed:
-    """What `Storage` does with changes; the contract is `AsyncStorageProtocol`."""
+    """The methods of `Storage` on changes; the contract is `AsyncStorageProtocol`."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -115,14 +115,14 @@ class ChangeFeed:
             page = await self._gateway.read_log(CHANGES, uid, after, wanted)
             found = [_change(row, place) for place, row in page.rows]
             changes += [change for change in found if change is not None]
-            # a page that is not full says that there are no more: damaged rows must not
+            # a page that is not full means that there are no more rows: damaged ones must not
             if len(page.rows) < wanted or len(changes) == limit:
                 return TrialChanges(changes, page.cursor)
             after = page.cursor
 
 
 class _Beats:
-    """The heartbeats of an experiment, looked at now and then."""
+    """The heartbeats of an experiment, read from time to time."""
 
     def __init__(self, gateway: Gateway, uid: Any) -> None:
         self._gateway = gateway
@@ -132,7 +132,7 @@ class _Beats:
         self._seen: dict[Any, tuple[Any, Any]] | None = None
 
     async def look(self, cursor: str) -> list[TrialChange]:
-        """Return a change for each trial whose heartbeat is another one than at the last look."""
+        """Return a change for each trial whose heartbeat has changed since the last call."""
         found = await self._gateway.execute(self._find)
         seen = {row["id"]: (row.get("worker"), row.get("heartbeat")) for row in found}
         before, self._seen = self._seen, seen

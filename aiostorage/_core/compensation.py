@@ -1,8 +1,8 @@
-"""Compensations: operations that take back what a call did whose caller never got the answer.
+"""Compensations: operations that undo the effect of a call whose caller never got the answer.
 
 A reservation may have happened although its caller was cancelled or its answer was lost. Then it
-holds a trial that no worker knows of. The compensation releases the trial again: at once if the
-engine answers, else before the next call.
+holds a trial that no worker knows of. The compensation releases the trial: at once if the engine
+answers, or else before the next call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LAST_ATTEMPT_TIMEOUT: Final = 1.0
 
 
 class Compensations:
-    """Compensations that are still to be carried out, on one engine.
+    """Pending compensations on one engine.
 
     Parameters
     ----------
@@ -44,19 +44,19 @@ class Compensations:
     async def compensate(
         self, operations: Sequence[Operation[Any]], error: BaseException, seconds: float, what: str
     ) -> None:
-        """Take back what a failed call may have done; on failure, the next call does it.
+        """Undo what a failed call may have done; on failure, the next call does it.
 
         Parameters
         ----------
         operations
-            What takes it back, all or none.
+            The operations that undo it, all or none.
         error
             Why the call failed. After a `TemporaryBackendError` the engine has not answered for as
             long as the policy allows, so there is only one more attempt.
         seconds
             How long this may take.
         what
-            Names the compensation in the log.
+            The name of the compensation in the log.
         """
         self.pending.append(tuple(operations))
         if isinstance(error, TemporaryBackendError):
@@ -65,7 +65,7 @@ class Compensations:
             await clean_up(seconds, self._carry_out_with_retries, what)
 
     async def carry_out(self) -> None:
-        """Carry out all that is pending; what fails temporarily stays pending.
+        """Carry out all pending compensations; one that fails temporarily stays pending.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Compensations:
                 raise
 
     async def close(self) -> None:
-        """Make a last attempt at what is pending."""
+        """Make a last attempt at the pending compensations."""
         if self.pending:
             await clean_up(LAST_ATTEMPT_TIMEOUT, self.carry_out, "the last compensations")
 

@@ -1,8 +1,8 @@
-"""The deliverer: tells the tracker in the background what has changed in the store.
+"""The deliverer: sends the changes in the store to the tracker in the background.
 
-Every storage with a tracker has a `Deliverer`. One of them at a time, of all that are open on a
-store in any process, holds the lease and works; the others wait for it. A `_Delivery` is what runs
-of one in one event loop.
+Every storage with a tracker has a `Deliverer`. Of all that are open on a store, in any process, one
+at a time holds the lease and works; the others wait for it. A `_Delivery` is the running task of a
+deliverer in one event loop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Deliverer", "DeliverySettings"]
 T = TypeVar("T")
 
 PAGE: Final = 500
-"""Rows that are read at once, and so held in memory, at most."""
+"""Maximum number of rows per read, and so in memory."""
 
 END_TIMEOUT: Final = 2.0
 """Seconds that the clean-up at the end may take."""
@@ -44,7 +44,7 @@ events = EventLog("tracker")
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
-    """How a deliverer works.
+    """The settings of a deliverer.
 
     Attributes
     ----------
@@ -55,8 +55,8 @@ class DeliverySettings:
     call_limit
         Seconds that a call to the tracker may take.
     linger
-        Seconds to wait for further changes before the first ones are sent, unless somebody waits:
-        changes of one trial go together, and workers have the processor to themselves meanwhile.
+        Seconds to wait for further changes before the first ones are sent, unless a caller waits:
+        changes of one trial are sent together, and workers get the processor meanwhile.
     initial, maximum
         Seconds of the first pause while the tracker is unavailable, and of the longest.
     """
@@ -77,7 +77,7 @@ class Deliverer:
     gateway
         The store.
     tracker
-        The tracker. It is opened in a thread, when there is something to tell it.
+        The tracker. It is opened in a thread when there is something to send.
     settings
         How to deliver.
     """
@@ -99,7 +99,7 @@ class Deliverer:
 
     @property
     def last_error(self) -> str | None:
-        """Why the last call to the tracker that failed did so; None while all goes well."""
+        """The error of the last call to the tracker if it failed; None otherwise."""
         return self._run.last_error if self._run is not None else None
 
     @property
@@ -113,12 +113,12 @@ class Deliverer:
         return self._run.refused if self._run is not None else 0
 
     def wake(self) -> None:
-        """Start in the loop that runs, unless it has been started; there may be news."""
+        """Start in the running loop unless it has been started: there may be changes to send."""
         if not self._closed:
             self._running()
 
     def hurry(self) -> None:
-        """Deliver at once what there is, since somebody waits for it."""
+        """Deliver at once what there is, since a caller waits for it."""
         self._running().call()
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -128,7 +128,7 @@ class Deliverer:
         return await run.call_tracker(function, *arguments)
 
     async def aclose(self) -> None:
-        """Go on for some seconds, say what is left, and end. A second call does nothing."""
+        """Go on for some seconds, log how much is left, and end. A second call does nothing."""
         self._closed = True
         run, self._run = self._run, None
         if run is None or not run.belongs_here():
@@ -141,7 +141,7 @@ class Deliverer:
         await self._say_what_is_left(run)
 
     def _running(self) -> _Delivery:
-        """Return what runs in this loop; start it if there is nothing."""
+        """Return the delivery in this loop; start it if there is none."""
         if self._closed:
             raise StorageClosedError
         run = self._run
@@ -150,7 +150,7 @@ class Deliverer:
                 _inherited.append(run)
                 self.tracker = _copied(self.tracker)
             run = self._run = _Delivery(self.gateway, self.tracker, self.settings)
-            # nobody may close the storage: its end is then that of what runs for it
+            # if the storage is dropped without being closed, its delivery ends with it
             weakref.finalize(self, run.stop_soon).atexit = False
         return run
 
@@ -215,15 +215,15 @@ class _Delivery:
     # ------------------------------------------------------------------- from other tasks
 
     def belongs_here(self) -> bool:
-        """Return whether this process has started it, and not its parent."""
+        """Return whether this process, not its parent, has started it."""
         return self._pid == os.getpid()
 
     def is_here(self) -> bool:
-        """Return whether it is in the loop that runs here."""
+        """Return whether it belongs to the running loop."""
         return self._loop is asyncio.get_running_loop()
 
     def is_alive(self) -> bool:
-        """Return whether it makes any progress: its loop runs."""
+        """Return whether it can make progress: its loop runs."""
         return self.belongs_here() and self._loop.is_running()
 
     @property
@@ -237,7 +237,7 @@ class _Delivery:
         return self._sender.refused
 
     def call(self) -> None:
-        """Have it look at once."""
+        """Wake it up."""
         if self.is_here():
             self._called.set()
         else:
@@ -250,7 +250,7 @@ class _Delivery:
             self._loop.call_soon_threadsafe(self.task.cancel)
 
     async def finish(self, seconds: float) -> None:
-        """Let it end by itself when all is delivered, for some seconds at most."""
+        """Let it end when all is delivered, after some seconds at the latest."""
         self._end_at = self._loop.time() + seconds
         self.closing = True
         self._called.set()
@@ -275,7 +275,7 @@ class _Delivery:
                 self._open = True
 
     async def call_tracker(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call the tracker; whatever it raises is a `TrackerError`."""
+        """Call the tracker; turn any exception into a `TrackerError`."""
         try:
             limit = self._settings.call_limit
             return await self._threads.call(object(), function, *arguments, limit=limit)
@@ -298,7 +298,7 @@ class _Delivery:
             await self._clean_up()
 
     async def _once(self) -> bool:
-        """Wait for the lease and deliver, until something fails; return whether that was all."""
+        """Wait for the lease and deliver, until something fails; return whether to stop."""
         try:
             await self._sender.delete_unwanted()
             self._may_have_lease = True  # also if this is cancelled
@@ -403,7 +403,7 @@ class _Delivery:
         await self._linger()
 
     async def _linger(self) -> None:
-        """Wait a little for changes that can be sent together, unless somebody is in a hurry."""
+        """Wait a little for changes that can be sent together, unless a caller waits for them."""
         await self._until_called(self._settings.linger)
         self._called.clear()
 
@@ -428,7 +428,7 @@ class _Delivery:
             waiting.result()
 
     async def _clean_up(self) -> None:
-        """Give up the lease, unless a call is under way; end the threads."""
+        """Give up the lease unless a call is running; end the threads."""
 
         async def clean_up() -> None:
             if self._open and not self._threads.busy:

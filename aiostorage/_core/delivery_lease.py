@@ -87,5 +87,5 @@ class DeliveryLease:
 
 
 def _now() -> float:
-    """Return the time of a clock that nobody can set, and that goes on while the machine sleeps."""
+    """Return the time of a clock that cannot be set, and that goes on while the machine sleeps."""
     return time.clock_gettime(_CLOCK)

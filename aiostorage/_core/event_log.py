@@ -12,7 +12,7 @@ from typing import Any, Final
 __all__ = ["EventLog"]
 
 PREFIX: Final = "aiostorage_"
-"""Begins the names of attributes, lest they are those of the log record itself."""
+"""Prefix of attributes, so that they do not collide with those of the log record itself."""
 
 
 class EventLog:
@@ -32,11 +32,11 @@ class EventLog:
         self._log(logging.DEBUG, event, text, fields)
 
     def info(self, event: str, text: str, /, **fields: Any) -> None:
-        """Log what is worth knowing, and needs nobody; see `warning`."""
+        """Log what is worth knowing and needs no action; see `warning`."""
         self._log(logging.INFO, event, text, fields)
 
     def warning(self, event: str, text: str, /, **fields: Any) -> None:
-        """Log what somebody should look at.
+        """Log what an operator should look at.
 
         Parameters
         ----------
@@ -70,7 +70,7 @@ class EventLog:
 
 
 def _plain(value: Any) -> str | int | float | bool | None:
-    """Return what every formatter can write: one line of text, or a plain value."""
+    """Return a form that every formatter can write: one line of text, or a plain value."""
     if value is None or isinstance(value, bool | int | float):
         return value
     return " ".join(str(value).split("\n")) if "\n" in str(value) else str(value)

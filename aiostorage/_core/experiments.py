@@ -92,7 +92,7 @@ class Experiments:
             except DuplicateKeyError as error:
                 if "_id" in error.fields:  # another name has this id
                     raise
-                # somebody else was first; should it be deleted meanwhile, it is made after all
+                # another process was first; if its record is deleted meanwhile, try once more
 
     async def delete(self, experiment: Any, uid: Any, cascade: bool) -> int:
         uid = get_uid(experiment, uid)

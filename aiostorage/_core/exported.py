@@ -1,4 +1,4 @@
-"""The environment of this process, with a trial's run in it while its block runs."""
+"""The environment of this process, which names a trial's run while its block runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ExportedTrial"]
 
 
 class _Environment:
-    """Which block has changed ``os.environ``, and what was there before."""
+    """The block that has changed ``os.environ``, and the values from before."""
 
     def __init__(self) -> None:
         self.owner: object | None = None
@@ -96,5 +96,5 @@ class ExportedTrial(AbstractAsyncContextManager["Trial | None"]):
         return await self._reserved.__aexit__(exc_type, exc, traceback)
 
     def suppresses(self, error: BaseException) -> bool:
-        """Return what the block of the trial says; see `ReservedTrial.suppresses`."""
+        """Return the answer of the trial's block; see `ReservedTrial.suppresses`."""
         return self._reserved.suppresses(error)

@@ -32,7 +32,7 @@ _KINDS: Final[tuple[tuple[bytes, str], ...]] = (
 
 
 def kind_of(head: bytes) -> str:
-    """Return what a file is, by its first `HEAD` bytes, as a noun with its article."""
+    """Return the kind of a file by its first `HEAD` bytes, as a noun with its article."""
     if not head:
         return "an empty file"
     for start, kind in _KINDS:

@@ -114,7 +114,7 @@ def split_url(engine: str, url: object) -> SplitResult:
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"{engine}: a URL is a str, not {url!r}")
-    if any(character in url for character in "\t\n\r"):  # they would be dropped without a word
+    if any(character in url for character in "\t\n\r"):  # they would be dropped silently
         raise ConfigurationError(
             f"{engine}: {hide_credentials(url)!r}: write %0A for a newline, %0D for a return, "
             "and %09 for a tab"

@@ -18,16 +18,16 @@ FIXED: Final = ("id", "status", "submit_time", "start_time", "end_time", "object
 TIMES: Final = ("submit_time", "start_time", "end_time")
 
 PAGE: Final = 1000
-"""Trials that are read at the same time."""
+"""Trials per read."""
 
 
 class Columns:
-    """Values by column, all equally long; None where a trial has nothing.
+    """Values by column, all of the same length; None where a trial has no value.
 
     Attributes
     ----------
     values : dict of str to list
-        In their order: what every trial has, then params, then results.
+        In this order: the fields of every trial, then params, then results.
     """
 
     def __init__(self) -> None:

@@ -67,15 +67,15 @@ MAX_TOTAL: Final = 365 * 86400.0
 """Seconds that count of the time of all attempts, since no date is thousands of years ahead."""
 
 SWEEP_INTERVAL: Final = 60.0
-"""Seconds after which a write takes receipts along that have expired, and trims the history."""
+"""Seconds after which a write also deletes expired receipts, and trims the history."""
 
 FIRST_TRIM: Final = 10.0, 60.0
-"""Seconds between which the history is trimmed first; by chance, for processes that end soon."""
+"""Range of seconds of the first trim, at random, so that processes that end soon trim as well."""
 
 EXPIRED_RECEIPTS: Final = Find(
     RECEIPTS, Compare("expires", "lte", StoreTime()), {"_id": True}, order=("expires",), limit=1000
 )
-"""Those that one write takes along at most, lest it takes too long; the next one goes on."""
+"""The expired receipts that one write deletes: a limited number, so that it is quick."""
 
 
 class Gateway:
@@ -105,7 +105,7 @@ class Gateway:
         self.origin = origin
         self.history: History = history or History(None)
         self.telemetry: Telemetry | None = None
-        """Who is told of retries, if anyone; a copy has none yet."""
+        """The telemetry that counts retries, if there is one; a copy has none yet."""
         self._first_timeout = min(policy.attempt_timeout, policy.total)
         self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)

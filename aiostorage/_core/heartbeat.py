@@ -26,7 +26,7 @@ async def repeating(
 
     When the engine fails, both go on: the next beat may succeed. Any other error of `beat` means
     that what it keeps alive is lost: the body is cancelled, and the error is raised instead. If
-    somebody else cancels the task as well, that goes first.
+    the task is cancelled from elsewhere as well, that goes first.
     """
     task = asyncio.current_task()
     cancelling = task.cancelling() if task is not None else 0

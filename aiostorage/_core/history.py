@@ -1,7 +1,7 @@
-"""The history of the trials in a store: how long it is kept, and what is deleted of it.
+"""The history of the trials in a store: how long it is kept, and the deletion of old rows.
 
-How long is a setting of the store, which holds for all who use it. A storage that was opened before
-the setting was changed goes by the old one until it is opened anew.
+The limit is a setting of the store and applies to all its users. A storage that was opened before
+the setting was changed applies the old one until it is opened again.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Execute = Callable[[Operation[Any]], Awaitable[Any]]
 
 
 class History:
-    """How long the history is kept.
+    """The limit of the history, and the deletion of rows beyond it.
 
     Parameters
     ----------
     wanted
-        The limit that the store gets; None for the one that it has.
+        The limit to set in the store; None keeps the one that it has.
     """
 
     def __init__(self, wanted: HistoryLimit | None) -> None:
@@ -53,7 +53,7 @@ class History:
         """The limit in force; None before the store is open, and where it keeps no history."""
 
     async def begin(self, driver: Driver, execute: Execute) -> None:
-        """Find the limit of a store that was opened just now, and have its engine go by it.
+        """Read or set the limit of a store that has just been opened, and pass it to the engine.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class History:
         Raises
         ------
         ConfigurationError
-            A limit is wanted, and the engine keeps no history.
+            A limit is to be set, and the engine keeps no history.
         """
         self.limit = None
         engine = driver_within(driver)
@@ -96,7 +96,7 @@ class History:
     async def trim(self, driver: Driver, execute: Execute) -> bool:
         """Delete rows that are too old, or too many; return whether there are more of them.
 
-        The last row stays: cursors behind it hold as long as it does.
+        The last row stays: a cursor behind it is valid as long as the row exists.
         """
         limit = self.limit
         if limit is None or limit.is_off:
@@ -123,5 +123,5 @@ async def _set(execute: Execute, text: str) -> None:
         return
     try:
         await execute(Insert(SETTINGS, ({"_id": "history", "limit": text},)))
-    except DuplicateKeyError:  # another process was faster
+    except DuplicateKeyError:  # another process was first
         await execute(update)

@@ -29,9 +29,9 @@ class HistoryLimit:
     text
         Its text, such as ``30d``, ``10000`` or ``off``.
     age
-        How old a change may be that is kept; None for any age.
+        The maximum age of a change that is kept; None for no limit.
     rows
-        How many changes are kept; None for any number.
+        The maximum number of changes that are kept; None for no limit.
     """
 
     text: str
@@ -50,7 +50,7 @@ class HistoryLimit:
         Raises
         ------
         ConfigurationError
-            It means none.
+            The value does not mean a limit.
         """
         if value is False or value == "off":
             return cls("off")

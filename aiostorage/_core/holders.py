@@ -1,4 +1,4 @@
-"""Who holds a reservation, a lock or a lease, in words that may be shown to anybody.
+"""Who holds a reservation, a lock or a lease, in words that any reader may see.
 
 A token proves who the holder is, so whoever reads one could act in its place. It is never shown:
 messages have a short fingerprint of it, and the host and the process that it was made in.
@@ -17,12 +17,12 @@ _TOKEN: Final = re.compile(r"([\w.-]{1,255}):(\d{1,10}):[0-9a-f]{16}", re.ASCII)
 
 
 def fingerprint(token: str) -> str:
-    """Return eight hex digits that tell tokens apart, and from which no token can be made."""
+    """Return eight hex digits that distinguish tokens, and from which no token can be derived."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def process_of(token: object) -> str:
-    """Return what names the process in which a token was made; else the token itself, as text."""
+    """Return the name of the process that made a token, or else the token itself, as text."""
     made = _TOKEN.fullmatch(token) if isinstance(token, str) else None
     return f"{made[1]}:{made[2]}" if made else str(token)
 

@@ -113,7 +113,7 @@ def get_trial_uid_and_exp(
     MismatchedIds
         `trial` and a uid were passed and do not agree.
     InvalidArgument
-        `trial` is no trial, or a uid is neither a str nor an int of 64 bits.
+        `trial` is not a trial, or a uid is neither a str nor an int of 64 bits.
     """
     if trial is None:
         if experiment_uid is None or uid is None:

@@ -149,7 +149,7 @@ def shown(value: Any) -> str:
     """Return a value for a message: in one line, and not long."""
     try:
         text = _reprs.repr(value)
-    except Exception:  # noqa: BLE001  an int of many digits, or a `__repr__` of somebody else's
+    except Exception:  # noqa: BLE001  an int of many digits, or any `__repr__` of the caller's
         text = f"<{type_name(value)}>"
     text = " ".join(text.split())
     return text if len(text) <= 120 else f"{text[:100]}…{text[-15:]}"

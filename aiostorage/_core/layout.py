@@ -31,13 +31,13 @@ RECEIPTS = "receipts"
 """The answers of the last writes, for callers who did not get them."""
 
 OUTBOX = "outbox"
-"""The changes that a tracker has still to be told."""
+"""The changes that have yet to be sent to a tracker."""
 
 MIRRORED = "mirrored"
 """Where a tracker has each experiment and trial."""
 
 DELIVERERS = "deliverers"
-"""The lease of the process that tells the tracker."""
+"""The lease of the process that sends to the tracker."""
 
 CHANGES = "trial_changes"
 """The history of the trials: a row for each change."""

@@ -1,6 +1,6 @@
 """The limits of an experiment: how many trials are to be completed, and how many may break.
 
-Nothing but the order of the operations makes the limit on completed trials hold; see
+The limit on completed trials is kept by the order of the operations alone; see
 `LimitedReservations`.
 """
 
@@ -31,7 +31,7 @@ LimitName: TypeAlias = Literal["max_trials", "max_broken"]
 AskedLimit: TypeAlias = int | bool | None
 
 PAUSE: Final = 0.05
-"""Seconds between two counts, at least, while others decide or while waiting."""
+"""Seconds between two counts, at least, while other callers decide or no trial is pending."""
 
 PATIENCE: Final = 20
 """How often to count again while later reservations are expected to be handed back."""
@@ -57,12 +57,12 @@ class Limits:
 
 
 def configured_limit(asked: AskedLimit, name: LimitName, config: dict[str, Any]) -> float:
-    """Return a limit: the one that was asked for, or for True that of the experiment's config.
+    """Return a limit: the one that was asked for, or the one in the experiment's config for True.
 
     Raises
     ------
     ConfigurationError
-        The config has something else than a number there.
+        The value in the config is not a number.
     """
     if asked is None:
         return math.inf
@@ -80,13 +80,14 @@ def configured_limit(asked: AskedLimit, name: LimitName, config: dict[str, Any])
 
 
 class LimitedReservations:
-    """Reservations that keep to the limits of an experiment.
+    """Reservations within the limits of an experiment.
 
-    A caller counts, reserves, and counts again; if there are too many then, it hands the trial
-    back. Of all trials that are completed, or being evaluated, at one moment, one was reserved
-    last. Its second count came after the reservations of all the others, and they were reserved or
-    completed then, so it has seen them all. Each count looks at the reserved trials first and at
-    the completed ones afterwards, so that one which is completed in between is not missed.
+    A caller counts, reserves, and counts again; if there are too many by then, it hands the trial
+    back. Of all trials that are completed or being evaluated at a given moment, one was reserved
+    last. The second count for this trial came after the reservations of all the others. They were
+    reserved or completed by then, so the count included all of them. Each count reads the reserved
+    trials first and the completed ones afterwards, so that it does not miss a trial that is
+    completed in between.
     """
 
     def __init__(self, gateway: Gateway, lost: LostTrials, reservations: Reservations) -> None:
@@ -97,7 +98,7 @@ class LimitedReservations:
     async def reached(
         self, experiment: Any, max_trials: AskedLimit, max_broken: AskedLimit
     ) -> LimitName | None:
-        """Return which limit the experiment has reached, if any."""
+        """Return the limit that the experiment has reached, if any."""
         uid = experiment_uid(experiment)
         return await self._reached(uid, await self._limits(uid, max_trials, max_broken))
 
@@ -132,7 +133,7 @@ class LimitedReservations:
                 await self._reservations.check_experiment(experiment)
                 next_check = now + CHECK_INTERVAL
             left = min(end, next_check) - anyio.current_time()
-            # the first time it returns at once: a change may have come before there was a version
+            # without a version it returns at once: a change may have come before the first call
             version = await self._gateway.wait_for_change(TRIALS, version, max(left, 0.0))
             now = anyio.current_time()
 
@@ -158,7 +159,7 @@ class LimitedReservations:
         return trials if kept else []
 
     async def _fits(self, trial: Trial, limit: float) -> bool:
-        """Return whether a trial that was reserved just now is not one too many.
+        """Return whether a trial that has just been reserved is within the limit.
 
         If several callers have reserved the last one at the same time, the first of them waits
         until the others have handed theirs back.
@@ -216,9 +217,9 @@ class LimitedReservations:
         return None
 
     async def _count_taken(self, uid: Any, earlier: Condition | None = None) -> int:
-        """Count the trials that are being evaluated, or only the `earlier` ones, and the completed.
+        """Count the trials that are being evaluated, or the `earlier` of them, then the completed.
 
-        In this order, which the class needs.
+        The order of the two counts matters; see the class.
         """
         alive = self._lost.alive_conditions
         running = await self._count(uid, *alive, *(() if earlier is None else (earlier,)))

@@ -98,7 +98,7 @@ class Tickets:
         """Seconds between two renewals of a ticket."""
 
     async def ahead(self, uid: Any, token: str) -> int:
-        """Return how many waiters came before this one and are alive."""
+        """Return the number of living waiters that came before this one."""
         alive = And((Compare("experiment", "eq", uid), Compare("expires", "gt", NOW)))
         queue = Find(WAITERS, alive, {"_id": True}, ("since",), MAX_COUNTED_WAITERS)
         tokens = list(map(itemgetter("_id"), await self._gateway.execute(queue)))

@@ -1,11 +1,11 @@
-"""The rows of a log: what an engine notes of a change, as pure functions.
+"""The rows that an engine writes into a log for a change, as pure functions.
 
 The rules, for a document that is inserted, deleted or changed:
 
-- ``inserted`` and ``deleted`` are logged always, also where a document gets another name.
-- A change that sets the state is logged as ``reserved`` if the document is taken by it (it gets
-  into that state, or gets another holder in it), and as ``status`` if the state is another one.
-- One that leaves the state as it is, and sets the content or a part of it, is logged as
+- ``inserted`` and ``deleted`` are always logged, also when a document is renamed.
+- A change that sets the state is logged as ``reserved`` if it takes the document (the document
+  enters that state, or gets another holder in it), and as ``status`` if the state changes.
+- A change that leaves the state as it is, and sets the content or a part of it, is logged as
   ``results``.
 - Nothing else is logged.
 """
@@ -35,14 +35,14 @@ __all__ = [
 LoggedKind: TypeAlias = Literal["inserted", "reserved", "status", "results", "deleted"]
 
 LoggedChange: TypeAlias = "tuple[Document | None, Document | Update | Take | None]"
-"""A document before a change, and after it; or, in place of the latter, how it is changed."""
+"""A document before a change, and after it; or the operation that changes it."""
 
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
 
 
 def is_logged(logged: Logged, changes: Mapping[str, Any]) -> bool:
-    """Return whether such changes of a document can have to be logged."""
+    """Return whether a document with such changes may have to be logged."""
     if logged.state in changes or logged.owner in changes or logged.name in changes:
         return True
     return sets_content(logged, changes)
@@ -55,7 +55,7 @@ def sets_content(logged: Logged, changes: Mapping[str, Any]) -> bool:
 
 
 class LogEntry(NamedTuple):
-    """What a row says of a change, beside its time and its reason.
+    """The content of a row, without its time and its reason.
 
     Attributes
     ----------
@@ -81,13 +81,13 @@ def log_entries(
     *,
     content: bool,
 ) -> list[LogEntry]:
-    """Return what is logged of one change: nothing, one entry, or two if the name changes.
+    """Return the log entries of one change: none, one, or two if the name changes.
 
     Parameters
     ----------
     before, after
-        The document; None where there was none, or is none any more. Its owner, name, state and
-        holder are enough.
+        The document; None if it did not exist, or no longer does. Its owner, name, state and holder
+        are enough.
     content
         Whether the change sets the content.
     """
@@ -126,9 +126,9 @@ def log_entries(
 
 
 def known_before(logged: Logged, update: Update) -> list[Document] | None:
-    """Return what the condition of an update says of the only document that it can match.
+    """Return the one document that an update can match, as far as its condition describes it.
 
-    None if that does not tell what is to be logged; nothing if nothing is.
+    Return None if that is not enough to write the log, and an empty list if nothing is logged.
     """
     where, changes = update.where, update.changes
     if not is_logged(logged, changes):
@@ -146,7 +146,7 @@ def known_before(logged: Logged, update: Update) -> list[Document] | None:
 def entries_of(
     logged: Logged, changes: Iterable[LoggedChange]
 ) -> list[tuple[LogEntry, str | None]]:
-    """Return what is logged of changes, in order, each entry with its reason."""
+    """Return the log entries of changes, in order, each with its reason."""
     found: list[tuple[LogEntry, str | None]] = []
     for before, change in changes:
         if not isinstance(change, Update | Take):
@@ -202,7 +202,7 @@ def log_rows(
 def _keys(document: Mapping[str, Any], logged: Logged) -> list[Any]:
     """Return the owner, the name, the state and the holder of a document.
 
-    None stands for one that it lacks, and for what another program has stored in its place.
+    None stands for a missing one, and for a value that is neither text nor an integer.
     """
     keys = []
     for field in (logged.owner, logged.name, logged.state, logged.holder):

@@ -1,4 +1,4 @@
-"""Writes whose answer was lost: an attempt may have happened, so a repetition looks first."""
+"""Writes whose answer was lost: an attempt may have happened, so a repetition checks first."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["repeat", "repeat_once"]
 async def repeat(driver: Driver, operations: Sequence[Operation[Any]]) -> list[Any]:
     """Carry out operations that may have happened already, and return their results.
 
-    If the first one is in place, all of them are. Its result is read from the store; those of the
-    others are lost and come back as 0.
+    If the first one is in place, all of them are. Its result is read from the store; the results of
+    the others are lost, and 0 is returned for them.
     """
     found = await _result_in_place(driver, operations[0])
     if found is None:

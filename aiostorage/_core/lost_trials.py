@@ -19,11 +19,11 @@ MAX_SECONDS: Final = 1e10
 """Three centuries: a time that is still further in the past cannot be computed."""
 
 MIN_LOOK_INTERVAL: Final = 0.05
-"""Seconds between two looks for lost trials while waiting for one, at least."""
+"""Seconds between two searches for lost trials while waiting for one, at least."""
 
 
 class LostTrials:
-    """Says which trials are lost.
+    """Decides which trials are lost.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class LostTrials:
 
     @property
     def look_interval(self) -> float:
-        """Seconds between two looks for lost trials by one who waits for a trial."""
+        """Seconds between two searches for lost trials while a caller waits for a trial."""
         return max(self.after / 10, MIN_LOOK_INTERVAL)
 
     @property

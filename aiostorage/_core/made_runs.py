@@ -1,7 +1,7 @@
-"""Runs that a deliverer has made after another one had taken over, and that are not wanted.
+"""Unwanted runs that a deliverer has created after another one had taken over.
 
-A process that stands still for longer than its lease, in the middle of a call, goes on with the
-call when it wakes up. Meanwhile another process may have made the run of the same trial.
+A process that is suspended for longer than its lease, in the middle of a call, goes on with the
+call when it wakes up. Meanwhile another process may have created the run of the same trial.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Name: TypeAlias = "tuple[Any, str | None]"
 
 
 class MadeRuns:
-    """The runs that this process has made and not yet settled.
+    """The runs that this process has created and not yet settled.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class MadeRuns:
         return bool(self._keys)
 
     def making(self, name: Name) -> Callable[[TrackedTrial], str | None]:
-        """Return `Tracker.send_trial`, whose key is noted although nobody waits for it any more."""
+        """Return `Tracker.send_trial`, whose key is noted even if its caller has gone."""
 
         def send_trial(tracked: TrackedTrial) -> str | None:
             key = self._tracker.send_trial(tracked)
@@ -52,7 +52,7 @@ class MadeRuns:
         self._keys.pop(name, None)
 
     async def delete_unwanted(self, delete: Callable[[Name, str], Awaitable[object]]) -> None:
-        """Delete the runs of trials that have another one by now, or are gone.
+        """Delete the runs of trials that have another run by now, or no longer exist.
 
         Parameters
         ----------

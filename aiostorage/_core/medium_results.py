@@ -1,4 +1,4 @@
-"""Results from what a script logged by itself, in a file or in an experiment tracker."""
+"""Results from metrics that a script logged on its own, in a file or in an experiment tracker."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def results_from(metrics: Mapping[str, float], objective: str | None, source: st
     Raises
     ------
     InvalidResult
-        The objective was not logged, or cannot be told from the other metrics.
+        The objective was not logged, or it is unclear which metric is the objective.
     """
     name = objective_among(metrics, objective)
     if name is None:

@@ -1,4 +1,4 @@
-"""What a storage does with its tracker: delivers, waits for it, and reads what users log there."""
+"""The tracker of a storage: sends changes, waits for them, and reads metrics that users log."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["Mirror"]
 events = EventLog("tracker")
 
 POLL_INTERVAL: Final = 0.02
-"""Seconds between two looks at the store while waiting, at least."""
+"""Seconds between two reads of the store while waiting, at least."""
 
 SHORTEST_CALL: Final = 0.05
-"""Seconds that a call to the tracker gets, however late it is made."""
+"""Minimum time limit of a call to the tracker in seconds, however late it is made."""
 
 LONGEST_WAIT: Final = 0.5
-"""Seconds after which to look again although nothing seems to have changed."""
+"""Seconds after which to check again although nothing seems to have changed."""
 
 
 class Mirror:
@@ -65,7 +65,7 @@ class Mirror:
         self.attach()
 
     def attach(self) -> None:
-        """Have the deliverer woken by what changes; needed again in a copy."""
+        """Let changes wake the deliverer; has to be called again in a copy."""
         deliverer = weakref.ref(self.deliverer)  # what runs for it must not keep it
 
         def changed() -> None:
@@ -85,7 +85,7 @@ class Mirror:
         driver.changed = changed
 
     async def flush(self, timeout: float | None) -> None:
-        """Wait until the tracker has what was in the outbox at the call."""
+        """Wait until all that is in the outbox at the call has been sent."""
         await self._gateway.open()
         begin = anyio.current_time()
         before = Compare("time", "lte", await self._gateway.now())
@@ -106,7 +106,7 @@ class Mirror:
             version = await self._gateway.wait_for_change(OUTBOX, version, rest)
 
     async def left(self) -> int:
-        """Return how many changes the tracker has still to be told."""
+        """Return the number of changes that have yet to be sent to the tracker."""
         return await self._gateway.execute(Count(OUTBOX))
 
     async def environment(self, trial: Trial, timeout: float | None) -> dict[str, str]:
@@ -126,7 +126,7 @@ class Mirror:
         )
 
     async def results(self, trial: Trial) -> list[Result]:
-        """Return the results that the run of a trial has; none before anything was logged."""
+        """Return the results in the run of a trial; none before anything was logged."""
         record = await Outbox(self._gateway).record(trial.experiment, trial.id)
         if record.key is None:
             return []
@@ -154,7 +154,7 @@ class Mirror:
                 if asked:
                     raise TrackerError(
                         f"the tracker {self._name()} has no run of trial {trial.id}: it has "
-                        "refused it, or nobody has reserved it, or the store has no such trial"
+                        "refused it, or it was never reserved, or the store has no such trial"
                     )
                 await outbox.add(trial.experiment, (trial.id,))  # from before there was a tracker
             asked = True
@@ -193,7 +193,7 @@ class Mirror:
         return f"{self.tracker.name} at {self.tracker.location}"
 
     async def _reason(self) -> str:
-        """Return what is known of why it takes so long."""
+        """Return the known reason for a delay, as the end of a message."""
         if self.deliverer.last_error:
             return f": {self.deliverer.last_error}"
-        return f"; {await Outbox(self._gateway).lease_holder() or 'nobody'} sends to it"
+        return f"; {await Outbox(self._gateway).lease_holder() or 'no process'} sends to it"

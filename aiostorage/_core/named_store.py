@@ -43,7 +43,7 @@ class NamedStore:
     origin
         A clause that says who named it; None for an argument, whose caller knows that.
     is_default
-        Whether nobody named any.
+        Whether no store was named.
     """
 
     options: Mapping[str, Any]
@@ -86,7 +86,7 @@ class NamedStore:
         return {"ephemeraldb": "memory", "pickleddb": "sqlite"}.get(kind, kind)
 
     def without_tracker(self) -> NamedStore:
-        """Return the same store, to be read without telling a tracker of anything."""
+        """Return the same store for reading, without a tracker."""
         options = dict(self.options)
         if "coordinator" in options:  # the tracker is named by the type
             there = options["coordinator"]

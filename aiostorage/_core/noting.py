@@ -41,19 +41,19 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {TRIALS: ("experiment", "id"), EXP
 """The fields that name the experiment, or the experiment and the trial."""
 
 UNTOLD: Final = frozenset({"heartbeat"})
-"""What may change without a word: a tracker has no use for it."""
+"""Fields whose changes are not noted: a tracker has no use for them."""
 
 RESERVED: Final = TrialStatus.RESERVED.value
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Operations with what it takes to note what they change.
+    """Operations, together with those that note what they change.
 
     Attributes
     ----------
     operations
-        All that the engine is asked to do.
+        All operations for the engine.
     first
         The place of the caller's first operation among them.
     """
@@ -65,8 +65,8 @@ class Noted:
 def noted(operations: Sequence[Operation[Any]]) -> Noted | None:
     """Add a note to operations that change trials or experiments; None if they change none.
 
-    Where an operation does not say which ones it changes, and its result does not either, they are
-    looked up before it.
+    If neither an operation nor its result names the records that it changes, they are looked up
+    before it.
     """
     looks: list[Find] = []
     changes: list[NotedChange] = []
@@ -89,7 +89,7 @@ def noted(operations: Sequence[Operation[Any]]) -> Noted | None:
     return _with_note(operations, looks, changes, gone) if changes else None
 
 
-# A negative position means one of the looks: -1 the first one.
+# A negative position means one of the look-ups: -1 the first one.
 
 
 def _taken(
@@ -180,7 +180,7 @@ def _inserted(position: int, document: Document, fields: tuple[str, ...]) -> Not
 
 
 def _kind(where: Condition, changes: Mapping[str, Any]) -> str:
-    """Tell a new reservation from a change under the present one."""
+    """Return ``reserved`` for a new reservation, and ``changed`` for any other change."""
     if changes.get("status") != RESERVED:
         return "changed"
     held = "worker" not in changes and _bound(where).get("status") == RESERVED
@@ -208,7 +208,7 @@ def _named(where: Condition, fields: tuple[str, ...]) -> tuple[Any, Any] | None:
 
 
 def _nothing() -> None:
-    """Be called in vain."""
+    """Do nothing."""
 
 
 class NotingDriver:
@@ -223,13 +223,13 @@ class NotingDriver:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.changed: Callable[[], object] = _nothing
-        """Called in the event loop when it was opened, and when something was noted."""
+        """Called in the event loop after the driver was opened, and after a change was noted."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"driver": self.driver}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # a copy calls nobody yet
+        self.__init__(**state)  # type: ignore[misc]  # `changed` is not copied
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.driver!r})"
@@ -251,7 +251,7 @@ class NotingDriver:
 
     @property
     def client_key(self) -> Hashable | None:
-        """What drivers have in common that share a client; None for those that share none."""
+        """A key that drivers of one client have in common; None without a shared client."""
         key: Hashable | None = getattr(self.driver, "client_key", None)
         return key
 

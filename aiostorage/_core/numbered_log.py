@@ -1,8 +1,8 @@
-"""Cursors of a log whose rows an engine numbers without gaps, by the order of their insertion.
+"""Cursors of a log whose rows an engine numbers without gaps, in the order of their insertion.
 
-A cursor names the last row that was read: by its number, and by the end of its ``_id``, so that a
-row of another store, or of an older copy of this one, is not taken for it. Rows are deleted from
-the beginning, and never the last one. So nothing is missing behind a row as long as it is there.
+A cursor names the last row that was read by its number and the end of its ``_id``, so that a row
+of another store, or of an older copy of this one, is not mistaken for it. Rows are deleted from
+the beginning, and the last one never is. So as long as a row exists, all rows behind it do, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiostorage.operations import Document, LogPage
 __all__ = ["BEGINNING", "cursor_behind", "log_page", "parsed_cursor", "raise_expired"]
 
 BEGINNING: Final = "0-"
-"""The cursor of a log that has had no row yet."""
+"""The cursor of a log that has never had a row."""
 
 ID_LENGTH: Final = 8
 """Characters of an ``_id`` in a cursor."""
@@ -33,7 +33,7 @@ def parsed_cursor(cursor: str) -> tuple[int, str]:
     Raises
     ------
     CursorExpired
-        It is no cursor of such a log.
+        The text is no cursor of such a log.
     """
     number, dash, uid = cursor.partition("-")
     if not dash or not number.isascii() or not number.isdecimal() or len(number) > 18:

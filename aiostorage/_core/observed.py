@@ -1,7 +1,7 @@
-"""Storages that tell OpenTelemetry what they do.
+"""Storages with telemetry for OpenTelemetry.
 
-A storage that has nobody to tell is not touched: its calls cost what they cost without this module.
-One that has becomes an instance of a subclass, whose public methods have a span around them.
+A storage without a tracer or a meter is not touched: its calls cost what they cost without this
+module. One that has them becomes an instance of a subclass with spans around the public methods.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aiostorage.trial import Trial
 __all__ = ["COLLECTIONS", "observe", "observe_by"]
 
 NOT_OBSERVED: Final = frozenset({"open", "aclose", "watch_trials"})
-"""What is the life of a storage, or lasts as long as somebody listens."""
+"""Methods without a span: they last as long as the storage, or as long as their caller reads."""
 
 COLLECTIONS: Final = (
     ("algorithm_lock", "algo"),
@@ -42,7 +42,7 @@ PLAIN: Final = "_observed_class_of"
 
 
 def observe(storage: Any, telemetry: bool | None) -> None:
-    """Let a storage tell OpenTelemetry what it does, if that is wanted and not so already.
+    """Give a storage telemetry, if that is wanted and it has none yet.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def observe(storage: Any, telemetry: bool | None) -> None:
 
 
 def observe_by(storage: Any, telemetry: Telemetry) -> None:
-    """Let this be told what a storage does."""
+    """Use this telemetry for a storage."""
     gateway = storage._gateway  # noqa: SLF001  as above
     gateway.telemetry = telemetry
     engine = driver_within(gateway.driver)
@@ -85,7 +85,7 @@ def _observed_class(cls: Any) -> Any:
 
 
 def _reduced(storage: Any, protocol: Any) -> tuple[Any, ...]:
-    """Pickle as the class that is observed: a copy looks itself whether to tell anything."""
+    """Pickle as the original class: a copy decides for itself whether to have telemetry."""
     plain = getattr(type(storage), PLAIN)
     _, (_, *arguments), *rest = plain.__reduce_ex__(storage, max(int(protocol), 2))
     return _blank, (plain, *arguments), *rest
@@ -186,9 +186,9 @@ async def _iterated(
     ids: Mapping[str, str],
     items: AsyncIterator[Any],
 ) -> AsyncIterator[Any]:
-    """Yield the items; one span for all, and the time that was spent on finding them.
+    """Yield the items in a single span, which measures the time that was spent on finding them.
 
-    The span is not the current one, since the caller's own would come to stand in it.
+    The span is not made the current one, since the caller's spans would become its children.
     """
     operation = telemetry.operation(name, collection, ids)
     operation.begin()
@@ -213,7 +213,7 @@ async def _iterated(
 
 
 def _first_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """Return the ids of what the first argument names."""
+    """Return the ids of the experiment or the trial that the first argument names."""
     return _ids_of(args[0] if args else next(iter(kwargs.values()), None))
 
 

@@ -46,12 +46,12 @@ class _Descending:
 
 
 def values_of(document: Mapping[str, Any], order: Order) -> tuple[Any, ...]:
-    """Return what a document is sorted by, for each item of an order; None for what it lacks."""
+    """Return the values by which a document is sorted, one for each item; None for missing ones."""
     return tuple(value_of(document, item) for item in order)
 
 
 def value_of(document: Mapping[str, Any], item: str | SortBy) -> Any:
-    """Return what a document is sorted by; None if it does not have it."""
+    """Return the value by which a document is sorted; None if it is missing."""
     try:
         if isinstance(item, str):
             return document.get(item)
@@ -96,7 +96,7 @@ def key_of(value: Any, item: str | SortBy) -> tuple[Any, ...]:
 
 
 def position(document: Mapping[str, Any], order: Order, number: float) -> tuple[Any, ...]:
-    """Return where a document stands in an order, in a form that sorts.
+    """Return the place of a document in an order, in a form that sorts.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""The outbox: what a tracker has still to be told, where it has what, and who tells it.
+"""The outbox: the changes that have yet to be sent to a tracker, its records, and the deliverer.
 
-A row says that a trial or an experiment has changed, and not how. `aiostorage._core.noting` writes
-it together with the change. The deliverer reads some rows, then the present trial, sends that, and
-removes the rows that it had read before. So many changes of one trial are sent once, and a change
-that comes meanwhile has a row that stays.
+A row says that a trial or an experiment has changed, but not how. `aiostorage._core.noting` writes
+it together with the change. The deliverer reads some rows, then the present trial, sends the trial,
+and removes the rows that it had read. So many changes of one trial are sent once, and the row of a
+change that comes meanwhile stays.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["Backlog", "Change", "MirrorRecord", "Outbox", "OutboxRow"]
 Change: TypeAlias = Literal["inserted", "reserved", "changed", "deleted", "anew"]
 
 POLL_INTERVAL: Final = 0.05
-"""Seconds that `Outbox.wait` takes at least, lest a busy store wakes its caller all the time."""
+"""Seconds that `Outbox.wait` takes at least, so that a busy store does not wake it all the time."""
 
 MAX_WRITTEN: Final = 500
 """Rows that are written or removed in one operation, at most."""
@@ -51,24 +51,24 @@ NOW: Final = StoreTime()
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A change that the tracker has still to be told.
+    """A change that has yet to be sent to the tracker.
 
     Attributes
     ----------
     id
-        Names the row.
+        The ``_id`` of the row.
     experiment
         The id of the experiment.
     trial
         The id of the trial; None if the experiment itself has changed.
     change
-        What has happened; ``anew`` is nothing, but the tracker shall be told as if it might know
-        nothing yet. That it was ``deleted`` does not mean that it is gone now: it may have been
-        registered again, of which there is another row.
+        The kind of change; ``anew`` is no change, but asks to send the record as if the tracker
+        did not have it. A record that was ``deleted`` may exist: it may have been registered again,
+        for which there is another row.
     worker
         The token of the reservation, if the change was made under one.
     time
-        When, by the store's clock.
+        The time of the change, by the store's clock.
     """
 
     id: Any
@@ -81,7 +81,7 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class MirrorRecord:
-    """Where the tracker has a trial or an experiment.
+    """The key of a trial or an experiment in the tracker.
 
     Attributes
     ----------
@@ -90,10 +90,10 @@ class MirrorRecord:
     key
         The key in the tracker; None if it is not known.
     uncertain
-        Whether a sending without a key has begun, so that the tracker may have it under a key that
-        is not known.
+        Whether it began to be sent without a key, so that the tracker may have it under an unknown
+        key.
     attempts
-        How often the trial has been reserved, as far as its rows were settled.
+        How often the trial was reserved, according to the rows that were settled.
     worker
         The token of the last reservation that was counted.
     stored
@@ -122,7 +122,7 @@ class MirrorRecord:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much the tracker has still to be told.
+    """The amount of changes that have yet to be sent to the tracker.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ class Outbox:
     Parameters
     ----------
     gateway
-        The way to the engine.
+        The gateway to the store.
     """
 
     def __init__(self, gateway: Gateway) -> None:
@@ -162,7 +162,7 @@ class Outbox:
         Parameters
         ----------
         limit
-            How many at most.
+            The maximum number of rows.
         experiment, trial
             Only those of this experiment, or of this trial.
         """
@@ -171,7 +171,7 @@ class Outbox:
         return list(map(_row, found))
 
     async def backlog(self) -> Backlog:
-        """Return how many rows there are, and how old the oldest is; the engine counts them."""
+        """Return the number of rows, and the age of the oldest; the engine counts them."""
         length = await self._gateway.execute(Count(OUTBOX))
         found = await self._gateway.execute(Find(OUTBOX, EVERYTHING, {"time": True}, limit=1))
         if not found:
@@ -229,9 +229,9 @@ class Outbox:
     async def begin(self, record: MirrorRecord) -> MirrorRecord:
         """Note that a sending without a key begins; return the record as it is stored then.
 
-        If it is never settled, whoever reads the record next finds it `uncertain`. The returned
-        record keeps what the given one says of that, so that it tells whether an *earlier* sending
-        may have made something.
+        If it is never settled, the next reader of the record finds it `uncertain`. The returned
+        record has the `uncertain` of the given one, which says whether an *earlier* attempt to send
+        may have created a run.
         """
         changes = {**_content(record), "uncertain": True}
         await self._gateway.transact(self._write(record, changes))
@@ -240,7 +240,7 @@ class Outbox:
     async def settle(
         self, rows: Sequence[OutboxRow], record: MirrorRecord, *, forget: bool = False
     ) -> None:
-        """Remove rows and write the record that follows from them, both or neither.
+        """Remove rows and write the record that results from them, both or neither.
 
         A record with a key is not `uncertain` any more.
 
@@ -249,7 +249,7 @@ class Outbox:
         rows
             The rows, all of the trial, or of the experiment and its trials.
         record
-            What to write.
+            The record to write.
         forget
             Whether to remove the record instead, and with that of an experiment those of all its
             trials.
@@ -298,7 +298,7 @@ class Outbox:
     # --------------------------------------------------------------------------------- lease
 
     async def acquire_lease(self, owner: str, seconds: float) -> bool:
-        """Become the deliverer of this store if nobody is, or nobody alive; say whether.
+        """Become the deliverer of this store unless a living process is; return whether it did.
 
         Parameters
         ----------
@@ -334,12 +334,12 @@ class Outbox:
         return bool(await self._gateway.execute(update))
 
     async def release_lease(self, owner: str) -> None:
-        """Give the lease up, if it is the owner's; others need not wait for its end then."""
+        """Give up the lease, if it is the owner's, so that others need not wait for its end."""
         changes = {"owner": None, "expires": None}
         await self._gateway.execute(Update(DELIVERERS, equal(_id=LEASE, owner=owner), changes))
 
     async def lease_holder(self) -> str | None:
-        """Return who is the deliverer; None if nobody is, or nobody alive."""
+        """Return the deliverer that holds the lease; None if there is none, or none alive."""
         alive = Compare("expires", "gt", NOW)
         where = type(equal())((*equal(_id=LEASE).conditions, alive))
         found = await self._gateway.execute(Find(DELIVERERS, where, limit=1))
@@ -351,7 +351,7 @@ def _of(experiment: Any, trial: str | None) -> Condition:
 
 
 def _record_id(experiment: Any, trial: str | None) -> str:
-    """Return the ``_id`` of a record: the literal of the one id tells where the other begins."""
+    """Return the ``_id`` of a record, in which the literal of the first id shows its end."""
     return f"{experiment!r}" if trial is None else f"{experiment!r}:{trial}"
 
 

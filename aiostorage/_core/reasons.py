@@ -1,4 +1,4 @@
-"""Why a trial has changed, in words for its history."""
+"""The reason of a change of a trial, as text for its history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LENGTH: Final = 300
 def reason_of(error: BaseException) -> str:
     r"""Return the type and the first line of an error; of a group, those of its first error.
 
-    Of errors of the store among others, which did not end the evaluation, the others count.
+    In a group, errors of the store are ignored if there are others: those ended the evaluation.
 
     >>> reason_of(ValueError("loss is infinite\nat step 3"))
     'ValueError: loss is infinite'

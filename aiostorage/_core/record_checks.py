@@ -214,7 +214,7 @@ def _check_values(kind: type[Value], values: Any, field: str) -> None:
 
 
 def fault_in(document: Mapping[str, Any], error: Exception) -> EncodingError:
-    """Return what keeps a stored trial from being read.
+    """Return the reason why a stored trial cannot be read.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Stored records, read one by one: another program may have written one that nobody can read.
+"""Stored records, read one by one: another program may have written one that cannot be read.
 
 `Trial.from_dict` reads what it gets, or raises. Here is what follows when it raises: an error that
 names the trial, the field and the value; one warning, and the others are returned without it; or,

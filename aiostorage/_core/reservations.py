@@ -70,7 +70,7 @@ POLL_INTERVAL: Final = 0.05
 """Seconds between two attempts to reserve while waiting for a pending trial, at least."""
 
 CHECK_INTERVAL: Final = 1.0
-"""Seconds between two looks for the experiment while waiting for one of its trials."""
+"""Seconds between two checks of the experiment while waiting for one of its trials."""
 
 
 class Reservations:
@@ -460,7 +460,7 @@ def _held(trial: Held, status: str) -> And:
 
 
 def _traces(trial: Trial) -> dict[str, Any]:
-    """Return what a new reservation of the trial overwrites."""
+    """Return the fields that a new reservation of the trial overwrites."""
     return {
         "start_time": trial.start_time,
         "end_time": trial.end_time,

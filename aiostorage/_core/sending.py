@@ -1,4 +1,4 @@
-"""What the tracker is told of some rows of the outbox: the present state, once."""
+"""Sends the present state of the records in some rows of the outbox to the tracker, once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ READ_TOGETHER: Final = 100
 """Trials that are read at once, and so held in memory at the same time, at most."""
 
 MAX_CACHED: Final = 10_000
-"""Records that are kept in memory: nobody but the holder of the lease writes them."""
+"""Records that are kept in memory: only the holder of the lease writes them."""
 
 SETTLE_INTERVAL: Final = 0.05
 """Seconds for which trials that were sent are settled together, at most."""
@@ -76,7 +76,7 @@ class Page:
 
 @dataclass(slots=True)
 class _Subject:
-    """An experiment that rows tell of."""
+    """An experiment that occurs in rows."""
 
     id: Any
     experiment: Experiment | None
@@ -90,7 +90,7 @@ class _Subject:
 
 
 class Sender:
-    """Tells a tracker what has changed; used by the holder of the lease alone.
+    """Sends changes to a tracker; only the holder of the lease uses it.
 
     Parameters
     ----------
@@ -128,18 +128,18 @@ class Sender:
         self._late: set[Name] = set()
         """Those whose last call has to be repeated: they come after the others."""
         self._sent: list[tuple[Name, Sequence[OutboxRow], MirrorRecord]] = []
-        """What the tracker has, and the store does not know yet."""
+        """Records that the tracker has, but that the store does not know of yet."""
         self._seen_bugs: set[str] = set()
         self.refused: int = 0
         """How many experiments and trials the tracker has refused."""
 
     async def deliver(self, rows: Sequence[OutboxRow]) -> Page:
-        """Tell the tracker of all that the rows tell of, and settle them.
+        """Send the records in these rows to the tracker, and settle the rows.
 
         Raises
         ------
         LeaseLost
-            Somebody else may be the deliverer now.
+            Another process may be the deliverer now.
         BackendError
             The engine failed.
         """
@@ -503,7 +503,7 @@ class Sender:
             )
 
     def forget(self) -> None:
-        """Forget what may have changed: somebody else may have been the deliverer."""
+        """Forget what may have changed: another process may have been the deliverer."""
         self._records.clear()
         self._sent.clear()
         self._late.clear()

@@ -1,4 +1,4 @@
-"""What takes long is said in the log, so that nobody waits without knowing for what."""
+"""What takes long is logged, so that the user knows what the program waits for."""
 
 from __future__ import annotations
 

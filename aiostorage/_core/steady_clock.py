@@ -51,7 +51,7 @@ class SteadyMoment(NamedTuple):
 
 
 class SteadyClock:
-    """Tells moments.
+    """A clock whose steady time cannot be set.
 
     Parameters
     ----------
@@ -79,10 +79,10 @@ class SteadyClock:
 
 
 class BootClock(SteadyClock):
-    """Tells moments by the boots that a store has numbered, for several processes.
+    """A clock for several processes that counts the boots of the machine.
 
-    The steady time is that of the machine since its boot, in microseconds, with the number of the
-    boot before it: what was written before the last boot is older than anything since.
+    The steady time is the number of the boot, followed by the microseconds since that boot: a time
+    that was written before the last boot is older than any since.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The state of an experiment, counted by the engine: no trial is fetched but the best one."""
+"""The state of an experiment, counted by the engine: only the best trial is fetched."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ STATUSES: Final = tuple(status.value for status in TrialStatus)
 COMPLETED: Final = TrialStatus.COMPLETED.value
 
 MAX_READ: Final = 1000
-"""How many reserved trials, and trials with an unknown status, are looked at, at most."""
+"""How many reserved trials, and trials with an unknown status, are read at most."""
 
 LOCK_FIELDS: Final = ("locked", "owner", "since", "heartbeat", "expires")
-"""What is read of a lock: its state may be large, and written by a codec that is not ours."""
+"""The fields of a lock that are read: its state may be large, or written by a foreign codec."""
 
 CONFIG_FIELDS: Final = ("name", "version", "max_trials")
-"""What is read of an experiment."""
+"""The fields of an experiment that are read."""
 
 
 class Summaries:
-    """What `Storage` says of a whole experiment; the contract is `AsyncStorageProtocol`."""
+    """The methods of `Storage` on a whole experiment; the contract is `AsyncStorageProtocol`."""
 
     def __init__(self, gateway: Gateway, trials: Trials, lost: LostTrials) -> None:
         self._gateway = gateway
@@ -107,7 +107,7 @@ class Summaries:
         )
 
     async def _counted(self, uid: Any, total: int, counts: Sequence[int]) -> Mapping[str, int]:
-        """Return the counts by status; another program may have written one that we do not know."""
+        """Return the counts by status, including unknown ones that another program has written."""
         counted = Counter(dict(zip(STATUSES, counts, strict=True)))
         if total > counted.total():
             unknown = And((Compare("experiment", "eq", uid), Compare("status", "nin", STATUSES)))
@@ -117,7 +117,7 @@ class Summaries:
         return +counted
 
     async def _window(self, recent: Condition, window: float, now: datetime) -> timedelta:
-        """Return the time in which the trials were completed that `recent` finds."""
+        """Return the time in which the trials that `recent` finds were completed."""
         start = (SortBy("start_time"),)
         find = Find(TRIALS, recent, {"start_time": True}, order=start, limit=1)
         found = await self._gateway.execute(find)
@@ -166,7 +166,7 @@ def _lock(record: Document, leased: bool) -> LockSummary:
 
 
 def _field(document: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a field; None if it is not there, or cannot be read."""
+    """Return the value of a field; None if it is missing or cannot be read."""
     try:
         return document.get(name)
     except EncodingError:  # of an `UnreadableDocument`
@@ -174,6 +174,6 @@ def _field(document: Mapping[str, Any], name: str) -> Any:
 
 
 def _time(document: Mapping[str, Any], name: str) -> datetime | None:
-    """Return a time; None for what another program may have written in its place."""
+    """Return a time; None for any other value, which another program may have written."""
     value = _field(document, name)
     return value if isinstance(value, datetime) else None

@@ -22,7 +22,7 @@ from aiostorage.operations import Document, Logged, LogPage
 __all__ = ["Pair", "add_to_log", "read_table_log"]
 
 Pair: TypeAlias = tuple["Document | None", "Document | None"]
-"""A document before and after a change; None where it was not there, or is no more."""
+"""A document before and after a change; None if it did not exist, or no longer does."""
 
 
 def add_to_log(
@@ -35,14 +35,14 @@ def add_to_log(
     content: bool = False,
     reason: str | None = None,
 ) -> None:
-    """Add the rows of changes that were made just now.
+    """Add the rows of changes that have just been made.
 
     Parameters
     ----------
     pairs
         The documents that were changed.
     undo
-        Gets what takes the rows back.
+        Gets the functions that remove the rows again.
     content, reason
         As for `aiostorage._core.log_rows.log_rows`.
     """

@@ -86,7 +86,7 @@ def run(
     ----------
     pairs
         Gets each document that was changed, as it was before and as it is after that; None if
-        nobody needs them.
+        the caller does not need them.
     """
     clocked = table.clocked
     match operation:

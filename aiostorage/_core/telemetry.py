@@ -1,4 +1,4 @@
-"""What a storage tells OpenTelemetry: spans, instruments and their attributes.
+"""The telemetry of a storage for OpenTelemetry: spans, instruments and their attributes.
 
 This is the one module that knows `opentelemetry`, which is imported when a storage has something
 to tell.
@@ -53,7 +53,7 @@ LENGTHS: Final = (0, *SIZES, 512, 1024)
 
 
 def is_wanted(telemetry: bool | None) -> bool:
-    """Return whether a storage is to tell anything.
+    """Return whether a storage is to have telemetry.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def _instruments(
 
 
 class Telemetry:
-    """What one storage tells.
+    """The telemetry of one storage.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ class Telemetry:
         self._instruments.heartbeat_lag.record(max(lag, 0.0), self._store)
 
     def waited(self, seconds: float, error: BaseException | None) -> None:
-        """Record how long the algorithm lock was waited for, perhaps in vain."""
+        """Record how long a caller waited for the algorithm lock, whether it got it or not."""
         attributes = self._store
         if error is not None:
             attributes = {**attributes, "error.type": error_type(error)}

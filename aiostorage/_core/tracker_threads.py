@@ -123,6 +123,6 @@ def in_words(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  an error of somebody else, who may have made any mistake
+    except Exception:  # noqa: BLE001  an error of another library, which may raise again
         text = ""
     return f"{name}: {text}" if text else name

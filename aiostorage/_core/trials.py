@@ -212,11 +212,11 @@ class Trials:
             known = {**document_of_trial(after), "_id": document["_id"]}
             document = truncated(cast(Document, normalise(known)), self._gateway.driver.resolution)
         elif isinstance(document, UnreadableDocument):
-            self._reader.read(document)  # raises: nobody knows where it stands
+            self._reader.read(document)  # raises: its place in the order is unknown
         return After(document["_id"], values_of(document, order))
 
     async def first(self, find: Find) -> list[Trial]:
-        """Return what a `Find` finds; more is read in place of what cannot be read."""
+        """Return the trials of a `Find`; for each one that cannot be read, another is read."""
         wanted = find.limit
         while True:
             documents = await self._gateway.execute(find)

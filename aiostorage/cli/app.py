@@ -59,16 +59,16 @@ NOT_DONE: Final = 1
 """Nothing was found, something is wrong in the store, or its state forbids what was asked for."""
 
 WRONG_USE: Final = 2
-"""Arguments, files or a configuration that the caller can put right; click's own code, too."""
+"""Arguments, files or a configuration that the caller can correct; click's own code, too."""
 
 UNREACHABLE: Final = 3
 """The store, or the tracker, cannot be reached or used at present."""
 
 UNEXPECTED: Final = 70
-"""Only a change of aiostorage can fix it: what BSD calls an internal software error."""
+"""A bug of aiostorage: what BSD calls an internal software error."""
 
 INTERRUPTED: Final = 130
-"""What a shell reports for a command that Ctrl-C ended: 128 and the number of the signal."""
+"""The code that a shell reports after Ctrl-C: 128 plus the number of the signal."""
 
 EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (NothingFound, NOT_DONE),
@@ -85,7 +85,7 @@ EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (OSError, WRONG_USE),
     (Exception, UNEXPECTED),
 )
-"""The exit code of each error: that of the first class in this table which it is of."""
+"""The exit code of each error: that of the first class in this table that it is an instance of."""
 
 
 GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
@@ -171,7 +171,7 @@ class CommandLine(click.Group):
 
 
 def explained(error: Exception, command: str) -> CommandFailed:
-    """Return the one-line form of an exception; of a group, that of its most telling exception."""
+    """Return the one-line form of an exception; for a group, that of the most informative one."""
     leaves = leaves_of(error)
     told = next((leaf for leaf in leaves if isinstance(leaf, AioStorageError)), leaves[0])
     code = next(code for of_class, code in EXIT_CODES if isinstance(told, of_class))

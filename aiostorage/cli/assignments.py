@@ -1,4 +1,4 @@
-"""What stands on the command line as FIELD=VALUE, and which fields a person may change."""
+"""FIELD=VALUE on the command line, and the fields that a user may change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["parsed_assignments", "refused_in_experiment", "refused_in_trial"]
 TIMES: Final = frozenset(["submit_time", "start_time", "end_time"])
 
 TRIAL_FIELDS: Final = frozenset(["status", "objective", "exp_working_dir", "parent", *TIMES])
-"""What can be changed in a trial."""
+"""The fields of a trial that can be changed."""
 
 
 def parsed_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def parsed_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(name: str, text: str) -> Any:
-    """Return JSON as a value, and all else as text, unless it was certainly meant to be JSON."""
+    """Return JSON as a value and anything else as text; refuse what is clearly malformed JSON."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except ValueError as error:
@@ -66,7 +66,7 @@ def _time(name: str, text: str) -> datetime | None:
 
 
 def refused_in_trial(trial: Trial, changes: Mapping[str, Any]) -> str | None:
-    """Return why changes of a trial cannot be made; None if they can."""
+    """Return the reason why changes of a trial cannot be made; None if they can."""
     for name in changes:
         if name not in TRIAL_FIELDS:
             why = " (its params make its id)" if name.partition(".")[0] == "params" else ""
@@ -89,7 +89,7 @@ def refused_in_trial(trial: Trial, changes: Mapping[str, Any]) -> str | None:
 
 
 def refused_in_experiment(changes: Mapping[str, Any]) -> str | None:
-    """Return why changes of an experiment cannot be made; None if they can."""
+    """Return the reason why changes of an experiment cannot be made; None if they can."""
     for name, value in changes.items():
         if name == "_id":
             return "_id cannot be changed: trials refer to it"
@@ -123,4 +123,4 @@ EXPERIMENT_FIELDS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
         ("metadata", "refers", "space"), ("an object", lambda value: isinstance(value, dict))
     ),
 }
-"""Fields of a config whose kind is known: what they are, and whether a value is that."""
+"""Fields of a config with a known kind: its name, and a function that checks a value."""

@@ -1,4 +1,4 @@
-"""``aiostorage bench``: what a storage does on this machine."""
+"""``aiostorage bench``: the speed of a storage on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEANINGS = {
     "cycle, 64 tasks": "the same, in 64 tasks of one process",
     "lock hand-over": "two storages get and release the algorithm lock in turn",
 }
-"""What each measurement is."""
+"""The description of each measurement."""
 
 
 @click.command

@@ -1,4 +1,4 @@
-"""What a shell completes: the names of experiments, from the storage that is meant."""
+"""Shell completion for the names of experiments, from the storage that the command uses."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from aiostorage.cli.naming import experiment_label
 __all__ = ["EXPERIMENT", "EXPERIMENT_OR_TRIAL"]
 
 PATIENCE: Final = 1.0
-"""Seconds that a storage may take: somebody has pressed the tabulator key and waits."""
+"""Seconds that a storage may take: the user has pressed the Tab key and waits."""
 
 
 class Named(click.ParamType[str]):
-    """What names an experiment, or one of its trials."""
+    """The name of an experiment, or of one of its trials."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -31,7 +31,7 @@ class Named(click.ParamType[str]):
         param: click.Parameter,  # noqa: ARG002  click passes it
         incomplete: str,
     ) -> list[CompletionItem]:
-        """Return the experiments whose NAME@VERSION begins so; none if that cannot be told."""
+        """Return the experiments whose NAME@VERSION has this prefix; none if there is an error."""
         try:
             labels = anyio.run(_labels, open_named(ctx.params.get("url"), PATIENCE))
         except Exception:  # noqa: BLE001  a shell that completes has no place for an error

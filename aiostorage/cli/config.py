@@ -40,17 +40,17 @@ QUERY: Final = "query of the URL"
 SECRET: Final = frozenset({"username", "password"})
 
 NOT_CONFIGURED: Final = frozenset({"self", "url", "path", "clock", "read_only"})
-"""Parameters of engines that nobody configures by these names."""
+"""Parameters of engines that are not configured by these names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value that is in force.
+    """A setting that applies, and its origin.
 
     Attributes
     ----------
     name
-        The option, or what else it is.
+        The option, or another name.
     value
         Its value; a secret is hidden.
     origin
@@ -97,17 +97,17 @@ def config(*, place: str | None, url: str | None, as_json: bool) -> None:
 
 
 def settings_of(named: NamedStore, *, argument: bool) -> list[Setting]:
-    """Return what is in force for a storage.
+    """Return the settings that apply to a storage.
 
     Parameters
     ----------
     argument
-        Whether the caller has named it.
+        Whether the caller has named the storage.
 
     Raises
     ------
     ConfigurationError
-        An option cannot work.
+        An option is invalid.
     """
     there = NamedStore(named.without_tracker().options, named.origin)  # makes no directory
     driver = storage_of(there)._gateway.driver  # noqa: SLF001  as an adapter of this package
@@ -210,7 +210,7 @@ def _versions(engine: str) -> list[Setting]:
 
 
 def _libraries() -> list[str]:
-    """Return the libraries that aiostorage uses, those of extras too."""
+    """Return the libraries that aiostorage uses, including those of extras."""
     try:
         wanted = requires(DISTRIBUTION) or []
     except PackageNotFoundError:  # it runs from a folder

@@ -1,4 +1,4 @@
-"""``aiostorage copy``: a storage becomes a part of another one, of any engine."""
+"""``aiostorage copy``: copies a storage into another one, of any engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``aiostorage doctor``: what is wrong with a storage, and its repair."""
+"""``aiostorage doctor``: examines a storage and repairs it."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def doctor(
     lost_after: float | None,
     as_json: bool,
 ) -> None:
-    """Say what is wrong with a storage, and what to do about it.
+    """Report what is wrong with a storage, and what to do about it.
 
-    Looked at are the file and its file system, or the server and its clock; tables and indexes;
-    locks and those who wait for them; trials that are lost, belong to nothing or cannot be read;
-    and what piles up. Each finding names the command that comes next. Nothing is changed, and no
-    file is made; workers may go on meanwhile.
+    It examines the file and its file system, or the server and its clock; tables and indexes;
+    locks and their waiters; trials that are lost, belong to no experiment or cannot be read; and
+    records that pile up. Each finding names the command to run next. Nothing is changed, and no
+    file is created; workers may go on meanwhile.
 
-    With --repair, what needs no guess is put right, and everything else left alone: missing
-    indexes are made, lost trials handed out again, lock records of no experiment deleted. Trials
-    of no experiment are deleted with --delete-orphans alone.
+    With --repair, it repairs what needs no guess and leaves everything else alone: it creates
+    missing indexes, hands out lost trials again, and deletes lock records without an experiment.
+    Trials without an experiment are deleted only with --delete-orphans.
 
     The exit code is 0 when all is well, 1 when something is wrong, 3 when the storage cannot be
     reached.

@@ -1,4 +1,4 @@
-"""``aiostorage dump``: a storage becomes a file."""
+"""``aiostorage dump``: writes a storage into a file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def dump(
 ) -> None:
     """Write a storage into a file.
 
-    The file has one record a line, in JSON, with every value as it is stored: experiments, their
+    The file has one record per line, in JSON, with every value as it is stored: experiments, their
     trials and algorithm locks with the states, and benchmarks. Nothing is unpickled. FILE gets its
     name when it is complete. Workers may go on meanwhile.
 

@@ -24,19 +24,19 @@ _MONGODB: Final = ("mongodb", "mongodb+srv")
 def open_named(
     url: str | None, timeout: float | None = None, *, writing: bool = False, **settings: Any
 ) -> AbstractAsyncContextManager[Storage]:
-    """Return the storage that a command is about, which exists already; ``async with`` opens it.
+    """Return the existing storage that a command uses; ``async with`` opens it.
 
     Parameters
     ----------
     url
-        What ``--storage`` says; None for the storage that is configured.
+        The value of ``--storage``; None for the storage that is configured.
     timeout
-        What ``--timeout`` says: seconds that the storage may take to answer.
+        The value of ``--timeout``: seconds that the storage may take to answer.
     writing
-        Whether the command changes something; a tracker that is configured is told of it.
-        Otherwise a MongoDB database may be one that aiostorage has not made.
+        Whether the command changes something; if so, changes are sent to the configured tracker.
+        If not, a MongoDB database may be one that aiostorage did not create.
     settings
-        Those of `open_storage`; one that is None is left out.
+        Settings of `open_storage`; those that are None are left out.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def open_named(
 
 @asynccontextmanager
 async def _writable(existing: Storage, storage: Storage) -> AsyncIterator[Storage]:
-    """Open a storage for writing, once there is one to read: else opening would make it."""
+    """Open a storage for writing after checking that it exists: opening would create it."""
     async with existing:
         pass
     async with storage:
@@ -60,7 +60,7 @@ async def _writable(existing: Storage, storage: Storage) -> AsyncIterator[Storag
 
 
 def _bounds(named: NamedStore, timeout: float | None) -> dict[str, Any]:
-    """Return the settings with which a storage answers in time, or fails."""
+    """Return the settings with which a storage answers in time or fails."""
     options = named.without_tracker().options
     query = str(options.get("url", "")).partition("?")[2]
     if timeout is None and ("timeout" in options or "timeout=" in query or "retry" in options):
@@ -74,14 +74,14 @@ def _bounds(named: NamedStore, timeout: float | None) -> dict[str, Any]:
 
 
 def open_existing(named: NamedStore, **settings: Any) -> Storage:
-    """Return the storage that is meant, to read what is there already; no tracker is told.
+    """Return an existing storage for reading, without a tracker.
 
     A MongoDB database is checked when the storage is opened, which then raises the same errors.
 
     Parameters
     ----------
     named
-        What `aiostorage._core.named_store.named_store` returned.
+        The result of `aiostorage._core.named_store.named_store`.
     settings
         Those of `open_storage`.
 
@@ -123,7 +123,7 @@ def check_lasts(named: NamedStore) -> None:
 
 
 def _check_track_file(path: Path) -> None:
-    """Refuse a file that opening would make; of all others, the engine says what they are."""
+    """Refuse a file that does not exist or is empty; the engine checks all others."""
     try:
         there = path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""``aiostorage import-tracker``: the runs of an experiment of a tracker become trials."""
+"""``aiostorage import-tracker``: imports the runs of an experiment of a tracker as trials."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ LINE_INTERVAL: Final = 5.0
 def import_tracker(
     source: str, experiment: str, dest: str | None, name: str | None, objective: str | None
 ) -> None:
-    """Bring the runs of an experiment of a tracker into a storage.
+    """Import the runs of an experiment of a tracker into a storage.
 
     SOURCE is the tracker, such as mlflow+http://127.0.0.1:5000 or mlflow+sqlite:///mlflow.db, and
     EXPERIMENT the name or the id of an experiment there. Finished runs become completed trials,
     failed ones broken trials, and all others interrupted trials, which the next workers take up.
-    Run the command again after an interruption, and it continues; run it later, and it brings what
-    has come since. The tracker is not changed.
+    Run the command again after an interruption, and it continues; run it later, and it imports the
+    runs that have been added since. The tracker is not changed.
     """
     there = named_store(dest).without_tracker()
     check_lasts(there)
@@ -90,7 +90,7 @@ def import_tracker(
 
 
 def _check_there(source: str) -> None:
-    """Refuse a database in a file that does not exist: to open it would make it."""
+    """Refuse a database in a file that does not exist: opening would create it."""
     scheme, _, path = source.partition(":///")
     if scheme.lower().endswith("+sqlite") and not Path(path).exists():
         raise ConfigurationError(f"there is no file {path}")

@@ -1,4 +1,4 @@
-"""``aiostorage list``: the experiments of a storage, one a line."""
+"""``aiostorage list``: lists the experiments of a storage, one per line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLUMNS = ("experiment", "id", "trials", "completed", "max_trials", "algorithm",
 @timeout_option
 @debug_option
 def list_experiments(url: str | None, as_json: bool, timeout: float | None) -> None:
-    """List the experiments of a storage, one a line, in the order in which they were made.
+    """List the experiments of a storage, one per line, in the order of their creation.
 
     The exit code is 1 if there are none.
     """

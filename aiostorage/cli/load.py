@@ -1,4 +1,4 @@
-"""``aiostorage load``: a dump becomes a part of a storage."""
+"""``aiostorage load``: loads a dump into a storage."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Load what `aiostorage dump` has written.
+    """Load a file that `aiostorage dump` has written.
 
     All of FILE is checked before anything is written. Run the command again after an interruption,
     and it goes on; what is there already stays. An experiment appears when it is complete. Trials

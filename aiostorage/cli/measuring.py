@@ -1,4 +1,4 @@
-"""How fast a store is on this machine, measured with an experiment that is gone afterwards."""
+"""The speed of a store on this machine, measured with an experiment that is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from aiostorage.protocols import ExaminableDriver
 __all__ = ["Measure", "Scratch", "measure", "scratch_of"]
 
 TASKS: Final = (1, 8, 64)
-"""How many tasks go through cycles at the same time."""
+"""Numbers of tasks that run cycles at the same time."""
 
 PARTS: Final = 5 + len(TASKS)
-"""How many measurements share the time."""
+"""The number of measurements that share the time."""
 
 BATCH: Final = 200
-"""Trials that are registered at a time, to be reserved."""
+"""Trials that are registered in one call, to be reserved."""
 
 CLEAN_UP_SECONDS: Final = 10.0
 """Seconds that removing everything may take, at most."""
@@ -44,23 +44,23 @@ FILES: Final = ("sqlite", "track")
 """Engines that keep a file."""
 
 BESIDE: Final = ("-wal", "-shm", "-journal", ".lock")
-"""What the names of the files beside one end with."""
+"""Suffixes of the files beside the file of a store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Something that was measured.
+    """The result of a measurement.
 
     Attributes
     ----------
     name
-        What it is called.
+        The name of the measurement.
     value
         The result.
     unit
         Its unit, such as ``/s``.
     count
-        How often it was done.
+        The number of repetitions.
     """
 
     name: str
@@ -71,18 +71,18 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Where is measured.
+    """The place of the measurements.
 
     Attributes
     ----------
     location
-        Where the store is that this tells of.
+        The location of the store whose speed is measured.
     named
-        The store in which is measured.
+        The store in which the measurements are made.
     file
-        A new file, which is deleted afterwards; None where an experiment in the store itself is.
+        A new file, which is deleted afterwards; None if an experiment in the store is used instead.
     why
-        Why there.
+        Why the measurements are made there.
     """
 
     location: str
@@ -92,12 +92,12 @@ class Scratch:
 
 
 def scratch_of(named: NamedStore) -> Scratch:
-    """Return where to measure what a store can do.
+    """Return the place for the measurements of a store.
 
     Raises
     ------
     ConfigurationError
-        An option cannot work.
+        An option is invalid.
     """
     there = NamedStore(named.without_tracker().options, named.origin)
     driver = storage_of(there)._gateway.driver  # noqa: SLF001  as an adapter of this package
@@ -152,7 +152,7 @@ async def measure(scratch: Scratch, seconds: float, told: Callable[[str], object
 
 
 class _Work:
-    """What is done again and again with one experiment."""
+    """The repeated operations on one experiment."""
 
     def __init__(self, storage: Storage, experiment: Experiment) -> None:
         self._storage = storage
@@ -224,7 +224,7 @@ async def _experiment(scratch: Scratch) -> AsyncIterator[tuple[Storage, Storage,
 
 
 async def _check_exists(driver: ExaminableDriver) -> None:
-    """Refuse a database that opening would make, and nobody delete."""
+    """Refuse a database that does not exist: opening would create it, and it would stay."""
     reader = driver.reader()
     try:
         await reader.open(LAYOUT)
@@ -271,7 +271,7 @@ async def _median(name: str, act: Callable[[], Awaitable[object]], seconds: floa
 async def _rate(
     name: str, acts: tuple[Callable[[], Awaitable[object]], ...], seconds: float
 ) -> Measure:
-    """Measure how often tasks do something in a second, each what stands in its place."""
+    """Measure how often tasks do something per second, each the action at its position."""
     done = 0
     begin = time.perf_counter()
 

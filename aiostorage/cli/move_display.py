@@ -1,4 +1,4 @@
-"""What dumps, loads and copies show: their progress on standard error, and their report."""
+"""The output of dumps, loads and copies: their progress on standard error, and their report."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_shown() -> Iterator[Callable[[MoveProgress], None]]:
-    """Give what shows the progress, where standard error is a terminal.
+    """Yield a function that shows the progress if standard error is a terminal.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def progress_shown() -> Iterator[Callable[[MoveProgress], None]]:
 def echo_report(
     report: DumpReport | TableReport | MoveReport, *, as_json: bool, err: bool = False
 ) -> None:
-    """Print what was done.
+    """Print the report.
 
     Parameters
     ----------

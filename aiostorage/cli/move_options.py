@@ -1,4 +1,4 @@
-"""What `load` and `copy` share: their options, and the storage that they write to."""
+"""The common parts of `load` and `copy`: their options, and the storage that they write to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiostorage.factory import storage_of
 __all__ = ["destination_of", "move_options", "opened"]
 
 NOT_THERE: Final = "there is no "
-"""How the message begins that a file or a database does not exist."""
+"""The beginning of the message that a file or a database does not exist."""
 
 PATIENT: Final = RetryPolicy(attempt_timeout=300.0, total=600.0)
 
@@ -46,7 +46,7 @@ def move_options(function: F) -> F:
 
 
 def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, str]:
-    """Return the storage to write to, and its location; for a dry run one that is only read.
+    """Return the destination and its location; for a dry run, the destination is only read.
 
     If it does not exist, a dry run gets an empty storage in memory in its place.
 
@@ -73,7 +73,7 @@ def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, str]:
 
 
 async def opened(storage: Storage, *, dry_run: bool) -> Storage:
-    """Open what `destination_of` has returned; a server may not have the database of a dry run."""
+    """Open a storage of `destination_of`; a server may not have the database of a dry run."""
     try:
         if dry_run:
             await storage.open()

@@ -1,8 +1,8 @@
 """How commands name an experiment and a trial, and how they find them.
 
 An experiment is NAME (its newest version), NAME@VERSION, an id, or the beginning of an id. A trial
-is EXPERIMENT:TRIAL, with its id or the beginning of it. An experiment that is called exactly so
-comes first: a name may have ``@`` and ``:`` in it.
+is EXPERIMENT:TRIAL, with its id or the beginning of it. An experiment with exactly this name takes
+precedence: a name may contain ``@`` and ``:``.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ naming_help: Final = (
     "EXPERIMENT is a name (the newest version is meant), NAME@VERSION, an id, or the beginning of "
     "an id. A trial is EXPERIMENT:TRIAL, with the trial's id or the beginning of it."
 )
-"""What the help of a command says of its argument."""
+"""The description of the argument in the help of a command."""
 
 
 class NothingFound(AioStorageError):
-    """There is nothing of that name."""
+    """There is no record of that name."""
 
 
 class AmbiguousName(AioStorageError):
@@ -52,19 +52,19 @@ class AmbiguousName(AioStorageError):
 
 
 def experiment_label(config: dict[str, Any]) -> str:
-    """Return the text that names an experiment and its version to a person, and to a command."""
+    """Return the name of an experiment with its version, for people and for commands."""
     return f"{config.get('name')}@{config.get('version') or 1}"
 
 
 async def find_experiment(
     storage: AsyncStorageProtocol, text: str, *, changing: bool = False
 ) -> dict[str, Any]:
-    """Return the config of the experiment that is meant.
+    """Return the config of the experiment that a text names.
 
     Parameters
     ----------
     changing
-        Whether something is changed: then a name alone is refused if it has several versions.
+        Whether the command changes something: then a name with several versions is refused.
 
     Raises
     ------
@@ -84,7 +84,7 @@ async def find_experiment(
 async def find_trial(
     storage: AsyncStorageProtocol, text: str, *, changing: bool = False
 ) -> tuple[dict[str, Any], Trial]:
-    """Return the trial that EXPERIMENT:TRIAL means, with the config of its experiment.
+    """Return the trial that EXPERIMENT:TRIAL names, with the config of its experiment.
 
     Raises
     ------
@@ -102,7 +102,7 @@ async def find_trial(
 async def find_named(
     storage: AsyncStorageProtocol, text: str, *, changing: bool = False
 ) -> tuple[dict[str, Any], Trial | None]:
-    """Return the config of the experiment that is meant, and the trial if the text names one.
+    """Return the config of the experiment that a text names, and the trial if it names one.
 
     Raises
     ------
@@ -137,7 +137,7 @@ async def _called(
 
 
 async def _identified(storage: AsyncStorageProtocol, text: str) -> dict[str, Any] | None:
-    """Return the experiment with this id, or with the only one that begins so."""
+    """Return the experiment with this id, or the only one whose id begins like this."""
     there = await storage.fetch_experiments({}, {"name": 1})
     uids = [config["_id"] for config in there]
     found = [uid for uid in uids if str(uid) == text]
@@ -170,7 +170,7 @@ async def _trial_of(storage: AsyncStorageProtocol, config: dict[str, Any], text:
 
 
 async def no_experiment(storage: AsyncStorageProtocol, text: str) -> NothingFound:
-    """Return the error for a name that no experiment has; it lists those that there are."""
+    """Return the error for a name that no experiment has; it lists the existing names."""
     found = await storage.fetch_experiments({}, {"name": 1})
     names = sorted({str(config.get("name")) for config in found})
     if not names:

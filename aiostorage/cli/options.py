@@ -1,4 +1,4 @@
-"""What several commands share: options, and questions."""
+"""Options and questions that several commands share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEBUG_KEY: Final = "aiostorage.debug"
 """The key of ``--debug`` in the context's `meta`, which commands and subcommands share."""
 
 DEFAULT_TIMEOUT: Final = 5.0
-"""Seconds that a command waits for a storage to answer; a person looks at the terminal."""
+"""Seconds that a command waits for a storage to answer, while the user waits at the terminal."""
 
 
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -39,7 +39,7 @@ def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def debug_option(function: F) -> F:
-    """Add ``--debug``, which may stand before or after the name of the command."""
+    """Add ``--debug``, which may come before or after the name of the command."""
     return click.option(
         "--debug",
         is_flag=True,
@@ -51,7 +51,7 @@ def debug_option(function: F) -> F:
 
 
 def storage_option(function: F) -> F:
-    """Add ``--storage URL``, the argument `url`: which storage is meant."""
+    """Add ``--storage URL``, the argument `url`: the storage to use."""
     return click.option(
         "-s",
         "--storage",
@@ -113,7 +113,7 @@ def one_url(argument: str | None, option: str | None) -> str | None:
     Raises
     ------
     click.UsageError
-        It was passed twice.
+        Both were passed.
     """
     if argument is not None and option is not None:
         raise click.UsageError("the storage is named twice: as an argument and with --storage")
@@ -126,17 +126,17 @@ def confirmed(question: str, yes: bool) -> bool:
     Parameters
     ----------
     question
-        Without a question mark; what a store contains may stand in it.
+        Without a question mark; it may contain text from a store.
     yes
         Whether the caller has answered it with ``--yes``.
 
     Raises
     ------
     click.UsageError
-        Nobody can be asked: standard input is no terminal.
+        The user cannot be asked: standard input is no terminal.
     """
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here; say --yes to do it")
+        raise click.UsageError("standard input is no terminal to ask at; say --yes to do it")
     return click.confirm(printable(question), err=True)

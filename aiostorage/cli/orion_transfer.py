@@ -145,7 +145,7 @@ def export_command(
     SOURCE is for example sqlite:///tune.db or mongodb://localhost/tune; without SOURCE, it is the
     storage that is configured, as for `aiostorage status`. If algorithm states in it are pickled,
     as Oríon's are, it is refused without --state-codec pickle: to unpickle them runs code that
-    they contain, so do that only if you trust everybody who can write to SOURCE. DEST gets its name
+    they contain, so do that only if you trust everyone who can write to SOURCE. DEST gets its name
     when it is complete.
     """
     *source, file = places

@@ -1,4 +1,4 @@
-"""Stored values as JSON has them, for ``--json``."""
+"""Stored values in the form of JSON, for ``--json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["plain"]
 
 
 def plain(value: Any) -> Any:
-    """Return a stored value as JSON has it.
+    """Return a stored value in a form that JSON can represent.
 
     A time becomes text in ISO 8601, in UTC; bytes become base64; a float that is not finite
     becomes ``NaN``, ``Infinity`` or ``-Infinity`` as text.

@@ -65,7 +65,7 @@ Examples:
 def _size(
     _: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
-    """Return the width and the height that WIDTHxHEIGHT says."""
+    """Return the width and the height in WIDTHxHEIGHT."""
     if value is None:
         return None
     found = SIZE.fullmatch(value)

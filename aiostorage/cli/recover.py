@@ -1,4 +1,4 @@
-"""``aiostorage recover``: lost trials are handed out again."""
+"""``aiostorage recover``: makes lost trials available again."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def recover(
     """Hand out the lost trials of an experiment again, or those of all experiments.
 
     A trial is lost when its worker has given no sign of life for --lost-after seconds. It becomes
-    interrupted, and the next worker that asks gets it. Workers do this by themselves; the command
-    is for those that do not. Should a worker come back, its next write is refused with TrialLost.
+    interrupted, and the next worker that asks gets it. Workers do this on their own; the command
+    is for those that do not. If a worker comes back, its next write is refused with TrialLost.
 
     EXPERIMENT is a name, NAME@VERSION if it has several versions, an id, or the beginning of an id.
     """

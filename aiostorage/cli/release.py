@@ -1,4 +1,4 @@
-"""``aiostorage release``: the algorithm lock of an experiment is opened by hand."""
+"""``aiostorage release``: opens the algorithm lock of an experiment."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ __all__ = ["release"]
 def release(*, named: str, url: str | None, yes: bool, timeout: float | None) -> None:
     """Free the algorithm lock of an experiment.
 
-    The lock of a dead holder becomes free by itself, after one lease; only a lock that Oríon's own
-    storage took has none. If the holder is alive, it is told so, and this asks first: the holder
-    gets LockLost, and what it has computed is not saved.
+    The lock of a dead holder becomes free after one lease; only a lock that Oríon's own storage
+    took has no lease. If the holder is alive, the command says so and asks first: the holder gets
+    LockLost, and the state that it has computed is not saved.
 
     EXPERIMENT is a name, NAME@VERSION if it has several versions, an id, or the beginning of an id.
     """

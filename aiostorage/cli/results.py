@@ -52,7 +52,7 @@ async def best_trial(storage: AsyncStorageProtocol, experiment: ExperimentLike) 
 
 
 def objective_of(document: Mapping[str, Any]) -> float | None:
-    """Return the objective of a stored trial; None if it has none, or one that is no number."""
+    """Return the objective of a stored trial; None if it has none, or it is not a number."""
     for result in _items(document, "results"):
         if result.get("type") == "objective":
             value = result.get("value")

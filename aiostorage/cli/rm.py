@@ -1,4 +1,4 @@
-"""``aiostorage rm``: an experiment or a trial is deleted."""
+"""``aiostorage rm``: deletes an experiment or a trial."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def rm(
 ) -> None:
     """Delete an experiment with its trials and its algorithm lock, or one trial.
 
-    It says what there is to delete, and which of it a worker still has, and asks first. A worker
-    whose trial is gone gets TrialLost. Nothing brings back what was deleted: use `aiostorage dump`
+    It shows what would be deleted, and which of the trials a worker still has, and asks first. A
+    worker whose trial is gone gets TrialLost. A deletion cannot be undone: use `aiostorage dump`
     before.
 
     EXPERIMENT is a name, NAME@VERSION if it has several versions, an id, or the beginning of an id.
@@ -63,13 +63,13 @@ def rm(
     elif anyio.run(_remove, open_named(url, timeout, writing=True), config, trial):
         echo(f"deleted {what}")
     else:
-        raise NothingFound(f"{named} has just been deleted by somebody else")
+        raise NothingFound(f"{named} has just been deleted by another process")
 
 
 async def _look(
     opened: AbstractAsyncContextManager[Storage], named: str
 ) -> tuple[dict[str, Any], Trial | None, str]:
-    """Return what is meant, and the words for it."""
+    """Return the records to delete, and a description of them."""
     async with opened as storage:
         config, trial = await find_named(storage, named, changing=True)
         label = experiment_label(config)
@@ -92,7 +92,7 @@ async def _remove(
 
 
 def _contents(label: str, summary: ExperimentSummary) -> str:
-    """Return what is deleted with an experiment."""
+    """Return a description of the records that are deleted with an experiment."""
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items())
     trials = plural(summary.total, "trial") + (f" ({counts})" if counts else "")
     text = f"{label} with {trials}"

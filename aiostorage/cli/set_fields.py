@@ -1,4 +1,4 @@
-"""``aiostorage set``: a field of an experiment or a trial is changed by hand."""
+"""``aiostorage set``: changes fields of an experiment or a trial."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def set_fields(
 ) -> None:
     """Change fields of an experiment, or the status and fields of a trial.
 
-    VALUE is JSON; what is no JSON is text. Examples:
+    VALUE is JSON; anything else is taken as text. Examples:
 
     \b
       aiostorage set tune max_trials=200 metadata.note='"second run"'
@@ -67,10 +67,10 @@ def set_fields(
       aiostorage set tune:1a2b status=completed objective=0.25
 
     A trial that leaves the status reserved is taken from its worker, whose next write is refused
-    with TrialLost. It says which worker that is, and asks first if it is alive. Nothing is written
-    if the trial has another status or holder by then. What cannot be changed: ids, the experiment
-    and the params of a trial, which make its id, and its worker; and no trial can be set to
-    reserved, or completed without an objective.
+    with TrialLost. The command says which worker that is, and asks first if it is alive. Nothing is
+    written if the trial has another status or holder by then. Ids cannot be changed, nor the
+    experiment and the params of a trial, which determine its id, nor its worker; and no trial can
+    be set to reserved, or to completed without an objective.
 
     EXPERIMENT is a name, NAME@VERSION if it has several versions, an id, or the beginning of an id.
     A trial is EXPERIMENT:TRIAL, with the id of the trial or the beginning of it.
@@ -96,7 +96,7 @@ def set_fields(
 async def _look(
     opened: AbstractAsyncContextManager[Storage], named: str, changes: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Trial | None, str, datetime]:
-    """Return what is meant, the question to ask, if any, and the store's time.
+    """Return the record to change, the question to ask, if any, and the store's time.
 
     Raises
     ------
@@ -149,7 +149,7 @@ async def _set_trial(
         made = as_results({"objective": changes["objective"]})
         written["results"] = [result.to_dict() for result in [*made, *others]]
     status = changes.get("status", trial.status)
-    if trial.status == RESERVED != status:  # its token shall open nothing any more
+    if trial.status == RESERVED != status:  # its token must not be valid any more
         written["worker"] = None
     if status in ENDED and "status" in changes and trial.end_time is None:
         written.setdefault("end_time", now)

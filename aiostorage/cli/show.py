@@ -1,4 +1,4 @@
-"""``aiostorage show``: one experiment, or one trial."""
+"""``aiostorage show``: shows one experiment or one trial."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def show(
     as_json: bool,
     timeout: float | None,
 ) -> None:
-    """Show an experiment or a trial with all that is stored of it.
+    """Show an experiment or a trial with all its stored fields.
 
-    Of an experiment: its config, the counts of its trials, who holds reserved trials, and who holds
-    the algorithm lock. Of a trial: its params, results and times, who holds it, and what became of
-    it when, as far as the storage keeps a history.
+    For an experiment: its config, the counts of its trials, who holds reserved trials, and who
+    holds the algorithm lock. For a trial: its params, results and times, who holds it, and its
+    history, as far as the storage keeps one.
 
     EXPERIMENT is a name (its newest version), NAME@VERSION, an id, or the beginning of an id. A
     trial is EXPERIMENT:TRIAL, with the id of the trial or the beginning of it.
@@ -198,7 +198,7 @@ def _trial_lines(
 
 
 async def _history(storage: Storage, trial: Trial) -> list[TrialChange]:
-    """Return the changes of a trial that the storage has kept; none if it keeps no history."""
+    """Return the changes of a trial that are kept; none if the storage keeps no history."""
     try:
         return await storage.trial_history(trial)
     except ConfigurationError:  # it is off, or the engine has none

@@ -1,4 +1,4 @@
-"""``aiostorage status``: the state of the experiments in a storage."""
+"""``aiostorage status``: shows the state of the experiments in a storage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALWAYS_SHOWN = (TrialStatus.NEW, TrialStatus.RESERVED, TrialStatus.COMPLETED)
 """Statuses that have a column in the table even if no trial has them."""
 
 LOST = "lost"
-"""What the number of lost trials is called, which is no status."""
+"""The name of the number of lost trials, which is not a status."""
 
 
 @click.command
@@ -69,14 +69,14 @@ def status(
     """Show the experiments of a storage.
 
     For each experiment: the number of trials in each status, how many of the reserved ones are
-    lost, how many processes work, how many trials are completed in a minute and how long the rest
-    takes at that rate, the best objective of the completed ones (NaN is left out), and who holds
-    its algorithm lock since when. The engine counts; no trial is fetched but the best. If a tracker
-    has still to be told of changes: how many, and how long ago the oldest was. Nothing is changed,
-    and no file or database is created; other processes may keep working there.
+    lost, how many processes work, how many trials are completed per minute and how long the rest
+    takes at that rate, the best objective of the completed ones (NaN is left out), and who has held
+    its algorithm lock since when. The engine counts; only the best trial is fetched. If changes
+    have yet to be sent to a tracker: how many, and how long ago the oldest was made. Nothing is
+    changed, and no file or database is created; other processes may keep working there.
 
     URL is for example sqlite:///tune.db (a relative path), sqlite:////home/me/tune.db or
-    mongodb://localhost/tune, which may be a database that Oríon made. Without URL, the storage that
+    mongodb://localhost/tune, also a database that Oríon created. Without URL, the storage that
     is configured is meant: the one that the environment variable AIOSTORAGE_URL names, else
     aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
     directory. A password in the environment or in the file is not visible in the list of processes.
@@ -113,7 +113,7 @@ async def _summarise(
 
 
 def _untold(outbox: OutboxSummary) -> str:
-    """Return what the tracker has still to be told, and who does that."""
+    """Return how much has yet to be sent to the tracker, and who sends it, as text."""
     sender = outbox.deliverer or "no process"
     return (
         f"tracker: {plural(outbox.length, 'change')} not sent yet, the oldest "
@@ -157,7 +157,7 @@ def _print_table(console: Console, location: str, found: Sequence[ExperimentSumm
 
 
 def _pace(one: ExperimentSummary) -> str:
-    """Return who works, how fast, and for how long; empty where nobody does and nothing ended."""
+    """Return how many work, how fast, and for how long; empty if none does and nothing ended."""
     parts = [plural(one.workers, "process") + " at work"] if one.workers else []
     if one.rate:
         parts.append(f"{one.rate:.3g} trials completed per minute")
@@ -187,7 +187,7 @@ def _best(one: ExperimentSummary) -> float | None:
 
 
 def _count(one: ExperimentSummary, status: TrialStatus) -> str:
-    """Return the number of trials in a status, with markup; of the reserved ones, how many lost."""
+    """Return the number of trials in a status, with markup; for reserved ones, how many lost."""
     count = one.counts.get(status, 0)
     if status == TrialStatus.RESERVED and one.lost:
         return f"{count} [red]({LOST} {one.lost})[/]"

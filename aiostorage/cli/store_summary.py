@@ -18,18 +18,18 @@ __all__ = ["OutboxSummary", "summarise", "summarise_outbox"]
 
 @dataclass(frozen=True, slots=True)
 class OutboxSummary:
-    """What a tracker has still to be told.
+    """The changes that have yet to be sent to a tracker.
 
     Parameters
     ----------
     length
-        How many changes.
+        The number of changes.
     oldest
-        When the oldest one was made; None without any.
+        When the oldest one was made; None if there are none.
     age
         The seconds since then, by the store's clock.
     deliverer
-        The process that tells it; None if there is none.
+        The process that sends them; None if there is none.
     """
 
     length: int
@@ -48,7 +48,7 @@ class OutboxSummary:
 
 
 async def summarise_outbox(storage: Storage) -> OutboxSummary:
-    """Summarise the outbox, whose rows are counted and not read."""
+    """Summarise the outbox; its rows are counted, not read."""
     outbox = Outbox(storage._gateway)  # noqa: SLF001  as an adapter of this package
     backlog, holder = await outbox.backlog(), await outbox.lease_holder()
     named = None if holder is None else named_holder(holder)
@@ -67,7 +67,7 @@ async def summarise(
     Raises
     ------
     NothingFound
-        There is no experiment of that name. The message lists the names that there are.
+        There is no experiment of that name. The message lists the existing names.
     """
     wanted = {} if name is None else {"name": name}
     selection = {"name": 1, "version": 1, **SELECTION}

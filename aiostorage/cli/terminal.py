@@ -1,4 +1,4 @@
-"""Output for people. What a store contains cannot control their terminal, nor forge a line."""
+"""Output for people. Text from a store can neither control their terminal nor forge a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiostorage.cli.escapes import printable
 __all__ = ["Terminal", "echo", "echo_json", "one_line"]
 
 ERASED: Final = "\r\x1b[K"
-"""What erases the line of a terminal."""
+"""The characters that erase the line of a terminal."""
 
 
 def echo(line: str, *, err: bool = False) -> None:
@@ -32,7 +32,7 @@ def echo_json(document: Any, *, err: bool = False) -> None:
 
 @contextmanager
 def one_line(stream: TextIO) -> Iterator[Callable[[str], None]]:
-    """Give a function that shows what is being done, in one line; nothing, if it is no terminal."""
+    """Yield a function that shows progress in one line if the stream is a terminal."""
     shown = stream.isatty()
 
     def tell(what: str) -> None:

@@ -62,7 +62,7 @@ def ago(time: datetime, now: datetime) -> str:
 
 
 def holder_line(lock: LockSummary, now: datetime) -> str:
-    """Return who holds a lock, since when, and when the holder was last active."""
+    """Describe who holds a lock, since when, and when the holder was last active."""
     text = f"held by {lock.owner or 'an unknown owner'}"
     if lock.since is not None:
         text += f" since {moment(lock.since)}"

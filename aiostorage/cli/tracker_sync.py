@@ -1,4 +1,4 @@
-"""``aiostorage tracker-sync``: what a tracker has still to be told is sent by hand."""
+"""``aiostorage tracker-sync``: sends pending changes to a tracker."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from aiostorage.trackers.factory import tracker_of
 __all__ = ["tracker_sync"]
 
 LOOK_INTERVAL: Final = 0.25
-"""Seconds between two looks at what is left."""
+"""Seconds between two checks of how much is left."""
 
 LINE_INTERVAL: Final = 5.0
-"""Seconds between two lines, where there is no terminal."""
+"""Seconds between two lines, if there is no terminal."""
 
 BATCH: Final = 500
-"""Trials whose ids are held at the same time, at most."""
+"""Maximum number of trial ids in memory at the same time."""
 
 
 @click.command("tracker-sync")
@@ -46,7 +46,7 @@ BATCH: Final = 500
     help="The URL of the tracker, such as mlflow+http://127.0.0.1:5000. Default: the one in "
     "AIOSTORAGE_TRACKER, else that of the storage's configuration.",
 )
-@click.option("--all", "everything", is_flag=True, help="Send all experiments and trials anew.")
+@click.option("--all", "everything", is_flag=True, help="Send all experiments and trials again.")
 @click.option(
     "--timeout",
     metavar="SECONDS",
@@ -64,11 +64,11 @@ def tracker_sync(
     everything: bool,
     timeout: float,
 ) -> None:
-    """Send to a tracker what it has still to be told.
+    """Send changes to a tracker that it does not have yet.
 
-    Workers with that tracker do this by themselves. This command is for what they left when they
-    ended, and for a tracker that is new or has lost something: with --all it gets every experiment
-    and trial. A run that it has already is found and brought up to date, not made twice.
+    Workers with that tracker do this on their own. This command is for the changes that were left
+    when they ended, and for a tracker that is new or has lost something: with --all it gets every
+    experiment and trial. A run that exists already is found and updated, not created twice.
 
     Workers may go on meanwhile. If one of them is sending already, this waits for it. The exit
     code is 1 if something could not be sent.
@@ -109,7 +109,7 @@ async def _check(existing: Storage) -> None:
 async def _sync(
     storage: Storage, everything: bool, timeout: float, show: Callable[[int, int], None]
 ) -> tuple[int, int, int, str]:
-    """Return how many changes were sent, are left and were refused, and why some are left."""
+    """Send; return how many changes were sent, are left and were refused, and why some are left."""
     mirror = storage._mirror  # noqa: SLF001  as an adapter of this package
     assert mirror is not None  # noqa: S101  it was opened with a tracker
     async with storage:
@@ -131,13 +131,13 @@ async def _sync(
             if left and not told and time.monotonic() - progress_at > 1:
                 told = await _tell_who_sends(outbox, mirror.deliverer)
         holder = await outbox.lease_holder()
-        sender = "nobody" if holder is None else named_holder(holder)
+        sender = "no process" if holder is None else named_holder(holder)
         why = mirror.deliverer.last_error or f"{sender} sends, and made no progress"
         return total - left, left, mirror.deliverer.refused, why
 
 
 async def _tell_who_sends(outbox: Outbox, deliverer: Deliverer) -> bool:
-    """Say whom the command waits for, if it is another process; return whether it is."""
+    """Report which other process sends, if there is one; return whether there is."""
     holder = await outbox.lease_holder()
     if holder is None or holder == deliverer.owner:
         return False
@@ -159,7 +159,7 @@ async def _add_all(storage: Storage, outbox: Outbox) -> None:
 
 @contextmanager
 def _bar(console: Terminal) -> Iterator[Callable[[int, int], None]]:
-    """Give what shows the progress as a bar."""
+    """Yield a function that shows the progress as a bar."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Bars(*columns, TimeRemainingColumn(), console=console) as bars:
         task = bars.add_task("changes")
@@ -168,7 +168,7 @@ def _bar(console: Terminal) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _lines() -> Iterator[Callable[[int, int], None]]:
-    """Give what shows the progress as lines, for a log."""
+    """Yield a function that shows the progress as lines, for a log."""
     last = time.monotonic()
 
     def show(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""``aiostorage upgrade``: the layout of an older storage becomes the present one."""
+"""``aiostorage upgrade``: brings an older storage to the present layout."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def upgrade(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Upgrade a storage that an older aiostorage made.
+    """Upgrade a storage that an older aiostorage created.
 
     End all workers that use it first, on every machine. A SQLite file is copied, and then upgraded
     in one transaction: whatever happens, it has the old layout or the new one. The copy overwrites

@@ -1,7 +1,7 @@
-"""What is wrong with a store, and the repair of what needs no guess.
+"""The examination of a store, and the repairs that need no guess.
 
-Engines say what is wrong with their files and servers; what experiments, trials and locks have to
-be is examined here, for all engines alike.
+Engines examine their own files and servers; experiments, trials and locks are examined here, for
+all engines alike.
 """
 
 from aiostorage.doctor.examination import examine, repair

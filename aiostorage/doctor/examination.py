@@ -1,4 +1,4 @@
-"""The examination of a whole store: by its engine, and of its records; and its repair."""
+"""The examination of a whole store, by its engine and of its records; and its repair."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from aiostorage.protocols import Driver, ExaminableDriver
 __all__ = ["examine", "repair"]
 
 ROUNDS: Final = 3
-"""How often is repaired what comes to light by a repair."""
+"""How many times to repair, since a repair may bring further findings to light."""
 
 _RANKS: Final = ("error", "warning", "note")
 _REPAIR: Final = {"delete_orphans": option(FLAG)}
@@ -44,16 +44,16 @@ _REPAIR: Final = {"delete_orphans": option(FLAG)}
 
 @dataclass(frozen=True, slots=True)
 class _Patient:
-    """The store that is examined.
+    """The store to examine.
 
     Attributes
     ----------
     storage
-        A storage of it. That of a caller is open, or may be opened; another one is not.
+        A storage on it. The caller's is open, or may be opened; any other is not open.
     make
-        Makes a storage to repair it with; None if the caller's does that.
+        Makes a storage for the repair; None if the caller's storage is used.
     url
-        Its URL in commands; None if commands need none.
+        The URL of the store in commands; None if commands need none.
     """
 
     storage: Storage
@@ -69,9 +69,9 @@ class _Patient:
 async def examine(
     storage: Storage | str | Mapping[str, Any] | None = None, **settings: Any
 ) -> Examination:
-    """Say what is wrong with a store; change nothing, and make no file.
+    """Return what is wrong with a store; change nothing, and create no file.
 
-    Other processes may use it meanwhile. All trials are read once.
+    Other processes may use the store meanwhile. All trials are read once.
 
     Parameters
     ----------
@@ -79,17 +79,17 @@ async def examine(
         A storage, open or not; or what `aiostorage.setup_storage` takes: a URL, a mapping, or None
         for the store that is configured.
     settings
-        Options and settings beside it, such as ``lost_after``.
+        Options and settings for a URL, such as ``lost_after``.
 
     Returns
     -------
     Examination
-        The findings, the worst first, and facts such as versions.
+        The findings, the most severe first, and facts such as versions.
 
     Raises
     ------
     ConfigurationError
-        There is no such store, or it is one in memory that was named by a URL.
+        There is no such store, or the URL is that of a storage in memory.
     BackendError
         It cannot be reached.
 
@@ -108,7 +108,7 @@ async def repair(
     delete_orphans: bool = False,
     **settings: Any,
 ) -> Examination:
-    """Repair what is wrong with a store, if no guess is needed; leave everything else alone.
+    """Repair a store where no guess is needed; leave everything else alone.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ async def repair(
     Returns
     -------
     Examination
-        What was done, and what is left.
+        The repairs, and the findings that are left.
 
     Raises
     ------
@@ -192,7 +192,7 @@ async def _examined(patient: _Patient) -> Examination:
 
 @asynccontextmanager
 async def _readable(patient: _Patient) -> AsyncIterator[Gateway]:
-    """Give the way to the records, by a driver that only reads if the engine has one."""
+    """Yield a gateway to the records, with a driver that only reads if the engine has one."""
     gateway, driver = patient.storage._gateway, patient.driver  # noqa: SLF001  as above
     if isinstance(driver, ExaminableDriver):
         gateway = Gateway(driver.reader(), gateway.policy, gateway.origin)
@@ -210,7 +210,7 @@ async def _readable(patient: _Patient) -> AsyncIterator[Gateway]:
 async def _of_records(
     patient: _Patient, gateway: Gateway, facts: dict[str, str | int | float | None]
 ) -> list[Finding]:
-    """Return what is wrong with the records; what fails is a finding, too."""
+    """Return the findings about the records; a failure to read them is a finding, too."""
     try:
         records = await _records(patient, gateway)
         findings, trials = await trial_findings(records)

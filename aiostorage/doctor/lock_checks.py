@@ -1,4 +1,4 @@
-"""What may be wrong with algorithm locks: their records, leases, states and waiters."""
+"""Checks of algorithm locks: their records, leases, states and waiters."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ EXPIRED_LEASE: Final = "expired-lease"
 STALE_WAITER: Final = "stale-waiter"
 
 MIN_AGE: Final = 60.0
-"""Seconds for which something may be half made, or about to be renewed."""
+"""Seconds for which a record may be incomplete, or about to be renewed."""
 
 MIN_LEASELESS: Final = 600.0
-"""Seconds that a lock without a lease may be held, as one of Oríon's own storage is."""
+"""Seconds for which a lock without a lease may be held, as Oríon's own storage holds it."""
 
 OLD_LOCKS: Final = Or(
     (Compare("heartbeat", "lte", StoreTime(-MIN_AGE)), Compare("heartbeat", "eq", None))
 )
-"""Lock records that nobody has touched for a while."""
+"""Lock records that have not been touched for a while."""
 
 EXPIRED_LEASES: Final = And(
     (Compare("locked", "eq", 1), Compare("expires", "lte", StoreTime(-MIN_AGE)))
@@ -64,11 +64,11 @@ STALE_WAITERS: Final = Compare("expires", "lte", StoreTime(-MIN_AGE))
 """Tickets of processes that have not renewed them."""
 
 PICKLE: Final = b"\x80"
-"""What every pickle begins with."""
+"""The first byte of every pickle."""
 
 
 async def lock_findings(records: StoredRecords) -> list[Finding]:
-    """Return what is wrong with the locks of a store."""
+    """Return the findings about the locks of a store."""
     execute = records.gateway.execute
     locks = await execute(Find(ALGO, EVERYTHING, {"state": False}))
     findings = [_unreadable(records, one) for one in locks if isinstance(one, UnreadableDocument)]
@@ -139,14 +139,14 @@ async def _held(records: StoredRecords, locks: list[Document]) -> list[Finding]:
         elif one["_id"] in leaseless or (one["_id"] in expired and is_taken_over(one)):
             what = (
                 f"the lock of {label} is held without a lease, as Oríon's own storage does, since "
-                f"{dict.get(one, 'heartbeat')}; if its holder is dead, nobody gets it"
+                f"{dict.get(one, 'heartbeat')}; if its holder is dead, it stays held"
             )
             findings.append(Finding("lock-without-lease", "warning", what, label, command))
     return findings
 
 
 def is_taken_over(lock: Document) -> bool:
-    """Return whether Oríon's own storage has taken a lock, whose lease is that of a dead holder."""
+    """Return whether Oríon's own storage has taken a lock that has the lease of a dead holder."""
     heartbeat, expires = dict.get(lock, "heartbeat"), dict.get(lock, "expires")
     try:
         return heartbeat is not None and expires is not None and heartbeat >= expires
@@ -176,7 +176,7 @@ async def _stored_state(records: StoredRecords, where: Condition) -> Any:
     """Return the bytes of a state; raise what the engine raises, if that is not an outage."""
     find = Find(ALGO, where, {"state": True})
     try:
-        # once: what is retried as if it might pass may be a part of the state that is gone
+        # no retry: an error that looks temporary may mean that a part of the state is gone
         found = await records.gateway.driver.execute(find)
     except TemporaryBackendError:
         await records.gateway.execute(Count(ALGO, where))

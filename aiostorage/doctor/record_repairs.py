@@ -1,4 +1,4 @@
-"""The repair of records: what is certain is put right, and all else left alone."""
+"""The repair of records, where it is certain what to do."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = ["RECORD_REPAIRS", "repair_records"]
 async def repair_records(
     storage: Storage, records: StoredRecords, codes: Collection[str]
 ) -> list[Repair]:
-    """Repair what the findings with these codes are about, as it is now.
+    """Repair the records that findings with these codes are about, in their present state.
 
     Parameters
     ----------
     storage
-        Writes; a tracker that it has is told.
+        Writes to the store, and to its tracker if it has one.
     records
-        The experiments that there are.
+        The experiments of the store.
     """
     done: list[Repair] = []
     for code, repair in RECORD_REPAIRS.items():
@@ -144,4 +144,4 @@ RECORD_REPAIRS: Final[Mapping[str, Callable[[Storage, StoredRecords], Awaitable[
     EXPIRED_RECEIPT: _delete_receipts,
     ORPHAN_TRIAL: _delete_orphan_trials,
 }
-"""What repairs each kind of finding about records."""
+"""The function that repairs each kind of finding about records."""

@@ -1,4 +1,4 @@
-"""What the checks of a store's records have in common."""
+"""The input of the checks: the records of a store."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from aiostorage.operations import EVERYTHING, Document, Find, UnreadableDocument
 __all__ = ["PAGE_SIZE", "StoredRecords", "experiments_of"]
 
 PAGE_SIZE: Final = 200
-"""Documents that are read at a time."""
+"""Documents per read."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecords:
-    """The way to the records of a store, and its experiments.
+    """Access to the records of a store, and its experiments.
 
     Attributes
     ----------
     gateway
         Reads the store.
     lost
-        Says which trials are lost.
+        Finds lost trials.
     codec
         Decodes the states of algorithms, without running code from them.
     labels
-        What names each experiment to people and commands, by its id.
+        The name of each experiment for people and commands, by its id.
     configs
         The experiments that can be read, by id.
     unreadable
@@ -47,11 +47,11 @@ class StoredRecords:
     unreadable: list[Finding] = field(default_factory=list)
 
     def label(self, uid: Any) -> str:
-        """Return what names an experiment."""
+        """Return the name of an experiment for people and commands."""
         return self.labels.get(uid, str(uid))
 
     def command(self, verb: str, uid: Any) -> str:
-        """Return the command that does something with an experiment."""
+        """Return a command for an experiment."""
         return f"aiostorage {verb} {shlex.quote(self.label(uid))}{{storage}}"
 
 

@@ -1,4 +1,4 @@
-"""What may be wrong with trials."""
+"""Checks of trials."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NO_HEARTBEAT: Final = "reserved-without-heartbeat"
 ORPHAN_TRIAL: Final = "orphan-trial"
 
 MAX_NAMED: Final = 20
-"""Trials of one kind that get a finding each; the others are counted."""
+"""Maximum number of trials of one kind with a finding each; further ones are counted."""
 
 AHEAD: Final = 60.0
 """Seconds that a heartbeat may be in the future."""
 
 
 async def trial_findings(records: StoredRecords) -> tuple[list[Finding], int]:
-    """Return what is wrong with the trials of a store, and how many there are."""
+    """Return the findings about the trials of a store, and the number of its trials."""
     findings: list[Finding] = []
     orphans: Counter[Any] = Counter()
     count = unnamed = 0
@@ -132,7 +132,7 @@ def _workers(documents: Sequence[Document]) -> str:
 
 
 async def _ahead(records: StoredRecords) -> list[Finding]:
-    """Return the trials whose heartbeat is in the future, so that they are not lost for long."""
+    """Return the trials whose heartbeat is in the future, so that they do not become lost."""
     reserved = Compare("status", "eq", TrialStatus.RESERVED.value)
     ahead = And((reserved, Compare("heartbeat", "gt", StoreTime(AHEAD))))
     found = await records.gateway.execute(Find(TRIALS, ahead, {"experiment": True}))

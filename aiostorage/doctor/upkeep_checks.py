@@ -1,4 +1,4 @@
-"""What may pile up in a store, and whether its clock is right."""
+"""Checks of records that may pile up in a store, and of its clock."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["EXPIRED_RECEIPT", "skew_findings", "upkeep_findings"]
 EXPIRED_RECEIPT: Final = "expired-receipts"
 
 MANY_RECEIPTS: Final = 1000
-"""Expired receipts that may be there, since a write takes so many along."""
+"""Expired receipts that are normal, since a later write deletes so many."""
 
 MAX_OUTBOX_AGE: Final = 300.0
-"""Seconds that a change may wait to be told to a tracker."""
+"""Seconds that a change may wait to be sent to a tracker."""
 
 MAX_SKEW: Final = 2.0
 """Seconds by which the clock of a store may differ."""
 
 
 async def upkeep_findings(gateway: Gateway) -> list[Finding]:
-    """Return what is wrong with the upkeep of a store."""
+    """Return the findings about the upkeep of a store."""
     findings = await _clock(gateway)
     expired = Count(RECEIPTS, Compare("expires", "lte", StoreTime()))
     if (count := await gateway.execute(expired)) > MANY_RECEIPTS:
@@ -57,14 +57,14 @@ async def _clock(gateway: Gateway) -> list[Finding]:
 
 
 def skew_findings(begin: datetime, there: datetime, end: datetime) -> list[Finding]:
-    """Return whether the clock of a store is wrong, or that of this machine.
+    """Return a finding if the clocks of the store and of this machine differ too much.
 
     Parameters
     ----------
     begin, end
-        When it was asked, and when it had answered, by this machine's clock.
+        When the store was asked, and when it had answered, by this machine's clock.
     there
-        Its answer.
+        The time that it answered.
     """
     ahead, behind = (there - end).total_seconds(), (begin - there).total_seconds()
     skew = max(ahead, behind)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import deque
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
 
@@ -116,8 +117,8 @@ class DeferredStorage(BaseStorage):
         self._study = study
         self._running: dict[int, RunningTrial] = {}
         self._attrs: tuple[float, dict[str, Any]] | None = None
-        self.dirty: set[RunningTrial] = set()
-        """The trials of which something is to be written."""
+        self.dirty: deque[RunningTrial] = deque()
+        """The trials of which something is to be written; one may be here several times."""
 
     def begin(self, number: int) -> RunningTrial:
         """Begin to defer what is set of a trial that runs here."""
@@ -134,7 +135,6 @@ class DeferredStorage(BaseStorage):
     def end(self, running: RunningTrial) -> None:
         """Forget a trial that does not run any more."""
         self._running.pop(running.trial_id, None)
-        self.dirty.discard(running)
 
     def _own(self, trial_id: int) -> RunningTrial | None:
         running = self._running.get(trial_id)
@@ -146,7 +146,7 @@ class DeferredStorage(BaseStorage):
 
     def _note(self, running: RunningTrial) -> None:
         self._study.put(running.trial)
-        self.dirty.add(running)
+        self.dirty.append(running)
 
     # -------------------------------------------------------------------------------- trials
 

@@ -58,7 +58,7 @@ class KnownStudy:
     seen
         When it was last known to be there.
     fresh
-        The numbers of trials that were begun here just now, and not asked for since.
+        When each trial was begun here that was neither asked for nor written to since.
     """
 
     id: int
@@ -72,7 +72,7 @@ class KnownStudy:
     by_uid: dict[str, int] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)
     seen: float = -math.inf
-    fresh: set[int] = field(default_factory=set)
+    fresh: dict[int, float] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def hold(self, number: int, token: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import logging
 import signal
 import sys
 import time
@@ -24,7 +25,7 @@ from optuna.study._optimize import _log_failed_trial
 from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState
 
-from aiostorage._core.cancellation import clean_up, run_to_completion
+from aiostorage._core.cancellation import run_to_completion
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import ConfigurationError
 from aiostorage.optuna.async_trial import AsyncTrial, ThreadTrial
@@ -46,9 +47,6 @@ Callback: TypeAlias = Callable[[optuna.Study, FrozenTrial], object]
 
 events = EventLog("optuna")
 _logger: Final = optuna.logging.get_logger("optuna.study")
-
-CLEAN_UP: Final = 30.0
-"""Seconds for which a trial is handed back after a cancellation, at most."""
 
 BEATS: Final = 5
 """Heartbeats in the time after which a trial counts as lost, where Optuna wants none."""
@@ -129,7 +127,7 @@ async def optimize(
     study._thread_local.in_optimize_loop = True
     progress = _ProgressBar(show_progress_bar, n_trials, timeout)
     try:
-        await run.run(tasks, progress)
+        await run.run(tasks, progress if show_progress_bar else None)
     finally:
         study._thread_local.in_optimize_loop = False
         progress.close()
@@ -181,7 +179,7 @@ class _Optimization:
         self._twin: optuna.Study
         self._batches: TrialBatches
 
-    async def run(self, tasks: int, progress: _ProgressBar) -> None:
+    async def run(self, tasks: int, progress: _ProgressBar | None) -> None:
         """Evaluate trials until there is no more to do."""
         portal = self._storage._storage._portal
         studies = self._storage.studies
@@ -214,13 +212,17 @@ class _Optimization:
                 raise failure
 
     async def _work_together(self, tasks: int) -> None:
+        needed = anyio.CancelScope(shield=True), anyio.CancelScope(shield=True)
         async with anyio.create_task_group() as helpers:
-            helpers.start_soon(self._writer.run)
-            helpers.start_soon(self._beat)
-            async with anyio.create_task_group() as workers:
-                for _ in range(tasks):
-                    workers.start_soon(self._work)
-            helpers.cancel_scope.cancel()
+            helpers.start_soon(_within, needed[0], self._writer.run)
+            helpers.start_soon(_within, needed[1], self._beat)
+            try:
+                async with anyio.create_task_group() as workers:
+                    for _ in range(tasks):
+                        workers.start_soon(self._work)
+            finally:  # cancelled workers still write, and hand back
+                for scope in needed:
+                    scope.cancel()
 
     def _receive(
         self, loop: asyncio.AbstractEventLoop, scope: anyio.CancelScope, number: signal.Signals
@@ -262,7 +264,7 @@ class _Optimization:
                 trial = await self._thread.call(kind, self._twin, running.trial_id)
                 outcome = await self._outcome(trial)
         except BaseException:  # cancelled
-            await self._hand_back(running)
+            await self._writer.hand_back(running)
             raise
         if running.lost or scope.cancelled_caught:
             return
@@ -312,8 +314,14 @@ class _Optimization:
                 await self._writer.written(running)
         if running.lost:
             return False
-        await self._thread.call(self._show, running.trial, outcome, complaint)
+        if self._is_shown(running.trial):
+            await self._thread.call(self._show, running.trial, outcome, complaint)
         return True
+
+    def _is_shown(self, trial: FrozenTrial) -> bool:
+        """Return whether anybody is told of a trial that has ended."""
+        level = logging.WARNING if trial.state is TrialState.FAIL else logging.INFO
+        return bool(self._callbacks) or self._progress is not None or _logger.isEnabledFor(level)
 
     def _show(self, trial: FrozenTrial, outcome: _Outcome, complaint: str | None) -> None:
         """Log a trial that has ended, and call the callbacks; in the thread."""
@@ -332,7 +340,8 @@ class _Optimization:
             )
         for callback in self._callbacks:
             callback(self._study, copy.deepcopy(trial))
-        self._progress.update(time.monotonic() - self._begun, self._twin)
+        if self._progress is not None:
+            self._progress.update(time.monotonic() - self._begun, self._twin)
 
     # ----------------------------------------------------------------------- lost and returned
 
@@ -350,10 +359,6 @@ class _Optimization:
         if scope is not None:
             scope.cancel()
 
-    async def _hand_back(self, running: RunningTrial) -> None:
-        hand_back = partial(self._writer.there, self._batches.hand_back, [running.number])
-        await clean_up(CLEAN_UP, partial(hand_back, "cancelled"), "handing a trial back")
-
     async def _beat(self) -> None:
         """Keep the trials alive that run here, and fail those that others have left behind."""
         interval: float | None = self._storage.get_heartbeat_interval()
@@ -370,6 +375,11 @@ class _Optimization:
                     if not running[number].ended:
                         self._on_lost(running[number])
             await anyio.sleep(interval)
+
+
+async def _within(scope: anyio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -5,6 +5,7 @@ All of this runs in one event loop, so little here needs a lock against other th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
@@ -47,6 +48,9 @@ __all__ = ["Studies"]
 
 SEEN_FOR: Final = 1.0
 """Seconds for which a study counts as there without another look when a trial is created."""
+
+FRESH_FOR: Final = 0.1
+"""Seconds for which a trial counts as just begun here: Optuna asks for it at once."""
 
 TRIES: Final = 4
 """Numbers that are tried one after the other before it is asked which is the highest."""
@@ -196,7 +200,7 @@ class Studies:
                 tries = 0
         if token is not None:
             study.hold(number, token)
-            study.fresh.add(number)
+            study.fresh[number] = time.monotonic()
         frozen = frozen_trial(document)
         study.put(frozen)
         return trial_id_of(study_id, number)
@@ -235,10 +239,8 @@ class Studies:
         known = None if study is None else study.trials.get(number)
         if study is None or known is None or known.state.is_finished():
             return known
-        if number in study.fresh:
-            study.fresh.discard(number)
-            return known
-        return None
+        begun = study.fresh.pop(number, -math.inf)
+        return known if time.monotonic() - begun < FRESH_FOR else None
 
     async def trials(
         self, study_id: int, states: Container[TrialState] | None
@@ -382,7 +384,7 @@ class Studies:
             await self._read_unfinished(study, number)
             return False
         study.hold(number, token)
-        study.fresh.add(number)
+        study.fresh[number] = time.monotonic()
         study.put(frozen_trial(document, number))
         return True
 
@@ -422,6 +424,7 @@ class Studies:
     async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:
         """Return a trial that may be written to, as this process knows it."""
         study, number = await self._place(trial_id)
+        study.fresh.pop(number, None)
         known = study.trials.get(number)
         if known is None or (not known.state.is_finished() and number not in study.tokens):
             known = await self._reader.read(study, number)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
 
+from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.trial_batches import TrialBatches
@@ -21,6 +23,9 @@ __all__ = ["StudyWriter"]
 T = TypeVar("T")
 
 events = EventLog("optuna")
+
+CLEAN_UP: Final = 30.0
+"""Seconds for which trials are handed back after a cancellation, at most."""
 
 PATIENCE: Final = 0.005
 """Seconds that what an objective has set waits for more; a final state does not wait."""
@@ -76,7 +81,13 @@ class StudyWriter:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._wanted.append(future)
         self._wake.set()
-        return self._deferred.begin(await future)
+        try:
+            number = await future
+        except BaseException:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                await self._return([future.result()])  # it came together with the cancellation
+            raise
+        return self._deferred.begin(number)
 
     async def written(self, running: RunningTrial) -> bool:
         """Write the final state of a trial; return whether it was still ours to write."""
@@ -106,6 +117,10 @@ class StudyWriter:
                 await self._write()
 
     async def _begin(self, wanted: list[asyncio.Future[int]]) -> None:
+        with anyio.CancelScope(shield=True):  # what is begun has an owner, or is handed back
+            await self._begin_all(wanted)
+
+    async def _begin_all(self, wanted: list[asyncio.Future[int]]) -> None:
         try:
             numbers = await self.there(self._batches.begin, len(wanted))
         except Exception as error:  # noqa: BLE001  those who asked raise it
@@ -121,13 +136,23 @@ class StudyWriter:
             else:
                 future.set_result(number)
         if unwanted:
-            with anyio.CancelScope(shield=True):
-                await self.there(self._batches.hand_back, unwanted, "cancelled")
+            await self._return(unwanted)
+
+    async def _return(self, numbers: list[int]) -> None:
+        """Hand back trials that nobody evaluates."""
+        hand_back = partial(self.there, self._batches.hand_back, numbers, "cancelled")
+        await clean_up(CLEAN_UP, hand_back, "handing trials back")
+
+    async def hand_back(self, running: RunningTrial) -> None:
+        """Hand back a trial whose evaluation was cancelled."""
+        await self._return([running.number])
 
     async def _write(self) -> None:
         ended, self._ended = self._ended, {}
-        dirty, self._deferred.dirty = self._deferred.dirty, set()
-        writes = [(one, one.take_changes()) for one in {**dict.fromkeys(dirty), **ended}]
+        dirty: dict[RunningTrial, None] = {}
+        while self._deferred.dirty:
+            dirty[self._deferred.dirty.popleft()] = None
+        writes = [(one, one.take_changes()) for one in {**dirty, **ended}]
         writes = [(one, changes) for one, changes in writes if changes and not one.lost]
         try:
             results = await self.there(

@@ -39,9 +39,17 @@ class TrialBatches:
 
     async def begin(self, count: int) -> list[int]:
         """Begin trials: those that wait, and new ones for the rest; return their numbers."""
-        study = self._study
-        await self._studies.sync(study)
+        await self._studies.sync(self._study)
         begun: list[int] = []
+        try:
+            await self._begin(count, begun)
+        except BaseException:
+            await self.hand_back(begun, "cancelled")
+            raise
+        return begun
+
+    async def _begin(self, count: int, begun: list[int]) -> None:
+        study = self._study
         for number in study.trials.unfinished(TrialState.WAITING):
             if len(begun) == count:
                 break
@@ -52,15 +60,16 @@ class TrialBatches:
             numbers = range(first, first + left)
             template = create_trial(state=TrialState.RUNNING)
             documents = [trial_document(study.uid, number, template) for number in numbers]
+            token = new_token()  # one for all, as `reserve_trials` has it
             for document in documents:
-                document["worker"], document["heartbeat"] = new_token(), NOW
+                document["worker"], document["heartbeat"] = token, NOW
             if await self._studies.records.insert_all(documents):
                 for number, document in zip(numbers, documents, strict=True):
-                    study.hold(number, document["worker"])
+                    study.hold(number, token)
                     study.put(frozen_trial(document))
-                return [*begun, *numbers]
-            await self._studies.sync(study, running=False)  # another process was first
-        return begun
+                begun += numbers
+            else:
+                await self._studies.sync(study, running=False)  # another process was first
 
     async def _is_claimed(self, number: int) -> bool:
         try:

@@ -106,7 +106,7 @@ class TrialRecords:
 
         None if it does not wait.
         """
-        there = trial(uid, number)
+        there = _trial(uid, number)
         changes = {
             "status": RESERVED,
             "worker": token,
@@ -146,7 +146,7 @@ class TrialRecords:
         reason
             For the history, why.
         """
-        there = trial(uid, number)
+        there = _trial(uid, number)
         if token is None:
             state: tuple[Condition, ...] = (Compare("status", "in", UNFINISHED),)
         else:
@@ -176,14 +176,14 @@ class TrialRecords:
             changes[f"{FIELD}.watched"] = True
         held = equal(status=RESERVED, **({} if token is None else {"worker": token}))
         return bool(
-            await self._gateway.execute(Update(TRIALS, both(trial(uid, number), held), changes))
+            await self._gateway.execute(Update(TRIALS, both(_trial(uid, number), held), changes))
         )
 
     # ------------------------------------------------------------------------------ reading
 
     async def read(self, uid: Any, number: int) -> Document | None:
         """Return a trial; None if there is none."""
-        found = await self._gateway.execute(Find(TRIALS, trial(uid, number), limit=1))
+        found = await self._gateway.execute(Find(TRIALS, _trial(uid, number), limit=1))
         return found[0] if found else None
 
     async def read_by_uid(self, uid: Any, ids: Collection[str]) -> tuple[bool, list[Document]]:
@@ -210,6 +210,6 @@ class TrialRecords:
         return await self._gateway.execute(Find(TRIALS, both(where, silent)))
 
 
-def trial(uid: Any, number: int) -> And:
+def _trial(uid: Any, number: int) -> And:
     """Return the condition that names a trial."""
     return equal(experiment=uid, id=trial_uid_of(number))

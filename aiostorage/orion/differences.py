@@ -21,7 +21,7 @@ _TIME_RESOLUTION: Final = timedelta(milliseconds=1)
 
 
 def differing_field(config: Mapping[str, Any], stored: Mapping[str, Any]) -> str | None:
-    """Return what distinguishes two experiments of one name and version; None if they are the same.
+    """Return the difference of two experiments of one name and version; None if they are equal.
 
     They are the same if they were created at the same time and have the same space, algorithm and
     parent. Each worker that starts rewrites the rest of a config. Fields that older versions of

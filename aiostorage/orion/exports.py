@@ -119,7 +119,7 @@ async def _collect(
         documents[EXPERIMENTS].append(replace_ids(config, ids[uid], ids))
         documents[ALGO].append(await _lock_record(storage, config, ids[uid]))
         async for stored in storage.iter_trials(config, selection={}):
-            trial = reader.read(stored)  # what nobody can read must not get lost without a word
+            trial = reader.read(stored)  # raises: an unreadable trial must not be lost silently
             document = trial.to_dict()
             interrupted += interrupt_reserved(document)
             documents[TRIALS].append({**document, "_id": trial.id_override, "experiment": ids[uid]})

@@ -102,7 +102,7 @@ class ImportPlanner:
     async def plan_experiments(
         self, experiments: Sequence[ImportedExperiment]
     ) -> list[PlannedExperiment]:
-        """Return what has to be done for each experiment, in the same order.
+        """Return the plan for each experiment, in the same order.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class ImportPlanner:
             planned.state = state
 
     async def plan_benchmarks(self, benchmarks: Sequence[Document]) -> list[PlannedBenchmark]:
-        """Return what has to be done for each benchmark, in the same order.
+        """Return the plan for each benchmark, in the same order.
 
         Raises
         ------

@@ -138,7 +138,7 @@ def write_pickled_database(
         from orion.core.io.database.pickleddb import PickledDB  # noqa: PLC0415
         from orion.storage.legacy import Legacy  # noqa: PLC0415
 
-    # Oríon makes files that others may read; in a directory of ours nobody can
+    # Oríon makes files that other users may read; in a directory of ours they cannot
     directory = Path(tempfile.mkdtemp(prefix=".export-orion.", dir=path.parent))
     draft = directory / "draft"
     try:

@@ -151,7 +151,7 @@ def _comes_back(value: Any) -> bool:
 
 
 def _more(value: Any) -> dict[str, str]:
-    """Return what a note needs because the plain form lacks it."""
+    """Return the parts of a value that the plain form lacks, for a note."""
     if value.__class__ is datetime:
         return {"text": value.isoformat()}
     if value.__class__ is timedelta:

@@ -30,7 +30,7 @@ _WEBGL_FROM = 2_000
 
 
 def history_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure:
-    """Return a figure with each trial's objective, and the best one until then as a line.
+    """Return a figure with each trial's objective, and the best one so far as a line.
 
     Raises
     ------

@@ -82,7 +82,7 @@ def parallel_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figur
 def _axes(
     drawn: Sequence[PlotRow], names: Sequence[str], rows: PlotRows, options: PlotOptions
 ) -> tuple[list[PlotAxis], list[PlotRow]]:
-    """Return an axis for each parameter and one for the objective, and the rows that they place."""
+    """Return an axis for each parameter and for the objective, and the rows with a place on all."""
     kept = list(drawn)
     while True:
         axes = [_param_axis(name, kept, rows, options) for name in names]
@@ -117,7 +117,7 @@ def _dimension(axis: PlotAxis) -> dict[str, Any]:
 
 
 def _objective_axis(label: str, kept: Sequence[PlotRow], options: PlotOptions) -> PlotAxis:
-    """Return the axis of the objective, whose outliers on the bad side stand at its end."""
+    """Return the axis of the objective, with outliers on the bad side drawn at its end."""
     objectives = [row.objective for row in kept]
     if options.objective_is_log(objectives):
         return make_axis(label, objectives, log=True)
@@ -131,7 +131,7 @@ def _objective_axis(label: str, kept: Sequence[PlotRow], options: PlotOptions) -
 
 
 def _line(objective: PlotAxis, label: str, options: PlotOptions) -> dict[str, Any]:
-    """Return the colours of the lines: the better, the darker, and the higher above others.
+    """Return the colours of the lines: better trials are darker, and above the others.
 
     plotly draws a line over those with a smaller number for its colour.
     """

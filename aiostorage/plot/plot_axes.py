@@ -1,4 +1,4 @@
-"""Axes: which numbers stand for the values of a parameter, and how they are labelled."""
+"""Axes: the numbers that represent the values of a parameter, and their labels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = [
 ]
 
 MISSING: Final = object()
-"""Stands for the value of a parameter that a trial does not have."""
+"""The value of a parameter that a trial does not have."""
 
 _MOST_CATEGORIES: Final = 20
-"""More categories than that cannot be told apart; the rarer ones share one place."""
+"""More categories than that cannot be distinguished; the rarer ones share one place."""
 
 _LABEL_LENGTH: Final = 28
 _SPAN: Final = 100.0
@@ -38,11 +38,11 @@ class PlotAxis:
     Parameters
     ----------
     kind
-        What the values are. Those of a logarithmic axis are placed by their decimal logarithm.
+        The kind of scale. Values on a logarithmic axis are placed by their decimal logarithm.
     places
         One number for each value; None for one that cannot be placed.
     ticks
-        The places that have a label, with it; empty where plotly may choose.
+        The places with a label, and the labels; empty if plotly may choose.
     low, high
         The range of the places.
     """
@@ -56,7 +56,7 @@ class PlotAxis:
 
     @property
     def lost(self) -> int:
-        """How many values cannot be placed."""
+        """The number of values that cannot be placed."""
         return sum(place is None for place in self.places)
 
 
@@ -73,7 +73,7 @@ def make_axis(
     values
         One for each trial; `MISSING` is a place of its own, beside the numbers.
     log
-        Ask for a logarithmic scale: what is not positive cannot be placed.
+        Ask for a logarithmic scale: values that are not positive cannot be placed.
     linear
         Forbid one.
     """
@@ -180,7 +180,7 @@ def _range(places: Iterable[float | None]) -> tuple[float, float]:
 
 
 def _few_ticks(values: Collection[Any]) -> list[tuple[float, str]]:
-    """Return a tick for each of a few integers that stand apart; none if they are not such."""
+    """Return a tick for each integer if there are few and they are far apart; otherwise none."""
     different = set(values)
     if not 2 <= len(different) <= 6 or not all(isinstance(value, int) for value in different):
         return []
@@ -194,7 +194,7 @@ def _few_ticks(values: Collection[Any]) -> list[tuple[float, str]]:
 
 
 def inner_ticks(axis: PlotAxis) -> list[tuple[float, str]]:
-    """Return the ticks of a linear axis that are not at its upper nor its lower end."""
+    """Return the ticks of a linear axis, except those at its upper and lower ends."""
     margin = (axis.high - axis.low) * 0.06
     ticks = _linear_ticks(axis.low, axis.high)
     return [tick for tick in ticks if axis.low + margin < tick[0] < axis.high - margin]

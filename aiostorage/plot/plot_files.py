@@ -71,7 +71,7 @@ def plot_page(title: str, figures: Mapping[str, Figure]) -> str:
 
 
 def write_page(path: Path, title: str, figures: Mapping[str, Figure]) -> None:
-    """Write the page of `plot_page`; the file is there as a whole or not at all.
+    """Write the page of `plot_page`, completely or not at all.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def write_page(path: Path, title: str, figures: Mapping[str, Figure]) -> None:
 
 
 def check_pictures(path: Path) -> type[Exception]:
-    """Return what kaleido raises when it finds no browser.
+    """Return the exception that kaleido raises when it finds no browser.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def write_picture(
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[Path]:
-    """Give a new file beside the path, which takes its place if the body does not fail."""
+    """Yield a new file beside the path, which replaces it if the body succeeds."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     new = Path(name)

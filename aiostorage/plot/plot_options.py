@@ -1,4 +1,4 @@
-"""What a caller can choose about plots."""
+"""The options of plots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiostorage.summary import Direction
 __all__ = ["OBJECTIVE", "PlotOptions"]
 
 OBJECTIVE: Final = "objective"
-"""What the objective is called among the names of logarithmic and linear scales."""
+"""The name of the objective among those of logarithmic and linear scales."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PlotOptions:
     Parameters
     ----------
     direction
-        Which objectives are the better ones.
+        Whether smaller or greater objectives are better.
     params
         The parameters to plot, in this order; empty for all that differ between trials.
     log, linear
@@ -32,7 +32,7 @@ class PlotOptions:
         one if its prior in the experiment's space is logarithmic, or if its values are all positive
         and most of them span two powers of ten or more.
     label
-        What the objective is called on axes, such as ``loss (nats)``; by default as in the store.
+        The name of the objective on axes, such as ``loss (nats)``; by default as in the store.
     by_number
         Place trials by their number, not by the time when they ended.
     """
@@ -65,11 +65,11 @@ class PlotOptions:
                 )
 
     def experiment_label(self, rows: PlotRows) -> str:
-        """Return what the experiment is called in titles."""
+        """Return the name of the experiment in titles."""
         return axis_label(rows.experiment, 60)
 
     def objective_label(self, rows: PlotRows) -> str:
-        """Return what the objective is called on axes."""
+        """Return the name of the objective on axes."""
         return axis_label(rows.objective if self.label is None else self.label, 60)
 
     def objective_is_log(self, numbers: Collection[float]) -> bool:
@@ -93,7 +93,7 @@ class PlotOptions:
 
 
 def _varies(rows: PlotRows, name: str) -> bool:
-    """Return whether two trials differ in a parameter; to have none is a difference."""
+    """Return whether two trials differ in a parameter; one without it differs from one with it."""
     texts = {repr(row.params[name]) if name in row.params else None for row in rows.rows[:1]}
     first = next(iter(texts), None)
     return any(

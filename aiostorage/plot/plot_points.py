@@ -1,4 +1,4 @@
-"""The points of a plot whose axis is the objective: which are drawn, and notes on the others."""
+"""The points that are drawn in a plot of the objective, and notes on those that are not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["drawn_points", "placed_points"]
 def placed_points(
     rows: PlotRows, options: PlotOptions, notes: list[str]
 ) -> tuple[list[PlotRow], bool]:
-    """Return the trials that have a place on the axis, and whether that is logarithmic.
+    """Return the trials that have a place on the axis, and whether the axis is logarithmic.
 
-    `notes` gets how many have none.
+    A note on the number of trials without a place is added to `notes`.
     """
     log = options.objective_is_log([row.objective for row in rows.rows])
     placed = [row for row in rows.rows if not log or row.objective > 0]
@@ -28,9 +28,9 @@ def placed_points(
 def drawn_points(
     placed: Sequence[PlotRow], most: int, options: PlotOptions, notes: list[str], *, log: bool
 ) -> tuple[list[PlotRow], list[float] | None]:
-    """Return the trials that are drawn, at most so many, and the range of a linear axis.
+    """Return the trials to draw, up to a limit, and the range of a linear axis.
 
-    `notes` gets how many are drawn, if not all are, and what the range leaves out.
+    Notes on the number of drawn trials, if not all are, and on those out of range go to `notes`.
     """
     drawn = thin_rows(placed, most, options.direction)
     if len(drawn) < len(placed):

@@ -1,4 +1,4 @@
-"""What is plotted of each trial, and what is left out and why. No I/O, and no plotly."""
+"""The values of each trial that are plotted, and why trials are left out. No I/O, and no plotly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _LOG_PRIORS: Final = ("loguniform", "reciprocal")
-"""How priors of a space begin that are uniform on a logarithmic scale."""
+"""Prefixes of the priors that are uniform on a logarithmic scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class PlotRow:
     Parameters
     ----------
     number
-        Its place among the trials of the experiment, by insertion, from 1.
+        Its position among the trials of the experiment, by insertion, from 1.
     ended
         When it was completed; None if the store does not say.
     params
@@ -55,11 +55,11 @@ class PlotRows:
     experiment
         The name and the version.
     objective
-        What the objective is called in the store.
+        The name of the objective in the store.
     left_out
-        How many trials are not among the rows, by the reason.
+        The number of trials that are not among the rows, by reason.
     params
-        The names of the parameters, in the order in which they were met.
+        The names of the parameters, in the order in which they were found.
     log_params
         Those whose prior is uniform on a logarithmic scale.
     """
@@ -73,17 +73,17 @@ class PlotRows:
 
     @property
     def has_times(self) -> bool:
-        """Whether the store says of each row when it ended."""
+        """Whether the store has the end time of every row."""
         return all(row.ended is not None for row in self.rows)
 
 
 class PlotRowsBuilder:
-    """Makes `PlotRows` of stored trials that come one after the other.
+    """Makes `PlotRows` of stored trials that are added one by one.
 
     Parameters
     ----------
     experiment
-        What the experiment is called in titles.
+        The name of the experiment in titles.
     space
         The priors of its config.
     """
@@ -107,7 +107,7 @@ class PlotRowsBuilder:
         self._seen = 0
 
     def add(self, document: Mapping[str, Any]) -> None:
-        """Take a stored trial, or count why it cannot be plotted."""
+        """Add a stored trial, or count why it cannot be plotted."""
         self._seen += 1
         status = str(document.get("status", TrialStatus.NEW.value))
         if status != TrialStatus.COMPLETED:
@@ -132,7 +132,7 @@ class PlotRowsBuilder:
         self._rows.append(PlotRow(self._seen, trial, ended, objective, params))
 
     def build(self) -> PlotRows:
-        """Return what has been taken; rows without a time of their end stand where they were."""
+        """Return the rows; those without an end time keep their positions."""
         rows = self._rows
         if all(row.ended is not None for row in rows):
             rows = sorted(rows, key=lambda row: (row.ended, row.number))
@@ -148,7 +148,7 @@ class PlotRowsBuilder:
 
 
 def best_so_far(objectives: Iterable[float], direction: Direction) -> Iterator[float]:
-    """Yield after each objective the best until then."""
+    """Yield the best objective so far after each objective."""
     better = min if direction == "minimize" else max
     best: float | None = None
     for value in objectives:
@@ -157,7 +157,7 @@ def best_so_far(objectives: Iterable[float], direction: Direction) -> Iterator[f
 
 
 def thin_rows(rows: Sequence[PlotRow], limit: int, direction: Direction) -> list[PlotRow]:
-    """Return at most `limit` rows in their order: each new best one, the best ones, and every n-th.
+    """Return at most `limit` rows in order: each new best one, the best ones, and every n-th.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def log_priors(space: object, prefix: str = "") -> frozenset[str]:
 
 
 def _objective(document: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Return the name and the value of the objective; None if it is no number."""
+    """Return the name and the value of the objective; None if it is not a number."""
     for result in _mappings(document, "results"):
         if result.get("type") == "objective":
             value = result.get("value")

@@ -1,4 +1,4 @@
-"""How all plots look: dark text on white, colours that colour-blind people can tell apart."""
+"""The look of all plots: dark text on white, colours that colour-blind people can distinguish."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BEST_COLOUR: Final = "#d55e00"
 """Vermilion of the same palette."""
 
 COLOUR_SCALE: Final = "Viridis"
-"""Also in grey its order can be seen."""
+"""Its order can also be seen in grey."""
 
 _GRID_COLOUR: Final = "#e3e6ea"
 _HOVER_PARAMS: Final = 12
@@ -61,7 +61,7 @@ def graph_objects() -> Any:
 
 
 def styled(figure: Figure, title: str, notes: Sequence[str], height: int = 560) -> Figure:
-    """Give a figure its title, the line of notes below it, and its looks; return it."""
+    """Give a figure its title, the notes below it, and its style; return it."""
     figure.update_layout(
         template="plotly_white",
         width=None,
@@ -104,7 +104,7 @@ def styled(figure: Figure, title: str, notes: Sequence[str], height: int = 560) 
 
 
 def _lines(notes: Sequence[str]) -> list[str]:
-    """Return notes on lines that are not too long for a figure."""
+    """Return notes broken into lines that fit into a figure."""
     lines: list[str] = []
     for note in notes:
         if lines and len(lines[-1]) + len(note) <= _LINE_LENGTH:
@@ -124,7 +124,7 @@ def empty_figure(title: str, notes: Sequence[str], why: str) -> Figure:
 
 
 def left_out_text(rows: PlotRows) -> str:
-    """Return how many trials are plotted, and how many are left out for which reason."""
+    """Return the numbers of trials that are plotted and left out, with the reasons, as text."""
     count = len(rows.rows)
     text = f"{count:,} completed trial{'' if count == 1 else 's'}"
     if rows.left_out:
@@ -134,7 +134,7 @@ def left_out_text(rows: PlotRows) -> str:
 
 
 def goal_text(objective: str, direction: Direction) -> str:
-    """Return what the search is for."""
+    """Return the goal of the search as text."""
     return f"{direction} {objective}"
 
 
@@ -154,7 +154,7 @@ def objective_range(
 
 
 def hover_texts(rows: PlotRows, shown: Sequence[Any]) -> list[str]:
-    """Return what is shown when the mouse is on a trial."""
+    """Return the texts that are shown when the mouse is on a trial."""
     objective = axis_label(rows.objective)
     return [
         f"trial {row.number:,} ({axis_label(row.trial)})<br>{objective}: {row.objective:.6g}"

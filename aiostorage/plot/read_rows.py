@@ -16,12 +16,12 @@ async def read_plot_rows(
 ) -> PlotRows:
     """Return the trials of an experiment that can be plotted.
 
-    Trials are read one page after the other, and of each only what a plot shows.
+    Trials are read page by page, and only the fields that a plot shows.
 
     Parameters
     ----------
     config
-        What `fetch_experiments` returned, with its ``name``, ``version`` and ``space``.
+        A config from `fetch_experiments`, with its ``name``, ``version`` and ``space``.
     """
     name = f"{config.get('name', config['_id'])} v{config.get('version', 1)}"
     builder = PlotRowsBuilder(name, config.get("space"))

@@ -129,7 +129,7 @@ def _points(rows: PlotRows, having: Sequence[PlotRow], axis: PlotAxis) -> dict[s
 
 
 def _star(axis: PlotAxis, having: Sequence[PlotRow], best: PlotRow) -> dict[str, Any] | None:
-    """Return the mark around the best trial; None where it cannot be placed."""
+    """Return the mark around the best trial; None if it cannot be placed."""
     for place, row in zip(axis.places, having, strict=True):
         if row is best and place is not None:
             return {
@@ -148,14 +148,14 @@ def _star(axis: PlotAxis, having: Sequence[PlotRow], best: PlotRow) -> dict[str,
 
 
 def _x(axis: PlotAxis, place: float, row: PlotRow) -> float:
-    """Return where a point stands on plotly's axis."""
+    """Return the position of a point on plotly's axis."""
     if axis.kind == "category":
         return place + _shift(row.number)
     return 10.0**place if axis.kind == "log" else place
 
 
 def _shift(number: int) -> float:
-    """Return how far a point stands beside its category, so that points hide each other less."""
+    """Return the offset of a point from its category, so that points overlap less."""
     return (number * 0.6180339887 % 1 - 0.5) * 0.5
 
 

@@ -114,14 +114,14 @@ class BaseStorageProtocol:
     def register_trial(self, trial: Trial) -> Trial:
         """Store a new trial; return it as it was stored, with its ``_id``.
 
-        A trial without ``submit_time`` gets the present time. The ``id`` is made of the values as
-        they are stored, and is the trial's from then on. Whether its experiment exists is not
-        looked up: use `Experiment.id`.
+        A trial without ``submit_time`` gets the present time. The ``id`` is derived from the values
+        as they are stored, and belongs to the trial from then on. It is not checked whether the
+        experiment exists: use `Experiment.id`.
 
         Raises
         ------
         EncodingError
-            It has no experiment, or a value that cannot be stored.
+            The trial has no experiment, or a value that cannot be stored.
         DuplicateKeyError
             The experiment has a trial with these params, or with params whose text is the same,
             such as ``"1"`` instead of 1; the message says which.
@@ -152,8 +152,8 @@ class BaseStorageProtocol:
         Raises
         ------
         FailedUpdate
-            While waiting: there is no such experiment, or no longer. That is looked up at the
-            beginning and every second. Without `wait`, the answer is None.
+            While waiting: the experiment does not exist, or no longer does. That is checked at the
+            beginning and every second. Without `wait`, None is returned.
         """
         raise NotImplementedError
 
@@ -176,24 +176,24 @@ class BaseStorageProtocol:
         Parameters
         ----------
         params
-            What params have to be, by name: values, or operators as in `where`, such as
+            Conditions on params, by name: values, or operators as in `where`, such as
             ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as those of
             `Trial`. A trial without that param does not match, whatever the operator;
             ``{"$exists": False}`` asks for those.
         limit
-            How many trials to return, at most; None for all that match.
+            The maximum number of trials to return; None for all that match.
         order
             ``submit_time``, ``start_time``, ``end_time`` or ``objective``, ascending; with a
-            ``-`` before it, descending. Trials that have no such value come last; NaN is none.
+            ``-`` before it, descending. Trials without such a value, or with NaN, come last.
             Trials with equal values come in the order of their insertion. Default: by submit
             time, and those without one first.
         after
-            The last trial of the page before: the `Trial`, or its ``id``. Those that come behind
-            it in this order are returned, also if others were inserted meanwhile. A `Trial` stands
-            where it stood when it was read; an ``id``, where the trial of that id stands now.
+            The last trial of the previous page: the `Trial`, or its ``id``. The trials behind it in
+            this order are returned, even if others were inserted meanwhile. A `Trial` marks its
+            place at the time when it was read; an ``id`` marks the present place of that trial.
         since
-            A cursor, as `changes_since` returns it: only trials that have changed behind it. Those
-            that were deleted are not among them.
+            A cursor from `changes_since`: only trials that have changed since are returned. Deleted
+            trials are not among them.
 
         Raises
         ------
@@ -202,14 +202,14 @@ class BaseStorageProtocol:
         CursorExpired, ConfigurationError
             As for `changes_since`.
         UnsupportedQuery
-            No trial can ever match: `where` names a status that does not exist, a path into
-            ``params`` or ``results`` by something else than their ``name``, ``type`` and
-            ``value``, or a time that is no datetime. The error says what to write.
+            No trial can ever match: `where` has a status that does not exist, a path into
+            ``params`` or ``results`` other than by ``name``, ``type`` and ``value``, or a time that
+            is not a datetime. The error says what to write instead.
         ValueError
-            `limit` is no number of trials, there is no such `order`, or the experiment has no
+            `limit` is not a number of trials, there is no such `order`, or the experiment has no
             trial `after`.
         EncodingError
-            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
+            `after` is the id of a trial that cannot be read, so that its place is unknown.
         """
         raise NotImplementedError
 
@@ -221,7 +221,7 @@ class BaseStorageProtocol:
         Raises
         ------
         EncodingError
-            Another program wrote it so that it cannot be read; the error says what is wrong.
+            Another program wrote a trial that cannot be read; the error says what is wrong.
         MissingArguments
             Neither `trial` nor both `uid` and `experiment_uid` were passed.
         MismatchedIds
@@ -309,7 +309,7 @@ class BaseStorageProtocol:
 
         On a Track file, these are also the last values of metrics that a script has logged there.
         If there are none, and the storage has a tracker, the last values of the metrics in the
-        trial's run are its results, whoever has logged them: the option ``objective`` of the
+        trial's run are its results, whichever program logged them: the option ``objective`` of the
         storage says which of them is the objective, and the others are statistics. `args` and
         `kwargs` are ignored; the original has them.
 
@@ -351,7 +351,7 @@ class BaseStorageProtocol:
         *,
         reason: str | None = None,
     ) -> None:
-        """Set the status of a trial, and its heartbeat, if it has the status `was`.
+        """Set the status of a trial, and its heartbeat, if its status is `was`.
 
         ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` is a new
         reservation as by `reserve_trial`: a fresh token in ``trial.worker``, a new ``start_time``,
@@ -364,7 +364,7 @@ class BaseStorageProtocol:
         was
             The status that the trial must have in the store. Default: ``trial.status``.
         reason
-            Why, for the history of the trial; the first 500 characters are kept.
+            The reason, for the history of the trial; the first 500 characters are kept.
 
         Raises
         ------
@@ -464,7 +464,7 @@ class BaseStorageProtocol:
     ) -> AbstractContextManager[LockedAlgorithmState]:
         """Lock the experiment's algorithm for the body; save its state afterwards.
 
-        Live waiters are served in the order they came. A lease is renewed in the background while
+        Live waiters are served in order of arrival. A lease is renewed in the background while
         the body runs; when the holder dies, the lock is free after one lease. The state is saved
         when the body succeeds, whether it was set with ``set_state`` or changed in place. On any
         exception, Ctrl-C included, the store keeps the state it had.

@@ -161,11 +161,11 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         direction: Direction = "minimize",
         window: float = 600.0,
     ) -> ExperimentSummary | None:
-        """Return the state of an experiment, counted by the engine; None if there is no such one.
+        """Return the state of an experiment, counted by the engine; None if it does not exist.
 
-        No trial is fetched but the best one, so it takes a moment for many trials, too. The counts
-        are those of one moment, except on a MongoDB server without transactions. The best trial is
-        looked for directly afterwards.
+        Only the best trial is fetched, so this is quick for many trials, too. The counts are those
+        of one moment, except on a MongoDB server without transactions. The best trial is read right
+        after them.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             Which objective is the best one: the smallest, ``minimize``, or the greatest,
             ``maximize``.
         window
-            Seconds. The rate is that of the trials that were completed in this time.
+            The rate is that of the trials that were completed in this many seconds.
         """
         return self._portal.call(
             self._storage.summary, experiment, direction=direction, window=window
@@ -184,8 +184,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     ) -> Trial | None:
         """Return the completed trial with the best objective; None before there is one.
 
-        A trial whose objective is NaN is never the best one. Of several that are equally good it
-        is the one that was registered first.
+        A trial whose objective is NaN is never the best one. Of several equally good trials, it is
+        the one that was registered first.
 
         Parameters
         ----------
@@ -201,16 +201,16 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         where: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the trials as a `pandas.DataFrame`, one a row, by insertion.
+        """Return the trials as a `pandas.DataFrame`, one per row, by insertion.
 
         The columns are ``id``, ``status``, ``submit_time``, ``start_time``, ``end_time``,
         ``objective``, then ``params.NAME`` for each param and ``results.NAME`` for each other
-        result. What a trial does not have is missing in its row. It is read page by page.
+        result. A value that a trial lacks is missing in its row. Trials are read page by page.
 
         Parameters
         ----------
         where, params
-            As for `fetch_trials`: which trials.
+            Which trials, as for `fetch_trials`.
 
         Raises
         ------
@@ -228,8 +228,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     ) -> Any:
         """Return the trials as a `pyarrow.Table`, with the columns of `to_dataframe`.
 
-        A column with values of several types that have nothing in common, such as numbers and
-        text, has them as JSON text.
+        A column with values of incompatible types, such as numbers and text, has them as JSON text.
 
         Raises
         ------
@@ -241,14 +240,14 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def register_trial(self, trial: Trial) -> Trial:
         """Store a new trial; return it as it was stored, with its ``_id``.
 
-        A trial without ``submit_time`` gets the present time. The ``id`` is made of the values as
-        they are stored, and is the trial's from then on. Whether its experiment exists is not
-        looked up: use `Experiment.id`.
+        A trial without ``submit_time`` gets the present time. The ``id`` is derived from the values
+        as they are stored, and belongs to the trial from then on. It is not checked whether the
+        experiment exists: use `Experiment.id`.
 
         Raises
         ------
         EncodingError
-            It has no experiment, or a value that cannot be stored.
+            The trial has no experiment, or a value that cannot be stored.
         DuplicateKeyError
             The experiment has a trial with these params, or with params whose text is the same,
             such as ``"1"`` instead of 1; the message says which.
@@ -290,8 +289,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         FailedUpdate
-            While waiting: there is no such experiment, or no longer. That is looked up at the
-            beginning and every second. Without `wait`, the answer is None.
+            While waiting: the experiment does not exist, or no longer does. That is checked at the
+            beginning and every second. Without `wait`, None is returned.
         """
         return self._portal.call(
             self._storage.reserve_trial, experiment, wait=wait, recover=recover
@@ -330,24 +329,24 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Parameters
         ----------
         params
-            What params have to be, by name: values, or operators as in `where`, such as
+            Conditions on params, by name: values, or operators as in `where`, such as
             ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as those of
             `Trial`. A trial without that param does not match, whatever the operator;
             ``{"$exists": False}`` asks for those.
         limit
-            How many trials to return, at most; None for all that match.
+            The maximum number of trials to return; None for all that match.
         order
             ``submit_time``, ``start_time``, ``end_time`` or ``objective``, ascending; with a
-            ``-`` before it, descending. Trials that have no such value come last; NaN is none.
+            ``-`` before it, descending. Trials without such a value, or with NaN, come last.
             Trials with equal values come in the order of their insertion. Default: by submit
             time, and those without one first.
         after
-            The last trial of the page before: the `Trial`, or its ``id``. Those that come behind
-            it in this order are returned, also if others were inserted meanwhile. A `Trial` stands
-            where it stood when it was read; an ``id``, where the trial of that id stands now.
+            The last trial of the previous page: the `Trial`, or its ``id``. The trials behind it in
+            this order are returned, even if others were inserted meanwhile. A `Trial` marks its
+            place at the time when it was read; an ``id`` marks the present place of that trial.
         since
-            A cursor, as `changes_since` returns it: only trials that have changed behind it. Those
-            that were deleted are not among them.
+            A cursor from `changes_since`: only trials that have changed since are returned. Deleted
+            trials are not among them.
 
         Raises
         ------
@@ -356,14 +355,14 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         CursorExpired, ConfigurationError
             As for `changes_since`.
         UnsupportedQuery
-            No trial can ever match: `where` names a status that does not exist, a path into
-            ``params`` or ``results`` by something else than their ``name``, ``type`` and
-            ``value``, or a time that is no datetime. The error says what to write.
+            No trial can ever match: `where` has a status that does not exist, a path into
+            ``params`` or ``results`` other than by ``name``, ``type`` and ``value``, or a time that
+            is not a datetime. The error says what to write instead.
         ValueError
-            `limit` is no number of trials, there is no such `order`, or the experiment has no
+            `limit` is not a number of trials, there is no such `order`, or the experiment has no
             trial `after`.
         EncodingError
-            `after` is the id of a trial that cannot be read, so that nobody knows where it stands.
+            `after` is the id of a trial that cannot be read, so that its place is unknown.
         """
         return self._portal.call(
             self._storage.fetch_trials,
@@ -454,7 +453,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         EncodingError
-            Another program wrote it so that it cannot be read; the error says what is wrong.
+            Another program wrote a trial that cannot be read; the error says what is wrong.
         MissingArguments
             Neither `trial` nor both `uid` and `experiment_uid` were passed.
         MismatchedIds
@@ -543,7 +542,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Set lost trials to ``interrupted``, in one atomic step, and return them.
 
         Their workers can no longer write to them. Workers need not call this: `reserve_trial`
-        hands lost trials out by itself.
+        hands out lost trials on its own.
         """
         return self._portal.call(self._storage.recover_lost_trials, experiment)
 
@@ -552,7 +551,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         On a Track file, these are also the last values of metrics that a script has logged there.
         If there are none, and the storage has a tracker, the last values of the metrics in the
-        trial's run are its results, whoever has logged them: the option ``objective`` of the
+        trial's run are its results, whichever program logged them: the option ``objective`` of the
         storage says which of them is the objective, and the others are statistics. `args` and
         `kwargs` are ignored; the original has them.
 
@@ -591,7 +590,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         `trial` itself is updated when the write has succeeded: its results, status and end time.
         If the objective is NaN, the option ``nan`` of the storage may make the status ``broken``.
         A statistic that cannot be stored is left out with a warning, and so are the largest ones
-        where the results are more than the engine takes.
+        if the results are larger than the engine allows.
 
         Parameters
         ----------
@@ -602,7 +601,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         EncodingError
-            A result that is no statistic cannot be stored. The trial is as it was.
+            A result that is not a statistic cannot be stored. The trial is unchanged.
         InvalidResult
             There is no objective, or it is not a number; or it is NaN, and the storage was opened
             with ``nan="raise"``.
@@ -620,7 +619,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         *,
         reason: str | None = None,
     ) -> None:
-        """Set the status of a trial, and its heartbeat, if it has the status `was`.
+        """Set the status of a trial, and its heartbeat, if its status is `was`.
 
         ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` is a new
         reservation as by `reserve_trial`: a fresh token in ``trial.worker``, a new ``start_time``,
@@ -633,7 +632,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         was
             The status that the trial must have in the store. Default: ``trial.status``.
         reason
-            Why, for the history of the trial; the first 500 characters are kept.
+            The reason, for the history of the trial; the first 500 characters are kept.
 
         Raises
         ------
@@ -693,23 +692,23 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     ) -> AbstractContextManager[Trial | None]:
         """Reserve a trial for the body; its heartbeat is updated in the background.
 
-        The body gets None when no trial is pending, and none is lost. What the body makes of the
-        trial stays: completed, suspended, broken. A trial that the store still has as reserved
-        afterwards, by this reservation, becomes
+        The body gets None when no trial is pending or lost. A status that the body sets remains:
+        completed, suspended, broken. A trial that is still reserved in the store afterwards, by
+        this reservation, becomes
 
         - ``broken`` if the body raised an exception of the objective's own. `EncodingError`,
-          `InvalidResult` and errors of wrong calls count as such, since they would come each time;
+          `InvalidResult` and errors of wrong calls count as such, since they would recur each time;
           and so does an exception that is raised ``from`` one of the store;
-        - ``interrupted`` if the store failed: `BackendError`, `LockError`, `DuplicateKeyError`,
-          `FailedUpdate`, `StorageClosedError`; or the tracker, `TrackerError`. Of an exception
-          group, all have to be of these;
+        - ``interrupted`` if the store failed (`BackendError`, `LockError`, `DuplicateKeyError`,
+          `FailedUpdate`, `StorageClosedError`), or the tracker (`TrackerError`). In an exception
+          group, all exceptions have to be of these;
         - ``interrupted`` if the body was interrupted or ended without completing it.
 
-        When a write that ends the trial, such as that of `complete_trial`, fails with a
+        When a write that ends the trial, such as `complete_trial`, fails with a
         `BackendError`, it is tried again at the end of the body, for as long as the retry policy
         allows and the trial cannot be lost. If that succeeds, the trial is ``completed`` after all;
         the error is raised with a note that says so. The results are in its attribute ``results``.
-        A write that was cancelled, as by a time limit, is made at the end of the body, too.
+        A write that was cancelled, such as by a time limit, is made at the end of the body, too.
 
         When the reservation is lost, because another worker has it or the trial was deleted, and
         a heartbeat notices that, the body runs on. The loss is logged as a warning and the
@@ -725,39 +724,39 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         on_lost
             ``raise`` raises `TrialLost` when the reservation is lost.
         export_environment
-            Whether what `tracker_environment` returns stands in ``os.environ`` during the body,
-            for a library or a child process that logs to the run of this trial. There is one
-            environment in a process, so only one such block can run in it at a time. Without a
-            tracker nothing is exported.
+            Whether the variables from `tracker_environment` are in ``os.environ`` during the body,
+            for a library or a child process that logs to the run of this trial. A process has only
+            one environment, so only one such block can run in it at a time. Without a tracker
+            nothing is exported.
         max_trials
             How many trials of the experiment are to be completed; True for the ``max_trials`` in
             its config. The body gets None when so many are completed, also while it waits, and
             while so many are completed or being evaluated. Callers that all pass this never
             complete and evaluate more than that. Lost trials do not count; so there can be more if
-            a worker completes a trial that was lost and that nobody has taken.
+            a worker completes a trial that was lost and that no other worker has taken.
         max_broken
             How many trials may become broken; True for the ``max_broken`` in the config. The body
-            gets None when there are so many. Those that others evaluate meanwhile may still become
-            broken.
+            gets None when there are so many. Trials that other workers evaluate meanwhile may still
+            become broken.
 
-            Whether a limit is the reason for None, `limit_reached` says.
+            `limit_reached` says whether a limit is the reason for None.
 
         Raises
         ------
         ConfigurationError
             `heartbeat` is not less than `lost_after`: the trial would be lost between two of them.
             Or another block in this process has exported its environment; nothing was reserved. Or
-            the limit in the config is no number.
+            the limit in the config is not a number.
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
             One that the body raised about another trial is always raised.
         FailedUpdate
             While waiting: there is no such experiment, or no longer; see `reserve_trial`.
         TrackerError
-            The environment was to be exported, and the tracker has made no run in time. The trial
-            is interrupted.
+            The environment was to be exported, and the tracker has not created the run in time. The
+            trial is interrupted.
         ValueError
-            `on_lost` is something else.
+            `on_lost` has another value.
         """
         return self._portal.context(
             self._storage.reserved_trial,
@@ -778,10 +777,10 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         max_trials: int | Literal[True] | None = True,
         max_broken: int | Literal[True] | None = True,
     ) -> Literal["max_trials", "max_broken"] | None:
-        """Return which limit an experiment has reached: as many trials are completed, or broken.
+        """Return the limit that an experiment has reached, by its completed or broken trials.
 
-        The engine counts them. None means that there may be more to do, or will be. If both are
-        reached, it is ``max_trials``.
+        The engine counts them. None means that there is, or may be, more to do. If both limits are
+        reached, ``max_trials`` is returned.
 
         Parameters
         ----------
@@ -791,7 +790,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         ConfigurationError
-            The limit in the config is no number.
+            The limit in the config is not a number.
         """
         return self._portal.call(
             self._storage.limit_reached, experiment, max_trials=max_trials, max_broken=max_broken
@@ -800,34 +799,35 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def resume_reservation(self, reservation: Reservation | str) -> Trial:
         """Return the trial of a reservation that another call, process or machine has made.
 
-        It is as the store has it now, with the token in ``worker``, and is written to as ever: the
-        reservation stays the same one, and nobody else's copy becomes invalid. The trial gets a
-        heartbeat. If it was lost meanwhile and nobody else has it, it is this reservation's again.
+        It is as the store has it now, with the token in ``worker``, and writes to it work as usual:
+        the reservation stays the same, and no other copy of it becomes invalid. The trial gets a
+        heartbeat. If it was lost meanwhile and no other worker has it, it belongs to this
+        reservation again.
 
         Parameters
         ----------
         reservation
-            ``trial.reservation``, or the text that its `to_text` returned.
+            ``trial.reservation``, or the text from its `to_text`.
 
         Raises
         ------
         InvalidReservation
-            The text is no reservation, or only a part of one.
+            The text is not that of a reservation, or only a part of one.
         TrialLost
-            It is lost: another worker has the trial, it was handed back, or it was deleted.
+            The reservation is lost: another worker has the trial, or it was handed back or deleted.
         FailedUpdate
-            It is finished: the trial is completed, broken or the like. ``status`` says which.
+            The trial is finished: it is completed, broken or the like. ``status`` says which.
         """
         return self._portal.call(self._storage.resume_reservation, reservation)
 
     def watch_trials(
         self, experiment: ExperimentLike, *, since: str | None = None, heartbeats: bool = False
     ) -> Iterator[TrialChange]:
-        """Yield the changes of an experiment's trials as they happen, without an end.
+        """Yield the changes of an experiment's trials as they happen, endlessly.
 
-        Each change comes once, and those of one trial in the order in which they took effect, also
-        if the connection breaks meanwhile. Whoever begins again with the cursor of the last change
-        that it has seen misses none.
+        Each change comes once, and those of one trial in the order in which they took effect, even
+        if the connection breaks meanwhile. A caller that starts again with the cursor of the last
+        change that it has seen misses none.
 
         Parameters
         ----------
@@ -835,9 +835,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             A cursor, for the changes behind it; ``"oldest"`` for all that are kept. None: those
             from now on, that is, from the first step of the iteration.
         heartbeats
-            Whether the heartbeats of reserved trials come, too. They are no part of the history:
-            of several between two looks, the last one comes, and a cursor does not bring them
-            back.
+            Whether to yield the heartbeats of reserved trials, too. They are not part of the
+            history: only the last of several between two reads is yielded, and a cursor does not
+            bring them back.
 
         Raises
         ------
@@ -860,21 +860,21 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     ) -> TrialChanges:
         """Return the changes of an experiment's trials behind a cursor, and the next cursor.
 
-        For a cache: take a cursor first, read the trials then, and ask for the changes behind it
-        from time to time. There are no more changes for now when fewer than `limit` are returned.
+        For a cache: get a cursor first, then read the trials, and ask for the changes behind the
+        cursor from time to time. If fewer than `limit` changes are returned, there are no more yet.
 
         Parameters
         ----------
         cursor
-            What an earlier call returned, or the ``cursor`` of a change; ``"oldest"`` for all
+            The cursor from an earlier call, or the ``cursor`` of a change; ``"oldest"`` for all
             changes that are kept. None: no changes, only the present cursor.
         limit
-            How many changes, at most.
+            The maximum number of changes.
 
         Raises
         ------
         CursorExpired
-            Changes behind it are not kept any more, or it is the cursor of another store.
+            Changes behind the cursor are not kept any more, or it belongs to another store.
         ConfigurationError
             The store keeps no history: it is off, or the engine has none.
         """
@@ -900,9 +900,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         TimeoutError
-            It has none of them in time.
+            The trial has none of them in time.
         FailedUpdate
-            There is no such trial, or no longer.
+            The trial does not exist, or no longer does.
         ValueError
             `status` is not the name of a status.
         """
@@ -911,8 +911,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def trial_history(self, trial: Trial) -> list[TrialChange]:
         """Return the changes of a trial that are kept, the oldest first; they have no cursors.
 
-        They say when it got which status, under which reservation, and why. How long they are kept
-        is an option of the storage, `history`.
+        They say when it got which status, under which reservation, and why. The option `history` of
+        the storage says how long they are kept.
 
         Raises
         ------
@@ -922,10 +922,10 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         return self._portal.call(self._storage.trial_history, trial)
 
     def flush_tracker(self, timeout: float | None = None) -> None:
-        """Wait until the tracker has been told of every change made before this call.
+        """Wait until every change that was made before this call has been sent to the tracker.
 
-        It does not matter which process sends it. What the tracker has refused is logged and not
-        waited for. Without a tracker there is nothing to wait for.
+        It does not matter which process sends it. Changes that the tracker has refused are logged
+        and not waited for. Without a tracker there is nothing to wait for.
 
         Parameters
         ----------
@@ -935,28 +935,28 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         TrackerTimeout
-            It took longer; the error says how much is left and, if it is known here, why. Sending
-            goes on.
+            It took longer; the error says how much is left and, if this process knows it, why.
+            Sending goes on.
         """
         self._portal.call(self._storage.flush_tracker, timeout)
 
     def tracker_environment(self, trial: Trial, timeout: float | None = 60.0) -> dict[str, str]:
         """Return the environment variables with which a program joins the run of a trial.
 
-        A script that knows nothing but the tracker's own client logs to that run when it is
-        started with them. Without a tracker there are none.
+        A script that knows only the tracker's own client logs to that run when it is started with
+        them. Without a tracker there are none.
 
         Parameters
         ----------
         timeout
-            Seconds to wait for the tracker to make the run, at most; None for no limit.
+            Maximum seconds to wait until the tracker has created the run; None for no limit.
 
         Raises
         ------
         TrackerTimeout
-            There is no run in time.
+            The run was not created in time.
         TrackerError
-            The tracker has refused the trial, or makes no run before it is reserved; or the store
+            The tracker has refused the trial, or creates no run before it is reserved; or the store
             has no such trial.
         """
         return self._portal.call(self._storage.tracker_environment, trial, timeout)
@@ -1026,7 +1026,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     ) -> AbstractContextManager[LockedAlgorithmState]:
         """Lock the experiment's algorithm for the body; save its state afterwards.
 
-        Live waiters are served in the order they came. A lease is renewed in the background while
+        Live waiters are served in order of arrival. A lease is renewed in the background while
         the body runs; when the holder dies, the lock is free after one lease. The state is saved
         when the body succeeds, whether it was set with ``set_state`` or changed in place. On any
         exception, Ctrl-C included, the store keeps the state it had.

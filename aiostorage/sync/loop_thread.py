@@ -24,7 +24,7 @@ EXIT_TIMEOUT: Final = 10.0
 """Seconds that the interpreter's exit waits for one loop to end, at most."""
 
 LAST_CALLS_TIMEOUT: Final = 1.0
-"""Seconds that calls under way have to end by themselves once the storage is closed."""
+"""Seconds that running calls have to end on their own once the storage is closed."""
 
 
 class LoopCall(Protocol):

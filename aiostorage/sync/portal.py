@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Portal:
     """Runs coroutines in its event loop; any number of threads may call.
 
-    The loop starts with the first call, and anew in a forked child.
+    The loop starts with the first call, and again in a forked child.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Portal:
         _portals.add(self)
 
     def reset_after_fork(self) -> None:
-        """Start anew in a child process, which does not have the thread of the loop."""
+        """Start again in a child process, which does not have the thread of the loop."""
         if self._finalizer is not None:
             self._finalizer.detach()
         if self._thread is not None:

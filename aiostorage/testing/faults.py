@@ -132,7 +132,7 @@ class FaultyDriver:
         Parameters
         ----------
         when
-            ``before``: nothing happens. ``lost``: nothing happens, and nobody can know that.
+            ``before``: nothing happens. ``lost``: nothing happens, and the caller cannot know.
             ``after``: it happens, and its answer is lost.
         count
             How many calls.

@@ -46,7 +46,7 @@ MONGODB: dict[str, Kind] = {
 """Which fixture gives which deployment."""
 
 SHARED = "aiostorage_mongodb"
-"""What the main process of a parallel run tells its workers: where their servers are."""
+"""The addresses of the servers, which the main process of a parallel run passes to its workers."""
 
 _lifeline = pytest.StashKey[ServerLifeline]()
 

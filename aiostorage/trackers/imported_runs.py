@@ -58,7 +58,7 @@ def trial_of(run: TrackerRun, experiment: Any, objective: str | None) -> Importe
     Raises
     ------
     InvalidResult
-        The run has several metrics, and nobody says which of them is the objective.
+        The run has several metrics, and the caller does not say which is the objective.
     """
     status = run.status
     unfinished = status in (TrialStatus.NEW, TrialStatus.RESERVED)

@@ -108,7 +108,7 @@ async def import_runs(
     TrackerError
         The tracker has no such experiment, or cannot be reached.
     InvalidResult
-        A run has several metrics, and nobody says which of them is the objective.
+        A run has several metrics, and the caller does not say which is the objective.
     DuplicateKeyError
         The storage has an experiment of that name that does not come from there.
     """

@@ -111,7 +111,7 @@ class Tracker(Protocol):
         """Make or update the run of a trial; return its key in the tracker.
 
         None means that the tracker has no run for it yet, and certainly none whose key is lost. A
-        tracker whose runs begin when they are made returns it for a trial that nobody has reserved.
+        tracker whose runs begin when they are made returns it for a trial that was never reserved.
         """
         ...
 

@@ -1,6 +1,6 @@
-"""Stores as files, and copies of stores: `dump_storage`, `load_storage` and `copy_storage`.
+"""Dumps and copies of stores: `dump_storage`, `load_storage` and `copy_storage`.
 
-Nothing here unpickles anything: the states of algorithms are bytes, and stay so.
+Nothing here unpickles anything: the states of algorithms are bytes, and remain bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hashes of documents that are the same on every engine, and for every order of the documents.
 
-Pure functions. Two documents have the same hash if they are equal as any engine keeps them: the
-order of keys does not count, nor whether a declared field is None or missing.
+Pure functions. Two documents have the same hash if every engine stores them as equal: the order of
+keys does not matter, nor whether a declared field is None or missing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _PLACES: Final[Mapping[str, frozenset[str]]] = {
     "algo": frozenset({"_id", "experiment"}),
     "benchmarks": frozenset({"_id"}),
 }
-"""The fields that say where a record is: a copy may have others."""
+"""The fields that may differ in a copy: they only identify a record in its store."""
 
 
 def digest_of(collection: str, document: Document, resolution: timedelta) -> int:
-    """Return the hash of a document as an engine of that resolution keeps it."""
+    """Return the hash of a document as an engine with this resolution stores it."""
     declared = _DECLARED[collection]
     kept = {
         name: value
@@ -42,7 +42,7 @@ def digest_of(collection: str, document: Document, resolution: timedelta) -> int
 
 
 def _tagged(value: Any) -> dict[str, str]:
-    """Return what stands for a value that JSON lacks; no key in a store has a NUL."""
+    """Return an object for a value that JSON lacks; no key in a store contains a NUL."""
     if isinstance(value, bytes):
         return {"\0bytes": value.hex()}
     return {f"\0{type(value).__name__}": str(value)}
@@ -54,7 +54,7 @@ _ENCODER: Final = json.JSONEncoder(
 
 
 def content_of(collection: str, document: Document) -> Document:
-    """Return what a document says, without what only says where it is."""
+    """Return a document without the fields that only identify it in its store."""
     gone = _PLACES[collection]
     content = {name: value for name, value in document.items() if name not in gone}
     refers = content.get("refers")
@@ -64,12 +64,12 @@ def content_of(collection: str, document: Document) -> Document:
 
 
 def same_document(collection: str, one: Document, other: Document, resolution: timedelta) -> bool:
-    """Return whether two documents are equal as an engine of that resolution keeps them."""
+    """Return whether an engine with this resolution stores two documents as equal."""
     return digest_of(collection, one, resolution) == digest_of(collection, other, resolution)
 
 
 class Checksum:
-    """A hash of a set of documents, to which documents are added in any order.
+    """A hash of a set of documents, which may be added in any order.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 BUFFER: Final = 256 * 1024
-"""Bytes that are read at a time."""
+"""Bytes per read."""
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -38,8 +38,8 @@ def check_output(path: Path, overwrite: bool) -> None:
     Raises
     ------
     ConfigurationError
-        Its directory does not exist, it is a link or no file, no file can have its name, it exists
-        and `overwrite` is false, it is a store itself, or what compresses it is missing.
+        Its directory does not exist, it is a link or not a file, no file can have its name, it
+        exists and `overwrite` is false, it is a store, or the library that compresses is missing.
     """
     checked_path("dump", path, beside=20)
     mode = 0
@@ -76,7 +76,7 @@ def _check_replaced(path: Path) -> None:
 
 
 def kind_at(path: Path) -> str:
-    """Return what a file seems to be, for messages."""
+    """Return the apparent kind of a file, for messages."""
     with path.open("rb") as file:
         return kind_of(file.read(HEAD))
 
@@ -98,10 +98,10 @@ class DraftFile:
         self._draft: Path | None = None
         self._raw: IO[bytes] | None = None
         self.stream: Any = None if isinstance(target, Path) else target
-        """What is written to."""
+        """The open file."""
 
     def open(self) -> None:
-        """Begin the file."""
+        """Create the file under a temporary name."""
         if self._path is None:
             return
         check_output(self._path, self._overwrite)
@@ -128,7 +128,7 @@ class DraftFile:
         return raw
 
     def write(self, data: bytes) -> None:
-        """Write more of it."""
+        """Append data."""
         self.stream.write(data)
 
     def commit(self) -> None:
@@ -150,7 +150,7 @@ class DraftFile:
         self._draft = None
 
     def discard(self) -> None:
-        """Remove what is not complete; after `commit`, do nothing."""
+        """Remove the incomplete file; after `commit`, do nothing."""
         if self._draft is not None:
             with suppress(OSError, ValueError):
                 if self._raw is not None:
@@ -160,7 +160,7 @@ class DraftFile:
 
 
 class DumpFile:
-    """A dump that is read: plain, or compressed by gzip or Zstandard, whatever its name is.
+    """A dump to read: plain, or compressed by gzip or Zstandard, whatever its name is.
 
     Parameters
     ----------
@@ -174,12 +174,12 @@ class DumpFile:
         self._stream: IO[bytes] | None = None
 
     def open(self) -> None:
-        """Open it, or begin anew.
+        """Open the file, or start again from the beginning.
 
         Raises
         ------
         ConfigurationError
-            There is no such file, or what decompresses it is missing.
+            There is no such file, or the library that decompresses it is missing.
         PermissionDenied
             It cannot be read.
         NotADatabaseError
@@ -215,16 +215,16 @@ class DumpFile:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether it is compressed."""
+        """Whether the file is compressed."""
         return self._stream is not self._raw
 
     def line(self, limit: int = -1) -> bytes:
-        """Return the next line, or its beginning; nothing at the end.
+        """Return the next line, or its beginning; empty at the end of the file.
 
         Raises
         ------
         NotADatabaseError
-            What is compressed is damaged.
+            The compressed data is damaged.
         """
         assert self._stream is not None  # noqa: S101  it was opened
         with self._decompressing():
@@ -246,7 +246,7 @@ class DumpFile:
             raise NotADatabaseError(f"{self.path} is damaged: {error}") from error
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         raw, self._raw, self._stream = self._raw, None, None
         if raw is not None:
             raw.close()

@@ -1,8 +1,8 @@
 """The format of a dump: JSON Lines. Pure functions and classes without I/O.
 
-The first line says what the file is, the last one how many records there are of each kind, and
-what the hash of all lines before it is. Between them is one record a line: an experiment, its
-lock, its trials, the next experiment, and so on; then the benchmarks.
+The first line describes the file. The last line has the number of records of each kind, and the
+hash of all lines before it. Between them, each line is a record: an experiment, its lock, its
+trials, the next experiment, and so on; then the benchmarks.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 FORMAT: Final = "aiostorage dump"
-"""What the first line calls the format."""
+"""The name of the format in the first line."""
 
 VERSION: Final = 1
 """The version of the format."""
 
 MAX_HEADER: Final = 65536
-"""Bytes that the first line of a dump has at most; another file may have no lines at all."""
+"""Maximum number of bytes in the first line of a dump; other files may not have lines at all."""
 
 KINDS: Final[Mapping[str, str]] = {
     EXPERIMENTS: "experiment",
@@ -44,7 +44,7 @@ KINDS: Final[Mapping[str, str]] = {
     TRIALS: "trial",
     BENCHMARKS: "benchmark",
 }
-"""What a line calls a record of each collection."""
+"""The name of a record of each collection in a line."""
 
 _NONE: Final = object()
 """The experiment before the first one."""
@@ -54,7 +54,7 @@ _COUNTS: Final = {collection: f"{kind}s" for collection, kind in KINDS.items()}
 
 
 def name_of(collection: str, document: Mapping[str, Any]) -> str:
-    """Return how people call a record."""
+    """Return the name of a record for people."""
     fields = dict(document)  # an unreadable one raises for what it lacks
     kind = KINDS.get(collection, collection)
     match collection:
@@ -69,7 +69,7 @@ def name_of(collection: str, document: Mapping[str, Any]) -> str:
 
 
 def readable(collection: str, documents: list[Document], location: str) -> list[Document]:
-    """Return documents that an engine has read.
+    """Return documents that an engine has read, if it could read all of them.
 
     Raises
     ------
@@ -115,7 +115,7 @@ class DumpEncoder:
         Raises
         ------
         EncodingError
-            A record contains something that no engine holds.
+            A record contains something that no engine can store.
         """
         kind, lines = KINDS[collection], []
         for document in documents:
@@ -147,7 +147,7 @@ def _unfit(collection: str, document: Document, error: Exception) -> EncodingErr
 
 
 class DumpDecoder:
-    """Reads the lines of a dump, one after the other, and checks them.
+    """Reads the lines of a dump, one after another, and checks them.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class DumpDecoder:
         self._ended = False
 
     def header(self, line: bytes) -> Document:
-        """Return what the first line says.
+        """Return the content of the first line.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""`dump_storage` writes a store into a file, a record a line."""
+"""`dump_storage` writes a store into a file, one record per line."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ async def dump_storage(
 ) -> DumpReport:
     """Write a store, or some of its experiments, into a file.
 
-    The file has a record a line (JSON Lines), with every value as it is stored; the states of
-    algorithms are bytes, which nothing unpickles. It is compressed if its name ends with ``.gz``
-    or ``.zst`` (extra ``zstd``), and gets its name when it is complete. Memory holds a page of
-    records at a time.
+    The file has one record per line (JSON Lines), with every value as it is stored; the states of
+    algorithms are bytes, which are never unpickled. It is compressed if its name ends with ``.gz``
+    or ``.zst`` (extra ``zstd``), and gets its name when it is complete. Only one page of records is
+    in memory at a time.
 
-    Workers may go on meanwhile. Then the dump has each record as it was at some moment: of an
-    experiment the state of the algorithm first, and after it the trials, so that the state knows
-    of no trial that the dump lacks.
+    Workers may go on meanwhile. Then the dump has each record as it was when it was read: the state
+    of an algorithm before the trials of its experiment, so that the dump has all trials that the
+    state knows of.
 
     Parameters
     ----------
     storage
-        What is dumped.
+        The store to dump.
     file
         The file, or a stream of bytes, which is not compressed.
     experiments
-        Which experiments: a name means all its versions, ``"name@2"`` one of them. Default:
-        everything, and the benchmarks.
+        Which experiments: a name means all its versions, ``"name@2"`` one of them. Default: all of
+        them, and the benchmarks.
     overwrite
         Replace a file that exists.
     progress
@@ -60,7 +60,7 @@ async def dump_storage(
     Returns
     -------
     DumpReport
-        What the dump contains.
+        The numbers of records in the dump.
 
     Raises
     ------
@@ -69,7 +69,7 @@ async def dump_storage(
     ConfigurationError
         The file cannot be written, exists, or needs a library that is not installed.
     EncodingError
-        A record cannot be read, or has a value that no engine holds. The message names it.
+        A record cannot be read, or has a value that no engine can store. The message names it.
     """
     given = {"storage": storage, "experiments": experiments, "overwrite": overwrite}
     check_values("dump_storage", MOVES, {**given, "progress": progress})
@@ -118,7 +118,7 @@ def path_of(call: str, file: object) -> Path | IO[bytes]:
 async def drafted(
     target: Path | IO[bytes], overwrite: bool
 ) -> AsyncIterator[Callable[[Callable[[], bytes]], Awaitable[None]]]:
-    """Give what writes into a file, which is complete or not there when this ends."""
+    """Yield a function that writes into a file, which is either completed or removed at the end."""
     draft = DraftFile(target, overwrite=overwrite)
 
     async def write(make: Callable[[], bytes]) -> None:

@@ -1,8 +1,8 @@
-"""The plan of a load or a copy: what the destination has already, and what becomes of the rest.
+"""The plan of a load or a copy: which records the destination has, and what happens to the others.
 
-A destination has a record of the same content under the same ``_id``, unless another record has
-it there. Every id that is made in its place is computed from the content, so that the same plan is
-made when a load goes on after an interruption.
+A record keeps its ``_id`` in the destination, unless another record there has it. The id that takes
+its place is computed from the content, so that the same plan is made when a load continues after an
+interruption.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 @dataclass(slots=True)
 class PlannedExperimentMove:
-    """What a load or a copy does with one experiment.
+    """The plan for one experiment.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class PlannedExperimentMove:
     trials
         The number of its trials.
     outcome, uid, version
-        What becomes of it, and its ``_id`` and version in the destination.
+        What will happen to it, and its ``_id`` and version in the destination.
     replaces
         The ``_id`` of the experiment in the destination that it replaces.
     """
@@ -72,20 +72,20 @@ class PlannedExperimentMove:
 
     @property
     def is_written(self) -> bool:
-        """Whether anything of it has to be written."""
+        """Whether any part of it has to be written."""
         return self.outcome not in ("present", "ignored")
 
 
 @dataclass(slots=True)
 class MovePlan:
-    """What a load or a copy does.
+    """The plan of a whole load or copy.
 
     Attributes
     ----------
     experiments
         By the ``_id`` in the source.
     benchmarks
-        What has to be written, and the ``_id`` of what each replaces.
+        The benchmarks to write, each with the ``_id`` of the one that it replaces.
     present_benchmarks
         The number of those that stay as they are in the destination.
     """
@@ -106,12 +106,12 @@ class MovePlan:
 
 
 def derived_id(*parts: Any) -> str:
-    """Return the ``_id`` that stands in the place of one that is taken."""
+    """Return the ``_id`` to use in place of one that is taken."""
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def set_free(collection: str, document: Document) -> bool:
-    """Take a record from its worker, who is none in another store; return whether it had one."""
+    """Remove the worker from a record, as it does not use the copy; return whether it had one."""
     if collection == TRIALS:
         return interrupt_reserved(document)
     if collection == ALGO and (document.get("locked") or document.get("owner") is not None):
@@ -126,13 +126,13 @@ class MovePlanner:
     Parameters
     ----------
     source, destination
-        From where, and whereto.
+        Where to read records, and where they will be written.
     resolve
-        What to do about other records of the same names; None to refuse them.
+        What to do with other records of the same names; None to refuse them.
     keep_reservations
-        Whether reserved trials and held locks stay what they are.
+        Whether reserved trials and held locks stay as they are.
     report
-        Told of the progress.
+        Called with the progress.
     has_versions
         Whether what is moved may get another version.
     """
@@ -158,13 +158,13 @@ class MovePlanner:
         self._conflicts: list[str] = []
 
     async def plan(self) -> MovePlan:
-        """Return what has to be done.
+        """Compare the source with the destination, and return the plan.
 
         Raises
         ------
         DuplicateKeyError
-            The destination has another experiment or benchmark of the same name, and nothing says
-            what to do about it; or a benchmark would have to get another version.
+            The destination has another experiment or benchmark of the same name, and `resolve` does
+            not say what to do with it; or a benchmark would have to get another version.
         EncodingError
             A record of the source cannot be stored.
         """
@@ -194,7 +194,7 @@ class MovePlanner:
         return plan
 
     async def _read(self) -> tuple[MovePlan, list[Document]]:
-        """Read all of the source, and check that each record can be stored."""
+        """Read the whole source, and check that each record can be stored."""
         plan, benchmarks = MovePlan(), list[Document]()
         total, done = await self._source.count(), 0
         self._report(MoveProgress("reading", 0, total))
@@ -262,7 +262,7 @@ class MovePlanner:
         versions: dict[Any, set[int]],
         taken: set[Any],
     ) -> None:
-        """Decide what becomes of an experiment."""
+        """Decide what will happen to an experiment."""
         name, version = planned.key
         planned.version = planned.config.get("version")
         same_name = [config for config in stored if config.get("name") == name]

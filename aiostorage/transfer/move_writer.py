@@ -1,7 +1,7 @@
-"""The writing half of a load or a copy: it writes what its plan says, and compares afterwards.
+"""The writing part of a load or a copy: it carries out the plan, and compares afterwards.
 
-An experiment is written last, together with its lock and the last of its trials. Until then nobody
-sees its trials, which belong to no experiment; whoever loads again finds them and goes on.
+An experiment is written last, together with its lock and the last of its trials. Until then its
+trials are not seen, since they belong to no experiment; a second load finds them and goes on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH: Final = 500
 """Trials that are inserted in one transaction."""
 
 REWRITING: Final = frozenset({"track"})
-"""Engines that write all that they have in each transaction: an experiment takes one."""
+"""Engines that write the whole store in each transaction: an experiment is written in one."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class _Open:
     resumes
         Whether an earlier load has left trials of it.
     waiting
-        Trials that are still to be written.
+        Trials that have yet to be written.
     seen
         The ids of all its trials in the destination; only if it `resumes`.
     """
@@ -65,13 +65,13 @@ class MoveWriter:
     Parameters
     ----------
     source, destination
-        From where, and whereto.
+        Where to read records, and where to write them.
     plan
         What to write.
     keep_reservations
-        Whether reserved trials and held locks stay what they are.
+        Whether reserved trials and held locks stay as they are.
     report
-        Told of the progress.
+        Called with the progress.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class MoveWriter:
         self._total = 0
 
     async def write(self) -> None:
-        """Write everything that is to be written.
+        """Write all records of the plan.
 
         Raises
         ------
@@ -165,7 +165,7 @@ class MoveWriter:
             self._told()
 
     async def _finish(self, current: _Open) -> None:
-        """Write the experiment, its lock and the last of its trials: now it is there."""
+        """Write the experiment, its lock and the last of its trials: now it can be seen."""
         planned = current.planned
         if current.resumes:
             await self._delete_others(planned.uid, current.seen)
@@ -191,7 +191,7 @@ class MoveWriter:
         documents: list[Document],
         taken: set[Any],
     ) -> list[Document]:
-        """Return records as they are in the destination."""
+        """Return records in the form that they will have in the destination."""
         made = []
         for document in documents:
             record = dict(document)
@@ -220,13 +220,13 @@ class MoveWriter:
             config["refers"] = {**refers, **mapped}
 
     async def _taken(self, documents: list[Document], uid: Any) -> set[Any]:
-        """Return those ids that trials of other experiments have."""
+        """Return the ids that trials of other experiments have."""
         query = {"_id": {"$in": [one["_id"] for one in documents]}, "experiment": {"$ne": uid}}
         found = await self._collections.find(TRIALS, query, {"_id": 1})
         return {one["_id"] for one in found}
 
     async def _missing(self, trials: list[Document]) -> list[Document]:
-        """Return the trials that an earlier load has not written; what it wrote stays."""
+        """Return the trials that an earlier load has not written; those that it wrote stay."""
         query = {"_id": {"$in": [trial["_id"] for trial in trials]}}
         there = {one["_id"]: one for one in await self._collections.find(TRIALS, query)}
         missing, others = [], []
@@ -242,7 +242,7 @@ class MoveWriter:
         return missing
 
     async def _delete_others(self, uid: Any, seen: set[Any]) -> None:
-        """Delete trials of the experiment, which is not there yet, that are not in the source."""
+        """Delete trials of the incomplete experiment that are not in the source."""
         others: list[Any] = []
         async for page in self._collections.pages(TRIALS, {"experiment": uid}, PAGE):
             others += (one["_id"] for one in page if one["_id"] not in seen)
@@ -264,12 +264,12 @@ class MoveWriter:
     # ------------------------------------------------------------------------------ the check
 
     async def check(self) -> str:
-        """Read what was written, and return its hash.
+        """Read the written records again, and return their hash.
 
         Raises
         ------
         IncompleteCopy
-            The destination has something else.
+            The destination does not have these records.
         """
         found = Checksum(self._resolution)
         total = self._expected.count

@@ -42,12 +42,12 @@ async def load_storage(
 
     The whole file is read and checked before anything is written. An experiment appears in the
     storage when it is complete, in one transaction with the state of its algorithm. A load that
-    was interrupted goes on when it is called again, and the result is the same. What is there
-    already and equal stays; so a second load writes nothing.
+    was interrupted continues when it is called again, and the result is the same. Records that
+    exist already and are equal stay; so a second load writes nothing.
 
-    Records keep their ``_id`` unless another record has it. The storage has no workers of the
-    dump's: trials that are reserved in the dump are interrupted in the storage, so that the next
-    worker takes them up, and locks are free.
+    Records keep their ``_id`` unless another record has it. The workers of the dumped store do not
+    use this one: trials that are reserved in the dump are interrupted in the storage, so that the
+    next worker takes them up, and locks are free.
 
     Parameters
     ----------
@@ -56,12 +56,13 @@ async def load_storage(
     storage
         The destination. No worker may use the experiments that are loaded before this ends.
     resolve
-        What to do where the storage has another experiment of the same name and version, or
-        another benchmark of the same name. ``ignore`` keeps what is there; ``overwrite`` replaces
-        all of it; ``bump`` gives the loaded experiment the next version. Default: refuse the load.
+        What to do if the storage has another experiment of the same name and version, or another
+        benchmark of the same name. ``ignore`` keeps the one in the storage; ``overwrite`` replaces
+        it as a whole; ``bump`` gives the loaded experiment the next version. Default: refuse the
+        load.
     keep_reservations
-        Leave reserved trials and held locks as they are in the dump. Then the trials are lost
-        trials of their experiment when their heartbeat is old enough.
+        Leave reserved trials and held locks as they are in the dump. Then the trials count as lost
+        when their heartbeat is old enough.
     dry_run
         Read, compare and report, but write nothing.
     progress
@@ -75,21 +76,21 @@ async def load_storage(
     Raises
     ------
     DuplicateKeyError
-        There is something else of that name, and `resolve` does not say what to do about it.
-        Nothing was written.
+        There is another record of that name, and `resolve` does not say what to do. Nothing was
+        written.
     NotADatabaseError
         The file is no dump, or it is damaged. Nothing was written.
     SchemaVersionError
         A newer aiostorage made the file. Nothing was written.
     EncodingError
-        A record cannot be stored. Nothing was written, unless the engine alone refuses it, as for
-        its size; then its experiment does not appear in the storage.
+        A record cannot be stored. Nothing was written, unless only the engine refuses the record,
+        for example for its size; then its experiment does not appear in the storage.
     ConfigurationError
-        There is no such file, the storage has a tracker, or an option cannot work.
+        There is no such file, the storage has a tracker, or an option is invalid.
     BackendError
         The engine failed.
     IncompleteCopy
-        The storage does not have afterwards what was written.
+        The records in the storage are not those that were written.
     """
     given = {"file": file, "storage": storage, "resolve": resolve, "dry_run": dry_run}
     kinds = {**MOVES, "file": option(PATH)}
@@ -120,21 +121,21 @@ async def copy_storage(
 ) -> MoveReport:
     """Copy a store, or some of its experiments, into another one of any engine.
 
-    It does what a dump and `load_storage` do, without a file between them: nothing is written
-    unless all of it can be, an experiment appears when it is complete, and a copy that was
-    interrupted goes on when it is called again. In the end the counts and the hashes of all records
-    that were written are compared on both sides.
+    It does the same as a dump and `load_storage`, without a file between them: nothing is written
+    unless everything can be, an experiment appears when it is complete, and a copy that was
+    interrupted continues when it is called again. At the end, the counts and the hashes of all
+    records that were written are compared on both sides.
 
     Parameters
     ----------
     source
-        What is copied, and not changed. Its workers should have ended: what they change while the
-        copy is made may be missing in it.
+        The store to copy, which is not changed. Its workers should have ended: changes that they
+        make during the copy may be missing in it.
     destination
         Another store. No worker may use the experiments that are copied before this ends.
     experiments
-        Which experiments: a name means all its versions, ``"name@2"`` one of them. Default:
-        everything, and the benchmarks.
+        Which experiments: a name means all its versions, ``"name@2"`` one of them. Default: all of
+        them, and the benchmarks.
     resolve, keep_reservations, dry_run, progress
         See `load_storage`.
 
@@ -146,7 +147,7 @@ async def copy_storage(
     Raises
     ------
     ConfigurationError
-        Both are one and the same store, or the destination has a tracker.
+        Both are the same store, or the destination has a tracker.
     InvalidArgument
         An argument is of the wrong kind, or there is no experiment of a name.
     DuplicateKeyError, EncodingError, BackendError, IncompleteCopy
@@ -255,7 +256,7 @@ def _report(
 
 
 def _check_places(source: Storage, destination: Storage) -> None:
-    """Refuse two storages that are known to be one without a look at what is in them."""
+    """Refuse two storages that are the same store by their locations alone."""
     drivers = [storage._gateway.driver for storage in (source, destination)]  # noqa: SLF001
     same = drivers[0] is drivers[1]
     if not same and drivers[0].name == drivers[1].name != "memory":
@@ -265,7 +266,7 @@ def _check_places(source: Storage, destination: Storage) -> None:
 
 
 async def _check_two_stores(source: Storage, destination: Storage) -> None:
-    """Refuse one store under two names: what is written in the one would be in the other."""
+    """Refuse one store under two names: a record written by one name is found by the other."""
     mark = f"copy {uuid4().hex}"
     there = CollectionAccess(destination)
     await there.insert(SCRATCH, [{"_id": mark}])

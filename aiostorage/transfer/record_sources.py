@@ -1,4 +1,4 @@
-"""Where records come from, a page at a time: a storage, or a dump."""
+"""The sources of records, which are read page by page: a storage or a dump."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aiostorage.transfer.dump_format import MAX_HEADER, DumpDecoder, readable
 __all__ = ["PAGE", "DumpSource", "Page", "RecordSource", "StoreSource"]
 
 PAGE: Final = 500
-"""Records that are read at a time."""
+"""Records per page."""
 
 Page: TypeAlias = tuple[str, list[Document]]
 """Records of one collection."""
@@ -41,7 +41,7 @@ class RecordSource(Protocol):
         ...
 
     async def count(self) -> int | None:
-        """Return how many records there are; None if that is not known yet."""
+        """Return the number of records; None if it is not known yet."""
         ...
 
     def pages(self) -> AsyncIterator[Page]:
@@ -55,7 +55,7 @@ class StoreSource:
     Parameters
     ----------
     storage
-        It may be in use; then the records are those of different moments.
+        It may be in use; then the records were read at different moments.
     names
         The experiments that are wanted, without benchmarks: a name means all versions, NAME@VERSION
         one of them. None for everything.
@@ -68,7 +68,7 @@ class StoreSource:
         self.orphans: int = 0
 
     async def count(self) -> int | None:
-        """Return how many records there are."""
+        """Return the number of records."""
         if self._names is None:
             collections = (EXPERIMENTS, ALGO, TRIALS, BENCHMARKS)
             return sum([await self._collections.count(name, {}) for name in collections])
@@ -114,7 +114,7 @@ class StoreSource:
     async def _of(self, config: Document) -> AsyncIterator[Page]:
         yield EXPERIMENTS, [config]
         owned = {"experiment": config["_id"]}
-        # first: a state that is older than the trials is one that the algorithm can go on with
+        # first: an algorithm can continue from a state that is older than the trials
         locks = await self._collections.find(ALGO, owned)
         readable(ALGO, locks, self.location)
         if locks:
@@ -132,7 +132,7 @@ class StoreSource:
 
 
 def _names_of(config: Document) -> tuple[Any, str]:
-    """Return what an experiment is called: its name, and the name with the version."""
+    """Return the name of an experiment, and the name with the version."""
     name, version = config.get("name"), config.get("version")
     return name, f"{name}@{FIRST_VERSION if version is None else version}"
 
@@ -151,7 +151,7 @@ class DumpSource:
         return None
 
     async def pages(self) -> AsyncIterator[Page]:
-        """Iterate over all records. The file is known to be whole when the last page has come.
+        """Iterate over all records. The file is known to be complete after the last page.
 
         Raises
         ------
@@ -188,7 +188,7 @@ def _begin(file: DumpFile, decoder: DumpDecoder) -> None:
 
 
 def _next_pages(file: DumpFile, decoder: DumpDecoder) -> list[Page]:
-    """Return the next records; nothing at the end of the file, which is checked then."""
+    """Return the next records; none at the end of the file, which is checked then."""
     pages: list[Page] = []
     for _ in range(PAGE):
         line = file.line()

@@ -1,4 +1,4 @@
-"""`dump_trials` writes trials as a table: one row a trial, one column a parameter or result."""
+"""`dump_trials` writes a table: a row for each trial, a column for each parameter and result."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ async def dump_trials(
 ) -> TableReport:
     """Write the trials of a store as a table, for other programs to read.
 
-    A trial is a row. Its columns are ``experiment`` (the name), ``version``, ``id``, ``status``,
+    Each trial is a row. The columns are ``experiment`` (the name), ``version``, ``id``, ``status``,
     ``submit_time``, ``start_time``, ``end_time`` and ``objective``; then one for each parameter,
-    such as ``params.lr``, and one for each result, such as ``results.loss``. What a trial does not
-    have is empty. In Parquet a column has the type that all its values have, or else it is text;
-    lists and dicts are JSON. In CSV, times are in ISO 8601. The trials are read twice, a page at a
-    time: first for the names of the columns.
+    such as ``params.lr``, and one for each result, such as ``results.loss``. A value that a trial
+    lacks is empty. In Parquet, a column has the common type of its values, or else it is text;
+    lists and dicts are JSON. In CSV, times are in ISO 8601. The trials are read twice, page by
+    page: first for the names of the columns.
 
     Parameters
     ----------
     storage
-        What is read.
+        The store to read.
     file
         The file, compressed if its name ends with ``.gz`` or ``.zst``; or a stream of bytes.
     format
@@ -70,7 +70,7 @@ async def dump_trials(
     Returns
     -------
     TableReport
-        What the table contains.
+        The size and the columns of the table.
 
     Raises
     ------
@@ -129,7 +129,7 @@ class _Columns:
                 self.types.setdefault(name, set()).add(type(value))
 
     def row(self, config: Document, trial: Document) -> dict[str, Any]:
-        """Return the values of a trial; those of a column that was not seen are left out."""
+        """Return the values of a trial, without those of columns that were not seen before."""
         version = config.get("version")
         row = {
             "experiment": config.get("name"),
@@ -252,7 +252,7 @@ class _ParquetTable:
 
 
 class _Chunks(io.RawIOBase):
-    """A file that keeps what was written until it is taken."""
+    """A file in memory that keeps written data until it is taken."""
 
     def __init__(self) -> None:
         super().__init__()

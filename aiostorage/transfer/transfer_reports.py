@@ -1,4 +1,4 @@
-"""What dumps, loads and copies report: their progress, and what they did."""
+"""The reports of dumps, loads and copies: their progress, and their results."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ __all__ = [
 ]
 
 Resolve: TypeAlias = Literal["ignore", "overwrite", "bump"]
-"""What to do where the destination has another experiment of the same name and version.
+"""What to do if the destination has another experiment of the same name and version.
 
-``ignore`` keeps what is there, ``overwrite`` replaces it, and ``bump`` gives the new one the next
-free version.
+``ignore`` keeps the one in the destination, ``overwrite`` replaces it, and ``bump`` gives the new
+one the next free version.
 """
 
 StudyResolve: TypeAlias = Literal["ignore", "overwrite"]
 """The same of studies, which have no versions."""
 
 MoveOutcome: TypeAlias = Literal["copied", "present", "ignored", "overwritten", "bumped"]
-"""What became of an experiment or a benchmark; ``present``: it was there already, and is equal."""
+"""What happened to an experiment or a benchmark; ``present``: an equal one was there already."""
 
 _STORAGE: Final = having("a Storage", "_gateway", "fetch_experiments")
 MOVES: Final[Mapping[str, Kind]] = {
@@ -61,7 +61,7 @@ MOVES: Final[Mapping[str, Kind]] = {
     "keep_reservations": FLAG,
     "progress": optional(FUNCTION),
 }
-"""What the arguments of dumps, loads and copies may be."""
+"""The permitted arguments of dumps, loads and copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class MoveProgress:
     stage
         ``reading``, ``writing`` or ``checking``.
     done
-        The number of records that are done.
+        The number of records so far.
     total
-        The number of records that there are; None if that is not known yet.
+        The number of all records; None if it is not known yet.
     """
 
     stage: Literal["reading", "writing", "checking"]
@@ -85,7 +85,7 @@ class MoveProgress:
 
 @dataclass(frozen=True, slots=True)
 class DumpReport:
-    """What a dump contains.
+    """The content of a dump.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class DumpReport:
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """What a table of trials contains.
+    """The content of a table of trials.
 
     Attributes
     ----------
@@ -136,17 +136,17 @@ class TableReport:
 
 @dataclass(frozen=True, slots=True)
 class MovedExperiment:
-    """What became of one experiment.
+    """The outcome for one experiment.
 
     Attributes
     ----------
     name, version
-        Those that it has in the source; a missing version is 1.
+        Its name and version in the source; a missing version is 1.
     outcome
-        ``copied``; ``present``, equal in the destination already; or what was done about another
-        one: ``ignored``, ``overwritten`` or ``bumped``.
+        ``copied``; ``present``, if the destination had an equal one already; or, if it had another
+        one, ``ignored``, ``overwritten`` or ``bumped``.
     new_version
-        The version that it has in the destination.
+        Its version in the destination.
     trials
         The number of its trials in the source.
     """
@@ -160,14 +160,14 @@ class MovedExperiment:
 
 @dataclass(frozen=True, slots=True)
 class MoveReport:
-    """What a load or a copy did, or would do.
+    """The result of a load or a copy, or of its dry run.
 
     Attributes
     ----------
     source, destination
-        Where the records come from, and where they went.
+        The locations from which and to which records were copied.
     experiments
-        What became of each experiment.
+        The outcome for each experiment.
     trials
         The number of trials that belong to the experiments that were written.
     benchmarks
@@ -181,8 +181,8 @@ class MoveReport:
     orphans
         Trials of the source that belong to no experiment. They are left out.
     checksum
-        The hash of all records that were written, which is that of the records that are in the
-        destination now; it does not depend on their order. None if nothing was written.
+        The hash of all records that were written, which is also that of these records in the
+        destination; it does not depend on their order. None if nothing was written.
     dry_run
         Whether nothing was written.
     """

@@ -1,4 +1,4 @@
-"""How often a trial was begun, and when a worker gives it up."""
+"""How often a trial was begun, and when a worker gives up on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def check_history(storage: AsyncStorageProtocol, experiment: Uid) -> None:
 
 
 async def gave_up(storage: AsyncStorageProtocol, trial: Trial, most: int) -> str | None:
-    """Make a reserved trial broken if it was begun as often as it may be; return why.
+    """Make a reserved trial broken if it has used up its attempts; return why.
 
     Raises
     ------
@@ -50,7 +50,7 @@ async def gave_up(storage: AsyncStorageProtocol, trial: Trial, most: int) -> str
 
 
 def attempts_in(history: Sequence[TrialChange]) -> int:
-    """Return how often a trial was reserved up to now, other than to be handed back at once."""
+    """Return how often a trial was reserved, except when it was handed back at once."""
     released = sum(change.reason == ONE_TOO_MANY for change in history)
     return max((change.attempt for change in history), default=0) - released
 

@@ -16,14 +16,14 @@ _BY_NAME: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KE
 
 
 class NamedCall:
-    """Which arguments a function takes by name.
+    """The arguments that a function takes by name.
 
     Attributes
     ----------
     names
         Its arguments.
     takes_all
-        Whether it takes any other by ``**``; also where nothing is known of it.
+        Whether it takes any other by ``**``; True as well if its signature is unknown.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -42,7 +42,7 @@ class NamedCall:
         return f"{self.name}{self._signature or '(…)'}"
 
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with these arguments, if anything."""
+        """Return the reason why these arguments do not fit; None if they do."""
         if self._signature is None:
             return None
         try:
@@ -56,12 +56,12 @@ def objective_arguments(call: NamedCall, trial: Trial) -> dict[str, Any]:
     """Return the arguments of an objective for a trial.
 
     These are the params by name. An objective that names ``trial`` or ``params`` gets the trial or
-    the dict of all params there, and of the params by themselves only those that it names, too.
+    the dict of all params there, and only those single params that it names.
 
     Raises
     ------
     ConfigurationError
-        It cannot be called so.
+        It cannot be called with them.
     """
     params = trial.params
     whole = {"trial": trial, "params": params}

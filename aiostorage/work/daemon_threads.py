@@ -1,4 +1,4 @@
-"""Threads that nobody waits for: what is not needed any more keeps no program alive."""
+"""Threads that keep no program alive: the interpreter does not wait for them when it exits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ T = TypeVar("T")
 async def in_daemon_thread(function: Callable[[], T]) -> T:
     """Call a function in a thread of its own.
 
-    If the caller is cancelled, the thread goes on, and what it returns is ignored. It does not
-    keep the interpreter from ending.
+    If the caller is cancelled, the thread goes on, and its result is ignored. The thread does not
+    keep the interpreter from exiting.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()

@@ -18,29 +18,29 @@ Executor: TypeAlias = Literal["auto", "loop", "thread", "process"]
 
 
 class ObjectiveExit(RuntimeError):
-    """The objective raised what is no `Exception`, such as SystemExit; the message says what."""
+    """The objective raised something that is not an `Exception`, such as SystemExit."""
 
 
 class Evaluator(Protocol):
-    """Evaluates one trial after the other for one task of a worker."""
+    """Evaluates one trial after another for one task of a worker."""
 
     async def start(self) -> None:
-        """Make ready; called before each trial."""
+        """Get ready; called before each trial."""
 
     async def evaluate(self, arguments: dict[str, Any]) -> Any:
         """Return what the objective returns, or raise what it raises."""
 
     async def aclose(self) -> None:
-        """End what was started."""
+        """Release everything that was started."""
 
 
 def evaluators_of(objective: Callable[..., Any], executor: Executor) -> Callable[[], Evaluator]:
-    """Return what makes the evaluators of an objective.
+    """Return a factory of evaluators for an objective.
 
     Raises
     ------
     ConfigurationError
-        It is to run in processes, and they cannot import it.
+        It is to run in processes, but they cannot import it.
     """
     if executor == "auto":
         executor = "loop" if is_async(objective) else "thread"
@@ -55,7 +55,7 @@ def evaluators_of(objective: Callable[..., Any], executor: Executor) -> Callable
 
 
 class _HereEvaluator:
-    """An objective in this process: there is nothing to start."""
+    """Runs the objective in this process: there is nothing to start."""
 
     def __init__(self, objective: Callable[..., Any]) -> None:
         self._objective = objective
@@ -74,7 +74,7 @@ class _LoopEvaluator(_HereEvaluator):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise ObjectiveExit("CancelledError, and nobody has cancelled the objective") from error
+            raise ObjectiveExit("CancelledError, though the objective was not cancelled") from error
         except (SystemExit, KeyboardInterrupt) as error:
             raise _exit_of(error) from error
 

@@ -1,4 +1,4 @@
-"""A process that evaluates an objective: this side starts it, asks it, and ends it."""
+"""A process that evaluates an objective, as the worker starts it, calls it and ends it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from aiostorage.work.objective_server import READY, serve
 __all__ = ["ObjectiveProcess", "ProcessDied", "check_main_module", "pickled_objective"]
 
 LOOK_INTERVAL: Final = 1.0
-"""Seconds between two looks whether the process is alive.
+"""Seconds between two checks of whether the process is alive.
 
-Its pipe says so at once; unless a process that the objective has started keeps that open.
+Usually its pipe is closed at once; but a process that the objective has started may keep it open.
 """
 
 END_TIMEOUT: Final = 2.0
-"""Seconds that the process has to end by itself, and once more after SIGTERM."""
+"""Seconds that the process has to end on its own, and as many again after SIGTERM."""
 
 KILL_TIMEOUT: Final = 10.0
 """Seconds that the system has to end a killed process."""
@@ -49,7 +49,7 @@ class ProcessDied(RuntimeError):
     Attributes
     ----------
     told_to_end
-        Whether somebody has told it to end, by SIGTERM, SIGINT or SIGHUP.
+        Whether it was told to end, by SIGTERM, SIGINT or SIGHUP.
     """
 
     def __init__(self, code: int | None) -> None:
@@ -69,7 +69,7 @@ def _how(code: int | None) -> str:
 
 
 def pickled_objective(objective: Callable[..., Any]) -> bytes:
-    """Return an objective as it is sent to a process.
+    """Return an objective in the form in which it is sent to a process.
 
     Raises
     ------
@@ -92,12 +92,12 @@ def check_main_module() -> None:
 
 
 class ObjectiveProcess:
-    """One process, which evaluates one trial after the other.
+    """A process that evaluates one trial after another.
 
     Parameters
     ----------
     objective
-        What `pickled_objective` has returned.
+        The result of `pickled_objective`.
     """
 
     def __init__(self, objective: bytes) -> None:
@@ -108,7 +108,7 @@ class ObjectiveProcess:
         self._asking = threading.Lock()
 
     async def start(self) -> None:
-        """Start the process unless it runs.
+        """Start the process unless it is running.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class ObjectiveProcess:
             It ended before it was ready.
         """
         if self._process is None:
-            # to its end although the caller is cancelled: nobody else would end the process
+            # to completion although the caller is cancelled: nothing else would end the process
             await run_to_completion(partial(in_daemon_thread, self._start))
             try:
                 await in_daemon_thread(self._be_ready)
@@ -142,7 +142,7 @@ class ObjectiveProcess:
         return _result_of(answer)
 
     async def aclose(self, *, gently: bool = True) -> None:
-        """End the process, if it runs: one that is to end `gently` by itself."""
+        """End the process if it runs; `gently` gives it time to end on its own."""
         process, self._process = self._process, None
         if process is not None:
             end = partial(in_daemon_thread, partial(self._end, process, gently))
@@ -214,7 +214,7 @@ class ObjectiveProcess:
                 "process %s of an objective does not end although it was killed", process.pid
             )
             return
-        with self._asking:  # a thread that was asking it sees that soon
+        with self._asking:  # a thread that is waiting for its answer notices that soon
             self._connection.close()
             self._lifeline.close()
         process.close()
@@ -232,7 +232,7 @@ def _result_of(answer: bytes) -> Any:
         return pickle.loads(value)  # noqa: S301  as above
     try:
         error = pickle.loads(value)  # noqa: S301  as above
-    except Exception:  # noqa: BLE001  an exception that cannot be made anew
+    except Exception:  # noqa: BLE001  an exception that cannot be unpickled
         error = None
     if not isinstance(error, Exception):  # or such as SystemExit, which would end the worker
         name, _, message = text.partition(": ")

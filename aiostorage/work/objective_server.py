@@ -1,4 +1,4 @@
-"""What runs in a process that evaluates an objective."""
+"""The code that runs in a process that evaluates an objective."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READY: Final = b"ready"
 
 
 def serve(connection: Connection, lifeline: Connection, objective: bytes) -> None:
-    """Evaluate what is asked for, until the other side wants no more, or dies."""
+    """Evaluate the objective on request, until the worker closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends this
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     try:
@@ -36,7 +36,7 @@ def serve(connection: Connection, lifeline: Connection, objective: bytes) -> Non
 
 
 def _end_with(lifeline: Connection) -> None:
-    """End this process when the worker has died, whatever the objective does."""
+    """End this process when the worker has died, whatever the objective is doing."""
     with suppress(EOFError, OSError):
         lifeline.recv_bytes()
     os._exit(1)
@@ -52,7 +52,7 @@ def _answer(function: Callable[..., Any], question: bytes) -> bytes:
 
 
 def _pickled(error: BaseException) -> bytes:
-    """Return an exception, if the other side can make it anew."""
+    """Return a pickled exception, or an empty one if the worker could not unpickle it."""
     try:
         pickled = pickle.dumps(error)
         pickle.loads(pickled)  # noqa: S301  our own
@@ -62,7 +62,7 @@ def _pickled(error: BaseException) -> bytes:
 
 
 def call_anywhere(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """Call a function in a thread without an event loop; one is made for what is awaited."""
+    """Call a function in a thread without an event loop; run an awaitable result in a new loop."""
     result = function(**arguments)
     return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
 

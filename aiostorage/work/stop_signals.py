@@ -1,4 +1,4 @@
-"""Signals that stop workers: the first one in good order, a second one at once."""
+"""Signals that stop workers: the first one gracefully, a second one at once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _replaced: Final[dict[signal.Signals, Any]] = {}
 def stopped_by_signals(listener: Callable[[signal.Signals], None]) -> Iterator[None]:
     """Call `listener` when SIGTERM or SIGINT arrives, until the body ends.
 
-    It is called once, in the main thread, between two of its instructions: even if its event loop
-    is blocked. From then on the signals do what they do by default, which is to end the process at
-    once. Several bodies may run at the same time, and all their listeners are called. In another
-    thread than the main one nothing happens, and signals that are ignored stay ignored.
+    It is called once, in the main thread, between two bytecode instructions, even if the event loop
+    is blocked. From then on the signals have their default effect, which is to end the process at
+    once. Several bodies may run at the same time, and all their listeners are called. Outside the
+    main thread nothing happens, and signals that are ignored stay ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -41,14 +41,14 @@ PENDING_STATUSES: Final = (
 )
 
 MAX_REPEATS: Final = 20
-"""How often in a row all suggestions may be trials that exist already."""
+"""How many times in a row all suggestions may be trials that exist already."""
 
 OFFERED: Final = ("algorithm", "count", "storage", "experiment")
 """The arguments that a function may name."""
 
 
 class Suggestions:
-    """Asks a function for new trials, for one task at a time.
+    """Calls a function that suggests new trials, for one task at a time.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Suggestions:
         self._may_be_more = False
 
     async def ask(self, count: int) -> tuple[bool, int]:
-        """Register new trials, unless some are pending or another task does so meanwhile.
+        """Register new trials, unless some are pending or another task is doing so.
 
         Returns
         -------
@@ -133,7 +133,7 @@ class Suggestions:
 
 
 def check_suggest(suggest: Callable[..., Any]) -> None:
-    """Raise ConfigurationError for a function that needs other arguments than there are."""
+    """Raise ConfigurationError for a function that needs other arguments than those offered."""
     call = NamedCall(suggest)
     arguments: dict[str, Any] = {name: None for name in OFFERED if name in call.names}
     if problem := call.problem(arguments):
@@ -144,7 +144,7 @@ def check_suggest(suggest: Callable[..., Any]) -> None:
 
 
 def suggested_trials(found: Any, experiment: Uid) -> list[Trial]:
-    """Return the trials of what a function has suggested: dicts of params, or trials.
+    """Return the suggestions of a function, which are dicts of params or trials, as trials.
 
     Raises
     ------
@@ -167,10 +167,10 @@ def _trial_of(item: Any, experiment: Uid) -> Trial:
 
 
 async def register_new(storage: AsyncStorageProtocol, trials: Sequence[Trial]) -> int:
-    """Register the trials that are not there yet; return how many these are.
+    """Register the trials that do not exist yet; return their number.
 
-    A process that dies after registering its suggestions has not saved the state of the algorithm.
-    The next one begins with the same state, and may suggest the same trials.
+    If a process dies after it has registered its suggestions, the state of the algorithm was not
+    saved. The next one starts with the same state, and may suggest the same trials.
     """
     if not trials:
         return 0

@@ -12,7 +12,7 @@ __all__ = ["shown_progress"]
 
 @contextmanager
 def shown_progress() -> Iterator[Callable[[WorkerEvent], None]]:
-    """Show on stderr, while the body runs, what the events say that the body passes on."""
+    """Show progress on stderr while the body runs, from the events that the body passes on."""
     from rich.console import Console  # noqa: PLC0415  few workers need rich
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What a worker reports: events while it runs, and the counts at its end."""
+"""The reports of a worker: events while it runs, and the counts at its end."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ EventName: TypeAlias = Literal["started", "completed", "broken", "interrupted", 
 EndedBy: TypeAlias = Literal["max_trials", "max_broken", "done", "stopped"]
 
 MAX_REASONS: Final = 100
-"""How many reasons of broken trials a report has, the last ones."""
+"""How many reasons of broken trials a report contains at most: the latest ones."""
 
 log = logging.getLogger("aiostorage.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker has done.
+    """The results of a worker.
 
     Attributes
     ----------
@@ -42,12 +42,12 @@ class WorkerReport:
         there was nothing left to do; ``stopped`` by a signal or by `Worker.stop`. None while the
         worker runs.
     signal
-        The name of the signal that has stopped it, such as ``SIGTERM``.
+        The name of the signal that stopped it, such as ``SIGTERM``.
     seconds
         How long it has run.
     reasons
-        Why trials became broken, or were given back by a process that died, by their ids: the last
-        hundred.
+        Why trials became broken, or were handed back because a process died, by their ids: the
+        latest hundred.
     """
 
     completed: int = 0
@@ -63,7 +63,7 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerEvent:
-    """Something that a worker has done.
+    """An event in the life of a worker.
 
     Attributes
     ----------
@@ -71,9 +71,9 @@ class WorkerEvent:
         ``started`` when it has reserved a trial; ``completed``, ``broken``, ``interrupted`` or
         ``lost`` when its turn with the trial is over; ``suggested`` when it has registered trials.
     report
-        All that it has done up to now.
+        The counts up to now.
     trial
-        The trial, for reading only; None for ``suggested``.
+        The trial, which must not be changed; None for ``suggested``.
     reason
         Why the trial is broken or interrupted: the type of the exception and its first line.
     """
@@ -85,7 +85,7 @@ class WorkerEvent:
 
 
 class Tally:
-    """Counts what a worker does, and tells who listens.
+    """Counts the events of a worker, and passes them to listeners.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Tally:
         *,
         count: int = 1,
     ) -> None:
-        """Count something, and tell the listeners."""
+        """Count an event, and call the listeners."""
         self._counts[name] += count
         if trial is not None and reason is not None:
             self._reasons.pop(trial.id, None)
@@ -126,7 +126,7 @@ class Tally:
                 log.exception("a listener to the events of a worker failed")
 
     def report(self) -> WorkerReport:
-        """Return what has been done up to now."""
+        """Return the counts up to now."""
         return WorkerReport(
             completed=self._counts["completed"],
             broken=self._counts["broken"],

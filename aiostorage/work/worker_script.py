@@ -52,8 +52,8 @@ def run_worker(
         A URL; a mapping as for `setup_storage`; None for the storage that is configured; or a
         `Storage` that is not open, with options of its own. It is closed at the end.
     experiment
-        The name of an experiment that exists, whose last version is taken; or a config, of which
-        one is made unless there is one of its name and version; or an experiment.
+        The name of an existing experiment, whose newest version is used; or a config, from which an
+        experiment is created unless there is one with its name and version; or an experiment.
     objective
         As for `Worker`.
     options
@@ -62,7 +62,7 @@ def run_worker(
     Returns
     -------
     WorkerReport
-        What the worker has done, and why it has ended.
+        The counts of the worker, and why it ended.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""One run of a worker: its tasks, each of which takes one trial after the other."""
+"""One run of a worker: its tasks, each of which evaluates one trial after another."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from aiostorage.work.worker_report import (
 __all__ = ["WorkerSettings", "WorkerTasks"]
 
 LOOK_INTERVAL: Final = 2.0
-"""Seconds of waiting for a trial after which an idle task looks whether there is anything to do."""
+"""Seconds of waiting for a trial after which an idle task checks whether there is work left."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What a `Worker` was told; see there."""
+    """The arguments of a `Worker`; see there."""
 
     tasks: int
     suggest: Callable[..., Any] | None
@@ -64,7 +64,7 @@ class _Slot:
 
 @dataclass(slots=True)
 class _Turn:
-    """What becomes of one trial in a task's hands."""
+    """The evaluation of one trial by a task, and its outcome."""
 
     trial: Trial
     ended: bool = False
@@ -80,7 +80,7 @@ class WorkerTasks:
     Parameters
     ----------
     evaluator
-        Makes what evaluates the trials of one task.
+        Makes an evaluator for each task.
     listeners
         Called with each event.
     """
@@ -133,16 +133,16 @@ class WorkerTasks:
         return self._tally.report()
 
     def stop(self) -> None:
-        """Reserve no more trials; hand back those under way when the grace is over."""
+        """Reserve no more trials; hand back those in progress when the grace period is over."""
         self._end("stopped", self._settings.grace)
 
     def _receive(self, number: signal.Signals) -> None:
-        """Stop; called in the main thread, whatever it is doing."""
+        """Stop; called in the main thread between any two instructions."""
         self._tally.signal = self._tally.signal or number.name
         self._loop.call_soon_threadsafe(self.stop)
 
     def _end(self, why: EndedBy, grace: float = math.inf) -> None:
-        """Let the tasks end: idle ones at once, the others after their turn or the grace."""
+        """Let the tasks end: idle ones at once, others after their trial or the grace period."""
         if self._tally.ended_by is None:
             self._tally.ended_by = why
         for slot in self._slots:
@@ -201,7 +201,7 @@ class WorkerTasks:
                 raise
             if turn.trial.status != TrialStatus.COMPLETED:
                 turn.reason = reason_of(error)
-        else:  # a block that is left in between without an error has lost its trial
+        else:  # if the block ends before that without an error, it has lost its trial
             turn.lost = not turn.ended
         finally:
             slot.idle, slot.wait = True, 0.0
@@ -236,7 +236,7 @@ class WorkerTasks:
             turn.reason = "the objective is NaN"
 
     async def _without_trial(self, slot: _Slot) -> None:
-        """Find out why there was no trial: end, or have some suggested, or wait."""
+        """End, have trials suggested, or wait, depending on why there was no trial."""
         storage, settings = self._storage, self._settings
         if reached := await self._limit_reached():
             self._end(reached)
@@ -267,7 +267,7 @@ class WorkerTasks:
 
 
 def _became(turn: _Turn) -> EventName:
-    """Return what a trial has become at the end of a turn."""
+    """Return the event at the end of a turn."""
     if turn.trial.status == TrialStatus.COMPLETED:
         return "completed"
     if turn.trial.status == TrialStatus.BROKEN or turn.failure is not None:
@@ -283,13 +283,13 @@ def _is_of_the_trial(error: Exception, turn: _Turn) -> bool:
 
 
 def _is_worth_another_attempt(error: Exception, max_attempts: int | None) -> bool:
-    """Return whether the process of the objective has died in a way that may not come again."""
+    """Return whether the process of the objective died for a reason that may not recur."""
     told_to_end: bool | None = getattr(error, "told_to_end", None)
     return told_to_end is not None and (told_to_end or max_attempts is not None)
 
 
 def _plain(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error, where all in the group are errors of the storage."""
+    """Return the first error if all errors in the group are errors of the storage."""
     mine, others = errors.split(AioStorageError)
     if others is not None or mine is None:
         return errors.exceptions[0] if len(errors.exceptions) == 1 else errors

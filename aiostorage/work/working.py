@@ -1,4 +1,4 @@
-"""A worker: evaluates the trials of an experiment, and needs no loop of its user's."""
+"""A worker that evaluates the trials of an experiment, without a loop written by its user."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ __all__ = ["Worker"]
 class Worker:
     """Evaluates the trials of an experiment until there is nothing left to do.
 
-    For each trial it reserves, it calls the objective and completes the trial with what that
-    returns, while heartbeats show that it is alive. A trial whose objective raises becomes
+    For each trial that it reserves, it calls the objective and completes the trial with the
+    returned value, while heartbeats show that it is alive. A trial whose objective raises becomes
     ``broken``, and the worker goes on; so it does without a trial that was lost to another worker.
     An error of the store ends the worker, after the retry policy of the storage has run out.
 
-    At SIGTERM or SIGINT (Ctrl-C) it reserves no more trials, and hands back those under way, which
+    On SIGTERM or SIGINT (Ctrl-C) it reserves no more trials, and hands back its present ones, which
     become ``interrupted``; a second signal ends the process at once.
 
-    It ends when a limit of the experiment is reached; or when no trial is pending or reserved by
-    anybody, and none is suggested. While another worker has a trial it waits: the trial may be lost
-    or handed back.
+    It ends when a limit of the experiment is reached; or when no trial is pending or
+    reserved, and none is suggested. While another worker has a trial, it waits: the trial may be
+    lost or handed back.
 
     Parameters
     ----------
     storage
         Where the trials are; for code without an event loop there is `run_worker`.
     experiment
-        The experiment, which exists.
+        The experiment, which has to exist.
     objective
         What evaluates a trial. It is called with the params by name, ``objective(**params)``. If
         it has an argument ``trial`` or ``params``, it gets the `Trial` or the dict of all params
@@ -63,28 +63,28 @@ class Worker:
     executor
         Where the objective runs: in the event loop (``loop``), in a thread, or in a process for
         each task. ``auto``, the default, is the loop for a coroutine function and a thread for
-        another one. A process imports the objective, so that has to be in a module, and a script
-        that is run by itself needs ``if __name__ == "__main__":``. A process that dies makes its
-        trial ``broken``; but ``interrupted`` if it was told to end (by SIGTERM, SIGINT or SIGHUP),
-        or if there are `max_attempts`. The next trial gets a new process.
+        any other. A process imports the objective, so it has to be in a module, and a script needs
+        ``if __name__ == "__main__":``. If a process dies, its trial becomes ``broken``; but
+        ``interrupted`` if the process was told to end (by SIGTERM, SIGINT or SIGHUP), or if there
+        are `max_attempts`. The next trial gets a new process.
     suggest
         Called when no trial is pending, while this worker has the algorithm lock. It returns new
-        trials, as dicts of params or as `Trial` objects; or none, when it has none at present. It
-        gets those of the arguments ``algorithm`` (whose ``set_state`` saves a new state), ``count``
-        (how many trials are wanted), ``storage`` and ``experiment`` that it names. A function that
-        is no coroutine function runs in a thread.
+        trials, as dicts of params or as `Trial` objects; or none, when it has none at present. Of
+        the arguments ``algorithm`` (whose ``set_state`` saves a new state), ``count`` (how many
+        trials are wanted), ``storage`` and ``experiment``, it gets those that it names. A function
+        that is not a coroutine function runs in a thread.
     max_trials, max_broken
         As for `reserved_trial`. True, the default: those in the experiment's config.
     max_attempts
-        How often a trial may be begun. One that was interrupted or lost so often becomes ``broken``
-        instead of being evaluated once more. None for no limit.
+        How often a trial may be begun. A trial that was interrupted or lost so often becomes
+        ``broken`` instead of being evaluated once more. None for no limit.
     wait
         Seconds to go on waiting for new trials when there is nothing left to do; `math.inf` for
         ever.
     heartbeat
         As for `reserved_trial`.
     grace
-        Seconds that evaluations under way may take to end when the worker is stopped.
+        Seconds that running evaluations may take to end when the worker is stopped.
     signals
         False leaves SIGTERM and SIGINT alone. Only a worker in the main thread receives them.
     on_event
@@ -97,7 +97,7 @@ class Worker:
     InvalidArgument
         An argument is of the wrong kind.
     ConfigurationError
-        `suggest` needs other arguments; or the objective is to run in processes, and they cannot
+        `suggest` needs other arguments; or the objective is to run in processes, but they cannot
         import it.
 
     Examples

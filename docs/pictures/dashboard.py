@@ -32,7 +32,7 @@ from aiostorage.optuna.dashboard_server import dashboard_server  # noqa: E402
 from aiostorage.optuna.dashboard_storage import DashboardStorage  # noqa: E402
 
 HERE = Path(__file__).parent
-SIZE = "1100,800"
+SIZE = "1100,660"
 
 OBJECTIVE = """#!/bin/sh
 value=$(awk "BEGIN { print ($2 - 1) ^ 2 + 0.3 * $4 / $6 }")

@@ -1,1 +1,1 @@
-"""Tests of the command, most of them as somebody else would run it."""
+"""Tests of the command, most of them run in a process of its own, as a user does."""

@@ -233,7 +233,7 @@ def _read(terminal: int) -> str:
             continue
         try:
             read = os.read(terminal, 65536)
-        except OSError:  # EIO: nobody has it open any more
+        except OSError:  # EIO: no process has it open any more
             return shown.decode()
         shown += read
     pytest.fail(f"it did not end: {shown[-2000:]!r}")

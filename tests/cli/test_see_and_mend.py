@@ -205,7 +205,7 @@ def test_names_and_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (2, "experiments have an id that begins with", "show", str(experiment.id)[:4]),
         (2, "2 versions; say which one: tune@1, tune@2", "rm", "tune", "--yes"),
         (2, "2 versions; say which one: tune@1, tune@2", "set", "tune", "max_trials=1"),
-        (2, "nobody can be asked here", "rm", "tune@1"),
+        (2, "standard input is no terminal", "rm", "tune@1"),
         (2, "named twice", "status", url, "-s", url),
         (2, "not of the form FIELD=VALUE", "set", trial, "status"),
         (2, "set twice", "set", trial, "status=new", "status=broken"),

@@ -48,7 +48,7 @@ def world(make_driver: Callable[[], Driver]) -> FaultCase:
 
 
 async def trial_of(world: FaultCase, number: int = 0) -> Trial:
-    """Read a trial, which has no token as long as nobody has reserved it."""
+    """Read a trial, which has no token as long as it is not reserved."""
     return (await world.truth.fetch_trials(world.experiment) or [])[number]
 
 
@@ -430,7 +430,7 @@ async def test_recovered_trials_that_others_take_meanwhile(
 
 
 class Late(FaultyDriver):
-    """Carries out the first attempt when it is told to, although nobody waits for it any more."""
+    """Carries out the first attempt when it is told to, after its caller has given up waiting."""
 
     def __init__(self, driver: Driver, when: str) -> None:
         super().__init__(driver)

@@ -95,7 +95,7 @@ async def test_every_call(store: tuple[Storage, Experiment, Path], engine: str) 
     async with foreign_writer(engine, file):
         took = await asyncio.gather(*(limited(c(storage, experiment)) for c in CALLS.values()))
         assert max(took) < LATE, dict(zip(CALLS, took, strict=True))
-    async with asyncio.timeout(LATE):  # nobody waits for the other process any more
+    async with asyncio.timeout(LATE):  # no call waits for the other process any more
         trials = await storage.fetch_trials(experiment) or []
         assert [trial.status for trial in trials] == ["new"] * 3
         assert len(await storage.fetch_experiments({})) == 1

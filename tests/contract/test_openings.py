@@ -23,7 +23,7 @@ class Unreachable(MemoryDriver):
         self.openings += 1
         await asyncio.sleep(0.05)
         if not self.there:
-            raise BackendError(f"nobody answers ({self.openings})")
+            raise BackendError(f"no server answers ({self.openings})")
         await super().open(layout)
 
 
@@ -34,8 +34,8 @@ async def test_callers_share_the_failure_of_an_opening() -> None:
     await asyncio.sleep(0.01)
     late = [asyncio.create_task(storage.fetch_experiments({})) for _ in range(20)]
     errors = await asyncio.gather(*calls, *late, return_exceptions=True)
-    assert [str(error) for error in errors] == 20 * ["nobody answers (1)"] + 20 * [
-        "nobody answers (2)"  # of one that began when they were waiting
+    assert [str(error) for error in errors] == 20 * ["no server answers (1)"] + 20 * [
+        "no server answers (2)"  # of one that began when they were waiting
     ]
     assert len(set(map(id, errors))) == 40
     assert all(type(error) is BackendError for error in errors)

@@ -1,4 +1,4 @@
-"""Records that another program wrote, which nobody can read: they do not hide the others."""
+"""Records of another program that cannot be read: they do not hide the others."""
 
 from __future__ import annotations
 

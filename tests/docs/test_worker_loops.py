@@ -59,7 +59,7 @@ def test_no_loop_has_to_catch_an_error(block: Block) -> None:
 
 
 class Unlucky(Storage):
-    """A storage that gives each third trial to nobody just before it is completed."""
+    """A storage that takes every third trial from its worker just before it is completed."""
 
     lost = 0
 

@@ -68,7 +68,7 @@ def test_facades_of_one_url_share_their_connections(
     experiment = many[0].fetch_experiments({"name": "0"})[0]
     with many[0].acquire_algorithm_lock(experiment) as algorithm:
         many.pop().close()
-        many[1:10] = []  # nobody closes these
+        many[1:10] = []  # these are never closed
         gc.collect()
         assert all(len(storage.fetch_experiments({})) == 20 for storage in many)
         algorithm.set_state(1)

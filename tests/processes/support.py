@@ -182,7 +182,7 @@ class Worker:
 
     def close(self) -> None:
         """End it in any case, with the children that it may have, and let go of its pipes."""
-        # once it is buried its number may be somebody else's, but not while its children live
+        # once it is buried its number may be another process's, but not while its children live
         if self.runs or not there(self.pid):
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)  # its session is its own: `start_new_session`
@@ -273,7 +273,7 @@ def on_each(stores: Iterable[Store], scenario: Callable[[Store], None]) -> None:
 
 
 def integrity(path: Path) -> str:
-    """Return what SQLite finds wrong with a file that nobody has open; ``ok`` if nothing."""
+    """Return what SQLite finds wrong with a file that no process has open; ``ok`` if nothing."""
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("PRAGMA integrity_check").fetchall()
     return "; ".join(row[0] for row in found)

@@ -1,4 +1,4 @@
-"""Storages that nobody closes: their connections and threads end, with one warning for each.
+"""Storages that are never closed: their connections and threads end, with one warning for each.
 
 Each scenario is played on all stores at once, for much of its time is spent waiting.
 """

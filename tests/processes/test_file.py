@@ -33,7 +33,7 @@ def refusal(worker: Worker, *words: str) -> str:
 
 
 def names(path: Path) -> list[str]:
-    """Return what SQLite finds in a file that nobody has open."""
+    """Return what SQLite finds in a file that no process has open."""
     assert integrity(path) == "ok"
     with closing(sqlite3.connect(path)) as connection:
         return sorted(row[0] for row in connection.execute("SELECT name FROM experiments"))

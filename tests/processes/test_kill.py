@@ -162,7 +162,7 @@ def test_kill(
         )
 
     assert kills == KILLS
-    # exactly once: nobody was told that he completed what another one had
+    # exactly once: no worker was told that it had completed what another one had
     assert words["completed"] == len(logged)
     assert [trial.status for trial in outcome.trials] == ["completed"] * TRIALS
     stored = {str(t.id): {r.name: r.value for r in t.results}["who"] for t in outcome.trials}

@@ -225,7 +225,7 @@ def test_killed_in_the_first_open(start: Starter, path: Path) -> None:
 
 
 def test_opened_by_others_while_looking_at_it(start: Starter, path: Path) -> None:
-    """What was empty a moment ago is no database of somebody else."""
+    """A file that was empty a moment ago is not refused as another program's database."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")  # as one leaves it that is killed then
     slow = start(SCRIPT, "opens_slowly", path)

@@ -1,6 +1,6 @@
-"""The time of day is set while several processes work on one file: nobody takes it amiss.
+"""The time of day is set while several processes work on one file: none of them is disturbed.
 
-After a reboot, on the other hand, nobody lives.
+After a reboot, on the other hand, no worker counts as alive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Storages that nobody closes: ``worker_abandoned.py SCENARIO URL COUNT``.
+"""Storages that are never closed: ``worker_abandoned.py SCENARIO URL COUNT``.
 
 Each scenario uses so many storages, and says what is left of them: descriptors, threads, and the
 warnings that there were.

@@ -32,7 +32,7 @@ def write(storage: SyncStorage, name: str) -> list[str]:
 
 
 def look(storage: SyncStorage, _: str) -> list[str]:
-    """Do all that our own code does with a file that somebody names."""
+    """Do all that our own code does with a file that the user names."""
     path = Path(storage.location)
     files = [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
     for file in files:

@@ -59,10 +59,10 @@ def make_trials(experiment: str | int, numbers: range) -> list[Trial]:
 # ------------------------------------------------------------------------------------ ends
 
 KEPT: list[Storage] = []
-"""Storages that nobody closes."""
+"""Storages that are never closed."""
 
 KEPT_TASKS: list[asyncio.Task[Any]] = []
-"""Tasks that nobody awaits."""
+"""Tasks that are never awaited."""
 
 
 def unclosed(path: str) -> None:
@@ -71,7 +71,7 @@ def unclosed(path: str) -> None:
 
 
 def unclosed_while_waiting(path: str) -> None:
-    """Exit while somebody waits for a lock, which may be by a change stream."""
+    """Exit while a task waits for a lock, which may be by a change stream."""
 
     async def main() -> None:
         KEPT.append(storage_at(path))

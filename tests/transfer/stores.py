@@ -137,7 +137,7 @@ def _plain(value: Any, *, top: bool = False) -> str:
 
 
 def freed(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the documents of `fill` as a load leaves them: nobody holds anything, no orphans."""
+    """Return the documents of `fill` as a load leaves them: no reservations, locks or orphans."""
     made = {name: [dict(document) for document in documents] for name, documents in found.items()}
     made[TRIALS] = [trial for trial in made[TRIALS] if trial["experiment"] != "gone"]
     for trial in made[TRIALS]:

@@ -47,7 +47,7 @@ def test_an_event(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_is_off_costs_no_text() -> None:
     class Untold:
         def __str__(self) -> str:
-            raise AssertionError("nobody asked")
+            raise AssertionError("the text was not needed")
 
     EventLog("subject").debug("detail", "%(value)s", value=Untold())
 

@@ -59,7 +59,7 @@ async def test_it_leaves_nothing(tmp_path: Path, opened: bool) -> None:
 async def test_a_reader_that_could_not_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits any more when its opening fails: the next read opens it again."""
+    """If no caller waits any more when the opening fails, the next read opens it again."""
     file, away = tmp_path / "tune.db", tmp_path / "away.db"
     begin = threading.Event()
     make = connection._proxy_of

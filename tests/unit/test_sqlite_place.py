@@ -110,7 +110,7 @@ def test_directories(tmp_path: Path) -> None:
 def test_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "store.db"
     path.touch(0o400)
-    # root may do everything, so ask as somebody who may not
+    # root may do everything, so answer as for a user who may not
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PermissionDenied, match=r"store\.db"):
         check_place(path)
@@ -246,7 +246,7 @@ def test_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "store.db"
     use(path)
     path.chmod(0o400)
-    monkeypatch.setattr(os, "access", lambda *_: False)  # as somebody who is not root
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
     with pytest.raises(PermissionDenied):
         use(path)
 

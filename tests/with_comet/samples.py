@@ -17,7 +17,7 @@ def an_experiment(name: str = "tune", uid: str = "e1") -> Experiment:
 
 
 def a_trial(x: float = 1.5, **fields: Any) -> Trial:
-    """Return a trial; somebody works on it, unless `fields` say otherwise."""
+    """Return a trial; it is reserved unless `fields` say otherwise."""
     fields = {"status": "reserved", "start_time": START, **fields}
     params = fields.pop("params", {"x": x, "layers": {"width": 64}})
     return Trial(experiment="e1", params=params, submit_time=START, **fields)

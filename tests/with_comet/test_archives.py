@@ -68,7 +68,7 @@ def tracked(archives: CometArchives) -> TrackedTrial:
 
 
 class Told(logging.Handler):
-    """What ``comet_ml`` says, which tells nobody else."""
+    """Collects the messages of ``comet_ml``, which passes them to no other handler."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

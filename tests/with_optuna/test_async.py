@@ -94,7 +94,7 @@ async def test_many_tasks_evaluate_at_the_same_time(study: optuna.Study, file: s
     assert [trial.number for trial in trials] == list(range(40)) == sorted(seen)
     for trial in trials:
         assert trial.state == TrialState.COMPLETE
-        assert trial.value == trial.params["x"] ** 2 + trial.params["n"]
+        assert trial.value == trial.params["x"] * trial.params["x"] + trial.params["n"]
         assert trial.user_attrs == {"twice": 2 * trial.params["x"]}
         assert trial.constraints == {"small": trial.params["n"] - 4.0}
     known = await anyio.to_thread.run_sync(lambda: study.trials)
@@ -180,6 +180,22 @@ async def test_a_cancelled_call_hands_its_trials_back(study: optuna.Study, file:
     trials = await stored(file)
     assert [trial.state for trial in trials] == [TrialState.WAITING] * 4
     assert not study._thread_local.in_optimize_loop
+
+
+async def test_a_call_that_is_cancelled_while_it_writes_ends(
+    study: optuna.Study, file: str
+) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        return await trial.suggest_float("x", 0, 1)
+
+    for delay in (0.05, 0.1, 0.15):
+        with anyio.move_on_after(delay):
+            await optimize(study, objective, tasks=16)
+    for trial in await stored(file):
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value == trial.params["x"]
+        else:
+            assert trial.state == TrialState.WAITING
 
 
 async def test_the_time_limit_stop_and_no_limit(study: optuna.Study) -> None:

@@ -27,7 +27,7 @@ def test_killed_and_paused_workers_leave_every_trial_right(tmp_path: Path) -> No
     assert [trial.number for trial in trials] == list(range(len(trials)))
     for trial in trials:
         if trial.state == TrialState.COMPLETE:
-            assert trial.value == trial.params["x"] ** 2 + trial.params["y"]
+            assert trial.value == trial.params["x"] * trial.params["x"] + trial.params["y"]
             assert trial.intermediate_values == {0: trial.params["x"]}
         elif trial.state == TrialState.PRUNED:
             assert trial.params["y"] == 9

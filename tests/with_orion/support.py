@@ -106,7 +106,7 @@ def in_utc(value: Any) -> Any:
 
 
 def as_copied(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Answer what trials are in a copy, which has no workers."""
+    """Return trials as they are in a copy, which has no workers."""
     interrupted = {"status": "interrupted", "worker": None}
     return [t | interrupted if t["status"] == "reserved" else t for t in trials]
 

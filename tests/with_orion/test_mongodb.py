@@ -447,7 +447,7 @@ def test_hunts_of_both_at_once(
 def test_the_database_that_orion_would_take(
     shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oríon names the database beside the address, and says ``orion`` where nobody names one."""
+    """Oríon names the database beside the address, and says ``orion`` where none is named."""
     server, _, options = shared.url.partition("?")
     server = server.removesuffix(f"/{shared.database.name}")
     monkeypatch.setenv("ORION_DB_ADDRESS", f"{server}/?{options}")

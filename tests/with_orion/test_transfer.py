@@ -696,7 +696,7 @@ def _planted(path: str) -> None:
 
 
 class _Planted:
-    """Pickles as a call that nobody asked for."""
+    """Pickles as a call that the reader did not ask for."""
 
     def __init__(self, path: str) -> None:
         self.path = path

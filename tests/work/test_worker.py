@@ -133,7 +133,7 @@ async def test_what_becomes_of_trials() -> None:
             report = await worker.run()
         assert (report.completed, report.broken, report.lost) == (3, 4, 2)
         assert sorted(report.reasons.values()) == [
-            "ObjectiveExit: CancelledError, and nobody has cancelled the objective",
+            "ObjectiveExit: CancelledError, though the objective was not cancelled",
             "ObjectiveExit: SystemExit: 4",
             "ValueError: bad loss",
             "the objective is NaN",

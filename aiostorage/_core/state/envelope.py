@@ -42,7 +42,7 @@ def wrap(packed: bytes, max_inflated: int = MAX_INFLATED) -> bytes:
 
 
 def unwrapped_size(data: bytes) -> int:
-    """Return how many bytes `unwrap` would make, by what the envelope says."""
+    """Return the number of bytes that `unwrap` would return, according to the envelope."""
     return int.from_bytes(data[1:9], "big") if data[:1] == ZLIB else len(data)
 
 
@@ -73,8 +73,8 @@ def unwrap(data: bytes, max_inflated: int = MAX_INFLATED) -> bytes | memoryview:
     if length > (limit := _limit(view[9:], max_inflated)):
         raise EncodingError(
             f"the state has {len(data):,} bytes, and says to become {length:,} when they are "
-            f"decompressed; at most {limit:,} are accepted, so that nobody can fill the memory of "
-            "a reader. If you trust who wrote it, open the storage with a larger max_inflated_state"
+            f"decompressed; at most {limit:,} are accepted, so that a state cannot fill the "
+            "memory. If you trust its writer, open the storage with a larger max_inflated_state"
         )
     decompressor = zlib.decompressobj()
     packed = decompressor.decompress(view[9:], length + 1)
@@ -84,7 +84,7 @@ def unwrap(data: bytes, max_inflated: int = MAX_INFLATED) -> bytes | memoryview:
 
 
 def _limit(compressed: bytes | memoryview, max_inflated: int) -> int:
-    """Return how many bytes may be made of compressed ones."""
+    """Return the maximum size to which compressed bytes may be decompressed."""
     return max(max_inflated, _SAFE_RATIO * len(compressed))
 
 

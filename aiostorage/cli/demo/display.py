@@ -256,7 +256,7 @@ def _activity(worker: WorkerState) -> str:
 
 
 def _cells(worker: WorkerState) -> tuple[str, str, str]:
-    """Return what a worker does, on which trial, and for how long."""
+    """Describe the activity of a worker: what it does, on which trial, and for how long."""
     if worker.last_event != EventKind.EVALUATING:
         return _activity(worker), "", ""
     return _activity(worker), worker.trial[:8], span(time.monotonic() - worker.since)

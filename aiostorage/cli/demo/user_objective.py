@@ -47,7 +47,7 @@ class UserObjective:
         self._limiter = anyio.CapacityLimiter(math.inf)
 
     async def evaluate(self, params: Mapping[str, Any]) -> Any:
-        """Return what the function returns."""
+        """Call the function, and return its result."""
         copy = dict(params)
         if self._in_loop:
             return await self._function(copy)

@@ -1,1 +1,1 @@
-"""``aiostorage watch``: what happens in an experiment, as it happens."""
+"""``aiostorage watch``: shows the events in an experiment as they happen."""

@@ -1,4 +1,4 @@
-"""Lines drawn with braille characters: each has two dots beside each other and four below."""
+"""Lines drawn with braille characters: each has two columns of four dots."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def braille_steps(values: Sequence[float], width: int, height: int) -> list[str]
 
 
 def _resampled(values: Sequence[float], count: int) -> list[float]:
-    """Return as many values as there are columns; of several in a column, the last one."""
+    """Return one value per column; if there are several in a column, the last one."""
     return [values[((i + 1) * len(values) - 1) // count] for i in range(count)]
 
 

@@ -21,17 +21,17 @@ __all__ = ["COLUMNS", "follow_lines", "json_line", "plain_line"]
 COLUMNS: Final = ("time", "kind", "trial", "before", "after", "attempt", "worker", "reason")
 
 LOOK: Final = 2.0
-"""Seconds between two looks whether the experiment is there."""
+"""Seconds between two checks of whether the experiment exists."""
 
 
 def plain_line(change: TrialChange) -> str:
-    """Return a change as columns, which tabs separate."""
+    """Return a change as columns separated by tabs."""
     cells = _cells(change)
     return "\t".join("-" if cells[name] is None else str(cells[name]) for name in COLUMNS)
 
 
 def json_line(change: TrialChange) -> str:
-    """Return a change as a line of JSON, with the cursor behind it."""
+    """Return a change as a line of JSON, which includes the cursor behind it."""
     document = {**_cells(change), "experiment": change.experiment, "cursor": change.cursor}
     return json.dumps(document).replace("\x7f", "\\u007f")
 
@@ -58,7 +58,7 @@ async def follow_lines(
     since: str | None = None,
     heartbeats: bool = False,
 ) -> None:
-    """Show each change of an experiment once, without an end, whatever happens to the store.
+    """Show each change of an experiment once, endlessly, whatever happens to the store.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ async def follow_lines(
 
 
 class _Follower:
-    """Goes on behind the last change that was shown."""
+    """Continues behind the last change that was shown."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from aiostorage.trial_change import TrialChange
 __all__ = ["watch"]
 
 LOST_AFTER: Final = 120.0
-"""Seconds after which a storage counts a trial as lost, if nothing else is said."""
+"""Seconds after which a storage counts a trial as lost by default."""
 
 EPILOG = """\b
 Examples:
@@ -81,12 +81,12 @@ def watch(
     On a terminal it is a screen: how many trials have which status, the throughput, the best
     objective as a line, the workers with their last heartbeats, the algorithm lock and its queue,
     and the last changes. Keys: s and r sort the workers, Tab changes between the tables, the arrows
-    and PageUp and PageDown page them, p stops the picture, q quits.
+    and PageUp and PageDown page them, p freezes the screen, q quits.
 
     Elsewhere, and with --plain or --json, it prints a line for each change until it is interrupted.
 
-    The experiment may still be missing, and a storage that does not answer for a while is waited
-    for. Nothing is changed.
+    It waits for an experiment that does not exist yet, and for a storage that does not answer for a
+    while. Nothing is changed.
 
     EXPERIMENT is a name (the newest version is meant), NAME@VERSION, an id, or the beginning of an
     id.

@@ -1,4 +1,4 @@
-"""Following an experiment: from the store into a `WatchState`, whatever happens to the store."""
+"""Keeps a `WatchState` up to date from the store, whatever happens to the store."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ OpenStorage = Callable[[], AbstractAsyncContextManager[Storage]]
 """Returns the storage that is watched, closed; it looks at files."""
 
 PAGE: Final = 1000
-"""Changes that are read at a time."""
+"""Changes per read."""
 
 MAX_WORKERS: Final = 500
-"""The workers that are read, at most."""
+"""Maximum number of workers that are read."""
 
 EARLIER: Final = 500
-"""How many of the trials that were completed before are read for the first picture."""
+"""How many trials that were completed before are read for the first screen."""
 
 MAX_PAUSE: Final = 8.0
 """Seconds between two attempts to reach a store that is away, at most."""
 
 IDLE: Final = 5.0
-"""Seconds after which counts are read again although no change was seen."""
+"""Seconds after which the counts are read again even without a change."""
 
 _RESERVED: Final = {"status": TrialStatus.RESERVED.value}
 _COMPLETED: Final = {"status": TrialStatus.COMPLETED.value}
 
 
 class WatchFeed:
-    """Keeps a `WatchState` up to date. It reads changes, counts, and trials that are reserved.
+    """Keeps a `WatchState` up to date by reading changes, counts and reserved trials.
 
     Parameters
     ----------
     interval
-        Seconds between two looks at the changes.
+        Seconds between two reads of the changes.
     direction_of_study
         Whether a study of Optuna says which objective is the best one, and not the `state`.
     """
@@ -78,7 +78,7 @@ class WatchFeed:
         self._has_history = True
 
     async def run(self) -> None:
-        """Follow the experiment without an end.
+        """Follow the experiment endlessly.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class WatchFeed:
         state.note = " ".join(str(leaf).split()) or type(leaf).__name__
 
     async def _resolve(self, storage: Storage) -> bool:
-        """Find the experiment; return whether there is one."""
+        """Look up the experiment; return whether it exists."""
         state = self.state
         try:
             config = await find_experiment(storage, state.wanted)
@@ -148,7 +148,7 @@ class WatchFeed:
             await anyio.sleep(self._interval)
 
     async def _present(self, storage: Storage) -> str:
-        """Return the present cursor; the empty text of a store without a history."""
+        """Return the present cursor; an empty text for a store without a history."""
         try:
             _, cursor = await storage.changes_since(self._config)
         except ConfigurationError as error:
@@ -177,7 +177,7 @@ class WatchFeed:
                     state.take_objective(trial.end_time, trial.objective.value)
 
     async def _read_changes(self, storage: Storage) -> bool:
-        """Read what has changed since the last time; return whether something has."""
+        """Read the changes since the last call; return whether there are any."""
         if not self._has_history:
             return False
         changed = False
@@ -198,7 +198,7 @@ class WatchFeed:
                 return changed
 
     async def _read_objectives(self, storage: Storage, changes: Sequence[TrialChange]) -> None:
-        """Read the objectives of the trials that were completed, and of no others."""
+        """Read the objectives of the trials that were completed by these changes."""
         ends = {one.trial: one.time for one in changes if one.after == TrialStatus.COMPLETED}
         if not ends:
             return
@@ -211,7 +211,7 @@ class WatchFeed:
             self.state.take_objective(moment, objectives.get(trial))
 
     async def _read_summary(self, storage: Storage) -> bool:
-        """Read the counts and the workers; return whether the experiment is there still."""
+        """Read the counts and the workers; return whether the experiment still exists."""
         state = self.state
         summary = await storage.summary(self._config, direction=state.direction)
         there = await storage.fetch_experiments({"_id": self._config["_id"]}, {"_id": 1})
@@ -235,7 +235,7 @@ class WatchFeed:
 
 
 def store_is_away(error: BaseException) -> bool:
-    """Return whether an error may pass by itself: the store, the network, a file that was moved."""
+    """Return whether an error may be temporary: the store, the network, a file that was moved."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(store_is_away, error.exceptions))
     if isinstance(error, AioStorageError):
@@ -253,5 +253,5 @@ def _worker_row(document: Mapping[str, Any]) -> WorkerRow:
 
 
 def _moment(value: object) -> datetime | None:
-    """Return a time; None for what another program may have written in its place."""
+    """Return a time; None for any other value, which another program may have written."""
     return value if isinstance(value, datetime) else None

@@ -1,4 +1,4 @@
-"""The texts of the screen, made of a `WatchState`. Pure: they know no terminal and no store."""
+"""The texts of the screen, as pure functions of a `WatchState`, without a terminal or a store."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ STATUS_STYLES: Final = {
 }
 
 BUCKETS: Final = (1, 2, 5, 10, 30, 60, 300, 900, 3600)
-"""Seconds that a bar of the throughput may stand for."""
+"""Possible durations of a bar of the throughput, in seconds."""
 
 
 def state_line(state: WatchState, away: float, *, paused: bool) -> Text:
-    """Return whether the screen is up to date, and why not.
+    """Describe whether the screen is up to date, and if not, why.
 
     Parameters
     ----------
     away
-        Seconds since the store stopped to answer.
+        Seconds since the store stopped answering.
     """
     if state.phase == "away":
         text = Text.assemble((f"● the store is away since {span(away)}: ", "bold red"))
@@ -72,7 +72,7 @@ def state_line(state: WatchState, away: float, *, paused: bool) -> Text:
 
 
 def counts_line(state: WatchState) -> Text:
-    """Return how many trials have which status, and how far the experiment is."""
+    """Return the number of trials in each status, and the progress of the experiment."""
     summary = state.summary
     if summary is None:
         return Text()
@@ -122,7 +122,7 @@ def rate_line(state: WatchState, now: datetime) -> Text:
 
 
 def best_panel(state: WatchState, now: datetime, width: int, height: int) -> Text:
-    """Return the best objective so far as a line, with its range at the left."""
+    """Return the best objective so far as a line, with its range on the left."""
     rows = max(height - 1, 1)
     values, ago = state.best_line(now, 2 * max(width, 1))
     text = Text(no_wrap=True)
@@ -141,7 +141,7 @@ def best_panel(state: WatchState, now: datetime, width: int, height: int) -> Tex
 
 
 def throughput_panel(state: WatchState, now: datetime, width: int, height: int) -> Text:
-    """Return how many trials were completed in each of the last spans of time, as bars."""
+    """Return the number of trials that were completed in each of the last intervals, as bars."""
     rows, count = max(height - 1, 1), max(width, 1)
     first = state.ends[0] if state.ends else now
     needed = _seconds(now - first) / count
@@ -208,7 +208,7 @@ def workers_title(state: WatchState, sorting: str, *, descending: bool) -> str:
 
 
 def _short_name(holder: str) -> str:
-    """Return the short form of what `named_holder` returns: host, process and fingerprint."""
+    """Return a short form of the result of `named_holder`: host, process and fingerprint."""
     return _HOLDER.sub(r"\2:\1 (\3)", holder)
 
 
@@ -217,7 +217,7 @@ def _seconds(duration: timedelta) -> float:
 
 
 def _short(duration: timedelta) -> str:
-    """Return a duration in its greatest unit."""
+    """Return a duration in its largest unit."""
     seconds = _seconds(duration)
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:

@@ -37,13 +37,13 @@ from aiostorage.cli.watch.watch_state import SortKey, sorted_workers
 __all__ = ["WatchApp"]
 
 REFRESH: Final = 0.5
-"""Seconds between two pictures."""
+"""Seconds between two updates of the screen."""
 
 HANGUP_INTERVAL: Final = 2.0
-"""Seconds between two looks whether anybody can still see the screen."""
+"""Seconds between two checks of whether the terminal is still there."""
 
 HANGUP_EXIT_CODE: Final = 129
-"""What a shell reports for a command that a hangup ended: 128 and the number of the signal."""
+"""The code that a shell reports after a hangup: 128 plus the number of the signal."""
 
 SHOWN: Final = 200
 """Rows of a table, at most."""
@@ -52,14 +52,14 @@ SORTS: Final[tuple[SortKey, ...]] = ("heartbeat", "running", "worker", "trial")
 
 
 class WatchApp(App[BaseException]):
-    """Shows the state of a feed, which it runs.
+    """Runs a feed and shows its state.
 
-    Its result is the error that ended the feed, or None if a person ended the screen.
+    Its result is the error that ended the feed, or None if the user closed the screen.
 
     Parameters
     ----------
     location
-        What the store is called on the screen.
+        The name of the store on the screen.
     lost_after
         Seconds without a heartbeat after which a trial is lost.
     """
@@ -145,7 +145,7 @@ class WatchApp(App[BaseException]):
             self.exit(error)
 
     def _leave_after_hangup(self) -> None:
-        """Leave when the server of the browser, or the terminal, is gone: nobody looks any more."""
+        """Leave when the server of the browser, or the terminal, is gone."""
         if _has_hung_up():
             self._leave()
 
@@ -157,7 +157,7 @@ class WatchApp(App[BaseException]):
         self.exit()
 
     def on_resize(self, event: Resize) -> None:
-        """Leave out what does not fit."""
+        """Hide the parts that do not fit."""
         width, height = event.size
         self.screen.set_class(height < 20, "short")
         self.screen.set_class(height < 12, "shorter")
@@ -170,17 +170,17 @@ class WatchApp(App[BaseException]):
         self.draw(force=True)
 
     def action_reverse(self) -> None:
-        """Turn the order of the workers round."""
+        """Reverse the order of the workers."""
         self._descending = not self._descending
         self.draw(force=True)
 
     def action_pause(self) -> None:
-        """Stop the picture, or let it go on."""
+        """Freeze the screen, or let it go on."""
         self._paused = not self._paused
         self.draw(force=True)
 
     def action_other_table(self) -> None:
-        """Move the keys to the other table."""
+        """Move the focus to the other table."""
         name = "changes" if self.focused is self._table("workers") else "workers"
         if self._table(name).display:
             self._table(name).focus()
@@ -218,7 +218,7 @@ class WatchApp(App[BaseException]):
             self._fill("changes", map(change_cells, last))
 
     def _now(self) -> datetime:
-        """Return the store's time, by our clock from the last summary on."""
+        """Return the store's time: that of the last summary, continued by our clock."""
         summary = self._feed.state.summary
         if summary is None:
             return datetime.now(UTC)
@@ -241,7 +241,7 @@ class WatchApp(App[BaseException]):
         return self.query_one(f"#{name}", DataTable)
 
     def _fill(self, name: str, rows: Iterable[tuple[Text, ...]]) -> None:
-        """Replace the rows of a table, and leave it where it was scrolled to."""
+        """Replace the rows of a table, and keep its scroll position."""
         table = self._table(name)
         row, scroll = table.cursor_row, table.scroll_y
         table.clear()

@@ -1,4 +1,4 @@
-"""What a screen shows of an experiment: kept up to date by changes, without I/O."""
+"""The state of an experiment that the screen shows, kept up to date by changes, without I/O."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WatchPhase: TypeAlias = Literal["opening", "missing", "live", "away"]
 SortKey: TypeAlias = Literal["heartbeat", "running", "worker", "trial"]
 
 MAX_CHANGES: Final = 500
-"""The last changes that are kept for the screen."""
+"""Maximum number of changes that are kept for the screen."""
 
 MAX_ENDS: Final = 20_000
-"""The times of completed trials that are kept for the throughput."""
+"""Maximum number of completion times that are kept for the throughput."""
 
 MAX_STEPS: Final = 2_000
-"""The steps of the best objective that are kept."""
+"""Maximum number of steps of the best objective that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class WorkerRow:
     Parameters
     ----------
     worker
-        Who it is, without the token.
+        The worker, without its token.
     """
 
     worker: str
@@ -47,7 +47,7 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class BestPoint:
-    """The best objective from a moment on."""
+    """The best objective from a given time on."""
 
     time: datetime
     value: float
@@ -55,20 +55,20 @@ class BestPoint:
 
 @dataclass
 class WatchState:
-    """What is known of the experiment that is watched.
+    """The known state of the watched experiment.
 
     Parameters
     ----------
     wanted
-        How the caller has named the experiment.
+        The experiment, as the caller named it.
     direction
         ``minimize`` or ``maximize``.
     note
-        What a person should know: why the store is away, that changes were missed.
+        A message for the user: why the store is away, or that changes were missed.
     away_since
-        When the store stopped to answer, on the clock of `time.monotonic`.
+        When the store stopped answering, on the clock of `time.monotonic`.
     offset
-        By how much the store's clock is ahead of `now` as it was when the summary came.
+        By how much the store's clock was ahead of `now` when the summary was read.
     """
 
     wanted: str
@@ -86,7 +86,7 @@ class WatchState:
     ends: deque[datetime] = field(default_factory=lambda: deque(maxlen=MAX_ENDS))
 
     def begin(self) -> None:
-        """Forget what was shown: another experiment, or the same after changes were missed."""
+        """Start again: with another experiment, or after changes were missed."""
         self.summary = None
         self.counts.clear()
         self.workers = []
@@ -97,7 +97,7 @@ class WatchState:
         self.ends.clear()
 
     def take_summary(self, summary: ExperimentSummary) -> None:
-        """Take the engine's counts, which are right whatever changes were seen."""
+        """Take over the engine's counts, which are right whatever changes were seen."""
         self.summary = summary
         self.counts = Counter(summary.counts)
         best = summary.best
@@ -106,7 +106,7 @@ class WatchState:
             self.take_objective(best.end_time or summary.time, objective.value)
 
     def take_changes(self, changes: Sequence[TrialChange]) -> None:
-        """Take changes, in their order."""
+        """Apply changes in their order."""
         counted = None if self.summary is None else self.summary.time
         for change in changes:
             if counted is None or change.time > counted:
@@ -124,7 +124,7 @@ class WatchState:
             self.counts[status] = max(self.counts[status] + by, 0)
 
     def take_objective(self, time: datetime, value: Any) -> None:
-        """Take the objective of a completed trial."""
+        """Apply the objective of a completed trial."""
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124
             return
         number = float(value)
@@ -141,7 +141,7 @@ class WatchState:
         return self.steps[-1].value if self.steps else None
 
     def best_line(self, now: datetime, count: int) -> tuple[list[float], timedelta]:
-        """Return the best objective at so many moments until now, and how long ago the first is."""
+        """Return the best objective at `count` moments up to now, and how long ago the first is."""
         if not self.steps:
             return [], timedelta()
         start = self.steps[0].time
@@ -152,7 +152,7 @@ class WatchState:
         return [self.steps[max(place - 1, 0)].value for place in places], span
 
     def throughput(self, now: datetime, count: int, bucket: timedelta) -> list[int]:
-        """Return how many trials were completed in each of the last so many spans of time."""
+        """Return the number of trials completed in each of the last `count` intervals."""
         found = [0] * count
         for end in reversed(self.ends):
             place = int((now - end) / bucket)
@@ -165,7 +165,7 @@ class WatchState:
 def sorted_workers(
     rows: Iterable[WorkerRow], key: SortKey, *, descending: bool = False
 ) -> list[WorkerRow]:
-    """Sort workers; by time, the oldest comes first, and what has no time before it."""
+    """Sort workers; by time, those without a time come first, then the oldest."""
     keys: Mapping[SortKey, Any] = {
         "heartbeat": lambda row: (row.heartbeat is not None, row.heartbeat or 0, row.worker),
         "running": lambda row: (row.since is not None, row.since or 0, row.worker),

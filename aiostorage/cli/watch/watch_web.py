@@ -15,7 +15,7 @@ from textual_serve.server import Server
 __all__ = ["serve_screen"]
 
 HOST: Final = "127.0.0.1"
-"""The loopback: nobody else can connect."""
+"""The loopback address: no other machine can connect."""
 
 
 def serve_screen(
@@ -26,14 +26,14 @@ def serve_screen(
     Parameters
     ----------
     arguments
-        Those of the command that draws the screen; a process of its own for each browser.
+        The arguments of the command that draws the screen, which runs once for each browser.
     """
     command = shlex.join([sys.executable, "-m", "aiostorage", *arguments])
     _ScreenServer(command, port, title, say).serve()
 
 
 class _ScreenServer(Server):
-    """A server that answers only to pages of its own."""
+    """A server that answers only its own pages."""
 
     def __init__(self, command: str, port: int, title: str, say: Callable[[str], None]) -> None:
         super().__init__(command, host=HOST, port=port, title=title)
@@ -44,13 +44,13 @@ class _ScreenServer(Server):
         logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
     async def on_startup(self, app: web.Application) -> None:  # noqa: ARG002
-        """Say where the screen is."""
+        """Print the address of the screen."""
         self._say(f"the screen is at {self.public_url} (Ctrl-C ends it)")
 
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
         names = [f"{HOST}:{self.port}", f"localhost:{self.port}"]
-        # the page asks for a font of another server, which nobody needs to know of
+        # the page would load a font from another server, which would then know of the user
         policy = " ".join(
             ["default-src 'unsafe-inline' 'unsafe-eval' data: blob:"]
             + [f"{scheme}://{name}" for name in names for scheme in ("http", "ws")]

@@ -67,7 +67,7 @@ async def carry_out_batch(
 async def _take_all(
     commands: Commands, schema: CollectionSchema, plans: Sequence[Plan]
 ) -> list[list[Document] | None]:
-    """Return what each take got; None for those whose document another process took first."""
+    """Return the result of each take; None if another process took its document first."""
     first: Take = plans[0].operation
     candidates = Find(schema.name, first.where, {"_id": True}, first.order, len(plans))
     free = await commands.find_stored(candidates)

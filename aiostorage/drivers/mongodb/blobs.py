@@ -185,7 +185,7 @@ class Blobs:
         return files
 
     async def stray_chunks(self) -> list[ObjectId]:
-        """Return what has chunks from a while ago, and no file: an upload that was cut short."""
+        """Return the ids of interrupted uploads: they have old chunks, but no file."""
         before = await self._client.now() - MIN_SWEPT_AGE
         found = await self._client.aggregated(
             f"{BUCKET}.chunks",

@@ -27,13 +27,13 @@ POLL_INTERVAL: Final = 0.05
 """Seconds between two checks by a waiter where there is no stream."""
 
 RECHECK_INTERVAL: Final = 5.0
-"""Seconds after which a waiter checks by itself, even if the stream reports no change."""
+"""Seconds after which a waiter checks on its own, even if the stream reports no change."""
 
 MAX_IDLE_SECONDS: Final = 10.0
 """Seconds for which a stream goes on without a waiter."""
 
 STOP_TIMEOUT: Final = 1.0
-"""Seconds for a stream to end by itself; twice as long as it takes to notice."""
+"""Seconds for a stream to end on its own; twice as long as it takes to notice."""
 
 RESTART_DELAY: Final = 1.0
 """Seconds before a stream that broke is tried again."""
@@ -90,7 +90,7 @@ class Changes:
         self._versions.setdefault(collection, 0)
         stream = self._stream
         if stream is None or stream.over or collection not in stream.collections:
-            # the one before ends by itself: a cursor that is cancelled stays open on the server
+            # the previous one ends on its own: a cancelled cursor stays open on the server
             stream = self._stream = _Stream(frozenset(self._versions))
             task = self._client.loop.create_task(self._run(stream))
             self._tasks.add(task)
@@ -123,7 +123,7 @@ class Changes:
                             else:
                                 self._report([change["ns"]["coll"]])
                 except AioStorageError as error:
-                    # the waiters check by themselves now and then
+                    # the waiters check on their own now and then
                     events.info(
                         "change_stream_broke",
                         "the change stream of %(store)s broke: %(error)s",

@@ -47,7 +47,7 @@ MIN_PARTIAL_IN_VERSION: Final = 17
 """The wire version (6.0) since which a partial index may have an ``$in``."""
 
 SERVER_SELECTION_TIMEOUT: Final = 15_000
-"""Milliseconds to look for a server at most, where the URL does not tell."""
+"""Maximum milliseconds to look for a server, unless the URL has another value."""
 
 CLEAN_UP_TIMEOUT: Final = 2.0
 """Seconds for commands after the time limit is over, and for closing."""
@@ -257,7 +257,7 @@ class Client:
             return found, (moment.time, moment.inc)
 
     async def collection_uuid(self, collection: str) -> str | None:
-        """Return what tells a collection from all others; None if it does not exist."""
+        """Return the UUID of a collection as text; None if the collection does not exist."""
         command = {"listCollections": 1, "filter": {"name": collection}}
         found = (await self._database.command(command))["cursor"]["firstBatch"]
         return str(found[0]["info"]["uuid"].as_uuid()) if found else None

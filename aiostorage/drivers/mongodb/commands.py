@@ -86,7 +86,7 @@ def _drained(items: list[T]) -> Iterator[T]:
 async def _in_order(
     cursor: Any, order: Order, place: tuple[Any, ...] | None = None, *, by_id: bool = False
 ) -> list[Document]:
-    """Return what a cursor finds, behind a place, by `order` and then by insertion.
+    """Return the documents of a cursor, behind a place, by `order` and then by insertion.
 
     A large result is sorted in parts, so that the event loop turns meanwhile.
     """
@@ -164,7 +164,7 @@ class Commands:
         return replace(self, session=session, now=now, stale=[], changed=[])
 
     def logged(self, operation: Operation[Any]) -> Logged | None:
-        """Return how what an operation changes is logged; None if it is not."""
+        """Return how the changes of an operation are logged; None if they are not."""
         logged = self.schemas[operation.collection].logged if self.logs else None
         return logged if is_logged_write(logged, operation) else None
 
@@ -202,7 +202,7 @@ class Commands:
                 raise TypeError(f"unknown operation {operation!r}")
 
     async def carry_out_within(self, plan: Plan, seconds: float) -> Any:
-        """Carry out one operation by itself, in a task that no caller cancels."""
+        """Carry out one operation on its own, in a task that its caller cannot cancel."""
         try:
             with self.client.bound(seconds):
                 return await self.carry_out(plan)
@@ -210,7 +210,7 @@ class Commands:
             raise translate(error, self.client.settings.location) from error
 
     async def write(self, plan: Plan) -> Any:
-        """Carry out one operation by itself, and delete the blobs that it replaces."""
+        """Carry out one operation on its own, and delete the blobs that it replaces."""
         now = None
         if isinstance(plan.operation, Insert) and asks_time(plan.operation):
             now = await self.client.now()  # an insert knows no expressions

@@ -4,7 +4,7 @@ Written on motor, in whose place PyMongo's own asynchronous client can stand. Th
 this one have a subject each. A call goes down through them: planned, perhaps queued, carried out.
 
 A write of one document is atomic by itself. A write of several is a transaction on a replica set,
-and on a server by itself an order of writes whose partial result does no harm. A write that is
+and on a standalone server an order of writes whose partial result does no harm. A write that is
 under way when its caller is cancelled runs to its end, since the server would not stop it anyway;
 the caller gets the cancellation afterwards.
 """
@@ -373,7 +373,7 @@ class MongoDBDriver:
         return await self._counted(queue.carry_out(noted, self._time_left()))
 
     async def _settled(self, commands: Commands) -> None:
-        """Have what was in doubt logged, before anybody looks at it."""
+        """Have what was in doubt logged before it is read."""
         if commands.doubts:
             await self._write(commands, partial(settle_doubts, commands))
 
@@ -422,7 +422,7 @@ class MongoDBDriver:
         return await self._counted(run_to_completion(write))
 
     def _time_left(self) -> float:
-        """Return how many seconds the server has for an operation that begins now."""
+        """Return the seconds that the server has for an operation that begins now."""
         now = asyncio.get_running_loop().time()
         left = (anyio.current_effective_deadline() - now) * SERVER_TIME_SHARE
         return max(min(left, self._settings.timeout), 0.001)

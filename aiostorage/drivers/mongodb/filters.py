@@ -178,7 +178,7 @@ class CollectionSchema:
         return merged if len(merged) == sum(map(len, parts)) else {"$and": parts}
 
     def _element(self, match: ElementMatch, path: str) -> dict[str, Any]:
-        """Return what ``$elemMatch`` takes; `path` is where the list stands in the document."""
+        """Return the argument of ``$elemMatch``; `path` is the path of the list in the document."""
         if not match.of_itself:
             return self._inside.filter(match.condition)
         operators: dict[str, Any] = {}

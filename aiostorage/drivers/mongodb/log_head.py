@@ -1,13 +1,14 @@
 """The head of a log on a server without transactions: a document that gives each row its number.
 
-A server by itself cannot write a row together with what it tells of, and the rows of two writers
-could become visible in another order than that of their numbers. Therefore a row gets its number
-by being written into the head, in one step; only then it is copied into the log, by its writer,
-or by the next one if that one died. What is copied is taken out of the head with the next rows.
+A standalone server cannot write a row together with the change that it describes, and the rows of
+two writers could become visible in another order than that of their numbers. Therefore a row is
+written into the head first, which gives it its number in the same step. Then its writer copies it
+into the log, or the next writer does if that one died. Copied rows are removed from the head when
+the next rows are added.
 
-So whoever reads the head first, and then the log up to the last number in the head, has all rows
-up to there: each of them is in the log, or still in the head. No row can appear before one of
-them, since numbers only grow.
+So a reader that reads the head first, and then the log up to the last number in the head, gets all
+rows up to there: each of them is in the log, or still in the head. No row can appear before one of
+them later, since numbers only grow.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ HEADS: Final = "aiostorage_meta"
 """The collection of the heads."""
 
 MAX_ROWS: Final = 1000
-"""Rows that get their numbers at a time, at most."""
+"""Rows that get their numbers in one update, at most."""
 
 STUCK: Final = 1000 * PER_MILLISECOND
 """Numbers after which a row in the head is copied by another writer."""
@@ -40,7 +41,7 @@ _DUPLICATE: Final = 11000
 
 @dataclass(frozen=True, slots=True)
 class LogHead:
-    """What the head has.
+    """The content of the head.
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class LogHead:
     first, last
         The ids of the first row of all and of the last one; None if there has been none.
     rows
-        Those that may not be in the log yet, as they are stored.
+        Rows that may not be in the log yet, as they are stored.
     """
 
     number: int = 0
@@ -77,7 +78,7 @@ async def add_rows(commands: Commands, log: str, rows: Sequence[Document]) -> No
     Parameters
     ----------
     rows
-        Without ``_id``; each has a ``uid``, which becomes a part of it. One that is there already
+        Without ``_id``; each has a ``uid``, which becomes a part of it. A row that was added before
         is not added again.
     """
     for begin in range(0, len(rows), MAX_ROWS):
@@ -127,7 +128,7 @@ def stored_row(row: Document) -> Document:
 
 
 def _update(rows: Sequence[Document], copied: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the update that gives rows their numbers, and takes out what has been copied."""
+    """Return the update that gives rows their numbers, and removes the copied ones."""
     now = {"$multiply": [{"$toLong": "$$NOW"}, {"$literal": PER_MILLISECOND}]}
     numbered = {
         "$map": {

@@ -2,8 +2,8 @@
 
 An id is a number of 15 hex digits and a random part of 8. The number is the server's time in
 milliseconds, times 4096, or more: it is larger than the number of each earlier row of the same
-document. So the rows of a document are in the order of their ids, although two members of a
-replica set may have stored them in another order; and rows of different documents nearly are.
+document. So the order of their ids is the order of the changes for the rows of one document, even
+if two primaries with different clocks have written them, and nearly so for those of different ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def new_suffix() -> str:
 
 
 def id_of(number: int, suffix: str = "") -> str:
-    """Return the id with a number; without a random part, what comes before all such ids."""
+    """Return the id with a number; without a random part, a bound that sorts before all of them."""
     return f"{number:0{_DIGITS}x}{suffix}"
 
 
@@ -47,5 +47,5 @@ def milliseconds_of(uid: Any) -> int:
 
 
 def number_at(time: datetime) -> int:
-    """Return the first number of a moment."""
+    """Return the first number at a time."""
     return int(time.timestamp() * 1000) * PER_MILLISECOND

@@ -1,14 +1,15 @@
-"""The rows of a log, read in an order in which none can appear before one that was read.
+"""The rows of a log, read in an order in which no row can appear before one that was read.
 
-On a replica set a change stream has this order: that in which the transactions were committed. Its
-token is the cursor. Whoever begins with the oldest rows gets those that are stored by their ids,
-and goes on with a stream from a moment before they were read. What the stream has of them is left
-out there, so that no row comes twice: see `_zone`.
+On a replica set, this is the order of a change stream, in which the transactions were committed.
+Its token is the cursor. A reader that begins with the oldest rows gets the stored ones in the order
+of their ids, and continues with a stream from a moment before they were read. Rows that the stream
+has as well are left to it, so that no row comes twice: see `_zone`.
 
-On a server by itself it is the order of the numbers in the ids; why none is missing is said in
-`aiostorage.drivers.mongodb.log_head`.
+On a standalone server, it is the order of the numbers in the ids;
+`aiostorage.drivers.mongodb.log_head` explains why no row is missing.
 
-A cursor names the log by its collection's own id, so that the cursor of another store is refused.
+A cursor names the log by the UUID of its collection, so that the cursor of another store is
+refused.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _CURSOR: Final = re.compile(
 )
 
 BEGINNING: Final = "0-"
-"""The cursor of a log that has had no row yet, on a server by itself."""
+"""The cursor of a log that has never had a row, on a standalone server."""
 
 
 async def read_log(
@@ -66,8 +67,8 @@ def _row(document: Mapping[str, Any]) -> Document:
 class _StreamReader:
     """Reads one page.
 
-    A cursor is a token of the stream; or, while stored rows are read, ``~`` and the id of the last
-    one, after a token from which the stream begins afterwards, if that is chosen already.
+    A cursor is a token of the stream. While stored rows are read, it is ``~`` and the id of the
+    last row; in front of them stands the token with which the stream will begin, once it is known.
     """
 
     commands: Commands
@@ -77,7 +78,7 @@ class _StreamReader:
     uuid: str = ""
 
     async def first(self, after: str | None) -> LogPage:
-        """Read the oldest rows; or none, for the cursor behind all of them, if `after` is None."""
+        """Read the oldest rows; none if `after` is None, which asks for the cursor at the end."""
         uuid = await self.commands.client.collection_uuid(self.log)
         if uuid is None:
             return LogPage((), "")
@@ -103,7 +104,7 @@ class _StreamReader:
 
     @property
     def streams(self) -> LogStreams:
-        """Those of the process."""
+        """The streams of the process."""
         client = self.commands.client
         found: LogStreams = client.shared.setdefault("log streams", LogStreams(client))
         return found
@@ -113,9 +114,9 @@ class _StreamReader:
         return await self._kept(await self._stream(token), [])
 
     async def stored(self, token: str | None, place: str) -> LogPage:
-        """Read stored rows, those behind a place.
+        """Read stored rows behind a place.
 
-        Where all of them are settled, that is all. Else the stream has to go on: see `_zone`.
+        If all of them are old enough, that is all. If not, a stream has to continue: see `_zone`.
         """
         if token is None:
             now = number_at(await self.commands.client.now())
@@ -135,11 +136,11 @@ class _StreamReader:
         return LogPage(tuple(rows), rows[-1][0])
 
     async def _zone(self, stream: LogStream, place: str) -> tuple[list[tuple[str, Document]], bool]:
-        """Read stored rows that may be followed by rows with smaller ids.
+        """Read stored rows after which rows with smaller ids may still appear.
 
-        The stream has been opened before, and stands at a moment. Of the rows that are found now,
-        those that were committed after that moment are in the stream. They are looked for there,
-        and left to it. None of the others can appear any more.
+        The stream was opened before this read. Of the rows that are found now, those that were
+        committed after its position are in the stream as well. They are looked up there and left
+        to it. No other row can appear any more.
 
         Returns
         -------
@@ -165,7 +166,7 @@ class _StreamReader:
                 return rows, False
 
     async def _kept(self, stream: LogStream, rows: list[tuple[str, Document]]) -> LogPage:
-        """Fill up a page from a stream, and keep that for the reader who goes on."""
+        """Fill a page from a stream, and keep the stream for the read of the next page."""
         try:
             while len(rows) < self.limit:
                 event = await stream.next()
@@ -197,11 +198,11 @@ class _StreamReader:
 
 
 def _at_second(second: int) -> int:
-    """Return the first number of a second."""
+    """Return the first number in a second."""
     return second * 1000 * PER_MILLISECOND
 
 
-# -------------------------------------------------------------------- on a server by itself
+# ------------------------------------------------------------------- on a standalone server
 
 
 async def _read_by_numbers(

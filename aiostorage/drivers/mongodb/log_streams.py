@@ -1,8 +1,8 @@
 """Change streams of logs, kept open between two pages of a reader.
 
-To open a stream costs the server more than to read from it. A stream that stands at the end of one
-page is kept for the reader who asks for the next one. It costs the server a cursor, but none of
-motor's threads while nobody reads. Only a few are kept, and none for long.
+Opening a stream costs the server more than reading from it. So the stream at the end of one page is
+kept for the reader that asks for the next page. It costs the server a cursor, but between two reads
+it needs none of motor's threads. Only a few are kept, and none for long.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MAX_IDLE: Final = 15.0
 """Seconds for which a stream is kept open without a reader."""
 
 AWAIT_MILLISECONDS: Final = 1
-"""How long the server waits for a change before it answers that there is none."""
+"""How long the server waits for a change before it returns an empty batch."""
 
 TOKEN_FAILURES: Final = frozenset((9, 136, 260, 280, 286, 40647, 40649, 50811))
-"""Codes by which a server refuses a token: its oplog does not go so far back, or it is none.
+"""Codes by which a server refuses a token: its oplog does not reach so far back, or it is invalid.
 
 FailedToParse, CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError,
-ChangeStreamHistoryLost, and three of the decoding of tokens.
+ChangeStreamHistoryLost, and three errors of the decoding of tokens.
 """
 
 Event = Mapping[str, Any]
@@ -61,9 +61,9 @@ class LogStream:
         return self._token
 
     async def begin(self) -> None:
-        """Open the stream where it begins now, or at its token."""
+        """Open the stream at the present moment, or at its token."""
         event = await self._stream.try_next()
-        if self._token is None:  # a change that has come already is before the beginning
+        if self._token is None:  # a change that came with the opening is skipped
             self._token = self._place() if event is None else event["_id"]["_data"]
         elif event is not None:
             self._ahead.append(event)
@@ -75,14 +75,14 @@ class LogStream:
         return event
 
     async def ahead(self, moment: tuple[int, int], until: int) -> Sequence[Event]:
-        """Return the events up to a moment; they stay to be taken.
+        """Return the events up to a moment without taking them from the stream.
 
         Parameters
         ----------
         moment
             The second, and the number in it.
         until
-            A second after which no event is needed, be it before the moment.
+            A second after which no event is needed, even if it is before the moment.
         """
         while not self._ahead or self._ahead[-1]["clusterTime"].time <= until:
             event = await self._stream.try_next()
@@ -93,13 +93,13 @@ class LogStream:
         return self._ahead
 
     async def close(self) -> None:
-        """Close it, on the server too."""
+        """Close the stream, also on the server."""
         with suppress(PyMongoError):
             await self._stream.close()
 
     @property
     def alive(self) -> bool:
-        """Whether it can go on: it ends with its collection."""
+        """Whether it can continue: a stream ends with its collection."""
         return bool(self._stream.alive)
 
     def _place(self) -> str:
@@ -113,7 +113,7 @@ def moment_of(token: str) -> tuple[int, int]:
 
 
 class LogStreams:
-    """The streams of a process on one database that wait for their readers."""
+    """The streams on one database that a process keeps for later reads."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -121,26 +121,26 @@ class LogStreams:
         self._sweeper: asyncio.Task[None] | None = None
 
     def has(self, log: str, owner: Any, token: str) -> bool:
-        """Return whether a stream is kept that stands at a token."""
+        """Return whether a stream at this token is kept."""
         kept = self._kept.get((log, owner, token))
         return kept is not None and kept[0].alive
 
     async def taken(
         self, log: str, owner: Any, token: str | None, matching: Mapping[str, Any]
     ) -> LogStream:
-        """Return a stream at a token, or at the present end; the caller has it alone.
+        """Return a stream at a token, or at the present end, for the caller alone.
 
         Parameters
         ----------
         owner
-            Names the rows, among those who share the streams.
+            The owner of the rows, by which a kept stream is found.
         matching
             The filter of the rows.
 
         Raises
         ------
         CursorExpired
-            The server cannot go on from there.
+            The server cannot continue from there.
         """
         kept = self._kept.pop((log, owner, token), None) if token is not None else None
         if kept is not None:
@@ -176,7 +176,7 @@ class LogStreams:
         return stream
 
     async def keep(self, log: str, owner: Any, stream: LogStream) -> None:
-        """Keep a stream for the reader who goes on where it stands."""
+        """Keep a stream for the reader that continues at its position."""
         key = (log, owner, stream.token)
         old = self._kept.pop(key, None)
         self._kept[key] = stream, self._client.loop.time()

@@ -1,11 +1,11 @@
 """The rows of a log, written together with the changes or, without transactions, right after them.
 
-On a replica set the rows are part of the transaction of the change.
+On a replica set, the rows are part of the transaction of the change.
 
-On a server by itself a row follows its change. So that the rows of a document are in the order of
-its changes, a writer whose change does not follow from the last row waits for the row that is
-missing. If it does not come, its writer died, or another program has made the change: then the row
-is written here, as far as the document tells. A writer that comes too late finds that out.
+On a standalone server, a row is written after its change. To keep the rows of a document in the
+order of its changes, a writer whose change does not follow from the last row waits for the missing
+row. If that does not come, its writer died, or another program made the change: then this writer
+adds the missing row, as far as the document shows it. A writer that comes too late notices that.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = ["log_for_good", "log_in_transaction", "settle_doubts"]
 log: logging.Logger = logging.getLogger("aiostorage")
 
 MAX_NAMES: Final = 1000
-"""Documents whose last rows are asked for in one command, at most."""
+"""Documents whose last rows are read in one command, at most."""
 
 PATIENCE: Final = 0.2
-"""Seconds to wait for the row of the change before."""
+"""Seconds to wait for the row of the previous change."""
 
 LOOK_INTERVAL: Final = 0.005
-"""Seconds between two looks for it."""
+"""Seconds between two reads while waiting for it."""
 
 LATE_FOR: Final = 60_000 * PER_MILLISECOND
 """Numbers for which a writer that came too late looks back."""
@@ -54,7 +54,7 @@ LATE: Final = "late"
 
 
 async def log_in_transaction(commands: Commands) -> None:
-    """Write the rows of what was changed in a transaction."""
+    """Write the rows of the changes in a transaction."""
     for logged, changes in _by_log(commands.changed):
         unknown = {change.name for change in changes if change.last is None}
         timed = next((one.time for one in changes if one.time is not None), commands.now)
@@ -71,7 +71,7 @@ async def log_in_transaction(commands: Commands) -> None:
 
 
 async def log_for_good(commands: Commands) -> None:
-    """Write the rows of what was changed on a server without transactions.
+    """Write the rows of the changes on a server without transactions.
 
     The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
     are written with the next ones.
@@ -96,7 +96,7 @@ async def log_for_good(commands: Commands) -> None:
 
 
 async def settle_doubts(commands: Commands) -> None:
-    """Write the rows of changes of which it was not known whether they have happened."""
+    """Write the rows of changes whose outcome was unknown, if they have happened."""
     while commands.doubts:
         doubt = commands.doubts.pop()
         try:
@@ -118,7 +118,7 @@ async def _settle(commands: Commands, doubt: Doubt) -> None:
     gone = [one for one in doubt.deleted if one["_id"] not in there]
     changes = [LoggedChange(logged, one, None) for one in gone]
     if not doubt.deleted:
-        # a change from what it is to what it is: only the row that is missing before it is written
+        # a change that changes nothing: only the missing row before it is written
         changes = [LoggedChange(logged, one, one) for one in found]
     if doubt.inserted:
         last, _ = await _last_rows(commands, logged, [change.name for change in changes])
@@ -127,7 +127,7 @@ async def _settle(commands: Commands, doubt: Doubt) -> None:
 
 
 class _Rows:
-    """Rows that follow changes, once although an attempt may fail."""
+    """Rows that follow changes: each is written once, even if an attempt fails."""
 
     def __init__(
         self, commands: Commands, changes: Sequence[LoggedChange], patience: float = PATIENCE
@@ -176,7 +176,7 @@ class _Rows:
     async def _told(
         self, logged: Logged, changes: Sequence[LoggedChange], now: datetime
     ) -> set[Name]:
-        """Return which changes another writer has told, who has waited for their rows in vain."""
+        """Return the changes whose rows another writer has added after waiting for them in vain."""
         told: set[Name] = set()
         schema = self._commands.schemas[logged.log]
         for change in changes:
@@ -214,7 +214,7 @@ def _follows(logged: Logged, before: Mapping[str, Any], last: LastRow) -> bool:
 
 
 def _repair(logged: Logged, change: LoggedChange, last: LastRow, now: datetime) -> list[Document]:
-    """Return the row that is missing before a change, as far as the document tells."""
+    """Return the row that is missing before a change, as far as the document shows it."""
     assert change.before is not None  # noqa: S101  a row is missing
     was = {**change.before, logged.state: last.after, logged.holder: last.holder}
     return [
@@ -232,7 +232,7 @@ def _unnumbered(row: Document) -> Document:
 async def _without_written(
     commands: Commands, name: str, rows: Sequence[Document]
 ) -> list[Document]:
-    """Return the rows that are not in the log already."""
+    """Return the rows that are not in the log yet."""
     left: list[Document] = []
     for row in rows:
         key = commands.schemas[name].document({"owner": row["owner"], "name": row["name"]}, None)

@@ -48,7 +48,7 @@ class LastRow:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> LastRow:
-        """Return what is needed of a row."""
+        """Return a row without the fields that are not needed."""
         return cls(row["_id"], row.get("attempt", 0), row.get("after"), row.get("holder"))
 
 
@@ -57,16 +57,16 @@ NO_ROW = LastRow(None, 0, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A write of which it is not known whether it has happened, on a server without transactions.
+    """A write whose outcome is unknown, on a server without transactions.
 
     Attributes
     ----------
     where
-        What names the documents.
+        The condition that finds the documents.
     inserted
-        Whether it is their insertion.
+        Whether the write inserts them.
     deleted
-        The documents, if it is their deletion.
+        The documents, if the write deletes them.
     """
 
     collection: str
@@ -82,7 +82,7 @@ class LoggedChange:
     Attributes
     ----------
     before, after
-        The document, or at least the fields that are logged; None where there is none.
+        The document, or at least the fields that are logged; None if it does not exist then.
     last
         Its last row before the change, `NO_ROW` if it has none; None if that is not known yet.
     time
@@ -113,13 +113,13 @@ def name_of(logged: Logged, document: Mapping[str, Any] | None) -> Name:
 
 
 def named_fields(logged: Logged) -> dict[str, bool]:
-    """Return the selection of what a log needs to know of a document."""
+    """Return the selection of the fields of a document that a log needs."""
     names = (logged.owner, logged.name, logged.state, logged.holder)
     return {"_id": True, **dict.fromkeys(names, True)}
 
 
 def is_logged_write(logged: Logged | None, operation: Operation[Any]) -> bool:
-    """Return whether what an operation changes may have to be logged."""
+    """Return whether the changes of an operation may have to be logged."""
     if logged is None:
         return False
     match operation:
@@ -134,7 +134,7 @@ def is_logged_write(logged: Logged | None, operation: Operation[Any]) -> bool:
 def changed_fields(
     logged: Logged, before: Mapping[str, Any], operation: Update | Take
 ) -> LoggedChange:
-    """Return a change whose result has the same fields as the document before it."""
+    """Return a change with the same fields in the document before it and after it."""
     set_here = {k: v for k, v in operation.changes.items() if k in named_fields(logged)}
     content = sets_content(logged, operation.changes)
     return LoggedChange(
@@ -145,14 +145,14 @@ def changed_fields(
 def rows_of_changes(
     changes: Iterable[LoggedChange], last: Mapping[Name, LastRow], now: datetime
 ) -> list[Document]:
-    """Return the rows of changes that happen together, in their order.
+    """Return the rows of changes that are made together, in their order.
 
     Parameters
     ----------
     last
-        The last rows of documents of which the change does not know it.
+        The last rows of documents whose change lacks it.
     now
-        The time of changes that have none.
+        The time for changes that have none.
     """
     rows: list[Document] = []
     newest: dict[Name, LastRow] = {}

@@ -1,11 +1,10 @@
-"""Writes of documents whose changes are logged: what each write changes is kept for its rows.
+"""Writes of documents whose changes are logged: each write keeps its changes for the rows.
 
-In a transaction, what is to be changed is read first, together with the last row of each document
-and the server's time: nobody else can change the document or write its rows until the transaction
-ends. A server by itself changes the document first, and returns what it was before.
+In a transaction, the documents to change are read first, together with the last row of each of them
+and the server's time: no other writer can change the document or write its rows until the
+transaction ends. A standalone server changes the document first, and returns it as it was before.
 
-The rows are written by `aiostorage.drivers.mongodb.log_writing`, at the end of all that belongs
-together.
+`aiostorage.drivers.mongodb.log_writing` writes the rows, after all writes that belong together.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ __all__ = [
 
 LAST: Final = "last row of it"
 NOW: Final = "time of the server"
-"""Fields that a look adds to documents; none has one of such a name."""
+"""Fields that `look` adds to documents; no document has fields of these names."""
 
 MAX_IDS: Final = 10_000
-"""Documents that one command names, at most."""
+"""Ids in one command, at most."""
 
 
 async def run_logged(commands: Commands, operation: Operation[Any]) -> Any:
-    """Carry out one operation, and keep what has to be logged of it; return its result."""
+    """Carry out one operation, and keep its changes for the log; return its result."""
     logged = commands.logged(operation)
     if logged is None:
         return await commands.run(operation)
@@ -112,9 +111,9 @@ async def look(
     Parameters
     ----------
     stages
-        Those of the aggregation that find the documents.
+        The stages of the aggregation that find the documents.
     fields
-        The selection of what is needed of them; None for all.
+        The selection of the fields that are needed; None for all.
     """
     stages = [
         *stages,
@@ -153,7 +152,7 @@ def _seen(commands: Commands, document: Document) -> Seen:
 async def look_at_first(
     commands: Commands, take: Take, where: Condition, limit: int | None
 ) -> list[Seen]:
-    """Return the first documents that a take could get."""
+    """Return the first documents that a take can get."""
     schema = commands.schemas[take.collection]
     first = schema.first(take.where, take.order) if limit is not None else None
     if first is None:
@@ -184,7 +183,7 @@ async def _look_at(
 
 
 def changed_document(before: Document, changes: Mapping[str, Any], now: datetime) -> Document:
-    """Return a document as it is after changes at a moment."""
+    """Return a document as it is after changes at a given time."""
     timed = {k: v.at(now) if v.__class__ is StoreTime else v for k, v in changes.items()}
     after: Document = copy_tree(before)
     apply_changes(after, as_stored(timed))
@@ -248,7 +247,7 @@ class _InTransaction:
         return kept
 
 
-# ------------------------------------------------------------------- on a server by itself
+# ------------------------------------------------------------------ on a standalone server
 
 
 @dataclass(slots=True)
@@ -289,7 +288,7 @@ class _ByItself:
             chosen = {"$and": [{"_id": {"$in": ids}}, matching]}
             with _doubted(self.commands, delete, some):
                 deleted = (await collection.delete_many(chosen)).deleted_count
-            if deleted < len(some):  # others have changed or deleted some meanwhile
+            if deleted < len(some):  # other writers have changed or deleted some meanwhile
                 rest = await collection.find({"_id": {"$in": ids}}, {"_id": True}).to_list(None)
                 left = {document["_id"] for document in rest}
                 some = [document for document in some if document["_id"] not in left][:deleted]
@@ -298,7 +297,7 @@ class _ByItself:
         return len(gone)
 
     async def _take_one(self, take: Take) -> Document | None:
-        """Take one document, and read it as it is then."""
+        """Take one document, and return it as it is after that."""
         plan = make_plan(self.schema, take, self.commands.now)
         while plan.first is None:
             ids = await self.commands.ids(self.schema, take.where, take.order, 1)
@@ -348,7 +347,7 @@ class _ByItself:
             done = await collection.bulk_write(writes, ordered=False)
         if done.matched_count == len(before):
             return list(before)
-        # others have changed some of them at the same time
+        # other writers have changed some of them at the same time
         changed = await self._changed_of(before, plan)
         rest = [one["_id"] for one in before if one not in changed]
         again = And((plan.operation.where, Compare("_id", "in", tuple(rest))))
@@ -359,7 +358,7 @@ class _ByItself:
         ]
 
     async def _changed_of(self, before: Sequence[Document], plan: Plan) -> list[Document]:
-        """Return those that now have what was to be written."""
+        """Return those that now have the values of the plan."""
         ids = self.schema.references_of([one["_id"] for one in before])
         wanted = {k: v for k, v in plan.operation.changes.items() if v.__class__ is not StoreTime}
         same = And(tuple(Compare(k, "eq", v) for k, v in wanted.items()))
@@ -387,7 +386,7 @@ def still(
 def _doubted(
     commands: Commands, operation: Operation[Any], documents: Sequence[Document] = ()
 ) -> Iterator[None]:
-    """Note what may have changed if no answer comes, where the rows are no part of the change."""
+    """Note a write as doubtful if its answer is lost and it is not part of a transaction."""
     try:
         yield
     except pymongo.ConnectionFailure:
@@ -410,7 +409,7 @@ def _doubt(commands: Commands, operation: Operation[Any], documents: Sequence[Do
 
 
 def _key_of(schema: CollectionSchema, where: Condition) -> Condition:
-    """Return the part of a condition that names one document; all of it if there is none."""
+    """Return the part of a condition that names one document; the whole condition without one."""
     parts = conjuncts(where)
     bound = {part.path: part for part in parts if isinstance(part, Compare) and part.op == "eq"}
     for names in schema.unique:

@@ -1,13 +1,13 @@
 """Changes of one document with a note of them, in the outbox or in a log, alone or in batches.
 
-On a replica set each is a transaction, and several that wait at the same time share one: else those
-who want the same document would undo each other's work again and again. A server by itself gets the
-note right after the change.
+On a replica set each change is a transaction, and several that wait at the same time share one:
+otherwise, transactions on the same document would abort each other again and again. On a standalone
+server the note is written right after the change.
 
-Two processes that take at the same time want the same documents, the first ones. A transaction that
-meets one which another transaction has changed fails at once. Therefore the next attempt leaves
-these documents to the others, and takes those behind them. Only if there are too few of these, it
-tries the first ones again: whether one of them becomes free is known when the others have ended.
+Two processes that take at the same time want the same documents, the first ones. A transaction
+fails at once if another transaction has changed one of its documents. Therefore the next attempt
+skips these documents and takes those behind them. Only if there are too few of those, it tries the
+first ones again: whether one of them becomes free is known when the other transactions have ended.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ events = EventLog("mongodb")
 
 @dataclass(slots=True)
 class NotedPlan:
-    """A change, and its note for the outbox; None if only a log has to tell of it."""
+    """A change, and its note for the outbox; None if only a log records it."""
 
     plan: Plan
     note: OutboxNote | None = None
 
 
 async def carry_out_noted(commands: Commands, noted: NotedPlan, seconds: float) -> Any:
-    """Carry out one change, in a task that no caller cancels."""
+    """Carry out one change, in a task that its caller cannot cancel."""
     return await write_within(commands.client, seconds, partial(_one, commands, noted))
 
 
@@ -78,7 +78,7 @@ async def carry_out_noted_batch(
         results = await write_within(client, seconds, in_one)
     except TemporaryBackendError:
         raise
-    except AioStorageError as error:  # one of them is to blame, and none has happened
+    except AioStorageError as error:  # one of them has failed, so none has happened
         events.debug("batch_refused", "changes go one by one: %(error)s", error=error)
     left = 0
     for position, result in enumerate(results):
@@ -122,7 +122,7 @@ class _Together:
         return results
 
     async def carry_out(self, own: Commands) -> list[Any]:
-        """Return what each change did; None for those that have to go by themselves."""
+        """Return the result of each change; None for those that have to be made separately."""
         raise NotImplementedError
 
 
@@ -185,15 +185,15 @@ class _Updates(_Together):
 
 
 async def _chosen(own: Commands, batch: Sequence[NotedPlan]) -> tuple[list[Any], dict[int, Seen]]:
-    """Look which updates of a batch have a document to change.
+    """Find out which updates of a batch have a document to change.
 
-    In a transaction, an update cannot tell that it has not matched without ending all of it, as
-    `aiostorage.drivers.mongodb.batches` lets it. So the documents are looked up first.
+    In `aiostorage.drivers.mongodb.batches`, an update that matches nothing fails, which would abort
+    the transaction. So the documents are looked up first.
 
     Returns
     -------
     results, chosen
-        0 for each update, or None for one whose document another one of the batch changes; and
+        0 for each update, or None for one whose document another update of the batch changes; and
         the documents of those that match, by the place of the update.
     """
     schema = batch[0].plan.schema
@@ -221,18 +221,18 @@ async def _chosen(own: Commands, batch: Sequence[NotedPlan]) -> tuple[list[Any],
 
 
 def _keep(own: Commands, plan: Plan, seen: Seen) -> None:
-    """Keep what has to be logged of a change."""
+    """Keep a change for the log."""
     logged = own.logged(plan.operation)
     if logged is not None:
         change = changed_fields(logged, seen.document, plan.operation)
         own.changed.append(replace(change, last=seen.last, time=seen.now))
 
 
-# ----------------------------------------------------------------- on a server by itself
+# ---------------------------------------------------------------- on a standalone server
 
 
 async def _by_itself(commands: Commands, batch: Sequence[NotedPlan]) -> list[Any]:
-    """Carry out logged changes; None for those that have to go by themselves."""
+    """Carry out logged changes; None for those that have to be made separately."""
     own = commands.fresh()
     carry_out = _taken if isinstance(batch[0].plan.operation, Take) else _updated
     results = await carry_out(own, batch)
@@ -313,7 +313,7 @@ def _key(plan: Plan) -> tuple[tuple[str, ...], tuple[Any, ...]]:
 
 
 def _rows(batch: Sequence[NotedPlan], results: Sequence[Any]) -> list[Any]:
-    """Return the insertion of all notes of a batch, without those of changes that failed."""
+    """Return the operation that inserts the notes of a batch, except those of failed changes."""
     documents: list[Document] = []
     notes = [noted.note for noted in batch if noted.note is not None]
     if not notes:

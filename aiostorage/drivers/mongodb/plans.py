@@ -167,7 +167,7 @@ def _compares_time(where: Condition) -> bool:
 
 
 def _may_be_batched(operation: Update | Take) -> bool:
-    """Return whether an operation may share a command, as far as its own record tells."""
+    """Return whether an operation may share a command, judging by the operation alone."""
     if not _is_small(operation.changes):
         return False
     if isinstance(operation, Update):

@@ -1,7 +1,7 @@
 """Which drivers share a client: those of one process and event loop that have the same settings.
 
 With the client they share its connections and the one change stream of the process. A client is
-closed with the last driver that uses it; one that nobody closed counts until it is dropped.
+closed with the last driver that uses it; a driver that was not closed counts until it is dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _clients: Final[dict[Any, Client]] = {}
 """By process, event loop and settings. Those of a parent process stay: dropped, they would hang."""
 
 _closing: Final[set[asyncio.Task[None]]] = set()
-"""Tasks that close clients which nobody closed: an event loop does not keep its tasks alive."""
+"""Tasks that close clients that were left open: an event loop does not keep its tasks alive."""
 
 
 async def connect(settings: MongoDBSettings) -> ClientUse:
@@ -88,7 +88,7 @@ def _forget(client: Client) -> None:
 
 
 def _dropped(client: Client, token: object, pid: int) -> None:
-    """End the use of a driver that nobody closed; from any thread."""
+    """End the use by a driver that was not closed; from any thread."""
     if pid != os.getpid():
         return
     client.users.discard(token)

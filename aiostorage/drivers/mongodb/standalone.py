@@ -98,7 +98,7 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
 
 
 async def note_for_good(commands: Commands, insertion: Insert) -> None:
-    """Write the rows of an outbox after the changes that they tell of.
+    """Write the rows of an outbox after the changes that they record.
 
     The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
     are written with the next ones.
@@ -236,7 +236,7 @@ class _ReversibleWrites:
     async def _present(
         self, schema: CollectionSchema, documents: Sequence[Document]
     ) -> dict[Any, bool]:
-        """Return which ids are taken, and whether by the same documents."""
+        """Return the ids that are taken, and whether by the same documents."""
         given = {document["_id"]: document for document in documents}
         chosen = Compare("_id", "in", tuple(given))
         found = await self._commands.find_stored(Find(schema.name, chosen))

@@ -71,7 +71,7 @@ def _parts(
 
 
 def _name(collection: str, values: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return how people call a document: by the fields that no other has."""
+    """Return a name of a document for people: the fields that no other document has."""
     shown = ", ".join(f"{key} {values[key]!r:.80}" for key in keys if key in values)
     return f"a document in {collection}{f' ({shown})' if shown else ''}"
 

@@ -17,7 +17,7 @@ from aiostorage.upgrades import UpgradeProgress, silent
 __all__ = ["back_up", "check_backup"]
 
 PAGES: Final = 4096
-"""Pages that are copied before it is told how far the copy is."""
+"""Pages that are copied between two reports of the progress."""
 
 
 def check_backup(copy: Path) -> None:

@@ -46,7 +46,7 @@ class Moment(NamedTuple):
 
 
 class StoreClock:
-    """What tells moments: see `aiostorage.drivers.sqlite.execution.moment`.
+    """The clock of a store: see `aiostorage.drivers.sqlite.execution.moment`.
 
     Parameters
     ----------

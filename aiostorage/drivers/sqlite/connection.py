@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 BRIEF_WAIT: Final = 0.25
-"""Seconds after which one who waits for other processes looks whether that is still wanted."""
+"""Seconds after which a call that waits for other processes checks whether it is still wanted."""
 
 
 class _Gate:
@@ -40,7 +40,7 @@ class _Gate:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew in a forked child, where the threads that were inside do not exist."""
+        """Start again in a forked child, where the threads that were inside do not exist."""
         self._condition = threading.Condition()
         self._inside = 0
         self._shut = False
@@ -279,7 +279,7 @@ class _Outcome:
 class ConnectionThread:
     """A connection and the thread it lives in; it opens with its first call.
 
-    It is closed when nobody refers to this object any more. The thread keeps its last call until
+    It is closed when nothing refers to this object any more. The thread keeps its last call until
     the next one, and with it the error that it raised.
 
     Parameters

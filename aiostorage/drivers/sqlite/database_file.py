@@ -24,7 +24,7 @@ OPENINGS: Final = 3
 """How often a file is opened that changes meanwhile, as a layered file system copies it then."""
 
 LOOK_INTERVAL: Final = 0.1
-"""Seconds between two looks at the names of the log."""
+"""Seconds between two checks of the names of the log."""
 
 RECENT: Final = 0.005
 """Seconds for which an answer relies on the look before the commit."""
@@ -144,7 +144,7 @@ class DatabaseFile:
             self.leave(connection)
             raise BackendError(f"{change}; {outcome}. {ADVICE}")
         if change := self._change_of_log():
-            _empty_log(connection)  # nobody would find it
+            _empty_log(connection)  # what is in it would be lost
             raise BackendError(f"{change} while it was in use. Close the storage and open it again")
 
     def explain(self, connection: sqlite3.Connection, error: Exception) -> None:
@@ -167,7 +167,7 @@ class DatabaseFile:
             _empty_log(connection)
 
     def _change(self, connection: sqlite3.Connection | None = None) -> str | None:
-        """Return what has become of the file, None if its path still names it."""
+        """Return what has happened to the file; None if its path still names it."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -191,7 +191,7 @@ class DatabaseFile:
         return None
 
     def _log_is_stray(self) -> bool:
-        """Return whether the log lies where its file no longer is, and nobody else depends on it.
+        """Return whether the log lies where its file no longer is, and no other process needs it.
 
         Others do after a move, if one uses the file by its new name, with another log; or if one
         has taken the log for that of the file that has come to the path.

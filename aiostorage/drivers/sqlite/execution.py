@@ -50,7 +50,7 @@ _LOG: Final = attrgetter("log")
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Operations that happen all or none, and the future of the caller that waits for them."""
+    """Operations that are carried out all or none, and the future of the caller that waits."""
 
     operations: Sequence[Operation[Any]]
     future: asyncio.Future[Any]
@@ -61,15 +61,15 @@ class Job:
     logged: list[LoggedChange] = field(default_factory=list)
 
     def begin(self) -> bool:
-        """Return whether to carry it out: its caller is not cancelled."""
+        """Mark the job as begun; return False if its caller was cancelled before."""
         if self.future.cancelled():
             return False
-        self.begun = True  # whoever cancels it from now on sees that
+        self.begun = True  # a caller that is cancelled from now on sees that
         return not self.future.cancelled()
 
 
 def moment(clock: StoreClock) -> Moment:
-    """Return the present moment; read here, since every call needs it, and another file is far."""
+    """Return the present moment."""
     wall = clock.wall()
     if clock.zero is None:
         return Moment(wall, clock.earlier + time.monotonic_ns() // 1_000_000)
@@ -77,7 +77,7 @@ def moment(clock: StoreClock) -> Moment:
 
 
 def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: StoreClock) -> None:
-    """Carry out jobs in one transaction, each in its own savepoint, and note what became of them.
+    """Carry out jobs in one transaction, each in its own savepoint, and set their outcomes.
 
     A job whose caller was cancelled before the transaction began is left out.
     """
@@ -122,7 +122,7 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
         job.results = results
     except Exception as error:
         job.logged.clear()
-        if not connection.in_transaction:  # SQLite gave up the whole transaction
+        if not connection.in_transaction:  # SQLite has rolled back the whole transaction
             raise
         job.error = error
         if savepoint:
@@ -133,7 +133,7 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
 
 
 def _is_one_statement(operation: Operation[Any]) -> bool:
-    """Return whether one statement does all the writing: SQLite makes it atomic by itself."""
+    """Return whether a single statement does all the writing: SQLite makes that atomic."""
     match operation:
         case Insert(documents=documents):
             return len(documents) == 1
@@ -155,7 +155,7 @@ def run(
     Parameters
     ----------
     changes
-        Gets what it changes and is to be logged; None if nothing is.
+        Gets its changes that are to be logged; None if nothing is logged.
     """
     table, kept = tables[operation.collection], connection.kept
     if table.log is None or not table.logs:
@@ -211,7 +211,7 @@ def read_all(
     clock: StoreClock,
 ) -> list[Any]:
     """Carry out operations that only read, on one state of the file, at one time of the clock."""
-    connection.statement("BEGIN")  # the first read takes the snapshot; no writer is kept out
+    connection.statement("BEGIN")  # the first read takes the snapshot; no writer is blocked
     try:
         now = moment(clock)
         return [run(connection, tables, operation, now) for operation in operations]
@@ -319,12 +319,12 @@ def _delete(
 def _looked_up(
     connection: Connection, table: Table, where: Condition, now: Moment, *, whole: bool = False
 ) -> list[Document]:
-    """Return what the log has to know of the documents that match, before they are changed.
+    """Return the logged fields of the documents that match, before they are changed.
 
-    If `whole`, of those only whose text can be decoded.
+    With `whole`, only of those whose text can be decoded.
     """
     log, kept = table.log, connection.kept
-    assert log is not None  # noqa: S101  the caller has looked
+    assert log is not None  # noqa: S101  checked by the caller
     condition, params = table.matching(where, now, kept, whole=whole)
     found = connection.statement(log.select(condition), params).fetchall()
     kept.clear()

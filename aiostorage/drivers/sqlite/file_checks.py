@@ -216,7 +216,7 @@ def application_id(path: Path) -> int | None:
 
 
 def is_sqlite(path: Path) -> bool:
-    """Return whether a file belongs to a SQLite database, so that nobody but SQLite may open it."""
+    """Return whether a file belongs to a SQLite database, so that only SQLite may open it."""
     return application_id(path) is not None
 
 

@@ -1,4 +1,4 @@
-"""Which processes have locks on a file, as the kernel of Linux tells it."""
+"""The processes that have locks on a file, as the Linux kernel lists them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LockHolders:
 
 
 def lock_holders(locks: Path = LOCKS) -> LockHolders | None:
-    """Return who has locks; None where the kernel does not tell.
+    """Return the processes that have locks; None if the kernel does not list them.
 
     Processes of other containers are missing.
     """

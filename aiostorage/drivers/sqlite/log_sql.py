@@ -1,7 +1,7 @@
 """The log of changes as SQL: pure functions, no connection.
 
-The rows of all jobs of a transaction are collected, and inserted together at its end: one statement
-does that in a fraction of the time. `aiostorage._core.log_rows` says what they contain.
+The rows of all jobs of a transaction are collected, and one statement inserts them at its end,
+which takes a fraction of the time. `aiostorage._core.log_rows` says what they contain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LogSql:
     table
         The name of the table.
     logged
-        What is logged of it.
+        The declaration of its log.
     columns
         The columns of the rows that are found to be taken.
     """
@@ -34,7 +34,7 @@ class LogSql:
         self.logged = logged
         self.fields = (logged.owner, logged.name, logged.state, logged.holder)
         self.of_row = itemgetter(*map(columns.index, self.fields))
-        """Returns, of such a row, what `fields` are of it."""
+        """Returns the values of `fields` in such a row."""
         log = quoted(logged.log)
         self._select = f"SELECT {', '.join(map(quoted, self.fields))} FROM {quoted(table)}"
         self.last = f"SELECT ifnull(max(seq), 0) FROM {log}"
@@ -49,9 +49,9 @@ class LogSql:
         """The statement that inserts a row.
 
         Its parameters are the fields up to the reason, the number and the ``_id``; then the owner
-        and the name once more, and what is added to the last attempt.
+        and the name once more, and the number to add to the last attempt.
         """
 
     def select(self, where: str) -> str:
-        """Return the statement that finds what `fields` are of each document that matches."""
+        """Return the statement that selects `fields` of each document that matches."""
         return f"{self._select} WHERE {where} ORDER BY seq"

@@ -195,7 +195,7 @@ class Table:
         return documents
 
     def _unreadable(self, columns: Sequence[Any], error: Exception) -> Document:
-        """Return what can be read of a row that another program has written or damaged."""
+        """Return the readable fields of a row that another program has written or damaged."""
         found: Document = {}
         reason = str(error)
         for (name, kind), value in zip(self.kinds.items(), columns, strict=True):
@@ -539,7 +539,7 @@ class Table:
         return f"({column} {sign} ? AND {column} < '')", [bound]
 
     def _bind(self, kind: str, value: Any, now: Moment) -> Any:
-        """Return what stands for a value in such a column; None if no such column can hold it."""
+        """Return the stored form of a value in such a column; None if the column cannot hold it."""
         if kind == "key":
             if value.__class__ is str or value.__class__ is int:
                 return value

@@ -66,7 +66,7 @@ class Difference:
 
 
 def differences(found: Schema, wanted: Schema) -> list[Difference]:
-    """Return what a file lacks, tables first; what it has in addition is no difference."""
+    """Return the differences of a file from the layout, tables first; additions do not count."""
     made = []
     with_tables: set[str] = set()
     for table, sql in wanted.tables.items():
@@ -98,7 +98,7 @@ def differences(found: Schema, wanted: Schema) -> list[Difference]:
 
 
 def inner_findings(connection: sqlite3.Connection, layout: Layout, shown: str) -> list[Finding]:
-    """Return what is wrong inside a file of this layout.
+    """Return the findings inside a file of this layout.
 
     Parameters
     ----------

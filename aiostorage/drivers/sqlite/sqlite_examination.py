@@ -119,7 +119,7 @@ class FileExamination:
     def _inside(
         self, layout: Layout, connection: Connection
     ) -> tuple[list[Finding], int | None, str | None]:
-        """Return what is wrong inside, the layout, and the journal mode if SQLite knows it."""
+        """Return the findings inside, the layout, and the journal mode if SQLite knows it."""
         version = layout_of(connection, self._path, layout.version)
         if version is None:
             raise NotADatabaseError(f"{self._path} is not a database of aiostorage")
@@ -256,7 +256,7 @@ def _number_boot(connection: Connection, layout: Layout) -> None:
 
 
 def _mode_in_header(path: Path) -> str:
-    """Return the journal mode that a file says it has; nobody has a log of it.
+    """Return the journal mode in the header of a file that has no log.
 
     With a log, another connection of this process might have locks, which closing would drop.
     """

@@ -22,7 +22,7 @@ MIN_LARGE_LOG: Final = 64 * 2**20
 
 
 def outer_findings(path: Path) -> list[Finding]:
-    """Return what is wrong around a file that exists; it blocks."""
+    """Return the findings about the place of an existing file; it blocks."""
     return [*_fitness(path), *place_findings(path), *_logs(path), *backup_findings(path)]
 
 

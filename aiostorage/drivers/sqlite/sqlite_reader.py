@@ -1,8 +1,8 @@
 """A file that is only read: nothing in it is changed, and no file is made beside it.
 
 A connection that reads a database in write-ahead mode makes a log and its index where there are
-none, and one that ends may empty the log. So a file without a log is read as one that nobody
-changes; if somebody does, that is noticed, and it is read anew. A log that the last process has
+none, and one that ends may empty the log. So a file without a log is read as one that does
+not change; if it does change, that is noticed, and it is read anew. A log that the last process has
 left without its index is copied together with the file, and the copy is read.
 """
 
@@ -35,7 +35,7 @@ __all__ = ["SQLiteReader"]
 T = TypeVar("T")
 
 ATTEMPTS: Final = 5
-"""How often a file is read anew that another process changes meanwhile."""
+"""How often to read a file again if another process changes it meanwhile."""
 
 
 class SQLiteReader:
@@ -104,7 +104,7 @@ class SQLiteReader:
 
     async def wait_for_change(
         self,
-        collection: str,  # noqa: ARG002  nobody waits here
+        collection: str,  # noqa: ARG002  no caller waits here
         since: object | None,  # noqa: ARG002
         timeout: float,  # noqa: ARG002
     ) -> object:
@@ -195,6 +195,6 @@ def _size(path: str) -> int:
 
 
 def _state_of(path: str) -> object:
-    """Return what changes when somebody writes to a file without a log."""
+    """Return a value that changes when a process writes to a file without a log."""
     found = os.stat(path)  # noqa: PTH116  as above
     return found.st_ino, found.st_size, found.st_mtime_ns, _size(f"{path}-wal")

@@ -191,7 +191,7 @@ def _parsed(
 
 
 def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; of two values for one key, JSON would drop the first without a word."""
+    """Return an object; of two values for one key, JSON would silently drop the first."""
     tree = dict(pairs)
     if len(tree) != len(pairs):
         names = [name for name, _ in pairs]

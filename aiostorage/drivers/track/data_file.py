@@ -115,7 +115,7 @@ class DataFile:
             return NEW_MODE
 
     def read(self) -> tuple[bytes, Signature, bool]:
-        """Return the bytes of the file, its signature, and whether that will tell of any change.
+        """Return the bytes of the file, its signature, and whether that will show any change.
 
         It may not where the file was changed a moment ago: a file system that rounds times would
         give the next change the same time.

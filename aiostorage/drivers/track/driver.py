@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 MIN_POLL_INTERVAL: Final = 0.005
 MAX_POLL_INTERVAL: Final = 0.05
-"""Seconds between two looks at the file for changes of other processes: at first, and later."""
+"""Seconds between two checks of the file for changes of other processes: at first, and later."""
 
 
 class TrackDriver:

@@ -26,7 +26,7 @@ _MISSING: Final = object()
 
 
 def ours_of(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what is ours in the metadata of a record."""
+    """Return aiostorage's own part of the metadata of a record."""
     ours = metadata.get(OURS)
     return ours if isinstance(ours, dict) else {}
 
@@ -53,7 +53,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def differences(document: Document, read: Document, sources: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what has to be noted so that `with_differences` makes `document` of `read`.
+    """Return the differences with which `with_differences` makes `document` of `read`.
 
     Parameters
     ----------

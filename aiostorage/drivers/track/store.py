@@ -45,7 +45,7 @@ MANY_TRIALS: Final = 5000
 """Trials beyond which a warning says that each write writes them all."""
 
 ATTEMPTS: Final = 10
-"""How often a write begins anew because the file was changed by a program without the lock."""
+"""How often a write starts again because a program without the lock has changed the file."""
 
 events = EventLog("track")
 _warned: Final[set[Path]] = set()
@@ -145,7 +145,7 @@ class TrackStore:
             return read_table_log(self._tables[log], owner, after, limit)
 
     def version(self) -> object:
-        """Return what stands for the present state of the file."""
+        """Return the version of the present state of the file."""
         return self._file.signature()
 
     def commit(self, jobs: Sequence[PendingWrite], *, lays_out: bool = False) -> bool:

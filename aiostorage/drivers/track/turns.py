@@ -1,8 +1,8 @@
 """The lock of a Track file: who writes it next.
 
 It is that of the package filelock, on a file beside the data, which the original Track locks as
-well. Nobody deletes it here; the original does so when it ends, which is noticed. Whoever waits
-touches it: so who has just written sees that, and lets the others go first.
+well. It is never deleted here; the original deletes it when it ends, which is noticed. A waiting
+process touches it: so one that has just written sees that, and lets the others go first.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Turns:
         mode
             What the mode of the lock's file has to allow.
         unwanted
-            Tells whether nobody wants to write any more.
+            Returns whether no caller wants to write any more.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class Turns:
             time.sleep(min(POLL, left))
 
     def end(self) -> bool:
-        """End the turn; return whether somebody waits."""
+        """End the turn; return whether another process waits."""
         descriptor, self._descriptor = self._descriptor, -1
         waits = os.fstat(descriptor).st_mtime_ns != self._touched
         unlock_descriptor(descriptor)

@@ -160,7 +160,7 @@ class KeyLaws:
 
 
 def _look_alike(trial: Trial) -> Any:
-    """Return what another library might have for a trial."""
+    """Return an object like the trial of another library."""
     return SimpleNamespace(id=trial.id, experiment=trial.experiment, worker=trial.worker)
 
 

@@ -1,4 +1,4 @@
-"""The contract of a driver on notes in an outbox: written with the changes that they tell of."""
+"""The contract of a driver on notes in an outbox: written with the changes that they record."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _note(*changes: NotedChange) -> OutboxNote:
 
 
 async def _rows(driver: Driver) -> list[tuple[Any, Any, Any, Any]]:
-    """Return what the rows say."""
+    """Return the content of the rows."""
     found = await driver.execute(Find(OUTBOX))
     return [(row["experiment"], row["trial"], row["change"], row["worker"]) for row in found]
 

@@ -45,7 +45,7 @@ class _Told:
         return rows
 
     async def changes(self) -> list[tuple[str | None, str]]:
-        """Return what the rows tell, sorted, and remove them."""
+        """Return the changes in the rows, sorted, and remove the rows."""
         rows = await self.rows()
         return sorted((row.trial or "", row.change) for row in rows)
 

@@ -67,7 +67,7 @@ UNREADABLE: Final[list[tuple[dict[str, Any], str]]] = [
     ({"parent": [1]}, "parent"),
     ({"exp_working_dir": 3}, "exp_working_dir"),
 ]
-"""Changes that would leave a trial that nobody can read or find, and the place that is wrong."""
+"""Changes after which a trial could not be read or found, and the place that is wrong."""
 
 EXPERIMENTS: Final[list[tuple[dict[str, Any], str]]] = [
     ({"version": "x"}, "version"),

@@ -46,7 +46,7 @@ class ResumptionLaws:
         reservation, experiment = trial.reservation, {"_id": trial.experiment}
         assert reservation is not None
         await lose(storage, trial)
-        again = await storage.resume_reservation(reservation)  # nobody has it: alive again
+        again = await storage.resume_reservation(reservation)  # no other worker has it: alive again
         assert await storage.fetch_lost_trials(experiment) == []
         await lose(storage, again)
         await other.recover_lost_trials(experiment)

@@ -31,7 +31,7 @@ def _an_experiment(name: str = "tune", uid: str = "e1", **config: Any) -> Experi
 
 
 def _a_trial(x: Any = 1.5, experiment: str = "e1", **fields: Any) -> Trial:
-    """Return a trial as a store has it; somebody works on it, unless `fields` say otherwise."""
+    """Return a trial as a store has it; it is reserved unless `fields` say otherwise."""
     fields = {"status": "reserved", "start_time": START, **fields}
     params = fields.pop("params", {"x": x, "layers": {"width": 64}})
     made = Trial(experiment=experiment, params=params, submit_time=START, **fields)
@@ -39,7 +39,7 @@ def _a_trial(x: Any = 1.5, experiment: str = "e1", **fields: Any) -> Trial:
 
 
 def _run_of(tracker: Tracker, tracked: TrackedTrial) -> str:
-    """Send a trial that somebody works on; return the key of its run."""
+    """Send a reserved trial; return the key of its run."""
     key = tracker.send_trial(tracked)
     assert isinstance(key, str)
     return key

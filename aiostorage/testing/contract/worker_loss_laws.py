@@ -40,7 +40,7 @@ async def _take_over(storage: AsyncStorageProtocol, experiment: Experiment, tria
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> int:
-    """Return how many losses were logged so far, and forget them."""
+    """Return the number of losses that were logged so far, and clear the log."""
     count = sum(record.getMessage().startswith(WARNING) for record in caplog.records)
     caplog.clear()
     return count

@@ -110,7 +110,7 @@ def _metrics(path: Path) -> Iterator[tuple[int, str, float]]:
 
 
 def _description(key: str, contents: RunContents, workspace: str | None, project: str) -> str:
-    """Return what ``experiment.json`` says, made by ``comet_ml``.
+    """Return the content of ``experiment.json``, made by ``comet_ml``.
 
     ``get_or_create`` lets ``comet upload`` bring a newer archive of a run that it has uploaded.
     """

@@ -26,7 +26,7 @@ _ACCOUNT_CODES: Final = {
     7000020: "the project has as many runs as Comet allows",
     7000023: "the API key is for another workspace",
 }
-"""Comet's ``sdk_error_code`` where a 400 is about the account, which somebody may put right."""
+"""Comet's ``sdk_error_code`` where a 400 is about the account, which the user can correct."""
 
 _HOW_TO_SET_THE_KEY: Final = "set COMET_API_KEY, or run `comet login`"
 
@@ -212,7 +212,7 @@ class Call:
         return self._client.credentials()
 
     def _seconds(self) -> float:
-        """Return what is left of the time; TrackerUnavailable if that is too little."""
+        """Return the time that is left; raise TrackerUnavailable if that is too little."""
         left = self._deadline - time.monotonic()
         if left < 0.05:
             raise TrackerUnavailable("Comet is too slow: the call did not end in its time")

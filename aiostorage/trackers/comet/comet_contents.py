@@ -66,7 +66,7 @@ class RunContents:
 
 
 def run_contents(tracked: TrackedTrial) -> RunContents:
-    """Return what the run of a trial shows; nothing in the trial is a reason for an error."""
+    """Return the content of the run of a trial; no value in the trial raises an error."""
     trial, experiment = tracked.trial, tracked.experiment.experiment
     problems: list[str] = []
     title = f"{experiment.name} v{experiment.version}"

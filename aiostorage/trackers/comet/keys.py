@@ -17,7 +17,7 @@ _KEY: Final = re.compile(f"[0-9a-f]{{{_LENGTH}}}")
 
 
 def experiment_key(experiment: Experiment) -> str:
-    """Return what the keys of all runs of an experiment begin with.
+    """Return the prefix of the keys of all runs of an experiment.
 
     It goes by the id, the name, the version and the time of creation, for ids of two stores may
     be equal.
@@ -32,7 +32,7 @@ def trial_key(experiment: str, trial: str) -> str:
 
 
 def run_prefix(experiment: str) -> str:
-    """Return what the keys of the runs of an experiment begin with, by its key.
+    """Return the prefix of the keys of the runs of an experiment from its key.
 
     A store that was shown in another tracker before has a key of that one.
     """

@@ -25,7 +25,7 @@ _SCRIPTS: Final = "scripts"
 """Where the scripts of trials leave their own archives, which have the same keys."""
 
 _STALE: Final = 3600.0
-"""Seconds after which a partial file belongs to nobody any more."""
+"""Seconds after which no process writes to a partial file any more."""
 
 
 class CometArchives:
@@ -69,11 +69,11 @@ class CometArchives:
         """Do nothing: every archive is finished."""
 
     def send_experiment(self, tracked: TrackedExperiment) -> str:
-        """Return what the names of the archives begin with; there is nothing to write."""
+        """Return the prefix of the names of the archives; there is nothing to write."""
         return experiment_key(tracked.experiment)
 
     def send_trial(self, tracked: TrackedTrial) -> str | None:
-        """Write the archive of a trial anew; one that nobody has reserved has none."""
+        """Write the archive of a trial anew; one that was never reserved has none."""
         if not has_begun(tracked):
             return None
         key = trial_key(tracked.experiment.key or "", tracked.trial.id)

@@ -74,13 +74,13 @@ class Comet:
         self._client.close()
 
     def send_experiment(self, tracked: TrackedExperiment) -> str:
-        """Return what the keys of the runs begin with; Comet has no more of an experiment."""
+        """Return the prefix of the keys of the runs; Comet has nothing else of an experiment."""
         return experiment_key(tracked.experiment)
 
     def send_trial(self, tracked: TrackedTrial) -> str | None:
         """Make the run of a trial, or bring it to what the trial is now.
 
-        A trial that nobody has reserved has none: for Comet a run begins when it is made.
+        A trial that was never reserved has none: for Comet a run begins when it is made.
         """
         if not has_begun(tracked):
             return None
@@ -177,7 +177,7 @@ def _restored(workspace: str, project: str, seconds: float) -> Comet:
 
 
 def _find(call: Call, key: str) -> dict[str, Any] | None:
-    """Return what Comet says of a run; None if it does not know it."""
+    """Return Comet's data on a run; None if it does not know the run."""
     try:
         run: dict[str, Any] = call.get("experiment/metadata", experimentKey=key)
     except CometRefused as error:

@@ -22,8 +22,8 @@ _NO_REPORTS: Final = {"COMET_ERROR_TRACKING_ENABLE": "false"}
 def import_comet(module: str = "comet_ml") -> Any:
     """Import ``comet_ml``, or one of its modules.
 
-    If nobody has imported it before, it is kept from setting up Sentry for the whole process, in
-    order to report errors to its makers; it would do so at every second import.
+    If it was not imported before, it is kept from setting up Sentry for the whole process, by which
+    it reports errors to its makers; it would do so at every second import.
 
     Raises
     ------

@@ -22,7 +22,7 @@ def current_values(summary: Any) -> dict[str, Any]:
 
 
 def is_users_metric(name: str) -> bool:
-    """Return whether a metric is none of those that ``comet_ml`` logs by itself."""
+    """Return whether a metric is not one of those that ``comet_ml`` logs on its own."""
     return name not in _OF_COMET and not name.startswith("sys.")
 
 

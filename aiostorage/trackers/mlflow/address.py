@@ -55,12 +55,12 @@ class Address:
 
 
 def address_of(url: str) -> Address:
-    """Return what a URL ``mlflow+...`` means.
+    """Return the address in a URL ``mlflow+...``.
 
     Raises
     ------
     ConfigurationError
-        It cannot work.
+        The URL is invalid, or its kind is not supported.
     """
     scheme, _, rest = url.partition(":")
     kind = scheme.lower().partition("+")[2]

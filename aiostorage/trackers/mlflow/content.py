@@ -42,10 +42,10 @@ START: Final = f"{PREFIX}start_time"
 PARAM_TAG: Final = f"{PREFIX}param."
 """Before a name: the tag with the whole of a value that is too long for a param."""
 RESULT_TAG: Final = f"{PREFIX}result."
-"""Before a name: the tag with a result that is no number, as JSON."""
+"""Prefix of the tag with a result that is not a number, as JSON."""
 
 MAX_PARAM: Final = 6000
-"""Characters of a param that MLflow keeps; its server cuts off the rest without a word."""
+"""Characters of a param that MLflow keeps; its server silently cuts off the rest."""
 
 MAX_NUMBERS: Final = 100
 """Numbers of one result that become metrics, at most."""
@@ -91,7 +91,7 @@ class Content:
 
 
 def content_of(tracked: TrackedTrial, warned: Warned) -> Content:
-    """Return what MLflow shall have of a trial."""
+    """Return the content of a trial for MLflow."""
     trial, experiment = tracked.trial, tracked.experiment.experiment
     began = trial.start_time or trial.submit_time or trial.end_time
     over = trial.status not in (TrialStatus.NEW, TrialStatus.RESERVED)
@@ -194,7 +194,7 @@ def _text(value: Any) -> str:
 def _add_results(content: Content, trial: Trial, warned: Warned) -> None:
     for result in trial.results:
         if result.type == "lie":
-            continue  # nobody has measured it
+            continue  # it was not measured
         name = str(result.name) if result.name else str(result.type or "result")
         if name in content.metrics:
             name = f"{name}-{result.type}"

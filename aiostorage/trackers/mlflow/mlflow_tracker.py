@@ -45,7 +45,7 @@ class MlflowTracker:
         self._is_open = False
 
     def __reduce__(self) -> tuple[type[Self], tuple[Address]]:
-        """Return what makes a copy that is not open."""
+        """Pickle the settings: a copy is not open."""
         return type(self), (self._address,)
 
     def __repr__(self) -> str:
@@ -86,7 +86,7 @@ class MlflowTracker:
             return self._experiments.send(tracked)
 
     def send_trial(self, tracked: TrackedTrial) -> str | None:
-        """Make or update a run; return its id, or None for a trial that nobody has reserved."""
+        """Make or update a run; return its id, or None for a trial that was never reserved."""
         with self._call():
             return self._runs.send(tracked)
 

@@ -205,7 +205,7 @@ class RestApi:
         return self._content(response.status_code, text)
 
     def _content(self, status: int, text: str) -> dict[str, Any]:
-        """Return what a response holds, or raise what it means."""
+        """Return the content of a response, or raise the error that it reports."""
         place = f"MLflow at {self._address.location}"
         try:
             content: Any = json.loads(text or "{}")

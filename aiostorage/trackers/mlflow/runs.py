@@ -84,7 +84,7 @@ class Runs:
     def _make(self, tracked: TrackedTrial, content: Content) -> MlflowRun:
         key = tracked.experiment.key
         assert key is not None  # noqa: S101  the protocol says so
-        # what marks the run as ours goes along at once, lest a lost answer makes a second one
+        # the tags that mark the run as ours are sent at once, so that a lost answer does no harm
         tags = {**CREATED, **dict(islice(content.tags.items(), BATCH_ITEMS - 20))}
         tags = {name: value for name, value in tags.items() if len(value) <= 1000}
 
@@ -154,7 +154,7 @@ class Runs:
 
 
 def _is_untouched(tracked: TrackedTrial) -> bool:
-    """Return whether nobody has worked on the trial: MLflow cannot change the start of a run."""
+    """Return whether the trial was never reserved: MLflow cannot change the start of a run."""
     trial = tracked.trial
     return trial.status == TrialStatus.NEW and trial.start_time is None
 

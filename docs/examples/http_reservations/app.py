@@ -55,7 +55,7 @@ class Released(BaseModel):
     """What becomes of a trial that was not completed."""
 
     status: Literal["interrupted", "broken"] = Field(
-        "interrupted", description="`interrupted`: another worker gets it; `broken`: nobody does"
+        "interrupted", description="`interrupted`: another worker gets it; `broken`: none does"
     )
 
 
@@ -82,7 +82,7 @@ async def known_worker(
     request: Request,
     sent: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
 ) -> None:
-    """Let nobody in who has not the token."""
+    """Refuse a caller without the token."""
     token: str = request.app.state.token
     if sent is None or not secrets.compare_digest(sent.credentials.encode(), token.encode()):
         raise HTTPException(401, "a worker's token is needed", {"WWW-Authenticate": "Bearer"})
@@ -128,7 +128,7 @@ async def reserve(
     trial = await storage.reserve_trial(found[0], wait=wait)
     if trial is None or trial.reservation is None:
         return Response(status_code=204)
-    if await request.is_disconnected():  # nobody would read the answer
+    if await request.is_disconnected():  # the answer would not be read
         await storage.set_trial_status(trial, "interrupted")
         return Response(status_code=204)
     return Reserved(
