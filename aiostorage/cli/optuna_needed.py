@@ -16,7 +16,8 @@ def optuna_needed(extra: str = "optuna") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        name = (error.name or "a package").partition(".")[0]
         raise ConfigurationError(
-            f"this needs {error.name}, which is not installed: "
+            f"this needs {name}, which is not installed: "
             f"pip install 'aiostorage-orion[{extra}]'"
         ) from error

@@ -56,11 +56,9 @@ def opened_rdb(path: Path) -> RDBStorage:
     """Return Optuna's storage in a SQLite file, which does not wait for the disk."""
     storage = RDBStorage(f"sqlite:///{path}")
     storage.engine.dispose()
-
-    @sqlalchemy.event.listens_for(storage.engine, "connect")
-    def no_waiting(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
+    sqlalchemy.event.listen(
+        storage.engine, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF")
+    )
     return storage
 
 

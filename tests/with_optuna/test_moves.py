@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,7 @@ from aiostorage.optuna import OptunaStorage, export_optuna, import_optuna
 from aiostorage.transfer import MoveReport
 from tests.cli.support import environment
 from tests.preloaded import preloaded
+from tests.with_optuna.conftest import ENGINES
 from tests.with_optuna.optuna_stores import (
     LIBRARIES,
     ODD,
@@ -132,6 +134,16 @@ def test_studies_arrive_equal_trial_by_trial_and_go_back(
     assert seen(back(tmp_path / "back")) == expected
     assert outcomes(moved(export_optuna, url, target)) == dict.fromkeys(expected, "present")
     assert seen(target) == expected
+
+
+@pytest.mark.parametrize("url", ENGINES[2:], indirect=True)
+def test_an_import_is_equal_on_other_engines(url: str) -> None:
+    """MongoDB keeps times to the millisecond, Track as seconds; Optuna's own are kept beside."""
+    source = InMemoryStorage()
+    fill(source)
+    assert set(outcomes(moved(import_optuna, url, source)).values()) == {"copied"}
+    assert in_ours(url) == seen(source)
+    assert set(outcomes(moved(import_optuna, url, source)).values()) == {"present"}
 
 
 def test_a_killed_import_goes_on_and_nothing_of_it_was_seen_before(tmp_path: Path) -> None:
@@ -275,3 +287,23 @@ def test_a_new_study_does_not_get_the_trials_that_a_killed_load_has_left(tmp_pat
     assert optuna.create_study(storage=other, study_name="new").trials == []
     other.close()
     storage.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "extra"),
+    [
+        (("import-optuna", "none.log"), "optuna.storages", "optuna"),
+        (("export-optuna", "sqlite:///none.db", "none.log"), "optuna.storages", "optuna"),
+        (("dashboard", "sqlite:///none.db"), "optuna_dashboard", "dashboard"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    arguments: tuple[str, ...], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("study_imports", "study_exports", "dashboard_server"):
+        monkeypatch.delitem(sys.modules, f"aiostorage.optuna.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    refused = run(*arguments)
+    assert refused.exit_code == 2
+    assert f"this needs {module.partition('.')[0]}, which is not installed" in refused.stderr
+    assert f"pip install 'aiostorage-orion[{extra}]'" in refused.stderr
