@@ -1,7 +1,7 @@
 """Names of attributes as names of fields, which a dotted path can reach.
 
-An attribute is set by itself, by the path that leads to it, so that two processes can set two
-attributes of one study at the same time. Such a path cannot name every text.
+Each attribute has a field of its own, which is set by the path that leads to it, so that two
+processes can set two attributes of one study at the same time. Such a path cannot name every text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a process knows of the studies in a store, and how that is brought up to date.
 
 What is finished is final, so a finished trial is read once. Which trials were added, claimed or
-finished meanwhile, the history of the store says; without a history, new trials are looked for by
+finished meanwhile, the history of the store says; without a history, new trials are found by
 their numbers, and those that were not finished are read again. The trials that run elsewhere are
 read again in any case: their params and attributes are not in the history.
 """
@@ -34,7 +34,7 @@ CHANGES: Final = 500
 """Changes that are asked for at a time."""
 
 PROBED: Final = 16
-"""Numbers in which new trials are looked for at a time, where there is no history."""
+"""Numbers of new trials that are asked for at a time, where there is no history."""
 
 
 @dataclass
@@ -107,7 +107,7 @@ class StudyReader:
         self._trials = trials
 
     async def read(self, study: KnownStudy, number: int) -> FrozenTrial:
-        """Read a trial anew."""
+        """Read a trial from the store."""
         document = await self._trials.read(study.uid, number)
         if document is None:
             study.trials.remove(number)
@@ -165,7 +165,7 @@ class StudyReader:
         """Return the ids of the trials that have changed and are not known as they are now."""
         last: dict[str, TrialChange] = {}
         while True:
-            assert study.cursor is not None  # noqa: S101  for mypy: `_sync` has looked
+            assert study.cursor is not None  # noqa: S101  for mypy: `sync` has checked it
             changes, study.cursor = await self._storage.changes_since(
                 {"_id": study.uid}, study.cursor, limit=CHANGES
             )

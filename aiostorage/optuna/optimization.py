@@ -150,7 +150,7 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class _Evaluation:
     """What has become of a trial: the result of its objective, or why there is none."""
 
     value: Any = None
@@ -276,13 +276,13 @@ class _Optimization:
             self._failure = failure
         raise failure
 
-    async def _outcome(self, trial: optuna.Trial) -> _Outcome:
+    async def _outcome(self, trial: optuna.Trial) -> _Evaluation:
         try:
-            return _Outcome(await self._value(trial))
+            return _Evaluation(await self._value(trial))
         except TrialPruned as error:
-            return _Outcome(state=TrialState.PRUNED, error=error)
+            return _Evaluation(state=TrialState.PRUNED, error=error)
         except Exception as error:  # noqa: BLE001  it fails the trial, and is raised afterwards
-            return _Outcome(state=TrialState.FAIL, error=error)
+            return _Evaluation(state=TrialState.FAIL, error=error)
 
     def _thread_trial(self, study: optuna.Study, trial_id: int) -> optuna.Trial:
         return ThreadTrial(study, trial_id, self._thread)
@@ -295,7 +295,7 @@ class _Optimization:
             AsyncTrial(self._study, trial, self._thread.call, self._writer.sync)
         )
 
-    async def _tell(self, running: RunningTrial, trial: optuna.Trial, outcome: _Outcome) -> bool:
+    async def _tell(self, running: RunningTrial, trial: optuna.Trial, outcome: _Evaluation) -> bool:
         """Write what has become of a trial, and tell the log and the callbacks.
 
         Return False if it was not ours to write any more.
@@ -323,7 +323,7 @@ class _Optimization:
         level = logging.WARNING if trial.state is TrialState.FAIL else logging.INFO
         return bool(self._callbacks) or self._progress is not None or _logger.isEnabledFor(level)
 
-    def _show(self, trial: FrozenTrial, outcome: _Outcome, complaint: str | None) -> None:
+    def _show(self, trial: FrozenTrial, outcome: _Evaluation, complaint: str | None) -> None:
         """Log a trial that has ended, and call the callbacks; in the thread."""
         error = outcome.error
         if trial.state is TrialState.COMPLETE:
@@ -346,7 +346,7 @@ class _Optimization:
     # ----------------------------------------------------------------------- lost and returned
 
     def _on_lost(self, running: RunningTrial) -> None:
-        """Stop evaluating a trial that was declared stale or handed back by somebody else."""
+        """Stop evaluating a trial that was declared stale or handed back by another process."""
         running.lost = True
         events.warning(
             "trial_lost",

@@ -40,8 +40,8 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
     """A storage for Optuna: a study is an experiment, and a trial is a trial.
 
     Any number of threads may share one. It opens with its first call; it is closed by `close`, or
-    at exit. A pickled or forked copy opens anew. The signatures and the errors of the methods are
-    Optuna's.
+    at exit. A pickled or forked copy opens the store again. The signatures and the errors of the
+    methods are Optuna's.
 
     A trial is written to under the reservation of the process that began it. When another one
     declares it stale, or hands it back, what the first one writes afterwards raises

@@ -47,7 +47,7 @@ from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRec
 __all__ = ["Studies"]
 
 SEEN_FOR: Final = 1.0
-"""Seconds for which a study counts as there without another look when a trial is created."""
+"""Seconds for which a study counts as there without a read when a trial is created."""
 
 FRESH_FOR: Final = 0.1
 """Seconds for which a trial counts as just begun here: Optuna asks for it at once."""
@@ -221,11 +221,11 @@ class Studies:
 
     # ------------------------------------------------------------------------ trials: reading
 
-    async def trial(self, trial_id: int, *, anew: bool = False) -> FrozenTrial:
-        """Return a trial as it is now; with `anew`, read even one that is known as finished."""
+    async def trial(self, trial_id: int, *, reread: bool = False) -> FrozenTrial:
+        """Return a trial as it is now; with `reread`, even one that is known as finished."""
         study, number = await self._place(trial_id)
         known = study.trials.get(number)
-        if known is not None and known.state.is_finished() and not anew:
+        if known is not None and known.state.is_finished() and not reread:
             return known
         return await self._reader.read(study, number)
 

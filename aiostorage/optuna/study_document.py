@@ -53,7 +53,7 @@ def study_document(
     Parameters
     ----------
     uid
-        The ``_id`` of the experiment; the study id, where a study is made anew.
+        The ``_id`` of the experiment; the study id, for a new study.
     name, directions, user_attrs, system_attrs
         As Optuna has them.
 

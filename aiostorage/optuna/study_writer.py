@@ -72,7 +72,7 @@ class StudyWriter:
         return await asyncio.wrap_future(self._portal.start(method, *args, **kwargs))
 
     def noted(self) -> None:
-        """Look for what is to be written; call it in the event loop."""
+        """Write what was set, soon; call it in the event loop."""
         if self._deferred.dirty:
             self._wake.set()
 

@@ -91,7 +91,7 @@ class TrialBatches:
         ):
             return True
         study.lose(number)
-        await self._studies.trial(trial_id_of(study.id, number), anew=True)
+        await self._studies.trial(trial_id_of(study.id, number), reread=True)
         return False
 
     async def beat(self, numbers: Sequence[int], *, watched: bool) -> list[int]:

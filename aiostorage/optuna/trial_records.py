@@ -55,7 +55,7 @@ _CLEAN: Final = {
 """What a claim writes over the traces of an earlier evaluation."""
 
 _RESTARTED: Final[Mapping[str, Any]] = {f"{FIELD}.intermediate": {}}
-"""What it writes, too, where a trial was handed back: its objective begins anew."""
+"""What it writes, too, where a trial was handed back: its objective begins again."""
 
 
 class TrialRecords:

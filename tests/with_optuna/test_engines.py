@@ -31,7 +31,7 @@ def test_numbers_and_ids_are_taken_once(pair: tuple[OptunaStorage, OptunaStorage
     assert [s.create_new_study(UP, f"{n}") for n, s in enumerate((one, other, one))] == [1, 2, 3]
     with pytest.raises(DuplicatedStudyError):
         other.create_new_study(UP, "0")
-    for _ in range(12):  # so many that the other one has to look for the highest number
+    for _ in range(12):  # so many that the other one has to search for the highest number
         one.create_new_trial(1)
     other.create_new_trial(1)
     waiting = create_trial(state=TrialState.WAITING)

@@ -195,7 +195,7 @@ def test_a_trial_that_was_taken_from_its_worker_is_not_written_by_it(
     successor = again.ask()
     assert successor.number == late.number
     assert successor.suggest_float("x", 0, 1) == late.params["x"], "the params stay"
-    assert again.trials[0].intermediate_values == {}, "it begins anew"
+    assert again.trials[0].intermediate_values == {}, "it begins again"
     for write in (
         lambda: late.report(0.7, 1),
         lambda: late.suggest_float("y", 0, 1),
