@@ -42,6 +42,9 @@ _STATUSES: Final = {
 }
 """What a trial of each state is: a pruned one has ended in good order, and is never pending."""
 
+_CONSTRAINTS: Final = "constraints"
+"""The system attribute that has all constraints, or the name of one behind a colon."""
+
 _PENDING: Final = frozenset({"new", "suspended", "interrupted"})
 
 _MOMENTS: Final = {"start_time": "started", "end_time": "completed"}
@@ -142,9 +145,13 @@ def finish_changes(
 
 def constraint_results(trial: FrozenTrial) -> list[dict[str, Any]]:
     """Return the constraints of a trial as results; what is no number is none."""
-    if not any(name.startswith("constraints") for name in trial.system_attrs):
-        return []
-    constraints: dict[str, Any] = dict(trial.constraints)  # whatever was set under these names
+    constraints: dict[str, Any] = {}  # whatever was set under these names
+    for name, value in trial.system_attrs.items():
+        if name == _CONSTRAINTS:  # as Optuna 4 has all of them
+            values = value if isinstance(value, list | tuple) else ()
+            constraints |= {str(place): one for place, one in enumerate(values)}
+        elif name.startswith(f"{_CONSTRAINTS}:"):
+            constraints[name.removeprefix(f"{_CONSTRAINTS}:")] = value
     return [
         {"name": f"constraint_{name}", "type": "constraint", "value": float(value)}
         for name, value in constraints.items()
