@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 from aiostorage._core.changes import apply_changes
@@ -121,7 +122,13 @@ class DocumentTable:
         self._check(document, None)
         self.last += 1
         self._put(self.last, document)
-        undo.append(lambda seq=self.last: self._drop(seq))  # type: ignore[misc]
+        undo.append(partial(self._take_back, self.last))
+
+    def _take_back(self, seq: int) -> None:
+        """Remove a document as if it had never been inserted."""
+        self._drop(seq)
+        if self.last == seq:
+            self.last -= 1
 
     def replace(
         self, uid: Any, changes: Mapping[str, Any], undo: list[Callable[[], None]]

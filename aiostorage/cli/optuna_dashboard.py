@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import aclosing, suppress
-from typing import Any, NoReturn
 
 import anyio
 import click
 
 from aiostorage import Storage
 from aiostorage._core.named_store import named_store
-from aiostorage.cli.existing import open_existing
+from aiostorage.cli.existing import connecting, open_existing
 from aiostorage.cli.options import debug_option, direction_option, one_url, storage_option
 from aiostorage.cli.optuna_needed import optuna_needed
 from aiostorage.cli.terminal import echo
@@ -76,9 +74,10 @@ def dashboard(
             DashboardStorage,
             direction_named,
         )
-    named = named_store(one_url(place, url))
-    anyio.run(_open_once, open_existing(named))
-    store = open_existing(named) if read_only else storage_of(named)
+    named = named_store(one_url(place, url)).with_own_options()
+    options = connecting(named)
+    anyio.run(_open_once, open_existing(named, **options))
+    store = open_existing(named, **options) if read_only else storage_of(named, **options)
     storage = DashboardStorage(store, direction_named(direction or "minimize"))
     try:
         server = dashboard_server(storage, host, port, read_only=read_only)
@@ -89,7 +88,6 @@ def dashboard(
             echo(f"aiostorage dashboard: {warning}", err=True)
         echo(f"the dashboard is at http://{shown}:{port} (Ctrl-C ends it)", err=True)
         with server, suppress(KeyboardInterrupt):
-            signal.signal(signal.SIGTERM, _interrupt)
             server.serve_forever()
     finally:
         storage.close()
@@ -99,7 +97,3 @@ async def _open_once(storage: Storage) -> None:
     """Open a storage, which raises the errors that it has; a server is asked only then."""
     async with aclosing(storage):
         await storage.open()
-
-
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt

@@ -18,6 +18,5 @@ def optuna_needed(extra: str = "optuna") -> Iterator[None]:
     except ImportError as error:
         name = (error.name or "a package").partition(".")[0]
         raise ConfigurationError(
-            f"this needs {name}, which is not installed: "
-            f"pip install 'aiostorage-orion[{extra}]'"
+            f"this needs {name}, which is not installed: pip install 'aiostorage-orion[{extra}]'"
         ) from error

@@ -12,7 +12,7 @@ import anyio
 import click
 
 from aiostorage._core.named_store import named_store
-from aiostorage.cli.existing import open_existing
+from aiostorage.cli.existing import connecting, open_existing
 from aiostorage.cli.move_display import echo_report, progress_shown
 from aiostorage.cli.move_options import destination_of, opened
 from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
@@ -141,7 +141,8 @@ def export_studies_command(
     with optuna_needed():
         from aiostorage.optuna.study_exports import export_optuna  # noqa: PLC0415  an extra
     logging.getLogger("optuna").setLevel(logging.WARNING)  # it would tell of each new study
-    storage = open_existing(named_store(one_url(source[0] if source else None, url)))
+    named = named_store(one_url(source[0] if source else None, url))
+    storage = open_existing(named, **connecting(named))
 
     async def move() -> MoveReport:
         async with aclosing(storage):

@@ -261,10 +261,11 @@ class _ByItself:
         if plan.one:
             before = await self._replaced(plan, projection=named_fields(self.logged))
             found = [] if before is None else [before]
+            matched = len(found)
         else:
-            found = await self._update_all(plan)
+            found, matched = await self._update_all(plan)
         self.commands.changed.extend(changed_fields(self.logged, one, update) for one in found)
-        return len(found)
+        return matched
 
     async def take(self, take: Take) -> list[Document]:
         taken: list[Document] = []
@@ -333,29 +334,40 @@ class _ByItself:
             )
             return before
 
-    async def _update_all(self, plan: Plan) -> list[Document]:
-        """Change all documents that match; return them as they were before."""
+    async def _update_all(self, plan: Plan) -> tuple[list[Document], int]:
+        """Change all documents that match.
+
+        Returns
+        -------
+        before, matched
+            The documents as they were before, without those of which it is not known whether this
+            update or another one has changed them; and the number of those that this one changed.
+        """
         collection = self.commands.client.collections[self.schema.name]
         update = plan.update
         if update is None:
             update = plan.schema.update(plan.operation.changes, await self.commands.client.now())
         before = await collection.find(plan.matching, named_fields(self.logged)).to_list(None)
         if not before:
-            return []
+            return [], 0
         writes = [UpdateOne(still(self.schema, one, plan.matching), update) for one in before]
         with _doubted(self.commands, plan.operation, before):
             done = await collection.bulk_write(writes, ordered=False)
-        if done.matched_count == len(before):
-            return list(before)
+        matched: int = done.matched_count
+        if matched == len(before):
+            return list(before), matched
         # other writers have changed some of them at the same time
-        changed = await self._changed_of(before, plan)
-        rest = [one["_id"] for one in before if one not in changed]
-        again = And((plan.operation.where, Compare("_id", "in", tuple(rest))))
+        changed = await self._changed_of(before, plan) if matched else []
+        ours = {one["_id"] for one in changed}
+        rest = tuple(one["_id"] for one in before if one["_id"] not in ours)
+        if len(changed) > matched:  # some of them in the same way
+            doubt = Compare("_id", "in", tuple(ours))
+            self.commands.doubts.append(Doubt(self.schema.name, doubt))
+            changed = []
+        again = And((plan.operation.where, Compare("_id", "in", rest)))
         operation = replace(plan.operation, where=again)
-        return [
-            *changed,
-            *await self._update_all(make_plan(self.schema, operation, self.commands.now)),
-        ]
+        more, count = await self._update_all(make_plan(self.schema, operation, self.commands.now))
+        return [*changed, *more], matched + count
 
     async def _changed_of(self, before: Sequence[Document], plan: Plan) -> list[Document]:
         """Return those that now have the values of the plan."""

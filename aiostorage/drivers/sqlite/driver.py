@@ -224,8 +224,9 @@ class SQLiteDriver:
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         path = await anyio.to_thread.run_sync(self._path.absolute)
-        await anyio.to_thread.run_sync(check_place, path)
-        await anyio.to_thread.run_sync(check_log, path)
+        if await anyio.Path(path.parent).exists():  # else there is no file to upgrade
+            await anyio.to_thread.run_sync(check_place, path)
+            await anyio.to_thread.run_sync(check_log, path)
         upgrade = FileUpgrade(
             path, self._busy_timeout, layout, steps, self._clock, backup, dry_run, progress
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from operator import attrgetter
@@ -186,7 +186,7 @@ def _find(connection: Connection, table: Table, operation: Operation[Any], now: 
     match operation:
         case Find():
             # all rows at once: an open cursor would keep the read transaction open
-            rows = connection.statement(*table.find(operation, now, kept)).fetchall()
+            rows = _rows(connection, *table.find(operation, now, kept))
             return table.documents(rows, selection=operation.selection)
         case Count():
             return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
@@ -226,7 +226,7 @@ def page(
     kept = connection.kept
     try:
         sql = table.page(find.where, after, size, now, kept)
-        rows = connection.statement(*sql).fetchall()
+        rows = _rows(connection, *sql)
     except sqlite3.OperationalError as error:
         raise connection.cause_of(error) from error
     finally:
@@ -239,18 +239,18 @@ def read_log(
     connection: Connection, table: Table, owner: Any, after: str | None, limit: int
 ) -> LogPage:
     """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
-    last = connection.statement(*table.last_row()).fetchone()
+    last = next(iter(_rows(connection, *table.last_row())), None)
     end = None if last is None else cursor_behind(*last)
     if after is None:
         return LogPage((), end or BEGINNING)
     number, uid = parsed_cursor(after) if after else (0, "")
-    rows = connection.statement(*table.rows_behind("owner", owner, number, limit)).fetchall()
+    rows = _rows(connection, *table.rows_behind("owner", owner, number, limit))
     found = [
         (row[0], document) for row, document in zip(rows, table.documents(rows, 1), strict=True)
     ]
     if after:
         # after the rows were read: they are deleted from the beginning, so all were there
-        row = connection.statement(*table.first_row(number)).fetchone()
+        row = next(iter(_rows(connection, *table.first_row(number))), None)
         there = row is not None and cursor_behind(*row) == after
         if not (there or (number == 0 and not uid and (row is None or row[0] == 1))):
             raise_expired(after)
@@ -316,6 +316,33 @@ def _delete(
     return connection.statement(*table.delete(delete, now, connection.kept)).rowcount
 
 
+def _rows(connection: Connection, sql: str, params: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return all rows of a query; text that is not UTF-8 is bytes in them."""
+    try:
+        return connection.statement(sql, params).fetchall()
+    except sqlite3.OperationalError as error:
+        return _rows_in_spite_of(error, connection, sql, params)
+
+
+def _rows_in_spite_of(
+    error: Exception, connection: Connection, sql: str, params: Iterable[Any]
+) -> list[tuple[Any, ...]]:
+    if not str(error).startswith("Could not decode to UTF-8"):
+        raise error
+    connection.text_factory = _text_or_bytes
+    try:
+        return connection.statement(sql, params).fetchall()
+    finally:
+        connection.text_factory = str
+
+
+def _text_or_bytes(found: bytes) -> str | bytes:
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        return found
+
+
 def _looked_up(
     connection: Connection, table: Table, where: Condition, now: Moment, *, whole: bool = False
 ) -> list[Document]:
@@ -326,7 +353,7 @@ def _looked_up(
     log, kept = table.log, connection.kept
     assert log is not None  # noqa: S101  checked by the caller
     condition, params = table.matching(where, now, kept, whole=whole)
-    found = connection.statement(log.select(condition), params).fetchall()
+    found = _rows(connection, log.select(condition), params)
     kept.clear()
     return [dict(zip(log.fields, row, strict=True)) for row in found]
 
@@ -338,7 +365,11 @@ def _take(
     now: Moment,
     changes: list[LoggedChange] | None,
 ) -> list[Document]:
-    rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
+    query = table.chosen(take, now, connection.kept)
+    try:
+        rows = connection.statement(*query).fetchall()
+    except sqlite3.OperationalError as error:
+        rows = _rows_in_spite_of(error, connection, *query)
     if changes is not None and (log := table.log) is not None:
         for row in rows:
             changes.append((dict(zip(log.fields, log.of_row(row), strict=True)), take))

@@ -186,8 +186,15 @@ class Table:
             try:
                 document = load_document(row[-1])
                 for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
-                    if value is not None:
-                        document[name] = datetime.fromisoformat(value) if kind == "time" else value
+                    if value is None:
+                        continue
+                    if kind == "time":
+                        value = datetime.fromisoformat(value)  # noqa: PLW2901
+                    elif kind == "key" and value.__class__ is bytes:
+                        raise EncodingError(  # noqa: TRY301  as the others that are raised here
+                            f"{name}: {reprlib.repr(value)} is no text"
+                        )
+                    document[name] = value
             except (EncodingError, TypeError, ValueError) as error:
                 document = self._unreadable(row[start:-1], error)
             # nothing else refers to the document, so without a selection it need not be copied
@@ -200,9 +207,12 @@ class Table:
         reason = str(error)
         for (name, kind), value in zip(self.kinds.items(), columns, strict=True):
             try:
-                found[name] = datetime.fromisoformat(value) if kind == "time" and value else value
+                read = datetime.fromisoformat(value) if kind == "time" and value else value
             except (TypeError, ValueError):
                 reason = f"{name}: {reprlib.repr(value)} is no time"
+            else:
+                if kind != "key" or name == "_id" or value.__class__ is not bytes:
+                    found[name] = read
         return UnreadableDocument(found, reason)
 
     def _column_value(self, name: str, kind: str, value: Any, now: Moment) -> Any:
