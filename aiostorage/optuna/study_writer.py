@@ -14,6 +14,7 @@ import anyio
 
 from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
+from aiostorage.errors import StorageClosedError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.sync.portal import Portal
@@ -70,8 +71,20 @@ class StudyWriter:
     async def there(
         self, method: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
     ) -> T:
-        """Await a method of the batches in the event loop of the storage."""
-        return await asyncio.wrap_future(self._portal.start(method, *args, **kwargs))
+        """Await a method of the batches in the event loop of the storage.
+
+        Raises
+        ------
+        StorageClosedError
+            The storage is closed, or was closed meanwhile.
+        """
+        try:
+            return await asyncio.wrap_future(self._portal.start(method, *args, **kwargs))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise StorageClosedError from None  # that loop has ended, and nobody has cancelled this
 
     def noted(self) -> None:
         """Write what was set, soon; call it in the event loop."""
