@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aiostorage._core.cancellation import run_to_completion
 from aiostorage._core.event_log import EventLog
-from aiostorage.errors import ConfigurationError
+from aiostorage.errors import BackendError, ConfigurationError
 from aiostorage.optuna.async_trial import AsyncTrial, ThreadTrial
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.storage import OptunaStorage
@@ -366,15 +366,27 @@ class _Optimization:
         if interval is None:
             interval = self._storage.lost_after / BEATS
         while True:
-            if watched:
-                await self._thread.call(_fail_stale_trials, self._study)
-            running = {one.number: one for one in self._running if not one.ended}
-            if running:
-                lost = await self._writer.there(self._batches.beat, list(running), watched=watched)
-                for number in lost:
-                    if not running[number].ended:
-                        self._on_lost(running[number])
+            try:
+                if watched:
+                    await self._thread.call(_fail_stale_trials, self._study)
+                await self._beat_once(watched)
+            except BackendError as error:  # the next one may succeed
+                events.warning(
+                    "heartbeat_failed",
+                    "study %(study)r: a heartbeat failed: %(error)s",
+                    study=self._study.study_name,
+                    error=error,
+                )
             await anyio.sleep(interval)
+
+    async def _beat_once(self, watched: bool) -> None:
+        running = {one.number: one for one in self._running if not one.ended}
+        if not running:
+            return
+        lost = await self._writer.there(self._batches.beat, list(running), watched=watched)
+        for number in lost:
+            if not running[number].ended:
+                self._on_lost(running[number])
 
 
 async def _within(scope: anyio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:

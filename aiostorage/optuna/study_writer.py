@@ -14,6 +14,7 @@ import anyio
 
 from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
+from aiostorage.errors import StorageClosedError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.sync.portal import Portal
@@ -27,8 +28,8 @@ events = EventLog("optuna")
 CLEAN_UP: Final = 30.0
 """Seconds for which trials are handed back after a cancellation, at most."""
 
-PATIENCE: Final = 0.005
-"""Seconds that what an objective has set waits for more; a final state does not wait."""
+PATIENCE: Final = 0.1
+"""Seconds that what an objective has set waits for more, or for its final state, at most."""
 
 SYNC_INTERVAL: Final = 0.5
 """Seconds for which the other trials of the study count as known when a pruner is asked."""
@@ -63,18 +64,36 @@ class StudyWriter:
         self._wanted: list[asyncio.Future[int]] = []
         self._ended: dict[RunningTrial, asyncio.Future[bool]] = {}
         self._wake = asyncio.Event()
+        self._due = False
+        self._timer: asyncio.TimerHandle | None = None
         self._synced = -SYNC_INTERVAL
 
     async def there(
         self, method: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
     ) -> T:
-        """Await a method of the batches in the event loop of the storage."""
-        return await asyncio.wrap_future(self._portal.start(method, *args, **kwargs))
+        """Await a method of the batches in the event loop of the storage.
+
+        Raises
+        ------
+        StorageClosedError
+            The storage is closed, or was closed meanwhile.
+        """
+        try:
+            return await asyncio.wrap_future(self._portal.start(method, *args, **kwargs))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise StorageClosedError from None  # that loop has ended, and nobody has cancelled this
 
     def noted(self) -> None:
         """Write what was set, soon; call it in the event loop."""
-        if self._deferred.dirty:
-            self._wake.set()
+        if self._deferred.dirty and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._is_due)
+
+    def _is_due(self) -> None:
+        self._timer, self._due = None, True
+        self._wake.set()
 
     async def begun(self) -> RunningTrial:
         """Begin a trial."""
@@ -105,16 +124,19 @@ class StudyWriter:
 
     async def run(self) -> None:
         """Carry out what is asked for, until this is cancelled."""
-        async with anyio.create_task_group() as group:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                if not self._wanted and not self._ended:
-                    await anyio.sleep(PATIENCE)
-                wanted, self._wanted = self._wanted, []
-                if wanted:
-                    group.start_soon(self._begin, wanted)
-                await self._write()
+        try:
+            async with anyio.create_task_group() as group:
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    wanted, self._wanted = self._wanted, []
+                    if wanted:
+                        group.start_soon(self._begin, wanted)
+                    if self._ended or self._due:
+                        await self._write()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def _begin(self, wanted: list[asyncio.Future[int]]) -> None:
         with anyio.CancelScope(shield=True):  # what is begun has an owner, or is handed back
@@ -144,14 +166,21 @@ class StudyWriter:
         await clean_up(CLEAN_UP, hand_back, "handing trials back")
 
     async def hand_back(self, running: RunningTrial) -> None:
-        """Hand back a trial whose evaluation was cancelled."""
-        await self._return([running.number])
+        """Hand back a trial whose evaluation was cancelled, with the params that it has."""
+
+        async def written_and_back() -> None:
+            if changes := running.take_changes():
+                await self.there(self._batches.write, [(running.number, changes)])
+            await self.there(self._batches.hand_back, [running.number], "cancelled")
+
+        await clean_up(CLEAN_UP, written_and_back, "handing a trial back")
 
     async def _write(self) -> None:
         ended, self._ended = self._ended, {}
         dirty: dict[RunningTrial, None] = {}
-        while self._deferred.dirty:
+        while self._due and self._deferred.dirty:
             dirty[self._deferred.dirty.popleft()] = None
+        self._due = False
         writes = [(one, one.take_changes()) for one in {**dirty, **ended}]
         writes = [(one, changes) for one, changes in writes if changes and not one.lost]
         try:

@@ -99,10 +99,17 @@ class Portal:
             The portal is closed.
         """
 
+        thread = self._running()
+
         async def awaited() -> T:
             return await method(*args, **kwargs)
 
-        return asyncio.run_coroutine_threadsafe(awaited(), self._running().loop)
+        coroutine = awaited()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, thread.loop)
+        except RuntimeError:  # the loop has just ended
+            coroutine.close()
+            raise thread.closed_error() from None
 
     def context(
         self,

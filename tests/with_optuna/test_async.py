@@ -17,7 +17,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from aiostorage import ConfigurationError, open_storage
+from aiostorage import ConfigurationError, StorageClosedError, open_storage
 from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize
 
 pytestmark = [
@@ -350,6 +350,18 @@ async def test_a_signal_hands_trials_back(file: str, number: signal.Signals, cod
     assert await anyio.to_thread.run_sync(run) == code
     states = [trial.state for trial in await stored(file)]
     assert states == [TrialState.WAITING] * 4
+
+
+async def test_a_storage_that_is_closed_meanwhile_ends_the_call(study: optuna.Study) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        if trial.number == 20:
+            storage = study._storage
+            assert isinstance(storage, OptunaStorage)
+            await anyio.to_thread.run_sync(storage.close)
+        return await trial.suggest_float("x", 0, 1)
+
+    with anyio.fail_after(60), pytest.raises(StorageClosedError):
+        await optimize(study, objective, tasks=8)
 
 
 async def test_the_progress_bar(study: optuna.Study, capsys: pytest.CaptureFixture[str]) -> None:
