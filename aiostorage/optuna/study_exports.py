@@ -110,7 +110,7 @@ async def export_optuna(
     """
     given = {"storage": storage, "studies": studies, "resolve": resolve, "dry_run": dry_run}
     check_values("export_optuna", STUDY_MOVES, {**given, "progress": progress})
-    source = _Source(storage)
+    source = _OurStudies(storage)
     chosen = await source.studies(studies)
     opened = await anyio.to_thread.run_sync(partial(open_place, target, writing=True))
     try:
@@ -135,7 +135,7 @@ async def export_optuna(
 
 
 @dataclass(slots=True)
-class _Planned:
+class _PlannedStudy:
     """What an export does with one study.
 
     Parameters
@@ -164,7 +164,7 @@ class _Planned:
         return self.outcome in ("copied", "overwritten")
 
 
-class _Source:
+class _OurStudies:
     """The studies of a store, and their trials by number."""
 
     def __init__(self, storage: Storage) -> None:
@@ -173,12 +173,12 @@ class _Source:
         self._trials = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
         self._collections = CollectionAccess(storage)
 
-    async def studies(self, names: Collection[str] | None) -> list[_Planned]:
+    async def studies(self, names: Collection[str] | None) -> list[_PlannedStudy]:
         configs = await self._records.all()
         found = list(map(frozen_study, configs))
         uids = {study.study_name: c["_id"] for study, c in zip(found, configs, strict=True)}
         return [
-            _Planned(uid := uids[study.study_name], study, await self._count(uid))
+            _PlannedStudy(uid := uids[study.study_name], study, await self._count(uid))
             for study in chosen_studies(found, names, self.location)
         ]
 
@@ -210,7 +210,7 @@ class _Export:
 
     def __init__(
         self,
-        source: _Source,
+        source: _OurStudies,
         target: BaseStorage,
         location: str,
         report: Callable[[MoveProgress], None],
@@ -222,7 +222,9 @@ class _Export:
 
     # ---------------------------------------------------------------------------------- the plan
 
-    async def plan(self, chosen: list[_Planned], resolve: StudyResolve | None) -> list[_Planned]:
+    async def plan(
+        self, chosen: list[_PlannedStudy], resolve: StudyResolve | None
+    ) -> list[_PlannedStudy]:
         """Compare the studies with those of the target.
 
         Raises
@@ -250,7 +252,7 @@ class _Export:
         return chosen
 
     async def _place(
-        self, planned: _Planned, found: FrozenStudy, resolve: StudyResolve | None
+        self, planned: _PlannedStudy, found: FrozenStudy, resolve: StudyResolve | None
     ) -> bool:
         """Decide what becomes of a study of which the target has one; return whether it can."""
         planned.target_id = found._study_id  # noqa: SLF001  it has no public name
@@ -264,7 +266,7 @@ class _Export:
             planned.outcome = "ignored" if resolve == "ignore" else "overwritten"
         return resolve is not None
 
-    async def _equal_trials(self, planned: _Planned) -> int | None:
+    async def _equal_trials(self, planned: _PlannedStudy) -> int | None:
         """Return how many trials the target has, if they are the first of the study."""
         assert planned.target_id is not None  # noqa: S101  for mypy: the target has the study
         pages = trial_pages(self._target, planned.target_id, self._location)
@@ -280,7 +282,7 @@ class _Export:
 
     # ----------------------------------------------------------------------------------- writing
 
-    async def write(self, planned: Sequence[_Planned]) -> None:
+    async def write(self, planned: Sequence[_PlannedStudy]) -> None:
         """Write the studies, and compare them.
 
         Raises
@@ -316,7 +318,7 @@ class _Export:
             checked += one.trials
             self._report(MoveProgress("checking", checked, sum(p.trials for p in planned)))
 
-    def _begin(self, planned: _Planned) -> int:
+    def _begin(self, planned: _PlannedStudy) -> int:
         """Make a study with its attributes, as far as it is not there; return its id."""
         study, target = planned.study, self._target
         if planned.outcome == "overwritten" and planned.target_id is not None:
