@@ -127,14 +127,29 @@ class History:
             size = min(await execute(Count(CHANGES)) - limit.rows, MAX_DELETED)
             if size <= 0:
                 return False
-        found = await execute(Find(CHANGES, EVERYTHING, {"time": True}, limit=size + 1))
-        doomed = found[: min(size, len(found) - 1)]
-        if limit.age is not None:
-            doomed = _first_old_ones(doomed, limit.age, await driver.now())
+        if limit.age is None:
+            found = await execute(_first(size + 1))
+            doomed = found[: min(size, len(found) - 1)]
+        else:
+            now = await driver.now()
+            if any(_is_recent(row, limit.age, now) for row in await execute(_first(1))):
+                return False  # as mostly: the others need not be read
+            found = await execute(_first(size + 1))
+            doomed = _first_old_ones(found[: min(size, len(found) - 1)], limit.age, now)
         if doomed:
             ids = tuple(row["_id"] for row in doomed)
             await execute(Delete(CHANGES, Compare("_id", "in", ids)))
         return len(doomed) == MAX_DELETED
+
+
+def _first(number: int) -> Find:
+    return Find(CHANGES, EVERYTHING, {"time": True}, limit=number)
+
+
+def _is_recent(row: Document, age: timedelta, now: datetime) -> bool:
+    """Return whether a row is too young to be deleted, and was not written in the future."""
+    time = dict.get(row, "time")
+    return isinstance(time, datetime) and now - age <= time <= now
 
 
 def _first_old_ones(rows: list[Document], age: timedelta, now: datetime) -> list[Document]:
@@ -146,11 +161,11 @@ def _first_old_ones(rows: list[Document], age: timedelta, now: datetime) -> list
     """
     end = 0
     for number, row in enumerate(rows, 1):
+        if _is_recent(row, age, now):
+            break
         time = dict.get(row, "time")
         if not isinstance(time, datetime) or time < now - age:
             end = number
-        elif time <= now:
-            break
     return rows[:end]
 
 

@@ -7,6 +7,8 @@ import pickle
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,16 @@ from aiostorage import (
 )
 from aiostorage._core import change_feed
 from aiostorage._core.documents import equal
-from aiostorage._core.layout import BENCHMARKS, CHANGES, SETTINGS, TRIALS
+from aiostorage._core.layout import BENCHMARKS, CHANGES, LAYOUT, SETTINGS, TRIALS
 from aiostorage._core.reasons import reason_of
 from aiostorage.doctor import examine
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.clock import Moment
+from aiostorage.drivers.sqlite.sql import Table, tables_of
 from aiostorage.drivers.track import TrackDriver
 from aiostorage.experiment import Experiment
-from aiostorage.operations import EVERYTHING, Count, Find, Insert, Update
+from aiostorage.operations import EVERYTHING, Count, Delete, Find, Insert, Update
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver
 from aiostorage.testing.cancellation import cancelled_at_every_await
@@ -45,6 +48,8 @@ from aiostorage.trial_change import TrialChange
 pytestmark = pytest.mark.anyio
 
 Make = Callable[[], Driver]
+
+MOMENT = Moment(datetime(2026, 1, 1, tzinfo=UTC), 0)
 
 
 @pytest.fixture
@@ -401,6 +406,89 @@ def test_a_store_without_a_log(tmp_path: Path) -> None:
     assert [(c.before, c.after, c.attempt) for c in found] == [
         ("new", "reserved", 1),
         ("reserved", "completed", 1),
+    ]
+
+
+async def test_a_trial_with_several_lives(make: Make) -> None:
+    """Its history goes on where it is deleted, also in the transaction of another change."""
+    driver = make()
+    async with Storage(driver) as storage:
+        experiment = await storage.create_experiment(make_config())
+        (trial, _) = await registered(storage, experiment, 2)
+        for attempt in (1, 2):
+            taken = await storage.reserve_trial(experiment)
+            assert taken is not None
+            assert taken.id == trial.id
+            named = equal(experiment=experiment.id, id=trial.id)
+            held = equal(
+                experiment=experiment.id, id=trial.id, status="reserved", worker=taken.worker
+            )
+            changed = await driver.transact(
+                (
+                    Update(TRIALS, held, {"status": "broken"}, reason=f"life {attempt}"),
+                    Delete(TRIALS, named),
+                    Update(TRIALS, held, {"status": "broken"}),
+                )
+            )
+            assert changed == [1, 1, 0]
+            await storage.register_trial(trial)
+            # so that it is the oldest one again
+            changes = {"submit_time": datetime(2000, 1, 1, tzinfo=UTC)}
+            assert await driver.execute(Update(TRIALS, named, changes)) == 1
+        life = [("inserted", 0), ("reserved", 1), ("status", 1), ("deleted", 1)]
+        again = [("inserted", 1), ("reserved", 2), ("status", 2), ("deleted", 2)]
+        history = await storage.trial_history(trial)
+        assert [(c.kind, c.attempt) for c in history] == [*life, *again, ("inserted", 2)]
+        assert [c.reason for c in history if c.kind == "status"] == ["life 1", "life 2"]
+        found = [c for c in await behind(storage, experiment) if c.trial == trial.id]
+        assert [replace(change, cursor="") for change in found] == history
+
+
+def test_rows_are_found_by_an_index(tmp_path: Path) -> None:
+    tables = tables_of(LAYOUT)
+    log = tables[TRIALS].log
+    assert log is not None
+    found = tables[CHANGES].find(Find(CHANGES, equal(owner="o", name="n")), MOMENT, [])
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        for table in tables.values():
+            for statement in table.schema():
+                connection.execute(statement)
+        for sql, params in (found, (log.insert, [""] * 12), (log.last, [])):
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", params).fetchall()
+            steps = [step for *_, step in plan]
+            assert not [step for step in steps if step.startswith("SCAN")], steps
+    assert len([step for step in steps if step.startswith("SEARCH")]) == 1, "the last number"
+
+
+def test_a_log_of_rows_without_subjects(tmp_path: Path) -> None:
+    """It was made before the rows had the number of the trial's row."""
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+
+    async def use(*, deletes: bool) -> list[TrialChange]:
+        async with open_storage(url) as storage:
+            experiment = await storage.get_or_create_experiment({**make_config(), "_id": "0" * 24})
+            if not await storage.fetch_trials(experiment):
+                await registered(storage, experiment, 2)
+            trial = await storage.reserve_trial(experiment)
+            assert trial is not None
+            await storage.set_trial_status(trial, "suspended")
+            if deletes:
+                await storage.delete_trials(experiment)
+            return await storage.trial_history(trial)
+
+    earlier = asyncio.run(use(deletes=False))
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.executescript(
+            "DROP INDEX trial_changes_subject; DROP INDEX trial_changes_owner_name; "
+            "ALTER TABLE trial_changes DROP COLUMN subject; "
+            "CREATE INDEX trial_changes_owner_name ON trial_changes (owner, name);"
+        )
+    found = asyncio.run(use(deletes=True))
+    assert [replace(c, cursor="") for c in found[:3]] == [replace(c, cursor="") for c in earlier]
+    assert [(c.kind, c.attempt) for c in found[3:]] == [
+        ("reserved", 2),
+        ("status", 2),
+        ("deleted", 2),
     ]
 
 

@@ -92,10 +92,16 @@ async def run_logged(commands: Commands, operation: Operation[Any]) -> Any:
 
 @dataclass(slots=True)
 class Seen:
-    """A document that is to be changed, its last row, and the server's time."""
+    """A document that is to be changed, and the server's time.
+
+    Attributes
+    ----------
+    last
+        Its last row; None if that was not looked up together with it.
+    """
 
     document: Document
-    last: LastRow
+    last: LastRow | None
     now: datetime
 
 
@@ -104,21 +110,29 @@ async def look(
     schema: CollectionSchema,
     stages: Sequence[Mapping[str, Any]],
     fields: Mapping[str, Any] | None = None,
+    *,
+    one: bool = False,
     **options: Any,
 ) -> list[Seen]:
-    """Return documents, with their last rows if changes are logged.
+    """Return documents, and the last row of one in a transaction, if changes are logged.
+
+    For one document that saves a command. For each of several, the server would take as long as
+    for another command, which finds the rows of all of them: `log_writing` sends it.
 
     Parameters
     ----------
     stages
         The stages of the aggregation that find the documents.
     fields
-        The selection of the fields that are needed; None for all.
+        The selection of what is needed of them; None for all.
+    one
+        Whether there is one at most.
     """
+    logged = schema.logged if one and commands.logs and commands.session is not None else None
     stages = [
         *stages,
         *([] if fields is None else [{"$project": dict(fields)}]),
-        *([] if schema.logged is None or not commands.logs else [_last_row_of(schema.logged)]),
+        *([] if logged is None else [_last_row_of(logged)]),
         {"$addFields": {NOW: "$$NOW"}},
     ]
     found = await commands.client.aggregate(
@@ -146,6 +160,8 @@ def _last_row_of(logged: Logged) -> dict[str, Any]:
 def _seen(commands: Commands, document: Document) -> Seen:
     last, now = document.pop(LAST, None), document.pop(NOW)
     now = commands.now or now
+    if last is None:
+        return Seen(document, None, now)
     return Seen(document, LastRow.of(last[0]) if last else NO_ROW, now)
 
 
@@ -168,7 +184,8 @@ async def look_at_first(
         options["hint"] = {"$natural": 1}
     else:
         stages.append({"$sort": dict(first["sort"])})
-    return await look(commands, schema, [*stages, {"$limit": limit}], **options)
+    stages.append({"$limit": limit})
+    return await look(commands, schema, stages, one=limit == 1, **options)
 
 
 async def _look_at(
