@@ -29,7 +29,12 @@ from aiostorage.optuna.study_document import (
     frozen_study,
     stored_attribute,
 )
-from aiostorage.optuna.study_ids import parts_of_trial_id, study_id_of, trial_id_of
+from aiostorage.optuna.study_ids import (
+    parts_of_trial_id,
+    study_id_of,
+    trial_id_of,
+    trial_uid_of,
+)
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import (
@@ -165,10 +170,10 @@ class Studies:
         self._studies.pop(study.id, None)
         return no_study(study.id)
 
-    async def sync(self, study: KnownStudy, *, running: bool = True) -> None:
+    async def sync(self, study: KnownStudy, states: Container[TrialState] | None = None) -> None:
         """Bring a study up to date; see `StudyReader.sync`."""
         try:
-            await self._reader.sync(study, running=running)
+            await self._reader.sync(study, states)
         except KeyError:
             raise self._gone(study) from None
 
@@ -185,7 +190,7 @@ class Studies:
             raise self._gone(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
-        number, tries = study.trials.next_number, 0
+        number, tries = max(study.free, study.trials.next_number), 0
         while True:
             document = trial_document(study.uid, number, template)
             token = None
@@ -225,6 +230,7 @@ class Studies:
         """Return a trial as it is now; with `reread`, even one that is known as finished."""
         study, number = await self._place(trial_id)
         known = study.trials.get(number)
+        reread = reread or trial_uid_of(number) in study.unread
         if known is not None and known.state.is_finished() and not reread:
             return known
         return await self._reader.read(study, number)
@@ -237,7 +243,9 @@ class Studies:
         study_id, number = parts_of_trial_id(trial_id)
         study = self._studies.get(study_id)
         known = None if study is None else study.trials.get(number)
-        if study is None or known is None or known.state.is_finished():
+        if study is None or known is None or trial_uid_of(number) in study.unread:
+            return None
+        if known.state.is_finished():
             return known
         begun = study.fresh.pop(number, -math.inf)
         return known if time.monotonic() - begun < FRESH_FOR else None
@@ -247,13 +255,13 @@ class Studies:
     ) -> list[FrozenTrial]:
         """Return the trials of a study that are in one of these states, by number."""
         study = await self.study(study_id)
-        await self.sync(study, running=states is None or TrialState.RUNNING in states)
+        await self.sync(study, states)
         return study.trials.all(states)
 
     async def best_trial(self, study_id: int) -> FrozenTrial:
         """Return the complete trial with the best value."""
         study = await self.study(study_id)
-        await self.sync(study, running=False)
+        await self.sync(study, (TrialState.COMPLETE,))
         best = study.trials.best
         if best is None:
             raise ValueError("No trials are completed yet.")
@@ -291,7 +299,7 @@ class Studies:
         study, number, known = await self._unfinished(trial_id)
         while True:
             earlier = study.trials.distributions.get(name)
-            if earlier is None and not study.loaded:
+            if earlier is None:  # another trial may have it that was not read here
                 await self.sync(study)
                 earlier = study.trials.distributions.get(name)
             if earlier is not None:
