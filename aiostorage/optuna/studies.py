@@ -57,9 +57,6 @@ SEEN_FOR: Final = 1.0
 FRESH_FOR: Final = 0.1
 """Seconds for which a trial counts as just begun here: Optuna asks for it at once."""
 
-TRIES: Final = 4
-"""Numbers that are tried one after the other before it is asked which is the highest."""
-
 
 class Studies:
     """Studies and trials in a store; the contract is that of Optuna's `BaseStorage`.
@@ -190,7 +187,7 @@ class Studies:
             raise self._gone(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
-        number, tries = max(study.free, study.trials.next_number), 0
+        number = max(study.free, study.trials.next_number)
         while True:
             document = trial_document(study.uid, number, template)
             token = None
@@ -199,30 +196,14 @@ class Studies:
                 document["heartbeat"] = NOW
             if await self.records.insert(document):
                 break
-            number, tries = number + 1, tries + 1
-            if tries == TRIES:
-                number = await self._next_number(study, number)
-                tries = 0
+            await self.sync(study, ())  # another process was first
+            number = max(number + 1, study.free, study.trials.next_number)
         if token is not None:
             study.hold(number, token)
             study.fresh[number] = time.monotonic()
         frozen = frozen_trial(document)
         study.put(frozen)
         return trial_id_of(study_id, number)
-
-    async def _next_number(self, study: KnownStudy, known: int) -> int:
-        """Return a number above all trials of a study, of which `known` are there."""
-        there, step = known - 1, 1
-        while await self._is_there(study, there + step):
-            there, step = there + step, step * 2
-        low, high = there, there + step
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if await self._is_there(study, middle) else (low, middle)
-        return high
-
-    async def _is_there(self, study: KnownStudy, number: int) -> bool:
-        return await self.records.read(study.uid, number) is not None
 
     # ------------------------------------------------------------------------ trials: reading
 
