@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,6 +33,15 @@ __all__ = ["KnownStudy", "StudyReader", "no_study", "no_trial"]
 CHANGES: Final = 500
 """Changes that are asked for at a time."""
 
+_STATUSES: Final = {
+    TrialState.WAITING: ("new", "suspended", "interrupted"),
+    TrialState.RUNNING: ("reserved",),
+    TrialState.COMPLETE: ("completed",),
+    TrialState.PRUNED: ("completed",),
+    TrialState.FAIL: ("broken", "completed"),
+}
+"""The statuses that a trial of each state may have; a completed one may have no objective."""
+
 PROBED: Final = 16
 """Numbers of new trials that are asked for at a time, where there is no history."""
 
@@ -53,6 +62,11 @@ class KnownStudy:
         Of the trials that this process runs, or has run: their reservations by number.
     by_uid
         The numbers of the known trials by their ids in the store.
+    unread
+        The trials that have changed and were not read since: their statuses by their ids. A trial
+        is read when its state is asked for.
+    free
+        A number above all trials that are in `trials` or `unread`.
     lost
         The numbers of trials that ran here and were taken away: no more is written to them.
     seen
@@ -70,6 +84,8 @@ class KnownStudy:
     loaded: bool = False
     tokens: dict[int, str] = field(default_factory=dict)
     by_uid: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, str | None] = field(default_factory=dict)
+    free: int = 0
     lost: set[int] = field(default_factory=set)
     seen: float = -math.inf
     fresh: dict[int, float] = field(default_factory=dict)
@@ -120,13 +136,13 @@ class StudyReader:
             raise no_study(study.id)
         study.seen = time.monotonic()
 
-    async def sync(self, study: KnownStudy, *, running: bool = True) -> None:
+    async def sync(self, study: KnownStudy, states: Container[TrialState] | None = None) -> None:
         """Bring the trials of a study up to date.
 
         Parameters
         ----------
-        running
-            Whether those that run elsewhere are needed with their params and attributes.
+        states
+            Which trials are needed: those that are in one of these states. None: all.
         """
         async with study.reading:
             if not study.loaded:
@@ -136,7 +152,7 @@ class StudyReader:
                 await self._probe(study)
                 return
             try:
-                changed_ids = await self._changed(study)
+                await self._follow(study)
             except CursorExpired:
                 await self._load(study)
                 return
@@ -144,10 +160,8 @@ class StudyReader:
                 study.cursor = None
                 await self._probe(study)
                 return
-            if running:
-                changed_ids |= _running_elsewhere(study)
-            if changed_ids:
-                await self._refresh(study, changed_ids)
+            if needed := _needed(study, states):
+                await self._refresh(study, needed)
 
     async def _load(self, study: KnownStudy) -> None:
         """Read all trials of a study; what changes meanwhile is in the history behind `cursor`."""
@@ -157,12 +171,13 @@ class StudyReader:
             study.cursor = None
         await self._look_for(study)
         study.trials = StudyTrials(study.directions)
+        study.unread.clear()
         async for page in self._trials.pages(study.uid):
             _take(study, page)
         study.loaded = True
 
-    async def _changed(self, study: KnownStudy) -> set[str]:
-        """Return the ids of the trials that have changed and are not known as they are now."""
+    async def _follow(self, study: KnownStudy) -> None:
+        """Note the trials that have changed and are not known as they are now."""
         last: dict[str, TrialChange] = {}
         while True:
             assert study.cursor is not None  # noqa: S101  for mypy: `sync` has checked it
@@ -172,25 +187,30 @@ class StudyReader:
             last |= {change.trial: change for change in changes}
             if len(changes) < CHANGES:
                 break
-        deleted, needed = False, set()
+        deleted = False
         for uid, change in last.items():
             number = study.by_uid.get(uid)
             if change.kind == "deleted":
                 deleted = True
+                study.unread.pop(uid, None)
                 if number is not None:
                     study.trials.remove(number)
             elif number is None or not _is_own(study, number, change):
-                needed.add(uid)
-        if deleted or not study.trials.next_number:  # a study is deleted with its trials
+                study.unread[uid] = change.after
+        study.free = max(study.free, study.trials.next_number)
+        while trial_uid_of(study.free) in study.unread:
+            study.free += 1
+        if deleted or not study.free:  # a study is deleted with its trials
             await self._look_for(study)
         study.seen = time.monotonic()
-        return needed
 
     async def _refresh(self, study: KnownStudy, ids: set[str]) -> None:
         exists, found = await self._trials.read_by_uid(study.uid, ids)
         if not exists:
             raise no_study(study.id)
         study.seen = time.monotonic()
+        for uid in ids:
+            study.unread.pop(uid, None)
         _take(study, found)
 
     async def _probe(self, study: KnownStudy) -> None:
@@ -208,6 +228,20 @@ class StudyReader:
             if study.trials.next_number < first + PROBED:
                 return
             ids = set()
+
+
+def _needed(study: KnownStudy, states: Container[TrialState] | None) -> set[str]:
+    """Return the ids of the trials that have to be read to know those in some states."""
+    if states is None:
+        return set(study.unread) | _running_elsewhere(study)
+    statuses = {status for state, own in _STATUSES.items() if state in states for status in own}
+    needed = set()
+    for uid, status in study.unread.items():
+        number = study.by_uid.get(uid)
+        known = None if number is None else study.trials.get(number)
+        if status in statuses or (known is not None and known.state in states):
+            needed.add(uid)
+    return needed | _running_elsewhere(study) if TrialState.RUNNING in states else needed
 
 
 def _running_elsewhere(study: KnownStudy) -> set[str]:

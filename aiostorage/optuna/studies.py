@@ -29,7 +29,12 @@ from aiostorage.optuna.study_document import (
     frozen_study,
     stored_attribute,
 )
-from aiostorage.optuna.study_ids import parts_of_trial_id, study_id_of, trial_id_of
+from aiostorage.optuna.study_ids import (
+    parts_of_trial_id,
+    study_id_of,
+    trial_id_of,
+    trial_uid_of,
+)
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import (
@@ -51,9 +56,6 @@ SEEN_FOR: Final = 1.0
 
 FRESH_FOR: Final = 0.1
 """Seconds for which a trial counts as just begun here: Optuna asks for it at once."""
-
-TRIES: Final = 4
-"""Numbers that are tried one after the other before it is asked which is the highest."""
 
 
 class Studies:
@@ -165,10 +167,10 @@ class Studies:
         self._studies.pop(study.id, None)
         return no_study(study.id)
 
-    async def sync(self, study: KnownStudy, *, running: bool = True) -> None:
+    async def sync(self, study: KnownStudy, states: Container[TrialState] | None = None) -> None:
         """Bring a study up to date; see `StudyReader.sync`."""
         try:
-            await self._reader.sync(study, running=running)
+            await self._reader.sync(study, states)
         except KeyError:
             raise self._gone(study) from None
 
@@ -185,7 +187,7 @@ class Studies:
             raise self._gone(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
-        number, tries = study.trials.next_number, 0
+        number = max(study.free, study.trials.next_number)
         while True:
             document = trial_document(study.uid, number, template)
             token = None
@@ -194,10 +196,8 @@ class Studies:
                 document["heartbeat"] = NOW
             if await self.records.insert(document):
                 break
-            number, tries = number + 1, tries + 1
-            if tries == TRIES:
-                number = await self._next_number(study, number)
-                tries = 0
+            await self.sync(study, ())  # another process was first
+            number = max(number + 1, study.free, study.trials.next_number)
         if token is not None:
             study.hold(number, token)
             study.fresh[number] = time.monotonic()
@@ -205,26 +205,13 @@ class Studies:
         study.put(frozen)
         return trial_id_of(study_id, number)
 
-    async def _next_number(self, study: KnownStudy, known: int) -> int:
-        """Return a number above all trials of a study, of which `known` are there."""
-        there, step = known - 1, 1
-        while await self._is_there(study, there + step):
-            there, step = there + step, step * 2
-        low, high = there, there + step
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if await self._is_there(study, middle) else (low, middle)
-        return high
-
-    async def _is_there(self, study: KnownStudy, number: int) -> bool:
-        return await self.records.read(study.uid, number) is not None
-
     # ------------------------------------------------------------------------ trials: reading
 
     async def trial(self, trial_id: int, *, reread: bool = False) -> FrozenTrial:
         """Return a trial as it is now; with `reread`, even one that is known as finished."""
         study, number = await self._place(trial_id)
         known = study.trials.get(number)
+        reread = reread or trial_uid_of(number) in study.unread
         if known is not None and known.state.is_finished() and not reread:
             return known
         return await self._reader.read(study, number)
@@ -237,7 +224,9 @@ class Studies:
         study_id, number = parts_of_trial_id(trial_id)
         study = self._studies.get(study_id)
         known = None if study is None else study.trials.get(number)
-        if study is None or known is None or known.state.is_finished():
+        if study is None or known is None or trial_uid_of(number) in study.unread:
+            return None
+        if known.state.is_finished():
             return known
         begun = study.fresh.pop(number, -math.inf)
         return known if time.monotonic() - begun < FRESH_FOR else None
@@ -247,13 +236,13 @@ class Studies:
     ) -> list[FrozenTrial]:
         """Return the trials of a study that are in one of these states, by number."""
         study = await self.study(study_id)
-        await self.sync(study, running=states is None or TrialState.RUNNING in states)
+        await self.sync(study, states)
         return study.trials.all(states)
 
     async def best_trial(self, study_id: int) -> FrozenTrial:
         """Return the complete trial with the best value."""
         study = await self.study(study_id)
-        await self.sync(study, running=False)
+        await self.sync(study, (TrialState.COMPLETE,))
         best = study.trials.best
         if best is None:
             raise ValueError("No trials are completed yet.")
@@ -291,7 +280,7 @@ class Studies:
         study, number, known = await self._unfinished(trial_id)
         while True:
             earlier = study.trials.distributions.get(name)
-            if earlier is None and not study.loaded:
+            if earlier is None:  # another trial may have it that was not read here
                 await self.sync(study)
                 earlier = study.trials.distributions.get(name)
             if earlier is not None:

@@ -56,7 +56,7 @@ class TrialBatches:
             if await self._is_claimed(number):
                 begun.append(number)
         while left := count - len(begun):
-            first = study.trials.next_number
+            first = max(study.free, study.trials.next_number)
             numbers = range(first, first + left)
             template = create_trial(state=TrialState.RUNNING)
             documents = [trial_document(study.uid, number, template) for number in numbers]
@@ -69,7 +69,7 @@ class TrialBatches:
                     study.put(frozen_trial(document))
                 begun += numbers
             else:
-                await self._studies.sync(study, running=False)  # another process was first
+                await self._studies.sync(study, ())  # another process was first
 
     async def _is_claimed(self, number: int) -> bool:
         try:
