@@ -16,14 +16,24 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, history, oriondb, outbox, sqlite, telemetry, track, trackers
+from benchmarks import (
+    facade,
+    history,
+    optuna_storages,
+    oriondb,
+    outbox,
+    sqlite,
+    telemetry,
+    track,
+    trackers,
+)
 
 if TYPE_CHECKING:
     from benchmarks import mongodb
 
 PARTS = (
     *("sqlite", "track", "facade", "trackers", "orion", "mongodb", "size", "outbox"),
-    *("telemetry", "history"),
+    *("telemetry", "optuna", "history"),
 )
 
 
@@ -67,8 +77,47 @@ def main() -> None:
             _outbox(console, directory, quick=options.quick)
         if "telemetry" in wanted:
             _telemetry(console, directory, quick=options.quick)
+        if "optuna" in wanted and optuna_storages.available():
+            _optuna(console, directory, quick=options.quick)
         if "history" in wanted:
             _history(console, directory, quick=options.quick)
+
+
+def _optuna(console: Console, directory: Path, *, quick: bool) -> None:
+    count = 400 if quick else 4000
+    table = Table(
+        title="Optuna: trials per second, and milliseconds of processor time for each",
+        caption="a trial: two parameters, and an objective that takes no time",
+        box=SIMPLE,
+    )
+    for heading in ("processes", "sampler", "storage", "trials/s", "x RDB", "processor"):
+        table.add_column(heading, justify="right")
+    for processes in (1, 8):
+        found = list(optuna_storages.rates(directory, count, processes))
+        for sampler in ("random", "TPE"):
+            rows = [row for row in found if row.sampler == sampler]
+            peer = next(row.rate for row in rows if row.kind.startswith("RDB"))
+            for row in rows:
+                table.add_row(
+                    f"{row.processes}",
+                    row.sampler,
+                    row.kind,
+                    f"{row.rate:,.0f}",
+                    f"{row.rate / peer:.1f}",
+                    f"{row.processor:.2f} ms",
+                )
+    console.print(table)
+    marks = (100, 1000) if quick else (100, 1000, 10_000)
+    for grown in optuna_storages.growth(directory, marks):
+        shown = ", ".join(f"{cost:.2f} ms at {mark:,}" for mark, cost in grown.at.items())
+        console.print(f"{grown.kind}, random sampler, processor time of a trial: {shown}")
+    for waited in optuna_storages.waiting(directory, 640 if quick else 3200):
+        console.print(
+            f"{waited.engine}, {optuna_storages.TASKS} coroutines that wait 50 ms, "
+            f"{waited.trials} trials: {waited.ratio:.2f} x the least time; "
+            f"{waited.processor:.2f} ms of processor time a trial; "
+            f"longest stall {waited.stall * 1000:.0f} ms"
+        )
 
 
 def _history(console: Console, directory: Path, *, quick: bool) -> None:

@@ -27,6 +27,8 @@ from aiostorage.cli.list_experiments import list_experiments
 from aiostorage.cli.load import load
 from aiostorage.cli.naming import NothingFound
 from aiostorage.cli.options import DEBUG_KEY, debug_option
+from aiostorage.cli.optuna_dashboard import dashboard
+from aiostorage.cli.optuna_transfer import export_studies_command, import_studies_command
 from aiostorage.cli.orion_transfer import export_command, import_command
 from aiostorage.cli.plot import plot
 from aiostorage.cli.recover import recover
@@ -95,6 +97,7 @@ GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
     ("Move", (dump, load, copy_command)),
     ("Maintain", (doctor, upgrade, config, bench)),
     ("Oríon", (import_command, export_command)),
+    ("Optuna", (dashboard, import_studies_command, export_studies_command)),
     ("Trackers", (tracker_sync, import_tracker)),
 )
 """The commands, as the help groups them."""

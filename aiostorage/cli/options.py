@@ -79,9 +79,8 @@ def direction_option(function: F) -> F:
     return click.option(
         "--direction",
         type=click.Choice(["minimize", "maximize"]),
-        default="minimize",
-        show_default=True,
-        help="Whether the smallest objective is the best one, or the greatest.",
+        help="Whether the smallest objective is the best one, or the greatest. Default: as a study "
+        "of Optuna says, else minimize.",
     )(function)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import click
 
 from aiostorage import Storage
+from aiostorage.cli.directions import direction_of
 from aiostorage.cli.existing import open_named
 from aiostorage.cli.naming import find_experiment
 from aiostorage.cli.options import (
@@ -133,7 +135,7 @@ def plot(
     experiment: str,
     output: Path,
     kinds: tuple[str, ...],
-    direction: str,
+    direction: Direction | None,
     params: tuple[str, ...],
     log: tuple[str, ...],
     linear: tuple[str, ...],
@@ -159,7 +161,6 @@ def plot(
     pip install 'aiostorage-orion[plot]'.
     """
     options = PlotOptions(
-        direction=cast(Direction, direction),
         params=params,
         log=frozenset(log),
         linear=frozenset(linear),
@@ -171,7 +172,8 @@ def plot(
     graph_objects()
     if output.suffix.lower() in PICTURES:
         check_pictures(output)
-    rows = anyio.run(_read, open_named(url, timeout), experiment)
+    rows, best = anyio.run(_read, open_named(url, timeout), experiment, direction)
+    options = replace(options, direction=best)
     figures = {kind: FIGURES[kind](rows, options) for kind in kinds}
     _write(files, figures, rows, size)
     if as_json:
@@ -187,10 +189,12 @@ def plot(
     echo(said, err=True)
 
 
-async def _read(opening: AbstractAsyncContextManager[Storage], experiment: str) -> PlotRows:
+async def _read(
+    opening: AbstractAsyncContextManager[Storage], experiment: str, direction: Direction | None
+) -> tuple[PlotRows, Direction]:
     async with opening as storage:
         config = await find_experiment(storage, experiment)
-        return await read_plot_rows(storage, config)
+        return await read_plot_rows(storage, config), direction_of(config, direction)
 
 
 def _files(output: Path, kinds: tuple[str, ...]) -> dict[Path, tuple[str, ...]]:

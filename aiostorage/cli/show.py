@@ -14,6 +14,7 @@ import click
 from aiostorage import ExperimentSummary, Storage, Trial
 from aiostorage._core.holders import named_holder
 from aiostorage.cli.completion import EXPERIMENT_OR_TRIAL
+from aiostorage.cli.directions import direction_of
 from aiostorage.cli.existing import open_named
 from aiostorage.cli.naming import experiment_label, find_named
 from aiostorage.cli.options import (
@@ -51,7 +52,7 @@ def show(
     *,
     named: str,
     url: str | None,
-    direction: Direction,
+    direction: Direction | None,
     lost_after: float | None,
     as_json: bool,
     timeout: float | None,
@@ -76,11 +77,11 @@ def show(
 
 
 async def _read(
-    opened: AbstractAsyncContextManager[Storage], named: str, direction: Direction
+    opened: AbstractAsyncContextManager[Storage], named: str, direction: Direction | None
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     async with opened as storage:
         config, trial = await find_named(storage, named)
-        summary = await storage.summary(config, direction=direction)
+        summary = await storage.summary(config, direction=direction_of(config, direction))
         if summary is None:
             raise FailedUpdate(f"{experiment_label(config)} has just been deleted")
         if trial is not None:

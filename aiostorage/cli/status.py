@@ -60,7 +60,7 @@ def status(
     place: str | None,
     url: str | None,
     experiment: str | None,
-    direction: Direction,
+    direction: Direction | None,
     window: float,
     lost_after: float | None,
     as_json: bool,
@@ -104,7 +104,7 @@ def status(
 async def _summarise(
     opened: AbstractAsyncContextManager[Storage],
     experiment: str | None,
-    direction: Direction,
+    direction: Direction | None,
     window: float,
 ) -> tuple[str, list[ExperimentSummary], OutboxSummary]:
     async with opened as storage:

@@ -9,6 +9,7 @@ from typing import Any
 from aiostorage import Storage
 from aiostorage._core.holders import named_holder
 from aiostorage._core.outbox import Outbox
+from aiostorage.cli.directions import SELECTION, direction_of
 from aiostorage.cli.naming import no_experiment
 from aiostorage.summary import Direction, ExperimentSummary
 
@@ -58,7 +59,7 @@ async def summarise(
     storage: Storage,
     name: str | None = None,
     *,
-    direction: Direction = "minimize",
+    direction: Direction | None = None,
     window: float = 600.0,
 ) -> list[ExperimentSummary]:
     """Summarise all experiments, or all versions of the one with that name.
@@ -69,12 +70,14 @@ async def summarise(
         There is no experiment of that name. The message lists the existing names.
     """
     wanted = {} if name is None else {"name": name}
-    configs = await storage.fetch_experiments(wanted, {"name": 1, "version": 1})
+    selection = {"name": 1, "version": 1, **SELECTION}
+    configs = await storage.fetch_experiments(wanted, selection)
     if name is not None and not configs:
         raise await no_experiment(storage, name)
     found: list[ExperimentSummary] = []
     for config in configs:
-        summary = await storage.summary(config, direction=direction, window=window)
+        best = direction_of(config, direction)
+        summary = await storage.summary(config, direction=best, window=window)
         if summary is not None:  # it has not been deleted meanwhile
             found.append(summary)
     return found

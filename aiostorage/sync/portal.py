@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
@@ -84,6 +85,30 @@ class Portal:
             return await method(*args, **kwargs)
 
         return _PortalCall(self._running(), awaited).result()
+
+    def start(
+        self, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Start ``method(*args, **kwargs)`` in the loop, and return at once.
+
+        For a caller that has an event loop of its own: it awaits `asyncio.wrap_future` of this.
+
+        Raises
+        ------
+        StorageClosedError
+            The portal is closed.
+        """
+        thread = self._running()
+
+        async def awaited() -> T:
+            return await method(*args, **kwargs)
+
+        coroutine = awaited()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, thread.loop)
+        except RuntimeError:  # the loop has just ended
+            coroutine.close()
+            raise thread.closed_error() from None
 
     def context(
         self,

@@ -136,6 +136,8 @@ class Move:
         Whether reserved trials and held locks stay as they are.
     report
         Called with the progress.
+    has_versions
+        Whether what is moved may get another version.
     """
 
     source: RecordSource
@@ -143,6 +145,7 @@ class Move:
     resolve: Resolve | None
     keep_reservations: bool
     report: Callable[[MoveProgress], None]
+    has_versions: bool = True
 
     @property
     def resolution(self) -> timedelta:
@@ -354,8 +357,11 @@ class MovePlanner:
                 "another one, and a benchmark has no version to bump; nothing was written. "
                 "Choose ignore (keep what is there) or overwrite"
             )
+        choices = "ignore (keep what is there) or overwrite"
+        if self._move.has_versions:
+            choices = "ignore (keep what is there), overwrite, or bump (the next version)"
         return DuplicateKeyError(
             f"{named}{more} of {source}: {destination} has another "
             "one of that name and version; nothing was written. Choose what to do about it: "
-            "ignore (keep what is there), overwrite, or bump (the next version)"
+            f"{choices}"
         )

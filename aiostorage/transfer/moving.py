@@ -26,7 +26,7 @@ from aiostorage.transfer.transfer_reports import (
     Resolve,
 )
 
-__all__ = ["copy_storage", "load_storage"]
+__all__ = ["copy_storage", "load_storage", "move_records"]
 
 
 async def load_storage(
@@ -99,7 +99,7 @@ async def load_storage(
         kinds,
         {**given, "keep_reservations": keep_reservations, "progress": progress},
     )
-    return await _move(
+    return await move_records(
         DumpSource(Path(file)),
         storage,
         resolve=resolve,
@@ -160,7 +160,7 @@ async def copy_storage(
     await records.check_names()
     await anyio.to_thread.run_sync(_check_places, source, destination)  # it looks at files
     check = partial(_check_two_stores, source, destination)
-    return await _move(
+    return await move_records(
         records,
         destination,
         resolve=resolve,
@@ -171,7 +171,7 @@ async def copy_storage(
     )
 
 
-async def _move(
+async def move_records(
     source: RecordSource,
     storage: Storage,
     *,
@@ -180,14 +180,34 @@ async def _move(
     dry_run: bool,
     progress: Callable[[MoveProgress], None] | None,
     check: Callable[[], Awaitable[None]] | None = None,
+    has_versions: bool = True,
 ) -> MoveReport:
-    """Move records; `check` is called before anything is written."""
+    """Move the records of a source into a storage.
+
+    Parameters
+    ----------
+    source
+        It has to give the same records each time that it is read, also when the move goes on after
+        an interruption.
+    storage, resolve, keep_reservations, dry_run, progress
+        See `load_storage`.
+    check
+        Called before anything is written.
+    has_versions
+        Whether what is moved may get another version.
+
+    Raises
+    ------
+    DuplicateKeyError, EncodingError, ConfigurationError, BackendError, IncompleteCopy
+        See `load_storage`.
+    """
     if storage._mirror is not None:  # noqa: SLF001  an adapter of this package
         raise ConfigurationError(
             f"{storage.location} was opened with a tracker, which is not told of what is loaded; "
             "open it without, and run `aiostorage tracker-sync --all` afterwards"
         )
-    move = Move(source, storage, resolve, keep_reservations, progress or (lambda _: None))
+    report = progress or (lambda _: None)
+    move = Move(source, storage, resolve, keep_reservations, report, has_versions)
     plan = await MovePlanner(move).plan()
     if check is not None and not dry_run:
         await check()

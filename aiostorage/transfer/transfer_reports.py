@@ -24,6 +24,7 @@ __all__ = [
     "MoveReport",
     "MovedExperiment",
     "Resolve",
+    "StudyResolve",
     "TableReport",
 ]
 
@@ -33,6 +34,9 @@ Resolve: TypeAlias = Literal["ignore", "overwrite", "bump"]
 ``ignore`` keeps the one in the destination, ``overwrite`` replaces it, and ``bump`` gives the new
 one the next free version.
 """
+
+StudyResolve: TypeAlias = Literal["ignore", "overwrite"]
+"""The same of studies, which have no versions."""
 
 MoveOutcome: TypeAlias = Literal["copied", "present", "ignored", "overwritten", "bumped"]
 """What happened to an experiment or a benchmark; ``present``: an equal one was there already."""

@@ -102,6 +102,8 @@ def test_errors(url: str, tmp_path: Path) -> None:
         ("import-orion", EVIL, url),
         ("import-orion", f"{tmp_path}/tune.db", EVIL),
         ("export-orion", url, f"{tmp_path}/{EVIL}/x"),
+        ("import-optuna", EVIL, "--to", url),
+        ("dashboard", f"sqlite:///{tmp_path}/{EVIL}"),
         ("demo", "--storage", EVIL, "--trials", "1"),
         ("demo", "--objective", EVIL),
     ):

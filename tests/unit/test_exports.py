@@ -26,7 +26,11 @@ MOVED = {
 }
 """Where the names of a module are now whose old path works for one minor version."""
 
-NEEDS = {"aiostorage.orion": "orion.core", "aiostorage.drivers.mongodb": "motor"}
+NEEDS = {
+    "aiostorage.drivers.mongodb": "motor",
+    "aiostorage.optuna": "optuna",
+    "aiostorage.orion": "orion.core",
+}
 """Modules that need a library which may not be there."""
 
 

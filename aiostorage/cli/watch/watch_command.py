@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import anyio
 import click
@@ -67,7 +67,7 @@ Examples:
 def watch(
     *,
     experiment: str,
-    direction: str,
+    direction: Direction | None,
     web: int | None,
     plain: bool,
     as_json: bool,
@@ -104,15 +104,18 @@ def watch(
     opening: OpenStorage = partial(open_named, url, timeout, lost_after=lost_after)
     opening()  # a storage that does not exist is told of before there is a screen
     if web is not None:
-        arguments = ["watch", experiment, "--direction", direction]
+        arguments = ["watch", experiment]
+        if direction is not None:
+            arguments += ["--direction", direction]
         if timeout is not None:
             arguments += ["--timeout", str(timeout)]
         if lost_after is not None:
             arguments += ["--lost-after", str(lost_after)]
         _serve(arguments, web, url, experiment)
     elif on_screen:
-        state = WatchState(experiment, cast(Direction, direction))
-        _show(WatchFeed(opening, state), url, lost_after)
+        state = WatchState(experiment, direction or "minimize")
+        feed = WatchFeed(opening, state, direction_of_study=direction is None)
+        _show(feed, url, lost_after)
     else:
         _print(opening, experiment, as_json=as_json, since=since, heartbeats=heartbeats)
 

@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from aiostorage import Storage
 from aiostorage._core.holders import named_holder
+from aiostorage.cli.directions import direction_of
 from aiostorage.cli.naming import NothingFound, find_experiment
 from aiostorage.cli.results import objective_of
 from aiostorage.cli.watch.watch_state import WatchState, WorkerRow
@@ -56,11 +57,21 @@ class WatchFeed:
     ----------
     interval
         Seconds between two reads of the changes.
+    direction_of_study
+        Whether a study of Optuna says which objective is the best one, and not the `state`.
     """
 
-    def __init__(self, opening: OpenStorage, state: WatchState, *, interval: float = 0.5) -> None:
+    def __init__(
+        self,
+        opening: OpenStorage,
+        state: WatchState,
+        *,
+        interval: float = 0.5,
+        direction_of_study: bool = False,
+    ) -> None:
         self._opening = opening
         self._interval = interval
+        self._direction_of_study = direction_of_study
         self.state = state
         self._config: dict[str, Any] = {}
         self._cursor: str | None = None
@@ -110,6 +121,8 @@ class WatchFeed:
             self._config, self._cursor = {}, None
             state.phase, state.note = "missing", str(error)
             return False
+        if self._direction_of_study:
+            state.direction = direction_of(config)
         if config["_id"] != self._config.get("_id"):
             state.begin()
             self._config, self._cursor = config, None

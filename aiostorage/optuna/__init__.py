@@ -1,0 +1,33 @@
+"""Optuna on aiostorage: a storage for its studies, and objectives that are coroutines.
+
+This is the one package that imports Optuna. Importing the package does not: Optuna is imported when
+something of it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiostorage.optuna.async_trial import AsyncTrial
+    from aiostorage.optuna.optimization import optimize
+    from aiostorage.optuna.storage import OptunaStorage
+    from aiostorage.optuna.study_exports import export_optuna
+    from aiostorage.optuna.study_imports import import_optuna
+
+__all__ = ["AsyncTrial", "OptunaStorage", "export_optuna", "import_optuna", "optimize"]
+
+_MODULES = {
+    "AsyncTrial": "aiostorage.optuna.async_trial",
+    "OptunaStorage": "aiostorage.optuna.storage",
+    "export_optuna": "aiostorage.optuna.study_exports",
+    "import_optuna": "aiostorage.optuna.study_imports",
+    "optimize": "aiostorage.optuna.optimization",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

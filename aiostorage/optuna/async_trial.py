@@ -1,0 +1,149 @@
+"""The trial that an objective gets: as coroutines, or as Optuna's own in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalChoiceType
+
+from aiostorage.optuna.study_thread import StudyThread
+
+__all__ = ["AsyncTrial", "ThreadTrial"]
+
+C = TypeVar("C", bound=CategoricalChoiceType)
+
+
+class AsyncTrial:
+    """A trial for an objective that is a coroutine: the methods of Optuna's `Trial`, awaited.
+
+    What only reads what was suggested or set before is a property, and needs no await.
+
+    Parameters
+    ----------
+    study
+        The study.
+    trial
+        Optuna's own trial, which belongs to the thread.
+    call
+        Calls a function where Optuna's code runs, and is awaited.
+    sync
+        Awaited before a pruner is asked, so that it knows of the other trials.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        trial: optuna.Trial,
+        call: Callable[..., Awaitable[Any]],
+        sync: Callable[[], Awaitable[object]],
+    ) -> None:
+        self.study = study
+        self._trial = trial
+        self._call = call
+        self._sync = sync
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.number} of {self.study.study_name!r}>"
+
+    async def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Suggest a value for a floating point parameter."""
+        suggest = self._trial.suggest_float
+        value: float = await self._call(suggest, name, low, high, step=step, log=log)
+        return value
+
+    async def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """Suggest a value for an integer parameter."""
+        suggest = self._trial.suggest_int
+        value: int = await self._call(suggest, name, low, high, step=step, log=log)
+        return value
+
+    async def suggest_categorical(self, name: str, choices: Sequence[C]) -> C:
+        """Suggest one of several choices."""
+        chosen: C = await self._call(self._trial.suggest_categorical, name, choices)
+        return chosen
+
+    async def report(self, value: float, step: int) -> None:
+        """Report an intermediate value; a pruner goes by it."""
+        await self._call(self._trial.report, value, step)
+
+    async def should_prune(self) -> bool:
+        """Return whether the trial is not worth going on with; then raise `optuna.TrialPruned`."""
+        await self._sync()
+        return bool(await self._call(self._trial.should_prune))
+
+    async def set_user_attr(self, key: str, value: Any) -> None:
+        """Set a user's attribute of the trial."""
+        await self._call(self._trial.set_user_attr, key, value)
+
+    async def set_constraint(self, key: str, value: float) -> None:
+        """Set a constraint; the trial is feasible when all of them are zero or less."""
+        await self._call(self._trial.set_constraint, key, value)
+
+    @property
+    def number(self) -> int:
+        """The number of the trial."""
+        return self._trial.number
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters that were suggested."""
+        return self._trial.params
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The distributions of the parameters that were suggested."""
+        return self._trial.distributions
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """The user's attributes of the trial."""
+        return self._trial.user_attrs
+
+    @property
+    def datetime_start(self) -> datetime | None:
+        """When the trial began."""
+        return self._trial.datetime_start
+
+
+class ThreadTrial(optuna.Trial):
+    """Optuna's trial for an objective that is a plain function, in a thread of its own.
+
+    What goes to a sampler, a pruner or the storage runs in the thread of the study.
+
+    Parameters
+    ----------
+    study, trial_id
+        As for Optuna's `Trial`, which is made in the thread of the study.
+    thread
+        That thread.
+    """
+
+    def __init__(self, study: optuna.Study, trial_id: int, thread: StudyThread) -> None:
+        self._thread = thread
+        super().__init__(study, trial_id)
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        return self._thread.call_from_thread(super()._suggest, name, distribution)
+
+    def report(self, value: float, step: int) -> None:
+        """Report an intermediate value."""
+        self._thread.call_from_thread(super().report, value, step)
+
+    def should_prune(self) -> bool:
+        """Return whether the trial is not worth going on with."""
+        return self._thread.call_from_thread(super().should_prune)
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Set a user's attribute of the trial."""
+        self._thread.call_from_thread(super().set_user_attr, key, value)
+
+    def set_constraint(self, key: str, value: float) -> None:
+        """Set a constraint of the trial."""
+        self._thread.call_from_thread(super().set_constraint, key, value)

@@ -1,0 +1,302 @@
+"""The storage that Optuna's own code sees while objectives are evaluated in an event loop.
+
+What it reads is in memory, and what it sets of a trial that runs here is noted: the event loop
+writes it, together with that of other trials. So no call of Optuna waits for the store, and the
+many trials of one loop do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import deque
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, Final
+
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy  # what `BaseStorage` wants; it has no public name
+from optuna.trial import FrozenTrial, TrialState
+
+from aiostorage.optuna.field_names import field_name
+from aiostorage.optuna.known_study import KnownStudy
+from aiostorage.optuna.storage import OptunaStorage
+from aiostorage.optuna.stored_params import StoredParam
+from aiostorage.optuna.study_document import FIELD, SYSTEM_ATTRS, USER_ATTRS, stored_attribute
+from aiostorage.optuna.study_ids import trial_id_of
+from aiostorage.optuna.trial_document import (
+    changed,
+    constraint_results,
+    finish_changes,
+    local_now,
+    moment_changes,
+    own_copy,
+)
+from aiostorage.optuna.trial_records import NOW
+
+__all__ = ["DeferredStorage", "RunningTrial"]
+
+ATTRS_FOR: Final = 1.0
+"""Seconds for which the attributes of a study count as known."""
+
+
+class RunningTrial:
+    """A trial that runs here, and what of it is still to be written.
+
+    Any thread may use it.
+
+    Parameters
+    ----------
+    trial
+        As it is now.
+
+    Attributes
+    ----------
+    number, trial_id : int
+        What names it.
+    ended : bool
+        Whether it has its final state, written or not.
+    lost : bool
+        Whether it does not run here any more.
+    """
+
+    def __init__(self, trial: FrozenTrial, trial_id: int) -> None:
+        self.number = trial.number
+        self.trial_id = trial_id
+        self.trial = trial
+        self.ended = self.lost = False
+        self._items = [
+            StoredParam(name, kept.to_internal_repr(trial.params[name]), kept).item
+            for name, kept in trial.distributions.items()
+        ]
+        self._changes: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def set_param(self, param: StoredParam) -> None:
+        """Set a param."""
+        with self._lock:
+            self._items = [item for item in self._items if item["name"] != param.name]
+            self._items.append(param.item)
+            self._changes["params"] = self._items
+            self._changes[f"{FIELD}.distributions.{param.field}"] = param.kept
+            self.trial = changed(
+                self.trial,
+                params={param.name: param.value},
+                distributions={param.name: param.distribution},
+            )
+
+    def set(self, changes: Mapping[str, Any], **fields: Any) -> None:
+        """Note changes of the record, and change these fields of the trial."""
+        with self._lock:
+            self._changes |= changes
+            self.trial = changed(self.trial, **fields)
+
+    def take_changes(self) -> dict[str, Any]:
+        """Return what is to be written, for the caller to write."""
+        with self._lock:
+            changes, self._changes = self._changes, {}
+            return changes
+
+
+class DeferredStorage(BaseStorage):
+    """A storage for one study, in memory but for what is not about its running trials.
+
+    Parameters
+    ----------
+    storage
+        The storage of the study.
+    study
+        What is known of the study; the event loop keeps it up to date.
+    """
+
+    def __init__(self, storage: OptunaStorage, study: KnownStudy) -> None:
+        self._storage = storage
+        self._study = study
+        self._running: dict[int, RunningTrial] = {}
+        self._attrs: tuple[float, dict[str, Any]] | None = None
+        self.dirty: deque[RunningTrial] = deque()
+        """The trials of which something is to be written; one may be here several times."""
+
+    def begin(self, number: int) -> RunningTrial:
+        """Begin to defer what is set of a trial that runs here."""
+        trial = self._study.trials.get(number)
+        assert trial is not None  # noqa: S101  whoever has begun it knows it
+        trial_id = trial_id_of(self._study.id, number)
+        running = self._running[trial_id] = RunningTrial(trial, trial_id)
+        return running
+
+    def settle(self, running: RunningTrial) -> None:
+        """Let a trial be seen in its final state, which is written."""
+        self._study.put(running.trial)
+
+    def end(self, running: RunningTrial) -> None:
+        """Forget a trial that does not run any more."""
+        self._running.pop(running.trial_id, None)
+
+    def _own(self, trial_id: int) -> RunningTrial | None:
+        running = self._running.get(trial_id)
+        if running is not None and (running.ended or running.lost):
+            raise UpdateFinishedTrialError(
+                f"Trial#{running.number} does not run here any more and can not be updated."
+            )
+        return running
+
+    def _note(self, running: RunningTrial) -> None:
+        self._study.put(running.trial)
+        self.dirty.append(running)
+
+    # -------------------------------------------------------------------------------- trials
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        """Set a parameter of a trial."""
+        running = self._own(trial_id)
+        if running is None:
+            self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+            return
+        earlier = self._study.trials.distributions.get(param_name)
+        if earlier is not None:
+            check_distribution_compatibility(earlier, distribution)
+        running.set_param(StoredParam(param_name, param_value_internal, distribution))
+        self._note(running)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Set the state of a trial and its values; a final one is not seen before it is written."""
+        running = self._own(trial_id)
+        if running is None:
+            return self._storage.set_trial_state_values(trial_id, state, values)
+        if not state.is_finished():
+            return False
+        end = local_now()
+        changes = {
+            **finish_changes(state, values, constraint_results(running.trial)),
+            **moment_changes("end_time", end),
+            "heartbeat": NOW,
+        }
+        fields: dict[str, Any] = {"state": state, "datetime_complete": end}
+        if values is not None:
+            fields["values"] = [float(value) for value in values]
+        running.set(changes, **fields)
+        running.ended = True
+        return True
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        """Set an intermediate value of a trial."""
+        running = self._own(trial_id)
+        if running is None:
+            self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value)
+            return
+        value = float(intermediate_value)
+        changes = {f"{FIELD}.intermediate.{int(step)}": value}
+        running.set(changes, intermediate_values={step: value})
+        self._note(running)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set a user's attribute of a trial."""
+        running = self._own(trial_id)
+        if running is None:
+            self._storage.set_trial_user_attr(trial_id, key, value)
+            return
+        stored = stored_attribute(key, value)
+        running.set({f"{USER_ATTRS}.{field_name(key)}": stored}, user_attrs={key: stored})
+        self._note(running)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set an attribute of a trial that belongs to Optuna."""
+        running = self._own(trial_id)
+        if running is None:
+            self._storage.set_trial_system_attr(trial_id, key, value)
+            return
+        stored = stored_attribute(key, value)
+        running.set({f"{SYSTEM_ATTRS}.{field_name(key)}": stored}, system_attrs={key: stored})
+        self._note(running)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial."""
+        running = self._running.get(trial_id)
+        return self._storage.get_trial(trial_id) if running is None else own_copy(running.trial)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Return the trials of a study, by number."""
+        if study_id != self._study.id:
+            return self._storage.get_all_trials(study_id, deepcopy, states)
+        trials = self._study.trials.all(states)
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """Return the complete trial with the best value."""
+        best = self._study.trials.best
+        if study_id != self._study.id or best is None or len(self._study.directions) > 1:
+            return self._storage.get_best_trial(study_id)
+        return best
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Create a trial; return its id."""
+        return self._storage.create_new_trial(study_id, template_trial)
+
+    # ------------------------------------------------------------------------------- studies
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return the attributes of a study that belong to Optuna, as they were a moment ago."""
+        now = time.monotonic()
+        if study_id != self._study.id:
+            return self._storage.get_study_system_attrs(study_id)
+        if self._attrs is None or now - self._attrs[0] > ATTRS_FOR:
+            self._attrs = now, self._storage.get_study_system_attrs(study_id)
+        return dict(self._attrs[1])
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Set an attribute of a study that belongs to Optuna."""
+        self._storage.set_study_system_attr(study_id, key, value)
+        self._attrs = None
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return the user's attributes of a study."""
+        return self._storage.get_study_user_attrs(study_id)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Set a user's attribute of a study."""
+        self._storage.set_study_user_attr(study_id, key, value)
+
+    def create_new_study(
+        self, directions: Sequence[StudyDirection], study_name: str | None = None
+    ) -> int:
+        """Create a study; return its id."""
+        return self._storage.create_new_study(directions, study_name)
+
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study with its trials."""
+        self._storage.delete_study(study_id)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Return the id of a study."""
+        return self._storage.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        """Return the name of a study."""
+        return self._storage.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Return the directions of a study."""
+        return self._storage.get_study_directions(study_id)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Return all studies, by their ids."""
+        return self._storage.get_all_studies()

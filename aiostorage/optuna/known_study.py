@@ -1,0 +1,276 @@
+"""What a process knows of the studies in a store, and how that is brought up to date.
+
+What is finished is final, so a finished trial is read once. Which trials were added, claimed or
+finished meanwhile, the history of the store says; without a history, new trials are found by
+their numbers, and those that were not finished are read again. The trials that run elsewhere are
+read again in any case: their params and attributes are not in the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from aiostorage._core.storage import Storage
+from aiostorage.errors import ConfigurationError, CursorExpired
+from aiostorage.operations import Document
+from aiostorage.optuna.study_ids import trial_id_of, trial_uid_of
+from aiostorage.optuna.study_records import StudyRecords
+from aiostorage.optuna.study_trials import StudyTrials
+from aiostorage.optuna.trial_document import frozen_trial, number_of
+from aiostorage.optuna.trial_records import RESERVED, TrialRecords
+from aiostorage.trial_change import TrialChange
+
+__all__ = ["KnownStudy", "StudyReader", "no_study", "no_trial"]
+
+CHANGES: Final = 500
+"""Changes that are asked for at a time."""
+
+_STATUSES: Final = {
+    TrialState.WAITING: ("new", "suspended", "interrupted"),
+    TrialState.RUNNING: ("reserved",),
+    TrialState.COMPLETE: ("completed",),
+    TrialState.PRUNED: ("completed",),
+    TrialState.FAIL: ("broken", "completed"),
+}
+"""The statuses that a trial of each state may have; a completed one may have no objective."""
+
+PROBED: Final = 16
+"""Numbers of new trials that are asked for at a time, where there is no history."""
+
+
+@dataclass
+class KnownStudy:
+    """What a process knows of a study.
+
+    Attributes
+    ----------
+    uid
+        The ``_id`` of its experiment.
+    cursor
+        The place in the history up to which `trials` is known; None without a history.
+    loaded
+        Whether all trials have been read once.
+    tokens
+        Of the trials that this process runs, or has run: their reservations by number.
+    by_uid
+        The numbers of the known trials by their ids in the store.
+    unread
+        The trials that have changed and were not read since: their statuses by their ids. A trial
+        is read when its state is asked for.
+    free
+        A number above all trials that are in `trials` or `unread`.
+    lost
+        The numbers of trials that ran here and were taken away: no more is written to them.
+    seen
+        When it was last known to be there.
+    fresh
+        When each trial was begun here that was neither asked for nor written to since.
+    """
+
+    id: int
+    uid: Any
+    name: str
+    directions: list[StudyDirection]
+    trials: StudyTrials
+    cursor: str | None = None
+    loaded: bool = False
+    tokens: dict[int, str] = field(default_factory=dict)
+    by_uid: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, str | None] = field(default_factory=dict)
+    free: int = 0
+    lost: set[int] = field(default_factory=set)
+    seen: float = -math.inf
+    fresh: dict[int, float] = field(default_factory=dict)
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def hold(self, number: int, token: str) -> None:
+        """Note that a trial runs here from now on."""
+        self.tokens[number] = token
+        self.lost.discard(number)
+
+    def lose(self, number: int) -> None:
+        """Note that a trial does not run here any more, although its objective may."""
+        if self.tokens.pop(number, None) is not None:
+            self.lost.add(number)
+
+    def put(self, frozen: FrozenTrial) -> FrozenTrial:
+        """Take a trial as it is now."""
+        self.trials.put(frozen)
+        self.by_uid[trial_uid_of(frozen.number)] = frozen.number
+        return frozen
+
+
+class StudyReader:
+    """Reads studies and trials into what is known of them.
+
+    Parameters
+    ----------
+    storage
+        Where they are.
+    """
+
+    def __init__(self, storage: Storage, records: StudyRecords, trials: TrialRecords) -> None:
+        self._storage = storage
+        self._records = records
+        self._trials = trials
+
+    async def read(self, study: KnownStudy, number: int) -> FrozenTrial:
+        """Read a trial from the store."""
+        document = await self._trials.read(study.uid, number)
+        if document is None:
+            study.trials.remove(number)
+            raise no_trial(trial_id_of(study.id, number))
+        return study.put(frozen_trial(document, number))
+
+    async def _look_for(self, study: KnownStudy) -> None:
+        """Raise KeyError if a study was deleted."""
+        if not await self._records.exists(study.uid):
+            raise no_study(study.id)
+        study.seen = time.monotonic()
+
+    async def sync(self, study: KnownStudy, states: Container[TrialState] | None = None) -> None:
+        """Bring the trials of a study up to date.
+
+        Parameters
+        ----------
+        states
+            Which trials are needed: those that are in one of these states. None: all.
+        """
+        async with study.reading:
+            if not study.loaded:
+                await self._load(study)
+                return
+            if study.cursor is None:
+                await self._probe(study)
+                return
+            try:
+                await self._follow(study)
+            except CursorExpired:
+                await self._load(study)
+                return
+            except ConfigurationError:  # the history was turned off
+                study.cursor = None
+                await self._probe(study)
+                return
+            if needed := _needed(study, states):
+                await self._refresh(study, needed)
+
+    async def _load(self, study: KnownStudy) -> None:
+        """Read all trials of a study; what changes meanwhile is in the history behind `cursor`."""
+        try:
+            study.cursor = (await self._storage.changes_since({"_id": study.uid})).cursor
+        except ConfigurationError:  # there is no history
+            study.cursor = None
+        await self._look_for(study)
+        study.trials = StudyTrials(study.directions)
+        study.unread.clear()
+        async for page in self._trials.pages(study.uid):
+            _take(study, page)
+        study.loaded = True
+
+    async def _follow(self, study: KnownStudy) -> None:
+        """Note the trials that have changed and are not known as they are now."""
+        last: dict[str, TrialChange] = {}
+        while True:
+            assert study.cursor is not None  # noqa: S101  for mypy: `sync` has checked it
+            changes, study.cursor = await self._storage.changes_since(
+                {"_id": study.uid}, study.cursor, limit=CHANGES
+            )
+            last |= {change.trial: change for change in changes}
+            if len(changes) < CHANGES:
+                break
+        deleted = False
+        for uid, change in last.items():
+            number = study.by_uid.get(uid)
+            if change.kind == "deleted":
+                deleted = True
+                study.unread.pop(uid, None)
+                if number is not None:
+                    study.trials.remove(number)
+            elif number is None or not _is_own(study, number, change):
+                study.unread[uid] = change.after
+        study.free = max(study.free, study.trials.next_number)
+        while trial_uid_of(study.free) in study.unread:
+            study.free += 1
+        if deleted or not study.free:  # a study is deleted with its trials
+            await self._look_for(study)
+        study.seen = time.monotonic()
+
+    async def _refresh(self, study: KnownStudy, ids: set[str]) -> None:
+        exists, found = await self._trials.read_by_uid(study.uid, ids)
+        if not exists:
+            raise no_study(study.id)
+        study.seen = time.monotonic()
+        for uid in ids:
+            study.unread.pop(uid, None)
+        _take(study, found)
+
+    async def _probe(self, study: KnownStudy) -> None:
+        """Read what is not finished, and trials with higher numbers than those known."""
+        unfinished = [
+            number
+            for state in (TrialState.WAITING, TrialState.RUNNING)
+            for number in study.trials.unfinished(state)
+        ]
+        ids = set(map(trial_uid_of, unfinished))
+        while True:
+            first = study.trials.next_number
+            ids |= {trial_uid_of(number) for number in range(first, first + PROBED)}
+            await self._refresh(study, ids)
+            if study.trials.next_number < first + PROBED:
+                return
+            ids = set()
+
+
+def _needed(study: KnownStudy, states: Container[TrialState] | None) -> set[str]:
+    """Return the ids of the trials that have to be read to know those in some states."""
+    if states is None:
+        return set(study.unread) | _running_elsewhere(study)
+    statuses = {status for state, own in _STATUSES.items() if state in states for status in own}
+    needed = set()
+    for uid, status in study.unread.items():
+        number = study.by_uid.get(uid)
+        known = None if number is None else study.trials.get(number)
+        if status in statuses or (known is not None and known.state in states):
+            needed.add(uid)
+    return needed | _running_elsewhere(study) if TrialState.RUNNING in states else needed
+
+
+def _running_elsewhere(study: KnownStudy) -> set[str]:
+    numbers = study.trials.unfinished(TrialState.RUNNING)
+    return {trial_uid_of(number) for number in numbers if number not in study.tokens}
+
+
+def _is_own(study: KnownStudy, number: int, change: TrialChange) -> bool:
+    """Return whether this process has made a change, so that it knows the trial as it is."""
+    token, known = study.tokens.get(number), study.trials.get(number)
+    if token is None or known is None or change.worker != token:
+        return False
+    if known.state.is_finished():
+        del study.tokens[number]  # nothing more is written to it
+        return change.after != RESERVED
+    return change.after == RESERVED
+
+
+def _take(study: KnownStudy, documents: Sequence[Document]) -> None:
+    for document in documents:
+        if number_of(document) is not None:
+            study.put(frozen_trial(document))
+
+
+def no_study(study_id: int) -> KeyError:
+    """Return the error that says that there is no such study."""
+    return KeyError(f"there is no study of the id {study_id}")
+
+
+def no_trial(trial_id: int) -> KeyError:
+    """Return the error that says that there is no such trial."""
+    return KeyError(f"there is no trial of the id {trial_id}")

@@ -1,0 +1,413 @@
+"""Objectives that are coroutines: many trials of a study in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import logging
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import anyio
+import optuna
+from optuna.exceptions import ExperimentalWarning, TrialPruned
+from optuna.progress_bar import _ProgressBar
+from optuna.storages import fail_stale_trials
+from optuna.study._optimize import _log_failed_trial
+from optuna.study._tell import _tell_with_warning
+from optuna.trial import FrozenTrial, TrialState
+
+from aiostorage._core.cancellation import run_to_completion
+from aiostorage._core.event_log import EventLog
+from aiostorage.errors import BackendError, ConfigurationError
+from aiostorage.optuna.async_trial import AsyncTrial, ThreadTrial
+from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.storage import OptunaStorage
+from aiostorage.optuna.studies import Studies
+from aiostorage.optuna.study_thread import StudyThread
+from aiostorage.optuna.study_writer import StudyWriter
+from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.work.stop_signals import stopped_by_signals
+
+__all__ = ["Callback", "Objective", "optimize"]
+
+Values: TypeAlias = float | Sequence[float]
+Objective: TypeAlias = Callable[[AsyncTrial], Awaitable[Values]] | Callable[[optuna.Trial], Values]
+"""A coroutine function, or a plain one, which gets Optuna's own trial and runs in a thread."""
+
+Callback: TypeAlias = Callable[[optuna.Study, FrozenTrial], object]
+
+events = EventLog("optuna")
+_logger: Final = optuna.logging.get_logger("optuna.study")
+
+BEATS: Final = 5
+"""Heartbeats in the time after which a trial counts as lost, where Optuna wants none."""
+
+
+async def optimize(
+    study: optuna.Study,
+    objective: Objective,
+    n_trials: int | None = None,
+    timeout: float | None = None,
+    *,
+    tasks: int = 16,
+    callbacks: Iterable[Callback] | None = None,
+    catch: type[Exception] | Iterable[type[Exception]] = (),
+    show_progress_bar: bool = False,
+) -> None:
+    """Evaluate trials of a study, several at the same time in this event loop.
+
+    An objective that is a coroutine function gets an `AsyncTrial`: the methods of Optuna's trial,
+    to be awaited. One that is a plain function gets Optuna's own and runs in a thread.
+
+    The sampler, the pruner and the callbacks run in one thread, one after the other, since Optuna's
+    are not made for several threads. They do not block the event loop, and none of them waits for
+    the store.
+
+    When this is cancelled, or the process gets SIGTERM or Ctrl-C, trials under way are handed back:
+    they wait, with their params, for the next worker. So are the others when an objective raises
+    something that is not in `catch`.
+
+    Parameters
+    ----------
+    study
+        A study on an `OptunaStorage`.
+    objective
+        Returns the value of a trial, or the values.
+    n_trials
+        How many trials to evaluate; None for no limit.
+    timeout
+        Seconds after which no further trial begins; None for no limit.
+    tasks
+        How many trials are evaluated at the same time, at most.
+    callbacks
+        Called with the study and each trial that has ended, in the thread of the sampler.
+    catch
+        Exceptions of the objective that only fail the trial. Any other ends this, too.
+    show_progress_bar
+        Whether to show how far it is.
+
+    Raises
+    ------
+    ConfigurationError
+        The study has another storage.
+    RuntimeError
+        This is called within ``study.optimize``.
+    SystemExit, KeyboardInterrupt
+        The process got SIGTERM or Ctrl-C; trials have been handed back.
+
+    Examples
+    --------
+    >>> async def objective(trial):
+    ...     x = await trial.suggest_float("x", -10, 10)
+    ...     return await measure(x)
+    >>> await optimize(study, objective, n_trials=1000, tasks=64)
+    """
+    storage = study._storage
+    if not isinstance(storage, OptunaStorage):
+        raise ConfigurationError(
+            f"the study needs an OptunaStorage, and has a {type(storage).__name__}: "
+            'optuna.create_study(storage=OptunaStorage("sqlite:///tune.db"))'
+        )
+    if study._thread_local.in_optimize_loop:
+        raise RuntimeError("Nested invocation of `Study.optimize` method isn't allowed.")
+    if tasks < 1:
+        raise ValueError(f"tasks is a number of at least 1, not {tasks!r}")
+    caught = (catch,) if isinstance(catch, type) else tuple(catch)
+    asked = _Asked(study, objective, n_trials, timeout, caught, tuple(callbacks or ()))
+    run = _Optimization(asked, storage)
+    study._thread_local.in_optimize_loop = True
+    progress = _ProgressBar(show_progress_bar, n_trials, timeout)
+    try:
+        await run.run(tasks, progress if show_progress_bar else None)
+    finally:
+        study._thread_local.in_optimize_loop = False
+        progress.close()
+    if run.signal is not None:
+        if run.signal is signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + run.signal)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `optimize` was asked for."""
+
+    study: optuna.Study
+    objective: Callable[[Any], Any]
+    n_trials: int | None
+    timeout: float | None
+    caught: tuple[type[Exception], ...]
+    callbacks: tuple[Callback, ...]
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What has become of a trial: the result of its objective, or why there is none."""
+
+    value: Any = None
+    state: TrialState | None = None
+    error: Exception | None = None
+
+
+class _Optimization:
+    """One call of `optimize`."""
+
+    def __init__(self, asked: _Asked, storage: OptunaStorage) -> None:
+        self.signal: signal.Signals | None = None
+        self._study = asked.study
+        self._storage = storage
+        self._objective = asked.objective
+        self._in_thread = not _is_coroutine_function(asked.objective)
+        self._left = asked.n_trials
+        self._end = None if asked.timeout is None else anyio.current_time() + asked.timeout
+        self._caught = asked.caught
+        self._callbacks = asked.callbacks
+        self._failure: Exception | None = None
+        self._running: dict[RunningTrial, anyio.CancelScope] = {}
+        self._begun = time.monotonic()
+        self._thread: StudyThread
+        self._writer: StudyWriter
+        self._twin: optuna.Study
+        self._batches: TrialBatches
+
+    async def run(self, tasks: int, progress: _ProgressBar | None) -> None:
+        """Evaluate trials until there is no more to do."""
+        portal = self._storage._storage._portal
+        studies = self._storage.studies
+        known = await asyncio.wrap_future(
+            portal.start(Studies.study, studies, self._study._study_id)
+        )
+        self._batches = TrialBatches(studies, known)
+        deferred = DeferredStorage(self._storage, known)
+        self._deferred = deferred
+        self._writer = StudyWriter(portal, self._batches, deferred, self._on_lost)
+        self._twin = copy.copy(self._study)
+        self._twin._storage = deferred
+        self._study._stop_flag = self._twin._stop_flag = False
+        self._progress = progress
+        self._limiter = anyio.CapacityLimiter(tasks)
+        self._thread = StudyThread(self._writer.noted)
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            stack.callback(self._thread.stop)
+            await self._thread.call(self._enter_thread)
+            scope = anyio.CancelScope()
+            stack.enter_context(stopped_by_signals(partial(self._receive, loop, scope)))
+            failure: BaseException | None = None
+            try:
+                with scope:
+                    await self._work_together(tasks)
+            except BaseExceptionGroup as errors:
+                failure = self._failure or _first(errors)
+            if failure is not None:  # out here, lest its own cause and context are changed
+                raise failure
+
+    async def _work_together(self, tasks: int) -> None:
+        needed = anyio.CancelScope(shield=True), anyio.CancelScope(shield=True)
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(_within, needed[0], self._writer.run)
+            helpers.start_soon(_within, needed[1], self._beat)
+            try:
+                async with anyio.create_task_group() as workers:
+                    for _ in range(tasks):
+                        workers.start_soon(self._work)
+            finally:  # cancelled workers still write, and hand back
+                for scope in needed:
+                    scope.cancel()
+
+    def _receive(
+        self, loop: asyncio.AbstractEventLoop, scope: anyio.CancelScope, number: signal.Signals
+    ) -> None:
+        self.signal = number
+        loop.call_soon_threadsafe(scope.cancel)
+
+    def _enter_thread(self) -> None:
+        for study in (self._study, self._twin):
+            study._thread_local.in_optimize_loop = True
+
+    # ------------------------------------------------------------------------------- a worker
+
+    async def _work(self) -> None:
+        while self._takes_another():
+            running = await self._writer.begun()
+            try:
+                await self._evaluate(running)
+            finally:
+                self._running.pop(running, None)
+                self._deferred.end(running)
+
+    def _takes_another(self) -> bool:
+        if self._study._stop_flag or self._twin._stop_flag:
+            return False
+        if self._end is not None and anyio.current_time() >= self._end:
+            return False
+        if self._left is None:
+            return True
+        self._left -= 1
+        return self._left >= 0
+
+    async def _evaluate(self, running: RunningTrial) -> None:
+        """Evaluate a trial that has begun."""
+        scope = self._running[running] = anyio.CancelScope()
+        try:
+            with scope:
+                kind = self._thread_trial if self._in_thread else optuna.Trial
+                trial = await self._thread.call(kind, self._twin, running.trial_id)
+                outcome = await self._outcome(trial)
+        except BaseException:  # cancelled
+            await self._writer.hand_back(running)
+            raise
+        if running.lost or scope.cancelled_caught:
+            return
+        written = await run_to_completion(lambda: self._tell(running, trial, outcome))
+        failure = outcome.error if outcome.state is TrialState.FAIL and written else None
+        if failure is None or isinstance(failure, self._caught):
+            return
+        if self._failure is None:
+            self._failure = failure
+        raise failure
+
+    async def _outcome(self, trial: optuna.Trial) -> _Evaluation:
+        try:
+            return _Evaluation(await self._value(trial))
+        except TrialPruned as error:
+            return _Evaluation(state=TrialState.PRUNED, error=error)
+        except Exception as error:  # noqa: BLE001  it fails the trial, and is raised afterwards
+            return _Evaluation(state=TrialState.FAIL, error=error)
+
+    def _thread_trial(self, study: optuna.Study, trial_id: int) -> optuna.Trial:
+        return ThreadTrial(study, trial_id, self._thread)
+
+    async def _value(self, trial: optuna.Trial) -> Any:
+        if self._in_thread:
+            value = await anyio.to_thread.run_sync(self._objective, trial, limiter=self._limiter)
+            return await value if inspect.isawaitable(value) else value
+        return await self._objective(
+            AsyncTrial(self._study, trial, self._thread.call, self._writer.sync)
+        )
+
+    async def _tell(self, running: RunningTrial, trial: optuna.Trial, outcome: _Evaluation) -> bool:
+        """Write what has become of a trial, and tell the log and the callbacks.
+
+        Return False if it was not ours to write any more.
+        """
+        try:
+            *_, complaint = await self._thread.call(
+                _tell_with_warning,
+                study=self._twin,
+                trial=trial,
+                value_or_values=outcome.value,
+                state=outcome.state,
+                suppress_warning=True,
+            )
+        finally:  # a sampler may fail afterwards
+            if running.ended:
+                await self._writer.written(running)
+        if running.lost:
+            return False
+        if self._is_shown(running.trial):
+            await self._thread.call(self._show, running.trial, outcome, complaint)
+        return True
+
+    def _is_shown(self, trial: FrozenTrial) -> bool:
+        """Return whether anybody is told of a trial that has ended."""
+        level = logging.WARNING if trial.state is TrialState.FAIL else logging.INFO
+        return bool(self._callbacks) or self._progress is not None or _logger.isEnabledFor(level)
+
+    def _show(self, trial: FrozenTrial, outcome: _Evaluation, complaint: str | None) -> None:
+        """Log a trial that has ended, and call the callbacks; in the thread."""
+        error = outcome.error
+        if trial.state is TrialState.COMPLETE:
+            self._twin._log_completed_trial(trial.values, trial.number, trial.params)
+        elif trial.state is TrialState.PRUNED:
+            _logger.info("Trial %s pruned. %s", trial.number, error)
+        else:
+            _log_failed_trial(
+                trial.number,
+                trial.params,
+                str(complaint) if error is None else repr(error),
+                exc_info=error and (type(error), error, error.__traceback__),
+                value_or_values=outcome.value,
+            )
+        for callback in self._callbacks:
+            callback(self._study, copy.deepcopy(trial))
+        if self._progress is not None:
+            self._progress.update(time.monotonic() - self._begun, self._twin)
+
+    # ----------------------------------------------------------------------- lost and returned
+
+    def _on_lost(self, running: RunningTrial) -> None:
+        """Stop evaluating a trial that was declared stale or handed back by another process."""
+        running.lost = True
+        events.warning(
+            "trial_lost",
+            "trial %(number)s of study %(study)r does not run here any more: it was declared stale "
+            "or handed back; its result is not written",
+            number=running.number,
+            study=self._study.study_name,
+        )
+        scope = self._running.get(running)
+        if scope is not None:
+            scope.cancel()
+
+    async def _beat(self) -> None:
+        """Keep the trials alive that run here, and fail those that others have left behind."""
+        interval: float | None = self._storage.get_heartbeat_interval()
+        watched = interval is not None
+        if interval is None:
+            interval = self._storage.lost_after / BEATS
+        while True:
+            try:
+                if watched:
+                    await self._thread.call(_fail_stale_trials, self._study)
+                await self._beat_once(watched)
+            except BackendError as error:  # the next one may succeed
+                events.warning(
+                    "heartbeat_failed",
+                    "study %(study)r: a heartbeat failed: %(error)s",
+                    study=self._study.study_name,
+                    error=error,
+                )
+            await anyio.sleep(interval)
+
+    async def _beat_once(self, watched: bool) -> None:
+        running = {one.number: one for one in self._running if not one.ended}
+        if not running:
+            return
+        lost = await self._writer.there(self._batches.beat, list(running), watched=watched)
+        for number in lost:
+            if not running[number].ended:
+                self._on_lost(running[number])
+
+
+async def _within(scope: anyio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+def _fail_stale_trials(study: optuna.Study) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        fail_stale_trials(study)
+
+
+def _is_coroutine_function(objective: Any) -> bool:
+    return inspect.iscoroutinefunction(objective) or inspect.iscoroutinefunction(
+        getattr(objective, "__call__", None)  # noqa: B004  an object with an async one
+    )

@@ -1,0 +1,115 @@
+"""Parameters with their distributions, as a trial has them in the store, and back.
+
+A param is stored like any other, with its name, type and value. Its distribution stands beside it,
+as Optuna's own JSON; with a categorical one the place of the choice, since two choices may be equal
+(1 and True), or not equal to themselves (NaN).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from types import NoneType
+from typing import Any, Final
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+
+from aiostorage._core.normalise import normalise
+from aiostorage.optuna.field_names import field_name
+
+__all__ = ["StoredParam", "read_params"]
+
+_TYPES: Final[Mapping[type[BaseDistribution], str]] = {
+    FloatDistribution: "real",
+    IntDistribution: "integer",
+}
+
+
+_CHOICES: Final = (NoneType, bool, int, float, str)
+"""What a categorical value may be."""
+
+
+class StoredParam:
+    """A parameter of a trial in its stored forms.
+
+    Parameters
+    ----------
+    name, distribution
+        As Optuna has them.
+    internal
+        The value as Optuna's storages pass it: a float; of a categorical one the place of the
+        choice.
+
+    Attributes
+    ----------
+    value
+        The value itself.
+    item
+        What stands in the ``params`` of the trial.
+    kept
+        What stands among the distributions of the trial, by `field`.
+
+    Raises
+    ------
+    EncodingError
+        The value, a choice, cannot be stored.
+    """
+
+    def __init__(self, name: str, internal: float, distribution: BaseDistribution) -> None:
+        self.name = name
+        self.distribution = distribution
+        self.field = field_name(name)
+        self.value: Any = distribution.to_external_repr(internal)
+        self.item: dict[str, Any] = {
+            "name": name,
+            "type": _TYPES.get(type(distribution), "categorical"),
+            "value": normalise(self.value, name),
+        }
+        self.kept: dict[str, Any] = {"distribution": distribution_to_json(distribution)}
+        if isinstance(distribution, CategoricalDistribution):
+            self.kept["choice"] = int(internal)
+
+
+def read_params(
+    items: list[dict[str, Any]], kept: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Return the params of a trial and their distributions, by name.
+
+    A param without a distribution, which another program may have stored, has one of its value
+    alone. A value that Optuna does not know, such as a list, is text.
+    """
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for item in items:
+        name, value = item["name"], item.get("value")
+        own = kept.get(field_name(name))
+        if own is None:
+            value = value if isinstance(value, _CHOICES) else json.dumps(value, default=str)
+            distribution = _single(item.get("type"), value)
+        else:
+            distribution = _distribution_of(own["distribution"])
+            if isinstance(distribution, CategoricalDistribution):
+                value = distribution.choices[own["choice"]]
+        params[name], distributions[name] = value, distribution
+    return params, distributions
+
+
+def _single(kind: Any, value: Any) -> BaseDistribution:
+    if kind == "real" and isinstance(value, float):
+        return FloatDistribution(value, value)
+    if kind in ("integer", "fidelity") and type(value) is int:
+        return IntDistribution(value, value)
+    return CategoricalDistribution((value,))
+
+
+@lru_cache(maxsize=4096)  # each trial of a study has the same few
+def _distribution_of(text: str) -> BaseDistribution:
+    return json_to_distribution(text)

@@ -1,0 +1,463 @@
+"""Optuna's storage as coroutines: studies and trials, written, and read through what is known.
+
+All of this runs in one event loop, so little here needs a lock against other threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, Final
+
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from aiostorage._core.ids import new_token
+from aiostorage._core.storage import Storage
+from aiostorage.operations import Compare, Condition
+from aiostorage.optuna.field_names import field_name
+from aiostorage.optuna.known_study import KnownStudy, StudyReader, no_study, no_trial
+from aiostorage.optuna.stored_params import StoredParam
+from aiostorage.optuna.study_document import (
+    FIELD,
+    USER_ATTRS,
+    directions_of,
+    frozen_study,
+    stored_attribute,
+)
+from aiostorage.optuna.study_ids import (
+    parts_of_trial_id,
+    study_id_of,
+    trial_id_of,
+    trial_uid_of,
+)
+from aiostorage.optuna.study_records import StudyRecords
+from aiostorage.optuna.study_trials import StudyTrials
+from aiostorage.optuna.trial_document import (
+    changed,
+    constraint_results,
+    finish_changes,
+    frozen_trial,
+    local_now,
+    moment_changes,
+    number_of,
+    trial_document,
+)
+from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords
+
+__all__ = ["Studies"]
+
+SEEN_FOR: Final = 1.0
+"""Seconds for which a study counts as there without a read when a trial is created."""
+
+FRESH_FOR: Final = 0.1
+"""Seconds for which a trial counts as just begun here: Optuna asks for it at once."""
+
+
+class Studies:
+    """Studies and trials in a store; the contract is that of Optuna's `BaseStorage`.
+
+    Parameters
+    ----------
+    storage
+        The store.
+    tokens
+        The reservations of trials by their ids, in a copy of one that has them.
+    """
+
+    def __init__(self, storage: Storage, tokens: Mapping[int, str] | None = None) -> None:
+        self._records = StudyRecords(storage)
+        self.records = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
+        """The trials in the store."""
+        self._reader = StudyReader(storage, self._records, self.records)
+        self._studies: dict[int, KnownStudy] = {}
+        self._inherited = dict(tokens or {})
+
+    @property
+    def tokens(self) -> dict[int, str]:
+        """The reservations of the trials that run here, by the ids of the trials."""
+        own = {
+            trial_id_of(study.id, number): token
+            for study in list(self._studies.values())
+            for number, token in list(study.tokens.items())
+            if (known := study.trials.get(number)) is None or not known.state.is_finished()
+        }
+        return {**self._inherited, **own}
+
+    # ------------------------------------------------------------------------------- studies
+
+    async def create_study(self, directions: Sequence[StudyDirection], name: str) -> int:
+        """Create a study; return its id."""
+        study_id = await self._records.create(name, directions)
+        self._known(study_id, study_id, name, list(directions))
+        return study_id
+
+    async def delete_study(self, study_id: int) -> None:
+        """Delete a study with its trials."""
+        study = await self.study(study_id)
+        self._studies.pop(study_id, None)
+        if not await self._records.delete(study.uid):
+            raise no_study(study_id)
+
+    async def set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
+        """Set an attribute of a study; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
+        study, stored = await self.study(study_id), stored_attribute(key, value)
+        path = f"{kind}.{field_name(key)}"
+        if not await self._records.set_attribute(study.uid, path, stored):
+            raise self._gone(study)
+
+    async def study_id_named(self, name: str) -> int:
+        """Return the id of the study of a name."""
+        uid = await self._records.named(name)
+        if uid is None:
+            raise KeyError(f"there is no study of the name {name!r}")
+        return study_id_of(uid)
+
+    async def study_name(self, study_id: int) -> str:
+        """Return the name of a study."""
+        return (await self.study(study_id)).name
+
+    async def directions(self, study_id: int) -> list[StudyDirection]:
+        """Return the directions of a study."""
+        return list((await self.study(study_id)).directions)
+
+    async def study_attrs(self, study_id: int, kind: str) -> dict[str, Any]:
+        """Return the attributes of a study; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
+        study = await self.study(study_id)
+        config = await self._records.read(study.uid, kind)
+        if config is None:
+            raise self._gone(study)
+        frozen = frozen_study(config)
+        return frozen.user_attrs if kind == USER_ATTRS else frozen.system_attrs
+
+    async def all_studies(self) -> list[FrozenStudy]:
+        """Return all studies, by their ids."""
+        return list(map(frozen_study, await self._records.all()))
+
+    async def study(self, study_id: int) -> KnownStudy:
+        """Return what is known of a study; KeyError if there is none."""
+        study = self._studies.get(study_id)
+        if study is not None:
+            return study
+        uid = await self._records.uid_of(study_id)
+        config = None if uid is None else await self._records.read(uid)
+        if config is None:
+            raise no_study(study_id)
+        return self._known(study_id, uid, config["name"], directions_of(config))
+
+    def _known(
+        self, study_id: int, uid: Any, name: str, directions: list[StudyDirection]
+    ) -> KnownStudy:
+        study = self._studies.get(study_id)
+        if study is None:
+            study = KnownStudy(study_id, uid, name, directions, StudyTrials(directions))
+            self._studies[study_id] = study
+            for trial_id in list(self._inherited):
+                of_study, number = parts_of_trial_id(trial_id)
+                if of_study == study_id:
+                    study.tokens[number] = self._inherited.pop(trial_id)
+        return study
+
+    def _gone(self, study: KnownStudy) -> KeyError:
+        """Forget a study that is no longer there, and return the error that says so."""
+        self._studies.pop(study.id, None)
+        return no_study(study.id)
+
+    async def sync(self, study: KnownStudy, states: Container[TrialState] | None = None) -> None:
+        """Bring a study up to date; see `StudyReader.sync`."""
+        try:
+            await self._reader.sync(study, states)
+        except KeyError:
+            raise self._gone(study) from None
+
+    # ----------------------------------------------------------------------- trials: creation
+
+    async def create_trial(self, study_id: int, template: FrozenTrial | None) -> int:
+        """Insert a trial with the next free number; return its id.
+
+        The number is that of the record: it is taken by the insertion and by nothing before it. So
+        the numbers have no gap, whoever is killed.
+        """
+        study = await self.study(study_id)
+        if time.monotonic() - study.seen > SEEN_FOR and not await self._records.exists(study.uid):
+            raise self._gone(study)
+        if template is None:
+            template = create_trial(state=TrialState.RUNNING)
+        number = max(study.free, study.trials.next_number)
+        while True:
+            document = trial_document(study.uid, number, template)
+            token = None
+            if template.state is TrialState.RUNNING:
+                token = document["worker"] = new_token()
+                document["heartbeat"] = NOW
+            if await self.records.insert(document):
+                break
+            await self.sync(study, ())  # another process was first
+            number = max(number + 1, study.free, study.trials.next_number)
+        if token is not None:
+            study.hold(number, token)
+            study.fresh[number] = time.monotonic()
+        frozen = frozen_trial(document)
+        study.put(frozen)
+        return trial_id_of(study_id, number)
+
+    # ------------------------------------------------------------------------ trials: reading
+
+    async def trial(self, trial_id: int, *, reread: bool = False) -> FrozenTrial:
+        """Return a trial as it is now; with `reread`, even one that is known as finished."""
+        study, number = await self._place(trial_id)
+        known = study.trials.get(number)
+        reread = reread or trial_uid_of(number) in study.unread
+        if known is not None and known.state.is_finished() and not reread:
+            return known
+        return await self._reader.read(study, number)
+
+    def known(self, trial_id: int) -> FrozenTrial | None:
+        """Return a trial without asking the store, from any thread.
+
+        It is finished, which is final, or was begun here just now.
+        """
+        study_id, number = parts_of_trial_id(trial_id)
+        study = self._studies.get(study_id)
+        known = None if study is None else study.trials.get(number)
+        if study is None or known is None or trial_uid_of(number) in study.unread:
+            return None
+        if known.state.is_finished():
+            return known
+        begun = study.fresh.pop(number, -math.inf)
+        return known if time.monotonic() - begun < FRESH_FOR else None
+
+    async def trials(
+        self, study_id: int, states: Container[TrialState] | None
+    ) -> list[FrozenTrial]:
+        """Return the trials of a study that are in one of these states, by number."""
+        study = await self.study(study_id)
+        await self.sync(study, states)
+        return study.trials.all(states)
+
+    async def best_trial(self, study_id: int) -> FrozenTrial:
+        """Return the complete trial with the best value."""
+        study = await self.study(study_id)
+        await self.sync(study, (TrialState.COMPLETE,))
+        best = study.trials.best
+        if best is None:
+            raise ValueError("No trials are completed yet.")
+        if len(study.directions) > 1:
+            raise RuntimeError("Best trial can be obtained only for single-objective optimization.")
+        return best
+
+    async def trial_id(self, study_id: int, number: int) -> int:
+        """Return the id of the trial with a number."""
+        study = await self.study(study_id)
+        if study.trials.get(number) is None:
+            await self._reader.read(study, number)
+        return trial_id_of(study_id, number)
+
+    async def number(self, trial_id: int) -> int:
+        """Return the number of a trial."""
+        study, number = await self._place(trial_id)
+        if study.trials.get(number) is None:
+            await self._reader.read(study, number)
+        return number
+
+    async def _place(self, trial_id: int) -> tuple[KnownStudy, int]:
+        study_id, number = parts_of_trial_id(trial_id)
+        try:
+            return await self.study(study_id), number
+        except KeyError:
+            raise no_trial(trial_id) from None
+
+    # ------------------------------------------------------------------------ trials: writing
+
+    async def set_param(
+        self, trial_id: int, name: str, internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Set a parameter of a trial."""
+        study, number, known = await self._unfinished(trial_id)
+        while True:
+            earlier = study.trials.distributions.get(name)
+            if earlier is None:  # another trial may have it that was not read here
+                await self.sync(study)
+                earlier = study.trials.distributions.get(name)
+            if earlier is not None:
+                check_distribution_compatibility(earlier, distribution)
+            param = StoredParam(name, internal, distribution)
+            items = [
+                StoredParam(one, kept.to_internal_repr(known.params[one]), kept).item
+                for one, kept in known.distributions.items()
+            ]
+            place = list(known.params).index(name) if name in known.params else len(items)
+            items[place:] = [param.item, *items[place + 1 :]]
+            changes = {"params": items, f"{FIELD}.distributions.{param.field}": param.kept}
+            as_known = _has_params(list(known.params))
+            if await self._write(study, number, changes, where=as_known):
+                break
+            known = await self._read_unfinished(study, number)  # another has added one meanwhile
+        study.put(
+            changed(
+                study.trials.get(number) or known,
+                params={name: param.value},
+                distributions={name: distribution},
+            )
+        )
+
+    async def set_intermediate(self, trial_id: int, step: int, value: float) -> None:
+        """Set an intermediate value of a trial."""
+        study, number, known = await self._unfinished(trial_id)
+        value = float(value)
+        await self._set(study, number, {f"{FIELD}.intermediate.{int(step)}": value})
+        study.put(changed(study.trials.get(number) or known, intermediate_values={step: value}))
+
+    async def set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
+        """Set an attribute of a trial; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
+        study, number, known = await self._unfinished(trial_id)
+        stored = stored_attribute(key, value)
+        await self._set(study, number, {f"{kind}.{field_name(key)}": stored})
+        name = "user_attrs" if kind == USER_ATTRS else "system_attrs"
+        study.put(changed(study.trials.get(number) or known, **{name: {key: stored}}))
+
+    async def set_state(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None
+    ) -> bool:
+        """Set the state of a trial, and its values; return False if it runs already."""
+        study, number, known = await self._unfinished(trial_id)
+        if state is TrialState.RUNNING:
+            return await self.claim(study, number)
+        if state is TrialState.WAITING:
+            await self.hand_back(trial_id)
+            return True
+        if number not in study.tokens:  # its constraints may have been set elsewhere
+            known = await self._read_unfinished(study, number)
+        end = local_now()
+        changes = {
+            **finish_changes(state, values, constraint_results(known)),
+            **moment_changes("end_time", end),
+            "heartbeat": NOW,
+        }
+        await self._set(study, number, changes)
+        known = changed(study.trials.get(number) or known, state=state, datetime_complete=end)
+        if values is not None:
+            known.values = [float(value) for value in values]
+        study.put(known)
+        return True
+
+    async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
+        """Let a trial wait again, with its params, if this process runs it or nobody knows who."""
+        study, number, known = await self._unfinished(trial_id)
+        if known.state is TrialState.WAITING:
+            return
+        changes: dict[str, Any] = {
+            "status": INTERRUPTED,
+            "worker": None,
+            "results": [],
+            f"{FIELD}.intermediate": {},
+        }
+        if number in study.lost:
+            raise _lost(number)
+        token = study.tokens.get(number)
+        if not await self.records.write(study.uid, number, changes, token, reason=reason):
+            await self._read_unfinished(study, number)
+            raise _lost(number)
+        study.lose(number)
+        await self._reader.read(study, number)
+
+    async def claim(self, study: KnownStudy, number: int) -> bool:
+        """Begin a trial that waits, for this process alone; return whether it did wait."""
+        token = new_token()
+        document = await self.records.claim(study.uid, number, token)
+        if document is None:
+            await self._read_unfinished(study, number)
+            return False
+        study.hold(number, token)
+        study.fresh[number] = time.monotonic()
+        study.put(frozen_trial(document, number))
+        return True
+
+    async def _set(self, study: KnownStudy, number: int, changes: Mapping[str, Any]) -> None:
+        if not await self._write(study, number, changes):
+            await self._read_unfinished(study, number)
+            raise _lost(number)
+
+    async def _write(
+        self,
+        study: KnownStudy,
+        number: int,
+        changes: Mapping[str, Any],
+        where: Sequence[Condition] = (),
+    ) -> bool:
+        """Write to a trial; return whether it was as it has to be.
+
+        Raises
+        ------
+        UpdateFinishedTrialError
+            It runs elsewhere, under another reservation than this process has had.
+        """
+        if number in study.lost:
+            raise _lost(number)
+        token = study.tokens.get(number)
+        if await self.records.write(study.uid, number, changes, token, where=where):
+            return True
+        document = await self.records.read(study.uid, number)
+        if document is not None and token is not None:
+            there = document.get("status") == RESERVED and document.get("worker") == token
+            if not there:
+                study.put(frozen_trial(document, number))
+                study.lose(number)
+                raise _lost(number)
+        return False
+
+    async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:
+        """Return a trial that may be written to, as this process knows it."""
+        study, number = await self._place(trial_id)
+        study.fresh.pop(number, None)
+        known = study.trials.get(number)
+        if known is None or (not known.state.is_finished() and number not in study.tokens):
+            known = await self._reader.read(study, number)
+        if known.state.is_finished():
+            raise _finished(number)
+        return study, number, known
+
+    async def _read_unfinished(self, study: KnownStudy, number: int) -> FrozenTrial:
+        known = await self._reader.read(study, number)
+        if known.state.is_finished():
+            raise _finished(number)
+        return known
+
+    # ------------------------------------------------------------------------------ heartbeats
+
+    async def beat(self, trial_id: int) -> bool:
+        """Record that the worker of a trial is alive; return whether it still has the trial."""
+        study, number = await self._place(trial_id)
+        return await self.records.beat(study.uid, number, study.tokens.get(number))
+
+    async def stale(self, study_id: int, grace: float) -> list[int]:
+        """Return the ids of the trials that have been silent for more than `grace` seconds."""
+        study = await self.study(study_id)
+        found = await self.records.stale(study.uid, grace)
+        numbers = [number for one in found if (number := number_of(one)) is not None]
+        for number in numbers:  # whoever fails them needs no token, not even if it was ours
+            study.tokens.pop(number, None)
+        return [trial_id_of(study_id, number) for number in sorted(numbers)]
+
+
+def _has_params(names: Sequence[str]) -> tuple[Condition, ...]:
+    """Return the condition that a trial has these params and no others: they are only added to."""
+    none_more = Compare(f"params.{len(names)}", "exists", False)
+    if not names:
+        return (none_more,)
+    return none_more, Compare(f"params.{len(names) - 1}.name", "eq", names[-1])
+
+
+def _finished(number: int) -> UpdateFinishedTrialError:
+    return UpdateFinishedTrialError(f"Trial#{number} has already finished and can not be updated.")
+
+
+def _lost(number: int) -> UpdateFinishedTrialError:
+    return UpdateFinishedTrialError(
+        f"Trial#{number} is no longer this worker's: it was handed back or declared stale, and "
+        "nothing was written."
+    )

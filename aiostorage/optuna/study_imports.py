@@ -1,0 +1,112 @@
+"""`import_optuna`: the studies of one of Optuna's storages become experiments of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from functools import partial
+
+import anyio.to_thread
+from optuna.storages import BaseStorage
+
+from aiostorage._core.kinds import check_values, choice, option, optional
+from aiostorage._core.storage import Storage
+from aiostorage.optuna.optuna_places import close_place, open_place, place_name
+from aiostorage.optuna.study_source import StudySource
+from aiostorage.transfer.moving import move_records
+from aiostorage.transfer.transfer_reports import MOVES, MoveProgress, MoveReport, StudyResolve
+
+__all__ = ["STUDY_MOVES", "import_optuna"]
+
+STUDY_MOVES = {
+    **MOVES,
+    "studies": MOVES["experiments"],
+    "resolve": option(optional(choice("ignore", "overwrite"))),
+    "interrupt_running": MOVES["dry_run"],
+}
+"""What the arguments of moves from Optuna's storages and to them may be."""
+
+
+async def import_optuna(
+    source: str | os.PathLike[str] | BaseStorage,
+    storage: Storage,
+    *,
+    studies: Collection[str] | None = None,
+    resolve: StudyResolve | None = None,
+    interrupt_running: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[MoveProgress], None] | None = None,
+) -> MoveReport:
+    """Copy studies from one of Optuna's own storages.
+
+    All of a study is copied: its directions and attributes, and its trials with their numbers,
+    states, params, distributions, values, intermediate values, attributes and times. It has another
+    study id.
+
+    Nothing is written unless all of it can be, and a study appears in the storage when it is
+    complete. An import that was interrupted goes on when it is called again. What is there already
+    and equal stays; so a second import writes nothing. In the end the counts and the hashes of all
+    records are compared.
+
+    Parameters
+    ----------
+    source
+        The URL of a database, as SQLAlchemy has it, such as ``sqlite:///optuna.db``; the path of a
+        journal; ``redis://…`` for a journal in Redis; or a storage of Optuna. It is not changed.
+        Its workers should have ended: what they change meanwhile may be missing.
+    storage
+        The destination.
+    studies
+        The names of those that are wanted. Default: all.
+    resolve
+        What to do where the storage has another experiment of the same name: ``ignore`` keeps what
+        is there, ``overwrite`` replaces all of it. Default: refuse the import.
+    interrupt_running
+        Let trials that run in the source wait in the storage, so that the next worker evaluates
+        them. Default: they run here, too, until they are lost trials.
+    dry_run
+        Read, compare and report, but write nothing.
+    progress
+        Called in the event loop whenever there is progress.
+
+    Returns
+    -------
+    MoveReport
+        What was done.
+
+    Raises
+    ------
+    DuplicateKeyError
+        There is something else of that name, and `resolve` does not say what to do about it.
+        Nothing was written.
+    InvalidArgument
+        An argument is of the wrong kind, or there is no study of a name.
+    ConfigurationError, NotADatabaseError, SchemaVersionError
+        There is no such source, or it is none of Optuna's; or the storage has a tracker.
+    EncodingError
+        Something of a study cannot be stored. Nothing was written.
+    BackendError
+        The source or the storage failed.
+    IncompleteCopy
+        The storage does not have afterwards what was written.
+    """
+    given = {"storage": storage, "studies": studies, "resolve": resolve, "dry_run": dry_run}
+    more = {"interrupt_running": interrupt_running, "progress": progress}
+    check_values("import_optuna", STUDY_MOVES, {**given, **more})
+    opened = await anyio.to_thread.run_sync(open_place, source)
+    try:
+        records = StudySource(opened, place_name(source), studies)
+        await records.check_names()
+        return await move_records(
+            records,
+            storage,
+            resolve=resolve,
+            keep_reservations=not interrupt_running,
+            dry_run=dry_run,
+            progress=progress,
+            has_versions=False,
+        )
+    finally:
+        if opened is not source:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(partial(close_place, opened))

@@ -1,0 +1,123 @@
+"""Trials of one study begun, written and kept alive together: what many tasks ask for at a time.
+
+One hop between two event loops and one write serve all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState, create_trial
+
+from aiostorage._core.ids import new_token
+from aiostorage.optuna.known_study import KnownStudy
+from aiostorage.optuna.studies import Studies
+from aiostorage.optuna.study_ids import trial_id_of
+from aiostorage.optuna.trial_document import frozen_trial, trial_document
+from aiostorage.optuna.trial_records import NOW
+
+__all__ = ["TrialBatches"]
+
+
+class TrialBatches:
+    """The trials of a study, several at a time; it runs in the event loop of `studies`.
+
+    Parameters
+    ----------
+    studies
+        Studies and trials.
+    study
+        The study.
+    """
+
+    def __init__(self, studies: Studies, study: KnownStudy) -> None:
+        self._studies = studies
+        self._study = study
+
+    async def begin(self, count: int) -> list[int]:
+        """Begin trials: those that wait, and new ones for the rest; return their numbers."""
+        await self._studies.sync(self._study)
+        begun: list[int] = []
+        try:
+            await self._begin(count, begun)
+        except BaseException:
+            await self.hand_back(begun, "cancelled")
+            raise
+        return begun
+
+    async def _begin(self, count: int, begun: list[int]) -> None:
+        study = self._study
+        for number in study.trials.unfinished(TrialState.WAITING):
+            if len(begun) == count:
+                break
+            if await self._is_claimed(number):
+                begun.append(number)
+        while left := count - len(begun):
+            first = max(study.free, study.trials.next_number)
+            numbers = range(first, first + left)
+            template = create_trial(state=TrialState.RUNNING)
+            documents = [trial_document(study.uid, number, template) for number in numbers]
+            token = new_token()  # one for all, as `reserve_trials` has it
+            for document in documents:
+                document["worker"], document["heartbeat"] = token, NOW
+            if await self._studies.records.insert_all(documents):
+                for number, document in zip(numbers, documents, strict=True):
+                    study.hold(number, token)
+                    study.put(frozen_trial(document))
+                begun += numbers
+            else:
+                await self._studies.sync(study, ())  # another process was first
+
+    async def _is_claimed(self, number: int) -> bool:
+        try:
+            return await self._studies.claim(self._study, number)
+        except (KeyError, UpdateFinishedTrialError):  # it was deleted or finished meanwhile
+            return False
+
+    async def write(self, writes: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Any]:
+        """Change trials that run here; return for each whether it still did, or the error."""
+        return await asyncio.gather(
+            *(self._write(number, changes) for number, changes in writes), return_exceptions=True
+        )
+
+    async def _write(self, number: int, changes: Mapping[str, Any]) -> bool:
+        study = self._study
+        token = study.tokens.get(number)
+        if token is not None and await self._studies.records.write(
+            study.uid, number, changes, token
+        ):
+            return True
+        study.lose(number)
+        await self._studies.trial(trial_id_of(study.id, number), reread=True)
+        return False
+
+    async def beat(self, numbers: Sequence[int], *, watched: bool) -> list[int]:
+        """Record that trials are alive; return those that do not run here any more."""
+        study = self._study
+        alive = await asyncio.gather(
+            *(
+                self._studies.records.beat(
+                    study.uid, number, study.tokens.get(number), watched=watched
+                )
+                for number in numbers
+            )
+        )
+        return [number for number, is_alive in zip(numbers, alive, strict=True) if not is_alive]
+
+    async def hand_back(self, numbers: Sequence[int], reason: str) -> None:
+        """Let trials wait again that run here, if they still do."""
+        ids = [trial_id_of(self._study.id, number) for number in numbers]
+        results = await asyncio.gather(
+            *(self._studies.hand_back(trial_id, reason) for trial_id in ids),
+            return_exceptions=True,
+        )
+        for error in results:
+            if error is not None and not isinstance(error, KeyError | UpdateFinishedTrialError):
+                raise error
+
+    async def sync(self) -> None:
+        """Bring the study up to date."""
+        await self._studies.sync(self._study)

@@ -1,0 +1,217 @@
+"""Optuna on its own storages and on ours: trials a second, and how a trial's cost grows."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import resource
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["KINDS", "Growth", "Rate", "Waiting", "available", "growth", "rates", "waiting"]
+
+KINDS: Final = ("aiostorage, SQLite", "RDB, SQLite", "journal", "in memory")
+"""The storages; the last one is for one process alone."""
+
+TASKS: Final = 64
+WAIT: Final = 0.05
+"""How many trials at a time, and for how many seconds the objective of each of them waits."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Trials a second of some processes on one storage, and processor time of each in ms."""
+
+    kind: str
+    sampler: str
+    processes: int
+    rate: float
+    processor: float
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Processor time of a trial in ms, when so many are there already."""
+
+    kind: str
+    at: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Coroutine objectives that wait: the time beside the least possible one, and the stall."""
+
+    engine: str
+    trials: int
+    ratio: float
+    processor: float
+    stall: float
+
+
+def available() -> bool:
+    """Return whether Optuna is installed."""
+    return find_spec("optuna") is not None
+
+
+def rates(directory: Path, count: int, processes: int) -> Iterator[Rate]:
+    """Yield the rate of each storage with each sampler; RDB gets a tenth of the trials."""
+    for sampler in ("random", "TPE"):
+        for kind in KINDS:
+            if processes > 1 and kind == "in memory":
+                continue
+            trials = count // 10 if kind.startswith("RDB") else count
+            yield _rate(directory, kind, sampler, processes, max(trials // processes, 1))
+
+
+def _rate(directory: Path, kind: str, sampler: str, processes: int, each: int) -> Rate:
+    place = directory / f"{kind.partition(',')[0]}-{sampler}-{processes}"
+    if processes == 1:
+        _prepare(kind, place)
+        begun, used = time.perf_counter(), time.process_time()
+        _work(kind, place, sampler, each)
+        took, processor = time.perf_counter() - begun, time.process_time() - used
+        return Rate(kind, sampler, 1, each / took, processor / each * 1000)
+    context = multiprocessing.get_context("fork")
+    maker = context.Process(target=_prepare, args=(kind, place))
+    maker.start()
+    maker.join()
+    workers = [
+        context.Process(target=_work, args=(kind, place, sampler, each)) for _ in range(processes)
+    ]
+    before = _of_children()
+    begun = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    took = time.perf_counter() - begun
+    trials = each * processes
+    return Rate(kind, sampler, processes, trials / took, (_of_children() - before) / trials * 1000)
+
+
+def _of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def growth(directory: Path, marks: tuple[int, ...], trials: int = 50) -> Iterator[Growth]:
+    """Yield what a trial of the random sampler costs when so many are there."""
+    for kind in ("aiostorage, SQLite", "journal"):
+        place = directory / f"{kind.partition(',')[0]}-growth"
+        _prepare(kind, place)
+        study = _study(kind, place, "random")
+        at: dict[int, float] = {}
+        done = 0
+        for mark in marks:
+            study.optimize(_objective, n_trials=mark - trials - done)
+            used = time.process_time()
+            study.optimize(_objective, n_trials=trials)
+            at[mark] = (time.process_time() - used) / trials * 1000
+            done = mark
+        yield Growth(kind, at)
+
+
+def waiting(directory: Path, trials: int) -> Iterator[Waiting]:
+    """Yield how long `TASKS` coroutines take whose objective waits."""
+    for engine, url in (
+        ("memory", "memory://"),
+        ("SQLite", f"sqlite:///{directory}/waiting.db"),
+    ):
+        yield asyncio.run(_waiting(engine, url, trials))
+
+
+async def _waiting(engine: str, url: str, trials: int) -> Waiting:
+    import optuna
+
+    from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize
+
+    _quiet()
+    study = optuna.create_study(
+        storage=OptunaStorage(url), sampler=optuna.samplers.RandomSampler(seed=1)
+    )
+
+    async def objective(trial: AsyncTrial) -> float:
+        x = await trial.suggest_float("x", -5, 5)
+        y = await trial.suggest_float("y", -5, 5)
+        await asyncio.sleep(WAIT)
+        return x * x + y
+
+    stall = 0.0
+
+    async def watch() -> None:
+        nonlocal stall
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            stall = max(stall, time.perf_counter() - before - 0.001)
+
+    await optimize(study, objective, n_trials=TASKS, tasks=TASKS)  # everything is imported then
+    watcher = asyncio.create_task(watch())
+    begun, used = time.perf_counter(), time.process_time()
+    await optimize(study, objective, n_trials=trials, tasks=TASKS)
+    took, processor = time.perf_counter() - begun, time.process_time() - used
+    watcher.cancel()
+    return Waiting(engine, trials, took / (trials / TASKS * WAIT), processor / trials * 1000, stall)
+
+
+def _objective(trial: Any) -> float:
+    x: float = trial.suggest_float("x", -5, 5)
+    y: float = trial.suggest_float("y", -5, 5)
+    return x * x + y
+
+
+def _quiet() -> None:
+    import optuna
+
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def _prepare(kind: str, place: Path) -> None:
+    import optuna
+
+    _quiet()
+    if kind != "in memory":
+        optuna.create_study(storage=_storage(kind, place), study_name="bench")
+
+
+def _storage(kind: str, place: Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    from aiostorage.optuna import OptunaStorage
+
+    made: dict[str, Callable[[], Any]] = {
+        "aiostorage, SQLite": lambda: OptunaStorage(f"sqlite:///{place}.db"),
+        "RDB, SQLite": lambda: f"sqlite:///{place}.rdb",
+        "journal": lambda: JournalStorage(JournalFileBackend(f"{place}.log")),
+    }
+    return made[kind]()
+
+
+def _study(kind: str, place: Path, sampler: str) -> Any:
+    import optuna
+
+    _quiet()
+    samplers = {"random": optuna.samplers.RandomSampler, "TPE": optuna.samplers.TPESampler}
+    if kind == "in memory":
+        return optuna.create_study(sampler=samplers[sampler]())
+    return optuna.load_study(
+        study_name="bench", storage=_storage(kind, place), sampler=samplers[sampler]()
+    )
+
+
+def _work(kind: str, place: Path, sampler: str, trials: int) -> None:
+    study = _study(kind, place, sampler)
+    for _ in range(3):  # SQLite under Optuna may be locked for longer than it waits
+        try:
+            study.optimize(_objective, n_trials=trials)
+        except Exception as error:  # noqa: BLE001  whatever a storage raises
+            print(f"{kind}: {type(error).__name__}", flush=True)
+        else:
+            return

@@ -1,0 +1,79 @@
+"""Storages for Optuna on each engine."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aiostorage import SyncStorage, open_storage
+
+if TYPE_CHECKING:
+    from aiostorage.optuna import OptunaStorage
+
+CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+if find_spec("optuna") is None and not CI:
+    collect_ignore_glob = ["test_*.py"]  # they cannot even be imported
+
+# PyMongo lets the garbage collector close the sockets that it was about to connect
+UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+ENGINES = [
+    "memory",
+    "sqlite",
+    "track",
+    pytest.param("mongodb_standalone", marks=UNCLOSED),
+    pytest.param("mongodb_replica_set", marks=UNCLOSED),
+]
+
+
+@pytest.fixture(scope="module")
+def sockets_collected() -> Iterator[None]:
+    """Have the sockets collected here, and not where that disturbs another module."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(params=ENGINES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the URL of an empty store on each engine; on MongoDB the tests share a database."""
+    match request.param:
+        case "memory":
+            return "memory://"
+        case "sqlite":
+            return f"sqlite:///{tmp_path}/store.db?synchronous=NORMAL"
+        case "track":
+            return f"track:///{tmp_path}/store.json"
+        case fixture:
+            pytest.importorskip("pymongo")
+            request.getfixturevalue("sockets_collected")
+            deployment = request.getfixturevalue(fixture)
+            return str(deployment.url_for(request.getfixturevalue("mongodb_emptied_database")))
+
+
+@pytest.fixture(scope="module")
+def facades() -> Iterator[dict[str, SyncStorage]]:
+    """Keep the connections to MongoDB servers open between tests."""
+    kept: dict[str, SyncStorage] = {}
+    yield kept
+    for facade in kept.values():
+        facade.close()
+
+
+@pytest.fixture
+def storage(url: str, facades: dict[str, SyncStorage]) -> Iterator[OptunaStorage]:
+    """Give an empty storage on each engine."""
+    from aiostorage.optuna import OptunaStorage
+
+    facade = facades.get(url) or SyncStorage(open_storage(url), in_running_loop=True)
+    if url.startswith("mongodb:"):
+        facades[url] = facade
+    yield OptunaStorage(facade)
+    if url not in facades:
+        facade.close()

@@ -1,0 +1,375 @@
+"""Objectives that are coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from aiostorage import ConfigurationError, StorageClosedError, open_storage
+from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.db?synchronous=NORMAL"
+
+
+@pytest.fixture
+async def study(file: str) -> AsyncIterator[optuna.Study]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = OptunaStorage(file)
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    yield await anyio.to_thread.run_sync(
+        lambda: optuna.create_study(storage=storage, study_name="tune", sampler=sampler)
+    )
+    await anyio.to_thread.run_sync(storage.close)
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+async def stored(file: str) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials as another process sees them."""
+
+    def read() -> list[optuna.trial.FrozenTrial]:
+        storage = OptunaStorage(file)
+        try:
+            return optuna.load_study(study_name="tune", storage=storage).trials
+        finally:
+            storage.close()
+
+    return await anyio.to_thread.run_sync(read)
+
+
+async def square(trial: AsyncTrial) -> float:
+    x = await trial.suggest_float("x", -5, 5)
+    await anyio.sleep(0.01)
+    return x * x
+
+
+async def test_many_tasks_evaluate_at_the_same_time(study: optuna.Study, file: str) -> None:
+    at_once = most = 0
+
+    async def objective(trial: AsyncTrial) -> float:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        x = await trial.suggest_float("x", -5, 5)
+        n = await trial.suggest_int("n", 1, 8, log=True)
+        kind = await trial.suggest_categorical("kind", ["a", "b"])
+        await trial.set_user_attr("twice", 2 * x)
+        await trial.set_constraint("small", n - 4.0)
+        await anyio.sleep(0.05)
+        at_once -= 1
+        assert trial.params == {"x": x, "n": n, "kind": kind}
+        assert trial.user_attrs == {"twice": 2 * x}
+        assert set(trial.distributions) == {"x", "n", "kind"}
+        return x * x + n
+
+    seen: list[int] = []
+    await optimize(
+        study,
+        objective,
+        n_trials=40,
+        tasks=10,
+        callbacks=[lambda _, trial: seen.append(trial.number)],
+    )
+    assert most == 10
+    trials = await stored(file)
+    assert [trial.number for trial in trials] == list(range(40)) == sorted(seen)
+    for trial in trials:
+        assert trial.state == TrialState.COMPLETE
+        assert trial.value == trial.params["x"] * trial.params["x"] + trial.params["n"]
+        assert trial.user_attrs == {"twice": 2 * trial.params["x"]}
+        assert trial.constraints == {"small": trial.params["n"] - 4.0}
+    known = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert known == trials
+
+
+async def test_the_loop_goes_on_while_a_sampler_thinks(study: optuna.Study) -> None:
+    class Slow(optuna.samplers.RandomSampler):
+        def sample_independent(self, *arguments: object) -> float:
+            time.sleep(0.1)
+            return 0.5
+
+    study.sampler = Slow()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await anyio.sleep(0.005)
+            turns += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        await optimize(study, square, n_trials=5, tasks=5)
+        group.cancel_scope.cancel()
+    assert turns > 20
+
+
+async def test_pruning_failing_and_catching(study: optuna.Study, file: str) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        for step in range(3):
+            await trial.report(trial.number, step)
+            if await trial.should_prune():
+                raise optuna.TrialPruned
+        if trial.number == 2:
+            raise ValueError("no good")
+        return float("nan") if trial.number == 3 else 1.0
+
+    study.pruner = optuna.pruners.ThresholdPruner(upper=5)
+    await optimize(study, objective, n_trials=8, tasks=3, catch=ValueError)
+    states = [trial.state.name for trial in await stored(file)]
+    assert states == ["COMPLETE"] * 2 + ["FAIL"] * 2 + ["COMPLETE"] * 2 + ["PRUNED"] * 2
+
+
+async def test_an_error_ends_all_and_hands_the_others_back(study: optuna.Study, file: str) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        await trial.suggest_float("x", 0, 1)
+        if trial.number == 3:
+            raise ZeroDivisionError
+        await anyio.sleep(30)
+        return 1.0
+
+    with pytest.raises(ZeroDivisionError):
+        await optimize(study, objective, n_trials=20, tasks=5)
+    states = [trial.state for trial in await stored(file)]
+    assert states.pop(3) == TrialState.FAIL
+    assert set(states) == {TrialState.WAITING}
+    before = {trial.number: trial.params for trial in await stored(file)}
+
+    async def again(trial: AsyncTrial) -> float:
+        return await trial.suggest_float("x", 0, 1)
+
+    await optimize(study, again, n_trials=len(states), tasks=3)
+    for trial in (await stored(file))[: len(before)]:
+        assert trial.params == before[trial.number], "the same params were evaluated"
+        assert trial.state == (TrialState.FAIL if trial.number == 3 else TrialState.COMPLETE)
+
+
+async def test_a_cancelled_call_hands_its_trials_back(study: optuna.Study, file: str) -> None:
+    begun = anyio.Event()
+
+    async def objective(trial: AsyncTrial) -> float:
+        await trial.suggest_float("x", 0, 1)
+        if trial.number == 3:
+            begun.set()
+        await anyio.sleep(30)
+        return 1.0
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: optimize(study, objective, tasks=4))
+        await begun.wait()
+        group.cancel_scope.cancel()
+    trials = await stored(file)
+    assert [trial.state for trial in trials] == [TrialState.WAITING] * 4
+    assert not study._thread_local.in_optimize_loop
+
+
+async def test_a_call_that_is_cancelled_while_it_writes_ends(
+    study: optuna.Study, file: str
+) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        return await trial.suggest_float("x", 0, 1)
+
+    for delay in (0.05, 0.1, 0.15):
+        with anyio.move_on_after(delay):
+            await optimize(study, objective, tasks=16)
+    for trial in await stored(file):
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value == trial.params["x"]
+        else:
+            assert trial.state == TrialState.WAITING
+
+
+async def test_the_time_limit_stop_and_no_limit(study: optuna.Study) -> None:
+    start = anyio.current_time()
+    await optimize(study, square, timeout=0.3, tasks=2)
+    assert 0.3 <= anyio.current_time() - start < 20
+
+    def stop(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        study.stop()
+
+    await optimize(study, square, tasks=2, callbacks=[stop])
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+
+
+async def test_a_trial_that_is_taken_away_is_not_evaluated_further(
+    file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = OptunaStorage(file, lost_after=0.5)
+    study = await anyio.to_thread.run_sync(
+        lambda: optuna.create_study(storage=storage, study_name="tune")
+    )
+    evaluated: list[int] = []
+
+    async def objective(trial: AsyncTrial) -> float:
+        x = await trial.suggest_float("x", 0, 1)
+        evaluated.append(trial.number)
+        if len(evaluated) == 1:
+            async with open_storage(file) as store:
+                [config] = await store.fetch_experiments({"name": "tune"})
+                await store.update_trials(config, status="interrupted", worker=None)
+            await anyio.sleep(30)
+        return x
+
+    await optimize(study, objective, n_trials=3, tasks=1)
+    assert evaluated == [0, 0, 1]
+    assert "trial 0" in caplog.text
+    states = [trial.state for trial in await stored(file)]
+    assert states == [TrialState.COMPLETE] * 2
+    await anyio.to_thread.run_sync(storage.close)
+
+
+async def test_stale_trials_are_failed_and_ours_are_kept_alive(file: str) -> None:
+    retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
+    storage = OptunaStorage(
+        file, heartbeat_interval=1, grace_period=2, heartbeat_stale_trial_callback=retry
+    )
+    dead = OptunaStorage(file)
+
+    def prepare() -> optuna.Study:
+        study = optuna.create_study(storage=storage, study_name="tune")
+        dead.record_heartbeat(dead.create_new_trial(study._study_id))
+        return study
+
+    study = await anyio.to_thread.run_sync(prepare)
+
+    async def objective(trial: AsyncTrial) -> float:
+        if trial.number == 1:
+            await anyio.sleep(4)
+        return 1.0
+
+    await optimize(study, objective, n_trials=2, tasks=1)
+    trials = await stored(file)
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[2].system_attrs["failed_trial"] == 0
+    for made in (storage, dead):
+        await anyio.to_thread.run_sync(made.close)
+
+
+async def test_a_plain_function_runs_in_threads(study: optuna.Study, file: str) -> None:
+    threads: set[int] = set()
+    together = threading.Barrier(3, timeout=30)
+
+    def objective(trial: optuna.Trial) -> float:
+        threads.add(threading.get_ident())
+        x = trial.suggest_float("x", 0, 1)
+        trial.report(x, 0)
+        trial.set_user_attr("a", 1)
+        together.wait()
+        if trial.should_prune() or trial.number == 1:
+            raise optuna.TrialPruned
+        return x
+
+    await optimize(study, objective, n_trials=6, tasks=3)
+    assert len(threads) >= 3
+    trials = await stored(file)
+    assert [trial.state.name for trial in trials].count("PRUNED") == 1
+    assert all(trial.intermediate_values == {0: trial.params["x"]} for trial in trials)
+
+
+async def test_what_cannot_be_is_said_at_once(study: optuna.Study) -> None:
+    with pytest.raises(ConfigurationError, match="needs an OptunaStorage"):
+        await optimize(optuna.create_study(), square)
+    with pytest.raises(ValueError, match="tasks"):
+        await optimize(study, square, tasks=0)
+
+    async def nested(trial: AsyncTrial) -> float:
+        await optimize(study, square)
+        return 1.0
+
+    with pytest.raises(RuntimeError, match="Nested"):
+        await optimize(study, nested, n_trials=1)
+
+
+async def test_values_that_cannot_be_stored_fail_the_trial(study: optuna.Study, file: str) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        await trial.set_user_attr("big", 2**70)
+        return 1.0
+
+    await optimize(study, objective, n_trials=1, catch=ValueError)
+    [trial] = await stored(file)
+    assert (trial.state, trial.user_attrs) == (TrialState.FAIL, {})
+
+
+STOPPED = """
+import asyncio, sys, optuna
+from aiostorage.optuna import OptunaStorage, optimize
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+async def objective(trial):
+    await trial.suggest_float("x", 0, 1)
+    if trial.number == 3:
+        print("begun", flush=True)
+    await asyncio.sleep(30)
+    return 1.0
+
+storage = OptunaStorage(sys.argv[1])
+study = optuna.create_study(storage=storage, study_name="tune")
+asyncio.run(optimize(study, objective, tasks=4))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)]
+)
+async def test_a_signal_hands_trials_back(file: str, number: signal.Signals, code: int) -> None:
+    def run() -> int:
+        with subprocess.Popen(
+            [sys.executable, "-c", STOPPED, file],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "begun\n"
+                os.kill(process.pid, number)
+                return process.wait(timeout=60)
+            finally:
+                process.kill()
+
+    assert await anyio.to_thread.run_sync(run) == code
+    states = [trial.state for trial in await stored(file)]
+    assert states == [TrialState.WAITING] * 4
+
+
+async def test_a_storage_that_is_closed_meanwhile_ends_the_call(study: optuna.Study) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        if trial.number == 20:
+            storage = study._storage
+            assert isinstance(storage, OptunaStorage)
+            await anyio.to_thread.run_sync(storage.close)
+        return await trial.suggest_float("x", 0, 1)
+
+    with anyio.fail_after(60), pytest.raises(StorageClosedError):
+        await optimize(study, objective, tasks=8)
+
+
+async def test_the_progress_bar(study: optuna.Study, capsys: pytest.CaptureFixture[str]) -> None:
+    await optimize(study, square, n_trials=3, tasks=3, show_progress_bar=True)
+    assert "3/3" in capsys.readouterr().err
+
+
+async def test_it_ends_in_the_loop_that_it_began_in(study: optuna.Study) -> None:
+    before = asyncio.all_tasks()
+    await optimize(study, square, n_trials=2)
+    assert asyncio.all_tasks() == before

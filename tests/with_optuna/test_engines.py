@@ -1,0 +1,86 @@
+"""What depends on the engine: two processes that do not know of each other's latest trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from aiostorage import SyncStorage, open_storage
+from aiostorage.optuna import OptunaStorage
+
+UP = [StudyDirection.MAXIMIZE]
+
+
+@pytest.fixture
+def pair(url: str, storage: OptunaStorage) -> Iterator[tuple[OptunaStorage, OptunaStorage]]:
+    """Give two storages that share the store and nothing else; in memory, the connection, too."""
+    if url == "memory://":
+        yield storage, OptunaStorage(storage._storage)
+        return
+    with SyncStorage(open_storage(url), in_running_loop=True) as facade:
+        yield storage, OptunaStorage(facade)
+
+
+def test_numbers_and_ids_are_taken_once(pair: tuple[OptunaStorage, OptunaStorage]) -> None:
+    one, other = pair
+    assert [s.create_new_study(UP, f"{n}") for n, s in enumerate((one, other, one))] == [1, 2, 3]
+    with pytest.raises(DuplicatedStudyError):
+        other.create_new_study(UP, "0")
+    for _ in range(12):  # so many that the other one has to search for the highest number
+        one.create_new_trial(1)
+    other.create_new_trial(1)
+    waiting = create_trial(state=TrialState.WAITING)
+    ids = [s.create_new_trial(1, waiting) for s in (one, other)]
+    assert len({*ids}) == 2
+    assert [trial.number for trial in one.get_all_trials(1)] == list(range(15))
+    assert other.get_all_trials(1) == one.get_all_trials(1)
+    assert one.set_trial_state_values(ids[0], TrialState.RUNNING)
+    assert not other.set_trial_state_values(ids[0], TrialState.RUNNING)
+    other.delete_study(3)
+    assert one.create_new_study(UP) == 4
+
+
+def test_a_handed_back_trial_is_its_next_workers(
+    pair: tuple[OptunaStorage, OptunaStorage],
+) -> None:
+    one, other = pair
+    study_id = one.create_new_study(UP)
+    trial_id = one.create_new_trial(study_id)
+    one.set_trial_param(trial_id, "a.b", 0.5, FloatDistribution(0, 1))
+    one.set_trial_intermediate_value(trial_id, 3, 0.1)
+    other.set_trial_state_values(trial_id, TrialState.WAITING)
+    assert one.get_all_trials(study_id)[0].state == TrialState.WAITING
+    assert other.set_trial_state_values(trial_id, TrialState.RUNNING)
+    with pytest.raises(UpdateFinishedTrialError):
+        one.set_trial_user_attr(trial_id, "late", True)
+    with pytest.raises(UpdateFinishedTrialError):
+        one.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    other.set_trial_state_values(trial_id, TrialState.PRUNED, [2.0])
+    for storage in pair:
+        trial = storage.get_trial(trial_id)
+        assert (trial.state, trial.values) == (TrialState.PRUNED, [2.0])
+        assert (trial.params, trial.intermediate_values) == ({"a.b": 0.5}, {})
+        assert trial.user_attrs == {}
+        with pytest.raises(ValueError, match="No trials"):
+            storage.get_best_trial(study_id)
+
+
+def test_stale_trials_are_those_with_an_old_heartbeat(
+    pair: tuple[OptunaStorage, OptunaStorage],
+) -> None:
+    one, other = pair
+    study_id = one.create_new_study(UP)
+    ids = [one.create_new_trial(study_id) for _ in range(3)]
+    for trial_id in ids[:2]:
+        one.record_heartbeat(trial_id)
+    other.heartbeat_interval = 60
+    assert other._get_stale_trial_ids(study_id) == []
+    other.grace_period = 1e-9  # type: ignore[assignment]  # every heartbeat is older
+    assert other._get_stale_trial_ids(study_id) == ids[:2]
+    one.set_trial_state_values(ids[0], TrialState.FAIL)
+    assert other._get_stale_trial_ids(study_id) == ids[1:2]
