@@ -16,8 +16,10 @@ import anyio.to_thread
 
 from aiostorage._core.driver_options import (
     STORAGE_OPTIONS,
+    STORE_SETTINGS,
     call_with_options,
     hide_credentials,
+    taken_from_query,
 )
 from aiostorage._core.kinds import FLAG, MAPPING, URL, Kind, check_values, option, optional
 from aiostorage._core.layout import LAYOUT
@@ -115,7 +117,8 @@ def open_storage(
         Seconds that `Storage.aclose` goes on sending to the tracker, at most.
     history
         How long the changes of trials are kept: ``"30d"``, a number of them, or ``"off"``; a
-        setting of the store, see `Storage`. None leaves it as it is.
+        setting of the store, see `Storage`. None leaves it as it is, unless the query of the URL
+        has one: ``sqlite:///tune.db?history=off``.
     telemetry
         Whether OpenTelemetry is told what the storage does; default: if a provider is set. See
         `Storage`.
@@ -139,8 +142,10 @@ def open_storage(
     >>> async with open_storage("sqlite:///tune.db") as storage:
     ...     experiment = await storage.create_experiment({"name": "tune"})
     """
+    driver = _driver_of(url, options, objective)
+    _, in_url = taken_from_query(url, STORE_SETTINGS)
     return _stored_in(
-        _driver_of(url, options, objective),
+        driver,
         retry=retry,
         lost_after=lost_after,
         lock_lease=lock_lease,
@@ -151,7 +156,7 @@ def open_storage(
         tracker=tracker,
         objective=objective,
         deliver_on_close=deliver_on_close,
-        history=history,
+        history=in_url.get("history") if history is None else history,
         telemetry=telemetry,
     )
 
@@ -304,6 +309,8 @@ class StorageFactory:
             An option cannot work.
         """
         settings: dict[str, Any] = {n: kwargs.pop(n) for n in STORAGE_OPTIONS if n in kwargs}
+        if isinstance(url := kwargs.get("url"), str):
+            settings = taken_from_query(url, STORE_SETTINGS)[1] | settings
         if isinstance(settings.get("retry"), Mapping):
             settings["retry"] = call_with_options(RetryPolicy, "retry", settings["retry"])
         if "coordinator" in kwargs:
@@ -321,6 +328,8 @@ class StorageFactory:
         make = self._maker(name)
         if objective is not None and "objective" in inspect.signature(make).parameters:
             options = {"objective": objective, **options}
+        if isinstance(url := options.get("url"), str):
+            options = {**options, "url": taken_from_query(url, STORE_SETTINGS)[0]}
         return call_with_options(make, name, options, beside=STORAGE_OPTIONS)
 
     def known(self) -> tuple[str, ...]:
@@ -417,7 +426,9 @@ class _BuiltIn:
 
     module: str
     needs: str | None = None
-    """The package that it needs beside this one, by the name that pip knows."""
+    """The library that it needs beside this package."""
+    extra: str | None = None
+    """The extra of this package that brings it."""
 
     def load(self) -> Callable[..., Driver]:
         try:
@@ -427,13 +438,13 @@ class _BuiltIn:
                 raise
             raise ConfigurationError(
                 f"this engine needs {self.needs}, which is not installed (there is no module "
-                f"{error.name}): pip install {self.needs}"
+                f"{error.name}): pip install 'aiostorage-orion[{self.extra}]'"
             ) from error
         make: Callable[..., Driver] = module.driver_from_options
         return make
 
 
-_MONGODB: Final = _BuiltIn("aiostorage.drivers.mongodb.mongodb_options", needs="motor")
+_MONGODB: Final = _BuiltIn("aiostorage.drivers.mongodb.mongodb_options", "motor", "mongodb")
 
 _BUILT_IN: Final[dict[str, _BuiltIn]] = {
     "memory": _BuiltIn("aiostorage.drivers.memory"),

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from benchmarks import (
     facade,
+    history,
     optuna_storages,
     oriondb,
     outbox,
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 
 PARTS = (
     *("sqlite", "track", "facade", "trackers", "orion", "mongodb", "size", "outbox"),
-    "telemetry",
-    "optuna",
+    *("telemetry", "history", "optuna"),
 )
 
 
@@ -77,8 +77,37 @@ def main() -> None:
             _outbox(console, directory, quick=options.quick)
         if "telemetry" in wanted:
             _telemetry(console, directory, quick=options.quick)
+        if "history" in wanted:
+            _history(console, directory, quick=options.quick)
         if "optuna" in wanted and optuna_storages.available():
             _optuna(console, directory, quick=options.quick)
+
+
+def _history(console: Console, directory: Path, *, quick: bool) -> None:
+    rounds = 8 if quick else 16
+    _shown_history(console, history.in_this_process(directory, 640 if quick else 2560, rounds))
+    try:
+        from aiostorage.testing import MongodError  # noqa: PLC0415  it imports pytest
+    except ModuleNotFoundError as error:
+        console.print(f"{error.name} is not installed: MongoDB's part is left out")
+        return
+    try:
+        _shown_history(console, history.on_mongodb(directory, 320 if quick else 640, rounds))
+    except MongodError as error:
+        console.print(f"MongoDB's part is left out: {error}")
+
+
+def _shown_history(console: Console, costs: Iterable[history.HistoryCost]) -> None:
+    for one in costs:
+        shown = []
+        for what, ratios in (("time", one.time), ("processor time", one.processor)):
+            low, middle, high = statistics.quantiles(ratios, method="inclusive")
+            shown.append(f"{middle:.2f} of the {what} ({low:.2f} - {high:.2f})")
+        console.print(
+            f"{one.engine}, {one.tasks} tasks: {one.rate:,.0f} cycles/s without a history; "
+            f"with it {', '.join(shown)}",
+            soft_wrap=True,
+        )
 
 
 def _optuna(console: Console, directory: Path, *, quick: bool) -> None:

@@ -8,12 +8,13 @@ from typing import Any, Final
 import anyio
 
 from aiostorage._core.arguments import check_arguments
+from aiostorage._core.change_rows import change_of
 from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid
 from aiostorage._core.layout import CHANGES, TRIALS
-from aiostorage._core.record_reader import TrialReader
-from aiostorage.errors import CursorExpired, EncodingError, FailedUpdate
+from aiostorage._core.record_reader import TrialReader, missing_trial, warn_left_out
+from aiostorage.errors import CursorExpired, EncodingError
 from aiostorage.operations import Document, Find
 from aiostorage.trial import Trial, validate_status
 from aiostorage.trial_change import OLDEST, TrialChange, TrialChanges
@@ -82,18 +83,16 @@ class ChangeFeed:
         there = equal(experiment=trial.experiment, id=trial.id)
         version: object | None = None
         status_now: object = None
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(timeout or None):
             while True:
                 found = await self._gateway.execute(Find(TRIALS, there, limit=1))
                 if not found:
-                    raise FailedUpdate(
-                        f"experiment {trial.experiment!r} has no trial {trial.id}; it was deleted "
-                        "or never registered",
-                        uid=trial.id,
-                    )
+                    raise missing_trial(trial.experiment, trial.id)
                 status_now = found[0].get("status")
                 if status_now in wanted:
                     return self._reader.read(found[0])
+                if timeout == 0:  # it was looked at, however long that took
+                    break
                 await anyio.sleep(MIN_INTERVAL)
                 version = await self._gateway.wait_for_change(TRIALS, version, MAX_INTERVAL)
         raise TimeoutError(f"trial {trial.id} is {status_now!r} after {timeout:g} s")
@@ -102,7 +101,7 @@ class ChangeFeed:
         await self._gateway.check_history()
         where = equal(owner=trial.experiment, name=trial.id)
         found = await self._gateway.execute(Find(CHANGES, where))
-        return [change for row in found if (change := _change(row, "")) is not None]
+        return [change for row in found if (change := self._change(row, "")) is not None]
 
     async def _read(self, uid: Any, cursor: str | None, limit: int) -> TrialChanges:
         await self._gateway.check_history()
@@ -113,12 +112,20 @@ class ChangeFeed:
         while True:
             wanted = limit - len(changes)
             page = await self._gateway.read_log(CHANGES, uid, after, wanted)
-            found = [_change(row, place) for place, row in page.rows]
+            found = [self._change(row, place) for place, row in page.rows]
             changes += [change for change in found if change is not None]
             # a page that is not full means that there are no more rows: damaged ones must not
             if len(page.rows) < wanted or len(changes) == limit:
                 return TrialChanges(changes, page.cursor)
             after = page.cursor
+
+    def _change(self, row: Document, cursor: str) -> TrialChange | None:
+        """Return the change of a row; None if it tells of none, of which the first call warns."""
+        try:
+            return change_of(row, cursor)
+        except EncodingError as error:
+            warn_left_out(self._gateway, row, error)
+            return None
 
 
 class _Beats:
@@ -156,22 +163,3 @@ class _Beats:
             and before[uid][0] == worker
             and before[uid][1] != time
         ]
-
-
-def _change(row: Document, cursor: str) -> TrialChange | None:
-    """Return the change of a row; None if another program has damaged it."""
-    try:
-        return TrialChange(
-            kind=row["kind"],
-            experiment=row["owner"],
-            trial=row["name"],
-            before=row.get("before"),
-            after=row.get("after"),
-            worker=row.get("holder"),
-            attempt=row["attempt"],
-            time=row["time"],
-            reason=row.get("reason"),
-            cursor=cursor,
-        )
-    except (KeyError, EncodingError):
-        return None

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote
 
 from aiostorage.errors import ConfigurationError
 
 __all__ = [
     "STORAGE_OPTIONS",
+    "STORE_SETTINGS",
     "call_with_options",
     "hide_credentials",
     "hide_credentials_in",
+    "taken_from_query",
     "upgrade_command",
 ]
 
@@ -24,6 +27,9 @@ STORAGE_OPTIONS: Final = (
     *("tracker", "objective", "deliver_on_close", "history", "telemetry"),
 )
 """Options that a storage has on every engine."""
+
+STORE_SETTINGS: Final = ("history",)
+"""Those of them that a store keeps, for all who use it: they may stand in the query of a URL."""
 
 T = TypeVar("T")
 
@@ -83,7 +89,8 @@ _QUERY: Final = re.compile(r"(?P<name>[?&#;](?:[^=&#;]*=)?)(?P<value>[^&#;]+)")
 _SHOWN: Final = frozenset(
     name.lower()
     for name in (
-        *("client", "synchronous", "busy_timeout", "objective"),
+        *("client", "synchronous", "busy_timeout", "connect_timeout", "objective"),
+        *STORE_SETTINGS,
         *("authSource", "directConnection", "readPreference", "replicaSet", "ssl", "tls", "w"),
     )
 )
@@ -121,6 +128,21 @@ def _without_value(option: re.Match[str]) -> str:
     name, value = option["name"], option["value"]
     is_known = name[1:].rstrip("=").lower() in _SHOWN and re.fullmatch(r"[\w.,-]{1,64}", value)
     return f"{name}{value if is_known else '***'}"
+
+
+def taken_from_query(url: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Take options out of the query of a URL; return the rest as it is, and their values by name.
+
+    >>> taken_from_query("sqlite:///a.db?x=1&history=30d", ["history"])
+    ('sqlite:///a.db?x=1', {'history': '30d'})
+    """
+    place, mark, query = url.partition("?")
+    parts = [part for part in query.split("&") if part]
+    taken = {k: unquote(v) for k, _, v in (p.partition("=") for p in parts) if k in names}
+    if not taken:
+        return url, {}
+    left = "&".join(part for part in parts if part.partition("=")[0] not in names)
+    return (f"{place}{mark}{left}" if left else place), taken
 
 
 def hide_credentials_in(text: str) -> str:

@@ -21,6 +21,8 @@ __all__ = [
     "split_url",
 ]
 
+_URL: Final = re.compile(r"[A-Za-z][\w+.-]*:(//|/.*@)")
+
 LONGEST_NAME: Final = 255
 """Bytes that file systems allow in the name of a file."""
 
@@ -54,6 +56,11 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
         raise ConfigurationError(
             f"{engine}: {text!r} is a path of Windows, where aiostorage does not run; for a file "
             f"of that name here write ./{text}"
+        )
+    if isinstance(path, str) and _URL.match(text):  # perhaps with a password
+        raise ConfigurationError(
+            f"{engine}: the path {hide_credentials(text)!r} is a URL: pass it as `url`; for a file "
+            "of that name write ./ before it"
         )
     if not text:
         raise ConfigurationError(f"{engine}: path is empty; name a file")

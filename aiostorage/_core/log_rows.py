@@ -12,33 +12,60 @@ The rules, for a document that is inserted, deleted or changed:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from aiostorage._core.ids import new_id
 from aiostorage.operations import And, Compare, Document, Logged, Take, Update
 
 __all__ = [
     "MAX_REASON",
-    "LogEntry",
+    "NO_REASON",
+    "UNKNOWN",
+    "Change",
+    "Keys",
     "LoggedChange",
     "LoggedKind",
     "entries_of",
     "is_logged",
+    "keys_of",
     "known_before",
     "log_entries",
     "log_rows",
+    "readable_keys",
     "sets_content",
 ]
 
 LoggedKind: TypeAlias = Literal["inserted", "reserved", "status", "results", "deleted"]
 
-LoggedChange: TypeAlias = "tuple[Document | None, Document | Update | Take | None]"
-"""A document before a change, and after it; or the operation that changes it."""
+Keys: TypeAlias = "tuple[Any, Any, Any, Any]"
+"""The owner, the name, the state and the holder of a document: keys, or None."""
+
+Change: TypeAlias = "tuple[LoggedKind, Any, Any, Any, Any, Any, int]"
+"""The kind, the owner and the name, the state before and after, the holder, and 1 if it is taken.
+
+The last value is added to the number of attempts.
+"""
+
+LoggedChange: TypeAlias = "tuple[int, Keys | None, Keys | Update | Take | None]"
+"""A subject, the document before the change, and the document after it or the operation.
+
+None stands for a document that did not exist, or no longer does. The subject is a number by which
+the engine knows the document.
+"""
+
+UNKNOWN: Final = 0
+"""The subject where only the owner and the name of the document are known."""
+
+NO_REASON: Final = 0
+"""Stands for a reason that is None: Python's sqlite3 takes longer to pass a None."""
 
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
+
+_BY_FIELDS: Final = (Update, Take)
+_PLAIN: Final = frozenset({str, int, type(None)})
 
 
 def is_logged(logged: Logged, changes: Mapping[str, Any]) -> bool:
@@ -50,117 +77,138 @@ def is_logged(logged: Logged, changes: Mapping[str, Any]) -> bool:
 
 def sets_content(logged: Logged, changes: Mapping[str, Any]) -> bool:
     """Return whether changes set the content, or a part of it."""
-    content = logged.content
-    return content in changes or any(path.startswith(f"{content}.") for path in changes)
-
-
-class LogEntry(NamedTuple):
-    """The content of a row, without its time and its reason.
-
-    Attributes
-    ----------
-    kind, owner, name, before, after, holder
-        As in a row.
-    taken
-        Whether the number of attempts grows by one.
-    """
-
-    kind: LoggedKind
-    owner: Any
-    name: Any
-    before: Any
-    after: Any
-    holder: Any
-    taken: bool
+    if logged.content in changes:
+        return True
+    part = f"{logged.content}."
+    for path in changes:  # noqa: SIM110  a generator takes twice as long, for each heartbeat
+        if path.startswith(part):
+            return True
+    return False
 
 
 def log_entries(
     logged: Logged,
-    before: Mapping[str, Any] | None,
-    after: Mapping[str, Any] | None,
+    before: Keys | None,
+    after: Keys | None,
     *,
-    content: bool,
-) -> list[LogEntry]:
-    """Return the log entries of one change: none, one, or two if the name changes.
+    content: bool = False,
+) -> list[Change]:
+    """Return what is logged of one change: none, one, or two if the name changes.
 
     Parameters
     ----------
     before, after
-        The document; None if it did not exist, or no longer does. Its owner, name, state and holder
-        are enough.
+        The document; None if it did not exist, or no longer does.
     content
         Whether the change sets the content.
     """
     if before is None:
         assert after is not None  # noqa: S101  a change has one of them
-        owner, name, old, was = None, None, None, None
-    else:
-        owner, name, old, was = _keys(before, logged)
-    if after is None:
-        kind: LoggedKind = "deleted"
-        new, holder = None, was
-    else:
-        new_owner, new_name, new, holder = _keys(after, logged)
-        if before is not None and (owner != new_owner or name != new_name):
-            return [
-                *log_entries(logged, before, None, content=False),
-                *log_entries(logged, None, after, content=False),
-            ]
-        owner, name = new_owner, new_name
-        if before is None:
-            kind = "inserted"
-        elif new == logged.taken and (old != new or was != holder):
-            kind = "reserved"
-        elif old != new:
-            kind = "status"
-        elif content:
-            kind = "results"
-        else:
+        owner, name, new, holder = after
+        if owner is None or name is None:  # another program has stored it
             return []
-        if holder is None:
-            holder = was
-    if owner is None or name is None:  # another program has stored it
+        return [("inserted", owner, name, None, new, holder, int(new == logged.taken))]
+    owner, name, old, was = before
+    if after is None:
+        gone = owner is None or name is None
+        return [] if gone else [("deleted", owner, name, old, None, was, 0)]
+    if owner != after[0] or name != after[1]:
+        return [*log_entries(logged, before, None), *log_entries(logged, None, after)]
+    new, holder = after[2], after[3]
+    if new == logged.taken and (old != new or was != holder):
+        kind: LoggedKind = "reserved"
+    elif old != new:
+        kind = "status"
+    elif content:
+        kind = "results"
+    else:
         return []
-    taken = kind == "reserved" or (kind == "inserted" and new == logged.taken)
-    return [LogEntry(kind, owner, name, old, new, holder, taken)]
+    if owner is None or name is None:
+        return []
+    if holder is None:
+        holder = was
+    return [(kind, owner, name, old, new, holder, int(kind == "reserved"))]
 
 
-def known_before(logged: Logged, update: Update) -> list[Document] | None:
-    """Return the one document that an update can match, as far as its condition describes it.
+def known_before(logged: Logged, update: Update) -> list[Keys] | None:
+    """Return what the condition of an update says of the only document that it can match.
 
     Return None if that is not enough to write the log, and an empty list if nothing is logged.
     """
     where, changes = update.where, update.changes
     if not is_logged(logged, changes):
         return []
-    bound: Document = {}
+    if _renames(logged, update):
+        return None
+    bound: dict[str, str] = {}
     for part in where.conditions if isinstance(where, And) else (where,):
         if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ is str:
             bound[part.path] = part.value
-    if logged.owner not in bound or logged.name not in bound or logged.state not in bound:
+    owner, name, state = (bound.get(logged.owner), bound.get(logged.name), bound.get(logged.state))
+    if owner is None or name is None or state is None:
         return None
-    held = logged.holder in bound or changes.get(logged.holder) is not None
-    return [bound] if held else None
+    holder = bound.get(logged.holder)
+    if holder is None and changes.get(logged.holder) is None:
+        return None
+    return [(owner, name, state, holder)]
 
 
 def entries_of(
-    logged: Logged, changes: Iterable[LoggedChange]
-) -> list[tuple[LogEntry, str | None]]:
-    """Return the log entries of changes, in order, each with its reason."""
-    found: list[tuple[LogEntry, str | None]] = []
-    for before, change in changes:
-        if not isinstance(change, Update | Take):
-            found += [(entry, None) for entry in log_entries(logged, before, change, content=False)]
-            continue
-        new, after = change.changes, dict(before or {})
-        for field in (logged.owner, logged.name, logged.state, logged.holder):
-            if field in new:
-                after[field] = new[field]
-        reason = None if change.reason is None else change.reason[:MAX_REASON]
-        content = sets_content(logged, new)
+    logged: Logged, changes: Sequence[LoggedChange], number: int, *more: Any
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the log entries of changes, in order.
+
+    An entry is one tuple: the values of a `Change`, the reason or `NO_REASON`, the subject, the
+    values of `more`, and the number of the entry. They are made one by one, so that a busy store
+    does not keep many of them for Python's garbage collector.
+
+    Parameters
+    ----------
+    number
+        That of the first entry.
+    """
+    owner, name, state, holder = logged.owner, logged.name, logged.state, logged.holder
+    for subject, earlier, change in _with_subjects(logged, changes):
+        before = None if earlier is None else readable_keys(earlier)
+        if isinstance(change, _BY_FIELDS):
+            assert before is not None  # noqa: S101  what is changed is there
+            new, reason = change.changes, change.reason
+            after: Keys | None = (
+                new.get(owner, before[0]),
+                new.get(name, before[1]),
+                new.get(state, before[2]),
+                new.get(holder, before[3]),
+            )
+            content = sets_content(logged, new)
+        else:
+            after, content, reason = change, False, None
+        why = NO_REASON if reason is None else reason[:MAX_REASON]
         for entry in log_entries(logged, before, after, content=content):
-            found.append((entry, reason))
-    return found
+            yield *entry, why, subject, *more, number
+            number += 1
+
+
+def _with_subjects(logged: Logged, changes: Sequence[LoggedChange]) -> Sequence[LoggedChange]:
+    """Return changes with the subjects of documents that are deleted or renamed by later ones."""
+    for _, _, change in changes:
+        if change is None or (change.__class__ is Update and _renames(logged, change)):
+            break
+    else:
+        return changes
+    gone: dict[tuple[Any, ...], int] = {}
+    found: list[LoggedChange] = []
+    for subject, before, change in reversed(changes):
+        known = subject
+        if before is not None and subject == UNKNOWN:
+            known = gone.get(before[:2], UNKNOWN)
+        elif before is not None and (change is None or isinstance(change, Update)):
+            gone[before[:2]] = subject
+        found.append((known, before, change))
+    return found[::-1]
+
+
+def _renames(logged: Logged, update: Update) -> bool:
+    return logged.owner in update.changes or logged.name in update.changes
 
 
 def log_rows(
@@ -172,6 +220,7 @@ def log_rows(
     attempt: int,
     time: datetime,
     reason: str | None = None,
+    make_id: Callable[[], str] = new_id,
 ) -> Iterator[Document]:
     """Yield the rows of one change, as documents.
 
@@ -183,30 +232,39 @@ def log_rows(
         The number in the last row of the document; 0 without one.
     time
         The store's time.
+    make_id
+        Returns the ``_id`` of the next row.
     """
-    for number, entry in enumerate(log_entries(logged, before, after, content=content)):
+    keys = [None if one is None else keys_of(one, logged) for one in (before, after)]
+    entries = log_entries(logged, keys[0], keys[1], content=content)
+    for number, (kind, owner, name, old, new, holder, taken) in enumerate(entries):
         yield {
-            "_id": new_id(),
-            "kind": entry.kind,
-            "owner": entry.owner,
-            "name": entry.name,
-            "before": entry.before,
-            "after": entry.after,
-            "holder": entry.holder,
-            "attempt": (0 if number else attempt) + entry.taken,
+            "_id": make_id(),
+            "kind": kind,
+            "owner": owner,
+            "name": name,
+            "before": old,
+            "after": new,
+            "holder": holder,
+            "attempt": (0 if number else attempt) + taken,
             "time": time,
             "reason": None if reason is None else reason[:MAX_REASON],
         }
 
 
-def _keys(document: Mapping[str, Any], logged: Logged) -> list[Any]:
-    """Return the owner, the name, the state and the holder of a document.
+def keys_of(document: Mapping[str, Any], logged: Logged) -> Keys:
+    """Return the keys of a document; None for a missing one."""
+    fields = logged.owner, logged.name, logged.state, logged.holder
+    if document.__class__ is dict:
+        return readable_keys(tuple(map(document.get, fields)))
+    # one that cannot be read as a whole refuses `get`
+    found = [document[field] if field in document else None for field in fields]  # noqa: SIM401
+    return readable_keys(found)
 
-    None stands for a missing one, and for a value that is neither text nor an integer.
-    """
-    keys = []
-    for field in (logged.owner, logged.name, logged.state, logged.holder):
-        # not `get`: a document that cannot be read as a whole refuses it
-        value = document[field] if field in document else None  # noqa: SIM401
-        keys.append(value if value.__class__ is str or value.__class__ is int else None)
-    return keys
+
+def readable_keys(found: Sequence[Any]) -> Keys:
+    """Return keys, with None for a value that is neither text nor an integer."""
+    owner, name, state, holder = found
+    if not _PLAIN.issuperset(map(type, found)):
+        owner, name, state, holder = (key if type(key) in _PLAIN else None for key in found)
+    return owner, name, state, holder

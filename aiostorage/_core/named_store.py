@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from aiostorage._core.driver_options import hide_credentials
+from aiostorage._core.driver_options import STORE_SETTINGS, hide_credentials, taken_from_query
 from aiostorage.errors import AioStorageError, ConfigurationError
 
 __all__ = [
@@ -93,6 +93,25 @@ class NamedStore:
             options = {"url": there} if isinstance(there, str) else dict(there)
         for name in ("tracker", "deliver_on_close"):
             options.pop(name, None)
+        return NamedStore(options, self.origin, self.is_default)
+
+    def with_own_options(self) -> NamedStore:
+        """Return the same store, to which options of its engine can be added.
+
+        A MongoDB database that is configured as Oríon does it takes none beside it.
+        """
+        if self.of_type != LEGACY or self.engine != "mongodb":
+            return self
+        options = {**self.options, **self.options["database"]}
+        del options["database"]
+        return NamedStore(options, self.origin, self.is_default)
+
+    def for_reading(self) -> NamedStore:
+        """Return the same store without what an opening would change: no tracker, no setting."""
+        there = self.without_tracker()
+        options = {k: v for k, v in there.options.items() if k not in STORE_SETTINGS}
+        if isinstance(url := options.get("url"), str):
+            options["url"] = taken_from_query(url, STORE_SETTINGS)[0]
         return NamedStore(options, self.origin, self.is_default)
 
 

@@ -8,18 +8,23 @@ the beginning, and the last one never is. So as long as a row exists, all rows b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any, Final, NoReturn
 
 from aiostorage.errors import CursorExpired
 from aiostorage.operations import Document, LogPage
 
-__all__ = ["BEGINNING", "cursor_behind", "log_page", "parsed_cursor", "raise_expired"]
+__all__ = ["BEGINNING", "MARKS", "cursor_behind", "log_page", "parsed_cursor", "raise_expired"]
 
 BEGINNING: Final = "0-"
 """The cursor of a log that has never had a row."""
 
 ID_LENGTH: Final = 8
 """Characters of an ``_id`` in a cursor."""
+
+
+MARKS: Final = Random()  # noqa: S311  no secret
+"""Makes the random ends of ids. Many programs seed the generator that all share, and alike."""
 
 
 def cursor_behind(number: int, uid: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiostorage.errors import BackendError
 
-__all__ = ["leaves_of", "reason_of"]
+__all__ = ["leaves_of", "reason_of", "text_of"]
 
 MAX_LENGTH: Final = 300
 
@@ -25,14 +25,18 @@ def reason_of(error: BaseException) -> str:
     one = (own or leaves)[0]
     if isinstance(one, asyncio.CancelledError):
         return "cancelled"
-    name = type(one).__name__
-    try:
-        lines = str(one).strip().splitlines()
-    except Exception:  # noqa: BLE001  whoever wrote it, its worker has to end its trial
-        lines = []
-    text = f"{name}: {lines[0]}" if lines else name
+    lines = text_of(one).splitlines()
+    text = f"{type(one).__name__}: {lines[0]}" if lines else type(one).__name__
     # what no engine can store is escaped: the status is more important than the reason
     return text[:MAX_LENGTH].encode("utf-8", "backslashreplace").decode()[:MAX_LENGTH]
+
+
+def text_of(error: BaseException) -> str:
+    """Return the message of an error; an empty text if it has none, or cannot make it."""
+    try:
+        return str(error).strip()
+    except Exception:  # noqa: BLE001  whoever wrote it, its worker has to end its trial
+        return ""
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:

@@ -15,7 +15,7 @@ from aiostorage._core.documents import both
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.record_checks import fault_in
-from aiostorage.errors import EncodingError
+from aiostorage.errors import EncodingError, FailedUpdate, TrialLost
 from aiostorage.operations import (
     And,
     Compare,
@@ -28,7 +28,7 @@ from aiostorage.operations import (
 from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
-__all__ = ["READING_ERRORS", "TrialReader", "whole_documents"]
+__all__ = ["READING_ERRORS", "TrialReader", "missing_trial", "warn_left_out", "whole_documents"]
 
 events = EventLog("records")
 
@@ -64,7 +64,7 @@ class TrialReader:
         try:
             return Trial.from_dict(document)
         except READING_ERRORS as error:
-            _warn(self._gateway, document, _explained(document, error))
+            warn_left_out(self._gateway, document, _explained(document, error))
             return None
 
     def all_readable(self, documents: Iterable[Document]) -> list[Trial]:
@@ -120,6 +120,15 @@ class TrialReader:
         return trials
 
 
+def missing_trial(experiment: Any, uid: str, token: str | None = None) -> FailedUpdate:
+    """Return the error that says that there is no such trial; `TrialLost` if somebody held it."""
+    return (FailedUpdate if token is None else TrialLost)(
+        f"experiment {experiment!r} has no trial {uid}; it was deleted or never registered",
+        uid=uid,
+        token=token,
+    )
+
+
 def whole_documents(gateway: Gateway, collection: str, documents: list[Document]) -> list[Document]:
     """Return the documents that the engine could decode; the first call warns of each other one."""
     if not any(isinstance(document, UnreadableDocument) for document in documents):
@@ -130,7 +139,7 @@ def whole_documents(gateway: Gateway, collection: str, documents: list[Document]
             error = EncodingError(
                 f"record {document.get('_id')!r} of {collection} cannot be read: {document.reason}"
             )
-            _warn(gateway, document, error)
+            warn_left_out(gateway, document, error)
         else:
             whole.append(document)
     return whole
@@ -149,7 +158,8 @@ def _explained(document: Document, error: Exception) -> EncodingError:
     )
 
 
-def _warn(gateway: Gateway, document: Document, error: EncodingError) -> None:
+def warn_left_out(gateway: Gateway, document: Document, error: EncodingError) -> None:
+    """Warn of a record that is left out, once."""
     name = (gateway.driver.location, repr(dict(document).get("_id")))
     if name not in _named:
         if len(_named) >= _MAX_NAMED:

@@ -23,7 +23,7 @@ from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.normalise import normalise, to_utc
 from aiostorage._core.reasons import reason_of
 from aiostorage._core.record_checks import stored_results
-from aiostorage._core.record_reader import READING_ERRORS, TrialReader
+from aiostorage._core.record_reader import READING_ERRORS, TrialReader, missing_trial
 from aiostorage._core.storable_results import without_largest, without_unstorable
 from aiostorage._core.turn import Held, Turn
 from aiostorage.errors import (
@@ -350,12 +350,7 @@ class Reservations:
         found = await self._gateway.execute(Find(TRIALS, there, selection, limit=1))
         uid, token = trial.id, trial.worker
         if not found:
-            return (FailedUpdate if token is None else TrialLost)(
-                f"experiment {trial.experiment!r} has no trial {uid}; it was deleted or never "
-                "registered",
-                uid=uid,
-                token=token,
-            )
+            return missing_trial(trial.experiment, uid, token)
         status, holder = found[0].get("status"), found[0].get("worker")
         taken = holder != token or (was == RESERVED and status in PENDING.value)
         if token is not None and taken:

@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 from aiostorage._core.changes import apply_changes
@@ -23,20 +24,39 @@ from aiostorage.operations import (
     Condition,
     Document,
     Index,
+    Layout,
     Logged,
     SortBy,
 )
 
-__all__ = ["DocumentTable", "Key", "SortedIndex", "UniqueIndex", "sort_key", "sort_key_by"]
+__all__ = [
+    "DocumentTable",
+    "GroupedIndex",
+    "Key",
+    "SortedIndex",
+    "UniqueIndex",
+    "sort_key",
+    "sort_key_by",
+    "tables_of",
+]
 
 Key: TypeAlias = tuple[tuple[int, Any], ...]
 """Values of declared fields in a form that sorts."""
 
 
 class DocumentTable:
-    """The documents of one collection, in the order of their insertion, and their indexes."""
+    """The documents of one collection, in the order of their insertion, and their indexes.
 
-    def __init__(self, collection: Collection) -> None:
+    Parameters
+    ----------
+    collection
+        The collection.
+    is_log
+        Whether it is the log of another one: documents only come, and their order is that of their
+        insertion. So what has to be found needs no sorted index.
+    """
+
+    def __init__(self, collection: Collection, *, is_log: bool = False) -> None:
         self.name: str = collection.name
         self.logged: Logged | None = collection.logged
         self.clocked: ClockedFields = ClockedFields(collection)
@@ -47,8 +67,10 @@ class DocumentTable:
             for index in (Index(("_id",), unique=True), *collection.indexes)
             if index.unique
         ]
-        self._sorted = [
-            SortedIndex(replace(index, fields=self.clocked.sorted_by(index.fields)))
+        self._sorted: list[SortedIndex | GroupedIndex] = [
+            (GroupedIndex if is_log and index.where is None else SortedIndex)(
+                replace(index, fields=self.clocked.sorted_by(index.fields))
+            )
             for index in collection.indexes
             if not index.unique
         ]
@@ -121,7 +143,13 @@ class DocumentTable:
         self._check(document, None)
         self.last += 1
         self._put(self.last, document)
-        undo.append(lambda seq=self.last: self._drop(seq))  # type: ignore[misc]
+        undo.append(partial(self._take_back, self.last))
+
+    def _take_back(self, seq: int) -> None:
+        """Remove a document as if it had never been inserted."""
+        self._drop(seq)
+        if self.last == seq:
+            self.last -= 1
 
     def replace(
         self, uid: Any, changes: Mapping[str, Any], undo: list[Callable[[], None]]
@@ -249,6 +277,49 @@ class SortedIndex:
         seqs = (self._keys[position][-1] for position in range(low, high))
         # a sort that follows is stable, so what is equal has to come by insertion
         return (seqs, ()) if order == rest else (sorted(seqs), order)
+
+
+class GroupedIndex:
+    """The sequence numbers of the documents with the same keys, in ascending order.
+
+    It grows in the same time however many there are, which a sorted list does not.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._groups: dict[Key, list[int]] = {}
+
+    def add(self, seq: int, document: Document) -> None:
+        """Add a document."""
+        insort(self._groups.setdefault(sort_key(document, self.index.fields), []), seq)
+
+    def drop(self, seq: int, document: Document) -> None:
+        """Take a document out."""
+        key = sort_key(document, self.index.fields)
+        self._groups[key].remove(seq)
+        if not self._groups[key]:
+            del self._groups[key]
+
+    def equal_to(self, bound: Mapping[str, Any]) -> list[int]:
+        """Return the sequence numbers of the documents with these keys, in ascending order."""
+        return self._groups.get(sort_key(bound, self.index.fields), [])
+
+    def part(
+        self,
+        where: Condition,  # noqa: ARG002  as a sorted index
+        bound: Mapping[str, Any],
+        order: tuple[str | SortBy, ...],
+    ) -> tuple[Iterable[int], tuple[str | SortBy, ...]] | None:
+        """Return the candidates and the order still missing; None if the index does not apply."""
+        if not all(name in bound for name in self.index.fields):
+            return None
+        return tuple(self.equal_to(bound)), order
+
+
+def tables_of(layout: Layout) -> dict[str, DocumentTable]:
+    """Return empty tables for all collections, by their names."""
+    logs = {one.logged.log for one in layout.collections if one.logged is not None}
+    return {one.name: DocumentTable(one, is_log=one.name in logs) for one in layout.collections}
 
 
 def sort_key_by(order: Order) -> Callable[[Document], Key]:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from aiostorage._core.log_rows import log_rows
 from aiostorage._core.numbered_log import (
     BEGINNING,
+    MARKS,
     cursor_behind,
     log_page,
     parsed_cursor,
@@ -47,13 +48,24 @@ def add_to_log(
         As for `aiostorage._core.log_rows.log_rows`.
     """
     rows = tables[logged.log]
+
+    def make_id() -> str:
+        return f"{rows.last + 1:016x}{MARKS.getrandbits(32):08x}"
+
     for before, after in pairs:
         one = before if before is not None else after
         assert one is not None  # noqa: S101  a change has one of them
         last = rows.newest({"owner": one.get(logged.owner), "name": one.get(logged.name)})
         attempt = last["attempt"] if last is not None else 0
         for row in log_rows(
-            logged, before, after, content=content, attempt=attempt, time=now.wall, reason=reason
+            logged,
+            before,
+            after,
+            content=content,
+            attempt=attempt,
+            time=now.wall,
+            reason=reason,
+            make_id=make_id,
         ):
             rows.insert(row, undo)
 

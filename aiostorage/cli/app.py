@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from aiostorage.cli.release import release
 from aiostorage.cli.rm import rm
 from aiostorage.cli.set_fields import set_fields
 from aiostorage.cli.show import show
+from aiostorage.cli.signals import as_ctrl_c
 from aiostorage.cli.status import status
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.tracker_sync import tracker_sync
@@ -65,8 +67,8 @@ UNREACHABLE: Final = 3
 UNEXPECTED: Final = 70
 """A bug of aiostorage: what BSD calls an internal software error."""
 
-INTERRUPTED: Final = 130
-"""The code that a shell reports after Ctrl-C: 128 plus the number of the signal."""
+BY_SIGNAL: Final = 128
+"""A shell adds this to the number of the signal that has ended a command."""
 
 EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (NothingFound, NOT_DONE),
@@ -111,7 +113,8 @@ class CommandFailed(click.ClickException):
 class CommandLine(click.Group):
     """Commands whose errors are one line each.
 
-    The exit code is 0 when all is well, 130 after Ctrl-C, else one of `EXIT_CODES`.
+    The exit code is 0 when all is well, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP,
+    else one of `EXIT_CODES`.
     """
 
     def main(
@@ -128,10 +131,15 @@ class CommandLine(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         escape_log()
+        signals: list[int] = []
         try:
-            code = super().main(args, prog_name, complete_var, False, **extra)
+            with as_ctrl_c() as signals:
+                code = super().main(args, prog_name, complete_var, False, **extra)
         except click.Abort:
-            sys.exit(INTERRUPTED)
+            sys.exit(BY_SIGNAL + (signals or [signal.SIGINT])[0])
+        except OSError as error:  # the help or the version cannot be printed
+            echo(f"{self.name}: {error}", err=True)
+            sys.exit(WRONG_USE)
         except click.ClickException as error:
             given = sys.argv[1:] if args is None else args
             if isinstance(error, CommandFailed) and error.traceback:

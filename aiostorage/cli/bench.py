@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import anyio
 import click
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from aiostorage._core.named_store import named_by, named_store
 from aiostorage.cli.escapes import printable
+from aiostorage.cli.existing import connecting
 from aiostorage.cli.measuring import Measure, measure, scratch_of
 from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.cli.terminal import Terminal, echo, echo_json, one_line
@@ -48,8 +49,9 @@ def bench(*, place: str | None, url: str | None, seconds: float, as_json: bool) 
     """Measure what a storage does on this machine.
 
     Nothing that is in the storage is touched. Beside a file, a new one is made and deleted
-    afterwards: it is on the same disk, and the storage does not grow. On a server, an experiment of
-    its own is made in the database and deleted afterwards, also after Ctrl-C; workers that are
+    afterwards: it is on the same disk, and the storage does not grow. On a MongoDB server, it is a
+    new database, whose name begins with aiostorage_bench_; if the user may make none, an experiment
+    of its own in the database. Both are deleted afterwards, also after Ctrl-C. Workers that are
     busy there meanwhile make the result worse, and are slowed down themselves.
 
     URL is for example sqlite:///tune.db or mongodb://localhost/tune. Without URL, the storage that
@@ -61,14 +63,15 @@ def bench(*, place: str | None, url: str | None, seconds: float, as_json: bool) 
     named = named_store(url)
     if named.engine == "memory" and url is None:
         raise named_by(ConfigurationError("a storage in memory has no disk"), named.origin)
-    scratch = scratch_of(named)
+    options = {**named.options, **connecting(named)}
+    scratch = scratch_of(replace(named, options=options))
     with one_line(sys.stderr) as told:
-        found = anyio.run(measure, scratch, seconds, told)
+        why, found = anyio.run(measure, scratch, seconds, told)
     if as_json:
         echo_json(
             {
                 "location": scratch.location,
-                "measured": scratch.why,
+                "measured": why,
                 "measures": [{**asdict(one), "what": MEANINGS.get(one.name, "")} for one in found],
             }
         )
@@ -76,7 +79,7 @@ def bench(*, place: str | None, url: str | None, seconds: float, as_json: bool) 
     console = Terminal()
     if console.is_terminal:
         _print_table(console, scratch.location, found)
-        console.print(f"Measured {scratch.why}.", markup=False, soft_wrap=True)
+        console.print(f"Measured {why}.", markup=False, soft_wrap=True)
     else:
         for one in found:
             echo(f"{one.name}\t{one.value:.4g}\t{one.unit}\t{one.count}")

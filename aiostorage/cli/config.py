@@ -18,7 +18,12 @@ from rich.text import Text
 
 import aiostorage
 from aiostorage import RetryPolicy, Storage
-from aiostorage._core.driver_options import STORAGE_OPTIONS, hide_credentials
+from aiostorage._core.driver_options import (
+    STORAGE_OPTIONS,
+    STORE_SETTINGS,
+    hide_credentials,
+    taken_from_query,
+)
 from aiostorage._core.named_store import (
     NamedStore,
     configuration_file,
@@ -123,7 +128,7 @@ def settings_of(named: NamedStore, *, argument: bool) -> list[Setting]:
     tracker = os.environ.get("AIOSTORAGE_TRACKER") if not argument else None
     settings.append(_tracker(named, tracker, origin))
     settings += _engine_options(driver, options, str(url or ""), origin)
-    settings += _storage_options(options, origin)
+    settings += _storage_options(options, str(url or ""), origin)
     return settings
 
 
@@ -161,7 +166,8 @@ def _engine_options(
         yield Setting(name, value, where)
 
 
-def _storage_options(options: Mapping[str, Any], origin: str) -> Iterator[Setting]:
+def _storage_options(options: Mapping[str, Any], url: str, origin: str) -> Iterator[Setting]:
+    _, in_url = taken_from_query(url, STORE_SETTINGS)
     for parameter in inspect.signature(Storage).parameters.values():
         name = parameter.name
         if name in ("driver", "tracker"):
@@ -174,6 +180,8 @@ def _storage_options(options: Mapping[str, Any], origin: str) -> Iterator[Settin
                 yield Setting(f"retry.{field.name}", own.get(field.name, field.default), where)
         elif name in options:
             yield Setting(name, options[name], origin)
+        elif name in in_url:
+            yield Setting(name, in_url[name], QUERY)
         else:
             yield Setting(name, parameter.default, DEFAULT)
 

@@ -9,7 +9,7 @@ import anyio
 import click
 
 from aiostorage._core.named_store import named_store
-from aiostorage.cli.existing import open_existing
+from aiostorage.cli.existing import connecting, open_existing
 from aiostorage.cli.move_display import echo_report, progress_shown
 from aiostorage.cli.move_options import destination_of, move_options, opened
 from aiostorage.cli.options import debug_option
@@ -50,7 +50,8 @@ def copy_command(
     workers had reserved are interrupted in DEST, so that the next worker takes them up, and locks
     are free. A tracker of DEST is not told: run `aiostorage tracker-sync --all` for that.
     """
-    origin = open_existing(named_store(source))
+    named = named_store(source)
+    origin = open_existing(named, **connecting(named))
     destination, location = destination_of(named_store(dest), dry_run=dry_run)
 
     async def move() -> MoveReport:

@@ -7,7 +7,9 @@ from functools import partial
 import anyio
 import click
 
+from aiostorage._core.named_store import named_store
 from aiostorage.cli.escapes import printable
+from aiostorage.cli.existing import connecting
 from aiostorage.cli.options import (
     debug_option,
     json_option,
@@ -66,7 +68,9 @@ def doctor(
     url = one_url(place, url)
     if delete_orphans and not repairs:
         raise click.UsageError("--delete-orphans is for --repair; without it nothing is changed")
-    settings = {} if lost_after is None else {"lost_after": lost_after}
+    settings = connecting(named_store(url))
+    if lost_after is not None:
+        settings["lost_after"] = lost_after
     if repairs:
         call = partial(repair, url, delete_orphans=delete_orphans, **settings)
     else:

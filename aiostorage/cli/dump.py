@@ -12,7 +12,7 @@ import anyio
 import click
 
 from aiostorage._core.named_store import named_store
-from aiostorage.cli.existing import open_existing
+from aiostorage.cli.existing import connecting, open_existing
 from aiostorage.cli.move_display import echo_report, progress_shown
 from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.transfer import DumpReport, TableReport, dump_storage, dump_trials
@@ -71,7 +71,10 @@ def dump(
     standard error.
     """
     to_stdout = str(output) == "-"
-    storage = open_existing(named_store(one_url(place, url)))
+    if to_stdout and sys.stdout is None:
+        raise click.UsageError("standard output is closed; name a file with --output")
+    named = named_store(one_url(place, url))
+    storage = open_existing(named, **connecting(named))
     target: Path | IO[bytes] = sys.stdout.buffer if to_stdout else output
     names = experiments or None
 

@@ -15,7 +15,7 @@ from aiostorage.cli.options import DEFAULT_TIMEOUT
 from aiostorage.errors import AioStorageError, ConfigurationError, NotADatabaseError
 from aiostorage.factory import storage_of
 
-__all__ = ["check_lasts", "open_existing", "open_named"]
+__all__ = ["check_lasts", "connecting", "open_existing", "open_named"]
 
 _MONGODB: Final = ("mongodb", "mongodb+srv")
 """The types of MongoDB."""
@@ -43,7 +43,7 @@ def open_named(
     ConfigurationError, NotADatabaseError
         As for `open_existing`.
     """
-    named = named_store(url)
+    named = named_store(url).with_own_options()
     given = {name: value for name, value in settings.items() if value is not None}
     given |= _bounds(named, timeout)
     existing = open_existing(named, **given)
@@ -73,8 +73,22 @@ def _bounds(named: NamedStore, timeout: float | None) -> dict[str, Any]:
     return {"timeout": seconds, "retry": RetryPolicy(total=outer, attempt_timeout=outer)}
 
 
+def connecting(named: NamedStore) -> dict[str, float]:
+    """Return the connection timeout of a command for MongoDB; no option for a file.
+
+    It is for commands whose single operations may take long. The URL or the configuration may say
+    something else.
+    """
+    options = named.without_tracker().options
+    query = str(options.get("url", "")).partition("?")[2]
+    said = "connect_timeout" in options or "connect_timeout=" in query
+    if said or named.engine not in _MONGODB or named.of_type == LEGACY:  # which takes no options
+        return {}
+    return {"connect_timeout": DEFAULT_TIMEOUT}
+
+
 def open_existing(named: NamedStore, **settings: Any) -> Storage:
-    """Return an existing storage for reading, without a tracker.
+    """Return an existing storage for reading: without a tracker, and with its own history setting.
 
     A MongoDB database is checked when the storage is opened, which then raises the same errors.
 
@@ -92,11 +106,9 @@ def open_existing(named: NamedStore, **settings: Any) -> Storage:
     NotADatabaseError
         The file is not a database of aiostorage.
     """
-    named = NamedStore(named.without_tracker().options, named.origin)  # which makes no directory
+    named = NamedStore(named.for_reading().options, named.origin)  # which makes no directory
     if named.engine in _MONGODB:
-        if named.of_type == LEGACY:
-            named = NamedStore({"type": "mongodb", **named.options["database"]}, named.origin)
-        return storage_of(named, read_only=True, **settings)
+        return storage_of(named.with_own_options(), read_only=True, **settings)
     storage = storage_of(named, **settings)
     try:
         match storage._gateway.driver.name:  # noqa: SLF001  as an adapter of this package

@@ -14,7 +14,7 @@ import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from aiostorage._core.named_store import named_store
-from aiostorage.cli.existing import check_lasts
+from aiostorage.cli.existing import check_lasts, connecting
 from aiostorage.cli.options import debug_option
 from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
@@ -62,7 +62,7 @@ def import_tracker(
     check_lasts(there)
     tracker = tracker_from_url(source)
     _check_there(source)
-    storage = storage_of(there)
+    storage = storage_of(there, **connecting(there))
     started = time.monotonic()
 
     async def copy(report: Callable[[ImportCounts], None]) -> ImportCounts:

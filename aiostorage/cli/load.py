@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +23,9 @@ __all__ = ["load"]
 
 
 @click.command
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
 @click.argument("place", metavar="[URL]", required=False)
 @storage_option
 @move_options
@@ -36,10 +42,11 @@ def load(
 ) -> None:
     """Load a file that `aiostorage dump` has written.
 
-    All of FILE is checked before anything is written. Run the command again after an interruption,
-    and it goes on; what is there already stays. An experiment appears when it is complete. Trials
-    that workers had reserved are interrupted, so that the next worker takes them up, and locks are
-    free.
+    FILE may be compressed, and it may be - for standard input, which is kept in a temporary file
+    meanwhile: all of it is checked before anything is written. Run the command again after an
+    interruption, and it goes on; what is there already stays. An experiment appears when it is
+    complete. Trials that workers had reserved are interrupted, so that the next worker takes them
+    up, and locks are free.
 
     URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the storage
     that is configured, as for `aiostorage status`. A tracker is not told: run `aiostorage
@@ -47,18 +54,40 @@ def load(
     """
     destination, location = destination_of(named_store(one_url(place, url)), dry_run=dry_run)
 
-    async def move() -> MoveReport:
+    async def move(dump: Path) -> MoveReport:
         async with aclosing(await opened(destination, dry_run=dry_run)) as storage:
             report = await load_storage(
-                file,
+                dump,
                 storage,
                 resolve=resolve,
                 keep_reservations=keep_reservations,
                 dry_run=dry_run,
                 progress=show,
             )
-        return replace(report, destination=location)
+        source = "standard input" if dump != file else report.source
+        return replace(report, source=source, destination=location)
 
-    with progress_shown() as show:
-        report = anyio.run(move)
+    with _as_file(file) as dump, progress_shown() as show:
+        report = anyio.run(move, dump)
     echo_report(report, as_json=as_json)
+
+
+@contextmanager
+def _as_file(file: Path) -> Iterator[Path]:
+    """Give the file, or what standard input has as a file: it is read more than once.
+
+    Raises
+    ------
+    click.UsageError
+        Standard input is closed, or a terminal.
+    """
+    if str(file) != "-":
+        yield file
+        return
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        raise click.UsageError("standard input is closed or a terminal: there is no dump to read")
+    with tempfile.TemporaryDirectory(prefix="aiostorage-load-") as folder:
+        spooled = Path(folder, "standard-input")
+        with spooled.open("wb") as target:
+            shutil.copyfileobj(sys.stdin.buffer, target)
+        yield spooled

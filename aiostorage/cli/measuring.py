@@ -1,4 +1,4 @@
-"""The speed of a store on this machine, measured with an experiment that is deleted afterwards."""
+"""The speed of a store on this machine, measured in a place that is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ import anyio.to_thread
 
 from aiostorage import Experiment, Storage, Trial
 from aiostorage._core.documents import equal
-from aiostorage._core.layout import LAYOUT, WAITERS
+from aiostorage._core.layout import CHANGES, LAYOUT, WAITERS
 from aiostorage._core.named_store import NamedStore
+from aiostorage.errors import PermissionDenied
 from aiostorage.factory import storage_of
 from aiostorage.operations import Delete
 from aiostorage.protocols import ExaminableDriver
@@ -42,6 +43,9 @@ CLEAN_UP_SECONDS: Final = 10.0
 
 FILES: Final = ("sqlite", "track")
 """Engines that keep a file."""
+
+IN_STORE: Final = "in an experiment of its own, since the server and its indexes are what counts"
+"""Why the measurements are made in the store itself."""
 
 BESIDE: Final = ("-wal", "-shm", "-journal", ".lock")
 """Suffixes of the files beside the file of a store."""
@@ -79,16 +83,22 @@ class Scratch:
         The location of the store whose speed is measured.
     named
         The store in which the measurements are made.
-    file
-        A new file, which is deleted afterwards; None if an experiment in the store is used instead.
     why
         Why the measurements are made there.
+    file
+        A new file, which is deleted afterwards.
+    beside
+        The store itself, if the measurements are made in a new database, which is deleted
+        afterwards.
+
+    If there is neither, the measurements are made with an experiment in the store itself.
     """
 
     location: str
     named: NamedStore
-    file: Path | None
     why: str
+    file: Path | None = None
+    beside: NamedStore | None = None
 
 
 def scratch_of(named: NamedStore) -> Scratch:
@@ -101,9 +111,14 @@ def scratch_of(named: NamedStore) -> Scratch:
     """
     there = NamedStore(named.without_tracker().options, named.origin)
     driver = storage_of(there)._gateway.driver  # noqa: SLF001  as an adapter of this package
+    if driver.name == "mongodb":
+        there = there.for_reading().with_own_options()
+        database = f"aiostorage_bench_{secrets.token_hex(4)}"
+        new = NamedStore({**there.options, "database": database}, there.origin)
+        why = "in a new database on the same server: the store does not grow"
+        return Scratch(driver.location, new, why, beside=there)
     if driver.name not in FILES:
-        why = "in an experiment of its own, since the server and its indexes are what counts"
-        return Scratch(driver.location, there, None, why)
+        return Scratch(driver.location, there.for_reading(), IN_STORE)
     file = Path(driver.location).absolute().parent / f"aiostorage-bench-{secrets.token_hex(4)}.tmp"
     options = {k: v for k, v in there.options.items() if k not in ("url", "path", "database")}
     options |= {"type": driver.name, "path": str(file)} | _query(str(there.options.get("url", "")))
@@ -111,7 +126,7 @@ def scratch_of(named: NamedStore) -> Scratch:
         "in a new file beside it: that is on the same disk, and the store does not grow, nor do "
         "its workers wait"
     )
-    return Scratch(driver.location, NamedStore(options), file, why)
+    return Scratch(driver.location, NamedStore(options), why, file)
 
 
 def _query(url: str) -> dict[str, str]:
@@ -119,14 +134,22 @@ def _query(url: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query))
 
 
-async def measure(scratch: Scratch, seconds: float, told: Callable[[str], object]) -> list[Measure]:
+async def measure(
+    scratch: Scratch, seconds: float, told: Callable[[str], object]
+) -> tuple[str, list[Measure]]:
     """Measure for some seconds, and remove everything afterwards, also after Ctrl-C.
 
     Parameters
     ----------
     told
         Called with the name of each measurement before it begins.
+
+    Returns
+    -------
+    tuple
+        Why it was measured there, and the results.
     """
+    scratch = await _permitted(scratch)
     share = seconds / PARTS
     found: list[Measure] = []
     async with _experiment(scratch) as (storage, other, experiment):
@@ -148,7 +171,7 @@ async def measure(scratch: Scratch, seconds: float, told: Callable[[str], object
         told("lock hand-over")
         hand_over = (work.hold, _Work(other, experiment).hold)
         found.append(await _rate("lock hand-over", hand_over, share))
-    return found
+    return scratch.why, found
 
 
 class _Work:
@@ -202,10 +225,9 @@ async def _experiment(scratch: Scratch) -> AsyncIterator[tuple[Storage, Storage,
     """Make an experiment, with two storages as of two processes; remove everything afterwards."""
     make = storage_of
     storage = await anyio.to_thread.run_sync(make, scratch.named)
-    driver = storage._gateway.driver  # noqa: SLF001  as an adapter of this package
-    if scratch.file is None and isinstance(driver, ExaminableDriver):
-        await _check_exists(driver)
-    other = await anyio.to_thread.run_sync(make, scratch.named)
+    other = storage  # what one has in memory, another one does not see
+    if scratch.named.engine != "memory":
+        other = await anyio.to_thread.run_sync(make, scratch.named)
     experiment: Experiment | None = None
     try:
         async with storage, other:
@@ -214,28 +236,60 @@ async def _experiment(scratch: Scratch) -> AsyncIterator[tuple[Storage, Storage,
                 experiment = await storage.create_experiment({"name": name})
                 yield storage, other, experiment
             finally:
-                if experiment is not None and scratch.file is None:
+                if experiment is not None and scratch.file is None and scratch.beside is None:
                     with anyio.move_on_after(CLEAN_UP_SECONDS, shield=True):
                         await _remove(storage, experiment)
     finally:
         if scratch.file is not None:
             with anyio.move_on_after(CLEAN_UP_SECONDS, shield=True):
                 await anyio.to_thread.run_sync(_delete, scratch.file)
+        if scratch.beside is not None:
+            with anyio.move_on_after(CLEAN_UP_SECONDS, shield=True):
+                await _drop(scratch.named)
 
 
-async def _check_exists(driver: ExaminableDriver) -> None:
-    """Refuse a database that does not exist: opening would create it, and it would stay."""
-    reader = driver.reader()
+async def _permitted(scratch: Scratch) -> Scratch:
+    """Return where to measure: in the store itself if the user may not create a database.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such database; opening would create it.
+    """
+    if scratch.file is not None:
+        return scratch
+    driver = storage_of(scratch.beside or scratch.named)._gateway.driver  # noqa: SLF001  as above
+    if isinstance(driver, ExaminableDriver):
+        reader = driver.reader()
+        try:
+            await reader.open(LAYOUT)
+        finally:
+            await reader.aclose()
+    if scratch.beside is None:
+        return scratch
     try:
-        await reader.open(LAYOUT)
-    finally:
-        await reader.aclose()
+        await _drop(scratch.named)  # which is not there yet
+    except PermissionDenied:
+        return Scratch(scratch.location, scratch.beside, IN_STORE)
+    return scratch
+
+
+async def _drop(named: NamedStore) -> None:
+    """Delete the database that was made to measure in."""
+    from aiostorage.drivers.mongodb import MongoDBDriver  # noqa: PLC0415  an extra
+
+    driver = storage_of(named)._gateway.driver  # noqa: SLF001  as above
+    if isinstance(driver, MongoDBDriver):
+        await driver.drop_database()
 
 
 async def _remove(storage: Storage, experiment: Experiment) -> None:
     await storage.delete_experiment(experiment)
-    waiting = Delete(WAITERS, equal(experiment=experiment.id))
-    await storage._gateway.execute(waiting)  # noqa: SLF001  as above
+    for left in (
+        Delete(WAITERS, equal(experiment=experiment.id)),
+        Delete(CHANGES, equal(owner=experiment.id)),
+    ):
+        await storage._gateway.execute(left)  # noqa: SLF001  as above
 
 
 def _delete(file: Path) -> None:

@@ -9,7 +9,7 @@ import click
 
 from aiostorage import RetryPolicy, Storage, open_storage
 from aiostorage._core.named_store import NamedStore
-from aiostorage.cli.existing import check_lasts, open_existing
+from aiostorage.cli.existing import check_lasts, connecting, open_existing
 from aiostorage.cli.options import json_option
 from aiostorage.errors import ConfigurationError
 from aiostorage.factory import storage_of
@@ -57,14 +57,14 @@ def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, str]:
     """
     named = named.without_tracker()
     check_lasts(named)
+    more: dict[str, Any] = connecting(named)
     if not dry_run:
-        more: dict[str, Any] = {}
         if named.engine == "track" and "retry" not in named.options:
             more["retry"] = PATIENT  # it writes a whole experiment at once
         storage = storage_of(named, **more)
         return storage, storage.location
     try:
-        storage = open_existing(named)
+        storage = open_existing(named, **more)
     except ConfigurationError as error:
         if not str(error).startswith(NOT_THERE):
             raise

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from aiostorage._core.named_store import named_store
-from aiostorage.cli.existing import check_lasts, open_existing
+from aiostorage.cli.existing import check_lasts, connecting, open_existing
 from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
@@ -106,7 +106,7 @@ def import_command(
     there = named_store(one_url(place, url))
     check_lasts(there)
     # The first call opens it. By then the source has been read and checked.
-    storage = storage_of(there, state_codec=state_codec)
+    storage = storage_of(there, state_codec=state_codec, **connecting(there))
 
     async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):
@@ -152,9 +152,8 @@ def export_command(
     if len(source) > 1 or (not source and "://" in file):
         raise click.UsageError("name the storage, or leave it out, and then the file", ctx)
     dest = _FILE.convert(file, None, ctx)
-    storage = open_existing(
-        named_store(one_url(source[0] if source else None, url)), state_codec=state_codec
-    )
+    named = named_store(one_url(source[0] if source else None, url))
+    storage = open_existing(named, state_codec=state_codec, **connecting(named))
 
     async def copy(report: Callable[[Progress], None]) -> TransferCounts:
         async with aclosing(storage):

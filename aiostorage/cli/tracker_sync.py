@@ -19,7 +19,7 @@ from aiostorage._core.delivery import Deliverer
 from aiostorage._core.holders import named_holder
 from aiostorage._core.named_store import named_store
 from aiostorage._core.outbox import Outbox
-from aiostorage.cli.existing import open_existing
+from aiostorage.cli.existing import connecting, open_existing
 from aiostorage.cli.options import debug_option, one_url, storage_option
 from aiostorage.cli.terminal import Terminal, echo
 from aiostorage.cli.text import plural, span
@@ -82,9 +82,10 @@ def tracker_sync(
     wanted = tracker or os.environ.get("AIOSTORAGE_TRACKER") or configured_tracker(named)
     if wanted is None:
         raise click.UsageError("which tracker? name it with --tracker, or in AIOSTORAGE_TRACKER")
-    existing = open_existing(named)
+    patience = connecting(named)
+    existing = open_existing(named, **patience)
     made = tracker_of(wanted)
-    storage = storage_of(named.without_tracker(), tracker=made, deliver_on_close=0.0)
+    storage = storage_of(named.without_tracker(), tracker=made, deliver_on_close=0.0, **patience)
     started = time.monotonic()
     console = Terminal()
     anyio.run(_check, existing)

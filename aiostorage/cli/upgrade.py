@@ -9,6 +9,8 @@ from pathlib import Path
 import anyio
 import click
 
+from aiostorage._core.named_store import named_store
+from aiostorage.cli.existing import connecting
 from aiostorage.cli.options import debug_option, json_option, one_url, storage_option
 from aiostorage.cli.terminal import echo, echo_json, one_line
 from aiostorage.factory import upgrade_storage
@@ -55,9 +57,8 @@ def upgrade(
         raise click.UsageError("--backup and --no-backup exclude each other")
     wanted = not no_backup if backup is None else backup
     with one_line(sys.stderr) as told:
-        report = anyio.run(
-            partial(upgrade_storage, url, backup=wanted, dry_run=dry_run, progress=told)
-        )
+        call = partial(upgrade_storage, url, backup=wanted, dry_run=dry_run, progress=told)
+        report = anyio.run(partial(call, **connecting(named_store(url))))
     if as_json:
         echo_json(report.to_dict())
         return

@@ -23,6 +23,7 @@ from aiostorage._core.named_store import NamedStore, named_by, named_store
 from aiostorage._core.noting import NotingDriver
 from aiostorage._core.state import MsgpackCodec
 from aiostorage._core.storage import Storage
+from aiostorage.doctor.history_checks import history_findings
 from aiostorage.doctor.lock_checks import lock_findings
 from aiostorage.doctor.record_repairs import RECORD_REPAIRS, repair_records
 from aiostorage.doctor.stored_records import StoredRecords, experiments_of
@@ -71,7 +72,7 @@ async def examine(
 ) -> Examination:
     """Return what is wrong with a store; change nothing, and create no file.
 
-    Other processes may use the store meanwhile. All trials are read once.
+    Other processes may use the store meanwhile. All trials and their history are read once.
 
     Parameters
     ----------
@@ -175,7 +176,10 @@ async def _examined(patient: _Patient) -> Examination:
     driver = patient.driver
     report = EngineReport()
     if isinstance(driver, ExaminableDriver):
-        report = await driver.examine(LAYOUT)
+        try:
+            report = await driver.examine(LAYOUT)
+        except AioStorageError as error:
+            raise named_by(error, patient.storage._gateway.origin)  # noqa: B904, SLF001  the same error
     findings = list(report.findings)
     facts: dict[str, str | int | float | None] = {
         "aiostorage": aiostorage.__version__,
@@ -218,6 +222,7 @@ async def _of_records(
         findings += records.unreadable
         findings += await lock_findings(records)
         findings += await upkeep_findings(gateway)
+        findings += await history_findings(gateway)
     except (TemporaryBackendError, ConfigurationError):
         raise
     except AioStorageError as error:

@@ -90,13 +90,13 @@ def decode_state(state: Any) -> Any:
 
 
 def check_destination(path: Path, overwrite: bool) -> None:
-    """Check that a new file may be written.
+    """Check that a new file may be written, and that Oríon is there to write it.
 
     Raises
     ------
     ConfigurationError
         Its directory does not exist, it is a directory or a link itself, no file can have its name,
-        or it exists and `overwrite` is false.
+        it exists and `overwrite` is false, or Oríon is not installed.
     NotADatabaseError
         The file that would be replaced is not a pickle.
     """
@@ -120,6 +120,8 @@ def check_destination(path: Path, overwrite: bool) -> None:
         if not overwrite:
             raise ConfigurationError(f"{path} exists; it was left as it is (overwrite replaces it)")
         _check_pickle(path)  # it could be the very storage that is copied
+    with _orion_required():
+        import orion.core.io.database.pickleddb  # noqa: PLC0415, F401
 
 
 def write_pickled_database(
@@ -185,5 +187,5 @@ def _orion_required() -> Iterator[None]:
     except ImportError as error:
         raise ConfigurationError(
             "Oríon is needed for this, on Python 3.11: "
-            f'pip install "orion>=0.2.7" "setuptools<81" ({error})'
+            f"pip install 'aiostorage-orion[orion]' ({error})"
         ) from error

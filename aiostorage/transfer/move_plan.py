@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from aiostorage.transfer.record_sources import PAGE, RecordSource, StoreSource
 from aiostorage.transfer.transfer_reports import MoveOutcome, MoveProgress, Resolve
 
 __all__ = [
+    "Move",
     "MovePlan",
     "MovePlanner",
     "PlannedExperimentMove",
@@ -120,10 +122,11 @@ def set_free(collection: str, document: Document) -> bool:
     return False
 
 
-class MovePlanner:
-    """Reads a source and compares it with a storage; writes nothing.
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a load or a copy was asked to do.
 
-    Parameters
+    Attributes
     ----------
     source, destination
         Where to read records, and where they will be written.
@@ -135,22 +138,24 @@ class MovePlanner:
         Called with the progress.
     """
 
-    def __init__(
-        self,
-        source: RecordSource,
-        destination: Storage,
-        resolve: Resolve | None,
-        *,
-        keep_reservations: bool,
-        report: Callable[[MoveProgress], None],
-    ) -> None:
-        self._source = source
-        self._destination = destination
-        self._collections = CollectionAccess(destination)
-        self._resolution = destination._gateway.driver.resolution  # noqa: SLF001  an adapter
-        self._resolve = resolve
-        self._keeps = keep_reservations
-        self._report = report
+    source: RecordSource
+    destination: Storage
+    resolve: Resolve | None
+    keep_reservations: bool
+    report: Callable[[MoveProgress], None]
+
+    @property
+    def resolution(self) -> timedelta:
+        """How finely the destination keeps times."""
+        return self.destination._gateway.driver.resolution  # noqa: SLF001  an adapter
+
+
+class MovePlanner:
+    """Reads a source and compares it with a storage; writes nothing."""
+
+    def __init__(self, move: Move) -> None:
+        self._move = move
+        self._collections = CollectionAccess(move.destination)
         self._conflicts: list[str] = []
 
     async def plan(self) -> MovePlan:
@@ -168,7 +173,7 @@ class MovePlanner:
         stored = readable(
             EXPERIMENTS,
             await self._collections.find(EXPERIMENTS, {}),
-            self._destination.location,
+            self._move.destination.location,
         )
         versions: dict[Any, set[int]] = {}
         for config in (*stored, *(one.config for one in plan.experiments.values())):
@@ -192,13 +197,13 @@ class MovePlanner:
     async def _read(self) -> tuple[MovePlan, list[Document]]:
         """Read the whole source, and check that each record can be stored."""
         plan, benchmarks = MovePlan(), list[Document]()
-        total, done = await self._source.count(), 0
-        self._report(MoveProgress("reading", 0, total))
-        async for collection, documents in self._source.pages():
+        total, done = await self._move.source.count(), 0
+        self._move.report(MoveProgress("reading", 0, total))
+        async for collection, documents in self._move.source.pages():
             planned: PlannedExperimentMove | None = None
             if collection == EXPERIMENTS:
                 (config,) = documents
-                planned = PlannedExperimentMove(config, Checksum(self._resolution))
+                planned = PlannedExperimentMove(config, Checksum(self._move.resolution))
                 if config.get("_id") in plan.experiments:
                     raise EncodingError(f"{name_of(collection, config)}: another one has its _id")
                 plan.experiments[config.get("_id")] = planned
@@ -209,7 +214,7 @@ class MovePlanner:
             check = partial(self._check, collection, documents, planned)
             await anyio.to_thread.run_sync(check)
             done += len(documents)
-            self._report(MoveProgress("reading", done, total))
+            self._move.report(MoveProgress("reading", done, total))
         return plan, benchmarks
 
     def _check(
@@ -227,7 +232,7 @@ class MovePlanner:
                 name = name_of(collection, document)
                 raise EncodingError(f"{name} cannot be stored: {error}", path=path) from error
             if planned is not None:
-                freed = not self._keeps and set_free(collection, document)
+                freed = not self._move.keep_reservations and set_free(collection, document)
                 planned.trials += collection == TRIALS
                 planned.interrupted += freed and collection == TRIALS
                 planned.unlocked += freed and collection == ALGO
@@ -236,7 +241,7 @@ class MovePlanner:
         """Read these experiments again, and hash their content."""
         if not experiments:
             return
-        async for collection, documents in self._source.pages():
+        async for collection, documents in self._move.source.pages():
             named = "_id" if collection == EXPERIMENTS else "experiment"
             planned = experiments.get(documents[0].get(named))
             if planned is not None and collection != BENCHMARKS:
@@ -245,7 +250,7 @@ class MovePlanner:
 
     def _add(self, content: Checksum, collection: str, documents: list[Document]) -> None:
         for document in documents:
-            if not self._keeps:
+            if not self._move.keep_reservations:
                 set_free(collection, document)
             content.add(collection, [content_of(collection, document)])
 
@@ -264,7 +269,7 @@ class MovePlanner:
         same_name = [config for config in stored if config.get("name") == name]
         found = [config for config in same_name if version_of(config) == version]
         bumped: list[Document] = []
-        if self._resolve == "bump":  # an earlier call may have done so
+        if self._move.resolve == "bump":  # an earlier call may have done so
             bumped = [c for c in same_name if c["_id"] == self._uid_as(planned, version_of(c))]
         for config in (*found, *bumped):
             is_bumped = config in bumped and config not in found
@@ -273,7 +278,7 @@ class MovePlanner:
                 planned.version = version_of(config)
                 return
         if found:
-            match self._resolve:
+            match self._move.resolve:
                 case "ignore":
                     planned.outcome, planned.uid = "ignored", found[0]["_id"]
                     return
@@ -299,8 +304,8 @@ class MovePlanner:
         owned = {"experiment": uid}
         if await self._collections.count(TRIALS, owned) != planned.trials:
             return False
-        content = Checksum(self._resolution)
-        async for collection, documents in StoreSource(self._destination).of_experiment(uid):
+        content = Checksum(self._move.resolution)
+        async for collection, documents in StoreSource(self._move.destination).of_experiment(uid):
             content.add(collection, [content_of(collection, one) for one in documents])
         return content == planned.content
 
@@ -311,7 +316,7 @@ class MovePlanner:
             return
         stored: dict[Any, Document] = {}
         async for page in self._collections.pages(BENCHMARKS, {}, PAGE):
-            readable(BENCHMARKS, page, self._destination.location)
+            readable(BENCHMARKS, page, self._move.destination.location)
             stored |= {found.get("name"): found for found in page}
         taken = {found["_id"] for found in stored.values()}
         for benchmark in benchmarks:
@@ -324,9 +329,9 @@ class MovePlanner:
                     uid = derived_id(BENCHMARKS, uid, benchmark["name"])
                 taken.add(uid)
                 plan.benchmarks.append(({**benchmark, "_id": uid}, None))
-            elif self._resolve == "ignore":
+            elif self._move.resolve == "ignore":
                 plan.present_benchmarks += 1
-            elif self._resolve == "overwrite":
+            elif self._move.resolve == "overwrite":
                 plan.benchmarks.append(({**benchmark, "_id": found["_id"]}, found["_id"]))
             else:
                 self._conflicts.append(f"benchmark {benchmark['name']!r}")
@@ -334,22 +339,23 @@ class MovePlanner:
     def _same_benchmark(self, one: Document, other: Document) -> bool:
         checksums = []
         for benchmark in (one, other):
-            checksum = Checksum(self._resolution)
+            checksum = Checksum(self._move.resolution)
             checksum.add(BENCHMARKS, [content_of(BENCHMARKS, benchmark)])
             checksums.append(checksum)
         return checksums[0] == checksums[1]
 
     def _refusal(self) -> DuplicateKeyError:
+        source, destination = self._move.source.location, self._move.destination.location
         named = ", ".join(self._conflicts[:5])
         more = f" and {len(self._conflicts) - 5} more" if len(self._conflicts) > 5 else ""
-        if self._resolve == "bump":
+        if self._move.resolve == "bump":
             return DuplicateKeyError(
-                f"{named}{more} of {self._source.location}: {self._destination.location} has "
+                f"{named}{more} of {source}: {destination} has "
                 "another one, and a benchmark has no version to bump; nothing was written. "
                 "Choose ignore (keep what is there) or overwrite"
             )
         return DuplicateKeyError(
-            f"{named}{more} of {self._source.location}: {self._destination.location} has another "
+            f"{named}{more} of {source}: {destination} has another "
             "one of that name and version; nothing was written. Choose what to do about it: "
             "ignore (keep what is there), overwrite, or bump (the next version)"
         )

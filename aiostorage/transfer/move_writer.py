@@ -6,7 +6,6 @@ trials are not seen, since they belong to no experiment; a second load finds the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -15,17 +14,17 @@ import anyio.to_thread
 
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
-from aiostorage._core.storage import Storage
 from aiostorage.errors import BackendError, IncompleteCopy
 from aiostorage.operations import Compare, Delete, Document, Insert, Operation
 from aiostorage.transfer.checksums import Checksum, same_document
 from aiostorage.transfer.move_plan import (
+    Move,
     MovePlan,
     PlannedExperimentMove,
     derived_id,
     set_free,
 )
-from aiostorage.transfer.record_sources import PAGE, RecordSource, StoreSource
+from aiostorage.transfer.record_sources import PAGE, StoreSource
 from aiostorage.transfer.transfer_reports import MoveProgress
 
 __all__ = ["MoveWriter"]
@@ -64,36 +63,18 @@ class MoveWriter:
 
     Parameters
     ----------
-    source, destination
-        Where to read records, and where to write them.
     plan
         What to write.
-    keep_reservations
-        Whether reserved trials and held locks stay as they are.
-    report
-        Called with the progress.
     """
 
-    def __init__(
-        self,
-        source: RecordSource,
-        destination: Storage,
-        plan: MovePlan,
-        *,
-        keep_reservations: bool,
-        report: Callable[[MoveProgress], None],
-    ) -> None:
-        self._source = source
-        self._destination = destination
-        self._collections = CollectionAccess(destination)
-        self._gateway = destination._gateway  # noqa: SLF001  an adapter of this package
-        self._resolution = self._gateway.driver.resolution
+    def __init__(self, move: Move, plan: MovePlan) -> None:
+        self._move = move
+        self._collections = CollectionAccess(move.destination)
+        self._gateway = move.destination._gateway  # noqa: SLF001  an adapter of this package
         self._whole = self._gateway.driver.name in REWRITING
         self._plan = plan
         self._uids = plan.uids
-        self._keeps = keep_reservations
-        self._report = report
-        self._expected = Checksum(self._resolution)
+        self._expected = Checksum(move.resolution)
         self._empty = True
         self._total = 0
 
@@ -107,7 +88,7 @@ class MoveWriter:
         """
         written = [p for p in self._plan.experiments.values() if p.is_written]
         self._total = sum(one.trials + 2 for one in written) + len(self._plan.benchmarks)
-        self._report(MoveProgress("writing", 0, self._total))
+        self._move.report(MoveProgress("writing", 0, self._total))
         self._empty = await self._collections.count(TRIALS, {}) == 0
         if written:
             await self._write_experiments(written)
@@ -116,7 +97,7 @@ class MoveWriter:
     async def _write_experiments(self, written: list[PlannedExperimentMove]) -> None:
         left = {id(planned) for planned in written}
         current: _Open | None = None
-        async for collection, documents in self._source.pages():
+        async for collection, documents in self._move.source.pages():
             if collection == BENCHMARKS:
                 continue
             if collection == EXPERIMENTS:
@@ -135,13 +116,13 @@ class MoveWriter:
             await self._finish(current)
         if left:
             raise BackendError(
-                f"{len(left)} experiments have vanished from {self._source.location} meanwhile; "
-                "load again"
+                f"{len(left)} experiments have vanished from {self._move.source.location} "
+                "meanwhile; load again"
             )
 
     async def _begin(self, planned: PlannedExperimentMove) -> _Open:
         if planned.replaces is not None:
-            await self._destination.delete_experiment(uid=planned.replaces)
+            await self._move.destination.delete_experiment(uid=planned.replaces)
         left_over = 0
         if not self._empty:
             left_over = await self._collections.count(TRIALS, {"experiment": planned.uid})
@@ -195,7 +176,7 @@ class MoveWriter:
         made = []
         for document in documents:
             record = dict(document)
-            if not self._keeps:
+            if not self._move.keep_reservations:
                 set_free(collection, record)
             if collection == EXPERIMENTS:
                 self._rename(record, planned)
@@ -232,7 +213,7 @@ class MoveWriter:
         missing, others = [], []
         for trial in trials:
             found = there.get(trial["_id"])
-            if found is not None and same_document(TRIALS, trial, found, self._resolution):
+            if found is not None and same_document(TRIALS, trial, found, self._move.resolution):
                 continue
             missing.append(trial)
             if found is not None:
@@ -259,7 +240,9 @@ class MoveWriter:
             self._told()
 
     def _told(self) -> None:
-        self._report(MoveProgress("writing", min(self._expected.count, self._total), self._total))
+        self._move.report(
+            MoveProgress("writing", min(self._expected.count, self._total), self._total)
+        )
 
     # ------------------------------------------------------------------------------ the check
 
@@ -271,23 +254,23 @@ class MoveWriter:
         IncompleteCopy
             The destination does not have these records.
         """
-        found = Checksum(self._resolution)
+        found = Checksum(self._move.resolution)
         total = self._expected.count
-        store = StoreSource(self._destination)
+        store = StoreSource(self._move.destination)
         for planned in self._plan.experiments.values():
             if not planned.is_written:
                 continue
             async for collection, documents in store.of_experiment(planned.uid):
                 await anyio.to_thread.run_sync(found.add, collection, documents)
-                self._report(MoveProgress("checking", min(found.count, total), total))
+                self._move.report(MoveProgress("checking", min(found.count, total), total))
         for benchmark, _ in self._plan.benchmarks:
             query = {"name": benchmark["name"]}
             found.add(BENCHMARKS, await self._collections.find(BENCHMARKS, query))
-        self._report(MoveProgress("checking", total, total))
+        self._move.report(MoveProgress("checking", total, total))
         if found != self._expected:
             raise IncompleteCopy(
-                f"{self._destination.location} does not have what was written: {found.count:,} "
-                f"records are there instead of {total:,}, or their values differ. Workers may have "
-                "changed them meanwhile; if not, load again with overwrite"
+                f"{self._move.destination.location} does not have what was written: "
+                f"{found.count:,} records are there instead of {total:,}, or their values differ. "
+                "Workers may have changed them meanwhile; if not, load again with overwrite"
             )
         return found.text.partition(":")[2]

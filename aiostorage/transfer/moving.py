@@ -15,7 +15,7 @@ from aiostorage._core.kinds import PATH, check_values, option
 from aiostorage._core.layout import SCRATCH
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError
-from aiostorage.transfer.move_plan import MovePlan, MovePlanner
+from aiostorage.transfer.move_plan import Move, MovePlan, MovePlanner
 from aiostorage.transfer.move_writer import MoveWriter
 from aiostorage.transfer.record_sources import DumpSource, RecordSource, StoreSource
 from aiostorage.transfer.transfer_reports import (
@@ -187,18 +187,13 @@ async def _move(
             f"{storage.location} was opened with a tracker, which is not told of what is loaded; "
             "open it without, and run `aiostorage tracker-sync --all` afterwards"
         )
-    report = progress or (lambda _: None)
-    planner = MovePlanner(
-        source, storage, resolve, keep_reservations=keep_reservations, report=report
-    )
-    plan = await planner.plan()
+    move = Move(source, storage, resolve, keep_reservations, progress or (lambda _: None))
+    plan = await MovePlanner(move).plan()
     if check is not None and not dry_run:
         await check()
     checksum = None
     if not dry_run and plan.is_needed:
-        writer = MoveWriter(
-            source, storage, plan, keep_reservations=keep_reservations, report=report
-        )
+        writer = MoveWriter(move, plan)
         await writer.write()
         checksum = await writer.check()
     return _report(source, storage, plan, checksum, dry_run=dry_run)

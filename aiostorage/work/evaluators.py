@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
 
+from aiostorage._core.reasons import text_of
 from aiostorage.work.calls import is_async
 from aiostorage.work.daemon_threads import in_daemon_thread
-from aiostorage.work.objective_server import call_anywhere
+from aiostorage.work.objective_server import call_anywhere, end_fork
 
 __all__ = ["Evaluator", "Executor", "ObjectiveExit", "evaluators_of"]
 
@@ -67,16 +69,25 @@ class _HereEvaluator:
 
 class _LoopEvaluator(_HereEvaluator):
     async def evaluate(self, arguments: dict[str, Any]) -> Any:
+        process = os.getpid()
         try:
             result = self._objective(**arguments)
-            return await result if inspect.isawaitable(result) else result
+            if inspect.isawaitable(result):
+                result = await result
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             raise ObjectiveExit("CancelledError, though the objective was not cancelled") from error
-        except (SystemExit, KeyboardInterrupt) as error:
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, BaseExceptionGroup) and task is not None and task.cancelling():
+                raise
             raise _exit_of(error) from error
+        end_fork(process)  # it would be a second worker
+        return result
 
 
 class _ThreadEvaluator(_HereEvaluator):
@@ -94,5 +105,5 @@ class _ThreadEvaluator(_HereEvaluator):
 
 
 def _exit_of(error: BaseException) -> ObjectiveExit:
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return ObjectiveExit(text)
+    text = text_of(error)
+    return ObjectiveExit(f"{type(error).__name__}: {text}" if text else type(error).__name__)

@@ -14,7 +14,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-__all__ = ["READY", "call_anywhere", "serve"]
+from aiostorage._core.reasons import text_of
+
+__all__ = ["READY", "call_anywhere", "end_fork", "serve"]
 
 READY: Final = b"ready"
 
@@ -30,9 +32,18 @@ def serve(connection: Connection, lifeline: Connection, objective: bytes) -> Non
         connection.send_bytes(f"{type(error).__name__}: {error}".encode(errors="replace"))
         return
     connection.send_bytes(READY)
+    process = os.getpid()
     with suppress(EOFError, OSError):
         while question := connection.recv_bytes():
-            connection.send_bytes(_answer(function, question))
+            answer = _answer(function, question)
+            end_fork(process)  # it would answer, too, and take the next question away
+            connection.send_bytes(answer)
+
+
+def end_fork(process: int) -> None:
+    """End this process if it is not the one that an objective was called in, but a copy of it."""
+    if os.getpid() != process:
+        os._exit(0)
 
 
 def _end_with(lifeline: Connection) -> None:
@@ -47,7 +58,7 @@ def _answer(function: Callable[..., Any], question: bytes) -> bytes:
         arguments = pickle.loads(question)  # noqa: S301  from the worker
         return pickle.dumps(("result", pickle.dumps(call_anywhere(function, arguments)), "", ""))
     except BaseException as error:  # noqa: BLE001  it is raised again over there
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {text_of(error)}"
         return pickle.dumps(("error", _pickled(error), text, traceback.format_exc()))
 
 

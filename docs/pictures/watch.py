@@ -40,8 +40,8 @@ from aiostorage.plot import (  # noqa: E402
 
 HERE = Path(__file__).parent
 TRIALS = 400
-WATCHED = 90.0
-"""Seconds until the picture of the screen is taken."""
+PICTURED = 240
+"""How many trials are completed when the picture of the screen is taken."""
 
 
 async def fill(url: str) -> None:
@@ -96,7 +96,8 @@ async def watch(url: str) -> None:
     feed = WatchFeed(partial(open_named, url), WatchState("tune", "minimize"))
     app = WatchApp(feed, "tune.db", 120)
     async with app.run_test(size=(104, 32)) as pilot:
-        await anyio.sleep(WATCHED)
+        while feed.state.summary is None or feed.state.summary.completed < PICTURED:  # noqa: ASYNC110
+            await anyio.sleep(0.1)
         app.draw(force=True)
         await pilot.pause()
         picture = app.export_screenshot(title="aiostorage watch tune")

@@ -25,7 +25,7 @@ from aiostorage._core.holders import named_holder
 from aiostorage.cli.app import cli, explained
 from aiostorage.errors import IncompleteCopy
 
-from .support import environment
+from .support import DEADLINE, command, environment
 
 URL = "sqlite:///tune.db"
 
@@ -160,8 +160,8 @@ def test_the_library_and_the_workers_need_neither_click_nor_rich() -> None:
         ("demo --url nix://x", "unknown storage type 'nix'"),
         ("demo --url tune.db", "is not a storage URL; write for example sqlite:///tune.db"),
         ("status sqlite:///~/nix.db", "/~/nix.db (a ~ is not replaced by a home directory"),
-        ("upgrade sqlite:///~/nix.db", "/~ does not exist; create it first (a ~ is not"),
-        ("upgrade track:///~/nix.json", "/~ does not exist; create it first (a ~ is not"),
+        ("upgrade sqlite:///~/nix.db", "/~/nix.db (a ~ is not"),
+        ("upgrade track:///~/nix.json", "/~/nix.json (a ~ is not"),
         ("status ~/nix.db", f"write for example sqlite:///{Path('~/nix.db').expanduser()}"),
         ("demo --url sqlite:///nix/x.db", "/nix does not exist"),
         ("demo --url sqlite:///text.txt", "not a SQLite database"),
@@ -387,3 +387,19 @@ def test_a_corpus_of_one_s_own(folder: Path) -> None:
     result = call("demo", "--url", "memory://", "--trials", "2", "--corpus", "corpus")
     assert result.exit_code == 0
     assert "from corpus: 2 trials, 4 workers in each of 1 process" in result.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_help_that_cannot_be_printed(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("--help"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "aiostorage: [Errno 28] No space left on device\n"

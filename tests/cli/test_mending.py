@@ -10,8 +10,10 @@ from typing import Any
 
 import anyio
 import pytest
+from click.testing import CliRunner
 
 from aiostorage import open_storage
+from aiostorage.cli.app import cli
 from tests.cli.support import CommandOutcome, eventually, interrupt, run, started
 from tests.doctor.stores import fill
 
@@ -77,18 +79,46 @@ def test_config_says_where_each_value_comes_from(tmp_path: Path) -> None:
     assert not (tmp_path / "aiostorage-demo.db").exists()
 
 
-def test_bench_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
+def test_what_only_reads_leaves_the_history_as_it_is(tmp_path: Path) -> None:
+    """The URL says how long it is kept, which a program that writes would put into the store."""
+    url = f"sqlite:///{tmp_path}/tune.db"
+    anyio.run(_fill, url)
+
+    async def limit() -> str:
+        async with open_storage(url) as storage:
+            assert storage._gateway.history.limit is not None
+            return storage._gateway.history.limit.text
+
+    given = {"AIOSTORAGE_URL": f"{url}?history=off"}
+    for command in (
+        *(["status"], ["list"], ["show", "tune"], ["dump"], ["rm", "tune", "--dry-run"]),
+        *(["recover", "--dry-run"], ["doctor"], ["upgrade"], ["bench", "--seconds", "0.01"]),
+    ):
+        done = CliRunner().invoke(cli, command, env=given)
+        assert (done.exit_code, done.exception) == (0, None), command
+        assert anyio.run(limit) == "30d", command
+    settings = json.loads(CliRunner().invoke(cli, ["config", "--json"], env=given).stdout)
+    [one] = [one for one in settings["storage"] if one["name"] == "history"]
+    assert (one["value"], one["origin"]) == ("off", "query of the URL")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_bench_leaves_nothing_after_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     with started(tmp_path, "bench", "sqlite:///tune.db", "--seconds", "60") as process:
         eventually(lambda: any(tmp_path.glob("aiostorage-bench-*-wal")), "the new file")
-        outcome = interrupt(process, signal.SIGINT)
-    assert outcome.code == 130
+        outcome = interrupt(process, number)
+    assert outcome.code == 128 + number
     assert [p.name for p in tmp_path.iterdir()] == ["aiostorage"]
 
 
 def test_wrong_use_and_damage_have_codes_of_their_own(tmp_path: Path) -> None:
-    missing = run(tmp_path, "doctor", "sqlite:///no.db")
-    assert missing.code == 2
-    assert "there is no file" in missing.err
+    for command in ("doctor", "upgrade"):
+        missing = run(tmp_path, command, "sqlite:///no.db")
+        assert missing.code == 2
+        assert "there is no file" in missing.err
+        missing = run(tmp_path, command, AIOSTORAGE_URL="sqlite:///nowhere/no.db")
+        assert "/nowhere/no.db (AIOSTORAGE_URL names this storage)" in missing.err
+    assert run(tmp_path, "bench", "memory://", "--seconds", "0.1").code == 0
     assert run(tmp_path, "doctor", "sqlite:///no.db", "--delete-orphans").code == 2
     with sqlite3.connect(tmp_path / "other.db") as db:
         db.execute("CREATE TABLE mine (x)")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from aiostorage import open_storage
 from aiostorage.cli.app import cli
-from tests.cli.support import run
+from tests.cli.support import DEADLINE, command, environment, run
 from tests.transfer.stores import fill, fill_plainly
 
 
@@ -56,6 +60,44 @@ def test_a_store_goes_through_a_file_and_into_another_engine(tmp_path: Path) -> 
     assert len(report["checksum"]) == 64
     again = call("copy", target, f"sqlite:///{tmp_path}/c.db")
     assert "already there: 3 experiments; written: 0 trials" in again.stdout
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_dump_comes_from_standard_input(tmp_path: Path, compressed: bool) -> None:
+    dump = call("dump", made(f"sqlite:///{tmp_path}/a.db")).stdout.encode()
+    given = gzip.compress(dump) if compressed else dump
+    target = f"sqlite:///{tmp_path}/b.db"
+    done = CliRunner().invoke(cli, ["load", "-", target, "--json"], input=given)
+    report = json.loads(done.stdout)
+    assert (done.exit_code, report["source"], report["trials"]) == (0, "standard input", 8)
+    cut = CliRunner().invoke(cli, ["load", "-", target], input=given[:-40])
+    assert cut.exit_code == 2
+    assert "standard-input is damaged" in cut.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a.db", "b.db"}
+
+
+def test_there_is_no_standard_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for closed in (None, io.StringIO()):
+        if closed is not None:
+            closed.close()
+        monkeypatch.setattr(sys, "stdin", closed)
+        with pytest.raises(click.UsageError, match="closed or a terminal"):
+            cli.main(["load", "-", f"sqlite:///{tmp_path}/b.db"], standalone_mode=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments"),
+    [
+        ("<&- >&- 2>&-", ("dump", "sqlite:///a.db")),
+        ("<&- 2>&-", ("rm", "tune", "-s", "sqlite:///a.db")),
+    ],
+)
+def test_closed_streams(tmp_path: Path, closed: str, arguments: tuple[str, ...]) -> None:
+    made(f"sqlite:///{tmp_path}/a.db", plainly=True)
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(*arguments)]
+    done = subprocess.run(shell, cwd=tmp_path, env=environment(), timeout=DEADLINE, check=False)
+    assert done.returncode == 2
 
 
 def test_standard_output_has_the_dump_alone(tmp_path: Path) -> None:

@@ -147,13 +147,13 @@ def _shown(url: str, experiment: Experiment, trials: list[Trial]) -> None:
 def _mended(url: str, experiment: Experiment, trials: list[Trial]) -> None:
     lost = read("recover", "--dry-run")
     assert [one["id"] for one in lost["trials"]] == [trials[4].id]
-    recovered = script("recover", "tune@1")
+    recovered = call("recover", "tune@1")
     assert recovered.stdout.startswith(f"recovered: tune@1:{trials[4].id}, held by process ")
     assert read("recover")["trials"] == []
 
     name = f"tune@1:{trials[5].id}"
     assert "say --yes" in call("set", name, "status=interrupted", code=2).stderr
-    asked = script("set", name, "status=completed", "objective=-4.5", "--yes")
+    asked = call("set", name, "status=completed", "objective=-4.5", "--yes")
     assert asked.stdout == "status: reserved -> completed\nobjective: - -> -4.5\n"
     call("set", "tune@1", "max_trials=20", "metadata.note=second run", "space={}")
 
@@ -181,7 +181,7 @@ def _removed(trials: list[Trial]) -> None:
     assert would == f"would delete the completed trial {trials[0].id} of tune@1\n"
     call("rm", f"tune@1:{trials[0].id}", "--yes")
     call("show", f"tune@1:{trials[0].id}", code=1)
-    removed = script("rm", "tune@1", "--yes").stdout
+    removed = call("rm", "tune@1", "--yes").stdout
     assert removed == "deleted tune@1 with 7 trials (2 new, 3 completed, 1 interrupted, 1 broken)\n"
     assert read("list")["experiments"][0]["experiment"] == "tune@2"
 

@@ -180,9 +180,7 @@ async def test_lines_go_on_behind_the_last_one(tmp_path: Path) -> None:
         await until(lambda: "the store is away" in said[-1])
         await moved.rename(path)
         await until(lambda: said[-1] == "the store is back")
-        async with open_storage(f"sqlite:///{path}") as storage:
-            [config] = await storage.fetch_experiments({"name": "tune"})
-            await complete(storage, Experiment.from_config(config), 1.0)
+        await complete_one(path)
         await until(lambda: len(shown) == count + 2)
         tasks.cancel_scope.cancel()
 
@@ -201,6 +199,12 @@ def test_what_it_refuses(arguments: str, message: str) -> None:
     result = CliRunner().invoke(cli, ["watch", *arguments.split()], prog_name="aiostorage")
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+async def complete_one(path: Path) -> None:
+    async with open_storage(f"sqlite:///{path}") as storage:
+        [config] = await storage.fetch_experiments({"name": "tune"})
+        await complete(storage, Experiment.from_config(config), 1.0)
 
 
 def filled(folder: Path) -> None:
@@ -227,7 +231,10 @@ def test_elsewhere_than_on_a_terminal_it_prints_lines(tmp_path: Path) -> None:
     with started(tmp_path, "watch", "tune", "--since", since) as process:
         assert process.stdout is not None
         head, *rows = [process.stdout.readline() for _ in range(3)]
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        process.stdout.close()  # as `head` does: the next line ends it, without a message
+        anyio.run(complete_one, tmp_path / "aiostorage-demo.db")
+        assert process.wait() == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
     assert head.split("\t")[:3] == ["time", "kind", "trial"]
     assert [row.split("\t")[1] for row in rows] == ["reserved", "status"]

@@ -18,10 +18,12 @@ from fcntl import ioctl
 from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 from click.testing import CliRunner
 
 from aiostorage import open_storage
+from aiostorage._core.cancellation import shielded
 from aiostorage.cli.app import cli
 from aiostorage.cli.existing import open_named
 from aiostorage.cli.watch.watch_feed import WatchFeed
@@ -108,6 +110,31 @@ async def test_the_screen(folder: Path) -> None:  # noqa: PLR0915  one store for
             assert app.query_one("#throughput").display
             await pilot.press("q")
         assert app.return_value is None
+
+
+@pytest.mark.anyio
+async def test_the_end_of_the_feed_is_waited_for() -> None:
+    """A call in the store's thread that outlived the event loop would be a traceback."""
+    from aiostorage.cli.watch.watch_screen import WatchApp
+
+    begun = ended = False
+
+    class SlowFeed(WatchFeed):
+        async def run(self) -> None:
+            nonlocal begun, ended
+            begun = True
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await shielded(None, lambda: anyio.sleep(0.1))  # as a storage is closed
+                ended = True
+
+    feed = SlowFeed(partial(open_named, None), WatchState("tune", "minimize"))
+    app = WatchApp(feed, "tune.db", 120)
+    async with app.run_test() as pilot:
+        await until(lambda: begun)
+        await pilot.press("q")
+    assert ended
 
 
 def read_some(terminal: int) -> bytes:

@@ -12,8 +12,22 @@ import pytest
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.protocols import Driver
+from aiostorage.testing.faults import Fault
 
 ENGINES = ["memory", "sqlite", "motor", "pymongo"]
+
+ONE_CLIENT = pytest.mark.parametrize("make_driver", ["memory", "sqlite", "motor"], indirect=True)
+"""The mark of a test of what a query finds: the clients of MongoDB send the same one.
+
+`DriverContract` runs on both of them, and on both kinds of deployment.
+"""
+
+FAULTS: dict[str, tuple[Fault, ...]] = {
+    "memory": ("before", "lost", "after"),
+    "sqlite": ("lost", "after"),
+    "motor": ("lost", "after"),
+    "pymongo": ("after",),
+}
 
 # PyMongo lets the garbage collector close the sockets that it was about to connect
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -51,3 +65,14 @@ def make_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
             options: dict[str, Any] = {"client": library}
             yield lambda: MongoDBDriver(url, **options)
             assert not shared_clients._clients, "connections were left open"
+
+
+@pytest.fixture
+def kinds(request: pytest.FixtureRequest) -> tuple[Fault, ...]:
+    """Give the kinds of failures that the engine of `make_driver` has to be shown with.
+
+    No engine knows of a call that failed before, so memory speaks for all. After a request that got
+    lost, an engine only says that the results are not there; on MongoDB one deployment speaks for
+    both. It is the one without transactions, where operations may have happened in part.
+    """
+    return FAULTS[request.node.callspec.params["make_driver"]]

@@ -18,6 +18,7 @@ from aiostorage.operations import Compare, Count, Document, Find
 from aiostorage.protocols import Driver
 from aiostorage.testing import cancelled_at_every_await
 from aiostorage.testing.cancellation import HOWS, How
+from aiostorage.testing.contract.helpers import case
 from tests.contract.conftest import UNCLOSED
 
 pytestmark = [pytest.mark.anyio, UNCLOSED]
@@ -81,24 +82,29 @@ async def injected(
     verify: Callable[[CancellationCase], Awaitable[None]],
     *,
     reserve: bool = False,
-    usable: bool = True,
+    locks: bool = False,
     fresh: bool = True,
     hows: tuple[How, ...] = HOWS,
 ) -> None:
-    """Inject cancellations into a call; each run starts from a fresh experiment, if need be."""
+    """Inject cancellations into a call; each run starts from a fresh experiment, if need be.
+
+    The storage has to be usable in the end, and after each run of a call that takes the lock. What
+    another call blocks would be in the way of the next runs.
+    """
 
     async def run() -> None:
         world.result = await call(world)
 
     async def check() -> None:
         await verify(world)
-        if usable:
+        if locks:
             await world.usable()
         if fresh:
             await world.reset(reserve)
 
     await world.reset(reserve)
     assert await cancelled_at_every_await(run, check, hows=hows) >= 3
+    await world.usable()
 
 
 READS: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
@@ -123,13 +129,14 @@ async def all_of(items: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in items]
 
 
-@pytest.mark.parametrize("name", READS)
-async def test_reads(world: CancellationCase, name: str) -> None:
+async def test_reads(world: CancellationCase) -> None:
     async def verify(world: CancellationCase) -> None:
         documents = await world.documents()
         assert [d["status"] for d in documents] == ["new"] * 3
 
-    await injected(world, READS[name], verify, fresh=False)
+    for name, call in READS.items():
+        with case(name):
+            await injected(world, call, verify, fresh=False)
 
 
 async def test_create_experiment(world: CancellationCase) -> None:
@@ -165,10 +172,7 @@ async def test_delete_experiment(world: CancellationCase, cascade: bool) -> None
         assert (len(trials), info is not None) == ((3, True) if there else (0, False))
 
     await injected(
-        world,
-        lambda w: w.storage.delete_experiment(w.experiment, cascade=cascade),
-        verify,
-        usable=False,
+        world, lambda w: w.storage.delete_experiment(w.experiment, cascade=cascade), verify
     )
 
 
@@ -220,8 +224,7 @@ WRITES: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRITES)
-async def test_writes(world: CancellationCase, name: str) -> None:
+async def test_writes(world: CancellationCase) -> None:
     async def verify(world: CancellationCase) -> None:
         documents = await world.documents()
         if name == "delete_trials":
@@ -231,7 +234,9 @@ async def test_writes(world: CancellationCase, name: str) -> None:
         for document in documents:
             assert (document["status"] == "broken") is (document.get("y") == 1)
 
-    await injected(world, WRITES[name], verify, reserve=True)
+    for name, call in WRITES.items():
+        with case(name):
+            await injected(world, call, verify, reserve=True)
 
 
 async def test_push_trial_results(world: CancellationCase) -> None:
@@ -319,7 +324,7 @@ async def test_acquire_algorithm_lock(world: CancellationCase) -> None:
         assert not info.locked, "the lock is stuck"
         assert info.state in (("new",) if world.result else ("old", "new"))
 
-    await injected(world, call, verify)
+    await injected(world, call, verify, locks=True)
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["same storage", "two storages"])
@@ -358,7 +363,7 @@ async def test_renewing_the_lease(make_driver: Make) -> None:
             assert info is not None
             assert not info.locked
 
-        await injected(world, call, verify, hows=hows)
+        await injected(world, call, verify, locks=True, hows=hows)
 
 
 LOCKS: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
@@ -369,8 +374,7 @@ LOCKS: dict[str, Callable[[CancellationCase], Awaitable[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LOCKS)
-async def test_lock_records(world: CancellationCase, name: str) -> None:
+async def test_lock_records(world: CancellationCase) -> None:
     async def verify(world: CancellationCase) -> None:
         info = await world.storage.get_algorithm_lock_info(uid="l")
         if info is not None:
@@ -380,7 +384,9 @@ async def test_lock_records(world: CancellationCase, name: str) -> None:
         await world.storage.write_algorithm_lock("l", {}, locked=1, state="old")
 
     await world.storage.write_algorithm_lock("l", {}, locked=1, state="old")
-    await injected(world, LOCKS[name], verify, fresh=False)
+    for name, call in LOCKS.items():
+        with case(name):
+            await injected(world, call, verify, fresh=False)
 
 
 # -------------------------------------------------------------------------------- lifetime

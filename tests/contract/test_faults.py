@@ -23,7 +23,6 @@ from aiostorage import (
 )
 from aiostorage._core.layout import TRIALS, WAITERS
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.operations import (
     And,
     Compare,
@@ -38,7 +37,6 @@ from aiostorage.operations import (
 )
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver, StorageContract
-from aiostorage.testing.contract.fixtures import StorageFixtures
 from aiostorage.testing.contract.helpers import case
 from aiostorage.testing.faults import Fault
 from tests.contract.conftest import UNCLOSED
@@ -48,25 +46,26 @@ pytestmark = UNCLOSED
 POLICY = RetryPolicy(attempts=60, initial=0.0005, maximum=0.002, jitter=0.0005)
 
 
-class OpensFaulty(StorageFixtures):
-    """Every tenth call fails, every tenth request gets lost, and every fourth answer."""
+class TestFaultyMemory(StorageContract):
+    """Every tenth call fails, every tenth request gets lost, and every fourth answer.
+
+    The faults are above the engine; `test_each_call_fails_once` shows each of them to all engines.
+    """
 
     clock: FakeClock
     large_state = 1 << 20
+    shared_by_copies = False
+    threads = False
 
     def setup_method(self) -> None:
         self.clock = FakeClock()
         self.seeds = count(1)
+        self.driver = MemoryDriver(clock=self.clock)
 
-    def faulty(self, driver: Driver, settings: dict[str, Any]) -> Storage:
-        faulty = FaultyDriver(driver, before=0.1, lost=0.1, after=0.25, seed=next(self.seeds))
-        return Storage(faulty, retry=POLICY, **settings)
-
-
-class TestFaultySQLite(OpensFaulty, StorageContract):
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        driver = SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL", clock=self.clock)
-        storage = self.faulty(driver, settings)
+        seed = next(self.seeds)
+        faulty = FaultyDriver(self.driver, before=0.1, lost=0.1, after=0.25, seed=seed)
+        storage = Storage(faulty, retry=POLICY, **settings)
         await storage.open()
         return storage
 
@@ -309,12 +308,11 @@ def nth(number: int) -> Callable[[Sequence[Operation[Any]]], bool]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("call", CALLS)
 async def test_each_call_fails_once(
-    world: FaultCase, call: Callable[[FaultCase], Awaitable[None]]
+    world: FaultCase, call: Callable[[FaultCase], Awaitable[None]], kinds: tuple[Fault, ...]
 ) -> None:
     async with world.truth:
-        await fails_once(world, call, "before")
-        await fails_once(world, call, "lost")
-        await fails_once(world, call, "after")
+        for kind in kinds:
+            await fails_once(world, call, kind)
 
 
 async def fails_once(

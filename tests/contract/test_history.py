@@ -7,30 +7,49 @@ import pickle
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
-from aiostorage import CursorExpired, RetryPolicy, Storage, SyncStorage, open_storage
-from aiostorage._core.layout import CHANGES
+from aiostorage import (
+    BackendError,
+    ConfigurationError,
+    CursorExpired,
+    DuplicateKeyError,
+    RetryPolicy,
+    Storage,
+    SyncStorage,
+    open_storage,
+)
+from aiostorage._core import change_feed
+from aiostorage._core.documents import equal
+from aiostorage._core.layout import BENCHMARKS, CHANGES, LAYOUT, SETTINGS, TRIALS
 from aiostorage._core.reasons import reason_of
+from aiostorage.doctor import examine
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.clock import Moment
+from aiostorage.drivers.sqlite.sql import Table, tables_of
 from aiostorage.drivers.track import TrackDriver
 from aiostorage.experiment import Experiment
-from aiostorage.operations import Count
+from aiostorage.operations import EVERYTHING, Count, Delete, Find, Insert, Update
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver
 from aiostorage.testing.cancellation import cancelled_at_every_await
 from aiostorage.testing.contract.change_feed_laws import check_chains
-from aiostorage.testing.contract.helpers import make_config, registered
+from aiostorage.testing.contract.helpers import make_config, make_trial, registered
 from aiostorage.trial_change import TrialChange
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[[], Driver]
+
+MOMENT = Moment(datetime(2026, 1, 1, tzinfo=UTC), 0)
 
 
 @pytest.fixture
@@ -116,6 +135,136 @@ async def test_a_span_of_time(make: Make, clock: FakeClock) -> None:
         assert len(await behind(storage, experiment, changes[-1].cursor)) == 1
 
 
+async def test_a_clock_that_was_set_back(make: Make, clock: FakeClock) -> None:
+    """Rows are deleted from the beginning, so that no reader misses one in the middle."""
+    async with Storage(make(), history="60s") as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 1)
+        for seconds, status in ((0, "suspended"), (-50, "new"), (70, "broken")):
+            clock.advance(seconds)
+            await storage.update_trials(experiment, status=status)
+        changes = await behind(storage, experiment)
+        await trim(storage, experiment)
+        assert await behind(storage, experiment) == changes, "one is too old, but not the first"
+        clock.advance(50)
+        await trim(storage, experiment)
+        assert await behind(storage, experiment) == changes[3:]
+        clock.advance(1000)  # a wrong time, until somebody notices
+        await storage.update_trials(experiment, status="new")
+        clock.advance(-1000)
+        await storage.update_trials(experiment, status="broken")
+        clock.advance(100)
+        await storage.update_trials(experiment, status="new")
+        changes = await behind(storage, experiment)
+        await trim(storage, experiment)
+        assert await behind(storage, experiment) == changes[3:]
+
+
+async def test_it_was_off_meanwhile(make: Make) -> None:
+    """No cursor from before leads past the changes that nobody has logged."""
+    shared = isinstance(make(), MemoryDriver)  # where a second opening is not independent
+    async with Storage(make()) as storage:
+        experiment = await storage.create_experiment(make_config())
+        none = (await storage.changes_since(experiment)).cursor
+        await registered(storage, experiment, 2)
+        cursors = [none, *(change.cursor for change in await behind(storage, experiment))]
+        async with Storage(make(), history="off"):
+            pass
+        async with Storage(make(), history=100) as other:
+            storages = [other] if shared else [storage, other]
+            fresh = (await storages[0].changes_since(experiment)).cursor
+            assert await behind(storages[0], experiment, fresh) == []
+            assert await other.reserve_trial(experiment) is not None
+            for one in storages:
+                assert len(await behind(one, experiment, fresh)) == 1
+                for cursor in cursors:
+                    with pytest.raises(CursorExpired):
+                        await one.changes_since(experiment, cursor)
+
+
+async def test_rows_of_other_programs(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    async with Storage(make()) as storage:
+        experiment = await storage.create_experiment(make_config())
+        (trial,) = await registered(storage, experiment, 1)
+        for status in ("suspended", "new", "broken", "new", "suspended"):
+            await storage.update_trials(experiment, status=status)
+        changes = await behind(storage, experiment)
+        rows = await storage._gateway.execute(Find(CHANGES))
+        spoilt: list[dict[str, Any]] = [{"kind": "odd"}, {"attempt": "x"}, {"reason": 3}]
+        for row, wrong in zip(rows[1:], spoilt, strict=False):
+            assert await storage._gateway.execute(Update(CHANGES, equal(_id=row["_id"]), wrong))
+        left = [changes[0], *changes[4:]]
+        for _ in range(2):
+            assert await behind(storage, experiment) == left
+            assert (await storage.changes_since(experiment, "oldest", limit=2)).changes == left[:2]
+            assert await storage.trial_history(trial) == left
+        assert await behind(storage, experiment, changes[2].cursor) == left[1:]
+        assert len(caplog.messages) == 3
+        assert all(trial.id in message for message in caplog.messages)
+        assert len(await storage.fetch_trials(experiment, since=changes[3].cursor) or ()) == 1
+        found = await examine(storage)
+        assert [one.code for one in found.findings] == ["unreadable-change"] * 3
+        await storage.register_trials([make_trial(experiment, x) for x in range(10, 40)])
+        await storage._gateway.execute(Update(CHANGES, EVERYTHING, {"kind": "odd"}))
+        found = await examine(storage)
+        assert {one.code for one in found.findings} == {"unreadable-change"}
+        assert len(found.findings) == 21
+        assert "16 more changes" in found.findings[-1].what
+
+
+async def test_a_transaction_that_fails_leaves_no_row(make: Make) -> None:
+    driver = make()
+    async with Storage(driver) as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 1)
+        before = await storage.changes_since(experiment, "oldest")
+        insert = Insert(BENCHMARKS, ({"_id": "b", "name": "b"},))
+        await driver.execute(insert)
+        change = Update(TRIALS, equal(experiment=experiment.id), {"status": "broken"})
+        with pytest.raises(DuplicateKeyError):
+            await driver.transact((change, insert))
+        assert await storage.changes_since(experiment, "oldest") == before
+        assert (await storage.changes_since(experiment)).cursor == before.cursor
+        await storage.update_trials(experiment, status="suspended")
+        assert len(await behind(storage, experiment, before.cursor)) == 1
+
+
+async def test_a_new_reservation_is_no_heartbeat(clock: FakeClock) -> None:
+    async with Storage(MemoryDriver(clock=clock)) as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 1)
+        beats = change_feed._Beats(storage._gateway, experiment.id)
+        for _ in range(2):
+            trial = await storage.reserve_trial(experiment)
+            assert trial is not None
+            assert await beats.look("") == []
+            clock.advance(1)
+            await storage.update_heartbeat(trial)
+            assert [change.worker for change in await beats.look("")] == [trial.worker]
+            assert await beats.look("") == []
+            await storage.set_trial_status(trial, "interrupted")
+            clock.advance(1)
+
+
+async def test_a_setting_that_nobody_can_read(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    driver = make()
+    async with Storage(driver, history=7) as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 1)
+        await storage._gateway.execute(Update(SETTINGS, equal(_id="history"), {"limit": "soon"}))
+        async with Storage(make()) as other:
+            assert "not 'soon'" in caplog.text
+            await other.update_trials(experiment, status="suspended")
+            await trim(other, experiment)
+            with pytest.raises(ConfigurationError, match=r"cannot be read: .*not 'soon'"):
+                await other.changes_since(experiment, "oldest")
+        if driver is not make():
+            assert len(await behind(storage, experiment)) == 2
+            async with Storage(make(), history="1d") as mended:
+                await mended.update_trials(experiment, status="new")
+                assert len(await behind(mended, experiment)) == 3
+
+
 async def test_many_are_trimmed_step_by_step(make: Make) -> None:
     async with Storage(make(), history="30d") as storage:
         experiment = await storage.create_experiment(make_config())
@@ -195,6 +344,42 @@ async def test_a_copy_and_another_store(make: Make, tmp_path: Path) -> None:
         assert kinds == ["deleted", "deleted"]
 
 
+@pytest.mark.parametrize("fate", ["removed", "replaced"])
+@pytest.mark.parametrize("scheme", ["sqlite", "track"])
+async def test_a_file_that_is_taken_from_a_follower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, fate: str
+) -> None:
+    monkeypatch.setattr(change_feed, "MAX_INTERVAL", 0.1)
+    path, other = tmp_path / "store", tmp_path / "other"
+    seen: list[TrialChange] = []
+
+    async def follow() -> None:
+        async for change in storage.watch_trials(experiment, since="oldest"):
+            seen.append(change)  # noqa: PERF401  each at once
+
+    async def fill(to: Storage) -> Experiment:
+        made = await to.create_experiment(make_config())
+        await registered(to, made, 2)
+        return made
+
+    async with open_storage(f"{scheme}:///{path}", retry=RetryPolicy(total=1.0)) as storage:
+        experiment = await fill(storage)
+        if fate == "replaced":
+            async with open_storage(f"{scheme}:///{other}") as another:
+                await fill(another)
+        following = asyncio.create_task(follow())
+        with anyio.fail_after(30):
+            while len(seen) < 2:
+                await anyio.sleep(0.01)
+            await anyio.to_thread.run_sync(path.unlink)
+            if fate == "replaced":
+                await anyio.to_thread.run_sync(other.rename, path)
+            with pytest.raises((BackendError, CursorExpired)) as raised:
+                await following
+        assert isinstance(raised.value, CursorExpired) == (scheme == "track" and fate == "replaced")
+        assert len(seen) == 2
+
+
 def test_a_store_without_a_log(tmp_path: Path) -> None:
     """It was made by an older version, and another process has it open meanwhile."""
     url = f"sqlite:///{tmp_path / 'old.db'}"
@@ -221,6 +406,89 @@ def test_a_store_without_a_log(tmp_path: Path) -> None:
     assert [(c.before, c.after, c.attempt) for c in found] == [
         ("new", "reserved", 1),
         ("reserved", "completed", 1),
+    ]
+
+
+async def test_a_trial_with_several_lives(make: Make) -> None:
+    """Its history goes on where it is deleted, also in the transaction of another change."""
+    driver = make()
+    async with Storage(driver) as storage:
+        experiment = await storage.create_experiment(make_config())
+        (trial, _) = await registered(storage, experiment, 2)
+        for attempt in (1, 2):
+            taken = await storage.reserve_trial(experiment)
+            assert taken is not None
+            assert taken.id == trial.id
+            named = equal(experiment=experiment.id, id=trial.id)
+            held = equal(
+                experiment=experiment.id, id=trial.id, status="reserved", worker=taken.worker
+            )
+            changed = await driver.transact(
+                (
+                    Update(TRIALS, held, {"status": "broken"}, reason=f"life {attempt}"),
+                    Delete(TRIALS, named),
+                    Update(TRIALS, held, {"status": "broken"}),
+                )
+            )
+            assert changed == [1, 1, 0]
+            await storage.register_trial(trial)
+            # so that it is the oldest one again
+            changes = {"submit_time": datetime(2000, 1, 1, tzinfo=UTC)}
+            assert await driver.execute(Update(TRIALS, named, changes)) == 1
+        life = [("inserted", 0), ("reserved", 1), ("status", 1), ("deleted", 1)]
+        again = [("inserted", 1), ("reserved", 2), ("status", 2), ("deleted", 2)]
+        history = await storage.trial_history(trial)
+        assert [(c.kind, c.attempt) for c in history] == [*life, *again, ("inserted", 2)]
+        assert [c.reason for c in history if c.kind == "status"] == ["life 1", "life 2"]
+        found = [c for c in await behind(storage, experiment) if c.trial == trial.id]
+        assert [replace(change, cursor="") for change in found] == history
+
+
+def test_rows_are_found_by_an_index(tmp_path: Path) -> None:
+    tables = tables_of(LAYOUT)
+    log = tables[TRIALS].log
+    assert log is not None
+    found = tables[CHANGES].find(Find(CHANGES, equal(owner="o", name="n")), MOMENT, [])
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        for table in tables.values():
+            for statement in table.schema():
+                connection.execute(statement)
+        for sql, params in (found, (log.insert, [""] * 12), (log.last, [])):
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", params).fetchall()
+            steps = [step for *_, step in plan]
+            assert not [step for step in steps if step.startswith("SCAN")], steps
+    assert len([step for step in steps if step.startswith("SEARCH")]) == 1, "the last number"
+
+
+def test_a_log_of_rows_without_subjects(tmp_path: Path) -> None:
+    """It was made before the rows had the number of the trial's row."""
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+
+    async def use(*, deletes: bool) -> list[TrialChange]:
+        async with open_storage(url) as storage:
+            experiment = await storage.get_or_create_experiment({**make_config(), "_id": "0" * 24})
+            if not await storage.fetch_trials(experiment):
+                await registered(storage, experiment, 2)
+            trial = await storage.reserve_trial(experiment)
+            assert trial is not None
+            await storage.set_trial_status(trial, "suspended")
+            if deletes:
+                await storage.delete_trials(experiment)
+            return await storage.trial_history(trial)
+
+    earlier = asyncio.run(use(deletes=False))
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.executescript(
+            "DROP INDEX trial_changes_subject; DROP INDEX trial_changes_owner_name; "
+            "ALTER TABLE trial_changes DROP COLUMN subject; "
+            "CREATE INDEX trial_changes_owner_name ON trial_changes (owner, name);"
+        )
+    found = asyncio.run(use(deletes=True))
+    assert [replace(c, cursor="") for c in found[:3]] == [replace(c, cursor="") for c in earlier]
+    assert [(c.kind, c.attempt) for c in found[3:]] == [
+        ("reserved", 2),
+        ("status", 2),
+        ("deleted", 2),
     ]
 
 

@@ -12,13 +12,15 @@ from aiostorage.testing import DriverContract, FakeClock, StorageContract
 
 
 class TestStorageOnSQLite(StorageContract):
+    """The driver's contract below is that of both ways to write to the disk."""
+
     clock: FakeClock
 
     def setup_method(self) -> None:
         self.clock = FakeClock()
 
     async def open_storage(self, tmp_path: Path, **settings: Any) -> Storage:
-        driver = SQLiteDriver(tmp_path / "store.db", clock=self.clock)
+        driver = SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL", clock=self.clock)
         storage = Storage(driver, **settings)
         await storage.open()
         return storage

@@ -13,10 +13,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from aiostorage import open_storage
+from aiostorage import Experiment, Storage, open_storage
 from aiostorage._core import file_places
 from aiostorage.doctor import examination, examine, repair
-from tests.doctor.stores import codes_of, documents_in, fill
+from aiostorage.testing.contract.change_feed_laws import check_chains
+from tests.doctor.stores import codes_of, documents_in, fill, trial
 
 OLD = "2020-01-01T00:00:00.000000Z"
 """A time long ago, as a column has it."""
@@ -146,27 +147,44 @@ DAMAGES = [
     Damage("stale-waiter", "INSERT INTO lock_waiters (_id, experiment, since, since_ticks, "
            f"expires, expires_ticks, doc) VALUES ('t', 'e', '{OLD}', 1, '{OLD}', 2, '{{}}')"),
     Damage("expired-receipts", _rows(1001)),
+    Damage("unreadable-change", "UPDATE trial_changes SET kind = CAST(x'ff41' AS TEXT) "
+           "WHERE seq = 2", repairable=False, changed=frozenset({"trial_changes"})),
+    Damage("unreadable-change", "UPDATE trial_changes SET _id = x'ff', time = 'yesterday' "
+           "WHERE seq = 2", repairable=False, changed=frozenset({"trial_changes"})),
+    Damage("unreadable-setting", "INSERT INTO settings (_id, doc) VALUES "
+           "('history', '{\"limit\": \"soon\"}')", repairable=False,
+           changed=frozenset({"settings"})),
     Damage("outbox-not-sent", "INSERT INTO outbox (_id, experiment, time, doc) VALUES "
            f"('o', 'e', '{OLD}', '{{\"change\": \"changed\", \"worker\": null}}')",
            repairable=False, changed=frozenset({"outbox"})),
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Sound:
+    """A file in which nothing is wrong, and the documents in it."""
+
+    path: Path
+    documents: dict[str, list[str]]
+
+
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a file in which nothing is wrong."""
-    return tmp_path_factory.mktemp("sound") / "tune.db"
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    path = tmp_path_factory.mktemp("sound") / "tune.db"
+    url = f"sqlite:///{path}"
+    anyio.run(_fill, url)
+    assert anyio.run(examine, url).findings == ()
+    return Sound(path, anyio.run(documents_in, url))
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.code)
-def test_what_is_damaged_is_found_and_repaired(sound: Path, tmp_path: Path, damage: Damage) -> None:
-    if not sound.exists():
-        anyio.run(_fill, f"sqlite:///{sound}")
+def test_what_is_damaged_is_found_and_repaired(
+    sound: Sound, tmp_path: Path, damage: Damage
+) -> None:
     path = tmp_path / "tune.db"
     url = f"sqlite:///{path}"
-    shutil.copy(sound, path)
-    assert anyio.run(examine, url).findings == ()
-    before = anyio.run(documents_in, url)
+    shutil.copy(sound.path, path)
+    before = sound.documents
     inflict(path, damage)
 
     seen = state_of(tmp_path)
@@ -182,6 +200,7 @@ def test_what_is_damaged_is_found_and_repaired(sound: Path, tmp_path: Path, dama
         assert {one.code for one in repaired.repairs} <= {damage.code, "lost-trial"}
         assert repaired.repairs
         assert all(one.done for one in repaired.repairs)
+        assert anyio.run(repair, url).repairs == ()
         anyio.run(_use, url)
     else:
         assert codes_of(repaired) == {damage.code}
@@ -200,6 +219,42 @@ def test_what_is_damaged_is_found_and_repaired(sound: Path, tmp_path: Path, dama
 async def _fill(url: str) -> None:
     async with open_storage(url) as storage:
         await fill(storage)
+
+
+def test_a_repair_beside_workers(tmp_path: Path) -> None:
+    """Nothing that they hold is taken from them, and nothing is done twice."""
+    url = f"sqlite:///{tmp_path / 'tune.db'}"
+    completed: list[str] = []
+
+    async def work(storage: Storage, experiment: Experiment) -> None:
+        while True:
+            async with storage.reserved_trial(experiment, heartbeat=0.1) as reserved:
+                if reserved is None:
+                    return
+                await anyio.sleep(0.01)
+                await storage.complete_trial(reserved, 1.0)
+                completed.append(reserved.id)
+
+    async def damage_and_repair() -> None:
+        for _ in range(3):
+            await anyio.to_thread.run_sync(inflict, tmp_path / "tune.db", missing_index)
+            assert {one.code for one in (await repair(url)).repairs} == {"missing-index"}
+            assert (await repair(url)).repairs == ()
+
+    async def main() -> None:
+        async with open_storage(url) as storage:
+            experiment = await storage.create_experiment({"name": "tune"})
+            await storage.register_trials([trial(experiment.id, float(x)) for x in range(60)])
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(damage_and_repair)
+                for _ in range(3):
+                    tasks.start_soon(work, storage, experiment)
+            changes = (await storage.changes_since(experiment, "oldest")).changes
+            assert all(len(chain) == 3 for chain in check_chains(changes).values())
+
+    missing_index = next(one for one in DAMAGES if one.code == "missing-index")
+    anyio.run(main)
+    assert len(completed) == len(set(completed)) == 60
 
 
 async def _use(url: str) -> None:

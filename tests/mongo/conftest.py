@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from aiostorage.testing import TlsFiles
+from aiostorage.testing import ReplicaSet, TlsFiles
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
 
@@ -43,6 +43,17 @@ def library(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.param
     if request.param == "pymongo":
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def replica_set_of_3(mongodb_replica_set_3: ReplicaSet) -> Iterator[ReplicaSet]:
+    """Give the replica set of three members, which runs for the tests of a few modules alone.
+
+    Its members ask each other how they are four times a second, also when no test uses them.
+    """
+    mongodb_replica_set_3.start()
+    yield mongodb_replica_set_3
+    mongodb_replica_set_3.stop()
 
 
 @pytest.fixture(scope="session")

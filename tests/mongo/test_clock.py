@@ -13,11 +13,12 @@ from pymongo import MongoClient, monitoring
 
 from aiostorage import LockAcquisitionTimeout, Storage, Trial, open_storage
 from aiostorage.testing import Deployment
+from tests.mongo.conftest import PAIRS
 
 OWN = {"submit_time"}
 """What a worker tells by its own clock: when it had the idea. Nothing is lost or leased by that."""
 
-SKEWS = [timedelta(hours=1), timedelta(hours=-1)]
+SKEWS = {"motor": timedelta(hours=1), "pymongo": timedelta(hours=-1)}
 
 
 class CommandLog(monitoring.CommandListener):
@@ -62,10 +63,17 @@ class _AnyTime(type):
         return isinstance(value, datetime)
 
 
-@pytest.fixture(params=SKEWS, ids=["fast", "slow"])
-def skew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> timedelta:
-    """Put forward the clock of all modules of the library."""
-    by: timedelta = request.param
+@pytest.fixture(params=PAIRS)
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Give a library and a deployment: with one pair the clock is fast, with the other slow."""
+    found: tuple[str, str] = request.param
+    return found
+
+
+@pytest.fixture
+def skew(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> timedelta:
+    """Put the clock of all modules of the library forward, or back."""
+    by = SKEWS[pair[0]]
 
     class Skewed(datetime, metaclass=_AnyTime):
         @classmethod
@@ -78,9 +86,14 @@ def skew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tim
     return by
 
 
-@pytest.fixture(params=["mongodb_standalone", "mongodb_replica_set"])
-def url(request: pytest.FixtureRequest) -> str:
-    deployment: Deployment = request.getfixturevalue(request.param)
+@pytest.fixture
+def library(pair: tuple[str, str]) -> str:
+    return pair[0]
+
+
+@pytest.fixture
+def url(pair: tuple[str, str], request: pytest.FixtureRequest) -> str:
+    deployment: Deployment = request.getfixturevalue(pair[1])
     return deployment.url_for(request.getfixturevalue("mongodb_emptied_database"))
 
 

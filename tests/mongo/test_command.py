@@ -4,51 +4,40 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import anyio
 import pytest
 from click.testing import CliRunner, Result
 from pymongo import MongoClient
 
-import aiostorage
-from aiostorage import open_storage
+from aiostorage import Storage, open_storage, setup_storage
+from aiostorage._core.named_store import named_store
 from aiostorage.cli.app import cli
+from aiostorage.cli.existing import connecting
 from aiostorage.testing import Deployment
-
-DEADLINE = 60.0
-BOOT = "import sys; from aiostorage.cli import main; sys.argv[0] = 'aiostorage'; main()"
+from aiostorage.transfer import dump_storage
+from tests.cli.support import run
 
 
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments, prog_name="aiostorage")
 
 
-@pytest.mark.parametrize("library", ["motor", "pymongo"])
 def test_demo_and_status(
-    mongodb_replica_set: Deployment, mongodb_database: str, tmp_path: Path, library: str
+    mongodb_replica_set: Deployment, mongodb_database: str, tmp_path: Path
 ) -> None:
     """Workers in two processes, one of which is killed; then a look at what they left."""
     url = mongodb_replica_set.url_for(mongodb_database)
-    url += f"{'&' if '?' in url else '?'}client={library}"
+    url += f"{'&' if '?' in url else '?'}client=pymongo"
     size = ("--trials", "12", "--workers", "2", "--sample", "0.02", "--kill")
-    done = subprocess.run(
-        [sys.executable, "-c", BOOT, "demo", "--url", url, *size],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(aiostorage.__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    done = run(tmp_path, "demo", "--url", url, *size)
+    assert (done.code, done.err) == (0, "")
     shown = url.partition("?")[0]
-    assert f"on {shown} (experiment demo v1)" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert f"on {shown} (experiment demo v1)" in done.out
+    assert [path.name for path in tmp_path.iterdir()] == ["aiostorage"]  # its configuration
 
     plain = call("status", url)
     assert plain.exit_code == 0, plain.stderr
@@ -96,6 +85,65 @@ def test_status_makes_nothing(mongodb_standalone: Deployment, mongodb_database: 
     assert foreign.exit_code == 2
     assert "neither of aiostorage nor of Oríon" in foreign.stderr
     assert "has layout 99" in call("status", url).stderr
+
+
+def test_no_command_waits_long_for_a_server(tmp_path: Path) -> None:
+    """One that may work for hours does not wait so long for the first answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        for url, seconds in (
+            (f"mongodb://{address}/tune", {"connect_timeout": 5.0}),
+            (f"mongodb://{address}/tune?connect_timeout=0.2", {}),
+            ("sqlite:///tune.db", {}),
+        ):
+            assert connecting(named_store(url)) == seconds
+        url = f"mongodb://{address}/tune?connect_timeout=0.2"
+        dump = tmp_path / "tune.jsonl"
+        with dump.open("wb") as stream:
+            anyio.run(dumped, stream)
+        for arguments in (
+            *(["dump", url], ["load", str(dump), url], ["copy", url, f"sqlite:///{tmp_path}/x.db"]),
+            *(["upgrade", url], ["doctor", url], ["bench", url]),
+            ["export-orion", url, str(tmp_path / "tune.pkl")],
+        ):
+            done = call(*arguments)
+            assert done.exit_code == 3, arguments
+            assert f"no MongoDB server answers at mongodb://{address}/tune" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["tune.jsonl"]
+
+
+async def dumped(stream: IO[bytes]) -> None:
+    async with open_storage("memory://") as storage:
+        await dump_storage(storage, stream)
+
+
+def test_a_database_in_the_configuration_as_orion_has_it(
+    mongodb_standalone: Deployment,
+    mongodb_database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Commands add options of their own to it."""
+    file = tmp_path / "aiostorage" / "aiostorage.toml"
+    file.parent.mkdir()
+    file.write_text(
+        f'[storage.database]\ntype = "MongoDB"\nname = "{mongodb_database}"\n'
+        f'host = "{mongodb_standalone.url}"\n'
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("AIOSTORAGE_URL", raising=False)
+
+    async def fill(storage: Storage) -> None:
+        async with storage:
+            await storage.create_experiment({"name": "tune"})
+
+    anyio.run(fill, setup_storage())
+    for arguments in (
+        *(["set", "tune", "max_trials=3"], ["status"], ["recover"], ["dump"], ["doctor"]),
+        *(["upgrade"], ["bench", "--seconds", "0.01"], ["rm", "tune", "--yes"]),
+    ):
+        done = call(*arguments)
+        assert done.exit_code == 0, done.stderr
 
 
 def test_what_is_wrong_is_one_line_without_the_password() -> None:

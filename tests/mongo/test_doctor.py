@@ -7,19 +7,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from bson import ObjectId
+from click.testing import CliRunner
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from aiostorage import open_storage
+from aiostorage.cli.app import cli
 from aiostorage.doctor import examine, repair
 from aiostorage.testing import Deployment
-from tests.cli.support import run
 from tests.doctor.stores import BOOKKEEPING, codes_of, documents_in, fill
 from tests.stepped import step
 
@@ -110,7 +110,7 @@ def test_what_is_damaged_is_found_and_repaired(
         db = client[mongodb_database]
         sound = {name: list(db[name].find()) for name in db.list_collection_names()}
         indexes = {name: set(db[name].index_information()) for name in sound}
-        for damage in DAMAGES if kind == "mongodb_standalone" else DAMAGES[::5]:
+        for damage in DAMAGES if kind == "mongodb_standalone" else DAMAGES[::8]:
             for name in db.list_collection_names():
                 db[name].delete_many({})
                 if sound.get(name):
@@ -123,16 +123,15 @@ def test_what_is_damaged_is_found_and_repaired(
 def test_each_command_on_a_server(
     mongodb_replica_set: Deployment,
     mongodb_database: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = mongodb_replica_set.url_for(mongodb_database)
     anyio.run(_fill, url)
 
     def answer(*arguments: str, code: int = 0) -> Any:
-        done = run(tmp_path, *arguments, "--json")
-        assert (done.code, done.err) == (code, "")
-        return json.loads(done.out)
+        done = CliRunner().invoke(cli, (*arguments, "--json"), prog_name="aiostorage")
+        assert (done.exit_code, done.stderr) == (code, "")
+        return json.loads(done.stdout)
 
     with MongoClient[dict[str, Any]](url) as client:
         seen = _state_of(client[mongodb_database])
@@ -141,10 +140,13 @@ def test_each_command_on_a_server(
         assert "server" in found["facts"]
         settings = {s["name"]: s for s in answer("config", url)["storage"]}
         assert settings["engine"]["value"] == "mongodb"
+        databases, log = client.list_database_names(), client[mongodb_database]["trial_changes"]
+        changes = list(log.find())
         speed = answer("bench", url, "--seconds", "0.1")
         assert {one["name"] for one in speed["measures"]} >= {"read", "reserve", "lock hand-over"}
         assert not answer("upgrade", url, "--dry-run")["needed"]
         assert _state_of(client[mongodb_database]) == seen, "the experiment of bench is gone"
+        assert (client.list_database_names(), list(log.find())) == (databases, changes)
         client[mongodb_database]["trials"].update_one(RESERVED, {"$set": {"heartbeat": OLD}})
         [finding] = answer("doctor", url, code=1)["findings"]
     assert finding["command"].startswith("aiostorage recover tune@1 --storage ")

@@ -32,7 +32,7 @@ from tests.mongo.worker_failover import TASKS
 from tests.processes.support import DEADLINE, Events, Worker, starter
 
 PROCESSES = 4
-TRIALS = 160
+TRIALS = 96
 NEVER = 600.0
 """Seconds after which a test has failed long since."""
 
@@ -54,8 +54,8 @@ def client(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def replica_set(mongodb_replica_set_3: ReplicaSet) -> ReplicaSet:
-    return mongodb_replica_set_3
+def replica_set(replica_set_of_3: ReplicaSet) -> ReplicaSet:
+    return replica_set_of_3
 
 
 @pytest.fixture
@@ -228,9 +228,9 @@ def test_failover_under_load(
 # ----------------------------------------------------------------------------------- one by one
 
 
-async def stocked(storage: Storage, trials: int) -> Experiment:
+async def stocked(storage: Storage, trials: int, name: str = "failover") -> Experiment:
     """Make an experiment with so many trials."""
-    experiment = await storage.create_experiment({"name": "failover"}, algo_state={"count": 0})
+    experiment = await storage.create_experiment({"name": name}, algo_state={"count": 0})
     await storage.register_trials(
         [Trial(experiment=experiment.id, params={"x": x}) for x in range(trials)]
     )
@@ -269,31 +269,29 @@ def test_a_primary_that_steps_down_answers(
     asyncio.run(work())
 
 
-def test_opening_waits_for_an_election(replica_set: ReplicaSet, url: str, client: str) -> None:
-    async def work() -> None:
+def test_opening_waits_for_an_election(replica_set: ReplicaSet, url: str) -> None:
+    """Without a majority there will be none: then it fails in time."""
+
+    async def work(client: str) -> None:
         async with open_storage(url, client=client) as storage:
-            assert await storage.reserve_trial(await stocked(storage, 1)) is not None
+            assert await storage.reserve_trial(await stocked(storage, 1, client)) is not None
 
-    killed = replica_set.kill_primary()
-    asyncio.run(work())
-    assert not killed.running
+    async def work_by_both() -> None:
+        await asyncio.gather(*map(work, ("motor", "pymongo")))
 
-
-@pytest.mark.parametrize("client", ["motor"], indirect=True)
-def test_opening_without_a_majority_fails_in_time(
-    replica_set: ReplicaSet, url: str, client: str
-) -> None:
-    replica_set.kill_primary()
-    replica_set.kill_primary()
-
-    async def work() -> None:
+    async def fail() -> None:
         options = "serverSelectionTimeoutMS=1000"
-        async with open_storage(f"{url}&{options}", client=client):
+        async with open_storage(f"{url}&{options}"):
             pytest.fail("there is no primary")
 
+    killed = replica_set.kill_primary()
+    asyncio.run(work_by_both())
+    assert not killed.running
+
+    replica_set.kill_primary()
     begin = time.monotonic()
     with pytest.raises(BackendError, match="no MongoDB server answers"):
-        asyncio.run(work())
+        asyncio.run(fail())
     assert time.monotonic() - begin < 1 + SLACK
 
 
@@ -400,12 +398,11 @@ def test_what_is_answered_stays(tmp_path: Path) -> None:
         url, primary = replica_set.url_for("stays"), await asyncio.to_thread(replica_set.primary)
         others = [member for member in replica_set.members if member is not primary]
         # it tries again before the primary knows that it is alone
-        hasty = RetryPolicy(total=3.0, attempt_timeout=0.1, initial=0.0, jitter=0.0)
+        hasty = RetryPolicy(total=3.0, attempt_timeout=0.4, initial=0.0, jitter=0.0)
         async with (
             open_storage(url) as storage,
-            open_storage(url) as impatient,
+            open_storage(url, retry=hasty) as impatient,  # by the same connections
         ):
-            impatient._gateway.policy = hasty  # it had time to connect
             experiment = await stocked(storage, 1)
             trial = await storage.reserve_trial(experiment)
             assert trial is not None

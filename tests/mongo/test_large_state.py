@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,20 +17,9 @@ from aiostorage import Experiment, Storage, SyncStorage, open_storage
 from aiostorage.drivers.mongodb import blobs
 from aiostorage.testing import Deployment
 from tests.mongo.conftest import PAIRS
+from tests.processes.support import starter
 
 MIB = 2**20
-
-
-@pytest.fixture(params=["replica set", "standalone"])
-def deployment(request: pytest.FixtureRequest) -> Deployment:
-    name = "mongodb_replica_set" if request.param == "replica set" else "mongodb_standalone"
-    found: Deployment = request.getfixturevalue(name)
-    return found
-
-
-@pytest.fixture
-def url(deployment: Deployment, mongodb_emptied_database: str) -> str:
-    return deployment.url_for(mongodb_emptied_database)
 
 
 @pytest.fixture(params=PAIRS)
@@ -41,20 +29,14 @@ def pair(request: pytest.FixtureRequest) -> tuple[str, Deployment]:
 
 
 @pytest.fixture
-def paired_library(pair: tuple[str, Deployment]) -> Iterator[str]:
+def library(pair: tuple[str, Deployment]) -> Iterator[str]:
     yield pair[0]
     gc.collect()
 
 
 @pytest.fixture
-def paired_url(pair: tuple[str, Deployment], mongodb_emptied_database: str) -> str:
+def url(pair: tuple[str, Deployment], mongodb_emptied_database: str) -> str:
     return pair[1].url_for(mongodb_emptied_database)
-
-
-@pytest.fixture
-def paired_database(paired_url: str) -> Iterator[Database[dict[str, Any]]]:
-    with MongoClient[dict[str, Any]](paired_url) as client:
-        yield client.get_default_database()
 
 
 @pytest.fixture
@@ -88,7 +70,7 @@ async def saved(storage: Storage, experiment: Experiment) -> object:
 
 @pytest.mark.anyio
 async def test_large_states_come_and_go(
-    url: str, library: str, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    url: str, library: str, database: Database[dict[str, Any]]
 ) -> None:
     async with open_storage(url, client=library) as storage:
         experiment = await storage.create_experiment({"name": "tune"})
@@ -109,8 +91,9 @@ async def test_large_states_come_and_go(
 
 
 @pytest.mark.anyio
-async def test_a_state_of_100_mib(paired_url: str, paired_library: str) -> None:
-    async with open_storage(paired_url, client=paired_library, lock_lease=30) as storage:
+@pytest.mark.parametrize("pair", PAIRS[1:], indirect=True)
+async def test_a_state_of_100_mib(url: str, library: str) -> None:
+    async with open_storage(url, client=library, lock_lease=30) as storage:
         experiment = await storage.create_experiment({"name": "tune"})
         state = noise(100 * MIB)
         await save(storage, experiment, state)
@@ -121,24 +104,24 @@ async def test_a_state_of_100_mib(paired_url: str, paired_library: str) -> None:
 
 @pytest.mark.anyio
 async def test_an_experiment_that_begins_with_a_large_state(
-    paired_url: str, paired_library: str, paired_database: Database[dict[str, Any]]
+    url: str, library: str, database: Database[dict[str, Any]]
 ) -> None:
-    async with open_storage(paired_url, client=paired_library) as storage:
+    async with open_storage(url, client=library) as storage:
         state = noise(14 * MIB)
         experiment = await storage.create_experiment({"name": "tune"}, algo_state=state)
         assert await saved(storage, experiment) == state
         assert await storage.release_algorithm_lock(experiment) == 0
         assert await storage.write_algorithm_lock("other", {}, state=noise(15 * MIB, 1)) == 1
-        assert await in_thread(lambda: files(paired_database)) == 2
+        assert await in_thread(lambda: files(database)) == 2
         assert await storage.delete_algorithm_lock(uid="other") == 1
-        assert await in_thread(lambda: files(paired_database)) == 1
+        assert await in_thread(lambda: files(database)) == 1
 
 
 KILLED = """
 import asyncio, os, random, sys
 from aiostorage import open_storage
 async def main(url, library, uid):
-    storage = open_storage(url, client=library, lock_lease=6.0)
+    storage = open_storage(url, client=library, lock_lease=4.0)
     async with storage.acquire_algorithm_lock({"_id": uid}) as algorithm:
         algorithm.set_state(random.Random(1).randbytes(14 * 2**20))
         from aiostorage.drivers.mongodb.blobs import Blobs
@@ -153,37 +136,27 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def test_a_crash_before_the_swap_leaves_the_state_whole(
-    paired_url: str,
-    paired_library: str,
-    paired_database: Database[dict[str, Any]],
+    url: str,
+    library: str,
+    database: Database[dict[str, Any]],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old = noise(13 * MIB)
-    with SyncStorage(open_storage(paired_url, client=paired_library, lock_lease=6.0)) as storage:
+    with SyncStorage(open_storage(url, client=library, lock_lease=4.0)) as storage:
         experiment = storage.create_experiment({"name": "tune"}, algo_state=old)
-        killed = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                KILLED,
-                paired_url,
-                paired_library,
-                str(experiment.id),
-            ],
-            timeout=60,
-            check=False,
-            capture_output=True,
-        )
-        assert killed.returncode == -9, killed.stderr.decode()
-        assert files(paired_database) == 2  # the old one, and one without a reference
+        with starter(tmp_path) as start:
+            worker = start("-c", KILLED, url, library, experiment.id)
+            assert worker.wait() == -9, worker.stderr
+        assert files(database) == 2  # the old one, and one without a reference
         with storage.acquire_algorithm_lock(experiment, timeout=30) as algorithm:
             assert algorithm.state == old
             algorithm.set_state(noise(15 * MIB, 2))
-        assert files(paired_database) == 2
+        assert files(database) == 2
         monkeypatch.setattr(blobs, "MIN_SWEPT_AGE", timedelta(seconds=-1))
         with storage.acquire_algorithm_lock(experiment) as algorithm:
             algorithm.set_state(noise(16 * MIB, 3))
-        assert files(paired_database) == 1
+        assert files(database) == 1
         info = storage.get_algorithm_lock_info(experiment)
         assert info is not None
         assert info.state == noise(16 * MIB, 3)

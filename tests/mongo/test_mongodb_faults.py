@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -38,7 +38,9 @@ from aiostorage import (
 from aiostorage.drivers.mongodb import blobs
 from aiostorage.testing import FailPoint, Mongod, ReplicaSet
 from aiostorage.testing.contract.helpers import case
+from aiostorage.testing.mongodb.fail_point import fail_point_on
 from tests.mongo.conftest import UNCLOSED
+from tests.processes.support import starter
 
 pytestmark = pytest.mark.usefixtures("sockets_collected")
 
@@ -67,7 +69,6 @@ numbers = count()
 class MongoDBFaultCase:
     """An experiment with three trials in a database that several tests share."""
 
-    server: Mongod
     url: str
     library: str
     database: Database[dict[str, Any]]
@@ -84,13 +85,12 @@ class MongoDBFaultCase:
 
         async def main() -> Any:
             async with open_storage(self.url, client=self.library, **options) as storage:
-                if self.experiment is None:
-                    await self.prepare(storage)
                 return await call(storage)
 
         return anyio.run(main)
 
     async def prepare(self, storage: Storage) -> None:
+        self.name = f"e{next(numbers)}"
         config = {"name": self.name}
         self.experiment = await storage.create_experiment(config, algo_state="old")
         await storage.register_trials(
@@ -118,27 +118,37 @@ class MongoDBFaultCase:
         assert self.alone() == set()
         assert self.database.lock_waiters.count_documents({}) == 0
 
-    def usable(self) -> None:
-        """Show that the next worker finds everything in order."""
+    def fail_point(self, *commands: str, **data: Any) -> AbstractContextManager[FailPoint]:
+        """Make commands fail while a block runs; see `Mongod.fail_point`."""
+        times = data.pop("times", None)
+        mode: object = "alwaysOn" if times is None else {"times": times}
+        client = self.database.client  # no server is killed here, so that it can stay open
+        return fail_point_on(
+            lambda: nullcontext(client),
+            "failCommand",
+            mode,
+            {"failCommands": list(commands), **data},
+            lambda: True,
+        )
 
-        async def use(storage: Storage) -> None:
-            async with storage.acquire_algorithm_lock(self.experiment, timeout=5):
-                pass
-            left = await storage.reserve_trials(self.experiment, 9)
-            assert left
-            for trial in left:
-                await storage.complete_trial(trial, 1)
 
-        self.run(use)
-        assert self.reserved() == []
+async def check_usable(world: MongoDBFaultCase, storage: Storage) -> None:
+    """Show that the next worker finds everything in order."""
+    async with storage.acquire_algorithm_lock(world.experiment, timeout=5):
+        pass
+    left = await storage.reserve_trials(world.experiment, 9)
+    assert left
+    for trial in left:
+        await storage.complete_trial(trial, 1)
+    assert await asyncio.to_thread(world.reserved) == []
 
 
-Servers = dict[str, tuple[str, Mongod, "MongoClient[dict[str, Any]]"]]
+Servers = dict[str, tuple[str, "MongoClient[dict[str, Any]]"]]
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Give a URL, the server to which it leads, and a client to look at it."""
+    """Give a URL, and a client of the server to which it leads."""
     directory = tmp_path_factory.mktemp("faults")
     with (
         Mongod(directory / "standalone", test_commands=True) as standalone,
@@ -147,12 +157,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         replica_set.members[0].client() as second,
     ):
         yield {
-            "standalone": (f"{standalone.url_for(DATABASE)}?{POLL}", standalone, first),
-            "replica set": (
-                f"{replica_set.url_for(DATABASE)}&{POLL}",
-                replica_set.members[0],
-                second,
-            ),
+            "standalone": (f"{standalone.url_for(DATABASE)}?{POLL}", first),
+            "replica set": (f"{replica_set.url_for(DATABASE)}&{POLL}", second),
         }
 
 
@@ -170,8 +176,8 @@ def world(
     # half a second, before it looks again at a server that has failed
     monkeypatch.setattr(pymongo.common, "MIN_HEARTBEAT_INTERVAL", 0.05)
     library, deployment = request.param
-    url, server, client = servers[deployment]
-    world = MongoDBFaultCase(server, url, library, client[DATABASE], f"e{next(numbers)}")
+    url, client = servers[deployment]
+    world = MongoDBFaultCase(url, library, client[DATABASE], f"e{next(numbers)}")
     yield world
     world.database.algo.delete_many({"experiment": {"$in": [*world.alone()]}})
 
@@ -222,39 +228,45 @@ async def release(world: MongoDBFaultCase, storage: Storage, arm: Arm) -> None:
         await arm()
 
 
-def check_reserved(world: MongoDBFaultCase, done: bool) -> None:
-    assert world.reserved() == []
-    assert {t["status"] for t in world.trials()} <= {"new", "interrupted"}
+async def check_reserved(world: MongoDBFaultCase, storage: Storage, done: bool) -> None:
+    assert await asyncio.to_thread(world.reserved) == []
+    found = await asyncio.to_thread(world.trials)
+    assert {t["status"] for t in found} <= {"new", "interrupted"}
 
 
-def check_registered(world: MongoDBFaultCase, done: bool) -> None:
-    assert len(world.trials()) in ((8,) if done else (3, 8))
-    assert {t["status"] for t in world.trials()} == {"new"}
+async def check_registered(world: MongoDBFaultCase, storage: Storage, done: bool) -> None:
+    found = await asyncio.to_thread(world.trials)
+    assert len(found) in ((8,) if done else (3, 8))
+    assert {t["status"] for t in found} == {"new"}
 
 
-def check_completed(world: MongoDBFaultCase, done: bool) -> None:
-    completed = world.trials(status="completed")
+async def check_completed(world: MongoDBFaultCase, storage: Storage, done: bool) -> None:
+    completed = await asyncio.to_thread(partial(world.trials, status="completed"))
     for trial in completed:
         assert [r["value"] for r in trial["results"]] == [1.5]
     # who was not answered still has it
-    assert len(completed) == 1 if done else len(completed) + len(world.reserved()) == 1
-    world.database.trials.update_many({"status": "reserved"}, {"$set": {"status": "interrupted"}})
+    held = await asyncio.to_thread(world.reserved)
+    assert len(completed) == 1 if done else len(completed) + len(held) == 1
+    await storage.update_trials(
+        world.experiment, where={"status": "reserved"}, status="interrupted"
+    )
 
 
-def check_created(world: MongoDBFaultCase, done: bool) -> None:
-    found = list(world.database.experiments.find({"name": f"{world.name} new"}))
-    assert len(found) in ((1,) if done else (0, 1))
+async def check_created(world: MongoDBFaultCase, storage: Storage, done: bool) -> None:
+    where = {"name": f"{world.name} new"}
+    found = await asyncio.to_thread(world.database.experiments.count_documents, where)
+    assert found in ((1,) if done else (0, 1))
 
 
-def check_locked(world: MongoDBFaultCase, done: bool) -> None:
-    record = world.lock()
-    assert record["locked"] == 0
-    old = world.run(lambda storage: storage.get_algorithm_lock_info(world.experiment)).state
-    assert old in (("new",) if done else ("old", "new"))
+async def check_locked(world: MongoDBFaultCase, storage: Storage, done: bool) -> None:
+    assert (await asyncio.to_thread(world.lock))["locked"] == 0
+    info = await storage.get_algorithm_lock_info(world.experiment)
+    assert info is not None
+    assert info.state in (("new",) if done else ("old", "new"))
 
 
 Call = Callable[[MongoDBFaultCase, Storage, Arm], Awaitable[None]]
-Check = Callable[[MongoDBFaultCase, bool], None]
+Check = Callable[[MongoDBFaultCase, Storage, bool], Awaitable[None]]
 
 CHANGE = "findAndModify update"
 """One of them changes a trial: the second in a transaction, the first on a server by itself."""
@@ -278,48 +290,62 @@ def failing(
     with ExitStack() as faults:
 
         async def arm() -> None:
-            point = world.server.fail_point(
-                *command.split(), namespace=f"{DATABASE}.{collection}", **data
-            )
+            point = world.fail_point(*command.split(), namespace=f"{DATABASE}.{collection}", **data)
             world.point = await asyncio.to_thread(faults.enter_context, point)
 
         yield arm, faults
 
 
-@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", CALLS)
-def test_fails_once(world: MongoDBFaultCase, name: str, fault: str) -> None:
+def test_fails_once(world: MongoDBFaultCase, name: str) -> None:
     command, collection, call, check = CALLS[name]
-    with failing(world, command, collection, times=1, **FAULTS[fault]) as (arm, _):
-        world.run(lambda storage: call(world, storage, arm), timeout=LIMIT)
-    assert world.point is not None
-    assert world.point.hits == 1
-    check(world, True)
-    world.check_nothing_half_made()
+
+    async def main(storage: Storage) -> None:
+        for fault, failure in FAULTS.items():
+            with case(fault):
+                await world.prepare(storage)
+                with failing(world, command, collection, times=1, **failure) as (arm, faults):
+                    await call(world, storage, arm)
+                    await asyncio.to_thread(faults.close)
+                assert world.point is not None
+                assert world.point.hits == 1
+                await check(world, storage, True)
+                await asyncio.to_thread(world.check_nothing_half_made)
+
+    world.run(main, timeout=LIMIT)
 
 
-@pytest.mark.parametrize("fault", ["connection closed", "not replicated in time", "too slow"])
 @pytest.mark.parametrize("name", CALLS)
-def test_fails_for_good(world: MongoDBFaultCase, name: str, fault: str) -> None:
+def test_fails_for_good(world: MongoDBFaultCase, name: str) -> None:
     """One attempt, without an answer: whatever it did is given back at once, or harmless."""
     command, collection, call, check = CALLS[name]
-    done = True
-    with failing(world, command, collection, times=1, **FAULTS[fault]) as (arm, _):
-        try:
-            world.run(
-                lambda storage: call(world, storage, arm),
-                timeout=LIMIT,
-                retry=RetryPolicy(attempts=1),
-                lock_lease=1.0,
-            )
-        except TemporaryBackendError:
-            done = False
-    assert world.point is not None
-    assert world.point.hits == 1
-    if call is not release:  # what could not be released is free when its lease is over
-        check(world, done)
-    world.check_nothing_half_made()
-    world.usable()
+
+    async def fail_once(storage: Storage, patient: Storage, fault: str) -> None:
+        await world.prepare(patient)
+        done = True
+        with failing(world, command, collection, times=1, **FAULTS[fault]) as (arm, faults):
+            try:
+                await call(world, storage, arm)
+            except TemporaryBackendError:
+                done = False
+            await asyncio.to_thread(faults.close)
+        assert world.point is not None
+        assert world.point.hits == 1
+        if call is not release:  # what could not be released is free when its lease is over
+            await check(world, patient, done)
+        await asyncio.to_thread(world.check_nothing_half_made)
+        await check_usable(world, patient)
+
+    async def main(patient: Storage) -> None:
+        policy = RetryPolicy(attempts=1)
+        async with open_storage(
+            world.url, client=world.library, timeout=LIMIT, retry=policy, lock_lease=1.0
+        ) as storage:
+            for fault in ("connection closed", "not replicated in time", "too slow"):
+                with case(fault):
+                    await fail_once(storage, patient, fault)
+
+    world.run(main)
 
 
 # ---------------------------------------------------------------- writes with a receipt
@@ -399,9 +425,8 @@ def test_writes_with_a_receipt_fail_once(world: MongoDBFaultCase, fault: str) ->
         for name, (command, call, expected) in WRITES.items():
             failing_command = "commitTransaction" if world.replicated else command
             with case(f"{name}, {fault}"):
-                world.name = f"e{next(numbers)}"
                 await world.prepare(storage)
-                point = world.server.fail_point(failing_command, times=1, **FAULTS[fault])
+                point = world.fail_point(failing_command, times=1, **FAULTS[fault])
                 with ExitStack() as faults:
                     if failing_command:
                         await asyncio.to_thread(faults.enter_context, point)
@@ -416,11 +441,12 @@ def test_receipts_that_may_not_be_deleted(world: MongoDBFaultCase) -> None:
     """A write that takes along what has expired happens as a whole, or not at all."""
 
     async def main(storage: Storage) -> None:
+        await world.prepare(storage)
         expired = {"_id": f"old {world.name}", "expires": datetime(2020, 1, 1, tzinfo=UTC)}
         await asyncio.to_thread(world.database.receipts.insert_one, {**expired, "answers": []})
         refused: dict[str, Any] = {"errorCode": 13, "namespace": f"{DATABASE}.receipts", "times": 1}
         with ExitStack() as faults:
-            point = world.server.fail_point("delete", **refused)
+            point = world.fail_point("delete", **refused)
             await asyncio.to_thread(faults.enter_context, point)
             with pytest.raises(BackendError):
                 await storage.update_trials(world.experiment, status="suspended")
@@ -439,9 +465,8 @@ def test_a_commit_that_is_never_acknowledged(world: MongoDBFaultCase) -> None:
         for name in ("update_trial", "delete_trials", "create_experiment"):
             _, call, expected = WRITES[name]
             with case(name), ExitStack() as faults:
-                world.name = f"e{next(numbers)}"
                 await world.prepare(storage)
-                point = world.server.fail_point("commitTransaction", **fault)
+                point = world.fail_point("commitTransaction", **fault)
                 world.point = await asyncio.to_thread(faults.enter_context, point)
                 assert await call(storage, world.experiment) == expected
                 await asyncio.to_thread(faults.close)
@@ -472,38 +497,34 @@ async def failed_after(call: Callable[[], Awaitable[Any]], seconds: float) -> No
         await call()
 
 
-@pytest.mark.parametrize("give_up", [task_cancelled, timed_out, failed_after])
-@pytest.mark.parametrize("many", [1, 3])
-def test_a_reservation_that_nobody_waits_for(
-    world: MongoDBFaultCase, many: int, give_up: Callable[..., Awaitable[None]]
-) -> None:
+def test_a_reservation_that_nobody_waits_for(world: MongoDBFaultCase) -> None:
     # the server reserves, but later
     command = "update" if world.replicated else "findAndModify"
-    slow = failing(world, command, "trials", times=1, blockConnection=True, blockTimeMS=400)
+    slow: dict[str, Any] = {"times": 1, "blockConnection": True, "blockTimeMS": 400}
 
     async def main(storage: Storage) -> None:
-        with slow as (arm, faults):
-            await arm()
-            start = asyncio.get_running_loop().time()
-            await give_up(lambda: storage.reserve_trials(world.experiment, many), 0.1)
-            assert asyncio.get_running_loop().time() - start < 5
-            assert await asyncio.to_thread(world.reserved) == []
-            await asyncio.to_thread(faults.close)
-        again = await storage.reserve_trials(world.experiment, 3)
-        assert len(again) == 3
-        for trial in again:
-            await storage.complete_trial(trial, 1)
+        for give_up, many in ((task_cancelled, 1), (timed_out, 3), (failed_after, 1)):
+            with case(give_up.__name__), failing(world, command, "trials", **slow) as (arm, faults):
+                await world.prepare(storage)
+                await arm()
+                start = asyncio.get_running_loop().time()
+                await give_up(partial(storage.reserve_trials, world.experiment, many), 0.1)
+                assert asyncio.get_running_loop().time() - start < 5
+                assert await asyncio.to_thread(world.reserved) == []
+                await asyncio.to_thread(faults.close)
+                assert world.point is not None
+                assert world.point.hits == 1
+                again = await storage.reserve_trials(world.experiment, 3)
+                assert len(again) == 3
 
     world.run(main)
-    assert world.point is not None
-    assert world.point.hits == 1
-    assert world.reserved() == []
 
 
 def test_some_of_many_give_up(world: MongoDBFaultCase) -> None:
     """Reservations that share commands: each belongs to its caller, or is given back."""
 
     async def main(storage: Storage) -> None:
+        await world.prepare(storage)
         more = [Trial(experiment=world.experiment.id, params={"x": x}) for x in range(10, 30)]
         await storage.register_trials(more)
         slow = failing(world, CHANGE, "trials", times=1, blockConnection=True, blockTimeMS=300)
@@ -534,6 +555,8 @@ def test_a_lock_that_nobody_waits_for(world: MongoDBFaultCase) -> None:
     slow = failing(world, "findAndModify", "algo", times=1, blockConnection=True, blockTimeMS=300)
 
     async def main(storage: Storage) -> None:
+        await world.prepare(storage)
+
         async def hold() -> None:
             async with storage.acquire_algorithm_lock(world.experiment):
                 raise AssertionError("it was given up before")
@@ -544,15 +567,23 @@ def test_a_lock_that_nobody_waits_for(world: MongoDBFaultCase) -> None:
             await asyncio.to_thread(faults.close)
         assert (await asyncio.to_thread(world.lock))["locked"] == 0
 
+        await asyncio.to_thread(world.check_nothing_half_made)
+        await check_usable(world, storage)
+
     world.run(main)
-    world.check_nothing_half_made()
-    world.usable()
 
 
 # ------------------------------------------------------------ the block of a worker
 
 
-@pytest.mark.parametrize("fault", ["connection closed", "stepping down, unlabelled"])
+@pytest.mark.parametrize(
+    ("world", "fault"),
+    [
+        pytest.param(PAIRS[0].values[0], "connection closed", id="connection closed"),
+        pytest.param(PAIRS[1].values[0], "stepping down, unlabelled", id="stepping down"),
+    ],
+    indirect=["world"],
+)
 def test_a_result_that_the_server_refuses_for_a_while(world: MongoDBFaultCase, fault: str) -> None:
     policy = RetryPolicy(attempts=2, total=3, initial=0.01, jitter=0)
     opened = open_storage(world.url, client=world.library, retry=policy)
@@ -563,7 +594,7 @@ def test_a_result_that_the_server_refuses_for_a_while(world: MongoDBFaultCase, f
             with storage.reserved_trial(experiment) as trial:
                 assert trial is not None
                 trials = f"{DATABASE}.trials"
-                with world.server.fail_point(*CHANGE.split(), namespace=trials, **FAULTS[fault]):
+                with world.fail_point(*CHANGE.split(), namespace=trials, **FAULTS[fault]):
                     storage.complete_trial(trial, 1.5)
         assert [result.value for result in raised.value.results] == [1.5]
         assert any("is completed after all" in note for note in raised.value.__notes__)
@@ -581,7 +612,7 @@ def test_a_swap_that_fails_leaves_the_state_whole(world: MongoDBFaultCase) -> No
         experiment = storage.create_experiment({"name": world.name}, algo_state=old)
         # not a failure that may pass: it is not tried again, and the new bytes are taken away
         with (
-            world.server.fail_point("findAndModify", errorCode=20),
+            world.fail_point("findAndModify", errorCode=20),
             pytest.raises(BackendError),
             storage.acquire_algorithm_lock(experiment),
         ):
@@ -589,7 +620,7 @@ def test_a_swap_that_fails_leaves_the_state_whole(world: MongoDBFaultCase) -> No
         refusing = ExitStack()
         with pytest.raises(BackendError), storage.acquire_algorithm_lock(experiment) as algorithm:
             algorithm.set_state(new)
-            point = world.server.fail_point("findAndModify", "update", errorCode=20)
+            point = world.fail_point("findAndModify", "update", errorCode=20)
             refusing.enter_context(point)
         refusing.close()
         info = storage.get_algorithm_lock_info(experiment)
@@ -616,7 +647,7 @@ asyncio.run(main())
 """
 
 
-def test_killed_between_the_two_writes(world: MongoDBFaultCase) -> None:
+def test_killed_between_the_two_writes(world: MongoDBFaultCase, tmp_path: Path) -> None:
     world.run(lambda storage: storage.fetch_experiments({}))
     uid = f"killed {world.name}"
     there = {"experiment": uid}
@@ -626,9 +657,9 @@ def test_killed_between_the_two_writes(world: MongoDBFaultCase) -> None:
         "errorCode": 11602,
         "errorLabels": [],
     }
-    with world.server.fail_point("insert", namespace=f"{DATABASE}.experiments", times=1, **slow):
-        command = [sys.executable, "-c", CREATOR, world.url, world.library, uid]
-        with subprocess.Popen(command) as creator:
+    with world.fail_point("insert", namespace=f"{DATABASE}.experiments", times=1, **slow):
+        with starter(tmp_path) as start:
+            creator = start("-c", CREATOR, world.url, world.library, uid)
             end = time.monotonic() + 30
             while not world.replicated and not world.database.algo.find_one(there):
                 assert time.monotonic() < end

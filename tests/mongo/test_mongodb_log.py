@@ -23,6 +23,7 @@ from aiostorage.drivers.mongodb import (
     MongoDBDriver,
     commands,
     log_head,
+    log_reading,
     log_writing,
     noted_changes,
     transactions,
@@ -242,21 +243,26 @@ async def test_a_writer_that_died_before_its_row(
     assert changes[1].worker == trial.worker
 
 
+@pytest.mark.parametrize("place", ["before it looks", "after it has looked"])
 async def test_a_writer_that_comes_too_late(
-    alone: str, opened: Opening, monkeypatch: pytest.MonkeyPatch
+    alone: str, opened: Opening, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     storage, other = await opened(alone), await opened(alone)
     experiment = await storage.create_experiment(make_config())
     await registered(storage, experiment, 1)
     stopped, go_on = anyio.Event(), anyio.Event()
 
-    async def late(own: commands.Commands) -> None:
+    where = noted_changes if place == "before it looks" else log_writing
+    name = "log_for_good" if place == "before it looks" else "add_rows"
+    write = getattr(where, name)
+
+    async def late(*arguments: Any) -> None:
         stopped.set()
         await go_on.wait()
-        await log_writing.log_for_good(own)
+        await write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(noted_changes, "log_for_good", late)
+        patch.setattr(where, name, late)
         reserving = asyncio.create_task(storage.reserve_trial(experiment))
         await stopped.wait()
     await other.update_trials(experiment, where={"status": "reserved"}, status="suspended")
@@ -288,6 +294,45 @@ async def test_a_writer_that_died_between_the_number_and_the_row(
     assert await other.reserve_trial(experiment) is not None
     assert len(await storage.trial_history(trial)) == 2
     assert await behind(other, experiment, seen[-2].cursor) == (await behind(other, experiment))[2:]
+
+
+async def test_a_change_whose_predecessor_is_in_the_head_alone(
+    alone: str, opened: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = await opened(alone)
+    experiment = await storage.create_experiment(make_config())
+    await registered(storage, experiment, 1)
+
+    async def die(*_: object) -> None: ...
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_head, "_copy", die)
+        trial = await storage.reserve_trial(experiment)
+        assert trial is not None
+        await (await opened(alone)).set_trial_status(trial, "broken", reason="bad luck")
+    await (await opened(alone)).update_trials(experiment, status="new")
+    changes = await behind(storage, experiment)
+    check_chains(changes)
+    assert [(change.after, change.reason) for change in changes[1:]] == [
+        ("reserved", None),
+        ("broken", "bad luck"),
+        ("new", None),
+    ]
+
+
+async def test_several_that_change_all_trials_in_the_same_way(alone: str, opened: Opening) -> None:
+    storages = [await opened(alone) for _ in range(4)]
+    experiment = await storages[0].create_experiment(make_config())
+    await registered(storages[0], experiment, 40)
+    for before, after in (("new", "suspended"), ("suspended", "new")) * 2:
+        counts = await gather(
+            one.update_trials(experiment, where={"status": before}, status=after)
+            for one in storages
+        )
+        assert sum(counts) == 40
+    for storage in storages:  # what was in doubt is settled before anything is read
+        changes = await behind(storage, experiment)
+    assert {len(chain) for chain in check_chains(changes).values()} == {5}
 
 
 async def test_an_answer_that_was_lost(
@@ -342,16 +387,43 @@ async def test_rows_that_cannot_be_written_yet(
     assert kinds(changes)[2:] == [("reserved", "reserved")] * 2
 
 
-async def test_a_history_that_was_off(alone: str, opened: Opening) -> None:
-    storage = await opened(alone)
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_a_history_that_was_off(
+    alone: str, replicated: str, opened: Opening, is_alone: bool
+) -> None:
+    url = alone if is_alone else replicated
+    storage = await opened(url)
     experiment = await storage.create_experiment(make_config())
+    none = (await storage.changes_since(experiment)).cursor
     await registered(storage, experiment, 2)
-    end = (await storage.changes_since(experiment)).cursor
-    async with open_storage(alone, history="off") as off:
+    oldest = (await storage.changes_since(experiment, "oldest")).changes
+    end = (await storage.changes_since(experiment, oldest[-1].cursor)).cursor
+    async with open_storage(url, history="off") as off:
         assert await off.reserve_trial(experiment) is not None
-    on = await opened(alone, history="1000")
+    on = await opened(url, history="1000")
     begin = (await on.changes_since(experiment)).cursor
     assert await on.reserve_trial(experiment) is not None
-    assert kinds(await behind(on, experiment, begin)) == [("reserved", "reserved")]
-    with pytest.raises(CursorExpired):
-        await on.changes_since(experiment, end)
+    for one in (storage, on):  # the first one has followed all the time
+        assert kinds(await behind(one, experiment, begin)) == [("reserved", "reserved")]
+        for cursor in (none, end, *(change.cursor for change in oldest)):
+            with pytest.raises(CursorExpired):
+                await one.changes_since(experiment, cursor)
+
+
+@pytest.mark.parametrize("settled", [True, False])
+async def test_rows_are_deleted_in_front_of_a_reader_of_the_oldest(
+    replicated: str, opened: Opening, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    if settled:
+        monkeypatch.setattr(log_reading, "UNSETTLED", -60)
+    storage = await opened(replicated, history="3")
+    experiment = await storage.create_experiment(make_config())
+    await registered(storage, experiment, 8)
+    first = await storage.changes_since(experiment, "oldest", limit=2)
+    rest = await storage.changes_since(experiment, first.cursor, limit=2)
+    storage._gateway._trim_at = 0.0
+    await storage.count_broken_trials(experiment)
+    assert len(await behind(storage, experiment)) == 3
+    for cursor in (first.cursor, first.changes[0].cursor, rest.cursor):
+        with pytest.raises(CursorExpired):
+            await storage.changes_since(experiment, cursor)

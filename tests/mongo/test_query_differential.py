@@ -38,7 +38,7 @@ Document = dict[str, Any]
 
 SEED = int(os.environ.get("AIOSTORAGE_TEST_SEED", "0"))
 ROUNDS = int(os.environ.get("AIOSTORAGE_TEST_ROUNDS", "8"))
-ENGINE_ROUNDS = (ROUNDS + 1) // 2
+ENGINE_ROUNDS = (ROUNDS + 3) // 4
 DOCUMENTS = 200
 QUERIES = 1000
 QUERIES_AT_A_TIME = 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from click.testing import CliRunner
 from pymongo import MongoClient
 
 from aiostorage import BackendError, PermissionDenied, Trial, open_storage
+from aiostorage.cli.app import cli
 from aiostorage.testing import Mongod, ReplicaSet, TlsFiles
+from tests.mongo.conftest import UNCLOSED
 
 LOGIN = ("jo@example", "pa/ss:wo%rd?#")
 SOON = "serverSelectionTimeoutMS=500"
 
-pytestmark = pytest.mark.anyio
+pytestmark = [UNCLOSED, pytest.mark.anyio]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,17 @@ async def no_answer(url: str, why: str, **options: Any) -> None:
     assert LOGIN[1] not in str(caught.value)
 
 
-@pytest.mark.parametrize("servers", ["login", "tls", "key_file", "all_of_it"], indirect=True)
+@pytest.mark.parametrize(
+    ("servers", "library"),
+    [
+        ("login", "motor"),
+        ("tls", "pymongo"),
+        ("key_file", "motor"),
+        ("all_of_it", "motor"),
+        ("all_of_it", "pymongo"),
+    ],
+    indirect=True,
+)
 async def test_who_may_gets_in(servers: Mongod | ReplicaSet, library: str) -> None:
     await work(servers.url_for(f"work_{library}"), client=library)
 
@@ -103,7 +117,9 @@ RIGHTS = [
 """What the role of workers in docs/how-to/mongodb-in-production.md has."""
 
 
-@pytest.mark.parametrize("left_out", [None, "changeStream"])
+@pytest.mark.parametrize(
+    ("library", "left_out"), [("motor", None), ("pymongo", "changeStream")], indirect=["library"]
+)
 async def test_a_role_of_as_few_rights_as_possible(
     key_file: ReplicaSet, library: str, left_out: str | None
 ) -> None:
@@ -129,6 +145,26 @@ async def test_a_role_of_as_few_rights_as_possible(
             await storage.register_trial(Trial(experiment=experiment.id, params={"x": 1}))
 
 
+def test_bench_without_the_right_to_make_a_database(key_file: ReplicaSet) -> None:
+    """The measurements are made in the database itself, and their history is deleted, too."""
+    with MongoClient[dict[str, Any]](key_file.url) as client:
+        database = client["bench_here"]
+        database.command(
+            "createUser", "jo", pwd="jo", roles=[{"role": "readWrite", "db": database.name}]
+        )
+        where = ",".join(member.address for member in key_file.members)
+        url = f"mongodb://jo:jo@{where}/{database.name}?replicaSet={key_file.name}"
+        anyio.run(work, url)
+        before = {name: list(client[database.name][name].find()) for name in LOGGED}
+        done = CliRunner().invoke(cli, ["bench", url, "--seconds", "0.1", "--json"])
+        assert done.exit_code == 0, done.stderr
+        assert "an experiment of its own" in json.loads(done.stdout)["measured"]
+        assert {name: list(client[database.name][name].find()) for name in LOGGED} == before
+
+
+LOGGED = ("experiments", "trials", "algo", "trial_changes")
+
+
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
 async def test_mechanisms(login: Mongod, library: str, mechanism: str) -> None:
     url = f"{login.url_for('mechanisms')}&authMechanism={mechanism}"
@@ -136,7 +172,11 @@ async def test_mechanisms(login: Mongod, library: str, mechanism: str) -> None:
         assert await storage.fetch_experiments({}) == []
 
 
-@pytest.mark.parametrize("servers", ["login", "key_file", "all_of_it"], indirect=True)
+@pytest.mark.parametrize(
+    ("servers", "library"),
+    [("login", "pymongo"), ("key_file", "motor"), ("all_of_it", "pymongo")],
+    indirect=True,
+)
 async def test_who_may_not_stays_out(servers: Mongod | ReplicaSet, library: str) -> None:
     _, _, where = servers.url_for("db").rpartition("@")
     with pytest.raises(PermissionDenied, match="wrong user name or password"):

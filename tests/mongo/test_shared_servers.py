@@ -8,12 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiostorage.testing.mongodb.shared_servers import ServerLifeline, SharedServers
+from tests.processes.support import starter
 
 TESTS = """
 import os, pathlib, signal, time
@@ -33,16 +32,12 @@ def test_it(number, mongodb_standalone, mongodb_database, worker_id):
     while len(list(notes.glob("[0-9]"))) < 2:  # until two workers are at it
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    if os.environ["HOW"] == "a worker is killed":
-        try:
-            notes.joinpath("killed").touch(exist_ok=False)  # one of them, and once
-        except FileExistsError:
-            pass
-        else:
-            os.kill(os.getpid(), signal.SIGKILL)
-    if os.environ["HOW"] == "all are killed":
-        notes.joinpath("ready").write_text("")
-        time.sleep(60)
+    try:
+        notes.joinpath("killed").touch(exist_ok=False)  # one of them, and once
+    except FileExistsError:
+        pass
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -59,51 +54,54 @@ def gone_in_time(url: str) -> bool:
     return not answers(url)
 
 
-@contextmanager
-def parallel_run(tmp_path: Path, how: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Start a run of two workers; its notes name each worker and the server that it got."""
+def test_workers_share_one_server(tmp_path: Path) -> None:
+    """They go on with it when the worker that may have started it is killed."""
     notes = tmp_path / "notes"
     notes.mkdir()
     (tmp_path / "conftest.py").write_text("pytest_plugins = ['aiostorage.testing.plugin']\n")
     (tmp_path / "test_it.py").write_text(TESTS)
-    environment = {**os.environ, "HOW": how, "NOTES": str(notes)}
+    # plug-ins that it does not need take longer to import than it takes itself
+    environment = {**os.environ, "NOTES": str(notes), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     for name in ("AIOSTORAGE_TEST_MONGODB", "PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):
         environment.pop(name, None)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"]
-    with subprocess.Popen(
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "xdist.plugin", "-n", "2"]
+    done = subprocess.run(
         [*command, f"--basetemp={tmp_path / 'base'}", "--rootdir", str(tmp_path), "."],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
-    ) as run:
-        try:
-            yield run, notes
-        finally:
-            run.kill()
-
-
-def test_workers_share_one_server(tmp_path: Path) -> None:
-    """They go on with it when the worker that may have started it is killed."""
-    with parallel_run(tmp_path, "a worker is killed") as (run, notes):
-        output, _ = run.communicate(timeout=100)
+        timeout=100,
+        check=False,
+    )
     told = dict(note.read_text().split() for note in notes.glob("[0-9]"))
-    assert len(told) >= 2, output  # workers
+    assert len(told) >= 2, done.stdout  # workers
     assert len(set(told.values())) == 1
-    assert "1 failed, 3 passed" in output
+    assert "1 failed, 3 passed" in done.stdout
     assert gone_in_time(next(iter(told.values())))
     assert list((tmp_path / "base" / "mongodb").glob("*/data")) == []
 
 
+MAIN = """
+import os, sys, time
+from pathlib import Path
+from aiostorage.testing.mongodb.shared_servers import ServerLifeline, SharedServers
+
+lifeline = ServerLifeline(Path(sys.argv[1]))
+if os.fork() == 0:  # the worker, which outlives the main process
+    os.close(lifeline._held)
+    print(SharedServers(Path(sys.argv[1])).url("standalone"), flush=True)
+time.sleep(60)
+"""
+
+
 def test_servers_end_when_the_main_process_is_killed(tmp_path: Path) -> None:
-    with parallel_run(tmp_path, "all are killed") as (run, notes):
-        end = time.monotonic() + 60
-        while not (notes / "ready").exists():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        _, url = next(notes.glob("[0-9]")).read_text().split()
+    with starter(tmp_path) as start:
+        main = start("-c", MAIN, tmp_path / "servers")
+        url = main.line()
+        assert url is not None, main.stderr
         assert answers(url)
-        os.kill(run.pid, signal.SIGKILL)
+        os.kill(main.pid, signal.SIGKILL)
         assert gone_in_time(url)
 
 

@@ -16,6 +16,7 @@ import sqlite3
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
@@ -355,7 +356,7 @@ def opens(path: str, name: str) -> None:
 
 
 def killed_while_opening(path: str) -> None:
-    """Open new files, and be killed at the first step, at the second, and so on."""
+    """Open new files, and be killed at the first step, at the twentieth, and so on."""
 
     def child(file: str, step: int) -> NoReturn:
         steps = itertools.count(1)
@@ -378,7 +379,7 @@ def killed_while_opening(path: str) -> None:
         asyncio.run(storage_at(file).open())
         os._exit(0)
 
-    for step in itertools.count(1, 7):
+    for number, step in enumerate(itertools.count(1, 19)):
         file = f"{path}-{step}"
         pid = os.fork()
         if not pid:
@@ -392,7 +393,7 @@ def killed_while_opening(path: str) -> None:
         asyncio.run(check())
         if code != -signal.SIGKILL:
             assert code == 0
-            say("killed", step // 7)
+            say("killed", number)
             return
 
 
@@ -456,6 +457,9 @@ def disk_full(path: str, ballast: str) -> None:
                 assert algorithm.state == {"n": 0}
             reserved = await asyncio.gather(*(storage.reserve_trial(experiment) for _ in range(9)))
             assert len({trial.id for trial in reserved if trial}) == 9
+            logged = await storage.changes_since(experiment, "oldest", limit=10**6)
+            kinds = Counter(change.kind for change in logged.changes)
+            assert kinds == {"inserted": (good + 1) * BATCH, "reserved": 9}
             say("stored", good + 1)
 
     asyncio.run(main())

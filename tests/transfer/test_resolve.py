@@ -10,7 +10,15 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from aiostorage import ConfigurationError, DuplicateKeyError, InvalidArgument, Storage, open_storage
+from aiostorage import (
+    ConfigurationError,
+    DuplicateKeyError,
+    IncompleteCopy,
+    InvalidArgument,
+    Storage,
+    Trial,
+    open_storage,
+)
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.transfer import (
     MoveProgress,
@@ -22,7 +30,7 @@ from aiostorage.transfer import (
     move_writer,
 )
 from aiostorage.transfer.record_sources import StoreSource
-from tests.transfer.stores import fill, fill_plainly, records, sorted_texts, texts
+from tests.transfer.stores import MOMENT, fill, fill_plainly, records, sorted_texts, texts
 
 pytestmark = pytest.mark.anyio
 
@@ -106,6 +114,58 @@ async def test_bump_gives_the_next_version_once() -> None:
         await one.register_trial((await one.fetch_trials(uid=7) or [])[0].branch(params={"lr": 9}))
         report = await copy_storage(one, two, resolve="bump")
         assert outcomes(report)["tune@2"] == ("bumped", 4)
+
+
+@pytest.mark.parametrize("resolve", ["ignore", "overwrite", "bump"])
+async def test_a_store_of_which_half_is_equal(resolve: Resolve) -> None:
+    """Version 1 is equal in both, 2 and 3 are not, and 4 is missing."""
+    async with open_storage("memory://") as one, open_storage("memory://") as two:
+
+        async def make(storage: Storage, version: int, first: int) -> None:
+            experiment = await storage.create_experiment({"name": "e", "version": version})
+            for x in range(first, first + version):
+                trial = Trial(experiment=experiment.id, params={"x": x}, submit_time=MOMENT)
+                await storage.register_trial(trial)
+
+        await make(one, 1, 0)
+        await copy_storage(one, two)
+        for version in (2, 3):
+            await make(two, version, 5)
+        for version in (2, 3, 4):
+            await make(one, version, 0)
+        expected = {
+            "ignore": {"e@2": ("ignored", 2), "e@3": ("ignored", 3), "e@4": ("copied", 4)},
+            "overwrite": {"e@2": ("overwritten", 2), "e@3": ("overwritten", 3)},
+            "bump": {"e@2": ("bumped", 5), "e@3": ("bumped", 6)},
+        }[resolve]
+        expected = {"e@1": ("present", 1), "e@4": ("copied", 4), **expected}
+        dry = await copy_storage(one, two, resolve=resolve, dry_run=True)
+        report = await copy_storage(one, two, resolve=resolve)
+        assert outcomes(dry) == outcomes(report) == expected
+        counts = {
+            config["version"]: await two.count_trials(uid=config["_id"])
+            for config in await two.fetch_experiments({})
+        }
+        assert counts == {1: 1, 2: 2, 3: 3, 4: 4, **({5: 2, 6: 3} if resolve == "bump" else {})}
+        again = await copy_storage(one, two, resolve=resolve)
+        assert {outcome for outcome, _ in outcomes(again).values()} <= {"present", "ignored"}
+        assert again.checksum is None
+
+
+async def test_what_a_worker_changes_meanwhile_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = move_writer.MoveWriter.check
+    async with open_storage("memory://") as one, open_storage("memory://") as two:
+        await fill(one)
+
+        async def check_late(writer: move_writer.MoveWriter) -> str:
+            [config] = await two.fetch_experiments({"name": "tune", "version": 1})
+            [trial] = await two.fetch_trials(uid=config["_id"], limit=1) or []
+            await two.update_trial(trial, note="mine")
+            return await check(writer)
+
+        monkeypatch.setattr(move_writer.MoveWriter, "check", check_late)
+        with pytest.raises(IncompleteCopy, match="or their values differ"):
+            await copy_storage(one, two)
 
 
 class CutError(Exception):

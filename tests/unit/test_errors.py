@@ -141,22 +141,22 @@ DENIED = ("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_CANTOPEN", "SQLITE_AUTH")
 FOREIGN = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 
 
-@pytest.mark.parametrize("name", sorted(CODES))
-def test_every_code_of_sqlite_is_mapped(name: str) -> None:
-    error = sqlite3.OperationalError("what happened")
-    error.sqlite_errorcode = CODES[name]
-    ours = translated(error)
-    too_large = CODES[name] & 0xFF == sqlite3.SQLITE_TOOBIG
-    assert isinstance(ours, EncodingError if too_large else BackendError)
-    assert "what happened" in str(ours)
-    primary = {CODES[n] for n in CODES if CODES[n] == CODES[name] & 0xFF}
-    for names, kind in (
-        (TEMPORARY, TemporaryBackendError),
-        (DENIED, PermissionDenied),
-        (FOREIGN, NotADatabaseError),
-    ):
-        codes = {getattr(sqlite3, n) for n in names}
-        assert isinstance(ours, kind) is bool(primary & codes)
+def test_every_code_of_sqlite_is_mapped() -> None:
+    for name, code in CODES.items():
+        error = sqlite3.OperationalError("what happened")
+        error.sqlite_errorcode = code
+        ours = translated(error)
+        too_large = code & 0xFF == sqlite3.SQLITE_TOOBIG
+        assert isinstance(ours, EncodingError if too_large else BackendError), name
+        assert "what happened" in str(ours), name
+        primary = {CODES[n] for n in CODES if CODES[n] == code & 0xFF}
+        for names, kind in (
+            (TEMPORARY, TemporaryBackendError),
+            (DENIED, PermissionDenied),
+            (FOREIGN, NotADatabaseError),
+        ):
+            codes = {getattr(sqlite3, n) for n in names}
+            assert isinstance(ours, kind) is bool(primary & codes), name
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from aiostorage import (
     setup_storage,
     storage_factory,
 )
+from aiostorage._core.history_limit import HistoryLimit
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 
@@ -66,6 +67,26 @@ def test_sqlite_urls(url: str, path: str) -> None:
         assert driver_of(storage)._busy_timeout == 2.5
 
 
+@pytest.mark.parametrize(
+    ("url", "limit"),
+    [
+        ("sqlite:///tune.db?history=off", "off"),
+        ("sqlite:///tune.db?history=30d&synchronous=NORMAL", "30d"),
+        ("track:///tune.json?history=%3100", "100"),
+        ("memory://?history=7d", "7d"),
+        ("mongodb://127.0.0.1/tune?w=1&history=2w", "2w"),
+        ("sqlite:///tune.db", None),
+    ],
+)
+def test_the_history_may_stand_in_the_url(url: str, limit: str | None) -> None:
+    """It is a setting of the store; an argument beside the URL comes first."""
+    for storage in (open_storage(url), setup_storage(url)):
+        wanted = storage._gateway.history.wanted
+        assert (wanted and wanted.text) == limit
+        assert "history" not in storage.location
+    assert open_storage(url, history=5)._gateway.history.wanted == HistoryLimit("5", rows=5)
+
+
 def test_memory_urls() -> None:
     for url in ("memory://", "memory:///"):
         assert isinstance(driver_of(open_storage(url)), MemoryDriver)
@@ -86,6 +107,8 @@ def test_nothing_is_made_before_it_is_used(tmp_path: Path) -> None:
         ("sqlite:///C:\\data\\tune.db", "is a path of Windows"),
         ("track:///C:\\data\\tune.json", "is a path of Windows"),
         ("sqlite:///tune.db?lost_after=9", "lost_after: pass it as a keyword"),
+        ("sqlite:///tune.db?history=x", "history is a time such as .* not 'x'"),
+        ("memory://?history=", "history is a time such as .* not ''"),
         ("comet://workspace/project", "is a tracker, .* tracker=…"),
         ("sqlite://tune.db", "three slashes"),
         ("sqlite://", "which file"),

@@ -28,6 +28,8 @@ ENGINES = ["sqlite", "track"]
         (":memory:", "write memory://"),
         ("file::memory:?cache=shared", "write memory://"),
         ("file:tune.db?mode=memory", "no path here"),
+        ("mongodb://jo:secret@h/tune", r"'mongodb://\*\*\*@h/tune' is a URL: pass it as `url`"),
+        ("mongodb:/jo:secret@h/tune", r"\*\*\*@h/tune' is a URL: pass it as `url`"),
     ],
 )
 def test_paths_of_no_file(engine: str, path: Any, message: str) -> None:

@@ -302,7 +302,8 @@ def test_the_commands_need_orion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             anyio.run(_make, f"sqlite:///{tmp_path}/some.db")
         done = runner.invoke(cli, arguments, prog_name="aiostorage")
         assert done.exit_code == 2, done.output
-        assert 'pip install "orion>=0.2.7" "setuptools<81"' in done.stderr
+        assert "pip install 'aiostorage-orion[orion]'" in done.stderr
+        assert done.stdout == "", "it says so before it reads the storage"
     assert {path.name for path in tmp_path.iterdir()} == {"orion.pkl", "some.db"}
 
 

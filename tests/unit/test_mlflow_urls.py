@@ -81,14 +81,10 @@ def test_unknown_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "package", "command"),
-    [
-        ("http://host", "mlflow", "pip install mlflow-skinny\n"),
-        ("sqlite:///runs.db", "mlflow", "pip install mlflow-skinny"),
-        ("sqlite:///runs.db", "alembic", "alembic\n"),
-    ],
+    ("url", "package"),
+    [("http://host", "mlflow"), ("sqlite:///runs.db", "alembic")],
 )
-def test_a_missing_package(url: str, package: str, command: str) -> None:
+def test_a_missing_package(url: str, package: str) -> None:
     """Where no package is installed but those that the interpreter brings."""
     code = (
         "import sys\n"
@@ -100,8 +96,9 @@ def test_a_missing_package(url: str, package: str, command: str) -> None:
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert "needs what is not installed: pip install " in done.stderr
-    assert command in done.stderr
+    assert (
+        f"{package}, which is not installed: pip install 'aiostorage-orion[mlflow]'" in done.stderr
+    )
 
 
 def test_nothing_is_imported_before_it_is_opened() -> None:

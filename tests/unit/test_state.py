@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiostorage._core.state import MsgpackCodec, PickleCodec, StateCodec, state_codec
@@ -111,6 +111,7 @@ def nested(levels: int, *, kind: type = list, leaf: Any = None) -> Any:
 # ------------------------------------------------------------------------------------ plain
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 @given(states)
 def test_states_come_back_as_they_were(state: Any) -> None:
     kept(state)
@@ -188,18 +189,21 @@ DTYPES = [
 ]
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (3,), (2, 3), (2, 0, 3), (1,) * 12], ids=str)
+SHAPES: list[tuple[int, ...]] = [(), (0,), (1,), (3,), (2, 3), (2, 0, 3), (1,) * 12]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_arrays_come_back(dtype: Any, shape: tuple[int, ...]) -> None:
-    array = np.zeros(shape, dtype)
-    data = bytearray(array.nbytes)
-    data[:: array.itemsize] = b"\1" * len(data[:: array.itemsize])  # true for a bool, too
-    if array.dtype.kind not in "UV":
-        array = np.ndarray(shape, dtype, bytes(data))
-    again = kept(array)
-    assert again.flags.owndata
-    assert again.flags.writeable
-    kept((array, {"x": [array]}))
+def test_arrays_come_back(dtype: Any) -> None:
+    for shape in SHAPES:
+        array = np.zeros(shape, dtype)
+        data = bytearray(array.nbytes)
+        data[:: array.itemsize] = b"\1" * len(data[:: array.itemsize])  # true for a bool, too
+        if array.dtype.kind not in "UV":
+            array = np.ndarray(shape, dtype, bytes(data))
+        again = kept(array)
+        assert again.flags.owndata, shape
+        assert again.flags.writeable, shape
+        kept((array, {"x": [array]}))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -186,7 +186,7 @@ def compare(ours: Trial, theirs: Any) -> None:
 
 
 @settings(
-    max_examples=250,
+    max_examples=120,
     deadline=None,
     derandomize=True,
     database=None,

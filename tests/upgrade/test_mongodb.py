@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from aiostorage import (
     upgrade_storage,
 )
 from aiostorage.engine import Document, Find, Insert
-from tests.cli.support import environment
+from tests.processes.support import starter
 
 from .layout_1.content import content_of
 from .support import LAYOUT_1, NEW, OLD, call, expected, step
@@ -160,26 +158,12 @@ def test_it_has_the_indexes_of_a_new_one(url: str, database: Database[Any]) -> N
     assert found == indexes_of(database)
 
 
-def test_killed_after_a_write(url: str, database: Database[Any]) -> None:
+def test_killed_after_a_write(url: str, tmp_path: Path) -> None:
     worker = Path(__file__).with_name("worker_kill.py")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            worker,
-            "mongodb",
-            url,
-            DUMP,
-            "1" if "motor" in url else "3",
-        ],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=100,
-        check=True,
-    )
-    runs = [json.loads(line) for line in done.stdout.splitlines()]
+    with starter(tmp_path) as start:
+        process = start(str(worker), "mongodb", url, DUMP, "1" if "motor" in url else "3")
+        runs = [json.loads(line) for line in iter(process.line, None)]
+        assert process.wait() == 0, process.stderr
     assert len(runs) > 3
     found = [run["found"] for run in runs]
     assert found == sorted(found)

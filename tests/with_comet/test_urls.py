@@ -73,14 +73,14 @@ def test_options_that_there_are_not() -> None:
 @pytest.mark.parametrize("url", ["comet://lab/tuning", "comet+offline:///runs"])
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(location, "find_spec", lambda _: None)
-    with pytest.raises(ConfigurationError, match=r"pip install comet_ml"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'aiostorage-orion\[comet\]'"):
         tracker_from_url(url)
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ModuleNotFoundError("gone", name="comet_ml"), r"pip install comet_ml"),
+        (ModuleNotFoundError("gone", name="comet_ml"), r"pip install 'aiostorage-orion\[comet\]'"),
         (ModuleNotFoundError("no everett", name="everett"), "cannot be imported: no everett"),
         (RuntimeError("broken"), "cannot be imported: broken"),
     ],

@@ -64,14 +64,17 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """Give the URL of an empty storage: in a file, on a replica set, on one MongoDB server."""
+    """Give the URL of an empty storage: in a file, on a replica set, on one MongoDB server.
+
+    On a server, the tests of a module share a database, which is emptied.
+    """
     if engine == "sqlite":
         return f"sqlite:///{tmp_path}/tune.db"
     if engine == "track":
         return f"track:///{tmp_path}/tune.json?objective=loss"
     kind = "mongodb_replica_set" if engine == "motor" else "mongodb_standalone"
-    database = request.getfixturevalue("mongodb_database")
-    url = str(request.getfixturevalue(kind).url_for(database))
+    deployment = request.getfixturevalue(kind)
+    url = str(deployment.url_for(request.getfixturevalue("mongodb_emptied_database")))
     return f"{url}{'&' if '?' in url else '?'}client={engine}"
 
 

@@ -49,9 +49,17 @@ def create(storage: dict[str, Any], **settings: Any) -> Any:
     return create_experiment("tune", storage=storage, **settings)
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "motor", "pymongo"], indirect=True)
 @pytest.mark.parametrize(
-    ("executor", "workers"), [("single", 1), ("joblib", 2), ("PoolExecutor", 3)]
+    ("executor", "workers", "engine"),
+    [
+        ("single", 1, "sqlite"),
+        ("joblib", 2, "sqlite"),
+        ("joblib", 2, "pymongo"),
+        ("PoolExecutor", 3, "sqlite"),
+        ("PoolExecutor", 3, "motor"),
+        ("PoolExecutor", 3, "pymongo"),
+    ],
+    indirect=["engine"],
 )
 def test_workon(configured: dict[str, Any], executor: str, workers: int) -> None:
     client = create(configured, max_trials=16)
@@ -145,6 +153,7 @@ def test_branching(configured: dict[str, Any]) -> None:
     second.close()
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_benchmark(configured: dict[str, Any]) -> None:
     def made() -> Any:
         return get_or_create_benchmark(
@@ -177,6 +186,7 @@ def completed(configured: dict[str, Any]) -> Any:
     client.close()
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_plots(completed: Any) -> None:
     figure = completed.plot.regret()
     assert len(figure.data[0].y) == 5

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +13,19 @@ if sys.version_info >= (3, 12):
 
 from orion.client import build_experiment
 
+Processes = Any  # that of conftest.py
+
 RUN = """import sys
+
+for name in [name for name in sys.modules if name.split(".")[0] in ("orion", "aiostorage")]:
+    del sys.modules[name]
+
 from orion.core.cli import main
 
 for command in sys.argv[1:]:
     assert not main(command.split())
 """
+"""Run commands of an Oríon that is imported anew, and reads the file meanwhile."""
 
 DEADLINE = 100.0
 """Seconds that a command may take."""
@@ -34,37 +40,25 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "orion_config.yaml"
 
 
-def orion(*commands: str) -> subprocess.CompletedProcess[str]:
-    """Run Oríon's commands in an interpreter of their own, whose import of Oríon reads the file."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", RUN, *commands],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-        env=dict(os.environ),
-    )
-
-
-def test_the_form_that_works(file: Path, tmp_path: Path) -> None:
+def test_the_form_that_works(file: Path, tmp_path: Path, processes: Processes) -> None:
     url = f"sqlite:///{tmp_path}/tune.db"
     configured = {"type": "aiostorage", "database": {"url": url}}
     build_experiment("tune", space={"x": "uniform(0, 1)"}, storage=configured).close()
     file.write_text(
         f"storage:\n  type: aiostorage\n  database:\n    type: aiostoragedb\n    host: {url}\n"
     )
-    done = orion("list", "db test")
-    assert done.returncode == 0, done.stderr
-    assert "tune-v1" in done.stdout
-    assert "Success" in done.stdout
-    assert "Failure" not in done.stdout
+    said = processes.finish(processes.start(RUN, "list", "db test"))
+    assert "tune-v1" in said
+    assert "Success" in said
+    assert "Failure" not in said
 
 
-def test_the_form_that_ends_every_command(file: Path, tmp_path: Path) -> None:
+def test_the_form_that_ends_every_command(file: Path, tmp_path: Path, processes: Processes) -> None:
     """A fault of Oríon's, before it asks us: the documentation says so."""
     file.write_text(
         f"storage:\n  type: aiostorage\n  database:\n    url: sqlite:///{tmp_path}/tune.db\n"
     )
-    version = orion("--version")
+    version = processes.start(RUN, "--version")
+    said, _ = version.communicate(timeout=DEADLINE)
     assert version.returncode != 0
-    assert "Configuration does not have an attribute 'url'" in version.stderr
+    assert "Configuration does not have an attribute 'url'" in said

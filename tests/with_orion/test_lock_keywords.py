@@ -6,6 +6,7 @@ import datetime as dt
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from orion.storage.base import (
 
 from aiostorage import LockLost
 from aiostorage.orion import AioStorage
+from aiostorage.testing.contract.helpers import case
 
 from .stored_experiment import MinimalExperiment
 
@@ -208,22 +210,33 @@ def changed_in_place(held: LockedAlgorithmState) -> None:
     held.state["n"].append(2)
 
 
+WORK = {
+    nothing_set: False,
+    the_same_set: False,
+    set_and_reset: False,
+    a_new_one: True,
+    changed_in_place: True,
+}
+"""What the holder does, and whether that makes a state which has to be saved."""
+
+
 @pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize(
-    ("work", "is_new"),
-    [
-        (nothing_set, False),
-        (the_same_set, False),
-        (set_and_reset, False),
-        (a_new_one, True),
-        (changed_in_place, True),
-    ],
-)
-def test_released_from_outside(
-    two: tuple[AioStorage, AioStorage], outside: Any, work: Any, is_new: bool
+def test_released_from_outside(two: tuple[AioStorage, AioStorage], outside: Any) -> None:
+    """In all cases at once, each with an experiment of its own, for some of them wait."""
+
+    def check(work: Any) -> None:
+        with case(work.__name__):
+            check_released(two, outside, work, is_new=WORK[work])
+
+    with ThreadPoolExecutor(len(WORK)) as pool:
+        list(pool.map(check, WORK))
+
+
+def check_released(
+    two: tuple[AioStorage, AioStorage], outside: Any, work: Any, *, is_new: bool
 ) -> None:
     mine, other = two
-    experiment = MinimalExperiment(mine)
+    experiment = MinimalExperiment(mine, name=work.__name__)
     with mine.acquire_algorithm_lock(experiment) as held:
         held.set_state({"n": [1]})
 

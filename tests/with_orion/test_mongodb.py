@@ -60,9 +60,8 @@ OURS = {
     "algo": {"experiment_-1"},
 }
 
-pytestmark = pytest.mark.parametrize(
-    "deployment", ["motor on a replica set", "pymongo on one server"], indirect=True
-)
+on_one_server = pytest.mark.parametrize("deployment", ["pymongo on one server"], indirect=True)
+"""For what depends neither on the client library nor on the kind of server."""
 
 
 @dataclass
@@ -87,7 +86,7 @@ class Shared:
         return {name: set(self.database[name].index_information()) - {"_id_"} for name in INDEXES}
 
 
-@pytest.fixture
+@pytest.fixture(params=["motor on a replica set", "pymongo on one server"])
 def deployment(request: pytest.FixtureRequest) -> tuple[str, Deployment]:
     library, _, server = request.param.partition(" on ")
     fixture = "mongodb_replica_set" if server == "a replica set" else "mongodb_standalone"
@@ -105,20 +104,20 @@ def shared(deployment: tuple[str, Deployment], mongodb_database: str) -> Iterato
             storage._db.close_connection()
 
 
-@pytest.fixture(params=["theirs", "ours"])
-def made_by(request: pytest.FixtureRequest) -> str:
-    """Name who comes to the empty database first."""
-    return str(request.param)
+@pytest.fixture
+def first(deployment: tuple[str, Deployment]) -> str:
+    """Name who comes first: on one deployment Oríon's own storage, on the other one ours."""
+    return "theirs" if deployment[0] == "motor" else "ours"
 
 
 @pytest.fixture
-def both(shared: Shared, made_by: str) -> tuple[Any, Any]:
+def both(shared: Shared, first: str) -> tuple[Any, Any]:
     """Give both storages on the database, first whoever made it."""
-    order = ("theirs", "ours") if made_by == "theirs" else ("ours", "theirs")
-    first, second = (getattr(shared, name)() for name in order)
-    first.fetch_experiments({})  # ours opens the database at its first call
-    second.fetch_experiments({})
-    return first, second
+    order = ("theirs", "ours") if first == "theirs" else ("ours", "theirs")
+    storages = tuple(getattr(shared, name)() for name in order)
+    for storage in storages:
+        storage.fetch_experiments({})  # ours opens the database at its first call
+    return storages
 
 
 def loss(x: float, **_: Any) -> list[dict[str, Any]]:
@@ -203,6 +202,7 @@ def test_each_goes_on_where_the_other_was(both: tuple[Any, Any], shared: Shared)
     assert shared.indexes == {name: INDEXES[name] | OURS[name] for name in INDEXES}
 
 
+@on_one_server
 def test_the_state_is_the_same_whoever_wrote_it(shared: Shared) -> None:
     """A run that both take part in suggests what either alone would have suggested."""
     mixed = [shared.theirs(), shared.ours()]
@@ -237,6 +237,7 @@ def test_benchmarks(both: tuple[Any, Any]) -> None:
     assert len(stored(first)[2]) == 2
 
 
+@on_one_server
 def test_locks_that_are_there_twice(shared: Shared) -> None:
     """``orion db upgrade`` makes another record each time; with two, two could hold the lock."""
     theirs = shared.theirs()
@@ -256,10 +257,9 @@ def test_locks_that_are_there_twice(shared: Shared) -> None:
 # ---------------------------------------------------------------------------------- trials
 
 
-@pytest.mark.parametrize("worker", ["theirs", "ours"])
-def test_what_a_worker_does_is_seen_by_the_other(shared: Shared, worker: str) -> None:
+def test_what_a_worker_does_is_seen_by_the_other(shared: Shared, first: str) -> None:
     mine, other = shared.ours(), shared.theirs()
-    if worker == "theirs":
+    if first == "theirs":
         mine, other = other, mine
     experiment, there = SharedExperiment.made(mine), SharedExperiment(other)
     registered = [other.register_trial(trial(there, x)) for x in (0.1, 0.2)]
@@ -364,6 +364,7 @@ def test_the_lock_of_one_is_a_lock_for_the_other(shared: Shared) -> None:
         assert algorithm.state == {"seed": 3}
 
 
+@on_one_server
 def test_its_holder_has_no_lease_that_could_run_out(shared: Shared) -> None:
     """Whatever ours left behind: it held the lock before, or it died with it."""
     theirs, ours = shared.theirs(), shared.ours(lock_lease=0.3)
@@ -391,6 +392,7 @@ def test_its_holder_has_no_lease_that_could_run_out(shared: Shared) -> None:
         pass
 
 
+@on_one_server
 def test_both_change_the_state_in_turn(shared: Shared) -> None:
     theirs = shared.theirs()
     SharedExperiment.made(theirs)
@@ -418,6 +420,7 @@ storage:
 """
 
 
+@on_one_server
 def test_hunts_of_both_at_once(
     shared: Shared,
     processes: Processes,
@@ -444,6 +447,7 @@ def test_hunts_of_both_at_once(
     assert {one["status"] for one in stored(shared.ours())[1]} == {"completed"}
 
 
+@on_one_server
 def test_the_database_that_orion_would_take(
     shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ if sys.version_info >= (3, 12):
 
 from aiostorage import EncodingError
 from aiostorage.orion import AioStorage
+from aiostorage.testing.contract.helpers import case
 
 from .stored_experiment import MinimalExperiment, trial_of
 
@@ -41,8 +42,13 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize("text", SAME)
-def test_of_a_trial(storage: AioStorage, experiment: MinimalExperiment, text: Any) -> None:
+def test_of_a_trial(storage: AioStorage) -> None:
+    for number, text in enumerate(SAME):
+        with case(text):
+            check_time_of_trial(storage, MinimalExperiment(storage, name=str(number)), text)
+
+
+def check_time_of_trial(storage: AioStorage, experiment: MinimalExperiment, text: Any) -> None:
     trial = storage.register_trial(trial_of(experiment, submit_time=text))
     assert trial.submit_time == MOMENT
     (found,) = storage.fetch_trials(experiment)

@@ -778,7 +778,7 @@ def test_without_orion_the_commands_say_what_to_install(
     ):
         done = call(*arguments)
         assert done.exit_code == 2
-        assert 'pip install "orion>=0.2.7" "setuptools<81"' in done.stderr
+        assert "pip install 'aiostorage-orion[orion]'" in done.stderr
 
 
 def test_nothing_imports_orion_before_it_is_asked_for() -> None:

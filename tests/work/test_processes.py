@@ -147,10 +147,12 @@ def test_a_script_without_a_guard(url: str, run: Run) -> None:
 @pytest.mark.anyio
 async def test_what_an_objective_does_to_its_process(tmp_path: Path) -> None:
     deeds = {
+        "fork": ("completed", None),
         "fine": ("completed", None),
         "await": ("completed", None),
         "raise": ("broken", "ValueError: bad loss"),
         "picky": ("broken", "Picky: one and two"),
+        "mute": ("broken", "Mute"),
         "sys.exit": ("broken", "SystemExit: 3"),
         "unstorable": ("broken", "InvalidResult: "),
         "unpicklable": ("broken", ""),
@@ -172,7 +174,9 @@ async def test_what_an_objective_does_to_its_process(tmp_path: Path) -> None:
             assert (await stored(storage, trials[x])).status == status, x
             if reason is not None:
                 assert report.reasons[trials[x].id].startswith(reason), x
-        assert (report.completed, report.broken, report.interrupted) == (3, 7, 1)
+        assert (report.completed, report.broken, report.interrupted) == (4, 8, 1)
+        assert (await stored(storage, trials["fork"])).objective_value == 3.0
+        assert (await stored(storage, trials["await"])).objective_value == 5.0
         assert report.ended_by == "done"
         pid = (await stored(storage, trials["fine"])).statistics[0].value
         assert pid != os.getpid()

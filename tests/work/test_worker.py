@@ -33,9 +33,12 @@ from aiostorage import (
     open_storage,
     run_worker,
 )
+from aiostorage._core.limits import ONE_TOO_MANY
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.testing import FaultyDriver
 from aiostorage.testing.contract.helpers import make_config, make_trial, registered, stored
+from aiostorage.work import worker_tasks
+from aiostorage.work.attempts import attempts_in, earlier_ends
 
 pytestmark = pytest.mark.anyio
 
@@ -97,6 +100,7 @@ async def test_what_becomes_of_trials() -> None:
         1: ValueError("bad loss\nat step 3"),
         3: SystemExit(4),
         4: asyncio.CancelledError(),  # its own business went wrong
+        7: BaseExceptionGroup("two", [KeyboardInterrupt(), ValueError("bad")]),
     }
 
     async def objective(x: int) -> float:
@@ -117,7 +121,7 @@ async def test_what_becomes_of_trials() -> None:
 
     events: list[WorkerEvent] = []
     async with open_storage("memory://", nan="broken") as storage:
-        experiment = await made(storage, 7)
+        experiment = await made(storage, 8)
         seen = set[int]()
 
         async def once(x: int) -> float:
@@ -131,15 +135,16 @@ async def test_what_becomes_of_trials() -> None:
         )
         with anyio.fail_after(30):
             report = await worker.run()
-        assert (report.completed, report.broken, report.lost) == (3, 4, 2)
+        assert (report.completed, report.broken, report.lost) == (3, 5, 2)
         assert sorted(report.reasons.values()) == [
+            "ObjectiveExit: BaseExceptionGroup: two (2 sub-exceptions)",
             "ObjectiveExit: CancelledError, though the objective was not cancelled",
             "ObjectiveExit: SystemExit: 4",
             "ValueError: bad loss",
             "the objective is NaN",
         ]
         assert await storage.count_completed_trials(experiment) == 3
-    assert [e.name for e in events].count("started") == 9
+    assert [e.name for e in events].count("started") == 10
     last = events[-1]
     assert last.report.completed == 3
     assert last.trial is not None
@@ -233,7 +238,8 @@ async def test_the_end_of_suggestions(kind: str) -> None:
             assert (report.completed, report.suggested, report.ended_by) == (3, 3, "done")
 
 
-async def test_stopping_and_waiting() -> None:
+async def test_stopping_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_tasks, "LOOK_INTERVAL", 60.0)  # idle tasks are told at once
     async with open_storage("memory://") as storage:
         experiment = await made(storage, 3)
         inside = anyio.Event()
@@ -347,6 +353,20 @@ async def test_a_trial_is_given_up_after_its_attempts(engine: str, tmp_path: Pat
         assert trial.status == "broken"
         assert trial.end_time is not None
         assert (await storage.trial_history(trial))[-1].reason == reason
+
+
+async def test_a_trial_that_was_handed_back_at_once_was_not_tried() -> None:
+    """It was reserved although the experiment had enough, and released for that."""
+    async with open_storage("memory://") as storage:
+        experiment = await made(storage, 1)
+        [trial] = await storage.fetch_trials(experiment) or []
+        for reason in (ONE_TOO_MANY, "cancelled", ONE_TOO_MANY):
+            reserved = await storage.reserve_trial(experiment)
+            assert reserved is not None
+            await storage.set_trial_status(reserved, "interrupted", reason=reason)
+        history = await storage.trial_history(trial)
+        assert attempts_in(history) == 1
+        assert earlier_ends(history) == ["cancelled"]
 
 
 async def test_attempts_need_a_history() -> None:

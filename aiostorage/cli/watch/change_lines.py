@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -17,6 +17,8 @@ from aiostorage.cli.watch.watch_feed import MAX_PAUSE, OpenStorage, store_is_awa
 from aiostorage.trial_change import TrialChange
 
 __all__ = ["COLUMNS", "follow_lines", "json_line", "plain_line"]
+
+T = TypeVar("T")
 
 COLUMNS: Final = ("time", "kind", "trial", "before", "after", "attempt", "worker", "reason")
 
@@ -68,9 +70,11 @@ async def follow_lines(
     Raises
     ------
     AioStorageError, OSError
-        The store could not be opened at first, or keeps no history, or the cursor is too old.
+        The store could not be opened at first, or keeps no history, or the cursor is too old; or
+        the output cannot be written.
     """
-    follower = _Follower(wanted, show, say, since=since, heartbeats=heartbeats)
+    say = _told_apart(say)
+    follower = _Follower(wanted, _told_apart(show), say, since=since, heartbeats=heartbeats)
     opened, pause = False, 0.5
     while True:
         try:
@@ -83,12 +87,34 @@ async def follow_lines(
                 await follower.follow(there)
         except* Exception as group:  # noqa: BLE001  those that do not pass are raised again
             error = _only(group)
+            if isinstance(error, _NotWrittenError):
+                raise error.error from None
             if not opened or not store_is_away(error):
                 raise error from None
             if pause <= 0.5:
                 say(f"the store is away: {error}")
         await anyio.sleep(pause)
         pause = min(pause * 2, MAX_PAUSE)
+
+
+class _NotWrittenError(Exception):
+    """The output cannot be written: no error of the store."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _told_apart(write: Callable[[T], None]) -> Callable[[T], None]:
+    """Return a function that raises the errors of another one as those of the output."""
+
+    def write_or_tell(what: T) -> None:
+        try:
+            write(what)
+        except OSError as error:
+            raise _NotWrittenError(error) from error
+
+    return write_or_tell
 
 
 class _Follower:

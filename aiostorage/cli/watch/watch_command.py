@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from aiostorage.cli.options import (
     storage_option,
     timeout_option,
 )
-from aiostorage.cli.terminal import Terminal, echo
+from aiostorage.cli.terminal import echo
 from aiostorage.cli.watch.change_lines import COLUMNS, follow_lines, json_line, plain_line
 from aiostorage.cli.watch.watch_feed import OpenStorage, WatchFeed
 from aiostorage.cli.watch.watch_state import WatchState
@@ -83,7 +84,8 @@ def watch(
     and the last changes. Keys: s and r sort the workers, Tab changes between the tables, the arrows
     and PageUp and PageDown page them, p freezes the screen, q quits.
 
-    Elsewhere, and with --plain or --json, it prints a line for each change until it is interrupted.
+    Where standard input, output or error is no terminal, and with --plain or --json, it prints a
+    line for each change until it is interrupted.
 
     It waits for an experiment that does not exist yet, and for a storage that does not answer for a
     while. Nothing is changed.
@@ -119,8 +121,13 @@ def watch(
 
 
 def _has_screen() -> bool:
-    """Return whether standard output is a terminal, or a browser that textual serves."""
-    return Terminal().is_terminal or bool(os.environ.get("TEXTUAL_DRIVER"))
+    """Return whether there is a terminal, or a browser that textual serves.
+
+    textual draws on standard error, and reads keys from standard input.
+    """
+    streams = sys.stdin, sys.stdout, sys.stderr
+    on_terminal = all(stream is not None and stream.isatty() for stream in streams)
+    return on_terminal or bool(os.environ.get("TEXTUAL_DRIVER"))
 
 
 def _show(feed: WatchFeed, url: str | None, lost_after: float | None) -> None:

@@ -45,6 +45,9 @@ HANGUP_INTERVAL: Final = 2.0
 HANGUP_EXIT_CODE: Final = 129
 """The code that a shell reports after a hangup: 128 plus the number of the signal."""
 
+END_SECONDS: Final = 5.0
+"""Seconds that the end of the feed may take, at most."""
+
 SHOWN: Final = 200
 """Rows of a table, at most."""
 
@@ -103,6 +106,7 @@ class WatchApp(App[BaseException]):
         self._sort: SortKey = "heartbeat"
         self._descending = False
         self._paused = False
+        self._following: asyncio.Task[None] | None = None
         self._drawn_changes = -1
         self._summary_seen: tuple[datetime, float] | None = None
 
@@ -127,7 +131,7 @@ class WatchApp(App[BaseException]):
         self._table("workers").add_columns("worker", "trial", "running", "last heartbeat")
         self._table("changes").add_columns("time", "trial", "change", "reason", "worker")
         self._table("changes").focus()
-        self.run_worker(self._follow(), exit_on_error=False)
+        self._following = asyncio.create_task(self._follow())
         self.set_interval(REFRESH, self.draw)
         self.set_interval(HANGUP_INTERVAL, self._leave_after_hangup)
         loop = asyncio.get_running_loop()
@@ -137,6 +141,12 @@ class WatchApp(App[BaseException]):
             except (NotImplementedError, RuntimeError, ValueError):
                 return  # not the main thread, or a system without these signals
         self.draw()
+
+    async def on_unmount(self) -> None:
+        """End the feed before the event loop ends, to which threads of the store report."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following], timeout=END_SECONDS)
 
     async def _follow(self) -> None:
         try:

@@ -19,7 +19,7 @@ from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import SteadyClock, utc_now
-from aiostorage._core.table import DocumentTable, Key, sort_key_by
+from aiostorage._core.table import DocumentTable, Key, sort_key_by, tables_of
 from aiostorage._core.table_log import read_table_log
 from aiostorage._core.table_operations import all_or_none, run_all
 from aiostorage.errors import ConfigurationError, StorageClosedError
@@ -81,8 +81,7 @@ class MemoryDriver:
 
     async def open(self, layout: Layout) -> None:
         """See `aiostorage.protocols.Driver.open`."""
-        for collection in layout.collections:
-            self._tables.setdefault(collection.name, DocumentTable(collection))
+        self._tables = tables_of(layout) | self._tables
         self._open = True
 
     async def upgrade(

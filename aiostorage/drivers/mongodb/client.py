@@ -46,9 +46,6 @@ OLDEST_SERVER: Final = (9, "4.4")
 MIN_PARTIAL_IN_VERSION: Final = 17
 """The wire version (6.0) since which a partial index may have an ``$in``."""
 
-SERVER_SELECTION_TIMEOUT: Final = 15_000
-"""Maximum milliseconds to look for a server, unless the URL has another value."""
-
 CLEAN_UP_TIMEOUT: Final = 2.0
 """Seconds for commands after the time limit is over, and for closing."""
 
@@ -173,7 +170,8 @@ class Client:
     def _make(self) -> None:
         options: dict[str, Any] = dict(self.settings.credentials)
         given = self.settings.url.lower()
-        patience = min(SERVER_SELECTION_TIMEOUT, max(1, int(self.settings.timeout * 1000)))
+        seconds = min(self.settings.connect_timeout, self.settings.timeout)
+        patience = max(1, int(seconds * 1000))
         defaults = {
             "appname": "aiostorage",
             "serverSelectionTimeoutMS": patience,
@@ -188,7 +186,8 @@ class Client:
                 from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415  not for pymongo
             except ModuleNotFoundError as error:
                 raise ConfigurationError(
-                    "motor is not installed: pip install motor, or pass client='pymongo'"
+                    "motor is not installed: pip install 'aiostorage-orion[mongodb]', or pass "
+                    "client='pymongo'"
                 ) from error
             self._raw = AsyncIOMotorClient(self.settings.url, io_loop=self.loop, **options)
 
@@ -224,6 +223,10 @@ class Client:
     async def collection_names(self) -> set[str]:
         """Return the names of the collections in the database."""
         return set(await self._database.list_collection_names())
+
+    async def drop_database(self) -> None:
+        """Delete the database with all that is in it."""
+        await self._raw.drop_database(self.settings.database)
 
     async def aggregate(
         self, collection: str, pipeline: Sequence[Any], **options: Any

@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from aiostorage._core.ordering import Order, place_of
@@ -144,6 +145,10 @@ class Commands:
         What may have changed there without a row.
     copied
         The numbers of rows that have been copied from the head of a log; see `log_head`.
+    numbers
+        The largest number that is known to be in the head of a log.
+    begun
+        When the operations began, by `time.monotonic`.
     """
 
     client: Client
@@ -158,10 +163,12 @@ class Commands:
     unlogged: list[LoggedChange] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     copied: dict[str, list[int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    begun: float = field(default_factory=monotonic)
 
     def fresh(self, session: Any = None, now: datetime | None = None) -> Commands:
         """Return the same for other operations."""
-        return replace(self, session=session, now=now, stale=[], changed=[])
+        return replace(self, session=session, now=now, stale=[], changed=[], begun=monotonic())
 
     def logged(self, operation: Operation[Any]) -> Logged | None:
         """Return how the changes of an operation are logged; None if they are not."""

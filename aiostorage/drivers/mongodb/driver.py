@@ -52,7 +52,7 @@ from aiostorage.drivers.mongodb.noted_changes import (
 )
 from aiostorage.drivers.mongodb.plans import Plan, make_plan
 from aiostorage.drivers.mongodb.server_errors import translated
-from aiostorage.drivers.mongodb.settings import ClientLibrary, read_settings
+from aiostorage.drivers.mongodb.settings import CONNECT_TIMEOUT, ClientLibrary, read_settings
 from aiostorage.drivers.mongodb.shared_clients import ClientUse, connect
 from aiostorage.drivers.mongodb.too_large import with_place
 from aiostorage.drivers.mongodb.transactions import carry_out_all, read_all
@@ -100,6 +100,9 @@ class MongoDBDriver:
         The database; default: the one in the URL, else ``aiostorage``.
     timeout
         Seconds that one operation may take; the server stops it then.
+    connect_timeout
+        Seconds after which a server that cannot be reached counts as away; at most `timeout`.
+        ``serverSelectionTimeoutMS`` and ``connectTimeoutMS`` in the URL come first.
     username, password, auth_source
         The login, if it is not in the URL.
     read_only
@@ -122,13 +125,22 @@ class MongoDBDriver:
         client: ClientLibrary = "motor",
         database: str | None = None,
         timeout: float = 20.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
         username: str | None = None,
         password: str | None = None,
         auth_source: str | None = None,
         read_only: bool = False,
     ) -> None:
         given = {"username": username, "password": password, "authSource": auth_source}
-        self._settings = read_settings(url, client, database, timeout, given, read_only=read_only)
+        self._settings = read_settings(
+            url,
+            client,
+            database,
+            timeout,
+            given,
+            connect_timeout=connect_timeout,
+            read_only=read_only,
+        )
         self._layout: Layout | None = None
         self._logs = True
         self.on_group: Callable[[int, int], None] | None = None
@@ -288,6 +300,22 @@ class MongoDBDriver:
                 return await upgrade_database(
                     use.client, layout, steps, dry_run=dry_run, progress=progress
                 )
+        finally:
+            await shielded(None, use.release)
+
+    async def drop_database(self) -> None:
+        """Delete the database with all that is in it; for one that was made to measure in.
+
+        Raises
+        ------
+        PermissionDenied
+            The user may not.
+        """
+        self._check_writable()
+        use = await connect(self._settings)
+        try:
+            with translated(self.location, writing=True):
+                await use.client.drop_database()
         finally:
             await shielded(None, use.release)
 

@@ -25,7 +25,7 @@ from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of
 from aiostorage.operations import Document
 
-__all__ = ["LogHead", "add_rows", "forget_head", "read_head", "stored_row"]
+__all__ = ["LogHead", "RowsBetween", "add_rows", "forget_head", "read_head", "stored_row"]
 
 HEADS: Final = "aiostorage_meta"
 """The collection of the heads."""
@@ -37,6 +37,20 @@ STUCK: Final = 1000 * PER_MILLISECOND
 """Numbers after which a row in the head is copied by another writer."""
 
 _DUPLICATE: Final = 11000
+
+
+class RowsBetween(Exception):
+    """Another writer has added rows of the same documents since the caller has looked.
+
+    Attributes
+    ----------
+    log
+        To which log.
+    """
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        self.log: str = log
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +65,20 @@ class LogHead:
         The ids of the first row of all and of the last one; None if there has been none.
     rows
         Rows that may not be in the log yet, as they are stored.
+    cleared
+        How often all rows have been deleted.
     """
 
     number: int = 0
     first: str | None = None
     last: str | None = None
     rows: tuple[Document, ...] = ()
+    cleared: int = 0
+
+    @property
+    def beginning(self) -> str:
+        """The cursor of a log that has had no row since it was cleared, if it was."""
+        return f"{self.cleared}-"
 
 
 async def read_head(commands: Commands, log: str) -> LogHead:
@@ -67,12 +89,16 @@ async def read_head(commands: Commands, log: str) -> LogHead:
 
 async def forget_head(commands: Commands, log: str) -> None:
     """Note that all rows of a log have been deleted, so that the next one is the first."""
-    await commands.client.collections[HEADS].update_one(
-        {"_id": _key(log)}, {"$unset": {"first": "", "last": ""}, "$set": {"rows": []}}
-    )
+    change = {
+        "$unset": {"first": "", "last": ""},
+        "$set": {"rows": []},
+        "$inc": {"cleared": 1},
+        "$setOnInsert": {"number": 0},
+    }
+    await commands.client.collections[HEADS].update_one({"_id": _key(log)}, change, upsert=True)
 
 
-async def add_rows(commands: Commands, log: str, rows: Sequence[Document]) -> None:
+async def add_rows(commands: Commands, log: str, rows: Sequence[Document], seen: int) -> None:
     """Add rows to a log, all of them or, if that fails, the first ones.
 
     Parameters
@@ -80,29 +106,42 @@ async def add_rows(commands: Commands, log: str, rows: Sequence[Document]) -> No
     rows
         Without ``_id``; each has a ``uid``, which becomes a part of it. A row that was added before
         is not added again.
+    seen
+        The largest number in the head before the caller looked at the last rows of the documents.
+
+    Raises
+    ------
+    RowsBetween
+        There may be others by now. Nothing was added.
     """
     for begin in range(0, len(rows), MAX_ROWS):
-        await _add(commands, log, rows[begin : begin + MAX_ROWS])
+        # what comes after the first rows cannot be made again without them
+        await _add(commands, log, rows[begin : begin + MAX_ROWS], None if begin else seen)
 
 
-async def _add(commands: Commands, log: str, rows: Sequence[Document]) -> None:
+async def _add(commands: Commands, log: str, rows: Sequence[Document], seen: int | None) -> None:
     schema, heads = commands.schemas[log], commands.client.undecoded[HEADS]
     made = [schema.document(row, None) for row in rows]
     update = _update(made, commands.copied.get(log, ()))
     uids = [row["uid"] for row in made]
-    found = await heads.find_one_and_update(
-        {"_id": _key(log), "rows.uid": {"$nin": uids}}, update, return_document=True
-    )
+    free: dict[str, Any] = {"_id": _key(log), "rows.uid": {"$nin": uids}}
+    if seen is not None:
+        between = {"name": {"$in": [row["name"] for row in made]}, "n": {"$gt": seen}}
+        free["rows"] = {"$not": {"$elemMatch": between}}
+    found = await heads.find_one_and_update(free, update, return_document=True)
     if found is None:
         # there is no head yet, or an attempt whose answer was lost has added them
         try:
             await heads.insert_one({"_id": _key(log), "number": 0, "rows": []})
         except pymongo.errors.DuplicateKeyError:
             found = await heads.find_one({"_id": _key(log), "rows.uid": {"$in": uids}})
+            if found is None and seen is not None:
+                raise RowsBetween(log) from None
         if found is None:
             await asyncio.sleep(0)
-            return await _add(commands, log, rows)
+            return await _add(commands, log, rows, seen)
     head = _head(found)
+    commands.numbers[log] = head.number
     ours = set(uids)
     mine = [row for row in head.rows if row["uid"] in ours]
     stuck = [row for row in head.rows if row["n"] < head.number - STUCK and row not in mine]
@@ -158,11 +197,11 @@ def _update(rows: Sequence[Document], copied: Sequence[int]) -> list[dict[str, A
 
 
 def _head(found: Document) -> LogHead:
-    ends = [
+    first, last = (
         id_of(end["n"], end["uid"]) if (end := found.get(name)) else None
         for name in ("first", "last")
-    ]
-    return LogHead(found["number"], ends[0], ends[1], tuple(found["rows"]))
+    )
+    return LogHead(found["number"], first, last, tuple(found["rows"]), found.get("cleared", 0))
 
 
 def _key(log: str) -> str:

@@ -42,9 +42,6 @@ _CURSOR: Final = re.compile(
     r"(?P<token>[0-9A-F]*)(?:~(?P<place>[0-9a-f]{23}))?\.(?P<log>[0-9a-f]{8})\Z"
 )
 
-BEGINNING: Final = "0-"
-"""The cursor of a log that has never had a row, on a standalone server."""
-
 
 async def read_log(
     commands: Commands, log: str, owner: Any, after: str | None, limit: int
@@ -118,6 +115,13 @@ class _StreamReader:
 
         If all of them are old enough, that is all. If not, a stream has to continue: see `_zone`.
         """
+        page = await self._stored(token, place)
+        # now: rows are deleted from the beginning, so all behind it were there
+        if place and not await self._is_there(place):
+            raise_expired(self._cursor(token or "", place))
+        return page
+
+    async def _stored(self, token: str | None, place: str) -> LogPage:
         if token is None:
             now = number_at(await self.commands.client.now())
             found, _ = await self._find(place, id_of(now - _at_second(UNSETTLED)))
@@ -180,6 +184,10 @@ class _StreamReader:
         await self.streams.keep(self.log, self.owner, stream)
         return LogPage(tuple(rows), cursor)
 
+    async def _is_there(self, uid: str) -> bool:
+        rows = self.commands.client.collections[self.log]
+        return await rows.find_one({"_id": uid}, {"_id": True}) is not None
+
     async def _find(self, place: str, end: str) -> tuple[list[Document], tuple[int, int]]:
         where = {**self._matching, "_id": {"$gt": place, "$lt": end}}
         return await self.commands.client.find_committed(self.log, where, self.limit)
@@ -209,10 +217,10 @@ async def _read_by_numbers(
     commands: Commands, log: str, owner: Any, after: str | None, limit: int
 ) -> LogPage:
     head = await read_head(commands, log)
-    last = head.last or BEGINNING
+    last = head.last or head.beginning
     if after is None:
         return LogPage((), last)
-    place = "" if after in ("", BEGINNING) else after
+    place = "" if after in ("", head.beginning) else after
     if place and not number_of(place):
         raise_expired(after)
     matching = {} if owner is None else commands.schemas[log].document({"owner": owner}, None)
@@ -225,11 +233,11 @@ async def _read_by_numbers(
         if row["_id"] > place and (owner is None or row["owner"] == owner):
             found[row["_id"]] = row
     if after:  # now, since rows may have been deleted meanwhile
-        needed = head.first if after == BEGINNING else after
+        needed = head.first if after == head.beginning else after
         there = needed is None or needed in {row["_id"] for row in waiting} or needed == head.last
         if not there and not await collection.find_one({"_id": needed}, {"_id": True}):
             raise_expired(after)
     rows = tuple((uid, _row(found[uid])) for uid in sorted(found)[:limit])
     if len(rows) == limit:
         return LogPage(rows, rows[-1][0])
-    return LogPage(rows, last if last > place else after or BEGINNING)
+    return LogPage(rows, last if last > place else after or head.beginning)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pymongo.errors import OperationFailure, PyMongoError
 
+from aiostorage._core.change_rows import BREAK
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.errors import CursorExpired
 
@@ -69,8 +70,19 @@ class LogStream:
             self._ahead.append(event)
 
     async def next(self) -> Event | None:
-        """Take the next event; None if there is none yet."""
+        """Take the next event; None if there is none yet.
+
+        Raises
+        ------
+        CursorExpired
+            Changes are missing here.
+        """
         event = self._ahead.popleft() if self._ahead else await self._stream.try_next()
+        if event is not None and event["fullDocument"].get("kind") == BREAK:
+            raise CursorExpired(
+                "the history was turned off meanwhile, so that changes behind the cursor are "
+                "missing; read the trials again, and go on with a new cursor"
+            )
         self._token = self._place() if event is None else event["_id"]["_data"]
         return event
 
@@ -147,13 +159,10 @@ class LogStreams:
             if kept[0].alive:
                 return kept[0]
             await kept[0].close()
+        ours = {f"fullDocument.{name}": value for name, value in matching.items()}
+        wanted = [ours, {"fullDocument.kind": BREAK}] if ours else [{}]
         pipeline = [
-            {
-                "$match": {
-                    "operationType": "insert",
-                    **{f"fullDocument.{name}": value for name, value in matching.items()},
-                }
-            },
+            {"$match": {"operationType": "insert", "$or": wanted}},
             {"$project": {"fullDocument": 1, "clusterTime": 1, "operationType": 1}},
         ]
         after = {} if token is None else {"resume_after": {"_data": token}}

@@ -5,20 +5,30 @@ On a replica set, the rows are part of the transaction of the change.
 On a standalone server, a row is written after its change. To keep the rows of a document in the
 order of its changes, a writer whose change does not follow from the last row waits for the missing
 row. If that does not come, its writer died, or another program made the change: then this writer
-adds the missing row, as far as the document shows it. A writer that comes too late notices that.
+adds the missing row, as far as the document shows it. A writer that comes too late notices that: a
+row is added only if no other row of its document was added since its writer looked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from time import monotonic
 from typing import Any, Final
 
 from aiostorage._core.log_rows import log_rows
+from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
-from aiostorage.drivers.mongodb.log_head import add_rows
+from aiostorage.drivers.mongodb.log_head import (
+    LogHead,
+    RowsBetween,
+    add_rows,
+    read_head,
+    stored_row,
+)
 from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of, new_suffix, number_at
 from aiostorage.drivers.mongodb.logged_change import (
     NO_ROW,
@@ -46,8 +56,8 @@ PATIENCE: Final = 0.2
 LOOK_INTERVAL: Final = 0.005
 """Seconds between two reads while waiting for it."""
 
-LATE_FOR: Final = 60_000 * PER_MILLISECOND
-"""Numbers for which a writer that came too late looks back."""
+LATE_FOR: Final = 60.0
+"""Seconds for which a writer looks back who could not write its rows with an earlier operation."""
 
 LATE: Final = "late"
 """A field of rows that were not written by the writer of the change."""
@@ -74,15 +84,23 @@ async def log_for_good(commands: Commands) -> None:
     """Write the rows of the changes on a server without transactions.
 
     The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
-    are written with the next ones.
+    are written with the next ones. What is in doubt is settled now if it can be.
     """
+    await _log_known(commands)
+    if commands.doubts:
+        with suppress(AioStorageError):  # the next operation tries again
+            await settle_doubts(commands)
+
+
+async def _log_known(commands: Commands) -> None:
+    since = None if commands.unlogged else commands.begun
     changes = [*commands.unlogged, *commands.changed]
     commands.unlogged.clear()
     commands.changed.clear()
     if not changes:
         return
     location = commands.client.settings.location
-    work = _Rows(commands, changes)
+    work = _Rows(commands, changes, since)
     try:
         try:
             with translated(location, writing=True):
@@ -111,47 +129,109 @@ async def _settle(commands: Commands, doubt: Doubt) -> None:
     schema = commands.schemas[doubt.collection]
     if (logged := schema.logged) is None:
         return
+    collection = commands.client.collections[schema.name]
     matching = schema.filter(doubt.where, await commands.client.now())
-    cursor = commands.client.collections[schema.name].find(matching, named_fields(logged))
-    found = await cursor.to_list(None)
-    there = {one["_id"] for one in found}
-    gone = [one for one in doubt.deleted if one["_id"] not in there]
-    changes = [LoggedChange(logged, one, None) for one in gone]
-    if not doubt.deleted:
-        # a change that changes nothing: only the missing row before it is written
-        changes = [LoggedChange(logged, one, one) for one in found]
+
+    async def look() -> list[Document]:
+        found: list[Document] = await collection.find(matching, named_fields(logged)).to_list(None)
+        return found
+
+    found = await look()
+    if doubt.deleted:
+        there = {one["_id"] for one in found}
+        gone = [one for one in doubt.deleted if one["_id"] not in there]
+        await _Rows(
+            commands, [LoggedChange(logged, one, None) for one in gone], patience=0.0
+        ).write()
+        return
+    changes = [LoggedChange(logged, one, one) for one in found]
     if doubt.inserted:
         last, _ = await _last_rows(commands, logged, [change.name for change in changes])
         changes = [LoggedChange(logged, None, one.after) for one in changes if one.name not in last]
-    await _Rows(commands, changes, patience=0.0).write()
+        await _Rows(commands, changes, patience=0.0).write()
+        return
+    # a change that changes nothing: only the missing row before it is written
+    while not await _Rows(commands, changes, patience=0.0).write_unless_changed(look, found):
+        found = await look()
+        changes = [LoggedChange(logged, one, one) for one in found]
 
 
 class _Rows:
-    """Rows that follow changes: each is written once, even if an attempt fails."""
+    """Rows that follow changes: each is written once, even if an attempt fails.
+
+    Parameters
+    ----------
+    since
+        The changes have not happened before, by `time.monotonic`; None if that is not known.
+    patience
+        Seconds to wait for missing rows.
+    """
 
     def __init__(
-        self, commands: Commands, changes: Sequence[LoggedChange], patience: float = PATIENCE
+        self,
+        commands: Commands,
+        changes: Sequence[LoggedChange],
+        since: float | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self._commands = commands
         self._changes = changes
+        self._since = monotonic() - LATE_FOR if since is None else since
         self._patience = patience
-        self._made: list[tuple[str, list[Document]]] | None = None
+        self._made: list[tuple[str, list[Document], int]] | None = None
+        self._head: LogHead | None = None
 
     async def write(self) -> None:
         again = self._made is not None
-        if self._made is None:
-            self._made = [
-                (logged.log, await self._rows(logged, changes))
-                for logged, changes in _by_log(self._changes)
-            ]
-        for name, rows in self._made:
-            left = await _without_written(self._commands, name, rows) if again else rows
-            if left:
-                await add_rows(self._commands, name, left)
+        while True:
+            if self._made is None:
+                self._made = await self._make()
+            try:
+                for name, rows, seen in self._made:
+                    left = await _without_written(self._commands, name, rows) if again else rows
+                    if left:
+                        await add_rows(self._commands, name, left, seen)
+            except RowsBetween as error:
+                self._made, again = None, False
+                self._head = await read_head(self._commands, error.log)
+            else:
+                return
 
-    async def _rows(self, logged: Logged, changes: Sequence[LoggedChange]) -> list[Document]:
+    async def write_unless_changed(
+        self, look: Callable[[], Awaitable[list[Document]]], found: list[Document]
+    ) -> bool:
+        """Write the rows if the documents are still what was found; return whether they were.
+
+        If another writer has changed one since, its row may be what seems to be missing.
+        """
+        made = await self._make()
+        if await look() != found:
+            return False
+        try:
+            for name, rows, seen in made:
+                if rows:
+                    await add_rows(self._commands, name, rows, seen)
+        except RowsBetween:
+            return False
+        return True
+
+    async def _make(self) -> list[tuple[str, list[Document], int]]:
+        return [
+            (logged.log, *await self._rows(logged, changes))
+            for logged, changes in _by_log(self._changes)
+        ]
+
+    async def _rows(
+        self, logged: Logged, changes: Sequence[LoggedChange]
+    ) -> tuple[list[Document], int]:
+        """Return rows, and the largest number in the head before their documents were looked at."""
         names = {change.name for change in changes}
+        head = self._head or LogHead(self._commands.numbers.get(logged.log, 0))
         last, now = await _last_rows(self._commands, logged, names)
+        for row in map(as_stored, map(stored_row, head.rows)):  # some are in the log already
+            name = row["owner"], row["name"]
+            if name in names and (name not in last or last[name].uid < row["_id"]):
+                last[name] = LastRow.of(row)
         first = {change.name: change for change in reversed(changes)}
         late: set[Name] = set()
         missing = _missing(first, last)
@@ -165,13 +245,17 @@ class _Rows:
             newer, now = await _last_rows(self._commands, logged, missing)
             last |= newer
             missing = _missing({name: first[name] for name in missing}, last)
+        if missing and self._head is None:
+            # a writer may have died when its row was in the head, and not in the log yet
+            self._head, self._patience = await read_head(self._commands, logged.log), 0.0
+            return await self._rows(logged, changes)
         rows: list[Document] = []
         for name in missing:
             rows += _repair(logged, first[name], last.get(name, NO_ROW), now)
             last[name] = LastRow.of(rows[-1]) if rows else last[name]
         ours = [change for change in changes if change.name not in late]
         rows += rows_of_changes(ours, last, now)
-        return [_unnumbered(row) for row in rows]
+        return [_unnumbered(row) for row in rows], head.number
 
     async def _told(
         self, logged: Logged, changes: Sequence[LoggedChange], now: datetime
@@ -179,19 +263,24 @@ class _Rows:
         """Return the changes whose rows another writer has added after waiting for them in vain."""
         told: set[Name] = set()
         schema = self._commands.schemas[logged.log]
+        found = self._commands.client.collections[logged.log]
+        waiting = [] if self._head is None else list(map(as_stored, self._head.rows))
+        # an earlier change like one of these may have been logged so, too
+        milliseconds = int((monotonic() - self._since) * 1000) + 2
+        first = number_at(now) - milliseconds * PER_MILLISECOND
         for change in changes:
-            after = change.after or {}
             owner, name = change.name
             row = {
                 "owner": owner,
                 "name": name,
                 LATE: True,
-                "_id": {"$gte": id_of(number_at(now) - LATE_FOR)},
                 "before": (change.before or {}).get(logged.state),
-                "after": after.get(logged.state),
+                "after": (change.after or {}).get(logged.state),
             }
-            found = self._commands.client.collections[logged.log]
-            if await found.find_one(schema.document(row, None), {"_id": True}):
+            late = {**row, "_id": {"$gte": id_of(first)}}
+            if any(
+                one["n"] >= first and row.items() <= one.items() for one in waiting
+            ) or await found.find_one(schema.document(late, None), {"_id": True}):
                 told.add(change.name)
         return told
 

@@ -92,10 +92,16 @@ async def run_logged(commands: Commands, operation: Operation[Any]) -> Any:
 
 @dataclass(slots=True)
 class Seen:
-    """A document that is to be changed, its last row, and the server's time."""
+    """A document that is to be changed, and the server's time.
+
+    Attributes
+    ----------
+    last
+        Its last row; None if that was not looked up together with it.
+    """
 
     document: Document
-    last: LastRow
+    last: LastRow | None
     now: datetime
 
 
@@ -104,21 +110,29 @@ async def look(
     schema: CollectionSchema,
     stages: Sequence[Mapping[str, Any]],
     fields: Mapping[str, Any] | None = None,
+    *,
+    one: bool = False,
     **options: Any,
 ) -> list[Seen]:
-    """Return documents, with their last rows if changes are logged.
+    """Return documents, and the last row of one in a transaction, if changes are logged.
+
+    For one document that saves a command. For each of several, the server would take as long as
+    for another command, which finds the rows of all of them: `log_writing` sends it.
 
     Parameters
     ----------
     stages
         The stages of the aggregation that find the documents.
     fields
-        The selection of the fields that are needed; None for all.
+        The selection of what is needed of them; None for all.
+    one
+        Whether there is one at most.
     """
+    logged = schema.logged if one and commands.logs and commands.session is not None else None
     stages = [
         *stages,
         *([] if fields is None else [{"$project": dict(fields)}]),
-        *([] if schema.logged is None or not commands.logs else [_last_row_of(schema.logged)]),
+        *([] if logged is None else [_last_row_of(logged)]),
         {"$addFields": {NOW: "$$NOW"}},
     ]
     found = await commands.client.aggregate(
@@ -146,6 +160,8 @@ def _last_row_of(logged: Logged) -> dict[str, Any]:
 def _seen(commands: Commands, document: Document) -> Seen:
     last, now = document.pop(LAST, None), document.pop(NOW)
     now = commands.now or now
+    if last is None:
+        return Seen(document, None, now)
     return Seen(document, LastRow.of(last[0]) if last else NO_ROW, now)
 
 
@@ -168,7 +184,8 @@ async def look_at_first(
         options["hint"] = {"$natural": 1}
     else:
         stages.append({"$sort": dict(first["sort"])})
-    return await look(commands, schema, [*stages, {"$limit": limit}], **options)
+    stages.append({"$limit": limit})
+    return await look(commands, schema, stages, one=limit == 1, **options)
 
 
 async def _look_at(
@@ -261,10 +278,11 @@ class _ByItself:
         if plan.one:
             before = await self._replaced(plan, projection=named_fields(self.logged))
             found = [] if before is None else [before]
+            matched = len(found)
         else:
-            found = await self._update_all(plan)
+            found, matched = await self._update_all(plan)
         self.commands.changed.extend(changed_fields(self.logged, one, update) for one in found)
-        return len(found)
+        return matched
 
     async def take(self, take: Take) -> list[Document]:
         taken: list[Document] = []
@@ -333,29 +351,40 @@ class _ByItself:
             )
             return before
 
-    async def _update_all(self, plan: Plan) -> list[Document]:
-        """Change all documents that match; return them as they were before."""
+    async def _update_all(self, plan: Plan) -> tuple[list[Document], int]:
+        """Change all documents that match.
+
+        Returns
+        -------
+        before, matched
+            The documents as they were before, without those of which it is not known whether this
+            update or another one has changed them; and the number of those that this one changed.
+        """
         collection = self.commands.client.collections[self.schema.name]
         update = plan.update
         if update is None:
             update = plan.schema.update(plan.operation.changes, await self.commands.client.now())
         before = await collection.find(plan.matching, named_fields(self.logged)).to_list(None)
         if not before:
-            return []
+            return [], 0
         writes = [UpdateOne(still(self.schema, one, plan.matching), update) for one in before]
         with _doubted(self.commands, plan.operation, before):
             done = await collection.bulk_write(writes, ordered=False)
-        if done.matched_count == len(before):
-            return list(before)
+        matched: int = done.matched_count
+        if matched == len(before):
+            return list(before), matched
         # other writers have changed some of them at the same time
-        changed = await self._changed_of(before, plan)
-        rest = [one["_id"] for one in before if one not in changed]
-        again = And((plan.operation.where, Compare("_id", "in", tuple(rest))))
+        changed = await self._changed_of(before, plan) if matched else []
+        ours = {one["_id"] for one in changed}
+        rest = tuple(one["_id"] for one in before if one["_id"] not in ours)
+        if len(changed) > matched:  # some of them in the same way
+            doubt = Compare("_id", "in", tuple(ours))
+            self.commands.doubts.append(Doubt(self.schema.name, doubt))
+            changed = []
+        again = And((plan.operation.where, Compare("_id", "in", rest)))
         operation = replace(plan.operation, where=again)
-        return [
-            *changed,
-            *await self._update_all(make_plan(self.schema, operation, self.commands.now)),
-        ]
+        more, count = await self._update_all(make_plan(self.schema, operation, self.commands.now))
+        return [*changed, *more], matched + count
 
     async def _changed_of(self, before: Sequence[Document], plan: Plan) -> list[Document]:
         """Return those that now have the values of the plan."""

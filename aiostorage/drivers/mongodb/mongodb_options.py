@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import unquote
 
-from aiostorage._core.driver_options import STORAGE_OPTIONS, call_with_options
+from aiostorage._core.driver_options import STORAGE_OPTIONS, call_with_options, taken_from_query
 from aiostorage._core.kinds import TEXT, URL, WHOLE, Kind, check_values, option, optional
 from aiostorage.drivers.mongodb.driver import MongoDBDriver
 from aiostorage.errors import ConfigurationError
@@ -17,7 +16,9 @@ def _is_port(value: object) -> bool:
     return WHOLE.accepts(value) or TEXT.accepts(value)
 
 
-_IN_URL: Final = ("client", "timeout")
+_SECONDS: Final = ("timeout", "connect_timeout")
+
+_IN_URL: Final = ("client", *_SECONDS)
 """Options of the engine that may stand in the query of a URL, beside those of MongoDB."""
 
 
@@ -43,8 +44,8 @@ def driver_from_options(
     Parameters
     ----------
     url
-        The URL; `client` and ``timeout`` may stand in its query, and are overridden by those
-        passed here.
+        The URL; `client`, ``timeout`` and ``connect_timeout`` may stand in its query, and are
+        overridden by those passed here.
     host, port
         The server, if there is no `url`. Default: ``localhost``. `host` may itself be a URL.
     name
@@ -64,18 +65,18 @@ def driver_from_options(
         url = f"{where}:{port}" if port and where is not host else where
     elif host or port:
         raise ConfigurationError("mongodb: pass a URL or a host and port, not both")
-    url, given = _without_own_options(url)
+    url, given = taken_from_query(url, _IN_URL)
     options = {**given, **options}
     if client is not None:
         options["client"] = client
     if name is not None:
         options.setdefault("database", name)
-    if "timeout" in options:
+    for option_name in options.keys() & set(_SECONDS):
         try:
-            options["timeout"] = float(options["timeout"])
+            options[option_name] = float(options[option_name])
         except (OverflowError, TypeError, ValueError):
             raise ConfigurationError(
-                f"mongodb: timeout is a number of seconds, not {options['timeout']!r}"
+                f"mongodb: {option_name} is a number of seconds, not {options[option_name]!r}"
             ) from None
     return call_with_options(
         MongoDBDriver,
@@ -84,12 +85,3 @@ def driver_from_options(
         beside=STORAGE_OPTIONS,
         hint="; those that PyMongo understands stand in the URL",
     )
-
-
-def _without_own_options(url: str) -> tuple[str, dict[str, str]]:
-    """Take the engine's own options out of the query of a URL; leave the rest as it is."""
-    place, mark, query = url.partition("?")
-    parts = [part for part in query.split("&") if part]
-    taken = {k: unquote(v) for k, _, v in (p.partition("=") for p in parts) if k in _IN_URL}
-    left = "&".join(part for part in parts if part.partition("=")[0] not in _IN_URL)
-    return (f"{place}?{left}" if mark and left else place), taken

@@ -204,7 +204,7 @@ async def _chosen(own: Commands, batch: Sequence[NotedPlan]) -> tuple[list[Any],
     matching = [noted.plan.matching for noted in batch]
     match = {"$match": matching[0] if len(matching) == 1 else {"$or": matching}}
     found: dict[Any, Seen] = {}
-    for seen in await look(own, schema, [match], fields):
+    for seen in await look(own, schema, [match], fields, one=len(batch) == 1):
         for names in {names for names, _ in keys}:
             found[names, tuple(seen.document.get(name) for name in names)] = seen
     results: list[Any] = [0] * len(batch)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
+from urllib.parse import unquote
 
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri, split_options
@@ -27,24 +28,30 @@ from aiostorage._core.kinds import (
 )
 from aiostorage.errors import ConfigurationError
 
-__all__ = ["ClientLibrary", "MongoDBSettings", "read_settings"]
+__all__ = ["CONNECT_TIMEOUT", "ClientLibrary", "MongoDBSettings", "read_settings"]
 
 ClientLibrary = Literal["motor", "pymongo"]
 
 DEFAULT_DATABASE: Final = "aiostorage"
 """The database, where the URL names none."""
 
+CONNECT_TIMEOUT: Final = 15.0
+"""Seconds to look for a server at most, where nothing else is said."""
+
 _CONNECTING: Final = "authmechanism authsource directconnection loadbalanced replicaset tls ssl"
 _SHOWN_OPTIONS: Final = frozenset([*_CONNECTING.split(), "tlscafile"])
 """Options of a URL that a client needs to connect, and that are no secrets."""
+
+_INTERVAL: Final = option(
+    Kind("a number of seconds, below 3600", lambda v: INTERVAL.accepts(v) and v < 3600)
+)
 
 _OPTIONS: Final = {
     "url": URL,
     "client": option(choice("motor", "pymongo")),
     "database": option(optional(TEXT)),
-    "timeout": option(
-        Kind("a number of seconds, below 3600", lambda v: INTERVAL.accepts(v) and v < 3600)
-    ),
+    "timeout": _INTERVAL,
+    "connect_timeout": _INTERVAL,
     **dict.fromkeys(("username", "password", "auth_source"), optional(URL)),
     "read_only": option(FLAG),
 }
@@ -65,6 +72,8 @@ class MongoDBSettings:
         Hosts and database, without secrets.
     timeout
         Seconds that one operation may take.
+    connect_timeout
+        Seconds after which no server answers, unless the URL says how long to wait for one.
     read_only
         Whether the database is only read.
     """
@@ -74,6 +83,7 @@ class MongoDBSettings:
     database: str
     library: ClientLibrary = "motor"
     timeout: float = 20.0
+    connect_timeout: float = CONNECT_TIMEOUT
     credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     read_only: bool = False
 
@@ -100,6 +110,7 @@ def read_settings(
     timeout: float,
     credentials: Mapping[str, str | None],
     *,
+    connect_timeout: float = CONNECT_TIMEOUT,
     read_only: bool,
 ) -> MongoDBSettings:
     """Return the settings of a driver; see `aiostorage.drivers.mongodb.MongoDBDriver`.
@@ -114,6 +125,7 @@ def read_settings(
         "client": client,
         "database": database,
         "timeout": timeout,
+        "connect_timeout": connect_timeout,
         "read_only": read_only,
         "auth_source": credentials.get("authSource"),
     }
@@ -136,6 +148,7 @@ def read_settings(
         database=database,
         library=client,
         timeout=timeout,
+        connect_timeout=connect_timeout,
         credentials=tuple((k, v) for k, v in credentials.items() if v is not None),
         read_only=read_only,
     )
@@ -181,7 +194,7 @@ def _check_options(url: str, shown: str) -> None:
     try:
         options = parse_uri(url, warn=False)["options"]
     except (PyMongoError, ValueError, OSError) as error:
-        raise ConfigurationError(f"{shown}: {_refused_option(url)}{error}") from None
+        raise ConfigurationError(f"{shown}: {_refused_option(url, str(error))}") from None
     if str(options.get("readPreference", "primary")).lower() != "primary":
         raise ConfigurationError(
             f"{shown}: reads go to the primary, since a member that lags behind would answer what "
@@ -195,13 +208,15 @@ def _check_options(url: str, shown: str) -> None:
         raise ConfigurationError(f"{shown}: with w=0 no write is answered; remove it")
 
 
-def _refused_option(url: str) -> str:
-    """Return the name of the option that makes a URL malformed, with a colon; else nothing."""
+def _refused_option(url: str, message: str) -> str:
+    """Return a message with the name of the option that makes a URL malformed, not its value."""
     for named in filter(None, url.partition("?")[2].split("&")):
         try:
             split_options(named, warn=False)
         except (PyMongoError, ValueError, OSError):
-            name = named.partition("=")[0]
+            name, equals, value = named.partition("=")
+            for part in filter(None, re.split("[:,]", unquote(value) if equals else name)):
+                message = message.replace(part, "***")
             hint = ", pass it as a keyword, beside the URL" if name in STORAGE_OPTIONS else ""
-            return f"{name}{hint}: "
-    return ""
+            return f"{name if equals else '***'}{hint}: {message}"
+    return message

@@ -30,7 +30,7 @@ from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_
 from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.sql import Table, tables_of
 from aiostorage.drivers.sqlite.sqlite_examination import FileExamination
 from aiostorage.drivers.sqlite.sqlite_reader import SQLiteReader
 from aiostorage.drivers.sqlite.tables import prepare
@@ -168,7 +168,7 @@ class SQLiteDriver:
         # connections are opened later as well, when the working directory may be another one
         self._path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, self._path)
-        tables = {c.name: Table(c) for c in layout.collections}
+        tables = tables_of(layout)
         first, file = self._file is None, self._file or DatabaseFile(self._path, self._creates)
         if first:
             await anyio.to_thread.run_sync(check_log, self._path)
@@ -224,8 +224,9 @@ class SQLiteDriver:
     ) -> UpgradeReport:
         """See `aiostorage.protocols.UpgradableDriver.upgrade`."""
         path = await anyio.to_thread.run_sync(self._path.absolute)
-        await anyio.to_thread.run_sync(check_place, path)
-        await anyio.to_thread.run_sync(check_log, path)
+        if await anyio.Path(path.parent).exists():  # else there is no file to upgrade
+            await anyio.to_thread.run_sync(check_place, path)
+            await anyio.to_thread.run_sync(check_log, path)
         upgrade = FileUpgrade(
             path, self._busy_timeout, layout, steps, self._clock, backup, dry_run, progress
         )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from operator import attrgetter
-from random import getrandbits
 from typing import Any, Final
 
-from aiostorage._core.log_rows import LoggedChange, entries_of, known_before
+from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, entries_of, keys_of, known_before
 from aiostorage._core.numbered_log import (
     BEGINNING,
+    MARKS,
     cursor_behind,
     log_page,
     parsed_cursor,
@@ -94,14 +94,9 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         if changes:
             log = next(filter(None, map(_LOG, tables.values())))
             (last,) = connection.statement(log.last).fetchone()
-            text, rows = to_text(now.wall), []
-            for entry, reason in entries_of(log.logged, changes):
-                last += 1
-                # it begins with the number, so that the index of it grows at its end
-                uid = f"{last:016x}{getrandbits(32):08x}"
-                named = entry.owner, entry.name, entry.taken
-                rows.append((*entry[:-1], text, reason, last, uid, *named))
-            connection.executemany(log.insert, rows)
+            time_and_mark = to_text(now.wall), MARKS.getrandbits(32)
+            entries = entries_of(log.logged, changes, last + 1, *time_and_mark)
+            connection.executemany(log.insert, entries)
         connection.end_transaction()
     finally:
         connection.back_out()
@@ -186,7 +181,7 @@ def _find(connection: Connection, table: Table, operation: Operation[Any], now: 
     match operation:
         case Find():
             # all rows at once: an open cursor would keep the read transaction open
-            rows = connection.statement(*table.find(operation, now, kept)).fetchall()
+            rows = _rows(connection, *table.find(operation, now, kept))
             return table.documents(rows, selection=operation.selection)
         case Count():
             return connection.statement(*table.count(operation, now, kept)).fetchone()[0]
@@ -226,7 +221,7 @@ def page(
     kept = connection.kept
     try:
         sql = table.page(find.where, after, size, now, kept)
-        rows = connection.statement(*sql).fetchall()
+        rows = _rows(connection, *sql)
     except sqlite3.OperationalError as error:
         raise connection.cause_of(error) from error
     finally:
@@ -239,18 +234,18 @@ def read_log(
     connection: Connection, table: Table, owner: Any, after: str | None, limit: int
 ) -> LogPage:
     """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
-    last = connection.statement(*table.last_row()).fetchone()
+    last = next(iter(_rows(connection, *table.last_row())), None)
     end = None if last is None else cursor_behind(*last)
     if after is None:
         return LogPage((), end or BEGINNING)
     number, uid = parsed_cursor(after) if after else (0, "")
-    rows = connection.statement(*table.rows_behind("owner", owner, number, limit)).fetchall()
+    rows = _rows(connection, *table.rows_behind("owner", owner, number, limit))
     found = [
         (row[0], document) for row, document in zip(rows, table.documents(rows, 1), strict=True)
     ]
     if after:
         # after the rows were read: they are deleted from the beginning, so all were there
-        row = connection.statement(*table.first_row(number)).fetchone()
+        row = next(iter(_rows(connection, *table.first_row(number))), None)
         there = row is not None and cursor_behind(*row) == after
         if not (there or (number == 0 and not uid and (row is None or row[0] == 1))):
             raise_expired(after)
@@ -269,11 +264,12 @@ def _insert(
     for document in insert.documents:
         try:
             # a copy is taken apart: if the transaction is retried, it needs the document again
-            connection.statement(*table.insert(dict(document), now))
+            done = connection.statement(*table.insert(dict(document), now))
         except sqlite3.IntegrityError as error:
             raise _duplicate(table, error, document) from error
-    if changes is not None:
-        changes += [(None, document) for document in insert.documents]
+        if changes is not None and table.log is not None:
+            seq = done.lastrowid or UNKNOWN
+            changes.append((seq, None, keys_of(document, table.log.logged)))
 
 
 def _update(
@@ -283,10 +279,14 @@ def _update(
     now: Moment,
     changes: list[LoggedChange] | None,
 ) -> int:
-    kept, found = connection.kept, list[Document]()
-    if changes is not None and table.log is not None:
-        known = known_before(table.log.logged, update)
-        found = _looked_up(connection, table, update.where, now) if known is None else known
+    kept, log = connection.kept, table.log
+    found: list[tuple[int, Keys]] = []
+    if changes is not None and log is not None:
+        known = known_before(log.logged, update)
+        if known is None:
+            found = _looked_up(connection, table, update.where, now)
+        else:
+            found = list(zip(repeat(UNKNOWN), known, strict=False))
     try:
         matched: int = connection.statement(*table.update(update, now, kept)).rowcount
     except sqlite3.OperationalError as error:
@@ -299,7 +299,8 @@ def _update(
             found = _looked_up(connection, table, update.where, now, whole=True)
         matched = connection.statement(*table.update(update, now, kept, whole=True)).rowcount
     if matched and changes is not None:
-        changes += zip(found, repeat(update))
+        for subject, keys in found:
+            changes.append((subject, keys, update))
     return matched
 
 
@@ -312,23 +313,50 @@ def _delete(
 ) -> int:
     if changes is not None:
         found = _looked_up(connection, table, delete.where, now)
-        changes += [(document, None) for document in found]
+        changes += [(seq, keys, None) for seq, keys in found]
     return connection.statement(*table.delete(delete, now, connection.kept)).rowcount
+
+
+def _rows(connection: Connection, sql: str, params: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return all rows of a query; text that is not UTF-8 is bytes in them."""
+    try:
+        return connection.statement(sql, params).fetchall()
+    except sqlite3.OperationalError as error:
+        return _rows_in_spite_of(error, connection, sql, params)
+
+
+def _rows_in_spite_of(
+    error: Exception, connection: Connection, sql: str, params: Iterable[Any]
+) -> list[tuple[Any, ...]]:
+    if not str(error).startswith("Could not decode to UTF-8"):
+        raise error
+    connection.text_factory = _text_or_bytes
+    try:
+        return connection.statement(sql, params).fetchall()
+    finally:
+        connection.text_factory = str
+
+
+def _text_or_bytes(found: bytes) -> str | bytes:
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        return found
 
 
 def _looked_up(
     connection: Connection, table: Table, where: Condition, now: Moment, *, whole: bool = False
-) -> list[Document]:
-    """Return the logged fields of the documents that match, before they are changed.
+) -> list[tuple[int, Keys]]:
+    """Return the numbers of the documents that match, and their keys, before they are changed.
 
     With `whole`, only of those whose text can be decoded.
     """
     log, kept = table.log, connection.kept
     assert log is not None  # noqa: S101  checked by the caller
     condition, params = table.matching(where, now, kept, whole=whole)
-    found = connection.statement(log.select(condition), params).fetchall()
+    found = _rows(connection, log.select(condition), params)
     kept.clear()
-    return [dict(zip(log.fields, row, strict=True)) for row in found]
+    return [(row[0], row[1:]) for row in found]
 
 
 def _take(
@@ -338,10 +366,14 @@ def _take(
     now: Moment,
     changes: list[LoggedChange] | None,
 ) -> list[Document]:
-    rows = connection.statement(*table.chosen(take, now, connection.kept)).fetchall()
+    query = table.chosen(take, now, connection.kept)
+    try:
+        rows = connection.statement(*query).fetchall()
+    except sqlite3.OperationalError as error:
+        rows = _rows_in_spite_of(error, connection, *query)
     if changes is not None and (log := table.log) is not None:
         for row in rows:
-            changes.append((dict(zip(log.fields, log.of_row(row), strict=True)), take))
+            changes.append((row[0], log.of_row(row), take))
     documents, statements = table.changed(rows, take.changes, now, connection.kept)
     for statement in statements:
         connection.statement(*statement)

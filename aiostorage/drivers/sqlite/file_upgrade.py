@@ -31,7 +31,7 @@ from aiostorage.drivers.sqlite.schema_changes import (
     schema_changes,
     schema_of,
 )
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.sql import tables_of
 from aiostorage.drivers.sqlite.tables import fill_ticks, layout_of, wanted_schema
 from aiostorage.errors import NotADatabaseError, TemporaryBackendError
 from aiostorage.operations import Compare, Find, Layout, Update
@@ -187,7 +187,7 @@ class FileUpgrade:
 
     def _change(self, connection: Connection, found: int) -> tuple[str, ...]:
         """Bring the file from the layout that was found to the present one; return the notes."""
-        tables = {c.name: Table(c) for c in self.layout.collections}
+        tables = tables_of(self.layout)
         self._change_schema(connection)
         fill_ticks(connection, self.layout.collections, self.clock)
         notes: list[str] = []
@@ -210,7 +210,7 @@ class FileUpgrade:
 
     def fill_columns(self, connection: Connection, found: Schema) -> None:
         """Fill the columns that the file has now, and had not when its schema was `found`."""
-        tables = {c.name: Table(c) for c in self.layout.collections}
+        tables = tables_of(self.layout)
         for name, columns in added_columns(found, schema_of(connection)).items():
             if name in tables and (
                 fields := [column for column in columns if column in tables[name].kinds]

@@ -2,19 +2,40 @@
 
 The rows of all jobs of a transaction are collected, and one statement inserts them at its end,
 which takes a fraction of the time. `aiostorage._core.log_rows` says what they contain.
+
+The rows of a document are found by their subject, the number of the document in its own table.
+Documents that change at the same time mostly have neighbouring numbers, while their names are
+scattered: with an index of names, each row would change another page of the file. Only the rows of
+deletions have their names in an index, since there the document's own row is gone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
-from aiostorage.drivers.sqlite.schema_sql import quoted
-from aiostorage.operations import Logged
+from aiostorage._core.log_rows import NO_REASON, UNKNOWN
+from aiostorage._core.matching import conjuncts
+from aiostorage.drivers.sqlite.schema_sql import create_statements, partial_where, quoted
+from aiostorage.operations import Collection, Compare, Condition, Index, Logged
 
-__all__ = ["LogSql"]
+__all__ = ["HAS_SUBJECTS", "LogSql", "log_statements"]
 
-_COLUMNS: Final = "kind, owner, name, before, after, holder, time, reason"
+_SUBJECT: Final = "subject INTEGER"
+"""A column beside those of the documents: the number of the row that was changed."""
+
+_DELETED: Final = Compare("kind", "in", ("deleted",))
+_INDEXES: Final = (Index(("subject",)), Index(("owner", "name"), where=_DELETED))
+
+HAS_SUBJECTS: Final = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'subject'"
+"""Finds a row if the table of a log has the column for subjects; its parameter is the name."""
+
+
+def log_statements(collection: Collection) -> list[str]:
+    """Return the statements that create the table of a log, and its indexes."""
+    return create_statements(replace(collection, indexes=_INDEXES), (_SUBJECT,))
 
 
 class LogSql:
@@ -27,31 +48,72 @@ class LogSql:
     logged
         The declaration of its log.
     columns
-        The columns of the rows that are found to be taken.
+        The columns of the rows that are found to be taken; the first is ``seq``.
     """
 
-    def __init__(self, table: str, logged: Logged, columns: list[str]) -> None:
+    def __init__(self, table: str, logged: Logged, columns: Sequence[str]) -> None:
         self.logged = logged
-        self.fields = (logged.owner, logged.name, logged.state, logged.holder)
-        self.of_row = itemgetter(*map(columns.index, self.fields))
-        """Returns the values of `fields` in such a row."""
-        log = quoted(logged.log)
-        self._select = f"SELECT {', '.join(map(quoted, self.fields))} FROM {quoted(table)}"
+        fields = (logged.owner, logged.name, logged.state, logged.holder)
+        self.of_row = itemgetter(*map(columns.index, fields))
+        """Returns the keys of the document in such a row."""
+        log, self._table = quoted(logged.log), quoted(table)
+        self._select = f"SELECT seq, {', '.join(map(quoted, fields))} FROM {self._table}"
         self.last = f"SELECT ifnull(max(seq), 0) FROM {log}"
         """The statement that finds the number of the last row."""
+        deleted = f"FROM {log} WHERE {partial_where(_DELETED)} AND owner = ?2 AND name = ?3"
+        subject = f"CASE ?9 WHEN {UNKNOWN} THEN ({self._own('?2', '?3')}) ELSE ?9 END"
+        earlier = f"FROM {log} WHERE subject = {subject} AND owner = ?2 AND name = ?3"
+        newest = "ORDER BY seq DESC LIMIT 1"
         attempt = (
-            f"SELECT attempt FROM {log} WHERE owner = ? AND name = ? ORDER BY seq DESC LIMIT 1"
+            f"CASE ?1 WHEN 'inserted' THEN (SELECT attempt {deleted} {newest}) "
+            f"ELSE (SELECT attempt {earlier} {newest}) END"
         )
         self.insert = (
-            f"INSERT INTO {log} ({_COLUMNS}, seq, _id, attempt, doc) "
-            f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ifnull(({attempt}), 0) + ?, '{{}}')"
+            f"INSERT INTO {log} (kind, owner, name, before, after, holder, attempt, reason, "
+            "subject, time, seq, _id, doc) "
+            f"VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull({attempt}, 0) + ?7, nullif(?8, {NO_REASON}), "
+            f"{subject}, ?10, ?12, printf('%016x%08x', ?12, ?11), '{{}}')"
         )
         """The statement that inserts a row.
 
-        Its parameters are the fields up to the reason, the number and the ``_id``; then the owner
-        and the name once more, and the number to add to the last attempt.
+        Its parameters are the entries of `aiostorage._core.log_rows.entries_of`, with the time as
+        text and a random number of 32 bits. An ``_id`` begins with the number of the row, so that
+        the index of it grows at its end.
         """
+        self._subjects = (
+            f"subject IN (SELECT subject FROM {log} WHERE {partial_where(_DELETED)} "
+            f"AND owner = ? AND name = ? UNION ALL {self._own('?', '?')})"
+        )
+
+    def numbered(self, collection: Collection) -> list[str]:
+        """Return the statements that give subjects to a log that was made without them."""
+        log = quoted(collection.name)
+        own = self._own(f"{log}.owner", f"{log}.name")
+        return [
+            f"ALTER TABLE {log} ADD COLUMN {_SUBJECT}",
+            f"UPDATE {log} SET subject = ({own})",
+            f"DROP INDEX IF EXISTS {quoted(f'{collection.name}_owner_name')}",
+            *log_statements(collection)[-len(_INDEXES) :],
+        ]
+
+    def _own(self, owner: str, name: str) -> str:
+        """Return the query for the number of the document with an owner and a name."""
+        return (
+            f"SELECT seq FROM {self._table} WHERE {quoted(self.logged.owner)} = {owner} "
+            f"AND {quoted(self.logged.name)} = {name}"
+        )
 
     def select(self, where: str) -> str:
-        """Return the statement that selects `fields` of each document that matches."""
+        """Return the statement that finds the number and the keys of documents that match."""
         return f"{self._select} WHERE {where} ORDER BY seq"
+
+    def of_one(self, condition: Condition) -> tuple[str, list[Any]] | None:
+        """Return what finds the rows of one document by an index, if a condition names one."""
+        bound = {
+            part.path: part.value
+            for part in conjuncts(condition)
+            if isinstance(part, Compare) and part.op == "eq"
+        }
+        if not {str, int}.issuperset(map(type, map(bound.get, ("owner", "name")))):
+            return None
+        return self._subjects, [bound["owner"], bound["name"]] * 2

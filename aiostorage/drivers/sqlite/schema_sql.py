@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,13 +31,20 @@ def text_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def create_statements(collection: Collection) -> list[str]:
-    """Return the statements that create the table of a collection, and its indexes."""
+def create_statements(collection: Collection, more: Sequence[str] = ()) -> list[str]:
+    """Return the statements that create the table of a collection, and its indexes.
+
+    Parameters
+    ----------
+    more
+        The definitions of further columns.
+    """
     columns = ['"_id" NOT NULL']
     for field in collection.fields:
         columns.append(f"{quoted(field.name)}{' NOT NULL' if field.required else ''}")
         if field.clocked:
             columns.append(_ticks_definition(field))
+    columns += more
     table = quoted(collection.name)
     return [
         f"CREATE TABLE {table} (seq INTEGER PRIMARY KEY, {', '.join(columns)}, doc TEXT NOT NULL)",

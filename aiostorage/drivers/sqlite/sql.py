@@ -26,7 +26,7 @@ from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.drivers.sqlite.clock import TICK, Moment
-from aiostorage.drivers.sqlite.log_sql import LogSql
+from aiostorage.drivers.sqlite.log_sql import LogSql, log_statements
 from aiostorage.drivers.sqlite.schema_sql import (
     create_statements,
     names_an_index,
@@ -47,6 +47,7 @@ from aiostorage.operations import (
     Document,
     ElementMatch,
     Find,
+    Layout,
     Or,
     SortBy,
     StoreTime,
@@ -55,7 +56,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["MATCH", "SET", "VALUE", "Kept", "Table", "to_text"]
+__all__ = ["MATCH", "SET", "VALUE", "Kept", "Table", "tables_of", "to_text"]
 
 MATCH: Final = "aiostorage_match"
 """SQL function ``(key, doc)``: whether a condition that is kept as number `key` holds in `doc`."""
@@ -118,9 +119,17 @@ def _text_changes(changes: dict[str, Any]) -> Callable[[Document], None]:
 
 
 class Table:
-    """One collection as a SQLite table."""
+    """One collection as a SQLite table.
 
-    def __init__(self, collection: Collection) -> None:
+    Parameters
+    ----------
+    collection
+        The collection.
+    log_of
+        The table whose changes are logged in this one.
+    """
+
+    def __init__(self, collection: Collection, log_of: Table | None = None) -> None:
         self.name: str = collection.name
         self.kinds: dict[str, str] = {"_id": "key"}
         self.required: set[str] = {"_id"}
@@ -146,12 +155,18 @@ class Table:
             else None
         )
         self.logs: bool = True
+        self._log_of = None if log_of is None else log_of.log
 
     # ------------------------------------------------------------------------------ schema
 
     def schema(self) -> list[str]:
         """Return the statements that create the table and its indexes."""
-        return create_statements(self._collection)
+        make = create_statements if self._log_of is None else log_statements
+        return make(self._collection)
+
+    def numbering(self) -> list[str]:
+        """Return the statements for a log that was made without subjects; none for other tables."""
+        return self._log_of.numbered(self._collection) if self._log_of is not None else []
 
     def unique_fields(self, message: str) -> tuple[str, ...]:
         """Return the fields that SQLite means in the message of a violated unique index."""
@@ -186,8 +201,15 @@ class Table:
             try:
                 document = load_document(row[-1])
                 for (name, kind), value in zip(self.kinds.items(), row[start:-1], strict=True):
-                    if value is not None:
-                        document[name] = datetime.fromisoformat(value) if kind == "time" else value
+                    if value is None:
+                        continue
+                    if kind == "time":
+                        value = datetime.fromisoformat(value)  # noqa: PLW2901
+                    elif kind == "key" and value.__class__ is bytes:
+                        raise EncodingError(  # noqa: TRY301  as the others that are raised here
+                            f"{name}: {reprlib.repr(value)} is no text"
+                        )
+                    document[name] = value
             except (EncodingError, TypeError, ValueError) as error:
                 document = self._unreadable(row[start:-1], error)
             # nothing else refers to the document, so without a selection it need not be copied
@@ -200,9 +222,12 @@ class Table:
         reason = str(error)
         for (name, kind), value in zip(self.kinds.items(), columns, strict=True):
             try:
-                found[name] = datetime.fromisoformat(value) if kind == "time" and value else value
+                read = datetime.fromisoformat(value) if kind == "time" and value else value
             except (TypeError, ValueError):
                 reason = f"{name}: {reprlib.repr(value)} is no time"
+            else:
+                if kind != "key" or name == "_id" or value.__class__ is not bytes:
+                    found[name] = read
         return UnreadableDocument(found, reason)
 
     def _column_value(self, name: str, kind: str, value: Any, now: Moment) -> Any:
@@ -224,6 +249,8 @@ class Table:
     def find(self, find: Find, now: Moment, kept: Kept) -> Sql:
         """Compile a `Find`; its rows are for `documents`."""
         where, params = self.where(find.where, now, kept)
+        if self._log_of is not None and (of_one := self._log_of.of_one(find.where)):
+            where, params = f"{of_one[0]} AND ({where})", [*of_one[1], *params]
         if find.after is not None:
             behind, more = self._behind(find.after, find.order, now, kept)
             where, params = f"({where}) AND {behind}", [*params, *more]
@@ -552,6 +579,16 @@ class Table:
                 value = _moment(value, now)
             return to_text(value) if isinstance(value, datetime) else None
         return value if isinstance(value, bytes) else None
+
+
+def tables_of(layout: Layout) -> dict[str, Table]:
+    """Return the tables of a layout, by the names of the collections."""
+    tables = {one.name: Table(one) for one in layout.collections}
+    for one in layout.collections:
+        if one.logged is not None:
+            log = next(other for other in layout.collections if other.name == one.logged.log)
+            tables[log.name] = Table(log, tables[one.name])
+    return tables
 
 
 def _without_empty(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:

@@ -26,7 +26,7 @@ from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.execution import moment, page, read
 from aiostorage.drivers.sqlite.schema_changes import schema_of
-from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.drivers.sqlite.sql import Table, tables_of
 from aiostorage.errors import PermissionDenied, StorageClosedError, TemporaryBackendError
 from aiostorage.operations import Count, Document, Find, Layout, Operation
 
@@ -71,7 +71,7 @@ class SQLiteReader:
     async def open(self, layout: Layout) -> None:
         """See `aiostorage.protocols.Driver.open`; the file may have another layout."""
         if self._thread is None:
-            self._tables = {c.name: Table(c) for c in layout.collections}
+            self._tables = tables_of(layout)
             await self._connect()
 
     async def aclose(self) -> None:

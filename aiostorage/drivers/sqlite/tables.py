@@ -13,9 +13,10 @@ from aiostorage._core.driver_options import upgrade_command
 from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.execution import moment
+from aiostorage.drivers.sqlite.log_sql import HAS_SUBJECTS
 from aiostorage.drivers.sqlite.schema_changes import Schema, schema_of
 from aiostorage.drivers.sqlite.schema_sql import missing_ticks
-from aiostorage.drivers.sqlite.sql import Table, to_text
+from aiostorage.drivers.sqlite.sql import Table, tables_of, to_text
 from aiostorage.errors import ConfigurationError, NotADatabaseError, SchemaVersionError
 from aiostorage.operations import Collection, Layout
 
@@ -44,7 +45,7 @@ def prepare(connection: Connection, path: Path, version: int, tables: Sequence[T
     )  # one snapshot: another process may be creating the tables right now
     try:
         recognised = _recognised(connection, path, version)
-        if recognised and not _missing(connection, tables):
+        if recognised and not _additions(connection, tables):
             return
     finally:
         connection.back_out()
@@ -72,16 +73,26 @@ def _add_missing(connection: Connection, path: Path, version: int, tables: Seque
     connection.begin_transaction()
     try:
         if _recognised(connection, path, version):
-            create_tables(connection, _missing(connection, tables))  # unless another process has
+            for statement in _additions(connection, tables):  # unless another process has
+                connection.execute(statement)
+            connection.execute(BOOT_TABLE)
         connection.execute("COMMIT")
     finally:
         connection.back_out()
 
 
-def _missing(connection: Connection, tables: Sequence[Table]) -> list[Table]:
+def _additions(connection: Connection, tables: Sequence[Table]) -> list[str]:
+    """Return the statements that make the tables that a file lacks, and complete an older log."""
     found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     there = {name for (name,) in found}
-    return [table for table in tables if table.name not in there]
+    statements: list[str] = []
+    for table in tables:
+        if table.name not in there:
+            statements += table.schema()
+        elif numbering := table.numbering():
+            has_subjects = connection.execute(HAS_SUBJECTS, (table.name,)).fetchone()
+            statements += [] if has_subjects else numbering
+    return statements
 
 
 def fill_ticks(
@@ -111,7 +122,7 @@ def wanted_schema(layout: Layout) -> Schema:
     """Return the schema of a new file."""
     fresh = sqlite3.connect(":memory:")
     try:
-        create_tables(fresh, [Table(collection) for collection in layout.collections])
+        create_tables(fresh, tables_of(layout).values())
         return schema_of(fresh)
     finally:
         fresh.close()

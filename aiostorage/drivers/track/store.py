@@ -19,7 +19,7 @@ from aiostorage._core.event_log import EventLog
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock
-from aiostorage._core.table import DocumentTable
+from aiostorage._core.table import tables_of
 from aiostorage._core.table_log import read_table_log
 from aiostorage._core.table_operations import all_or_none, run, run_all
 from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of
@@ -347,7 +347,7 @@ class TrackStore:
 
     def _forget(self) -> None:
         """Have no documents, until the file is read."""
-        self._tables = {c.name: DocumentTable(c) for c in self._layout.collections}
+        self._tables = tables_of(self._layout)
         self._contents = Contents()
         self._data = self._signature = None
         self._tells = False

@@ -31,7 +31,7 @@ def upgrade(
 ) -> UpgradeReport:
     """Upgrade a file; see `aiostorage.protocols.UpgradableDriver.upgrade`. It blocks."""
     file = DataFile(path)
-    if not file.check():
+    if not path.parent.exists() or not file.check():
         raise not_there(file.path)
     store = TrackStore(file, layout, clock, None, timeout)
     copy: list[Path] = []

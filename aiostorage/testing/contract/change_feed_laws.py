@@ -308,6 +308,9 @@ class ChangeFeedLaws:
         found, _ = await gather([other.wait_for(trial, timeout=30), work()])
         assert (found.status, found.objective.value) == ("completed", 2.0)
         assert (await other.wait_for(trial, "completed")).id == trial.id
+        assert (await other.wait_for(trial, "completed", timeout=0)).id == trial.id
+        with pytest.raises(TimeoutError, match=r"'completed' after 0 s"):
+            await other.wait_for(trial, "broken", timeout=0)
         with pytest.raises(TimeoutError, match=r"('completed'|None) after 0\.01 s"):
             await other.wait_for(trial, {"new", "broken"}, timeout=0.01)
         await storage.delete_trials(experiment)
@@ -335,7 +338,9 @@ class ChangeFeedLaws:
     async def test_without_a_history(self, opening: Open, shared: bool) -> None:
         storage = await opening()
         experiment = await storage.create_experiment(make_config("off"))
+        none = (await storage.changes_since(experiment)).cursor
         (trial,) = await registered(storage, experiment, 1)
+        begin = await storage.changes_since(experiment, "oldest")
         await storage.aclose()
         if not shared:
             return
@@ -358,6 +363,12 @@ class ChangeFeedLaws:
         await storage.aclose()
         storage = await opening(history=100)
         assert await storage.trial_history(trial) == []
+        for cursor in (none, begin.cursor, begin.changes[0].cursor):
+            with case(cursor), pytest.raises(CursorExpired):
+                await storage.changes_since(experiment, cursor)
+        fresh = await storage.changes_since(experiment)
+        assert fresh.changes == []
         await storage.update_trials(experiment, status="broken")
+        assert len(await _changes(storage, experiment, fresh.cursor)) == 1
         (change,) = await _changes(storage, experiment)
         assert (change.before, change.after, change.attempt) == ("completed", "broken", 0)

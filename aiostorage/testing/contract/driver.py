@@ -23,37 +23,11 @@ from aiostorage.testing.contract.driver_operation_laws import OperationLaws
 from aiostorage.testing.contract.driver_outbox_laws import OutboxNoteLaws
 from aiostorage.testing.contract.driver_receipt_laws import ReceiptLaws
 
-__all__ = ["DriverContract"]
+__all__ = ["DriverContract", "DriverFixtures"]
 
 
-class DriverContract(
-    OperationLaws,
-    TransactionLaws,
-    ReceiptLaws,
-    OutboxNoteLaws,
-    PageLaws,
-    ChangeLaws,
-    DriverLifetimeLaws,
-):
-    """Every law of `aiostorage.protocols.Driver`, for one engine.
-
-    Runs under AnyIO's pytest plugin, on asyncio.
-
-    Attributes
-    ----------
-    shared : bool
-        Whether a second driver from `make_driver` is on the same data.
-    resolution : timedelta
-        How finely datetimes are kept.
-    condition_seeds : iterable of int
-        Each makes other documents and other conditions to compare by.
-
-    Examples
-    --------
-    >>> class TestMine(DriverContract):
-    ...     def make_driver(self, tmp_path):
-    ...         return MyDriver(tmp_path / "data")
-    """
+class DriverFixtures:
+    """Opens the drivers of a test; the base of `DriverContract`."""
 
     pytestmark: ClassVar[Any] = pytest.mark.anyio
 
@@ -113,3 +87,34 @@ class DriverContract(
     def fixture_condition_seeds(self) -> Iterable[int]:
         """Give the seeds of the conditions that are compared."""
         return self.condition_seeds
+
+
+class DriverContract(
+    OperationLaws,
+    TransactionLaws,
+    ReceiptLaws,
+    OutboxNoteLaws,
+    PageLaws,
+    ChangeLaws,
+    DriverLifetimeLaws,
+    DriverFixtures,
+):
+    """Every law of `aiostorage.protocols.Driver`, for one engine.
+
+    Runs under AnyIO's pytest plugin, on asyncio.
+
+    Attributes
+    ----------
+    shared : bool
+        Whether a second driver from `make_driver` is on the same data.
+    resolution : timedelta
+        How finely datetimes are kept.
+    condition_seeds : iterable of int
+        Each makes other documents and other conditions to compare by.
+
+    Examples
+    --------
+    >>> class TestMine(DriverContract):
+    ...     def make_driver(self, tmp_path):
+    ...         return MyDriver(tmp_path / "data")
+    """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from aiostorage.testing.mongodb.urls import url_for_database
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
+    from pymongo.database import Database
 
 __all__ = ["Deployment", "Deployments", "GivenDeployment", "Kind", "unavailable"]
 
@@ -138,11 +139,11 @@ class Deployments:
         self._reused.add((kind, database))
         with self._client(kind) as client:
             there = client[database]
-            used = [n for n in there.list_collection_names() if n != META and there[n].find_one()]
+            used = _not_empty(there, set(there.list_collection_names()) - {META})
             for name in used:
                 there[name].delete_many({})
-            left = {name: there[name].find_one() for name in used}
-        assert not any(left.values()), f"{database} is not empty: {left}"
+            left = {name: there[name].find_one() for name in _not_empty(there, used)}
+        assert not left, f"{database} is not empty: {left}"
 
     @contextmanager
     def _client(self, kind: Kind) -> Iterator[MongoClient[dict[str, Any]]]:
@@ -152,7 +153,8 @@ class Deployments:
         if isinstance(deployment, Mongod | ReplicaSet):
             deployment.heal()
         # no client is kept: its threads would disturb tests that fork
-        with MongoClient[dict[str, Any]](deployment.url, socketTimeoutMS=60_000) as client:
+        options: dict[str, Any] = {"socketTimeoutMS": 60_000, "serverMonitoringMode": "poll"}
+        with MongoClient[dict[str, Any]](deployment.url, **options) as client:
             yield client
 
     def close(self) -> None:
@@ -197,6 +199,19 @@ class Deployments:
                 # a router of a sharded cluster fits only tests that take any deployment
                 self._given_kind = "any" if hello.get("msg") == "isdbgrid" else "standalone"
         return self._given_kind
+
+
+def _not_empty(database: Database[dict[str, Any]], names: Collection[str]) -> list[str]:
+    """Return which of these collections have a document; one command asks for all of them."""
+    if not names:
+        return []
+
+    def named(name: str) -> list[dict[str, Any]]:
+        return [{"$limit": 1}, {"$project": {"_id": {"$literal": name}}}]
+
+    first, *others = names
+    union = [{"$unionWith": {"coll": name, "pipeline": named(name)}} for name in others]
+    return [found["_id"] for found in database[first].aggregate([*named(first), *union])]
 
 
 def unavailable(error: MongodError) -> NoReturn:

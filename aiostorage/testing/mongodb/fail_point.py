@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ class FailPoint:
 
 @contextmanager
 def fail_point_on(
-    connect: Callable[[], MongoClient[dict[str, Any]]],
+    connect: Callable[[], AbstractContextManager[MongoClient[dict[str, Any]]]],
     name: str,
     mode: object,
     data: Mapping[str, Any],
@@ -40,7 +40,7 @@ def fail_point_on(
     Parameters
     ----------
     connect
-        Makes a client of the server.
+        Gives a client of the server for a moment.
     name, mode, data
         What ``configureFailPoint`` takes.
     same

@@ -54,7 +54,9 @@ def tracker_from_url(url: str, **options: Any) -> Tracker:
     else:
         raise ConfigurationError(f"{shown}: a mirror in Comet is {_ONLINE} or {_OFFLINE}")
     if find_spec("comet_ml") is None:
-        raise ConfigurationError(f"{shown} needs comet_ml: pip install comet_ml")
+        raise ConfigurationError(
+            f"{shown} needs comet_ml, which is not installed: pip install 'aiostorage-orion[comet]'"
+        )
     return tracker
 
 

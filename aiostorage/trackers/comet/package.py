@@ -39,7 +39,9 @@ def import_comet(module: str = "comet_ml") -> Any:
         except ModuleNotFoundError as error:
             if error.name != "comet_ml":
                 raise ConfigurationError(f"comet_ml cannot be imported: {error}") from error
-            raise ConfigurationError("comet_ml is not installed: pip install comet_ml") from error
+            raise ConfigurationError(
+                "comet_ml is not installed: pip install 'aiostorage-orion[comet]'"
+            ) from error
         except Exception as error:
             raise ConfigurationError(f"comet_ml cannot be imported: {error}") from error
 

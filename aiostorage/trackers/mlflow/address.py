@@ -121,7 +121,7 @@ def require_packages(address: Address) -> None:
     needed = ("mlflow", "sqlalchemy", "alembic") if address.is_file else ("mlflow",)
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        packages = ["mlflow-skinny" if name == "mlflow" else name for name in missing]
         raise ConfigurationError(
-            f"{address.location} needs what is not installed: pip install {' '.join(packages)}"
+            f"{address.location} needs {', '.join(missing)}, which is not installed: "
+            "pip install 'aiostorage-orion[mlflow]'"
         )

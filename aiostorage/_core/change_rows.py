@@ -1,0 +1,91 @@
+"""Rows of the history as changes of trials. Another program may have written what is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, get_args
+
+from aiostorage._core.kinds import shown
+from aiostorage._core.log_rows import LoggedKind
+from aiostorage.errors import EncodingError
+from aiostorage.operations import Document, StoreTime, UnreadableDocument
+from aiostorage.trial_change import TrialChange
+
+__all__ = ["BREAK", "break_row", "change_of", "fault_in_row"]
+
+BREAK: Final = "break"
+"""The kind of a row that says that changes in front of it are not kept, or were not logged."""
+
+_MISSING: Final = object()
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _is_key_or_none(value: Any) -> bool:
+    return value is None or _is_key(value)
+
+
+_CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "kind": frozenset(get_args(LoggedKind)).__contains__,
+    "owner": _is_key,
+    "name": lambda value: isinstance(value, str),
+    "before": _is_key_or_none,
+    "after": _is_key_or_none,
+    "holder": _is_key_or_none,
+    "attempt": lambda value: type(value) is int and value >= 0,
+    "time": lambda value: isinstance(value, datetime),
+    "reason": lambda value: value is None or isinstance(value, str),
+}
+_OPTIONAL: Final = frozenset({"before", "after", "holder", "reason"})
+
+
+def break_row(uid: str) -> Document:
+    """Return a row that stands where changes are missing."""
+    return {"_id": uid, "kind": BREAK, "owner": "", "name": "", "attempt": 0, "time": StoreTime()}
+
+
+def fault_in_row(row: Document) -> str | None:
+    """Return why a row tells of no change; None if it does, or says that some are missing."""
+    if isinstance(row, UnreadableDocument):
+        return row.reason
+    if row.get("kind") == BREAK:
+        return None
+    for name, is_right in _CHECKS.items():
+        value = row.get(name, None if name in _OPTIONAL else _MISSING)
+        if value is _MISSING:
+            return f"it has no {name}"
+        if value.__class__ in (dict, list) or not is_right(value):
+            return f"its {name} is {shown(value)}"
+    return None
+
+
+def change_of(row: Document, cursor: str) -> TrialChange:
+    """Return the change that a row tells of.
+
+    Raises
+    ------
+    EncodingError
+        It tells of none.
+    """
+    if (fault := fault_in_row(row)) is not None:
+        fields = dict(row)  # an unreadable one raises for what it lacks
+        name, owner = (shown(fields.get(field)) for field in ("name", "owner"))
+        raise EncodingError(
+            f"row {fields.get('_id')!r:.40} of trial_changes, which is about trial {name} of "
+            f"experiment {owner}, cannot be read: {fault}. Another program wrote it"
+        )
+    return TrialChange(
+        kind=row["kind"],
+        experiment=row["owner"],
+        trial=row["name"],
+        before=row.get("before"),
+        after=row.get("after"),
+        worker=row.get("holder"),
+        attempt=row["attempt"],
+        time=row["time"],
+        reason=row.get("reason"),
+        cursor=cursor,
+    )
