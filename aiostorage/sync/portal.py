@@ -98,7 +98,6 @@ class Portal:
         StorageClosedError
             The portal is closed.
         """
-
         thread = self._running()
 
         async def awaited() -> T:
