@@ -153,12 +153,12 @@ class _StreamReader:
             The rows, and whether there are no more of them.
         """
         begin = stream.token
-        opened = moment_of(begin)
-        second, _ = opened
+        second, number = moment_of(begin)
+        before = second, number - 1  # the stream has what is written at its moment
         rows: list[tuple[str, Document]] = []
         while True:
             end = id_of(_at_second(second + AHEAD + 1))
-            found, moment = await self._find(place, end, since=opened)
+            found, moment = await self._find(place, end, since=before)
             later = await stream.ahead(moment, second + AHEAD + UNSETTLED)
             streamed = {event["fullDocument"]["_id"] for event in later}
             for row in found:
