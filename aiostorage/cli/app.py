@@ -38,7 +38,7 @@ from aiostorage.cli.set_fields import set_fields
 from aiostorage.cli.show import show
 from aiostorage.cli.signals import as_ctrl_c
 from aiostorage.cli.status import status
-from aiostorage.cli.terminal import echo
+from aiostorage.cli.terminal import discard_unwritten, echo
 from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
 from aiostorage.cli.watch.watch_command import watch
@@ -141,9 +141,11 @@ class CommandLine(click.Group):
         except click.Abort:
             sys.exit(BY_SIGNAL + (signals or [signal.SIGINT])[0])
         except OSError as error:  # the help or the version cannot be printed
+            discard_unwritten()
             echo(f"{self.name}: {error}", err=True)
             sys.exit(WRONG_USE)
         except click.ClickException as error:
+            discard_unwritten()
             given = sys.argv[1:] if args is None else args
             if isinstance(error, CommandFailed) and error.traceback:
                 shown = _without_secrets(error.traceback, given)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
@@ -13,7 +15,7 @@ from rich.segment import Segment
 
 from aiostorage.cli.escapes import printable
 
-__all__ = ["Terminal", "echo", "echo_json", "one_line"]
+__all__ = ["Terminal", "discard_unwritten", "echo", "echo_json", "one_line"]
 
 ERASED: Final = "\r\x1b[K"
 """The characters that erase the line of a terminal."""
@@ -28,6 +30,16 @@ def echo_json(document: Any, *, err: bool = False) -> None:
     """Print JSON, in which the only control characters are the ends of lines."""
     text = json.dumps(document, indent=2, allow_nan=False, default=str)
     click.echo(text.replace("\x7f", "\\u007f"), err=err)  # the only one that `json` leaves
+
+
+def discard_unwritten() -> None:
+    """Discard what could not be written to standard output: Python would try again at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager

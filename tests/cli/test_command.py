@@ -396,7 +396,7 @@ def test_help_that_cannot_be_printed(tmp_path: Path) -> None:
             command("--help"),
             stdout=full,
             stderr=subprocess.PIPE,
-            env=environment(),
+            env=environment(PYTHONUNBUFFERED=""),
             text=True,
             timeout=DEADLINE,
             check=False,
