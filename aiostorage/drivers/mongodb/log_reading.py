@@ -153,8 +153,10 @@ class _StreamReader:
             The rows, and whether there are no more of them.
         """
         begin = stream.token
-        opened = moment_of(begin)
-        second, _ = opened
+        second, number = moment_of(begin)
+        # a new stream begins one number after the last change, at a time that the server does not
+        # know yet, and refuses; the change of an older position is one that a majority has
+        opened = second, max(number - 1, 0)
         rows: list[tuple[str, Document]] = []
         while True:
             end = id_of(_at_second(second + AHEAD + 1))
