@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 import warnings
 
 import optuna
@@ -52,7 +53,8 @@ def work(url: str, name: str) -> None:
     while True:
         try:
             study.optimize(objective, callbacks=[stop])
-        except (UpdateFinishedTrialError, ValueError) as error:
+        except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
+            # Optuna's loop asserts that what was declared stale elsewhere cannot have run here
             print(f"late: {error}", flush=True)
         else:
             break
@@ -63,10 +65,15 @@ def start(url: str, name: str) -> int:
     pid = os.fork()
     if pid == 0:
         random.seed()
+        code = 1
         try:
             work(url, name)
+            code = 0
+        except BaseException:  # noqa: BLE001  the parent reads the code, and people this
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
-            os._exit(0 if sys.exc_info()[0] is None else 1)
+            os._exit(code)
     return pid
 
 

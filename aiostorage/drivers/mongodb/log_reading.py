@@ -154,13 +154,11 @@ class _StreamReader:
         """
         begin = stream.token
         second, number = moment_of(begin)
-        # a new stream begins one number after the last change, at a time that the server does not
-        # know yet, and refuses; the change of an older position is one that a majority has
-        opened = second, max(number - 1, 0)
+        before = second, number - 1  # the stream has what is written at its moment
         rows: list[tuple[str, Document]] = []
         while True:
             end = id_of(_at_second(second + AHEAD + 1))
-            found, moment = await self._find(place, end, since=opened)
+            found, moment = await self._find(place, end, since=before)
             later = await stream.ahead(moment, second + AHEAD + UNSETTLED)
             streamed = {event["fullDocument"]["_id"] for event in later}
             for row in found:
