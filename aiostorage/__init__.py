@@ -43,6 +43,7 @@ from aiostorage.errors import (
     TrackerUnavailable,
     TrialLost,
     UndefinedCall,
+    UnknownExperiment,
     UnknownStorageType,
     UnsupportedQuery,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "TrialLost",
     "TrialStatus",
     "UndefinedCall",
+    "UnknownExperiment",
     "UnknownStorageType",
     "UnsupportedQuery",
     "UpgradeReport",

@@ -24,6 +24,7 @@
     ├── EventLoopError                (RuntimeError) used in another event loop, or in none
     ├── RunningLoopError              (RuntimeError) the facade was called where an event loop runs
     ├── TrackerError                  an experiment tracker refused what it was sent
+    │   ├── UnknownExperiment         it has no experiment of that name
     │   ├── TrackerUnavailable        it cannot be reached at present
     │   └── TrackerTimeout            (TimeoutError) it was not told everything in time
     └── BackendError                  the engine failed
@@ -75,6 +76,7 @@ __all__ = [
     "TrackerUnavailable",
     "TrialLost",
     "UndefinedCall",
+    "UnknownExperiment",
     "UnknownStorageType",
     "UnsupportedQuery",
 ]
@@ -334,6 +336,10 @@ class RunningLoopError(AioStorageError, RuntimeError):
 
 class TrackerError(AioStorageError):
     """The experiment tracker refused what it was sent."""
+
+
+class UnknownExperiment(TrackerError):
+    """The experiment tracker has no such experiment."""
 
 
 class TrackerUnavailable(TrackerError):

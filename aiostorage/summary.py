@@ -128,13 +128,26 @@ class ExperimentSummary:
 
     @property
     def eta(self) -> timedelta | None:
-        """How long the remaining trials take at the present rate; None if it is unknown."""
+        """How long the remaining trials take at the present rate.
+
+        None if it is unknown, or if no process works on the experiment: then the rate is of the
+        past.
+        """
         if not self.remaining:
             return None if self.remaining is None else timedelta()
+        if not self._is_at_work:
+            return None
         try:
             return timedelta(minutes=self.remaining / self.rate)
         except (OverflowError, ZeroDivisionError):
             return None
+
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether a process holds a trial that is not lost, or holds the lock or waits for it."""
+        held = self.counts.get(TrialStatus.RESERVED.value, 0) > self.lost
+        locked = self.lock is not None and self.lock.locked
+        return bool(held or self.workers or locked or self.waiting)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold: times in ISO 8601, an infinite objective as text."""

@@ -53,6 +53,7 @@ from aiostorage.errors import (
     SchemaVersionError,
     TrackerTimeout,
     TrackerUnavailable,
+    UnknownExperiment,
 )
 
 __all__ = ["CommandLine", "cli"]
@@ -74,6 +75,7 @@ BY_SIGNAL: Final = 128
 
 EXIT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (NothingFound, NOT_DONE),
+    (UnknownExperiment, NOT_DONE),
     (FailedUpdate, NOT_DONE),
     (LockError, NOT_DONE),
     (IncompleteCopy, NOT_DONE),

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlencode
 
 import anyio
 import click
@@ -105,6 +106,7 @@ def import_command(
     """
     there = named_store(one_url(place, url))
     check_lasts(there)
+    source = _limited(source)
     # The first call opens it. By then the source has been read and checked.
     storage = storage_of(there, state_codec=state_codec, **connecting(there))
 
@@ -117,6 +119,16 @@ def import_command(
     counts = _run(copy, location_of(source), storage.location, as_json=as_json)
     if counts.skipped:
         sys.exit(1)
+
+
+def _limited(source: Path | str) -> Path | str:
+    """Return a source whose server has to answer as soon as that of any other command."""
+    if not isinstance(source, str):
+        return source
+    limit = connecting(named_store(source))
+    if not limit:
+        return source
+    return f"{source}{'&' if '?' in source else '?'}{urlencode(limit)}"
 
 
 @click.command("export-orion")

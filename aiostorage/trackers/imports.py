@@ -105,8 +105,10 @@ async def import_runs(
     ------
     ConfigurationError
         The tracker's runs cannot be read.
+    UnknownExperiment
+        The tracker has no such experiment.
     TrackerError
-        The tracker has no such experiment, or cannot be reached.
+        The tracker cannot be reached, or refuses to be read.
     InvalidResult
         A run has several metrics, and the caller does not say which is the objective.
     DuplicateKeyError

@@ -152,6 +152,11 @@ def test_the_lines_of_the_head() -> None:
         "  25% ████░░░░░░░░░░░░ of 12"
     )
     assert rate_line(state, NOW).plain == "3 a minute  done in 3 min 0 s  1 process  lock none"
+    left = {"counts": {"completed": 3, "reserved": 1}, "workers": 0}  # the lost one is reserved
+    state.take_summary(summary(**left))
+    assert rate_line(state, NOW).plain == "3 a minute  0 processes  lock none"
+    assert summary(**left).to_dict()["eta"] is None
+    assert summary(**left, waiting=1).eta == timedelta(minutes=3)  # it suggests the next trial
     owner = "process 77 on host-1 (fingerprint 0123abcd)"
     state.take_summary(
         summary(lock=LockSummary(True, owner, at(-2), NOW), waiting=3, workers=2, max_trials=3)

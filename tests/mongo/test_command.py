@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,7 @@ from pymongo import MongoClient
 
 from aiostorage import Storage, open_storage, setup_storage
 from aiostorage._core.named_store import named_store
+from aiostorage.cli import existing
 from aiostorage.cli.app import cli
 from aiostorage.cli.existing import connecting
 from aiostorage.testing import Deployment
@@ -87,7 +89,9 @@ def test_status_makes_nothing(mongodb_standalone: Deployment, mongodb_database: 
     assert "has layout 99" in call("status", url).stderr
 
 
-def test_no_command_waits_long_for_a_server(tmp_path: Path) -> None:
+def test_no_command_waits_long_for_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that may work for hours does not wait so long for the first answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -105,10 +109,16 @@ def test_no_command_waits_long_for_a_server(tmp_path: Path) -> None:
             *(["dump", url], ["load", str(dump), url], ["copy", url, f"sqlite:///{tmp_path}/x.db"]),
             *(["upgrade", url], ["doctor", url], ["bench", url]),
             ["export-orion", url, str(tmp_path / "tune.pkl")],
+            ["import-orion", url, f"sqlite:///{tmp_path}/x.db"],
         ):
             done = call(*arguments)
             assert done.exit_code == 3, arguments
             assert f"no MongoDB server answers at mongodb://{address}/tune" in done.stderr
+        monkeypatch.setattr(existing, "DEFAULT_TIMEOUT", 0.2)
+        start = time.monotonic()
+        done = call("import-orion", f"mongodb://{address}/tune", f"sqlite:///{tmp_path}/x.db")
+        assert done.exit_code == 3
+        assert time.monotonic() - start < 10  # not the 15 s of `open_storage`
     assert [path.name for path in tmp_path.iterdir()] == ["tune.jsonl"]
 
 

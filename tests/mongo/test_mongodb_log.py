@@ -15,7 +15,7 @@ from bson import ObjectId
 from pymongo import AsyncMongoClient
 from pymongo import errors as pymongo
 
-from aiostorage import CursorExpired, Storage, TemporaryBackendError, open_storage
+from aiostorage import CursorExpired, RetryPolicy, Storage, TemporaryBackendError, open_storage
 from aiostorage._core.layout import CHANGES
 from aiostorage._core.noting import NotingDriver
 from aiostorage._core.outbox import Outbox
@@ -81,7 +81,8 @@ def kinds(changes: list[TrialChange]) -> list[tuple[str, str | None]]:
 async def test_a_tracker_and_the_log_share_a_transaction(
     replicated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Storage(NotingDriver(MongoDBDriver(replicated))) as storage:
+    driver = NotingDriver(MongoDBDriver(replicated))
+    async with Storage(driver, retry=RetryPolicy(attempts=2)) as storage:
         experiment = await storage.create_experiment(make_config())
         await registered(storage, experiment, 2)
         outbox = Outbox(storage._gateway)
@@ -100,7 +101,6 @@ async def test_a_tracker_and_the_log_share_a_transaction(
             patch.setattr(transactions, "log_in_transaction", fail)
             with pytest.raises(TemporaryBackendError):
                 async with asyncio.timeout(30):
-                    storage._gateway.policy = storage._gateway.policy.__class__(total=0.2)
                     await storage.complete_trial(trial, 1.0)
         stored = await storage.get_trial(trial)
         assert stored is not None

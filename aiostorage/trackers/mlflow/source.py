@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from aiostorage.errors import TrackerError
+from aiostorage.errors import UnknownExperiment
 from aiostorage.trackers.mlflow.content import PARAM_TAG, START
 from aiostorage.trackers.mlflow.mlflow_api import (
     Api,
@@ -69,7 +69,7 @@ def find_experiment(api: Api, name: str) -> ExperimentState:
         names = api.experiment_names()
         listed = ", ".join(map(repr, names[:20]))
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-        raise TrackerError(f"MLflow has no experiment {name!r}; it has: {listed}{more}")
+        raise UnknownExperiment(f"MLflow has no experiment {name!r}; it has: {listed}{more}")
     return found
 
 
