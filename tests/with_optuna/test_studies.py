@@ -69,8 +69,6 @@ def test_samplers_and_what_is_read_again(
 ) -> None:
     several = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
     directions = several if name == "nsga2" else several[:1]
-    if name == "cmaes":
-        pytest.importorskip("cmaes")
     samplers = optuna.samplers
     sampler: dict[str, Callable[[], Any]] = {
         "tpe": lambda: samplers.TPESampler(seed=1, n_startup_trials=3, constant_liar=True),
