@@ -50,9 +50,9 @@ def bench(*, place: str | None, url: str | None, seconds: float, as_json: bool) 
 
     Nothing that is in the storage is touched. Beside a file, a new one is made and deleted
     afterwards: it is on the same disk, and the storage does not grow. On a MongoDB server, it is a
-    new database, whose name begins with "aiostorage_bench"; if the user may make none, an experiment
-    of its own in the database. Both are deleted afterwards, also after Ctrl-C. Workers that are
-    busy there meanwhile make the result worse, and are slowed down themselves.
+    new database, whose name begins with "aiostorage_bench"; if the user may make none, an
+    experiment of its own in the database. Both are deleted afterwards, also after Ctrl-C. Workers
+    that are busy there meanwhile make the result worse, and are slowed down themselves.
 
     URL is for example sqlite:///tune.db or mongodb://localhost/tune. Without URL, the storage that
     is configured is meant: the one that the environment variable AIOSTORAGE_URL names, else

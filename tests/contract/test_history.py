@@ -453,7 +453,7 @@ def test_rows_are_found_by_an_index(tmp_path: Path) -> None:
         for table in tables.values():
             for statement in table.schema():
                 connection.execute(statement)
-        for sql, params in (found, (log.insert, [""] * 12), (log.last, [])):
+        for sql, params in (found, (log.insert, log.arranged([""] * 12)), (log.last, [])):
             plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", params).fetchall()
             steps = [step for *_, step in plan]
             assert not [step for step in steps if step.startswith("SCAN")], steps

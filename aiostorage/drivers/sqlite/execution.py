@@ -96,7 +96,7 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
             (last,) = connection.statement(log.last).fetchone()
             time_and_mark = to_text(now.wall), MARKS.getrandbits(32)
             entries = entries_of(log.logged, changes, last + 1, *time_and_mark)
-            connection.executemany(log.insert, entries)
+            connection.executemany(log.insert, map(log.arranged, entries))
         connection.end_transaction()
     finally:
         connection.back_out()
