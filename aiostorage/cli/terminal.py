@@ -34,6 +34,8 @@ def echo_json(document: Any, *, err: bool = False) -> None:
 
 def discard_unwritten() -> None:
     """Discard what could not be written to standard output: Python would try again at its exit."""
+    if sys.stdout is None:  # closed by the caller
+        return
     try:
         sys.stdout.flush()
     except OSError:

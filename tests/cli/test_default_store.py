@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
@@ -102,6 +103,8 @@ def test_every_command_goes_by_the_rule(
     anyio.run(filled, f"sqlite:///{file}")
     assert "\nfound\t1\t" in call("status", *arguments).stdout
     assert f"{file} is up to date" in call("upgrade", *arguments).stdout
+    if find_spec("orion") is None:  # it does not run on newer Pythons
+        return
     exported = call("export-orion", *arguments, "copy.pkl")
     assert exported.exit_code == 0, exported.stderr
     assert f"from {file} to copy.pkl" in exported.stdout

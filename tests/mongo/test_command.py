@@ -89,9 +89,7 @@ def test_status_makes_nothing(mongodb_standalone: Deployment, mongodb_database: 
     assert "has layout 99" in call("status", url).stderr
 
 
-def test_no_command_waits_long_for_a_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_command_waits_long_for_a_server(tmp_path: Path) -> None:
     """One that may work for hours does not wait so long for the first answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -108,18 +106,31 @@ def test_no_command_waits_long_for_a_server(
         for arguments in (
             *(["dump", url], ["load", str(dump), url], ["copy", url, f"sqlite:///{tmp_path}/x.db"]),
             *(["upgrade", url], ["doctor", url], ["bench", url]),
-            ["export-orion", url, str(tmp_path / "tune.pkl")],
-            ["import-orion", url, f"sqlite:///{tmp_path}/x.db"],
         ):
-            done = call(*arguments)
-            assert done.exit_code == 3, arguments
-            assert f"no MongoDB server answers at mongodb://{address}/tune" in done.stderr
+            ends_without_an_answer(*arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["tune.jsonl"]
+
+
+def test_no_command_for_orion_waits_long_for_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("orion")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        url, file = f"mongodb://{address}/tune?connect_timeout=0.2", f"sqlite:///{tmp_path}/x.db"
+        ends_without_an_answer("export-orion", url, str(tmp_path / "tune.pkl"))
+        ends_without_an_answer("import-orion", url, file)
         monkeypatch.setattr(existing, "DEFAULT_TIMEOUT", 0.2)
         start = time.monotonic()
-        done = call("import-orion", f"mongodb://{address}/tune", f"sqlite:///{tmp_path}/x.db")
-        assert done.exit_code == 3
+        ends_without_an_answer("import-orion", f"mongodb://{address}/tune", file)
         assert time.monotonic() - start < 10  # not the 15 s of `open_storage`
-    assert [path.name for path in tmp_path.iterdir()] == ["tune.jsonl"]
+    assert not list(tmp_path.iterdir())
+
+
+def ends_without_an_answer(*arguments: str) -> None:
+    done = call(*arguments)
+    assert done.exit_code == 3, arguments
+    assert "no MongoDB server answers at mongodb://127.0.0.1:" in done.stderr
 
 
 async def dumped(stream: IO[bytes]) -> None:

@@ -98,14 +98,12 @@ async def test_deep_values_are_read_or_refused(path: Path, depth: int, place: st
     trial_of(tree := json.loads(text))[place]["x"] = "here"
     deep = "[" * depth + "]" * depth
     path.write_text(json.dumps(tree).replace('"here"', deep))
-    before = path.read_bytes()
     try:
         await use(path, trial)
     except BackendError as error:
+        # how deep is too deep goes by the stack of the caller; a call before may have been fine
         assert "nested too deeply" in str(error)  # noqa: PT017  either is right
-        assert path.read_bytes() == before
-    else:
-        assert deep in path.read_text("utf-8").translate({32: None, 10: None})
+    assert deep in path.read_text("utf-8").translate({32: None, 10: None})
     path.write_text(text)
     await use(path, trial)
 

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,11 @@ def test_before_it_the_error_names_the_command(path: Path) -> None:
     with pytest.raises(SchemaVersionError):
         storage.fetch_experiments({})
     storage.close()
-    for arguments in (("status",), ("export-orion",)):
-        more = ("out.pkl",) if arguments == ("export-orion",) else ()
-        done = call(*arguments, f"sqlite:///{path}", *more)
+    commands: list[tuple[str, ...]] = [("status", f"sqlite:///{path}")]
+    if find_spec("orion") is not None:  # it does not run on newer Pythons
+        commands.append(("export-orion", f"sqlite:///{path}", "out.pkl"))
+    for arguments in commands:
+        done = call(*arguments)
         assert done.exit_code == 2
         assert done.stderr.rstrip().endswith(command)
     assert path.read_bytes() == before
