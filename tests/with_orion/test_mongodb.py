@@ -311,13 +311,14 @@ def test_what_a_worker_does_is_seen_by_the_other(shared: Shared, first: str) -> 
 def test_no_trial_is_given_to_two(shared: Shared) -> None:
     ours = shared.ours()
     experiment = SharedExperiment.made(ours)
-    for number in range(60):
-        ours.register_trial(trial(experiment, number / 60))
+    for number in range(120):
+        ours.register_trial(trial(experiment, number / 120))
     begin = threading.Barrier(6)
 
     def reserve(make: Callable[[], Any]) -> list[str]:
         storage = make()
         its = SharedExperiment(storage)
+        storage.fetch_trials(its)  # connected, so that none of them comes too late
         begin.wait(30)
         held = []
         while (one := storage.reserve_trial(its)) is not None:
@@ -327,7 +328,7 @@ def test_no_trial_is_given_to_two(shared: Shared) -> None:
     with ThreadPoolExecutor(6) as pool:
         got = list(pool.map(reserve, [shared.ours, shared.theirs] * 3))
     every = [uid for some in got for uid in some]
-    assert len(every) == len(set(every)) == 60
+    assert len(every) == len(set(every)) == 120
     assert any(got[0::2])
     assert any(got[1::2])
 
