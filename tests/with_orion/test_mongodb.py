@@ -321,7 +321,9 @@ def test_no_trial_is_given_to_two(shared: Shared) -> None:
         storage.fetch_trials(its)  # connected, so that none of them comes too late
         begin.wait(30)
         held = []
-        while (one := storage.reserve_trial(its)) is not None:
+        for _ in range(20):  # a share each: Oríon's, without a history, would be first mostly
+            one = storage.reserve_trial(its)
+            assert one is not None
             held.append(one.id)
         return held
 
@@ -329,8 +331,6 @@ def test_no_trial_is_given_to_two(shared: Shared) -> None:
         got = list(pool.map(reserve, [shared.ours, shared.theirs] * 3))
     every = [uid for some in got for uid in some]
     assert len(every) == len(set(every)) == 120
-    assert any(got[0::2])
-    assert any(got[1::2])
 
 
 # ------------------------------------------------------------------------------ algorithm lock
