@@ -11,7 +11,7 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Final
 
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
@@ -21,21 +21,19 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy  # what `BaseStorage` wants; it has no public name
 from optuna.trial import FrozenTrial, TrialState
 
-from aiostorage.optuna.field_names import field_name
 from aiostorage.optuna.known_study import KnownStudy
 from aiostorage.optuna.storage import OptunaStorage
-from aiostorage.optuna.stored_params import StoredParam
-from aiostorage.optuna.study_document import FIELD, SYSTEM_ATTRS, USER_ATTRS, stored_attribute
+from aiostorage.optuna.stored_params import StoredParam, stored_params
+from aiostorage.optuna.study_document import FIELD, SYSTEM_ATTRS, USER_ATTRS
 from aiostorage.optuna.study_ids import trial_id_of
 from aiostorage.optuna.trial_document import (
+    TrialUpdate,
+    attribute_update,
     changed,
-    constraint_results,
-    finish_changes,
-    local_now,
-    moment_changes,
+    final_update,
+    intermediate_update,
     own_copy,
 )
-from aiostorage.optuna.trial_records import NOW
 
 __all__ = ["DeferredStorage", "RunningTrial"]
 
@@ -68,10 +66,7 @@ class RunningTrial:
         self.trial_id = trial_id
         self.trial = trial
         self.ended = self.lost = False
-        self._items = [
-            StoredParam(name, kept.to_internal_repr(trial.params[name]), kept).item
-            for name, kept in trial.distributions.items()
-        ]
+        self._items = [param.item for param in stored_params(trial)]
         self._changes: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -88,11 +83,11 @@ class RunningTrial:
                 distributions={param.name: param.distribution},
             )
 
-    def set(self, changes: Mapping[str, Any], **fields: Any) -> None:
-        """Note changes of the record, and change these fields of the trial."""
+    def set(self, update: TrialUpdate) -> None:
+        """Note the changes of the document, and change the trial."""
         with self._lock:
-            self._changes |= changes
-            self.trial = changed(self.trial, **fields)
+            self._changes |= update.changes
+            self.trial = changed(self.trial, **update.fields)
 
     def take_changes(self) -> dict[str, Any]:
         """Return what is to be written, for the caller to write."""
@@ -177,16 +172,7 @@ class DeferredStorage(BaseStorage):
             return self._storage.set_trial_state_values(trial_id, state, values)
         if not state.is_finished():
             return False
-        end = local_now()
-        changes = {
-            **finish_changes(state, values, constraint_results(running.trial)),
-            **moment_changes("end_time", end),
-            "heartbeat": NOW,
-        }
-        fields: dict[str, Any] = {"state": state, "datetime_complete": end}
-        if values is not None:
-            fields["values"] = [float(value) for value in values]
-        running.set(changes, **fields)
+        running.set(final_update(running.trial, state, values))
         running.ended = True
         return True
 
@@ -198,9 +184,7 @@ class DeferredStorage(BaseStorage):
         if running is None:
             self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value)
             return
-        value = float(intermediate_value)
-        changes = {f"{FIELD}.intermediate.{int(step)}": value}
-        running.set(changes, intermediate_values={step: value})
+        running.set(intermediate_update(step, intermediate_value))
         self._note(running)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
@@ -209,8 +193,7 @@ class DeferredStorage(BaseStorage):
         if running is None:
             self._storage.set_trial_user_attr(trial_id, key, value)
             return
-        stored = stored_attribute(key, value)
-        running.set({f"{USER_ATTRS}.{field_name(key)}": stored}, user_attrs={key: stored})
+        running.set(attribute_update(USER_ATTRS, key, value))
         self._note(running)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
@@ -219,8 +202,7 @@ class DeferredStorage(BaseStorage):
         if running is None:
             self._storage.set_trial_system_attr(trial_id, key, value)
             return
-        stored = stored_attribute(key, value)
-        running.set({f"{SYSTEM_ATTRS}.{field_name(key)}": stored}, system_attrs={key: stored})
+        running.set(attribute_update(SYSTEM_ATTRS, key, value))
         self._note(running)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from aiostorage._core.layout import PENDING
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, CursorExpired
 from aiostorage.operations import Document
@@ -27,6 +28,7 @@ from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import frozen_trial, number_of
 from aiostorage.optuna.trial_records import RESERVED, TrialRecords
 from aiostorage.trial_change import TrialChange
+from aiostorage.values import TrialStatus
 
 __all__ = ["KnownStudy", "StudyReader", "no_study", "no_trial"]
 
@@ -34,11 +36,11 @@ CHANGES: Final = 500
 """Changes that are asked for at a time."""
 
 _STATUSES: Final = {
-    TrialState.WAITING: ("new", "suspended", "interrupted"),
-    TrialState.RUNNING: ("reserved",),
-    TrialState.COMPLETE: ("completed",),
-    TrialState.PRUNED: ("completed",),
-    TrialState.FAIL: ("broken", "completed"),
+    TrialState.WAITING: PENDING.value,
+    TrialState.RUNNING: (TrialStatus.RESERVED,),
+    TrialState.COMPLETE: (TrialStatus.COMPLETED,),
+    TrialState.PRUNED: (TrialStatus.COMPLETED,),
+    TrialState.FAIL: (TrialStatus.BROKEN, TrialStatus.COMPLETED),
 }
 """The statuses that a trial of each state may have; a completed one may have no objective."""
 

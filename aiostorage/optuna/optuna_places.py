@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import anyio
+import anyio.to_thread
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
@@ -24,7 +27,7 @@ from aiostorage.errors import (
     SchemaVersionError,
 )
 
-__all__ = ["close_place", "open_place", "place_name", "translated"]
+__all__ = ["open_place", "opened_place", "place_name", "translated"]
 
 _SQLITE: Final = b"SQLite format 3\x00"
 """How a SQLite file begins."""
@@ -87,11 +90,24 @@ def open_place(
         return JournalStorage(JournalFileBackend(text))
 
 
-def close_place(storage: BaseStorage) -> None:
-    """Close the connections of a storage that `open_place` has opened."""
+def _close(storage: BaseStorage) -> None:
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
+
+
+@asynccontextmanager
+async def opened_place(
+    place: str | os.PathLike[str] | BaseStorage, *, writing: bool = False
+) -> AsyncIterator[BaseStorage]:
+    """Open a storage of Optuna's in a thread, as `open_place` does, and close what was opened."""
+    opened = await anyio.to_thread.run_sync(partial(open_place, place, writing=writing))
+    try:
+        yield opened
+    finally:
+        if opened is not place:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_close, opened)
 
 
 @contextmanager

@@ -21,11 +21,12 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
+from optuna.trial import FrozenTrial
 
 from aiostorage._core.normalise import normalise
 from aiostorage.optuna.field_names import field_name
 
-__all__ = ["StoredParam", "read_params"]
+__all__ = ["StoredParam", "read_params", "stored_params"]
 
 _TYPES: Final[Mapping[type[BaseDistribution], str]] = {
     FloatDistribution: "real",
@@ -76,6 +77,14 @@ class StoredParam:
         self.kept: dict[str, Any] = {"distribution": distribution_to_json(distribution)}
         if isinstance(distribution, CategoricalDistribution):
             self.kept["choice"] = int(internal)
+
+
+def stored_params(trial: FrozenTrial) -> list[StoredParam]:
+    """Return the params of a trial, in the order of its distributions."""
+    return [
+        StoredParam(name, distribution.to_internal_repr(trial.params[name]), distribution)
+        for name, distribution in trial.distributions.items()
+    ]
 
 
 def read_params(

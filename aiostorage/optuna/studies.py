@@ -21,7 +21,7 @@ from aiostorage._core.storage import Storage
 from aiostorage.operations import Compare, Condition
 from aiostorage.optuna.field_names import field_name
 from aiostorage.optuna.known_study import KnownStudy, StudyReader, no_study, no_trial
-from aiostorage.optuna.stored_params import StoredParam
+from aiostorage.optuna.stored_params import StoredParam, stored_params
 from aiostorage.optuna.study_document import (
     FIELD,
     USER_ATTRS,
@@ -38,12 +38,12 @@ from aiostorage.optuna.study_ids import (
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import (
+    TrialUpdate,
+    attribute_update,
     changed,
-    constraint_results,
-    finish_changes,
+    final_update,
     frozen_trial,
-    local_now,
-    moment_changes,
+    intermediate_update,
     number_of,
     trial_document,
 )
@@ -286,10 +286,7 @@ class Studies:
             if earlier is not None:
                 check_distribution_compatibility(earlier, distribution)
             param = StoredParam(name, internal, distribution)
-            items = [
-                StoredParam(one, kept.to_internal_repr(known.params[one]), kept).item
-                for one, kept in known.distributions.items()
-            ]
+            items = [one.item for one in stored_params(known)]
             place = list(known.params).index(name) if name in known.params else len(items)
             items[place:] = [param.item, *items[place + 1 :]]
             changes = {"params": items, f"{FIELD}.distributions.{param.field}": param.kept}
@@ -308,17 +305,12 @@ class Studies:
     async def set_intermediate(self, trial_id: int, step: int, value: float) -> None:
         """Set an intermediate value of a trial."""
         study, number, known = await self._unfinished(trial_id)
-        value = float(value)
-        await self._set(study, number, {f"{FIELD}.intermediate.{int(step)}": value})
-        study.put(changed(study.trials.get(number) or known, intermediate_values={step: value}))
+        await self._update(study, number, known, intermediate_update(step, value))
 
     async def set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
         """Set an attribute of a trial; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
         study, number, known = await self._unfinished(trial_id)
-        stored = stored_attribute(key, value)
-        await self._set(study, number, {f"{kind}.{field_name(key)}": stored})
-        name = "user_attrs" if kind == USER_ATTRS else "system_attrs"
-        study.put(changed(study.trials.get(number) or known, **{name: {key: stored}}))
+        await self._update(study, number, known, attribute_update(kind, key, value))
 
     async def set_state(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None
@@ -332,17 +324,7 @@ class Studies:
             return True
         if number not in study.tokens:  # its constraints may have been set elsewhere
             known = await self._read_unfinished(study, number)
-        end = local_now()
-        changes = {
-            **finish_changes(state, values, constraint_results(known)),
-            **moment_changes("end_time", end),
-            "heartbeat": NOW,
-        }
-        await self._set(study, number, changes)
-        known = changed(study.trials.get(number) or known, state=state, datetime_complete=end)
-        if values is not None:
-            known.values = [float(value) for value in values]
-        study.put(known)
+        await self._update(study, number, known, final_update(known, state, values))
         return True
 
     async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
@@ -377,10 +359,13 @@ class Studies:
         study.put(frozen_trial(document, number))
         return True
 
-    async def _set(self, study: KnownStudy, number: int, changes: Mapping[str, Any]) -> None:
-        if not await self._write(study, number, changes):
+    async def _update(
+        self, study: KnownStudy, number: int, known: FrozenTrial, update: TrialUpdate
+    ) -> None:
+        if not await self._write(study, number, update.changes):
             await self._read_unfinished(study, number)
             raise _lost(number)
+        study.put(changed(study.trials.get(number) or known, **update.fields))
 
     async def _write(
         self,

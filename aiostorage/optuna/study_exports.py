@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Final
 
 import anyio.to_thread
@@ -26,7 +25,7 @@ from aiostorage._core.kinds import check_values
 from aiostorage._core.layout import TRIALS
 from aiostorage._core.storage import Storage
 from aiostorage.errors import DuplicateKeyError, EncodingError, IncompleteCopy
-from aiostorage.optuna.optuna_places import close_place, open_place, place_name, translated
+from aiostorage.optuna.optuna_places import opened_place, place_name, translated
 from aiostorage.optuna.study_document import frozen_study
 from aiostorage.optuna.study_ids import trial_uid_of
 from aiostorage.optuna.study_imports import STUDY_MOVES
@@ -112,17 +111,12 @@ async def export_optuna(
     check_values("export_optuna", STUDY_MOVES, {**given, "progress": progress})
     source = _OurStudies(storage)
     chosen = await source.studies(studies)
-    opened = await anyio.to_thread.run_sync(partial(open_place, target, writing=True))
-    try:
-        location = place_name(target)
+    location = place_name(target)
+    async with opened_place(target, writing=True) as opened:
         export = _Export(source, opened, location, progress or (lambda _: None))
         planned = await export.plan(chosen, resolve)
         if not dry_run:
             await export.write([one for one in planned if one.is_written])
-    finally:
-        if opened is not target:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(close_place, opened)
     return MoveReport(
         source=storage.location,
         destination=location,

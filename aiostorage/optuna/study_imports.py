@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from functools import partial
 
-import anyio.to_thread
 from optuna.storages import BaseStorage
 
 from aiostorage._core.kinds import check_values, choice, option, optional
 from aiostorage._core.storage import Storage
-from aiostorage.optuna.optuna_places import close_place, open_place, place_name
+from aiostorage.optuna.optuna_places import opened_place, place_name
 from aiostorage.optuna.study_source import StudySource
 from aiostorage.transfer.moving import move_records
 from aiostorage.transfer.transfer_reports import MOVES, MoveProgress, MoveReport, StudyResolve
@@ -93,8 +91,7 @@ async def import_optuna(
     given = {"storage": storage, "studies": studies, "resolve": resolve, "dry_run": dry_run}
     more = {"interrupt_running": interrupt_running, "progress": progress}
     check_values("import_optuna", STUDY_MOVES, {**given, **more})
-    opened = await anyio.to_thread.run_sync(open_place, source)
-    try:
+    async with opened_place(source) as opened:
         records = StudySource(opened, place_name(source), studies)
         await records.check_names()
         return await move_records(
@@ -106,7 +103,3 @@ async def import_optuna(
             progress=progress,
             has_versions=False,
         )
-    finally:
-        if opened is not source:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(partial(close_place, opened))

@@ -10,22 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
 from aiostorage._core.ids import new_id
-from aiostorage.optuna.field_names import attributes_of, fields_of
-from aiostorage.optuna.stored_params import StoredParam, read_params
-from aiostorage.optuna.study_document import FIELD, stored_attribute
+from aiostorage._core.layout import PENDING
+from aiostorage.operations import StoreTime
+from aiostorage.optuna.field_names import attributes_of, field_name, fields_of
+from aiostorage.optuna.stored_params import read_params, stored_params
+from aiostorage.optuna.study_document import FIELD, USER_ATTRS, stored_attribute
 from aiostorage.optuna.study_ids import study_id_of, trial_id_of, trial_uid_of
 from aiostorage.values import TrialStatus
 
 __all__ = [
+    "TrialUpdate",
+    "attribute_update",
     "changed",
     "constraint_results",
+    "final_update",
     "finish_changes",
     "frozen_trial",
+    "intermediate_update",
     "local_now",
     "moment_changes",
     "number_of",
@@ -44,8 +50,6 @@ _STATUSES: Final = {
 
 _CONSTRAINTS: Final = "constraints"
 """The system attribute that has all constraints, or the name of one behind a colon."""
-
-_PENDING: Final = frozenset({"new", "suspended", "interrupted"})
 
 _MOMENTS: Final = {"start_time": "started", "end_time": "completed"}
 """The times of a trial, and where their text is as Optuna has them: naive, local and exact."""
@@ -75,10 +79,7 @@ def trial_document(experiment: str | int, number: int, trial: FrozenTrial) -> di
     EncodingError, TypeError
         Something in it cannot be stored.
     """
-    params = [
-        StoredParam(name, distribution.to_internal_repr(trial.params[name]), distribution)
-        for name, distribution in trial.distributions.items()
-    ]
+    params = stored_params(trial)
     order = list(trial.params)
     params.sort(key=lambda param: order.index(param.name))
     document: dict[str, Any] = {
@@ -176,6 +177,55 @@ def _stored_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return fields_of({name: stored_attribute(name, value) for name, value in attributes.items()})
 
 
+# ------------------------------------------------------------------------------- what is set of it
+
+
+class TrialUpdate(NamedTuple):
+    """One change of a trial, in both forms.
+
+    Attributes
+    ----------
+    changes
+        Those of the document, by paths.
+    fields
+        Those of the `FrozenTrial`, for `changed`.
+    """
+
+    changes: dict[str, Any]
+    fields: dict[str, Any]
+
+
+def attribute_update(kind: str, name: str, value: Any) -> TrialUpdate:
+    """Return what sets an attribute; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
+    stored = stored_attribute(name, value)
+    attributes = "user_attrs" if kind == USER_ATTRS else "system_attrs"
+    return TrialUpdate({f"{kind}.{field_name(name)}": stored}, {attributes: {name: stored}})
+
+
+def intermediate_update(step: int, value: float) -> TrialUpdate:
+    """Return what sets an intermediate value."""
+    value = float(value)
+    return TrialUpdate(
+        {f"{FIELD}.intermediate.{int(step)}": value}, {"intermediate_values": {step: value}}
+    )
+
+
+def final_update(
+    trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+) -> TrialUpdate:
+    """Return what ends a trial now, in a state and with these values."""
+    end = local_now()
+    changes = {
+        **finish_changes(state, values, constraint_results(trial)),
+        **moment_changes("end_time", end),
+        "heartbeat": StoreTime(),
+    }
+    fields: dict[str, Any] = {"state": state, "datetime_complete": end}
+    if values is not None:
+        fields["values"] = [float(value) for value in values]
+    return TrialUpdate(changes, fields)
+
+
 # ------------------------------------------------------------------------------- from a document
 
 
@@ -241,7 +291,7 @@ def _state_of(
 ) -> tuple[TrialState, list[float] | None]:
     """Return the state of a trial, and its values."""
     status, kept = document.get("status"), ours.get("values")
-    if status in _PENDING:
+    if status in PENDING.value:
         return TrialState.WAITING, kept
     if status == TrialStatus.RESERVED:
         return TrialState.RUNNING, kept
