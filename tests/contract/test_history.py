@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,13 @@ from aiostorage.operations import EVERYTHING, Count, Delete, Find, Insert, Updat
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver
 from aiostorage.testing.cancellation import cancelled_at_every_await
-from aiostorage.testing.contract.change_feed_laws import check_chains
+from aiostorage.testing.contract.change_feed_laws import all_changes, check_chains
 from aiostorage.testing.contract.helpers import make_config, make_trial, registered
 from aiostorage.trial_change import TrialChange
 
 pytestmark = pytest.mark.anyio
 
+behind = partial(all_changes, limit=500)
 Make = Callable[[], Driver]
 
 MOMENT = Moment(datetime(2026, 1, 1, tzinfo=UTC), 0)
@@ -66,16 +68,6 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Ma
     if request.param == "sqlite":
         return lambda: SQLiteDriver(tmp_path / "store.db", clock=clock, synchronous="NORMAL")
     return lambda: TrackDriver(tmp_path / "store.json", clock=clock)
-
-
-async def behind(storage: Storage, experiment: Any, cursor: str = "oldest") -> list[TrialChange]:
-    found: list[TrialChange] = []
-    while True:
-        page = await storage.changes_since(experiment, cursor, limit=500)
-        found += page.changes
-        cursor = page.cursor
-        if len(page.changes) < 500:
-            return found
 
 
 async def trim(storage: Storage, experiment: Experiment) -> None:

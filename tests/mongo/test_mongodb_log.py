@@ -30,7 +30,7 @@ from aiostorage.drivers.mongodb import (
 )
 from aiostorage.drivers.mongodb.log_ids import id_of, new_suffix, number_at
 from aiostorage.testing import Deployment
-from aiostorage.testing.contract.change_feed_laws import check_chains
+from aiostorage.testing.contract.change_feed_laws import all_changes, check_chains
 from aiostorage.testing.contract.helpers import gather, make_config, make_trial, registered
 from aiostorage.trial_change import TrialChange
 from tests.mongo.conftest import UNCLOSED
@@ -61,16 +61,6 @@ def replicated(mongodb_replica_set: Deployment, mongodb_emptied_database: str) -
     return mongodb_replica_set.url_for(mongodb_emptied_database)
 
 
-async def behind(storage: Storage, experiment: Any, cursor: str = "oldest") -> list[TrialChange]:
-    found: list[TrialChange] = []
-    while True:
-        page = await storage.changes_since(experiment, cursor, limit=3)
-        found += page.changes
-        cursor = page.cursor
-        if len(page.changes) < 3:
-            return found
-
-
 def kinds(changes: list[TrialChange]) -> list[tuple[str, str | None]]:
     return [(change.kind, change.after) for change in changes]
 
@@ -90,7 +80,7 @@ async def test_a_tracker_and_the_log_share_a_transaction(
         trial = await storage.reserve_trial(experiment)
         assert trial is not None
         assert [row.trial for row in await outbox.rows(9)] == [trial.id]
-        before = await behind(storage, experiment)
+        before = await all_changes(storage, experiment)
         assert kinds(before)[-1] == ("reserved", "reserved")
 
         async def fail(*_: object) -> None:
@@ -105,7 +95,7 @@ async def test_a_tracker_and_the_log_share_a_transaction(
         stored = await storage.get_trial(trial)
         assert stored is not None
         assert stored.status == "reserved"
-        assert await behind(storage, experiment) == before
+        assert await all_changes(storage, experiment) == before
         assert len(await outbox.rows(9)) == 1
 
 
@@ -117,7 +107,7 @@ async def test_processes_that_want_the_same_trials(replicated: str, opened: Open
     found = await gather(storages[n % 4].reserve_trial(experiment) for n in range(33))
     trials = [trial for trial in found if trial is not None]
     assert len({trial.id for trial in trials}) == len(trials) == 30
-    changes = await behind(storages[0], experiment)
+    changes = await all_changes(storages[0], experiment)
     assert len(check_chains(changes)) == 30
     assert len(changes) == 60
 
@@ -154,11 +144,11 @@ async def test_a_row_that_is_committed_while_the_oldest_are_read(
             first = await storage.changes_since(experiment, "oldest", limit=2)
             await session.commit_transaction()
         await rows.insert_one(at_now("d"))
-    rest = await behind(storage, experiment, first.cursor)
+    rest = await all_changes(storage, experiment, first.cursor)
     found = [change.trial for change in (*first.changes, *rest)]
     assert found == ["a", "b", "c", "slow", "d"]
     for number, change in enumerate(first.changes, 1):
-        again = await behind(await opened(replicated), experiment, change.cursor)
+        again = await all_changes(await opened(replicated), experiment, change.cursor)
         assert [one.trial for one in again] == found[number:]
 
 
@@ -215,7 +205,7 @@ async def test_cursors_that_do_not_hold(
     with pytest.raises(CursorExpired, match="another store"):
         await other.changes_since(experiment, end)
     await storage.delete_trials(experiment, where={"id": trial.id})
-    changes = await behind(await opened(replicated), experiment, end)
+    changes = await all_changes(await opened(replicated), experiment, end)
     assert kinds(changes) == [("deleted", None)]  # rows are gone, but the oplog has them
 
 
@@ -235,9 +225,9 @@ async def test_a_writer_that_died_before_its_row(
         patch.setattr(noted_changes, "log_for_good", die)
         trial = await storage.reserve_trial(experiment)
     assert trial is not None
-    assert kinds(await behind(storage, experiment)) == [("inserted", "new")]
+    assert kinds(await all_changes(storage, experiment)) == [("inserted", "new")]
     await (await opened(alone)).complete_trial(trial, 1.0)
-    changes = await behind(storage, experiment)
+    changes = await all_changes(storage, experiment)
     check_chains(changes)
     assert kinds(changes)[1:] == [("reserved", "reserved"), ("status", "completed")]
     assert changes[1].worker == trial.worker
@@ -268,7 +258,7 @@ async def test_a_writer_that_comes_too_late(
     await other.update_trials(experiment, where={"status": "reserved"}, status="suspended")
     go_on.set()
     assert await reserving is not None
-    changes = await behind(storage, experiment)
+    changes = await all_changes(storage, experiment)
     check_chains(changes)
     assert kinds(changes)[1:] == [("reserved", "reserved"), ("status", "suspended")]
 
@@ -286,14 +276,17 @@ async def test_a_writer_that_died_between_the_number_and_the_row(
         patch.setattr(log_head, "_copy", die)
         trial = await storage.reserve_trial(experiment)
     assert trial is not None
-    seen = await behind(storage, experiment)
+    seen = await all_changes(storage, experiment)
     assert kinds(seen)[-1] == ("reserved", "reserved")
     assert len(await storage.trial_history(trial)) == 1
     monkeypatch.setattr(log_head, "STUCK", 0)
     other = await opened(alone)
     assert await other.reserve_trial(experiment) is not None
     assert len(await storage.trial_history(trial)) == 2
-    assert await behind(other, experiment, seen[-2].cursor) == (await behind(other, experiment))[2:]
+    assert (
+        await all_changes(other, experiment, seen[-2].cursor)
+        == (await all_changes(other, experiment))[2:]
+    )
 
 
 async def test_a_change_whose_predecessor_is_in_the_head_alone(
@@ -311,7 +304,7 @@ async def test_a_change_whose_predecessor_is_in_the_head_alone(
         assert trial is not None
         await (await opened(alone)).set_trial_status(trial, "broken", reason="bad luck")
     await (await opened(alone)).update_trials(experiment, status="new")
-    changes = await behind(storage, experiment)
+    changes = await all_changes(storage, experiment)
     check_chains(changes)
     assert [(change.after, change.reason) for change in changes[1:]] == [
         ("reserved", None),
@@ -331,7 +324,7 @@ async def test_several_that_change_all_trials_in_the_same_way(alone: str, opened
         )
         assert sum(counts) == 40
     for storage in storages:  # what was in doubt is settled before anything is read
-        changes = await behind(storage, experiment)
+        changes = await all_changes(storage, experiment)
     assert {len(chain) for chain in check_chains(changes).values()} == {5}
 
 
@@ -358,7 +351,7 @@ async def test_an_answer_that_was_lost(
     lost.clear()
     await storage.complete_trial(trial, 1.0)
     assert lost
-    changes = await behind(storage, experiment)
+    changes = await all_changes(storage, experiment)
     check_chains(changes)
     assert kinds(changes)[1:] == [("reserved", "reserved"), ("status", "completed")]
 
@@ -382,7 +375,7 @@ async def test_rows_that_cannot_be_written_yet(
     assert "still to be logged" in caplog.text
     assert await storage.reserve_trial(experiment) is not None
     assert first is not None
-    changes = await behind(storage, experiment)
+    changes = await all_changes(storage, experiment)
     check_chains(changes)
     assert kinds(changes)[2:] == [("reserved", "reserved")] * 2
 
@@ -404,7 +397,7 @@ async def test_a_history_that_was_off(
     begin = (await on.changes_since(experiment)).cursor
     assert await on.reserve_trial(experiment) is not None
     for one in (storage, on):  # the first one has followed all the time
-        assert kinds(await behind(one, experiment, begin)) == [("reserved", "reserved")]
+        assert kinds(await all_changes(one, experiment, begin)) == [("reserved", "reserved")]
         for cursor in (none, end, *(change.cursor for change in oldest)):
             with pytest.raises(CursorExpired):
                 await one.changes_since(experiment, cursor)
@@ -423,7 +416,7 @@ async def test_rows_are_deleted_in_front_of_a_reader_of_the_oldest(
     rest = await storage.changes_since(experiment, first.cursor, limit=2)
     storage._gateway._trim_at = 0.0
     await storage.count_broken_trials(experiment)
-    assert len(await behind(storage, experiment)) == 3
+    assert len(await all_changes(storage, experiment)) == 3
     for cursor in (first.cursor, first.changes[0].cursor, rest.cursor):
         with pytest.raises(CursorExpired):
             await storage.changes_since(experiment, cursor)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from aiostorage import Trial, open_storage
-from aiostorage.testing.contract.change_feed_laws import check_chains
+from aiostorage.testing.contract.change_feed_laws import all_changes, check_chains
 from aiostorage.trial_change import TrialChange
 
 from .support import DEADLINE, HERE, Events, Starter, Worker
@@ -34,18 +34,12 @@ async def prepare(url: str, trials: int) -> str:
     return str(experiment.id)
 
 
-async def all_changes(url: str, experiment: str) -> list[TrialChange]:
+async def changed_once_more(url: str, experiment: str) -> list[TrialChange]:
     """Change every trial once more, and return all changes."""
-    found: list[TrialChange] = []
-    cursor, there = "oldest", {"_id": experiment}
+    there = {"_id": experiment}
     async with open_storage(url) as storage:
         await storage.update_trials(there, where={"status": "completed"}, status="suspended")
-        while True:
-            page = await storage.changes_since(there, cursor, limit=50)
-            found += page.changes
-            cursor = page.cursor
-            if len(page.changes) < 50:
-                return found
+        return await all_changes(storage, there, limit=50)
 
 
 class FollowedWorkers:
@@ -140,7 +134,7 @@ def follow_to_the_end(
     experiment = asyncio.run(prepare(url, trials))
     workers = FollowedWorkers(start, url, experiment, seen, trials)
     killed = workers.run(kills, random.Random(20261129), half_way)
-    changes = asyncio.run(all_changes(url, experiment))
+    changes = asyncio.run(changed_once_more(url, experiment))
     workers.wait_for_the_follower(len(changes))
 
     assert killed == {"worker": kills // 2, "follower": kills // 2}

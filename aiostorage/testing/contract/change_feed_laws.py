@@ -11,8 +11,7 @@ import anyio
 import pytest
 
 from aiostorage.errors import ConfigurationError, CursorExpired, DuplicateKeyError, FailedUpdate
-from aiostorage.experiment import Experiment
-from aiostorage.protocols import AsyncStorageProtocol
+from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike
 from aiostorage.testing.contract.helpers import (
     Clock,
     Open,
@@ -60,15 +59,20 @@ def _step(change: TrialChange) -> Step:
     return change.kind, change.before, change.after, change.attempt
 
 
-async def _changes(
-    storage: AsyncStorageProtocol, experiment: Experiment, cursor: str = "oldest"
+async def all_changes(
+    storage: AsyncStorageProtocol,
+    experiment: ExperimentLike,
+    cursor: str = "oldest",
+    *,
+    limit: int = 3,
 ) -> list[TrialChange]:
+    """Return the changes behind a cursor, which are read page by page."""
     found: list[TrialChange] = []
     while True:
-        page = await storage.changes_since(experiment, cursor, limit=3)
+        page = await storage.changes_since(experiment, cursor, limit=limit)
         found += page.changes
         cursor = page.cursor
-        if len(page.changes) < 3:
+        if len(page.changes) < limit:
             return found
 
 
@@ -95,7 +99,7 @@ class ChangeFeedLaws:
         await storage.update_trials(experiment, where={"status": "suspended"}, status="broken")
         await storage.update_trials(experiment, where={"status": "broken"}, status="broken")
         await storage.delete_trials(experiment, where={"status": "completed"})
-        found = await _changes(other, experiment, begin.cursor)
+        found = await all_changes(other, experiment, begin.cursor)
         assert check_chains(found) == {
             one.id: [
                 ("inserted", None, "new", 0),
@@ -120,12 +124,12 @@ class ChangeFeedLaws:
                 assert change.experiment == experiment.id
                 assert before <= change.time <= now() + timedelta(seconds=5)
         assert [change.reason for change in found].count("for another time") == 1
-        assert await _changes(storage, experiment) == found
+        assert await all_changes(storage, experiment) == found
         assert (await storage.changes_since(none, "oldest")).changes == []
         history = await other.trial_history(two)
         assert [_step(change) for change in history] == check_chains(found)[two.id]
         assert await storage.delete_experiment(experiment) == 1
-        assert _step((await _changes(other, experiment))[-1]) == ("deleted", "broken", None, 1)
+        assert _step((await all_changes(other, experiment))[-1]) == ("deleted", "broken", None, 1)
 
     @pytest.mark.usefixtures("needs_log")
     async def test_a_cursor_goes_on_where_it_stands(
@@ -139,11 +143,11 @@ class ChangeFeedLaws:
             await storage.delete_trials(rival)
             assert await storage.reserve_trials(experiment, 2)
             await storage.delete_trials(experiment)
-        found = await _changes(storage, experiment)
+        found = await all_changes(storage, experiment)
         assert len(found) == 12
         assert all(len(change.cursor) < 400 for change in found)
         for number, change in enumerate(found, 1):
-            assert await _changes(other, experiment, change.cursor) == found[number:]
+            assert await all_changes(other, experiment, change.cursor) == found[number:]
         end = await other.changes_since(experiment)
         assert (await storage.changes_since(experiment, end.cursor)).changes == []
         for wrong in ("", "x", "1-2-3", found[0].cursor[:-1] + "~", "99999999-abcdefgh"):
@@ -164,7 +168,7 @@ class ChangeFeedLaws:
             await storage.update_trials(experiment, where={"status": "broken"}, status="new") == 0
         )
         assert await storage.delete_trials(experiment, where={"status": "broken"}) == 0
-        assert check_chains(await _changes(storage, experiment)) == {
+        assert check_chains(await all_changes(storage, experiment)) == {
             trial.id: [("inserted", None, "new", 0)]
         }
 
@@ -258,7 +262,7 @@ class ChangeFeedLaws:
             await gather([follow(0), follow(1), begin_work()])
         assert seen[0] == seen[1]
         # an engine may have another order between changes of different trials afterwards
-        assert check_chains(seen[0]) == check_chains(await _changes(storage, experiment))
+        assert check_chains(seen[0]) == check_chains(await all_changes(storage, experiment))
         chains = check_chains(seen[0])
         assert len(chains) == 12
         assert all(len(chain) == 3 for chain in chains.values())
@@ -369,6 +373,6 @@ class ChangeFeedLaws:
         fresh = await storage.changes_since(experiment)
         assert fresh.changes == []
         await storage.update_trials(experiment, status="broken")
-        assert len(await _changes(storage, experiment, fresh.cursor)) == 1
-        (change,) = await _changes(storage, experiment)
+        assert len(await all_changes(storage, experiment, fresh.cursor)) == 1
+        (change,) = await all_changes(storage, experiment)
         assert (change.before, change.after, change.attempt) == ("completed", "broken", 0)
