@@ -12,7 +12,7 @@ from aiostorage.errors import EncodingError
 from aiostorage.operations import Document, StoreTime, UnreadableDocument
 from aiostorage.trial_change import TrialChange
 
-__all__ = ["BREAK", "break_row", "change_of", "fault_in_row"]
+__all__ = ["BREAK", "break_row", "change_of", "fault_in_row", "trial_in_row"]
 
 BREAK: Final = "break"
 """The kind of a row that says that changes in front of it are not kept, or were not logged."""
@@ -62,6 +62,12 @@ def fault_in_row(row: Document) -> str | None:
     return None
 
 
+def trial_in_row(row: Document) -> str:
+    """Return the trial that a row is about, for people; the row may be unreadable."""
+    name, owner = (shown(dict.get(row, field)) for field in ("name", "owner"))
+    return f"trial {name} of experiment {owner}"
+
+
 def change_of(row: Document, cursor: str) -> TrialChange:
     """Return the change that a row tells of.
 
@@ -71,11 +77,9 @@ def change_of(row: Document, cursor: str) -> TrialChange:
         It tells of none.
     """
     if (fault := fault_in_row(row)) is not None:
-        fields = dict(row)  # an unreadable one raises for what it lacks
-        name, owner = (shown(fields.get(field)) for field in ("name", "owner"))
         raise EncodingError(
-            f"row {fields.get('_id')!r:.40} of trial_changes, which is about trial {name} of "
-            f"experiment {owner}, cannot be read: {fault}. Another program wrote it"
+            f"row {dict.get(row, '_id')!r:.40} of trial_changes, which is about "
+            f"{trial_in_row(row)}, cannot be read: {fault}. Another program wrote it"
         )
     return TrialChange(
         kind=row["kind"],

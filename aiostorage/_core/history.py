@@ -93,7 +93,7 @@ class History:
             if self.wanted.is_off or (limit is not None and limit.is_off):
                 await _clear(execute)
             limit = self.wanted
-        # where nobody can say how long, all of it is kept
+        # where the limit cannot be read, all of it is kept
         engine.logs = limit is None or not limit.is_off
         self.limit = limit
 

@@ -121,7 +121,7 @@ class TrialReader:
 
 
 def missing_trial(experiment: Any, uid: str, token: str | None = None) -> FailedUpdate:
-    """Return the error that says that there is no such trial; `TrialLost` if somebody held it."""
+    """Return the error that says that there is no such trial; `TrialLost` if a worker held it."""
     return (FailedUpdate if token is None else TrialLost)(
         f"experiment {experiment!r} has no trial {uid}; it was deleted or never registered",
         uid=uid,

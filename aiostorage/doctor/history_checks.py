@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiostorage._core.change_rows import fault_in_row
+from aiostorage._core.change_rows import fault_in_row, trial_in_row
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.history import REMEDY, stored_limit
-from aiostorage._core.kinds import shown
 from aiostorage._core.layout import CHANGES, SETTINGS
 from aiostorage.doctor.stored_records import PAGE_SIZE
 from aiostorage.findings import REPAIR_COMMAND, Finding
@@ -45,11 +44,9 @@ async def history_findings(gateway: Gateway) -> list[Finding]:
 
 
 def _unreadable(row: Document, reason: str) -> Finding:
-    fields = dict(row)
-    name, owner = (shown(fields.get(field)) for field in ("name", "owner"))
     what = (
-        f"a change of trial {name} of experiment {owner} cannot be read, so that those who follow "
-        f"miss it: {reason}"
+        f"a change of {trial_in_row(row)} cannot be read, so that those who follow miss it: "
+        f"{reason}"
     )
     command = "aiostorage list{storage}"
-    return Finding(UNREADABLE_CHANGE, "warning", what, str(fields.get("_id")), command)
+    return Finding(UNREADABLE_CHANGE, "warning", what, str(dict.get(row, "_id")), command)

@@ -328,7 +328,7 @@ class Studies:
         return True
 
     async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
-        """Let a trial wait again, with its params, if this process runs it or nobody knows who."""
+        """Let a trial wait again, with its params, if this process runs it, or an unknown one."""
         study, number, known = await self._unfinished(trial_id)
         if known.state is TrialState.WAITING:
             return

@@ -153,7 +153,7 @@ def _experiment(study: FrozenStudy, trials: list[FrozenTrial]) -> Document:
 
 
 def _lock(uid: Any) -> Document:
-    """Return the lock record of a study, which nobody holds."""
+    """Return the lock record of a study, which is free."""
     empty = dict.fromkeys(("state", "owner", "since", "heartbeat", "expires"))
     ids = {"_id": derived_id(ALGO, uid), "experiment": uid}
     return document_of(ALGO, {**ids, "configuration": {}, "locked": 0, **empty})

@@ -84,7 +84,7 @@ class StudyWriter:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise StorageClosedError from None  # that loop has ended, and nobody has cancelled this
+            raise StorageClosedError from None  # that loop has ended; this task is not cancelled
 
     def noted(self) -> None:
         """Write what was set, soon; call it in the event loop."""
@@ -161,7 +161,7 @@ class StudyWriter:
             await self._return(unwanted)
 
     async def _return(self, numbers: list[int]) -> None:
-        """Hand back trials that nobody evaluates."""
+        """Hand back trials that no task evaluates."""
         hand_back = partial(self.there, self._batches.hand_back, numbers, "cancelled")
         await clean_up(CLEAN_UP, hand_back, "handing trials back")
 

@@ -140,7 +140,7 @@ class TrialRecords:
         Parameters
         ----------
         token
-            That of the reservation, if it is the caller's: then nobody else may have the trial.
+            That of the reservation, if it is the caller's: then no other worker may have the trial.
         where
             What has to hold besides.
         reason
