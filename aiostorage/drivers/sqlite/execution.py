@@ -322,8 +322,14 @@ def _rows(connection: Connection, sql: str, params: Iterable[Any]) -> list[tuple
     try:
         return connection.statement(sql, params).fetchall()
     except sqlite3.OperationalError as error:
-        if not str(error).startswith("Could not decode to UTF-8"):
-            raise
+        return _rows_in_spite_of(error, connection, sql, params)
+
+
+def _rows_in_spite_of(
+    error: Exception, connection: Connection, sql: str, params: Iterable[Any]
+) -> list[tuple[Any, ...]]:
+    if not str(error).startswith("Could not decode to UTF-8"):
+        raise error
     connection.text_factory = _text_or_bytes
     try:
         return connection.statement(sql, params).fetchall()
@@ -360,7 +366,11 @@ def _take(
     now: Moment,
     changes: list[LoggedChange] | None,
 ) -> list[Document]:
-    rows = _rows(connection, *table.chosen(take, now, connection.kept))
+    query = table.chosen(take, now, connection.kept)
+    try:
+        rows = connection.statement(*query).fetchall()
+    except sqlite3.OperationalError as error:
+        rows = _rows_in_spite_of(error, connection, *query)
     if changes is not None and (log := table.log) is not None:
         for row in rows:
             changes.append((row[0], log.of_row(row), take))
