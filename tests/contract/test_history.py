@@ -152,6 +152,19 @@ async def test_a_clock_that_was_set_back(make: Make, clock: FakeClock) -> None:
         assert await behind(storage, experiment) == changes[3:]
 
 
+async def test_a_clock_that_was_set_back_behind_an_old_change(make: Make, clock: FakeClock) -> None:
+    """A change that is too old stays as long as one before it does."""
+    async with Storage(make(), history="60s") as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 1)
+        for seconds, status in ((100, "suspended"), (-90, "new"), (95, "broken")):
+            clock.advance(seconds)
+            await storage.update_trials(experiment, status=status)
+        changes = await behind(storage, experiment)
+        await trim(storage, experiment)
+        assert await behind(storage, experiment) == changes[1:]
+
+
 async def test_it_was_off_meanwhile(make: Make) -> None:
     """No cursor from before leads past the changes that nobody has logged."""
     shared = isinstance(make(), MemoryDriver)  # where a second opening is not independent
