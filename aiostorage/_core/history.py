@@ -127,15 +127,15 @@ class History:
             size = min(await execute(Count(CHANGES)) - limit.rows, MAX_DELETED)
             if size <= 0:
                 return False
-        if limit.age is None:
-            found = await execute(_first(size + 1))
-            doomed = found[: min(size, len(found) - 1)]
-        else:
+        age, now = limit.age, None
+        if age is not None:
             now = await driver.now()
-            if any(_is_recent(row, limit.age, now) for row in await execute(_first(1))):
+            if any(_is_recent(row, age, now) for row in await execute(_first(1))):
                 return False  # as mostly: the others need not be read
-            found = await execute(_first(size + 1))
-            doomed = _first_old_ones(found[: min(size, len(found) - 1)], limit.age, now)
+        found = await execute(_first(size + 1))
+        doomed = found[: min(size, len(found) - 1)]
+        if age is not None and now is not None:
+            doomed = _first_old_ones(doomed, age, now)
         if doomed:
             ids = tuple(row["_id"] for row in doomed)
             await execute(Delete(CHANGES, Compare("_id", "in", ids)))
