@@ -24,7 +24,7 @@ from aiostorage.testing.contract.helpers import (
 )
 from aiostorage.trial_change import TrialChange
 
-__all__ = ["ChangeFeedLaws", "check_chains"]
+__all__ = ["ChangeFeedLaws", "all_changes", "check_chains"]
 
 Step = tuple[str, str | None, str | None, int]
 
