@@ -34,7 +34,13 @@ def whole_lines(text: str) -> list[str]:
 
 
 async def work(
-    storage: Storage, experiment: str, may_end: Path, total: int, draw: random.Random, fate: float
+    storage: Storage,
+    experiment: str,
+    may_end: Path,
+    total: int,
+    draw: random.Random,
+    *,
+    fate: float,
 ) -> None:
     """Change trials in every way until all are completed; begin anew until we may end.
 
@@ -96,7 +102,7 @@ async def main() -> None:
         async with asyncio.TaskGroup() as group:
             for number, fate in enumerate(FIRST_FATES):
                 draw = random.Random(f"{seed} {number}")
-                group.create_task(work(storage, experiment, may_end, total, draw, fate))
+                group.create_task(work(storage, experiment, may_end, total, draw, fate=fate))
 
 
 if __name__ == "__main__":
