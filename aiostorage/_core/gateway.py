@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -28,8 +29,9 @@ from aiostorage._core.compensation import Compensations
 from aiostorage._core.history import History
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import LAYOUT, RECEIPTS
-from aiostorage._core.lost_answers import repeat, repeat_once
+from aiostorage._core.lost_answers import repeat, repeat_next, repeat_once
 from aiostorage._core.named_store import named_by
+from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage._core.slow import said_when_slow
 from aiostorage._core.telemetry import Telemetry
@@ -48,6 +50,7 @@ from aiostorage.operations import (
     Document,
     Find,
     Insert,
+    InsertNext,
     LogPage,
     Operation,
     Receipt,
@@ -281,6 +284,28 @@ class Gateway:
             receipt, since whoever finds it finds this very record.
         """
         await (self.execute_once(insert) if own_ids else self.execute(insert))
+
+    async def insert_next(self, look: Find, insert: InsertNext) -> list[Document]:
+        """Insert documents under the next free keys, once although an answer may get lost.
+
+        Parameters
+        ----------
+        look
+            Finds which keys are taken.
+
+        Returns
+        -------
+        list
+            The documents with their keys; none if there were too few keys.
+        """
+        await self._ready()
+
+        async def first() -> list[Document]:
+            taken, _ = await self.driver.transact((look, insert))
+            return list(documents_at_next_keys(insert, taken))
+
+        again = partial(repeat_next, self.driver, look, insert)
+        return await self._retried(first, again, insert)
 
     async def transact_once(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations, all or none, once although an answer may get lost.

@@ -21,6 +21,7 @@ from aiostorage.operations import (
     Document,
     Find,
     Insert,
+    InsertNext,
     Layout,
     LogPage,
     NotedChange,
@@ -78,6 +79,16 @@ def noted(operations: Sequence[Operation[Any]]) -> Noted | None:
         match operation:
             case Insert(documents=documents):
                 changes += (_inserted(position, document, fields) for document in documents)
+            case InsertNext(documents=documents):
+                changes += (
+                    replace(
+                        _inserted(position, document, fields),
+                        named=None,
+                        fields=fields,
+                        inserted=(operation, number),
+                    )
+                    for number, document in enumerate(documents)
+                )
             case Take():
                 changes += _taken(position, operation, fields, looks)
             case Update():
@@ -174,7 +185,7 @@ def _deleted_experiment(operations: Sequence[Operation[Any]]) -> Any:
 
 def _inserted(position: int, document: Document, fields: tuple[str, ...]) -> NotedChange:
     experiment, trial = (*(document.get(name) for name in fields), None)[:2]
-    reserved = trial is not None and document.get("status") == RESERVED
+    reserved = len(fields) > 1 and document.get("status") == RESERVED
     change = "reserved" if reserved else "inserted"
     return NotedChange(position, change, (experiment, trial), worker=document.get("worker"))
 

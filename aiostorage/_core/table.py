@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeAlias
+from types import NoneType
+from typing import Any, Final, TypeAlias
 
 from aiostorage._core.changes import apply_changes
+from aiostorage._core.matching import conjuncts
 from aiostorage._core.ordering import Order, order_key, place_of, position, values_of
 from aiostorage._core.projection import copy_tree
 from aiostorage._core.query import compile_condition
@@ -42,6 +44,9 @@ __all__ = [
 
 Key: TypeAlias = tuple[tuple[int, Any], ...]
 """Values of declared fields in a form that sorts."""
+
+
+_SCALARS: Final = frozenset({NoneType, str, int, datetime})
 
 
 class DocumentTable:
@@ -111,10 +116,14 @@ class DocumentTable:
     ) -> tuple[Iterator[Document], tuple[str | SortBy, ...]]:
         """Return documents among which all matches are, and the order that is still missing."""
         bound, order = _bound(where), self._sorted_by(order)
+        among = _among(where)
         for unique in self._unique:
             seq = unique.look_up(bound)
             if seq is not None:
                 return iter([self.documents[seq]] if seq in self.documents else []), ()
+            seqs = unique.look_up_several(bound, among) if among else None
+            if seqs is not None:
+                return map(self.documents.__getitem__, seqs), order
         for index in self._sorted:
             part = index.part(where, bound, order)
             if part is not None:
@@ -224,6 +233,23 @@ class UniqueIndex:
         if not all(name in bound for name in self.index.fields):
             return None
         return self.by_key.get(sort_key(bound, self.index.fields), -1)
+
+    def look_up_several(
+        self, bound: Mapping[str, Any], among: Mapping[str, tuple[Any, ...]]
+    ) -> list[int] | None:
+        """Return the candidates in ascending order; None if the index does not apply.
+
+        Parameters
+        ----------
+        among
+            The fields that have one of several values, with these.
+        """
+        open_fields = [name for name in self.index.fields if name not in bound]
+        if len(open_fields) != 1 or open_fields[0] not in among:
+            return None
+        name, fields = open_fields[0], self.index.fields
+        keys = (sort_key({**bound, name: value}, fields) for value in among[name])
+        return sorted({self.by_key[key] for key in keys if key in self.by_key})
 
 
 class SortedIndex:
@@ -348,13 +374,19 @@ def sort_key(values: Mapping[str, Any], names: tuple[str, ...]) -> Key:
 
 def _bound(where: Condition) -> dict[str, Any]:
     """Return the fields that must equal a scalar, with that scalar."""
-    conjuncts = where.conditions if isinstance(where, And) else (where,)
     return {
         c.path: c.value
-        for c in conjuncts
-        if isinstance(c, Compare)
-        and c.op == "eq"
-        and (c.value is None or type(c.value) in (str, int, datetime))
+        for c in conjuncts(where)
+        if isinstance(c, Compare) and c.op == "eq" and type(c.value) in _SCALARS
+    }
+
+
+def _among(where: Condition) -> dict[str, tuple[Any, ...]]:
+    """Return the fields that must have one of several scalars, with those scalars."""
+    return {
+        c.path: c.value
+        for c in conjuncts(where)
+        if isinstance(c, Compare) and c.op == "in" and _SCALARS.issuperset(map(type, c.value))
     }
 
 

@@ -93,6 +93,11 @@ class KnownStudy:
     fresh: dict[int, float] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def next_number(self) -> int:
+        """A number that no trial has that is known to exist, and of which all lower are taken."""
+        return max(self.free, self.trials.next_number)
+
     def hold(self, number: int, token: str) -> None:
         """Note that a trial runs here from now on."""
         self.tokens[number] = token
@@ -199,7 +204,7 @@ class StudyReader:
                     study.trials.remove(number)
             elif number is None or not _is_own(study, number, change):
                 study.unread[uid] = change.after
-        study.free = max(study.free, study.trials.next_number)
+        study.free = study.next_number
         while trial_uid_of(study.free) in study.unread:
             study.free += 1
         if deleted or not study.free:  # a study is deleted with its trials
@@ -222,7 +227,7 @@ class StudyReader:
             for state in (TrialState.WAITING, TrialState.RUNNING)
             for number in study.trials.unfinished(state)
         ]
-        ids = set(map(trial_uid_of, unfinished))
+        ids = {trial_uid_of(number) for number in (*unfinished, *study.trials.skipped)}
         while True:
             first = study.trials.next_number
             ids |= {trial_uid_of(number) for number in range(first, first + PROBED)}

@@ -177,33 +177,24 @@ class Studies:
     # ----------------------------------------------------------------------- trials: creation
 
     async def create_trial(self, study_id: int, template: FrozenTrial | None) -> int:
-        """Insert a trial with the next free number; return its id.
-
-        The number is that of the record: it is taken by the insertion and by nothing before it. So
-        the numbers have no gap, whoever is killed.
-        """
+        """Insert a trial with the next free number; return its id."""
         study = await self.study(study_id)
         if time.monotonic() - study.seen > SEEN_FOR and not await self._records.exists(study.uid):
             raise self._gone(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
-        number = max(study.free, study.trials.next_number)
-        while True:
-            document = trial_document(study.uid, number, template)
-            token = None
-            if template.state is TrialState.RUNNING:
-                token = document["worker"] = new_token()
-                document["heartbeat"] = NOW
-            if await self.records.insert(document):
-                break
-            await self.sync(study, ())  # another process was first
-            number = max(number + 1, study.free, study.trials.next_number)
+        first = study.next_number
+        document = trial_document(study.uid, first, template)
+        token = None
+        if template.state is TrialState.RUNNING:
+            token = document["worker"] = new_token()
+            document["heartbeat"] = NOW
+        (inserted,) = await self.records.insert(study.uid, [document], first)
+        frozen = study.put(frozen_trial(inserted))
         if token is not None:
-            study.hold(number, token)
-            study.fresh[number] = time.monotonic()
-        frozen = frozen_trial(document)
-        study.put(frozen)
-        return trial_id_of(study_id, number)
+            study.hold(frozen.number, token)
+            study.fresh[frozen.number] = time.monotonic()
+        return trial_id_of(study_id, frozen.number)
 
     # ------------------------------------------------------------------------ trials: reading
 

@@ -263,6 +263,28 @@ def test_another_process_sees_every_change(file: str, history: str | int | None)
         made.close()
 
 
+@pytest.mark.parametrize("history", [None, "off"])
+def test_trials_begun_elsewhere_before_an_own_one_are_seen(file: str, history: str | None) -> None:
+    one, other = OptunaStorage(file, history=history), OptunaStorage(file)
+    study_id = one.create_new_study([StudyDirection.MAXIMIZE], "tune")
+    one.create_new_trial(study_id)
+    assert other.get_n_trials(study_id) == 1
+    for first, second in ((one, other), (other, one)):
+        ids = [first.create_new_trial(study_id) for _ in range(3)]
+        assert ids[2] + 1 == second.create_new_trial(study_id), "it takes the next number unasked"
+        for trial_id in ids:
+            first.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+        trials = second.get_all_trials(study_id)
+        assert [trial.number for trial in trials] == list(range(len(trials)))
+        assert [trial.state for trial in trials[-4:]] == [
+            *[TrialState.COMPLETE] * 3,
+            TrialState.RUNNING,
+        ]
+        assert second.get_all_trials(study_id) == first.get_all_trials(study_id)
+    for made in (one, other):
+        made.close()
+
+
 def test_what_another_program_does_to_trials_is_seen(storage: OptunaStorage, file: str) -> None:
     study = optuna.create_study(storage=storage, study_name="tune")
     for x in (1, 2, 3):

@@ -26,6 +26,7 @@ from aiostorage.operations import (
     Find,
     FollowUp,
     Insert,
+    InsertNext,
     Operation,
     StoreTime,
     Take,
@@ -119,7 +120,7 @@ def make_plan(
 def is_single(schema: CollectionSchema, operation: Operation[Any]) -> bool:
     """Return whether an operation writes at most one document, so that it needs no transaction."""
     match operation:
-        case Insert(documents=documents):
+        case Insert(documents=documents) | InsertNext(documents=documents):
             return len(documents) == 1
         case Update(where=where) | Delete(where=where):
             return schema.matches_one(where)
@@ -134,7 +135,7 @@ def is_large(schema: CollectionSchema, operation: Operation[Any]) -> bool:
     if not schema.blobs:
         return False
     match operation:
-        case Insert(documents=documents):
+        case Insert(documents=documents) | InsertNext(documents=documents):
             return any(map(schema.large_fields, documents))
         case Update(changes=changes) | Take(changes=changes):
             return bool(schema.large_fields(changes))
@@ -145,7 +146,7 @@ def is_large(schema: CollectionSchema, operation: Operation[Any]) -> bool:
 def asks_time(operation: Operation[Any]) -> bool:
     """Return whether the server's time is part of an operation."""
     match operation:
-        case Insert(documents=documents):
+        case Insert(documents=documents) | InsertNext(documents=documents):
             return any(has_store_time(document.values()) for document in documents)
         case Update(where=where, changes=changes) | Take(where=where, changes=changes):
             return has_store_time(changes.values()) or _compares_time(where)
