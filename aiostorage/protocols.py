@@ -12,11 +12,19 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
-from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Document, Find, Layout, LogPage, Operation
 from aiostorage.reservation import Reservation
 from aiostorage.summary import Direction, ExperimentSummary
@@ -24,6 +32,9 @@ from aiostorage.trial import Trial
 from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 from aiostorage.values import Results
+
+if TYPE_CHECKING:
+    from aiostorage.findings import EngineReport, Finding, Repair
 
 __all__ = [
     "AsyncStorageProtocol",
