@@ -66,6 +66,7 @@ from aiostorage.protocols import (
     ExaminableDriver,
     LoggingDriver,
     ResultSource,
+    SlicingDriver,
     UpgradableDriver,
 )
 from aiostorage.upgrades import StepPlan, UpgradeProgress, UpgradeReport, UpgradeStep, steps_from
@@ -111,6 +112,7 @@ __all__ = [
     "Repair",
     "ResultSource",
     "SchemaVersionError",
+    "SlicingDriver",
     "SortBy",
     "StepPlan",
     "StorageClosedError",

@@ -9,7 +9,7 @@ engine has to provide; `aiostorage.testing.DriverContract` checks that.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import (
@@ -45,6 +45,7 @@ __all__ = [
     "HasStoredId",
     "LoggingDriver",
     "ResultSource",
+    "SlicingDriver",
     "Uid",
     "UpgradableDriver",
 ]
@@ -280,6 +281,23 @@ class ResultSource(Driver, Protocol):
     @property
     def objective(self) -> str | None:
         """The name of the metric that is the objective; None if it is not configured."""
+        ...
+
+
+@runtime_checkable
+class SlicingDriver(Driver, Protocol):
+    """A driver that can make the documents of a `Find` while its caller goes through them.
+
+    A driver without this makes them all at once, which its callers do not notice but by the time
+    that the event loop has for nothing else.
+    """
+
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """Find documents, as `execute` does, in lists of `size` at most.
+
+        What matches is settled when this returns, as one state of the store has it. The iterator
+        only makes documents of that, does not block, and needs neither an open driver nor a thread.
+        """
         ...
 
 
