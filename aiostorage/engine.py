@@ -67,6 +67,7 @@ from aiostorage.protocols import (
     ExaminableDriver,
     LoggingDriver,
     ResultSource,
+    SlicingDriver,
     UpgradableDriver,
 )
 from aiostorage.upgrades import StepPlan, UpgradeProgress, UpgradeReport, UpgradeStep, steps_from
@@ -113,6 +114,7 @@ __all__ = [
     "Repair",
     "ResultSource",
     "SchemaVersionError",
+    "SlicingDriver",
     "SortBy",
     "StepPlan",
     "StorageClosedError",

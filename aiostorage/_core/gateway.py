@@ -16,7 +16,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -33,6 +33,7 @@ from aiostorage._core.lost_answers import repeat, repeat_next, repeat_once
 from aiostorage._core.named_store import named_by
 from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage._core.retry import RetryPolicy, retrying
+from aiostorage._core.slices import find_slices
 from aiostorage._core.slow import said_when_slow
 from aiostorage._core.telemetry import Telemetry
 from aiostorage.errors import (
@@ -460,6 +461,15 @@ class Gateway:
                 yield documents
             if cursor is None:
                 return
+
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """Find documents; they are made `size` at a time, while the caller goes through them."""
+        await self._ready()
+
+        async def call() -> Iterator[list[Document]]:
+            return await find_slices(self.driver, find, size)
+
+        return await self._retried(call, call, find)
 
     async def now(self) -> datetime:
         """Return the time of the store's clock."""

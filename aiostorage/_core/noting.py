@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar, cast
 
 from aiostorage._core.layout import EXPERIMENTS, OUTBOX, TRIALS
 from aiostorage._core.matching import conjuncts
+from aiostorage._core.slices import find_slices
 from aiostorage.operations import (
     Compare,
     Condition,
@@ -303,6 +304,10 @@ class NotingDriver:
     ) -> tuple[list[Document], object | None]:
         """See `aiostorage.protocols.Driver.page`."""
         return await self.driver.page(find, after, size)
+
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """See `aiostorage.protocols.SlicingDriver.slices`."""
+        return await find_slices(self.driver, find, size)
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """See `aiostorage.protocols.LoggingDriver.read_log`; not for an engine without a log."""

@@ -40,7 +40,18 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_all", "read_log", "run"]
+__all__ = [
+    "Job",
+    "Tables",
+    "commit",
+    "found_rows",
+    "moment",
+    "page",
+    "read",
+    "read_all",
+    "read_log",
+    "run",
+]
 
 Tables = Mapping[str, Table]
 
@@ -212,6 +223,20 @@ def read_all(
         return [run(connection, tables, operation, now) for operation in operations]
     finally:
         connection.back_out()
+
+
+def found_rows(
+    connection: Connection, table: Table, find: Find, now: Moment
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a `Find`, for `Table.documents`."""
+    kept = connection.kept
+    try:
+        # all rows at once: an open cursor would keep the read transaction open
+        return _rows(connection, *table.find(find, now, kept))
+    except sqlite3.OperationalError as error:
+        raise connection.cause_of(error) from error
+    finally:
+        kept.clear()
 
 
 def page(
