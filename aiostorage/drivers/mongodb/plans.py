@@ -15,9 +15,9 @@ from typing import Any, Final
 import bson
 import bson.errors
 
+from aiostorage._core.shared_takes import excludes_itself
 from aiostorage.drivers.mongodb.filters import CollectionSchema, has_store_time
 from aiostorage.operations import (
-    And,
     Compare,
     Condition,
     Count,
@@ -176,7 +176,7 @@ def _may_be_batched(operation: Update | Take) -> bool:
     return (
         operation.applied is not None
         and operation.limit == 1
-        and _excludes_itself(operation)
+        and excludes_itself(operation)
         and _is_hashable((operation.where, operation.order))
     )
 
@@ -193,21 +193,6 @@ def _is_small(changes: Mapping[str, Any]) -> bool:
         return not values or len(bson.encode({"values": values})) < MAX_BATCHED_CHANGES
     except (bson.errors.BSONError, OverflowError, UnicodeError):
         return False  # the error belongs to its own caller
-
-
-def _excludes_itself(take: Take) -> bool:
-    """Return whether a document that such a take has changed matches no other take like it.
-
-    Then several can be carried out together: no two of them get the same document.
-    """
-    where = take.where
-    for condition in where.conditions if isinstance(where, And) else (where,):
-        if isinstance(condition, Compare) and condition.op in ("eq", "in"):
-            new = take.changes.get(condition.path)
-            wanted = condition.value if condition.op == "in" else (condition.value,)
-            if new.__class__ is str and all(v.__class__ is str and v != new for v in wanted):
-                return True
-    return False
 
 
 def _is_hashable(key: object) -> bool:

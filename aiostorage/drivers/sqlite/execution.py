@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, entries_of, keys_of, known_before
 from aiostorage._core.numbered_log import (
@@ -21,9 +21,11 @@ from aiostorage._core.numbered_log import (
     raise_expired,
 )
 from aiostorage._core.receipts import insertion_of
+from aiostorage._core.shared_takes import are_alike, excludes_itself
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
+from aiostorage.drivers.sqlite.column_values import to_text
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Table, to_text
+from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
@@ -98,9 +100,11 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         except sqlite3.OperationalError:
             connection.begin_transaction(lambda: all(job.future.cancelled() for job in jobs))
         now = moment(clock)
-        for job in jobs:
-            if job.begin():
-                _carry_out(connection, tables, job, now)
+        for alike in _alike(jobs):
+            begun = [job for job in alike if job.begin()]
+            if len(begun) < 2 or not _share_a_search(connection, tables, begun, now):
+                for job in begun:
+                    _carry_out(connection, tables, job, now)
         changes = list(chain.from_iterable(map(_LOGGED, jobs)))
         if changes:
             log = next(filter(None, map(_LOG, tables.values())))
@@ -111,6 +115,56 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         connection.end_transaction()
     finally:
         connection.back_out()
+
+
+def _alike(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Divide jobs, in order: takes of one shape that follow each other come together."""
+    together: list[Job] = []
+    first: Take | None = None
+    for job in jobs:
+        take = _shared_take(job)
+        if take is None or first is None or not are_alike(first, take):
+            if together:
+                yield together
+            together, first = [], take
+        together.append(job)
+    if together:
+        yield together
+
+
+def _shared_take(job: Job) -> Take | None:
+    """Return the only operation of a job, if it is a take that may share its search."""
+    if len(job.operations) != 1:
+        return None
+    operation = job.operations[0]
+    shared = isinstance(operation, Take) and operation.limit is not None
+    return operation if shared and excludes_itself(operation) else None
+
+
+def _share_a_search(
+    connection: Connection, tables: Tables, jobs: Sequence[Job], now: Moment
+) -> bool:
+    """Carry out takes that are alike, all or none; return whether that was possible."""
+    takes = [cast(Take, job.operations[0]) for job in jobs]
+    table = tables[takes[0].collection]
+    is_logged = table.log is not None and table.logs
+    connection.statement("SAVEPOINT job")
+    try:
+        logged = [job.logged if is_logged else None for job in jobs]
+        for job, taken in zip(jobs, _take(connection, table, takes, now, logged), strict=True):
+            job.results = [taken]
+    except Exception as error:  # of which of them, they find out one by one
+        if not connection.in_transaction:
+            raise
+        connection.cause_of(error)
+        connection.statement("ROLLBACK TO job")
+        return False
+    else:
+        return True
+    finally:
+        connection.kept.clear()
+        if connection.in_transaction:
+            connection.statement("RELEASE job")
 
 
 def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
@@ -169,7 +223,7 @@ def run(
     try:
         match operation:
             case Take():
-                return _take(connection, table, operation, now, changes)
+                return _take(connection, table, [operation], now, [changes])[0]
             case Update():
                 return _update(connection, table, operation, now, changes)
             case Insert():
@@ -387,22 +441,30 @@ def _looked_up(
 def _take(
     connection: Connection,
     table: Table,
-    take: Take,
+    takes: Sequence[Take],
     now: Moment,
-    changes: list[LoggedChange] | None,
-) -> list[Document]:
-    query = table.chosen(take, now, connection.kept)
+    logged: Sequence[list[LoggedChange] | None],
+) -> list[list[Document]]:
+    """Carry out takes that are alike; the first documents that are found are for the first one."""
+    wanted = None if takes[0].limit is None else sum(cast(int, take.limit) for take in takes)
+    query = table.chosen(takes[0], wanted, now, connection.kept)
     try:
         rows = connection.statement(*query).fetchall()
     except sqlite3.OperationalError as error:
         rows = _rows_in_spite_of(error, connection, *query)
-    if changes is not None and (log := table.log) is not None:
-        for row in rows:
-            changes.append((row[0], log.of_row(row), take))
-    documents, statements = table.changed(rows, take.changes, now, connection.kept)
-    for statement in statements:
-        connection.statement(*statement)
-    return documents
+    results: list[list[Document]] = []
+    statements: dict[str, list[list[Any]]] = {}
+    begin = 0
+    for take, changes in zip(takes, logged, strict=True):
+        own = rows[begin:] if take.limit is None else rows[begin : begin + take.limit]
+        begin += len(own)
+        if changes is not None and (log := table.log) is not None:
+            for row in own:
+                changes.append((row[0], log.of_row(row), take))
+        results.append(table.changed(own, take.changes, now, connection.kept, statements))
+    for sql, params in statements.items():
+        connection.executemany(sql, params)
+    return results
 
 
 def _duplicate(table: Table, error: sqlite3.IntegrityError, document: Document) -> Exception:
