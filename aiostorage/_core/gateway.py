@@ -36,6 +36,7 @@ from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage._core.slices import find_slices
 from aiostorage._core.slow import said_when_slow
 from aiostorage._core.telemetry import Telemetry
+from aiostorage._core.time_limit import TimeLimit
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
@@ -62,6 +63,7 @@ from aiostorage.protocols import Driver, LoggingDriver
 __all__ = ["Gateway", "copy_of"]
 
 T = TypeVar("T")
+A = TypeVar("A")
 E = TypeVar("E", bound=AioStorageError)
 
 RECEIPT_LIFETIME: Final = 600.0
@@ -110,7 +112,7 @@ class Gateway:
         self.history: History = history or History(None)
         self.telemetry: Telemetry | None = None
         """The telemetry that counts retries, if there is one; a copy has none yet."""
-        self._first_timeout = min(policy.attempt_timeout, policy.total)
+        self._limit = TimeLimit(min(policy.attempt_timeout, policy.total))
         self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)
         self._closed = False
@@ -192,7 +194,8 @@ class Gateway:
                 await self._compensations.close()
                 await self.driver.aclose()
 
-    async def _ready(self) -> None:
+    def _is_ready(self) -> bool:
+        """Return whether the driver is open; if not, `_open_first` has to be awaited."""
         if self._closed:
             raise StorageClosedError
         try:
@@ -201,12 +204,14 @@ class Gateway:
             same = False
         if not same:
             self._enter_loop()
-        if self._opened_in != os.getpid():
-            try:
-                await self.open()
-            except asyncio.CancelledError as error:
-                mark_without_effect(error)
-                raise
+        return self._opened_in == os.getpid()
+
+    async def _open_first(self) -> None:
+        try:
+            await self.open()
+        except asyncio.CancelledError as error:
+            mark_without_effect(error)
+            raise
 
     def _enter_loop(self) -> None:
         """Belong to the event loop that runs in this thread, if no other one uses this.
@@ -249,12 +254,13 @@ class Gateway:
 
         It can be recognised by what it has written, or may be done twice.
         """
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
 
         async def again() -> T:
             return cast(T, (await repeat(self.driver, (operation,)))[0])
 
-        result = await self._retried(lambda: self.driver.execute(operation), again, operation)
+        result = await self._retried(self.driver.execute, operation, again, operation)
         if time.monotonic() >= self._trim_at:
             await self._trim_history()
         return result
@@ -264,9 +270,11 @@ class Gateway:
 
         If the first one is in place already, all of them are.
         """
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         return await self._retried(
-            lambda: self.driver.transact(operations),
+            self.driver.transact,
+            operations,
             lambda: repeat(self.driver, operations),
             operations[0],
         )
@@ -313,7 +321,8 @@ class Gateway:
 
         They leave a receipt in the store. A repetition finds it there, with the results.
         """
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         receipt = Receipt(RECEIPTS, new_id(), StoreTime(self._receipt_lifetime))
         first: tuple[Operation[Any], ...] = (*operations, receipt)
         expired: list[Any] = []
@@ -324,7 +333,8 @@ class Gateway:
         if expired:
             first = (*first, Delete(RECEIPTS, Compare("_id", "in", tuple(expired))))
         results = await self._retried(
-            lambda: self.driver.transact(first),
+            self.driver.transact,
+            first,
             lambda: repeat_once(self.driver, operations, receipt),
             operations[0],
         )
@@ -347,19 +357,20 @@ class Gateway:
 
     async def _trim_history(self) -> None:
         self._trim_at = time.monotonic() + SWEEP_INTERVAL
-        with anyio.move_on_after(self._first_timeout), suppress(BackendError):
+        with anyio.move_on_after(self._limit.seconds), suppress(BackendError):
             if await self.history.trim(self.driver, self.driver.execute):
                 self._trim_at = 0.0
 
     async def _expired_receipts(self) -> list[Any]:
         """Return the ids of receipts that have expired; none if the engine does not answer."""
-        with anyio.move_on_after(self._first_timeout), suppress(TemporaryBackendError):
+        with anyio.move_on_after(self._limit.seconds), suppress(TemporaryBackendError):
             return [found["_id"] for found in await self.driver.execute(EXPIRED_RECEIPTS)]
         return []
 
     async def _retried(
         self,
-        call: Callable[[], Awaitable[T]],
+        method: Callable[[A], Awaitable[T]],
+        asked: A,
         again: Callable[[], Awaitable[T]],
         operation: Operation[Any],
     ) -> T:
@@ -367,8 +378,8 @@ class Gateway:
 
         Parameters
         ----------
-        call
-            The call.
+        method, asked
+            The method of the engine, and what it is asked to do.
         again
             The call when an earlier attempt may have happened although its answer was lost.
         operation
@@ -376,23 +387,24 @@ class Gateway:
         """
         start = time.monotonic()
         failed: TemporaryBackendError | None = None
-        began = True
         if not self._compensations.pending:
             # the first attempt, here and not in `retrying`: nearly every call ends with it
-            with anyio.move_on_after(self._first_timeout) as scope:
-                try:
-                    return await call()
-                except TemporaryBackendError as error:
-                    failed = error
-                except asyncio.CancelledError as error:
-                    if not (began := self._began(operation, error)):
+            limited = self._limit.begin()
+            try:
+                return await method(asked)
+            except TemporaryBackendError as error:
+                failed = error
+            except asyncio.CancelledError as error:
+                began = self._began(operation, error)
+                if not limited.has_expired():
+                    if not began:
                         mark_without_effect(error)
                     raise
-            if scope.cancelled_caught:
-                asked = self.driver.location
-                message = f"{asked}: no answer within {self._first_timeout:.3g} s"
+                message = f"{self.driver.location}: no answer within {self._limit.seconds:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
-        return await self._retry(call, again, operation, start, failed)
+            finally:
+                self._limit.end(limited)
+        return await self._retry(lambda: method(asked), again, operation, start, failed)
 
     async def _retry(
         self,
@@ -451,7 +463,8 @@ class Gateway:
 
     async def pages(self, find: Find, size: int) -> AsyncIterator[list[Document]]:
         """Yield the matches page by page, by insertion."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         cursor: object | None = None
         while True:
             documents, cursor = await self._until_answered(
@@ -473,25 +486,29 @@ class Gateway:
 
     async def now(self) -> datetime:
         """Return the time of the store's clock."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         return await self._until_answered(self.driver.now)
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         read = cast(LoggingDriver, self.driver).read_log
         return await self._until_answered(lambda: read(log, owner, after, limit))
 
     async def check_history(self) -> None:
         """Raise `ConfigurationError` if the store keeps no history."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         self.history.check(self.driver.location)
 
     async def wait_for_change(
         self, collection: str, since: object | None, timeout: float
     ) -> object:
         """Wait for a change; see `aiostorage.protocols.Driver.wait_for_change`."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         return await self.driver.wait_for_change(collection, since, timeout)
 
 

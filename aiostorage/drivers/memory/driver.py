@@ -24,7 +24,7 @@ from aiostorage._core.slices import consumed
 from aiostorage._core.steady_clock import SteadyClock, utc_now
 from aiostorage._core.table import DocumentTable, sort_key_by, tables_of
 from aiostorage._core.table_log import read_table_log
-from aiostorage._core.table_operations import all_or_none, run_all
+from aiostorage._core.table_operations import AllOrNone, run_all
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
     Count,
@@ -69,7 +69,8 @@ class MemoryDriver:
         self._tables: dict[str, DocumentTable] = {}
         self._open = False
         self._versions = 0
-        self._changed = anyio.Event()
+        self._changed: asyncio.Event | None = None
+        """What those wait for who wait for a change, if anyone does."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"tables": self._tables, "ahead": self._clock().ahead}
@@ -102,7 +103,7 @@ class MemoryDriver:
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""
         self._open = False
-        self._changed.set()
+        self._wake()
 
     async def execute(self, operation: Operation[T]) -> T:
         """See `aiostorage.protocols.Driver.execute`."""
@@ -110,21 +111,29 @@ class MemoryDriver:
             return cast(T, await self._find(operation))
         if isinstance(operation, Count):
             return cast(T, await self._count(operation))
-        return cast(T, (await self.transact((operation,)))[0])
+        await asyncio.sleep(0)
+        return cast(T, self._carry_out((operation,))[0])
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
-        await anyio.lowlevel.checkpoint()
+        await asyncio.sleep(0)
+        return self._carry_out(operations)
+
+    def _carry_out(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         now = self._clock()
         if not self._open:
             raise StorageClosedError(f"{self!r} is not open")
-        with all_or_none() as undo:
+        with AllOrNone() as undo:
             results = run_all(self._tables, operations, now, undo, logs=self.logs)
         if undo:
             self._versions += 1
-            self._changed.set()
-            self._changed = anyio.Event()
+            self._wake()
         return results
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def page(
         self, find: Find, after: object | None, size: int
@@ -164,6 +173,8 @@ class MemoryDriver:
         """See `aiostorage.protocols.Driver.wait_for_change`."""
         await anyio.lowlevel.checkpoint()
         if since == self._versions:
+            if self._changed is None:
+                self._changed = asyncio.Event()
             with anyio.move_on_after(timeout):
                 await self._changed.wait()
         return self._versions
