@@ -78,13 +78,14 @@ def _plain(directory: Path, synchronous: str, count: int) -> tuple[Measure, Meas
 
     def reserve_one() -> object:
         now = moment(clock)
-        chosen, params = table.chosen(take, now, kept)
-        change, values, *_ = table.change(reserved, now, kept)
+        changes: dict[str, list[list[object]]] = {}
         connection.execute("BEGIN IMMEDIATE")
-        row = connection.execute(chosen, params).fetchone()
-        connection.execute(change, [*values, row[0]])
+        rows = connection.execute(*table.chosen(take, 1, now, kept)).fetchall()
+        (document,) = table.changed(rows, reserved, now, kept, changes)
+        for change, (values,) in changes.items():
+            connection.execute(change, values)
         connection.execute("COMMIT")
-        return row[3]
+        return document["id"]
 
     def update_one(update: Update) -> None:
         statement, params = table.update(update, moment(clock), kept)

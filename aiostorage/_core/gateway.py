@@ -260,7 +260,7 @@ class Gateway:
         async def again() -> T:
             return cast(T, (await repeat(self.driver, (operation,)))[0])
 
-        result = await self._retried(self.driver.execute, operation, again, operation)
+        result: T = await self._retried(self.driver.execute, operation, again, operation)
         if time.monotonic() >= self._trim_at:
             await self._trim_history()
         return result
@@ -307,14 +307,15 @@ class Gateway:
         list
             The documents with their keys; none if there were too few keys.
         """
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
 
-        async def first() -> list[Document]:
+        async def first(insert: InsertNext) -> list[Document]:
             taken, _ = await self.driver.transact((look, insert))
             return list(documents_at_next_keys(insert, taken))
 
         again = partial(repeat_next, self.driver, look, insert)
-        return await self._retried(first, again, insert)
+        return await self._retried(first, insert, again, insert)
 
     async def transact_once(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations, all or none, once although an answer may get lost.
@@ -477,12 +478,10 @@ class Gateway:
 
     async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
         """Find documents; they are made `size` at a time, while the caller goes through them."""
-        await self._ready()
-
-        async def call() -> Iterator[list[Document]]:
-            return await find_slices(self.driver, find, size)
-
-        return await self._retried(call, call, find)
+        if not self._is_ready():
+            await self._open_first()
+        call = partial(find_slices, self.driver, size=size)
+        return await self._retried(call, find, partial(call, find), find)
 
     async def now(self) -> datetime:
         """Return the time of the store's clock."""

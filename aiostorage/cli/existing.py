@@ -54,7 +54,7 @@ def _never_created(storage: Storage) -> Storage:
     """Have the opening fail, and not make a new file, if its file is removed before."""
     driver = storage._gateway.driver  # noqa: SLF001  as an adapter of this package
     if driver.name in {"sqlite", "track"}:
-        driver.creates = False  # type: ignore[attr-defined]  an attribute of these two
+        driver.creates = False  # type: ignore[attr-defined]  # of these two
     return storage
 
 

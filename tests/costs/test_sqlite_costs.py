@@ -114,7 +114,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
         def _traced(self, _: str) -> None:
             counter.executed += 1
 
-        def statement(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:  # type: ignore[override]
+        def statement(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
             counter.statements.append((sql, parameters))
             return sqlite3.Connection.execute(self, sql, parameters)
 

@@ -137,8 +137,9 @@ def _shared_take(job: Job) -> Take | None:
     if len(job.operations) != 1:
         return None
     operation = job.operations[0]
-    shared = isinstance(operation, Take) and operation.limit is not None
-    return operation if shared and excludes_itself(operation) else None
+    if isinstance(operation, Take) and operation.limit is not None and excludes_itself(operation):
+        return operation
+    return None
 
 
 def _share_a_search(
