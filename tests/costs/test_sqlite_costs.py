@@ -58,6 +58,7 @@ COSTS = {  # trips, statements, commits, executed
     "set_trial_status": Cost(1, 8, 1, 8),
     "get_trial": Cost(1, 1, 0, 1),
     "fetch_trials": Cost(1, 1, 0, 1),
+    "fetch_trials, no such experiment": Cost(3, 3, 0, 3),
     "fetch_trials_by_status": Cost(1, 1, 0, 1),
     "fetch_lost_trials": Cost(1, 1, 0, 1),
     "iter_trials": Cost(1, 1, 0, 1),
@@ -81,7 +82,7 @@ GROUP_COSTS = {  # trips, statements, commits, executed
 
 SORTS = {
     *("fetch_experiments", "fetch_lost_trials", "fetch_trials", "fetch_trials_by_status"),
-    *("summary", "trial_history"),
+    *("fetch_trials, no such experiment", "summary", "trial_history"),
 }
 """Calls that sort what they have found by an index: they return all of it, in order."""
 
@@ -114,7 +115,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
         def _traced(self, _: str) -> None:
             counter.executed += 1
 
-        def statement(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:  # type: ignore[override]
+        def statement(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
             counter.statements.append((sql, parameters))
             return sqlite3.Connection.execute(self, sql, parameters)
 
