@@ -22,6 +22,7 @@ __all__ = [
     "TrialStatus",
     "Value",
     "as_results",
+    "flat_values",
     "conflict_of_names",
     "has_nan",
     "identity_form",
@@ -29,6 +30,7 @@ __all__ = [
     "read_values",
     "typed_params",
     "validate_status",
+    "values_from_flat",
 ]
 
 events = EventLog("records")
