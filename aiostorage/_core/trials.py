@@ -191,8 +191,9 @@ class Trials:
         """Return whether the store has an experiment, or trials of it."""
         if await self._experiments.exists(uid):
             return True
+        # in the order of an index: by insertion, MongoDB would read its whole collection
         left = await self._gateway.execute(
-            Find(TRIALS, equal(experiment=uid), {"id": True}, limit=1)
+            Find(TRIALS, equal(experiment=uid), {"id": True}, order=("id",), limit=1)
         )
         return bool(left)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiostorage import Experiment, Storage, Trial
 from aiostorage.testing.contract.helpers import gather, make_config, make_trial, registered
 
-__all__ = ["CALLS", "GROUP", "GROUPS", "Case", "prepared", "settled"]
+__all__ = ["CALLS", "GROUP", "GROUPS", "Call", "Case", "prepared", "settled"]
 
 GROUP: Final = 64
 """Tasks that make the same call at the same time."""
@@ -98,6 +98,7 @@ CALLS: Final[dict[str, Call]] = {
     "set_trial_status": lambda c: c.storage.set_trial_status(c.held[0], "interrupted"),
     "get_trial": lambda c: c.storage.get_trial(c.held[0]),
     "fetch_trials": lambda c: c.storage.fetch_trials(c.experiment),
+    "fetch_trials, no such experiment": lambda c: c.storage.fetch_trials({"_id": "no such"}),
     "fetch_trials_by_status": lambda c: c.storage.fetch_trials_by_status(c.experiment, "new"),
     "fetch_lost_trials": lambda c: c.storage.fetch_lost_trials(c.experiment),
     "iter_trials": _iterate,

@@ -16,6 +16,7 @@ import pytest
 
 from aiostorage import Storage
 from aiostorage.drivers.sqlite import SQLiteDriver, connection
+from aiostorage.testing.contract.helpers import make_trial
 from tests.costs.public_calls import CALLS, GROUPS, Case, prepared, settled
 
 pytestmark = pytest.mark.anyio
@@ -58,6 +59,7 @@ COSTS = {  # trips, statements, commits, executed
     "set_trial_status": Cost(1, 8, 1, 8),
     "get_trial": Cost(1, 1, 0, 1),
     "fetch_trials": Cost(1, 1, 0, 1),
+    "fetch_trials, no such experiment": Cost(3, 3, 0, 3),
     "fetch_trials_by_status": Cost(1, 1, 0, 1),
     "fetch_lost_trials": Cost(1, 1, 0, 1),
     "iter_trials": Cost(1, 1, 0, 1),
@@ -81,7 +83,7 @@ GROUP_COSTS = {  # trips, statements, commits, executed
 
 SORTS = {
     *("fetch_experiments", "fetch_lost_trials", "fetch_trials", "fetch_trials_by_status"),
-    *("summary", "trial_history"),
+    *("fetch_trials, no such experiment", "summary", "trial_history"),
 }
 """Calls that sort what they have found by an index: they return all of it, in order."""
 
@@ -93,7 +95,7 @@ class Counter:
         self.clear()
 
     def clear(self) -> None:
-        self.trips = self.executed = 0
+        self.trips = self.executed = self.steps = 0
         self.statements: list[tuple[str, Any]] = []
 
     @property
@@ -110,6 +112,10 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
         def _open(self) -> None:
             super()._open()
             self.set_trace_callback(self._traced)
+            self.set_progress_handler(self._stepped, 1)
+
+        def _stepped(self) -> None:
+            counter.steps += 1
 
         def _traced(self, _: str) -> None:
             counter.executed += 1
@@ -160,6 +166,36 @@ async def test_many_at_the_same_time(tmp_path: Path, counter: Counter) -> None:
     found, statements = await costs(tmp_path / "store.db", counter, GROUPS)
     assert found == GROUP_COSTS
     assert await plans_with(tmp_path / "store.db", statements, "SCAN", "TEMP B-TREE") == {}
+
+
+CONSTANT = (
+    *("register_trial", "reserve_trial", "reserve_trial, none pending", "update_heartbeat"),
+    *("push_trial_results", "complete_trial", "set_trial_status", "get_trial", "trial_history"),
+    *("the algorithm lock", "update_experiment"),
+)
+"""Calls that cost the same however many trials there are."""
+
+
+async def test_the_number_of_trials_does_not_matter(tmp_path: Path, counter: Counter) -> None:
+    """Counted in steps of SQLite's machine, of which a scan makes several for each row."""
+    few, many = [await steps(tmp_path / f"{n}.db", counter, n) for n in (100, 5000)]
+    assert {
+        name for name in CONSTANT if not 0 < few[name] <= many[name] <= 1.05 * few[name]
+    } == set()
+
+
+async def steps(path: Path, counter: Counter, trials: int) -> dict[str, int]:
+    """Return how many steps each call makes among so many trials, and as many changes."""
+    found: dict[str, int] = {}
+    async with Storage(SQLiteDriver(path, synchronous="NORMAL")) as storage:
+        await settled(storage)
+        case = await prepared(storage, "the only one")
+        await storage.register_trials([make_trial(case.experiment, -9 - n) for n in range(trials)])
+        for name in CONSTANT:
+            counter.clear()
+            await CALLS[name](case)
+            found[name] = counter.steps
+    return found
 
 
 async def plans_with(
