@@ -55,7 +55,10 @@ SEEN_FOR: Final = 1.0
 """Seconds for which a study counts as there without a read when a trial is created."""
 
 FRESH_FOR: Final = 0.1
-"""Seconds for which a trial counts as just begun here: Optuna asks for it at once."""
+"""Seconds for which a trial counts as known that was read when it was begun or written to here.
+
+Optuna asks for it at once.
+"""
 
 
 class Studies:
@@ -210,7 +213,8 @@ class Studies:
     def known(self, trial_id: int) -> FrozenTrial | None:
         """Return a trial without asking the store, from any thread.
 
-        It is finished, which is final, or was begun here just now.
+        It is finished, which is final, or was begun here just now, or was read here together with
+        a param that was set: nothing is asked twice of the store within a moment.
         """
         study_id, number = parts_of_trial_id(trial_id)
         study = self._studies.get(study_id)
@@ -281,17 +285,17 @@ class Studies:
             place = list(known.params).index(name) if name in known.params else len(items)
             items[place:] = [param.item, *items[place + 1 :]]
             changes = {"params": items, f"{FIELD}.distributions.{param.field}": param.kept}
-            as_known = _has_params(list(known.params))
-            if await self._write(study, number, changes, where=as_known):
-                break
-            known = await self._read_unfinished(study, number)  # another has added one meanwhile
-        study.put(
-            changed(
-                study.trials.get(number) or known,
-                params={name: param.value},
-                distributions={name: distribution},
+            token = self._token(study, number)
+            document = await self.records.change(
+                study.uid, number, changes, token, _has_params(list(known.params))
             )
-        )
+            if document is not None:
+                break
+            await self._check_held(study, number, token)
+            known = await self._read_unfinished(study, number)  # another has added one meanwhile
+        study.put(frozen_trial(document, number))
+        if token is not None:
+            study.fresh[number] = time.monotonic()
 
     async def set_intermediate(self, trial_id: int, step: int, value: float) -> None:
         """Set an intermediate value of a trial."""
@@ -329,9 +333,7 @@ class Studies:
             "results": [],
             f"{FIELD}.intermediate": {},
         }
-        if number in study.lost:
-            raise _lost(number)
-        token = study.tokens.get(number)
+        token = self._token(study, number)
         if not await self.records.write(study.uid, number, changes, token, reason=reason):
             await self._read_unfinished(study, number)
             raise _lost(number)
@@ -353,38 +355,42 @@ class Studies:
     async def _update(
         self, study: KnownStudy, number: int, known: FrozenTrial, update: TrialUpdate
     ) -> None:
-        if not await self._write(study, number, update.changes):
+        token = self._token(study, number)
+        if not await self.records.write(study.uid, number, update.changes, token):
+            await self._check_held(study, number, token)
             await self._read_unfinished(study, number)
             raise _lost(number)
         study.put(changed(study.trials.get(number) or known, **update.fields))
 
-    async def _write(
-        self,
-        study: KnownStudy,
-        number: int,
-        changes: Mapping[str, Any],
-        where: Sequence[Condition] = (),
-    ) -> bool:
-        """Write to a trial; return whether it was as it has to be.
+    def _token(self, study: KnownStudy, number: int) -> str | None:
+        """Return the reservation of a trial, if this process has it.
+
+        Raises
+        ------
+        UpdateFinishedTrialError
+            It is known to run elsewhere.
+        """
+        if number in study.lost:
+            raise _lost(number)
+        return study.tokens.get(number)
+
+    async def _check_held(self, study: KnownStudy, number: int, token: str | None) -> None:
+        """Look why a trial could not be written to.
 
         Raises
         ------
         UpdateFinishedTrialError
             It runs elsewhere, under another reservation than this process has had.
         """
-        if number in study.lost:
-            raise _lost(number)
-        token = study.tokens.get(number)
-        if await self.records.write(study.uid, number, changes, token, where=where):
-            return True
+        if token is None:
+            return
         document = await self.records.read(study.uid, number)
-        if document is not None and token is not None:
-            there = document.get("status") == RESERVED and document.get("worker") == token
-            if not there:
-                study.put(frozen_trial(document, number))
-                study.lose(number)
-                raise _lost(number)
-        return False
+        if document is None:
+            return
+        if document.get("status") != RESERVED or document.get("worker") != token:
+            study.put(frozen_trial(document, number))
+            study.lose(number)
+            raise _lost(number)
 
     async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:
         """Return a trial that may be written to, as this process knows it."""
