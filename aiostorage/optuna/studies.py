@@ -214,7 +214,7 @@ class Studies:
         """Return a trial without asking the store, from any thread.
 
         It is finished, which is final, or was begun here just now, or was read here together with
-        a param that was set: nothing is asked twice of the store within a moment.
+        what was set of it: nothing is asked twice of the store within a moment.
         """
         study_id, number = parts_of_trial_id(trial_id)
         study = self._studies.get(study_id)
@@ -285,27 +285,19 @@ class Studies:
             place = list(known.params).index(name) if name in known.params else len(items)
             items[place:] = [param.item, *items[place + 1 :]]
             changes = {"params": items, f"{FIELD}.distributions.{param.field}": param.kept}
-            token = self._token(study, number)
-            document = await self.records.change(
-                study.uid, number, changes, token, _has_params(list(known.params))
-            )
-            if document is not None:
-                break
-            await self._check_held(study, number, token)
+            if await self._change(study, number, changes, _has_params(list(known.params))):
+                return
             known = await self._read_unfinished(study, number)  # another has added one meanwhile
-        study.put(frozen_trial(document, number))
-        if token is not None:
-            study.fresh[number] = time.monotonic()
 
     async def set_intermediate(self, trial_id: int, step: int, value: float) -> None:
         """Set an intermediate value of a trial."""
-        study, number, known = await self._unfinished(trial_id)
-        await self._update(study, number, known, intermediate_update(step, value))
+        study, number, _ = await self._unfinished(trial_id)
+        await self._set(study, number, intermediate_update(step, value).changes)
 
     async def set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
         """Set an attribute of a trial; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
-        study, number, known = await self._unfinished(trial_id)
-        await self._update(study, number, known, attribute_update(kind, key, value))
+        study, number, _ = await self._unfinished(trial_id)
+        await self._set(study, number, attribute_update(kind, key, value).changes)
 
     async def set_state(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None
@@ -319,7 +311,7 @@ class Studies:
             return True
         if number not in study.tokens:  # its constraints may have been set elsewhere
             known = await self._read_unfinished(study, number)
-        await self._update(study, number, known, final_update(known, state, values))
+        await self._finish(study, number, known, final_update(known, state, values))
         return True
 
     async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
@@ -352,7 +344,36 @@ class Studies:
         study.put(frozen_trial(document, number))
         return True
 
-    async def _update(
+    async def _set(self, study: KnownStudy, number: int, changes: Mapping[str, Any]) -> None:
+        if not await self._change(study, number, changes):
+            await self._read_unfinished(study, number)
+            raise _lost(number)
+
+    async def _change(
+        self,
+        study: KnownStudy,
+        number: int,
+        changes: Mapping[str, Any],
+        where: Sequence[Condition] = (),
+    ) -> bool:
+        """Change a trial and read it; return whether it was as it has to be.
+
+        Raises
+        ------
+        UpdateFinishedTrialError
+            It runs elsewhere, under another reservation than this process has had.
+        """
+        token = self._token(study, number)
+        document = await self.records.change(study.uid, number, changes, token, where)
+        if document is None:
+            await self._check_held(study, number, token)
+            return False
+        study.put(frozen_trial(document, number))
+        if token is not None:
+            study.fresh[number] = time.monotonic()
+        return True
+
+    async def _finish(
         self, study: KnownStudy, number: int, known: FrozenTrial, update: TrialUpdate
     ) -> None:
         token = self._token(study, number)
