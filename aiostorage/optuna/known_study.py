@@ -74,7 +74,8 @@ class KnownStudy:
     seen
         When it was last known to be there.
     fresh
-        When each trial was begun here that was neither asked for nor written to since.
+        When each trial was last read together with a write here, and neither asked for nor written
+        to since.
     """
 
     id: int

@@ -46,7 +46,7 @@ FINAL: Final = (TrialStatus.COMPLETED.value, TrialStatus.BROKEN.value)
 PAGE: Final = 500
 """Trials that are read at a time."""
 
-NUMBERS: Final = 32
+NUMBERS: Final = 8
 """Numbers that other processes may have taken since, of which one insertion finds the next."""
 
 MAX_NUMBERS: Final = 1024
@@ -169,11 +169,7 @@ class TrialRecords:
             For the history, why.
         """
         there = _trial(uid, number)
-        if token is None:
-            state: tuple[Condition, ...] = (Compare("status", "in", UNFINISHED),)
-        else:
-            state = equal(status=RESERVED, worker=token).conditions
-        condition = And((*there.conditions, *state, *where))
+        condition = And((*there.conditions, *_writable(token), *where))
         status = changes.get("status")
         if status is None:  # a repetition finds the trial as before
             update = Update(TRIALS, condition, changes, reason=reason)
@@ -184,6 +180,19 @@ class TrialRecords:
         applied = both(there, equal(status=status, worker=token))
         update = Update(TRIALS, condition, changes, applied, reason)
         return bool(await self._gateway.execute(update))
+
+    async def change(
+        self,
+        uid: Any,
+        number: int,
+        changes: Mapping[str, Any],
+        token: str | None,
+        where: Sequence[Condition] = (),
+    ) -> Document | None:
+        """Change a trial as `write` does, but not its state; return it as it is then."""
+        condition = And((*_trial(uid, number).conditions, *_writable(token), *where))
+        changed = await self._gateway.execute(Take(TRIALS, condition, changes))
+        return changed[0] if changed else None
 
     async def beat(self, uid: Any, number: int, token: str | None, *, watched: bool = True) -> bool:
         """Record that the worker of a trial is alive; return whether the trial is still its own.
@@ -235,6 +244,13 @@ class TrialRecords:
 def _place(number: int) -> dict[str, Any]:
     """Return what a trial gets with its number."""
     return {"id": trial_uid_of(number), f"{FIELD}.number": number}
+
+
+def _writable(token: str | None) -> tuple[Condition, ...]:
+    """Return the conditions under which a trial may be written to."""
+    if token is None:
+        return (Compare("status", "in", UNFINISHED),)
+    return equal(status=RESERVED, worker=token).conditions
 
 
 def _trial(uid: Any, number: int) -> And:
