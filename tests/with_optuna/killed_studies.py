@@ -22,7 +22,7 @@ from aiostorage.testing.contract.change_feed_laws import check_chains
 from aiostorage.trial_change import TrialChange
 from tests.cli.support import environment
 from tests.preloaded import Process, preloaded
-from tests.with_optuna.worker_kills import STUDY, EvaluationLog, Evaluator, opened, value_of
+from tests.with_optuna.worker_kills import HANDED_BACK, STUDY, EvaluationLog, Evaluator, opened, value_of
 
 __all__ = ["KilledStudy", "Report"]
 
@@ -36,7 +36,10 @@ LIBRARIES = ("optuna", "aiostorage.optuna.storage", "aiostorage.drivers.sqlite")
 WORKERS = 8
 
 QUICK, SLOW = 0.02, 0.5
-"""Seconds that an evaluation takes; in the process that is paused it is longer."""
+"""Seconds that an evaluation takes, and that it takes in the process that is paused."""
+
+PAUSED_FOR = 5
+"""Kills in the time for which that process stands still."""
 
 DEADLINE = 60.0
 """Seconds that anything may take on a machine that has much else to do."""
@@ -114,13 +117,16 @@ class KilledStudy:
         todo = list(disturbances)
         try:
             for kill in range(kills):
-                if kill % 10 == 0:
+                if kill % PAUSED_FOR == 0:
+                    given = self._pause(sleeper)
+                    _hand_back(study, given)
+                    self._resume(sleeper, given, study)
                     paused = self._pause(sleeper)
                 time.sleep(chance.uniform(0.05, 0.3))
                 self._kill(chance.randrange(len(self.workers)))
                 if todo and kill >= kills * (len(disturbances) - len(todo)) // len(disturbances):
                     todo.pop(0)()
-                if kill % 10 == 9 or kill == kills - 1:
+                if (kill + 1) % PAUSED_FOR == 0 or kill == kills - 1:
                     self._resume(sleeper, paused, study)
                 self._look(study, seen)
             while len(seen) < trials:
@@ -154,8 +160,9 @@ class KilledStudy:
 
     def _ended(self, worker: Process, code: int) -> None:
         """Check how a process has ended, and that it has not complained."""
-        out, complaints = worker.communicate(DEADLINE)
-        assert (worker.returncode, out, complaints) == (code, "", "")
+        out, said = worker.communicate(DEADLINE)
+        complaints = [line for line in said.splitlines() if not line.startswith("still waiting")]
+        assert (worker.returncode, out, complaints) == (code, "", []), f"{worker.returncode}: {said}"
 
     def _pause(self, worker: Process) -> list[str]:
         """Stop a process in an evaluation; return the number of the trial and its name."""
@@ -175,9 +182,9 @@ class KilledStudy:
 
         def is_taken() -> bool:
             trial = study.get_trials(deepcopy=False)[number]
-            return trial.state != TrialState.RUNNING or trial.user_attrs.get("who") != who
+            return trial.state.is_finished() or trial.user_attrs.get("who") != who
 
-        _wait(f"the end of trial {number}, whose process stands still", is_taken)
+        _wait(f"another worker, or the end, of trial {number}, whose process stands still", is_taken)
         worker.send_signal(signal.SIGCONT)
         late = [str(worker.pid), "refused", *paused]
         _wait(f"a refusal of the late evaluation of trial {number}", lambda: late in self._lines())
@@ -284,6 +291,13 @@ class KilledStudy:
 ENDS = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 WORDS = ("began", "told", "refused")
+
+
+def _hand_back(study: optuna.Study, paused: list[str]) -> None:
+    """Let a trial wait again that a process evaluates."""
+    trial_id = study.get_trials(deepcopy=False)[int(paused[0])]._trial_id
+    study._storage.set_trial_user_attr(trial_id, HANDED_BACK, True)
+    assert study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
 def _wait(what: str, found: Callable[[], T | None]) -> T:
