@@ -22,7 +22,14 @@ from aiostorage.testing.contract.change_feed_laws import check_chains
 from aiostorage.trial_change import TrialChange
 from tests.cli.support import environment
 from tests.preloaded import Process, preloaded
-from tests.with_optuna.worker_kills import HANDED_BACK, STUDY, EvaluationLog, Evaluator, opened, value_of
+from tests.with_optuna.worker_kills import (
+    HANDED_BACK,
+    STUDY,
+    EvaluationLog,
+    Evaluator,
+    opened,
+    value_of,
+)
 
 __all__ = ["KilledStudy", "Report"]
 
@@ -135,11 +142,11 @@ class KilledStudy:
             self._end.touch()
             for worker in (*self.workers, sleeper):
                 self._ended(worker, 0)
+            recovered = self._finish(study)
         finally:
             for worker in (*self.workers, sleeper):
                 worker.kill()
-        recovered = self._finish(study)
-        storage.close()
+            storage.close()
         return self._checked(seen, recovered, time.monotonic() - begin)
 
     # ------------------------------------------------------------------------- the processes
@@ -162,7 +169,9 @@ class KilledStudy:
         """Check how a process has ended, and that it has not complained."""
         out, said = worker.communicate(DEADLINE)
         complaints = [line for line in said.splitlines() if not line.startswith("still waiting")]
-        assert (worker.returncode, out, complaints) == (code, "", []), f"{worker.returncode}: {said}"
+        assert (worker.returncode, out, complaints) == (code, "", []), (
+            f"{worker.returncode}: {said}"
+        )
 
     def _pause(self, worker: Process) -> list[str]:
         """Stop a process in an evaluation; return the number of the trial and its name."""
@@ -184,7 +193,9 @@ class KilledStudy:
             trial = study.get_trials(deepcopy=False)[number]
             return trial.state.is_finished() or trial.user_attrs.get("who") != who
 
-        _wait(f"another worker, or the end, of trial {number}, whose process stands still", is_taken)
+        _wait(
+            f"another worker, or the end, of trial {number}, whose process stands still", is_taken
+        )
         worker.send_signal(signal.SIGCONT)
         late = [str(worker.pid), "refused", *paused]
         _wait(f"a refusal of the late evaluation of trial {number}", lambda: late in self._lines())

@@ -81,9 +81,9 @@ class Evaluator:
         self._now = trial.number, who
         seconds = AGAIN if HANDED_BACK in trial.user_attrs else self._seconds
         trial.set_user_attr("who", who)
-        self._log("began", trial.number, who)
         trial.suggest_float("x", -5, 5)
         y = trial.suggest_int("y", 1, PRUNED)
+        self._log("began", trial.number, who)
         time.sleep(seconds * random.uniform(0.5, 1.5))
         trial.report(value_of(who), 0)
         if y == PRUNED:
