@@ -6,7 +6,8 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from aiostorage import EncodingError, SyncStorage, open_storage
+from aiostorage import EncodingError, RetryPolicy, Storage, SyncStorage, open_storage
 from aiostorage.doctor import examine
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.operations import Update
 from aiostorage.optuna import OptunaStorage
+from aiostorage.testing import FaultyDriver
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -231,6 +235,47 @@ def test_stale_trials_fail_and_are_tried_again(file: str) -> None:
     assert alive.get_failed_trial_callback() is retry
     for made in (dead, alive):
         made.close()
+
+
+def test_a_heartbeat_during_an_outage_is_logged_and_the_next_one_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Otherwise Optuna's thread would end, and the trial become stale while it is evaluated."""
+    driver = FaultyDriver(MemoryDriver())
+    storage = OptunaStorage(
+        Storage(driver, retry=RetryPolicy(attempts=1)), heartbeat_interval=1, grace_period=60
+    )
+    study = optuna.create_study(storage=storage)
+
+    def beats(operations: Sequence[Any]) -> bool:
+        return any(isinstance(one, Update) and "heartbeat" in one.changes for one in operations)
+
+    def evaluate(trial: optuna.Trial) -> float:
+        threads = [t for t in threading.enumerate() if "_record_heartbeat" in t.name]
+        while driver.faults == 0:
+            time.sleep(0.01)
+        assert threads[0].is_alive()
+        return 1.0
+
+    driver.fail_next("before", matching=beats)
+    study.optimize(evaluate, n_trials=1)
+    assert "a heartbeat failed: injected" in caplog.text
+    [trial] = study.trials
+    assert trial.state == TrialState.COMPLETE
+    storage.close()
+
+
+def test_the_reservation_of_a_trial_that_has_ended_is_forgotten(storage: OptunaStorage) -> None:
+    study = optuna.create_study(storage=storage)
+    first, second = study.ask(), study.ask()
+    held = storage.studies._studies[study._study_id].tokens
+    assert set(held) == {0, 1}
+    study.tell(first, 1.0)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert set(held) == {1}
+    study.tell(second, 2.0)
+    assert [trial.value for trial in study.trials] == [1.0, 2.0]
+    assert set(held) == set()
 
 
 @pytest.mark.parametrize("history", [None, "off", 3])
