@@ -12,6 +12,7 @@ from optuna.study import StudyDirection
 from aiostorage._core.documents import document_of, equal
 from aiostorage._core.layout import ALGO, EXPERIMENTS, SETTINGS, TRIALS, WAITERS
 from aiostorage._core.storage import Storage
+from aiostorage._core.taken_ids import id_taken_by, note_of_taken_id
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import Compare, Count, Delete, Document, Find, Insert, Update
 from aiostorage.optuna.study_document import (
@@ -22,9 +23,6 @@ from aiostorage.optuna.study_document import (
 from aiostorage.optuna.study_ids import MAX_STUDIES, study_id_of
 
 __all__ = ["StudyRecords"]
-
-_TAKEN: Final = "optuna-study-"
-"""Begins the ``_id`` of the note that a study id is taken. It stays when the study is deleted."""
 
 _IDS: Final = {"_id": True}
 
@@ -64,7 +62,7 @@ class StudyRecords:
             writes = [
                 Insert(EXPERIMENTS, (config,)),
                 Insert(ALGO, (lock,)),
-                Insert(SETTINGS, ({"_id": f"{_TAKEN}{uid}"},)),
+                Insert(SETTINGS, (note_of_taken_id(uid),)),
             ]
             try:
                 await self._gateway.transact_once(writes)
@@ -84,20 +82,16 @@ class StudyRecords:
         )
         taken = [0]
         taken += (row["_id"] for row in experiments if type(row["_id"]) is int)
-        taken += (
-            int(row["_id"].removeprefix(_TAKEN))
-            for row in notes
-            if str(row["_id"]).startswith(_TAKEN)
-        )
+        taken += (uid for note in notes if (uid := id_taken_by(note)) is not None)
         return 1 + max(uid for uid in taken if uid < MAX_STUDIES)
 
     async def delete(self, uid: Any) -> bool:
         """Delete a study with its trials; return whether there was one."""
-        note = f"{_TAKEN}{study_id_of(uid)}"
-        if not await self._gateway.execute(Count(SETTINGS, equal(_id=note))):
-            # a study that was copied here: its id must not be given to another one
+        note = note_of_taken_id(study_id_of(uid))
+        if not await self._gateway.execute(Count(SETTINGS, equal(_id=note["_id"]))):
+            # an older version has copied it here without one
             with suppress(DuplicateKeyError):
-                await self._gateway.execute_once(Insert(SETTINGS, ({"_id": note},)))
+                await self._gateway.execute_once(Insert(SETTINGS, (note,)))
         deletions = [Delete(EXPERIMENTS, equal(_id=uid))]
         deletions += [Delete(name, equal(experiment=uid)) for name in (TRIALS, ALGO, WAITERS)]
         return bool((await self._gateway.transact_once(deletions))[0])
