@@ -30,6 +30,7 @@ from aiostorage.optuna.study_document import (
     stored_attribute,
 )
 from aiostorage.optuna.study_ids import (
+    MAX_STUDIES,
     parts_of_trial_id,
     study_id_of,
     trial_id_of,
@@ -115,7 +116,10 @@ class Studies:
         uid = await self._records.named(name)
         if uid is None:
             raise KeyError(f"there is no study of the name {name!r}")
-        return study_id_of(uid)
+        study_id = study_id_of(uid)
+        if study_id >= MAX_STUDIES:
+            await self._records.uid_of(study_id)  # which says so if another one has the same
+        return study_id
 
     async def study_name(self, study_id: int) -> str:
         """Return the name of a study."""

@@ -13,7 +13,7 @@ from aiostorage._core.documents import document_of, equal
 from aiostorage._core.layout import ALGO, EXPERIMENTS, SETTINGS, TRIALS, WAITERS
 from aiostorage._core.storage import Storage
 from aiostorage._core.taken_ids import id_taken_by, note_of_taken_id
-from aiostorage.errors import DuplicateKeyError
+from aiostorage.errors import ConfigurationError, DuplicateKeyError
 from aiostorage.operations import Compare, Count, Delete, Document, Find, Insert, Update
 from aiostorage.optuna.study_document import (
     FIELD,
@@ -101,13 +101,22 @@ class StudyRecords:
         return bool(await self._gateway.execute(Update(EXPERIMENTS, equal(_id=uid), {path: value})))
 
     async def uid_of(self, study_id: int) -> Any:
-        """Return the ``_id`` of the experiment with a study id; None if there is none."""
+        """Return the ``_id`` of the study with an id; None if there is none.
+
+        Raises
+        ------
+        ConfigurationError
+            There are two: their ids are made of the ``_id``, and by chance they are the same.
+        """
         if 0 <= study_id < MAX_STUDIES:
             return study_id if await self.exists(study_id) else None
-        for row in await self._gateway.execute(Find(EXPERIMENTS, selection=_IDS)):
-            if study_id_of(row["_id"]) == study_id:
-                return row["_id"]
-        return None
+        studies = [c for c in await self.all() if study_id_of(c["_id"]) == study_id]
+        if len(studies) > 1:
+            names = " and ".join(repr(config["name"]) for config in studies)
+            raise ConfigurationError(
+                f"the studies {names} have the same id, by chance; move one to another store"
+            )
+        return studies[0]["_id"] if studies else None
 
     async def exists(self, uid: Any) -> bool:
         """Return whether there is an experiment."""

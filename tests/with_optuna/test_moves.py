@@ -22,9 +22,11 @@ from optuna.trial import TrialState
 from aiostorage import open_storage
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.cli.app import cli
-from aiostorage.errors import DuplicateKeyError, EncodingError
+from aiostorage.errors import ConfigurationError, DuplicateKeyError, EncodingError
 from aiostorage.optuna import OptunaStorage, export_optuna, import_optuna
+from aiostorage.optuna.study_ids import study_id_of
 from aiostorage.transfer import MoveReport, copy_storage
+from aiostorage.transfer.move_plan import derived_id
 from aiostorage.transfer.move_writer import MoveWriter
 from tests.cli.support import environment
 from tests.preloaded import preloaded
@@ -384,3 +386,27 @@ def test_a_study_that_is_created_during_a_copy_gets_another_id(
     assert (target.get_study_id_from_name("moved"), new) == (1, [2])
     assert trials_of(target, "moved") == trials_of(source, "moved")
     assert target.get_all_trials(2) == []
+
+
+def test_two_studies_that_have_the_same_id_by_chance_are_not_taken_for_each_other(
+    tmp_path: Path,
+) -> None:
+    names: dict[int, str] = {}
+    for number in range(100_000):  # ids have 24 bits
+        name = f"study {number}"
+        other = names.setdefault(study_id_of(derived_id("study of Optuna", name)), name)
+        if other != name:
+            break
+    source = InMemoryStorage()
+    for one in (name, other, "third"):
+        optuna.create_study(storage=source, study_name=one)
+    url = f"sqlite:///{tmp_path}/ours.db"
+    moved(import_optuna, url, source, studies=[other, "third"])
+    storage = OptunaStorage(url)
+    study = optuna.load_study(study_name=other, storage=storage)
+    moved(import_optuna, url, source, studies=[name])
+    with pytest.raises(ConfigurationError, match=f"'{name}'.*same id"):
+        optuna.load_study(study_name=name, storage=storage)
+    assert optuna.load_study(study_name="third", storage=storage).trials == []
+    assert study.study_name == other
+    storage.close()
