@@ -71,6 +71,9 @@ class KnownStudy:
         A number above all trials that are in `trials` or `unread`.
     lost
         The numbers of trials that ran here and were taken away: no more is written to them.
+    silent
+        The reservations of the trials that were found stale here, by number: who fails such a trial
+        fails no later reservation of it.
     seen
         When it was last known to be there.
     fresh
@@ -90,6 +93,7 @@ class KnownStudy:
     unread: dict[str, str | None] = field(default_factory=dict)
     free: int = 0
     lost: set[int] = field(default_factory=set)
+    silent: dict[int, str] = field(default_factory=dict)
     seen: float = -math.inf
     fresh: dict[int, float] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -205,6 +209,8 @@ class StudyReader:
                     study.trials.remove(number)
             elif number is None or not _is_own(study, number, change):
                 study.unread[uid] = change.after
+            elif change.after != RESERVED:
+                study.tokens.pop(number)  # it has ended: nothing more is written to it
         study.free = study.next_number
         while trial_uid_of(study.free) in study.unread:
             study.free += 1
@@ -262,10 +268,7 @@ def _is_own(study: KnownStudy, number: int, change: TrialChange) -> bool:
     token, known = study.tokens.get(number), study.trials.get(number)
     if token is None or known is None or change.worker != token:
         return False
-    if known.state.is_finished():
-        del study.tokens[number]  # nothing more is written to it
-        return change.after != RESERVED
-    return change.after == RESERVED
+    return known.state.is_finished() == (change.after != RESERVED)
 
 
 def _take(study: KnownStudy, documents: Sequence[Document]) -> None:

@@ -86,9 +86,16 @@ class StoredParam:
 def stored_params(trial: FrozenTrial) -> list[StoredParam]:
     """Return the params of a trial, in the order of its distributions."""
     return [
-        StoredParam(name, distribution.to_internal_repr(trial.params[name]), distribution)
+        StoredParam(name, _internal(trial.params[name], distribution), distribution)
         for name, distribution in trial.distributions.items()
     ]
+
+
+def _internal(value: Any, distribution: BaseDistribution) -> float:
+    """Return a value as Optuna's storages pass it, but an int as it is: a float may be less."""
+    if type(value) is int and isinstance(distribution, IntDistribution):
+        return value
+    return distribution.to_internal_repr(value)
 
 
 def read_params(

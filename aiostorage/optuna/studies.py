@@ -30,6 +30,7 @@ from aiostorage.optuna.study_document import (
     stored_attribute,
 )
 from aiostorage.optuna.study_ids import (
+    MAX_STUDIES,
     parts_of_trial_id,
     study_id_of,
     trial_id_of,
@@ -118,7 +119,10 @@ class Studies:
         uid = await self._records.named(name)
         if uid is None:
             raise KeyError(f"there is no study of the name {name!r}")
-        return study_id_of(uid)
+        study_id = study_id_of(uid)
+        if study_id >= MAX_STUDIES:
+            await self._records.uid_of(study_id)  # which says so if another one has the same
+        return study_id
 
     async def study_name(self, study_id: int) -> str:
         """Return the name of a study."""
@@ -309,10 +313,26 @@ class Studies:
         if state is TrialState.WAITING:
             await self.hand_back(trial_id)
             return True
-        if number not in study.tokens:  # its constraints may have been set elsewhere
-            known = await self._read_unfinished(study, number)
-        await self._finish(study, number, known, final_update(known, state, values))
+        silent = study.silent.pop(number, None)
+        if number not in study.tokens or silent is not None:
+            known = await self._read_unfinished(study, number)  # it may have been set elsewhere
+        update = final_update(known, state, values)
+        if silent is None or state is not TrialState.FAIL:
+            await self._finish(study, number, known, update)
+        else:
+            await self._fail(study, number, known, update, silent)
         return True
+
+    async def _fail(
+        self, study: KnownStudy, number: int, known: FrozenTrial, update: TrialUpdate, worker: str
+    ) -> None:
+        """Fail a trial that was found stale, if it has the same worker still."""
+        if not await self.records.write(study.uid, number, update.changes, worker):
+            await self._read_unfinished(study, number)
+            raise UpdateFinishedTrialError(f"Trial#{number} has another worker by now.")
+        if study.tokens.get(number) == worker:
+            study.lose(number)
+        study.put(changed(known, **update.fields))
 
     async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
         """Let a trial wait again, with its params, if this process runs it, or an unknown one."""
@@ -441,10 +461,13 @@ class Studies:
         """Return the ids of the trials that have been silent for more than `grace` seconds."""
         study = await self.study(study_id)
         found = await self.records.stale(study.uid, grace)
-        numbers = [number for one in found if (number := number_of(one)) is not None]
-        for number in numbers:  # whoever fails them needs no token, not even if it was ours
-            study.tokens.pop(number, None)
-        return [trial_id_of(study_id, number) for number in sorted(numbers)]
+        workers = {number_of(one): one.get("worker") for one in found}
+        study.silent = {
+            number: worker
+            for number, worker in workers.items()
+            if number is not None and worker is not None
+        }
+        return [trial_id_of(study_id, number) for number in sorted(study.silent)]
 
 
 def _has_params(names: Sequence[str]) -> tuple[Condition, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -112,3 +113,49 @@ def test_stale_trials_are_those_with_an_old_heartbeat(
     assert other._get_stale_trial_ids(study_id) == ids[:2]
     one.set_trial_state_values(ids[0], TrialState.FAIL)
     assert other._get_stale_trial_ids(study_id) == ids[1:2]
+
+
+def found_stale(storage: OptunaStorage, study_id: int) -> list[int]:
+    """Return the trials that are silent; a heartbeat of this very millisecond is not old yet."""
+    storage.heartbeat_interval, storage.grace_period = 60, 1e-9  # type: ignore[assignment]
+    while not (found := storage._get_stale_trial_ids(study_id)):
+        time.sleep(0.001)
+    return found
+
+
+def test_a_trial_that_was_found_stale_is_not_failed_under_its_next_worker(
+    pair: tuple[OptunaStorage, OptunaStorage],
+) -> None:
+    """Between the two calls of `fail_stale_trials` it may have been handed back and begun again."""
+    one, other = pair
+    study_id = one.create_new_study(UP)
+    trial_id = one.create_new_trial(study_id)
+    one.record_heartbeat(trial_id)
+    assert found_stale(other, study_id) == [trial_id]
+    one.set_trial_state_values(trial_id, TrialState.WAITING)
+    assert one.set_trial_state_values(trial_id, TrialState.RUNNING)
+    with pytest.raises(UpdateFinishedTrialError, match="another worker"):
+        other.set_trial_state_values(trial_id, TrialState.FAIL)
+    one.set_trial_intermediate_value(trial_id, 1, 0.5)
+    one.record_heartbeat(trial_id)
+    assert found_stale(other, study_id) == [trial_id]
+    assert other.set_trial_state_values(trial_id, TrialState.FAIL)
+    with pytest.raises(UpdateFinishedTrialError):
+        one.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    for storage in pair:
+        trial = storage.get_trial(trial_id)
+        assert (trial.state, trial.intermediate_values) == (TrialState.FAIL, {1: 0.5})
+
+
+def test_a_process_that_finds_its_own_trial_stale_fails_it_and_writes_no_more(
+    storage: OptunaStorage,
+) -> None:
+    study_id = storage.create_new_study(UP)
+    trial_id = storage.create_new_trial(study_id)
+    storage.record_heartbeat(trial_id)
+    assert found_stale(storage, study_id) == [trial_id]
+    storage.set_trial_user_attr(trial_id, "still", "here")
+    assert storage.set_trial_state_values(trial_id, TrialState.FAIL)
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_user_attr(trial_id, "late", True)
+    assert storage.get_trial(trial_id).user_attrs == {"still": "here"}
