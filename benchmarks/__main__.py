@@ -32,6 +32,9 @@ from benchmarks.samples import LeftOut, Run, Sample
 from benchmarks.tables import Table
 
 Say = Callable[[str], None]
+WIDTH = 160
+"""Columns of what is printed into a file or a pipe."""
+
 OUTPUT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -184,11 +187,12 @@ def _write(run: Run, output: Path) -> None:
 
 def _print(run: Run) -> None:
     """Print the figures to the terminal."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(", ".join(f"{name} {value}" for name, value in run.machine.items()))
     measured = {sample.workload for sample in run.samples}
-    for name in measured & set(WORKLOADS):
-        _show(console, workload_table(run, WORKLOADS[name]))
+    for name, workload in WORKLOADS.items():
+        if name in measured:
+            _show(console, workload_table(run, workload))
     for tables in run.details.values():
         for table in tables:
             _show(console, table)

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from benchmarks.definitions import BEFORE, Key
 from benchmarks.samples import Run, Spread, spread_of
+from benchmarks.workloads.cycles import QUEUE, STUDY
 from benchmarks.workloads.making import OPTUNA, ORION, OURS
 from benchmarks.workloads.startup import AIOSTORAGE
 
@@ -216,14 +217,14 @@ AIMS: tuple[Aim, ...] = (
     ),
     Aim(
         "cycle, 64 tasks",
-        "Optuna's journal, trials asked for",
-        Speed(_MANY, ("cycle", _JOURNAL, "asked for")),
+        "Optuna's journal, a study's trial",
+        Speed(_MANY, ("cycle", _JOURNAL, STUDY)),
         at_least=5.0,
     ),
     Aim(
         "cycle, 64 tasks",
         "Optuna's RDB on SQLite, trials enqueued",
-        Speed(_MANY, ("cycle", _RDB, "enqueued")),
+        Speed(_MANY, ("cycle", _RDB, QUEUE)),
         at_least=1000.0,
     ),
     Aim(
@@ -240,14 +241,14 @@ AIMS: tuple[Aim, ...] = (
     ),
     Aim(
         "cycle, 1 task",
-        "Optuna's journal, trials asked for",
-        Speed(_ONE, ("cycle", _JOURNAL, "asked for")),
+        "Optuna's journal, a study's trial",
+        Speed(_ONE, ("cycle", _JOURNAL, STUDY)),
         at_least=1.0,
     ),
     Aim(
         "cycle by the facade, 1 thread",
-        "Optuna's journal, trials asked for",
-        Speed(("facade", _SQLITE, "facade, 1 thread"), ("facade", _JOURNAL, "asked for")),
+        "Optuna's journal, a study's trial",
+        Speed(("facade", _SQLITE, "facade, 1 thread"), ("facade", _JOURNAL, STUDY)),
         at_least=1.0,
     ),
     Aim(
@@ -294,14 +295,14 @@ AIMS: tuple[Aim, ...] = (
     ),
     Aim(
         "cycle in memory, 1 task",
-        "Optuna in memory, trials asked for",
-        Speed(("memory", _MEMORY, "1 task"), ("memory", OPTUNA["memory"], "asked for")),
+        "Optuna in memory, a study's trial",
+        Speed(("memory", _MEMORY, "1 task"), ("memory", OPTUNA["memory"], STUDY)),
         at_least=1.0,
     ),
     Aim(
         "cycle in memory, 64 tasks",
-        "Optuna in memory, trials asked for",
-        Speed(("memory", _MEMORY, "64 tasks"), ("memory", OPTUNA["memory"], "asked for")),
+        "Optuna in memory, a study's trial",
+        Speed(("memory", _MEMORY, "64 tasks"), ("memory", OPTUNA["memory"], STUDY)),
         at_least=1.0,
     ),
     *_handovers(),

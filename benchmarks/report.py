@@ -26,10 +26,11 @@ is the median of the ratios of all rounds.
 acknowledged is on disk. "Plain sqlite3" is the limit: one thread that executes the statements that the work cannot do
 without, on the same tables, and checks nothing. It writes the history of changes, too, as aiostorage does by default,
 unless the line says "no history". With "one transaction", nothing is on disk before the end of a block. "Bare motor"
-and "bare PyMongo" are the limits on MongoDB, without a history. Optuna's storages get the calls that a study makes to its
-storage: with "asked for", a trial is made when a worker asks for one, so that none has to be looked for; with
-"enqueued", the oldest one that waits is taken, which is what `reserve_trial` does. Slow sides do fewer operations, as
-the last column says.
+and "bare PyMongo" are the limits on MongoDB, without a history. Optuna makes a trial when a
+worker asks for one. "A study's trial" is made by a study, which suggests two params at random, and is told its result,
+as in `study.optimize`; "storage alone" is the same without the study and without params. With "enqueued", the storage
+looks for the oldest trial that waits, which is what `reserve_trial` does. Slow sides do fewer operations, as the last
+column says.
 """
 QUICK = """
 **This is a rehearsal with a tenth of the trials and operations (`--quick`); its figures mean nothing.**
@@ -60,9 +61,12 @@ def report(
         parts.append(QUICK)
     parts.append("\n## The machine\n\n" + markdown(_machine_table(run)))
     parts.append(AIMS + "\n" + markdown(aims_table(run, aims)))
-    for workload in workloads:
-        if any(sample.workload == workload.name for sample in run.samples):
-            parts.append(_section(run, workload, pictures.get(workload.name)))
+    measured = {sample.workload for sample in run.samples}
+    parts += [
+        _section(run, workload, pictures.get(workload.name))
+        for workload in workloads
+        if workload.name in measured
+    ]
     if run.details:
         parts.append(
             "\n## Details\n\nThese were measured in short; `--only NAME` measures one of them in full.\n"
@@ -109,7 +113,7 @@ def _aim_row(one: Verdict) -> list[str]:
 
 
 def workload_table(run: Run, workload: Workload) -> Table:
-    """Return the figures of a workload's sides, the fastest first after the reference."""
+    """Return the figures of a workload's sides."""
     who, case = workload.reference
     reference = (workload.name, who, case)
     rows = []
@@ -124,15 +128,20 @@ def workload_table(run: Run, workload: Workload) -> Table:
     headings = (
         "",
         "",
-        f"{who}, {case}, is … times as fast",
+        "Ratio",
         f"{workload.unit.capitalize()} a second" if workload.per_second else "Time of one",
         "Quartiles",
         "Longest stall",
-        "Processor time of one",
+        "Processor",
         "Memory",
-        "Operations a round",
+        "Operations",
     )
-    return Table(workload.title, headings, rows, left=2)
+    caption = (
+        f"Ratio: the speed of “{who}, {case}” divided by that of the line. Longest stall: of the "
+        "event loop. Processor: time of it for one operation. Memory: the greatest size of a "
+        "process. Operations: of a round."
+    )
+    return Table(workload.title, headings, rows, left=2, caption=caption)
 
 
 def _row(
@@ -181,7 +190,7 @@ def quantity(value: float, unit: str) -> str:
                 return f"{_digits(value * factor)} {name}"
     if unit == "B":
         return f"{_digits(value / 2**20)} MiB"
-    return _digits(value) + {"x": " ×", "/s": "", "": ""}[unit]
+    return _digits(value) + {"x": " \u00d7", "/s": "", "": ""}[unit]
 
 
 def _digits(value: float) -> str:

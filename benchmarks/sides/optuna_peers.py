@@ -1,8 +1,9 @@
-"""Optuna's own storages as sides, by the calls that a study makes to its storage.
+"""Optuna's own storages as sides.
 
-A study asks for its trials in one of two ways. ``asked``: it makes a trial when a worker asks for
-one, as studies usually do; nothing has to be looked for. ``enqueued``: it takes the oldest trial of
-those that were enqueued before, which is what `reserve_trial` does.
+A trial's way through them is measured in three ways. ``study``: a study makes a trial, suggests two
+params for it at random, and gets its result, as `study.optimize` does. ``enqueued``: the storage
+looks for the oldest trial of those that were enqueued before, which is what `reserve_trial` does.
+``storage``: the storage alone makes a trial without params, for which nothing has to be looked for.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.definitions import Block, Figures, Setting
+from benchmarks.sides.ours import NAME
 from benchmarks.workload import PARAM_COUNT, measured_calls
 
 __all__ = ["Kind", "Way", "counts", "cycles", "fetches", "inserts"]
 
 Kind = Literal["journal", "rdb", "memory"]
-Way = Literal["asked", "enqueued"]
+Way = Literal["study", "enqueued", "storage"]
 
 COPY_TRIALS = """
     WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)
@@ -41,7 +43,7 @@ COPY_PARAMS = """
 def inserts(setting: Setting, kind: Kind) -> Iterator[Block]:
     """Enqueue trials."""
     storage, study = _opened(setting, kind)
-    template = _template()
+    template = _trial(waiting=True)
     yield lambda: measured_calls(
         lambda: storage.create_new_trial(study, template_trial=template), setting.count
     )
@@ -49,19 +51,42 @@ def inserts(setting: Setting, kind: Kind) -> Iterator[Block]:
 
 @contextmanager
 def cycles(setting: Setting, kind: Kind, way: Way) -> Iterator[Block]:
-    """Get a trial, send a heartbeat where the storage has them, complete it."""
+    """Get a trial, note a heartbeat where the storage has them, complete it."""
+    storage, study_id = _opened(setting, kind, waiting=way == "enqueued")
+    cycle = _by_study(storage) if way == "study" else _by_storage(storage, study_id, way)
+    yield lambda: _done(cycle, setting.count)
+
+
+def _by_study(storage: Any) -> Callable[[], None]:
+    import optuna  # noqa: PLC0415
+
+    study = optuna.load_study(
+        study_name=NAME, storage=storage, sampler=optuna.samplers.RandomSampler()
+    )
+
+    def cycle() -> None:
+        trial = study.ask()
+        trial.suggest_float("x", -5, 5)
+        trial.suggest_float("y", -5, 5)
+        study.tell(trial, 0.5)
+
+    return cycle
+
+
+def _by_storage(storage: Any, study_id: int, way: Way) -> Callable[[], None]:
     from optuna.storages._heartbeat import BaseHeartbeat  # noqa: PLC0415
     from optuna.trial import TrialState  # noqa: PLC0415
 
-    storage, study = _opened(setting, kind)
-
     def cycle() -> None:
-        trial = storage.create_new_trial(study) if way == "asked" else _popped(storage, study)
+        if way == "enqueued":
+            trial = _popped(storage, study_id)
+        else:
+            trial = storage.create_new_trial(study_id)
         if isinstance(storage, BaseHeartbeat):
             storage.record_heartbeat(trial)
         storage.set_trial_state_values(trial, TrialState.COMPLETE, [0.5])
 
-    yield lambda: _done(cycle, setting.count)
+    return cycle
 
 
 @contextmanager
@@ -121,7 +146,7 @@ def _done(action: Callable[[], object], count: int) -> Figures:
     return Figures(count - failed, time.perf_counter() - begin, time.process_time() - used)
 
 
-def _opened(setting: Setting, kind: Kind) -> tuple[Any, int]:
+def _opened(setting: Setting, kind: Kind, *, waiting: bool = False) -> tuple[Any, int]:
     import optuna  # noqa: PLC0415
 
     warnings.simplefilter("ignore")
@@ -130,12 +155,12 @@ def _opened(setting: Setting, kind: Kind) -> tuple[Any, int]:
     storage = _storage(kind, place)
     for study in storage.get_all_studies():
         return storage, study._study_id  # noqa: SLF001
-    study_id: int = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "bench")
+    study_id: int = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], NAME)
     if setting.size:
-        storage.create_new_trial(study_id, template_trial=_template())
+        storage.create_new_trial(study_id, template_trial=_trial(waiting=waiting))
         if kind == "memory":
             for _ in range(setting.size - 1):
-                storage.create_new_trial(study_id, template_trial=_template())
+                storage.create_new_trial(study_id, template_trial=_trial(waiting=waiting))
         else:
             fill = _fill_rdb if kind == "rdb" else _fill_journal
             fill(place, setting.size - 1)
@@ -154,14 +179,15 @@ def _storage(kind: Kind, place: Path) -> Any:
     return storages.JournalStorage(JournalFileBackend(f"{place}.log"))
 
 
-def _template() -> Any:
-    """Return a trial that waits, with the params of ours."""
+def _trial(*, waiting: bool) -> Any:
+    """Return a trial that waits or is complete, with the params of ours."""
     from optuna.distributions import FloatDistribution  # noqa: PLC0415
     from optuna.trial import TrialState, create_trial  # noqa: PLC0415
 
     names = [f"x{number}" for number in range(PARAM_COUNT)]
     return create_trial(
-        state=TrialState.WAITING,
+        state=TrialState.WAITING if waiting else TrialState.COMPLETE,
+        value=None if waiting else 0.5,
         params={name: 1.25 * number for number, name in enumerate(names)},
         distributions={name: FloatDistribution(-10, 10) for name in names},
     )

@@ -11,16 +11,18 @@ from benchmarks.sides import bare_mongodb, optuna_peers, orion_peers, plain_sqli
 from benchmarks.sides import ours as our
 from benchmarks.workloads.making import OURS, bare, before, optuna, orion, ours, plain
 
-__all__ = ["CYCLES", "FACADE", "MEMORY", "MONGODB", "PROCESSES", "RESERVATIONS"]
+__all__ = ["CYCLES", "FACADE", "MEMORY", "MONGODB", "PROCESSES", "QUEUE", "RESERVATIONS", "STUDY"]
 
 SIZE = 10_000
 CYCLE = "A cycle is a trial's way through the storage: reserved, a heartbeat, completed."
-TOP = "asked for"
+STUDY = "a study's trial"
 QUEUE = "enqueued"
+ALONE = "storage alone"
 _normal = partial(our.cycles, synchronous="NORMAL")
 _plain_reservations = plain_sqlite.reservations
 _plain_cycles = plain_sqlite.cycles
-_asked = partial(optuna_peers.cycles, way="asked")
+_study = partial(optuna_peers.cycles, way="study")
+_alone = partial(optuna_peers.cycles, way="storage")
 _enqueued = partial(optuna_peers.cycles, way="enqueued")
 
 RESERVATIONS = Workload(
@@ -80,9 +82,11 @@ CYCLES = Workload(
             1280,
             size=SIZE,
         ),
-        optuna("journal", TOP, _asked, 200, size=SIZE),
+        optuna("journal", STUDY, _study, 200, size=SIZE),
+        optuna("journal", ALONE, _alone, 200, size=SIZE),
         optuna("journal", QUEUE, _enqueued, 20, size=SIZE),
-        optuna("rdb", TOP, _asked, 10, size=SIZE),
+        optuna("rdb", STUDY, _study, 10, size=SIZE),
+        optuna("rdb", ALONE, _alone, 10, size=SIZE),
         optuna("rdb", QUEUE, _enqueued, 1, size=SIZE),
         orion("pickleddb", "1 caller", orion_peers.cycles, 1, size=SIZE),
     ),
@@ -98,7 +102,8 @@ MEMORY = Workload(
         ours("memory", "1 task", our.cycles, 1280, size=SIZE),
         ours("memory", "64 tasks", our.cycles, 1280, tasks=64, size=SIZE),
         before("memory", "1 task", our.cycles, 1280, size=SIZE),
-        optuna("memory", TOP, _asked, 1280, size=SIZE),
+        optuna("memory", STUDY, _study, 1280, size=SIZE),
+        optuna("memory", ALONE, _alone, 1280, size=SIZE),
         optuna("memory", QUEUE, _enqueued, 100, size=SIZE),
         orion("ephemeraldb", "1 caller", orion_peers.cycles, 5, size=SIZE),
     ),
@@ -117,8 +122,8 @@ PROCESSES = Workload(
         ours("sqlite", "1 process of 1 task", our.cycles, 320, size=SIZE),
         ours("sqlite", "4 processes of 1 task", our.cycles, 80, processes=4, size=SIZE),
         ours("sqlite", "8 processes of 1 task", our.cycles, 40, processes=8, size=SIZE),
-        optuna("journal", f"8 processes, {TOP}", _asked, 20, processes=8, size=SIZE),
-        optuna("rdb", f"8 processes, {TOP}", _asked, 2, processes=8, size=SIZE),
+        optuna("journal", f"8 processes, {STUDY}", _study, 20, processes=8, size=SIZE),
+        optuna("rdb", f"8 processes, {STUDY}", _study, 2, processes=8, size=SIZE),
         orion("pickleddb", "4 processes", orion_peers.cycles, 1, processes=4, size=1000),
     ),
     (OURS["sqlite"], "8 processes of 8 tasks"),
@@ -134,7 +139,7 @@ FACADE = Workload(
         ours("sqlite", "facade, 1 thread", our.cycles_by_facade, 320, size=SIZE),
         ours("sqlite", "awaited, 1 task", our.cycles, 320, size=SIZE),
         ours("memory", "facade, 1 thread", our.cycles_by_facade, 640, size=SIZE),
-        optuna("journal", TOP, _asked, 200, size=SIZE),
+        optuna("journal", STUDY, _study, 200, size=SIZE),
     ),
     (OURS["sqlite"], "facade, 1 thread"),
 )
