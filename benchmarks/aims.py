@@ -32,6 +32,11 @@ class Comparison(Protocol):
     """Something that a run has found, as a number a round."""
 
     @property
+    def one(self) -> Key:
+        """The side that it says something about."""
+        ...
+
+    @property
     def unit(self) -> str:
         """``x`` for a ratio, ``s`` for seconds, ``B`` for bytes; empty for a number."""
         ...
