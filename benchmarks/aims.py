@@ -274,7 +274,7 @@ AIMS: tuple[Aim, ...] = (
     Aim(
         "time of a reservation, 1,000,000 trials",
         "1,000 trials",
-        Time(("size", _SQLITE, "1,000,000 trials"), ("size", _SQLITE, "1,000 trials")),
+        Time(("growth", _SQLITE, "1,000,000 trials"), ("growth", _SQLITE, "1,000 trials")),
         at_most=1.2,
     ),
     Aim(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from benchmarks.definitions import Workload
 from benchmarks.workloads.calls import CALLS
 from benchmarks.workloads.cycles import CYCLES, FACADE, MEMORY, MONGODB, PROCESSES, RESERVATIONS
+from benchmarks.workloads.growth import GROWTH
 from benchmarks.workloads.inserts import INSERTS
 from benchmarks.workloads.locks import LOCKS, STATES
 from benchmarks.workloads.reads import COUNTS, FETCHES, ITERATIONS
-from benchmarks.workloads.sizes import SIZES
 from benchmarks.workloads.startup import IMPORTS, SCRIPTS
 
 __all__ = ["WORKLOADS"]
@@ -29,7 +29,7 @@ WORKLOADS: dict[str, Workload] = {
         LOCKS,
         STATES,
         CALLS,
-        SIZES,
+        GROWTH,
         IMPORTS,
         SCRIPTS,
     )

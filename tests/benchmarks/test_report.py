@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.aims import AIMS, Aim, Difference, Failures, Quantity, Speed, Time, verdict
 from benchmarks.definitions import Figures, Key, Side, Workload
+from benchmarks.details import DETAILS
 from benchmarks.registry import WORKLOADS
 from benchmarks.report import aims_table, quantity, report, workload_table
 from benchmarks.samples import LeftOut, Run, Sample, Spread, combined, handovers, spread_of
@@ -186,6 +187,10 @@ def test_aims_name_sides_that_there_are() -> None:
         if key is not None
     }
     assert named <= sides()
+
+
+def test_a_name_chooses_one_part() -> None:
+    assert not set(WORKLOADS) & set(DETAILS)
 
 
 def test_each_aim_has_one_bound() -> None:

@@ -6,10 +6,10 @@ from benchmarks.definitions import Workload
 from benchmarks.sides.ours import reservations
 from benchmarks.workloads.making import OURS, ours
 
-__all__ = ["SIZES"]
+__all__ = ["GROWTH"]
 
-SIZES = Workload(
-    "size",
+GROWTH = Workload(
+    "growth",
     "Reserving trials, by the number of trials in the store",
     "One task reserves.",
     "reservations",
