@@ -257,7 +257,7 @@ def _beside(title: str, rows: Iterable[mongodb.PairedResult]) -> Table:
                 f"{row.tasks}",
                 f"{row.ours:,.0f}",
                 f"{row.theirs:,.0f}",
-                _quartiles(row.ratios),
+                _shown(*row.quartiles),
                 f"{row.stall * 1000:.1f} ms",
             ]
             for row in rows
@@ -343,7 +343,10 @@ def _size(given: DetailConditions) -> Iterator[Table]:
 
 
 def _quartiles(values: Sequence[float], places: int = 2) -> str:
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return _shown(*statistics.quantiles(values, n=4, method="inclusive"), places=places)
+
+
+def _shown(low: float, middle: float, high: float, *, places: int = 2) -> str:
     return f"{middle:.{places}f} ({low:.{places}f} - {high:.{places}f})"
 
 

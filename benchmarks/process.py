@@ -6,6 +6,7 @@ that it can be told to take another checkout.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import resource
 import sys
@@ -111,9 +112,10 @@ class SideProcess:
 
 
 def _serve(pipe: Connection, tree: Path | None, packed: bytes) -> None:
-    if tree is not None:
-        sys.path.insert(0, str(tree))
+    logging.disable(logging.WARNING)  # a slow disk is what is measured
     try:
+        if tree is not None:
+            _import_from(tree)
         side: Side
         setting: Setting
         side, setting = pickle.loads(packed)  # noqa: S301  the parent's
@@ -126,3 +128,11 @@ def _serve(pipe: Connection, tree: Path | None, packed: bytes) -> None:
         return  # the parent has gone
     except Exception as error:  # noqa: BLE001  whatever a side raises
         pipe.send(SideError(f"{type(error).__name__}: {error}"))
+
+
+def _import_from(tree: Path) -> None:
+    sys.path.insert(0, str(tree))
+    import aiostorage  # noqa: PLC0415  the one of the checkout
+
+    if not Path(aiostorage.__file__).is_relative_to(tree):
+        raise SideError(f"{tree} has no aiostorage")

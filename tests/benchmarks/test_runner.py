@@ -15,7 +15,7 @@ from benchmarks.process import peak_memory
 from benchmarks.registry import WORKLOADS
 from benchmarks.runner import Conditions, carry_out
 from benchmarks.samples import LeftOut, Sample
-from tests.benchmarks.toy_sides import dying, failing, large, noted, unready
+from tests.benchmarks.toy_sides import dying, earlier, failing, large, noted, unready
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +76,18 @@ def test_the_others_go_on_without_one_that_fails(tmp_path: Path) -> None:
         "d": ("its process ended with 3", True),
         "e": ("no server", False),
     }
+
+
+def test_earlier_code_is_taken_from_its_checkout(tmp_path: Path) -> None:
+    package = tmp_path / "aiostorage"
+    package.mkdir()
+    (package / "__init__.py").write_text("EARLIER = 7")
+    side = Side("a", "", earlier, 1, needs=("before",))
+    for before, shown in ((tmp_path, 7), (tmp_path / "nothing", None)):
+        conditions = Conditions(tmp_path, "b-", {}, before=before)
+        work = Workload("work", "Work", "", "jobs", (side,), ("a", ""), rounds=1)
+        (found,) = carry_out(work, conditions, lambda _: None)
+        assert shown == (found.count if isinstance(found, Sample) else None)
 
 
 def test_memory_is_that_of_the_work(tmp_path: Path) -> None:

@@ -41,10 +41,11 @@ def failing(setting: Setting) -> Iterator[Block]:
 
 
 @contextmanager
-def unready(_: Setting) -> Iterator[Block]:
+def unready(setting: Setting) -> Iterator[Block]:
     """Fail before the first block."""
-    raise RuntimeError("no such file")
-    yield
+    if setting.count:
+        raise RuntimeError("no such file")
+    yield lambda: Figures(0, 1.0, 0.5)
 
 
 @contextmanager
@@ -62,3 +63,12 @@ def large(setting: Setting) -> Iterator[Block]:
         return Figures(len(taken), 1.0, 0.5)
 
     yield block
+
+
+@contextmanager
+def earlier(_: Setting) -> Iterator[Block]:
+    """Count as many operations as the imported code says."""
+    import aiostorage
+
+    count: int = vars(aiostorage)["EARLIER"]
+    yield lambda: Figures(count, 1.0, 0.5)
