@@ -7,6 +7,7 @@ Without ``--only`` everything is measured and the report is written, with pictur
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -214,4 +215,5 @@ def _say(what: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     sys.exit(main())

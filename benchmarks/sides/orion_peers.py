@@ -44,8 +44,9 @@ class OrionStore:
         self.storage.create_experiment(experiment)
         self.id = experiment["_id"]
         if size:
-            # registered at once, which is possible only past the protocol
-            self._write([trial.to_dict() for trial in self.trials(size)])
+            # at once, and with ids, for which EphemeralDB would look through all trials each time
+            trials = enumerate(self.trials(size), start=1)
+            self._write([{**trial.to_dict(), "_id": number} for number, trial in trials])
         os.sync()  # otherwise a commit would wait for what was written before
 
     @property
