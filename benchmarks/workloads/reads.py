@@ -53,7 +53,7 @@ FETCHES = Workload(
         ours("motor", "fetch_trials", _fetch, 1, size=FETCHED, apart=True, store="many"),
         orion("ephemeraldb", "fetch_trials", orion_peers.fetches, 1, size=FETCHED),
         orion("pickleddb", "fetch_trials", orion_peers.fetches, 1, size=FETCHED, apart=True),
-        optuna("journal", "get_all_trials", optuna_peers.fetches, 1, size=FETCHED, apart=True),
+        optuna("journal", "get_all_trials, 10,000", optuna_peers.fetches, 1, size=SIZE, apart=True),
         optuna("memory", "get_all_trials, 10,000", optuna_peers.fetches, 1, size=SIZE),
         optuna("rdb", "get_all_trials, 10,000", optuna_peers.fetches, 1, size=SIZE, apart=True),
     ),

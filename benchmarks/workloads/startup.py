@@ -25,7 +25,7 @@ IMPORTS = Workload(
     ),
     (AIOSTORAGE, "import"),
     per_second=False,
-    rounds=8,
+    rounds=5,
 )
 
 SCRIPTS = Workload(
