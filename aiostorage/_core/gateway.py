@@ -377,7 +377,9 @@ class Gateway:
                 message = f"{self.driver.location}: no answer within {self._limit.seconds:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
             finally:
-                self._limit.end(limited)
+                self._limit.calls.pop(limited, None)  # not there if it has outlived its loop
+                if limited.cancellations:
+                    limited.take_back()
         return await self._retry(lambda: method(asked), again, operation, start, failed)
 
     async def _retry(

@@ -210,7 +210,13 @@ class _PortalCall(Generic[T]):
             raise
         except BaseException as error:  # noqa: BLE001  the waiting thread raises it
             self._outcome = None, error
-        self.abandon()
+        # as `abandon` does, which every call would have to call
+        self._thread.calls.discard(self)
+        self.done = True
+        try:
+            self._wakeup.release()
+        except RuntimeError:  # the thread has been woken to be cancelled
+            return
 
     def abandon(self) -> None:
         """Wake the waiting thread: the call makes no further progress."""
