@@ -32,7 +32,7 @@ def new_id() -> str:
 
 def new_token() -> str:
     """Return a new token for a reservation or a lock: host, process and a random part."""
-    return f"{_HOST}:{os.getpid()}:{secrets.token_hex(8)}"
+    return f"{_HOST}:{os.getpid()}:{os.urandom(8).hex()}"
 
 
 def _id_of(item: Any) -> Any:

@@ -53,6 +53,9 @@ NOW: Final = StoreTime()
 
 EQUAL: Final[Comparison] = "eq"
 
+STATUS_IS: Final = {status.value: Compare("status", EQUAL, status.value) for status in TrialStatus}
+"""The conditions that a trial has a status."""
+
 RESERVED: Final = TrialStatus.RESERVED.value
 COMPLETED: Final = TrialStatus.COMPLETED.value
 INTERRUPTED: Final = TrialStatus.INTERRUPTED.value
@@ -148,7 +151,7 @@ class Reservations:
     ) -> list[Trial]:
         uid, token = experiment_uid(experiment), new_token()
         one = Compare("experiment", "eq", uid)
-        ours = And((one, Compare("status", "eq", RESERVED), Compare("worker", "eq", token)))
+        ours = And((one, STATUS_IS[RESERVED], Compare("worker", EQUAL, token)))
         take = Take(
             TRIALS,
             And((one, PENDING)),
@@ -452,7 +455,7 @@ def _held(trial: Held, status: str) -> And:
     held = (
         Compare("experiment", EQUAL, trial.experiment),
         Compare("id", EQUAL, trial.id),
-        Compare("status", EQUAL, status),
+        STATUS_IS[status],
     )
     token = trial.worker
     return And(held if token is None else (*held, Compare("worker", EQUAL, token)))

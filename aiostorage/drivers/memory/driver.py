@@ -19,7 +19,8 @@ from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import SteadyClock, utc_now
-from aiostorage._core.table import DocumentTable, Key, sort_key_by, tables_of
+from aiostorage._core.table import DocumentTable, sort_key_by, tables_of
+from aiostorage._core.table_indexes import Key
 from aiostorage._core.table_log import read_table_log
 from aiostorage._core.table_operations import AllOrNone, run_all
 from aiostorage.errors import ConfigurationError, StorageClosedError
