@@ -206,8 +206,14 @@ class Trial:
         except AttributeError:
             raise MAPPING.refusal("Trial.from_dict", "document", document) from None
         self = cls.__new__(cls)
-        for name in _PLAIN:
-            setattr(self, name, get(name))
+        self.experiment = get("experiment")
+        self.worker = get("worker")
+        self.parent = get("parent")
+        self.exp_working_dir = get("exp_working_dir")
+        self.submit_time = get("submit_time")
+        self.start_time = get("start_time")
+        self.end_time = get("end_time")
+        self.heartbeat = get("heartbeat")
         self.id_override = get("_id")
         uid = get("id")
         self._stored_id = uid if uid.__class__ is str and len(uid) == _ID_LENGTH else None

@@ -185,7 +185,18 @@ def make_values(kind: type[_V], items: Iterable[Any]) -> list[_V]:
 
 def read_values(kind: type[_V], documents: Iterable[Mapping[str, Any]] | None) -> list[_V]:
     """Make values of their stored forms; keys may be missing, and others are ignored."""
-    return [kind(d.get("name"), d.get("type"), d.get("value")) for d in documents or ()]  # type: ignore[arg-type]
+    values: list[_V] = []
+    allowed = kind.allowed_types
+    for document in documents or ():
+        get = document.get
+        name, type_, value = get("name"), get("type"), get("value")
+        if type_ in allowed and value.__class__ in _ATOMS:  # as nearly all are
+            made = kind.__new__(kind)
+            made.name, made.type, made.value = name, type_, value  # type: ignore[assignment]
+        else:
+            made = kind(name, type_, value)  # type: ignore[arg-type]
+        values.append(made)
+    return values
 
 
 def flat_values(kind: type[Value], documents: Iterable[Mapping[str, Any]] | None) -> Flat:

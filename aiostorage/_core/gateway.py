@@ -16,7 +16,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -249,30 +249,24 @@ class Gateway:
 
     # ---------------------------------------------------------------------------- operations
 
-    async def execute(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """Carry out one operation, safely more than once.
 
         It can be recognised by what it has written, or may be done twice.
         """
-        if not self._is_ready():
-            await self._open_first()
+        return self._retried(
+            self.driver.execute, operation, lambda: self._execute_again(operation), operation
+        )
 
-        async def again() -> T:
-            return cast(T, (await repeat(self.driver, (operation,)))[0])
+    async def _execute_again(self, operation: Operation[T]) -> T:
+        return cast(T, (await repeat(self.driver, (operation,)))[0])
 
-        result: T = await self._retried(self.driver.execute, operation, again, operation)
-        if time.monotonic() >= self._trim_at:
-            await self._trim_history()
-        return result
-
-    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation[Any]]) -> Coroutine[Any, Any, list[Any]]:
         """Carry out operations, all or none, safely more than once.
 
         If the first one is in place already, all of them are.
         """
-        if not self._is_ready():
-            await self._open_first()
-        return await self._retried(
+        return self._retried(
             self.driver.transact,
             operations,
             lambda: repeat(self.driver, operations),
@@ -307,8 +301,6 @@ class Gateway:
         list
             The documents with their keys; none if there were too few keys.
         """
-        if not self._is_ready():
-            await self._open_first()
 
         async def first(insert: InsertNext) -> list[Document]:
             taken, _ = await self.driver.transact((look, insert))
@@ -386,13 +378,15 @@ class Gateway:
         operation
             The first operation of the call.
         """
+        if not self._is_ready():
+            await self._open_first()
         start = time.monotonic()
         failed: TemporaryBackendError | None = None
         if not self._compensations.pending:
             # the first attempt, here and not in `retrying`: nearly every call ends with it
             limited = self._limit.begin()
             try:
-                return await method(asked)
+                answer = await method(asked)
             except TemporaryBackendError as error:
                 failed = error
             except asyncio.CancelledError as error:
@@ -404,7 +398,13 @@ class Gateway:
                 message = f"{self.driver.location}: no answer within {self._limit.seconds:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
             finally:
-                self._limit.end(limited)
+                self._limit.calls.pop(limited, None)  # not there if it has outlived its loop
+                if limited.cancellations:
+                    limited.take_back()
+            if failed is None:
+                if start >= self._trim_at:
+                    await self._trim_history()
+                return answer
         return await self._retry(lambda: method(asked), again, operation, start, failed)
 
     async def _retry(
@@ -478,8 +478,6 @@ class Gateway:
 
     async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
         """Find documents; they are made `size` at a time, while the caller goes through them."""
-        if not self._is_ready():
-            await self._open_first()
         call = partial(find_slices, self.driver, size=size)
         return await self._retried(call, find, partial(call, find), find)
 

@@ -16,7 +16,13 @@ PAUSE: Final = 0.1
 
 
 class TimedCall:
-    """A call under way, and the task that makes it."""
+    """A call under way, and the task that makes it.
+
+    Attributes
+    ----------
+    cancellations
+        How often the limit has cancelled the call.
+    """
 
     __slots__ = ("cancellations", "cancelled_before", "deadline", "task")
 
@@ -31,24 +37,33 @@ class TimedCall:
         others = self.task.cancelling() - self.cancellations
         return self.cancellations > 0 and others <= self.cancelled_before
 
+    def take_back(self) -> None:
+        """Take the cancellations by the limit back, at the end of the call."""
+        for _ in range(self.cancellations):
+            self.task.uncancel()
+
 
 class TimeLimit:
     """Cancels calls that take longer than so many seconds.
 
-    The calls are those of one event loop at a time. What `begin` returns has to be passed to `end`,
-    in the same task.
+    They are those of one event loop at a time. Whoever ends a call takes it out of `calls`, and its
+    cancellations back.
 
     Parameters
     ----------
     seconds
         How long a call may take.
+
+    Attributes
+    ----------
+    calls
+        Those under way, in the order of their deadlines.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._calls: dict[TimedCall, None] = {}
-        """Those under way, in the order of their deadlines."""
+        self.calls: dict[TimedCall, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> TimedCall:
@@ -57,26 +72,20 @@ class TimeLimit:
         assert task is not None  # noqa: S101  a coroutine runs in a task
         loop = task.get_loop()
         if loop is not self._loop:  # the last one has ended, and its timer with it
-            self._loop, self._calls, self._timer = loop, {}, None
+            self._loop, self.calls, self._timer = loop, {}, None
         call = TimedCall(task, loop.time() + self.seconds)
-        self._calls[call] = None
+        self.calls[call] = None
         if self._timer is None:
             self._timer = loop.call_at(call.deadline, self._expire, loop)
         return call
 
-    def end(self, call: TimedCall) -> None:
-        """End a call, and take its cancellations by this limit back."""
-        self._calls.pop(call, None)  # not there if it outlived its loop
-        for _ in range(call.cancellations):
-            call.task.uncancel()
-
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         now, self._timer = loop.time(), None
-        for call in list(self._calls):
+        for call in list(self.calls):
             if call.deadline > now:
                 break
             call.task.cancel()
             call.cancellations += 1
-        if self._calls:
-            first = next(iter(self._calls))
+        if self.calls:
+            first = next(iter(self.calls))
             self._timer = loop.call_at(max(first.deadline, now + PAUSE), self._expire, loop)
