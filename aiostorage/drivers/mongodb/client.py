@@ -239,6 +239,20 @@ class Client:
         found: list[dict[str, Any]] = await cursor.to_list(None)
         return found
 
+    async def aggregated_in_parts(
+        self, collection: str, pipeline: Sequence[Any], size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield what an aggregation yields, up to `size` documents at a time.
+
+        The server may use its disk.
+        """
+        options: dict[str, Any] = {"batchSize": size, "allowDiskUse": True}
+        cursor = self.collections[collection].aggregate(pipeline, **options)
+        if not self._motor:
+            cursor = await cursor
+        while found := await cursor.to_list(size):
+            yield found
+
     async def find_committed(
         self, collection: str, where: Mapping[str, Any], limit: int, since: tuple[int, int] | None
     ) -> tuple[list[dict[str, Any]], tuple[int, int]]:

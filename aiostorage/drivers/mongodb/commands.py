@@ -39,7 +39,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
+__all__ = ["CURSOR_BATCH_SIZE", "SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
 
 T = TypeVar("T")
 
@@ -226,20 +226,6 @@ class Commands:
         if commands.stale:
             await self.blobs.discard(commands.stale)
         return result
-
-    async def page(
-        self, find: Find, after: list[Any] | None, size: int
-    ) -> tuple[list[Document], list[Any] | None]:
-        """Return one page of documents, and the ids of those that are still to come."""
-        schema = self.schemas[find.collection]
-        ids = await self.ids(schema, find.where) if after is None else after
-        documents: list[Document] = []
-        while ids and len(documents) < size:
-            # some may be deleted by now
-            chosen, ids = ids[: size - len(documents)], ids[size - len(documents) :]
-            some = And((Compare("_id", "in", tuple(chosen)), find.where))
-            documents += await self.run(Find(find.collection, some, find.selection))
-        return documents, ids or None
 
     # ------------------------------------------------------------------------------ reading
 

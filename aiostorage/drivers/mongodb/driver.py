@@ -50,6 +50,7 @@ from aiostorage.drivers.mongodb.noted_changes import (
     carry_out_noted,
     carry_out_noted_batch,
 )
+from aiostorage.drivers.mongodb.pages import PagePlace, read_page
 from aiostorage.drivers.mongodb.plans import Plan, make_plan
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import CONNECT_TIMEOUT, ClientLibrary, read_settings
@@ -474,14 +475,10 @@ class MongoDBDriver:
     async def page(
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:
-        """See `aiostorage.protocols.Driver.page`.
-
-        The cursor has the ids that are still to come: a server can go on by insertion from a
-        document only as long as that one is not deleted.
-        """
+        """See `aiostorage.protocols.Driver.page`."""
         commands = self._connected() or await self._connect()
-        ids = cast("list[Any] | None", after)
-        return await self._read(commands, partial(commands.page, find, ids, size))
+        place = cast("PagePlace | None", after)
+        return await self._read(commands, partial(read_page, commands, find, place, size))
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """See `aiostorage.protocols.LoggingDriver.read_log`."""
