@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aiostorage._core.ordering import Order, place_of
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.bson_codec import as_stored
-from aiostorage.drivers.mongodb.client import Client
+from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.filters import RECORD_ID, CollectionSchema, rank, sort_key
 from aiostorage.drivers.mongodb.logged_change import Doubt, LoggedChange, is_logged_write
 from aiostorage.drivers.mongodb.plans import Plan, asks_time, make_plan
@@ -42,6 +42,9 @@ from aiostorage.operations import (
 __all__ = ["CURSOR_BATCH_SIZE", "SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
 
 T = TypeVar("T")
+
+UpdateById: TypeAlias = tuple[dict[str, Any], Any]
+"""The filter of one document, and its update."""
 
 SERVER_TIME_SHARE: Final = 0.95
 """Part of the time left that the server gets, so that it replies before the caller gives up."""
@@ -300,12 +303,25 @@ class Commands:
     # ------------------------------------------------------------------------------ writing
 
     async def _insert(self, plan: Plan) -> None:
-        made = [plan.schema.document(d, self.now) for d in plan.operation.documents]
-        collection = self.client.collections[plan.schema.name]
+        await self.insert(plan.schema, plan.operation.documents)
+
+    async def insert(self, schema: CollectionSchema, documents: Sequence[Document]) -> None:
+        """Insert documents."""
+        made = [schema.document(document, self.now) for document in documents]
+        collection = self.client.collections[schema.name]
         if len(made) == 1:
             await collection.insert_one(made[0], session=self.session)
         elif made:
             await collection.insert_many(made, session=self.session)
+
+    async def update_each(self, schema: CollectionSchema, updates: Sequence[UpdateById]) -> None:
+        """Update documents of which it is known that they are there, in no order."""
+        collection = self.client.collections[schema.name]
+        if len(updates) == 1:
+            await collection.update_one(*updates[0], session=self.session)
+        elif updates:
+            made = [UpdateOne(*update) for update in updates]
+            await collection.bulk_write(made, ordered=False, session=self.session)
 
     async def note(self, insertion: Insert) -> None:
         """Insert what a follow-up made, by the server's clock, which an insertion cannot ask."""

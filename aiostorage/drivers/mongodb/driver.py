@@ -72,7 +72,6 @@ from aiostorage.operations import (
     LogPage,
     Operation,
     OutboxNote,
-    Take,
     only_reads,
 )
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
@@ -387,12 +386,12 @@ class MongoDBDriver:
         key = ("noted", noted.plan.batch)
         queue = self._noted_queues.get(key)
         if queue is None:
-            takes = isinstance(noted.plan.operation, Take) and commands.client.replicated
             queue = self._noted_queues[key] = FairQueue(
                 commands.client.loop,
                 partial(carry_out_noted, commands),
                 partial(carry_out_noted_batch, commands),
-                1 if takes else MAX_CONCURRENT,  # two of them would want the same document
+                # one transaction for several changes is less work than one for each
+                1 if commands.client.replicated else MAX_CONCURRENT,
                 self.on_group,
             )
             if len(self._noted_queues) > MAX_IDLE_QUEUES:

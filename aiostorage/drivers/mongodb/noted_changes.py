@@ -157,12 +157,10 @@ class _Takes(_Together):
         for position, (noted, one) in enumerate(zip(self.batch, seen, strict=False)):
             take = noted.plan.operation
             (key,) = self.schema.references_of([one.document["_id"]])
-            updates.append(UpdateOne({"_id": key}, self.schema.update(take.changes, one.now)))
+            updates.append(({"_id": key}, self.schema.update(take.changes, one.now)))
             results[position] = [changed_document(one.document, take.changes, one.now)]
             _keep(own, noted.plan, one)
-        await own.client.collections[self.schema.name].bulk_write(
-            updates, ordered=False, session=own.session
-        )
+        await own.update_each(self.schema, updates)
         return results
 
 
@@ -173,14 +171,10 @@ class _Updates(_Together):
         for position, one in chosen.items():
             plan = self.batch[position].plan
             (key,) = self.schema.references_of([one.document["_id"]])
-            update = self.schema.update(plan.operation.changes, one.now)
-            updates.append(UpdateOne({"_id": key}, update))
+            updates.append(({"_id": key}, self.schema.update(plan.operation.changes, one.now)))
             results[position] = 1
             _keep(own, plan, one)
-        if updates:
-            await own.client.collections[self.schema.name].bulk_write(
-                updates, ordered=False, session=own.session
-            )
+        await own.update_each(self.schema, updates)
         return results
 
 
