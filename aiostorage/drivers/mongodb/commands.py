@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from operator import itemgetter
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aiostorage._core.ordering import Order, place_of
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.bson_codec import as_stored, packed, unpacked
-from aiostorage.drivers.mongodb.client import Client
+from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.filters import RECORD_ID, CollectionSchema, rank, sort_key
 from aiostorage.drivers.mongodb.logged_change import Doubt, LoggedChange, is_logged_write
 from aiostorage.drivers.mongodb.plans import Plan, asks_time, make_plan
@@ -41,9 +41,12 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
+__all__ = ["CURSOR_BATCH_SIZE", "SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
 
 T = TypeVar("T")
+
+UpdateById: TypeAlias = tuple[dict[str, Any], Any]
+"""The filter of one document, and its update."""
 
 SERVER_TIME_SHARE: Final = 0.95
 """Part of the time left that the server gets, so that it replies before the caller gives up."""
@@ -252,20 +255,6 @@ class Commands:
             await self.blobs.discard(commands.stale)
         return result
 
-    async def page(
-        self, find: Find, after: list[Any] | None, size: int
-    ) -> tuple[list[Document], list[Any] | None]:
-        """Return one page of documents, and the ids of those that are still to come."""
-        schema = self.schemas[find.collection]
-        ids = await self.ids(schema, find.where) if after is None else after
-        documents: list[Document] = []
-        while ids and len(documents) < size:
-            # some may be deleted by now
-            chosen, ids = ids[: size - len(documents)], ids[size - len(documents) :]
-            some = And((Compare("_id", "in", tuple(chosen)), find.where))
-            documents += await self.run(Find(find.collection, some, find.selection))
-        return documents, ids or None
-
     # ------------------------------------------------------------------------------ reading
 
     async def find(self, plan: Plan) -> list[Document]:
@@ -364,12 +353,25 @@ class Commands:
     # ------------------------------------------------------------------------------ writing
 
     async def _insert(self, plan: Plan) -> None:
-        made = [plan.schema.document(d, self.now) for d in plan.operation.documents]
-        collection = self.client.collections[plan.schema.name]
+        await self.insert(plan.schema, plan.operation.documents)
+
+    async def insert(self, schema: CollectionSchema, documents: Sequence[Document]) -> None:
+        """Insert documents."""
+        made = [schema.document(document, self.now) for document in documents]
+        collection = self.client.collections[schema.name]
         if len(made) == 1:
             await collection.insert_one(made[0], session=self.session)
         elif made:
             await collection.insert_many(made, session=self.session)
+
+    async def update_each(self, schema: CollectionSchema, updates: Sequence[UpdateById]) -> None:
+        """Update documents of which it is known that they are there, in no order."""
+        collection = self.client.collections[schema.name]
+        if len(updates) == 1:
+            await collection.update_one(*updates[0], session=self.session)
+        elif updates:
+            made = [UpdateOne(*update) for update in updates]
+            await collection.bulk_write(made, ordered=False, session=self.session)
 
     async def note(self, insertion: Insert) -> None:
         """Insert what a follow-up made, by the server's clock, which an insertion cannot ask."""

@@ -51,6 +51,7 @@ from aiostorage.drivers.mongodb.noted_changes import (
     carry_out_noted,
     carry_out_noted_batch,
 )
+from aiostorage.drivers.mongodb.pages import PagePlace, read_page
 from aiostorage.drivers.mongodb.plans import Plan, make_plan
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import CONNECT_TIMEOUT, ClientLibrary, read_settings
@@ -72,7 +73,6 @@ from aiostorage.operations import (
     LogPage,
     Operation,
     OutboxNote,
-    Take,
     only_reads,
 )
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
@@ -387,12 +387,12 @@ class MongoDBDriver:
         key = ("noted", noted.plan.batch)
         queue = self._noted_queues.get(key)
         if queue is None:
-            takes = isinstance(noted.plan.operation, Take) and commands.client.replicated
             queue = self._noted_queues[key] = FairQueue(
                 commands.client.loop,
                 partial(carry_out_noted, commands),
                 partial(carry_out_noted_batch, commands),
-                1 if takes else MAX_CONCURRENT,  # two of them would want the same document
+                # one transaction for several changes is less work than one for each
+                1 if commands.client.replicated else MAX_CONCURRENT,
                 self.on_group,
             )
             if len(self._noted_queues) > MAX_IDLE_QUEUES:
@@ -475,14 +475,10 @@ class MongoDBDriver:
     async def page(
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:
-        """See `aiostorage.protocols.Driver.page`.
-
-        The cursor has the ids that are still to come: a server can go on by insertion from a
-        document only as long as that one is not deleted.
-        """
+        """See `aiostorage.protocols.Driver.page`."""
         commands = self._connected() or await self._connect()
-        ids = cast("list[Any] | None", after)
-        return await self._read(commands, partial(commands.page, find, ids, size))
+        place = cast("PagePlace | None", after)
+        return await self._read(commands, partial(read_page, commands, find, place, size))
 
     async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
         """See `aiostorage.protocols.SlicingDriver.slices`."""
