@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -165,41 +166,40 @@ class Draw:
             "plants", self.where(), changes, order, limit, reason=self.any_of((None, "why"))
         )
 
-    def update(self) -> Update:
-        bed, name = self.any_of(BEDS), f"plant {self._random.randrange(COUNT)}"
-        where: Condition = And(
-            (
-                Compare("bed", "eq", bed),
-                Compare("name", "eq", name),
-                *([Compare("state", "eq", self.any_of(STATES))] if self.chance(70) else []),
-                *([Compare("keeper", "eq", self.any_of(("k0", "k1")))] if self.chance(30) else []),
-            )
-        )
-        if self.chance(20):
-            where = self.where()
-        changes = self.any_of(
-            (
-                {"seen": NOW},
-                {"seen": NOW},
-                {"state": "ripe", "fruit": [{"value": self._random.random()}], "seen": NOW},
-                {"state": "gone", "keeper": None},
-                {"fruit": ["again"]},
-                {"label": self.label()},
-                {"name": "plant 3"},
-                {"fruit.apples.x": 1},
-                {"seen": None, "sown": NOON},
-                {"state": 1.5},
-                {},
-            )
-        )
-        return Update("plants", where, changes, reason=self.any_of((None, "done")))
+    def update(self, form: tuple[int, bool, bool, bool]) -> Update:
+        """Return an update of a form; those of one form differ in values, mostly."""
+        number, with_state, with_keeper, by_name = form
+        parts = [Compare("bed", "eq", self.any_of(BEDS))]
+        if by_name:
+            parts.append(Compare("name", "eq", f"plant {self._random.randrange(30)}"))
+        if with_state:
+            parts.append(Compare("state", "eq", self.any_of(STATES)))
+        if with_keeper:
+            parts.append(Compare("keeper", "eq", self.any_of(("k0", "k1", 1, None))))
+        changes: list[dict[str, Any]] = [
+            {"seen": NOW},
+            {"state": "ripe", "fruit": [{"value": self._random.random()}], "seen": NOW},
+            {"state": self.any_of(STATES), "keeper": self.any_of((None, "k0", "k1"))},
+            {"fruit": self.any_of(([], ["again"]))},
+            {"label": self.label()},
+            {"name": "plant 3"},
+            {"fruit.apples.x": 1},
+            {"seen": None, "sown": NOON},
+            {"state": self.any_of(("new", "new", "new", 1.5))},
+            {},
+        ]
+        where: Condition = And(tuple(parts)) if by_name or self.chance(70) else self.where()
+        return Update("plants", where, changes[number], reason=self.any_of((None, "done")))
+
+    def update_form(self) -> tuple[int, bool, bool, bool]:
+        return self._random.randrange(10), self.chance(30), self.chance(20), self.chance(85)
 
     def operation(self) -> Operation[Any]:
         kind = self._random.randrange(100)
         if kind < 45:
             return self.take()
         if kind < 80:
-            return self.update()
+            return self.update(self.update_form())
         if kind < 95:
             self._count += 1
             return Insert("plants", (self.document(f"sprout {self._count}"),))
@@ -212,15 +212,17 @@ class Draw:
             group: list[list[Operation[Any]]] = []
             while len(group) < 20:
                 run = self._random.randrange(1, 8)
-                where, first = self.where(), self.operation()
+                where, first, form = self.where(), self.operation(), self.update_form()
                 for _ in range(run):
-                    one = self.take() if isinstance(first, Take) else self.operation()
-                    if isinstance(one, Take) and isinstance(first, Take):
-                        same = twin(where) if self.chance(30) else where
+                    one = self.operation()
+                    if isinstance(first, Take):
+                        take, same = self.take(), twin(where) if self.chance(30) else where
                         one = Take(
-                            *("plants", same, one.changes, first.order, one.limit),
-                            reason=one.reason,
+                            *("plants", same, take.changes, first.order, take.limit),
+                            reason=take.reason,
                         )
+                    elif isinstance(first, Update):
+                        one = self.update(form)
                     group.append([one, self.operation()] if self.chance(5) else [one])
             groups.append(group)
         return groups
@@ -320,3 +322,97 @@ async def test_writes_in_a_group_do_what_they_do_one_by_one(tmp_path: Path, seed
     assert found[0][1:] == found[1][1:]
     assert any(isinstance(result, list) and result for result in found[0][0])
     assert any(isinstance(result, Exception) for result in found[0][0])
+
+
+def plant(name: str, **fields: Any) -> Document:
+    return {"_id": name, "bed": "east", "name": name, "state": "new", "label": name, **fields}
+
+
+def update(changes: dict[str, Any], **where: Any) -> Update:
+    return Update("plants", And(tuple(Compare(k, "eq", v) for k, v in where.items())), changes)
+
+
+PLANTED = (
+    plant("a", keeper="s", note="fine"),
+    plant("b", keeper="k", note="fine"),
+    plant("c", state="s"),
+)
+
+
+@pytest.mark.parametrize(
+    ("operations", "expected"),
+    [
+        pytest.param(
+            [update({"seen": NOW}, bed="east", name=name) for name in ("a", "b", "c")],
+            [1, 1, 1],
+            id="one each",
+        ),
+        pytest.param(
+            [update({"seen": NOW}, bed="east", state="new") for _ in range(4)],
+            [2, 2, 2, 2],
+            id="several each",
+        ),
+        pytest.param(
+            [update({"note": "bad"}, bed="east", note="fine") for _ in range(2)],
+            [2, 0],
+            id="as many as there are updates",
+        ),
+        pytest.param(
+            [
+                update({"seen": NOW}, bed="east", name="a", state="s"),
+                update({"seen": NOW}, bed="east", name="b", keeper="k"),
+            ],
+            [0, 1],
+            id="values of another column",
+        ),
+        pytest.param(
+            [update({"state": "kept"}, bed="east", name="a", state="new") for _ in range(3)],
+            [1, 0, 0],
+            id="the same document",
+        ),
+    ],
+)
+async def test_updates_in_a_group(
+    tmp_path: Path, operations: list[Update], expected: list[int]
+) -> None:
+    for together in (True, False):
+        groups = [[[operation] for operation in operations]]
+        results, _, _ = await outcomes(
+            tmp_path / f"{together}.db", PLANTED, groups, together=together, damaged=False
+        )
+        assert results == expected
+
+
+async def test_writes_in_a_group_share_statements(tmp_path: Path) -> None:
+    count = 20
+    takes = [
+        Take(
+            "plants",
+            And((Compare("bed", "eq", "east"), FREE)),
+            {"state": "kept", "keeper": f"k{n}", "seen": NOW},
+            ("sown",),
+        )
+        for n in range(count)
+    ]
+    driver = SQLiteDriver(tmp_path / "plants.db", synchronous="NORMAL", clock=lambda: NOON)
+    await driver.open(LAYOUT)
+    statements: list[str] = []
+    try:
+        await driver.execute(Insert("plants", tuple(plant(f"p{n}") for n in range(count))))
+        thread = driver._writer._thread  # type: ignore[union-attr]
+        await thread.call(lambda connection: connection.set_trace_callback(statements.append))
+        taken = await asyncio.gather(*map(driver.execute, takes))
+    finally:
+        await driver.aclose()
+    assert [found["name"] for [found] in taken] == [f"p{n}" for n in range(count)]
+    verbs = Counter(statement.split()[0] for statement in statements)
+    # SELECT: the search, and the last number of the log
+    assert verbs == {
+        "BEGIN": 1,
+        "SAVEPOINT": 1,
+        "SELECT": 2,
+        "UPDATE": count,
+        "RELEASE": 1,
+        "INSERT": count,
+        "COMMIT": 1,
+    }

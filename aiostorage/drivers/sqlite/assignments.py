@@ -91,7 +91,7 @@ class Assignments:
         sets = [f"{quoted(name)} = ?" for name in names]
         self.damaged = _update(self._table, sets)
         self.update = _update(self._table, [*sets, f"doc = {SET}(?, doc)"] if rest else sets)
-        self.emptied = [
+        self.emptied: list[tuple[str, Any]] = [
             (path, None if value is None else [])
             for path, value in changes.items()
             if _empties(path, value)

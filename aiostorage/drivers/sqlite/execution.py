@@ -1,29 +1,22 @@
-"""Operations carried out on a connection, in its thread: one by one, or a group in one commit."""
+"""Operations carried out on a connection, in its thread: one by one, or several that are alike."""
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, repeat
-from operator import attrgetter
-from typing import Any, Final, cast
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any, cast
 
-from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, entries_of, keys_of, known_before
+from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, keys_of, known_before
 from aiostorage._core.numbered_log import (
     BEGINNING,
-    MARKS,
     cursor_behind,
     log_page,
     parsed_cursor,
     raise_expired,
 )
-from aiostorage._core.receipts import insertion_of
-from aiostorage._core.shared_takes import are_alike, excludes_itself
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
-from aiostorage.drivers.sqlite.column_values import to_text
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
@@ -34,7 +27,6 @@ from aiostorage.operations import (
     Delete,
     Document,
     Find,
-    FollowUp,
     Insert,
     LogPage,
     Operation,
@@ -42,32 +34,19 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_all", "read_log", "run"]
+__all__ = [
+    "Tables",
+    "moment",
+    "page",
+    "read",
+    "read_all",
+    "read_log",
+    "run",
+    "take_all",
+    "update_all",
+]
 
 Tables = Mapping[str, Table]
-
-_LOGGED: Final = attrgetter("logged")
-_LOG: Final = attrgetter("log")
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """Operations that are carried out all or none, and the future of the caller that waits."""
-
-    operations: Sequence[Operation[Any]]
-    future: asyncio.Future[Any]
-    single: bool = False
-    results: list[Any] | None = None
-    error: BaseException | None = None
-    begun: bool = False
-    logged: list[LoggedChange] = field(default_factory=list)
-
-    def begin(self) -> bool:
-        """Mark the job as begun; return False if its caller was cancelled before."""
-        if self.future.cancelled():
-            return False
-        self.begun = True  # a caller that is cancelled from now on sees that
-        return not self.future.cancelled()
 
 
 def moment(clock: StoreClock) -> Moment:
@@ -76,120 +55,6 @@ def moment(clock: StoreClock) -> Moment:
     if clock.zero is None:
         return Moment(wall, clock.earlier + time.monotonic_ns() // 1_000_000)
     return Moment(wall, clock.earlier + (wall - clock.zero) // TICK)
-
-
-def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: StoreClock) -> None:
-    """Carry out jobs in one transaction, each in its own savepoint, and set their outcomes.
-
-    A job whose caller was cancelled before the transaction began is left out.
-    """
-    try:
-        try:
-            connection.statement("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            connection.begin_transaction(lambda: all(job.future.cancelled() for job in jobs))
-        now = moment(clock)
-        for alike in _alike(jobs):
-            begun = [job for job in alike if job.begin()]
-            if len(begun) < 2 or not _share_a_search(connection, tables, begun, now):
-                for job in begun:
-                    _carry_out(connection, tables, job, now)
-        changes = list(chain.from_iterable(map(_LOGGED, jobs)))
-        if changes:
-            log = next(filter(None, map(_LOG, tables.values())))
-            (last,) = connection.statement(log.last).fetchone()
-            time_and_mark = to_text(now.wall), MARKS.getrandbits(32)
-            entries = entries_of(log.logged, changes, last + 1, *time_and_mark)
-            connection.executemany(log.insert, map(log.arranged, entries))
-        connection.end_transaction()
-    finally:
-        connection.back_out()
-
-
-def _alike(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """Divide jobs, in order: takes of one shape that follow each other come together."""
-    together: list[Job] = []
-    first: Take | None = None
-    for job in jobs:
-        take = _shared_take(job)
-        if take is None or first is None or not are_alike(first, take):
-            if together:
-                yield together
-            together, first = [], take
-        together.append(job)
-    if together:
-        yield together
-
-
-def _shared_take(job: Job) -> Take | None:
-    """Return the only operation of a job, if it is a take that may share its search."""
-    if len(job.operations) != 1:
-        return None
-    operation = job.operations[0]
-    shared = isinstance(operation, Take) and operation.limit is not None
-    return operation if shared and excludes_itself(operation) else None
-
-
-def _share_a_search(
-    connection: Connection, tables: Tables, jobs: Sequence[Job], now: Moment
-) -> bool:
-    """Carry out takes that are alike, all or none; return whether that was possible."""
-    takes = [cast(Take, job.operations[0]) for job in jobs]
-    table = tables[takes[0].collection]
-    is_logged = table.log is not None and table.logs
-    connection.statement("SAVEPOINT job")
-    try:
-        logged = [job.logged if is_logged else None for job in jobs]
-        for job, taken in zip(jobs, _take(connection, table, takes, now, logged), strict=True):
-            job.results = [taken]
-    except Exception as error:  # of which of them, they find out one by one
-        if not connection.in_transaction:
-            raise
-        connection.cause_of(error)
-        connection.statement("ROLLBACK TO job")
-        return False
-    else:
-        return True
-    finally:
-        connection.kept.clear()
-        if connection.in_transaction:
-            connection.statement("RELEASE job")
-
-
-def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
-    # one statement is atomic by itself
-    savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
-    job.logged.clear()
-    try:
-        if savepoint:
-            connection.statement("SAVEPOINT job")
-        results: list[Any] = []
-        for operation in job.operations:
-            if isinstance(operation, FollowUp):
-                operation = insertion_of(operation, results)  # noqa: PLW2901
-            results.append(run(connection, tables, operation, now, job.logged))
-        job.results = results
-    except Exception as error:
-        job.logged.clear()
-        if not connection.in_transaction:  # SQLite has rolled back the whole transaction
-            raise
-        job.error = error
-        if savepoint:
-            connection.statement("ROLLBACK TO job")
-    finally:
-        if savepoint and connection.in_transaction:
-            connection.statement("RELEASE job")
-
-
-def _is_one_statement(operation: Operation[Any]) -> bool:
-    """Return whether a single statement does all the writing: SQLite makes that atomic."""
-    match operation:
-        case Insert(documents=documents):
-            return len(documents) == 1
-        case Take(limit=limit):
-            return limit == 1
-        case _:
-            return True
 
 
 def run(
@@ -212,7 +77,7 @@ def run(
     try:
         match operation:
             case Take():
-                return _take(connection, table, [operation], now, [changes])[0]
+                return take_all(connection, table, [operation], now, [changes])[0]
             case Update():
                 return _update(connection, table, operation, now, changes)
             case Insert():
@@ -358,6 +223,41 @@ def _update(
     return matched
 
 
+def update_all(
+    connection: Connection,
+    table: Table,
+    updates: Sequence[Update],
+    now: Moment,
+    logged: Sequence[list[LoggedChange] | None],
+) -> bool:
+    """Carry out updates of one document each by one statement.
+
+    The parameters are those of `take_all`.
+
+    Returns
+    -------
+    bool
+        Whether each of them has found its document. If not, nothing is said about any of them.
+    """
+    kept, log = connection.kept, table.log
+    parameters: list[list[Any]] = []
+    statement = ""
+    for update, changes in zip(updates, logged, strict=True):
+        if changes is not None and log is not None:
+            known = known_before(log.logged, update)
+            if known is None:
+                return False
+            for keys in known:
+                changes.append((UNKNOWN, keys, update))
+        sql, values = table.update(update, now, kept)
+        if statement and sql != statement:
+            return False
+        statement = sql
+        parameters.append(values)
+    done: int = connection.executemany(statement, parameters).rowcount
+    return done == len(updates)
+
+
 def _delete(
     connection: Connection,
     table: Table,
@@ -413,14 +313,20 @@ def _looked_up(
     return [(row[0], row[1:]) for row in found]
 
 
-def _take(
+def take_all(
     connection: Connection,
     table: Table,
     takes: Sequence[Take],
     now: Moment,
     logged: Sequence[list[LoggedChange] | None],
 ) -> list[list[Document]]:
-    """Carry out takes that are alike; the first documents that are found are for the first one."""
+    """Carry out takes that are alike by one search; the first documents go to the first take.
+
+    Parameters
+    ----------
+    logged
+        Gets the changes of each take that are to be logged; None if nothing is logged.
+    """
     wanted = None if takes[0].limit is None else sum(cast(int, take.limit) for take in takes)
     query = table.chosen(takes[0], wanted, now, connection.kept)
     try:

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from aiostorage._core.document_json import dump_document, load_document
+from aiostorage._core.matching import conjuncts
 from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
@@ -119,6 +120,7 @@ class Table:
         )
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
+        self._unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
         self.log: LogSql | None = (
             LogSql(self.name, collection.logged, ["seq", *self.kinds])
             if collection.logged
@@ -261,6 +263,18 @@ class Table:
         values = assigned.values(update.changes, now, kept)
         where, params = self.matching(update.where, now, kept, whole=whole)
         return f"{assigned.update} WHERE {where}", values + params
+
+    def names_one(self, where: Condition) -> bool:
+        """Return whether a condition says which text each field of a unique index equals, or _id.
+
+        One document at most can match it, and any other condition that is compiled to the same SQL.
+        """
+        named = {
+            part.path
+            for part in conjuncts(where)
+            if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ is str
+        }
+        return any(map(named.issuperset, self._unique))
 
     def chosen(self, take: Take, limit: int | None, now: Moment, kept: Kept) -> Sql:
         """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
