@@ -1,22 +1,34 @@
-"""Operations carried out on a connection, in its thread: one by one, or several that are alike."""
+"""Operations carried out on a connection, in its thread: one by one, or a group in one commit.
+
+Jobs of a group that follow each other and are alike, as the reservations of a search are, and its
+heartbeats, share their statements, too. The outcomes are those of the jobs one by one: if one of
+them fails or finds nothing, what they did together is rolled back, and each goes by itself.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import Any, Final, cast
 
-from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, keys_of, known_before
+from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, entries_of, keys_of, known_before
 from aiostorage._core.numbered_log import (
     BEGINNING,
+    MARKS,
     cursor_behind,
     log_page,
     parsed_cursor,
     raise_expired,
 )
+from aiostorage._core.receipts import insertion_of
+from aiostorage._core.shared_takes import are_alike, excludes_itself
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
+from aiostorage.drivers.sqlite.columns import to_text
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
@@ -27,6 +39,7 @@ from aiostorage.operations import (
     Delete,
     Document,
     Find,
+    FollowUp,
     Insert,
     LogPage,
     Operation,
@@ -34,19 +47,32 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = [
-    "Tables",
-    "moment",
-    "page",
-    "read",
-    "read_all",
-    "read_log",
-    "run",
-    "take_all",
-    "update_all",
-]
+__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_all", "read_log", "run"]
 
 Tables = Mapping[str, Table]
+
+_LOGGED: Final = attrgetter("logged")
+_LOG: Final = attrgetter("log")
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Operations that are carried out all or none, and the future of the caller that waits."""
+
+    operations: Sequence[Operation[Any]]
+    future: asyncio.Future[Any]
+    single: bool = False
+    results: list[Any] | None = None
+    error: BaseException | None = None
+    begun: bool = False
+    logged: list[LoggedChange] = field(default_factory=list)
+
+    def begin(self) -> bool:
+        """Mark the job as begun; return False if its caller was cancelled before."""
+        if self.future.cancelled():
+            return False
+        self.begun = True  # a caller that is cancelled from now on sees that
+        return not self.future.cancelled()
 
 
 def moment(clock: StoreClock) -> Moment:
@@ -55,6 +81,140 @@ def moment(clock: StoreClock) -> Moment:
     if clock.zero is None:
         return Moment(wall, clock.earlier + time.monotonic_ns() // 1_000_000)
     return Moment(wall, clock.earlier + (wall - clock.zero) // TICK)
+
+
+def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: StoreClock) -> None:
+    """Carry out jobs in one transaction, each in its own savepoint, and set their outcomes.
+
+    A job whose caller was cancelled before the transaction began is left out.
+    """
+    try:
+        try:
+            connection.statement("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            connection.begin_transaction(lambda: all(job.future.cancelled() for job in jobs))
+        now = moment(clock)
+        for alike in _alike(tables, jobs) if len(jobs) > 1 else (jobs,):
+            begun = [job for job in alike if job.begin()]
+            if len(begun) < 2 or not _carry_out_together(connection, tables, begun, now):
+                for job in begun:
+                    _carry_out(connection, tables, job, now)
+        changes = list(chain.from_iterable(map(_LOGGED, jobs)))
+        if changes:
+            log = next(filter(None, map(_LOG, tables.values())))
+            (last,) = connection.statement(log.last).fetchone()
+            time_and_mark = to_text(now.wall), MARKS.getrandbits(32)
+            entries = entries_of(log.logged, changes, last + 1, *time_and_mark)
+            connection.executemany(log.insert, map(log.arranged, entries))
+        connection.end_transaction()
+    finally:
+        connection.back_out()
+
+
+def _alike(tables: Tables, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Divide jobs, in order: those in a row that may share statements come together."""
+    together: list[Job] = []
+    first: Take | Update | None = None
+    for job in jobs:
+        one = _sharing(job)
+        if first is None or one is None or not _may_share(first, one):
+            if together:
+                yield together
+            together, first = [], one
+            if isinstance(one, Update) and not tables[one.collection].names_one(one.where):
+                first = None
+        together.append(job)
+    if together:
+        yield together
+
+
+def _sharing(job: Job) -> Take | Update | None:
+    """Return the only operation of a job, if others like it may share its statements."""
+    if len(job.operations) != 1:
+        return None
+    one = job.operations[0]
+    if isinstance(one, Take):
+        return one if one.limit is not None and excludes_itself(one) else None
+    return one if isinstance(one, Update) else None
+
+
+def _may_share(first: Take | Update, other: Take | Update) -> bool:
+    if isinstance(first, Take):
+        return isinstance(other, Take) and are_alike(first, other)
+    return (
+        isinstance(other, Update)
+        and first.collection == other.collection
+        and first.changes.keys() == other.changes.keys()
+    )
+
+
+def _carry_out_together(
+    connection: Connection, tables: Tables, jobs: Sequence[Job], now: Moment
+) -> bool:
+    """Carry out jobs that are alike, all or none; return whether that was possible."""
+    operations: list[Any] = [job.operations[0] for job in jobs]
+    table = tables[operations[0].collection]
+    is_logged = table.log is not None and table.logs
+    logged = [job.logged if is_logged else None for job in jobs]
+    done = False
+    connection.statement("SAVEPOINT job")
+    try:
+        if isinstance(operations[0], Take):
+            results: list[Any] = _take_all(connection, table, operations, now, logged)
+            done = True
+        else:
+            results = [1] * len(jobs)
+            done = _update_all(connection, table, operations, now, logged)
+    except Exception as error:  # each job finds its own error by itself
+        if not connection.in_transaction:  # SQLite has rolled back the whole transaction
+            raise
+        connection.cause_of(error)
+    finally:
+        connection.kept.clear()
+        if connection.in_transaction:
+            if not done:
+                connection.statement("ROLLBACK TO job")
+            connection.statement("RELEASE job")
+    if done:
+        for job, result in zip(jobs, results, strict=True):
+            job.results = [result]
+    return done
+
+
+def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
+    # one statement is atomic by itself
+    savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
+    job.logged.clear()
+    try:
+        if savepoint:
+            connection.statement("SAVEPOINT job")
+        results: list[Any] = []
+        for operation in job.operations:
+            if isinstance(operation, FollowUp):
+                operation = insertion_of(operation, results)  # noqa: PLW2901
+            results.append(run(connection, tables, operation, now, job.logged))
+        job.results = results
+    except Exception as error:
+        job.logged.clear()
+        if not connection.in_transaction:  # SQLite has rolled back the whole transaction
+            raise
+        job.error = error
+        if savepoint:
+            connection.statement("ROLLBACK TO job")
+    finally:
+        if savepoint and connection.in_transaction:
+            connection.statement("RELEASE job")
+
+
+def _is_one_statement(operation: Operation[Any]) -> bool:
+    """Return whether a single statement does all the writing: SQLite makes that atomic."""
+    match operation:
+        case Insert(documents=documents):
+            return len(documents) == 1
+        case Take(limit=limit):
+            return limit == 1
+        case _:
+            return True
 
 
 def run(
@@ -77,7 +237,7 @@ def run(
     try:
         match operation:
             case Take():
-                return take_all(connection, table, [operation], now, [changes])[0]
+                return _take_all(connection, table, [operation], now, [changes])[0]
             case Update():
                 return _update(connection, table, operation, now, changes)
             case Insert():
@@ -223,7 +383,7 @@ def _update(
     return matched
 
 
-def update_all(
+def _update_all(
     connection: Connection,
     table: Table,
     updates: Sequence[Update],
@@ -232,7 +392,7 @@ def update_all(
 ) -> bool:
     """Carry out updates of one document each by one statement.
 
-    The parameters are those of `take_all`.
+    The parameters are those of `_take_all`.
 
     Returns
     -------
@@ -313,7 +473,7 @@ def _looked_up(
     return [(row[0], row[1:]) for row in found]
 
 
-def take_all(
+def _take_all(
     connection: Connection,
     table: Table,
     takes: Sequence[Take],

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import ConnectionThread
-from aiostorage.drivers.sqlite.execution import Tables
+from aiostorage.drivers.sqlite.execution import Job, Tables, commit
 from aiostorage.drivers.sqlite.sqlite_errors import translated
-from aiostorage.drivers.sqlite.transactions import Job, commit
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Operation
 
