@@ -12,9 +12,8 @@ import pytest
 from aiostorage._core.layout import LAYOUT, PENDING, TRIALS, WAITERS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.trial_queries import order_of, trial_condition
-from aiostorage.drivers.sqlite.assignments import SET
 from aiostorage.drivers.sqlite.clock import Moment
-from aiostorage.drivers.sqlite.column_values import to_text
+from aiostorage.drivers.sqlite.columns import SET, to_text
 from aiostorage.drivers.sqlite.sql import MATCH, VALUE, Table
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (

@@ -20,12 +20,19 @@ from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from aiostorage._core.document_json import dump_document, load_document
+from aiostorage._core.matching import conjuncts
 from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
-from aiostorage.drivers.sqlite.assignments import Columns, Kept, compiled
 from aiostorage.drivers.sqlite.clock import Moment
-from aiostorage.drivers.sqlite.column_values import bound_value, column_value, ticks_of
+from aiostorage.drivers.sqlite.columns import (
+    Columns,
+    Kept,
+    bound_value,
+    column_value,
+    compiled,
+    ticks_of,
+)
 from aiostorage.drivers.sqlite.log_sql import LogSql, log_statements
 from aiostorage.drivers.sqlite.schema_sql import (
     create_statements,
@@ -119,6 +126,7 @@ class Table:
         )
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
+        self._unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
         self.log: LogSql | None = (
             LogSql(self.name, collection.logged, ["seq", *self.kinds])
             if collection.logged
@@ -257,10 +265,22 @@ class Table:
 
     def update(self, update: Update, now: Moment, kept: Kept, *, whole: bool = False) -> Sql:
         """Compile an `Update`; if `whole`, of those rows only whose text can be decoded."""
+        where, params = self.matching(update.where, now, kept, whole=whole)
         assigned = compiled(self._changed, update.changes)
         values = assigned.values(update.changes, now, kept)
-        where, params = self.matching(update.where, now, kept, whole=whole)
         return f"{assigned.update} WHERE {where}", values + params
+
+    def names_one(self, where: Condition) -> bool:
+        """Return whether a condition says which text each field of a unique index equals, or _id.
+
+        One document at most can match it, and any other condition that is compiled to the same SQL.
+        """
+        named = {
+            part.path
+            for part in conjuncts(where)
+            if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ is str
+        }
+        return any(map(named.issuperset, self._unique))
 
     def chosen(self, take: Take, limit: int | None, now: Moment, kept: Kept) -> Sql:
         """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
@@ -451,14 +471,22 @@ class Table:
             return quoted(self._clocked[name]), "ticks"
         return quoted(name), self.kinds[name]
 
+    def _bound(self, kind: str, value: Any, now: Moment) -> Any:
+        """Return what `bound_value` does; most conditions are about keys and the store's time."""
+        if kind == "key" and (value.__class__ is str or value.__class__ is int):
+            return value
+        if kind == "ticks" and not value.offset:
+            return now.ticks
+        return bound_value(kind, value, now)
+
     def _equal(self, column: str, kind: str, value: Any, now: Moment) -> Sql:
         if value is None:
             return f"{column} IS NULL", []
-        bound = bound_value(kind, value, now)
+        bound = self._bound(kind, value, now)
         return ("0", []) if bound is None else (f"{column} = ?", [bound])
 
     def _among(self, column: str, kind: str, values: tuple[Any, ...], now: Moment) -> Sql:
-        bound = [b for v in values if (b := bound_value(kind, v, now)) is not None]
+        bound = [b for v in values if (b := self._bound(kind, v, now)) is not None]
         if len(bound) > _MAX_PARAMETERS:
             text, params = _in_array(column, kind, bound)
         else:
@@ -468,7 +496,7 @@ class Table:
     def _ordered(self, column: str, kind: str, op: str, value: Any, now: Moment) -> Sql:
         if value is None:
             return (f"{column} IS NULL" if op in ("gte", "lte") else "0"), []
-        bound = bound_value(kind, value, now)
+        bound = self._bound(kind, value, now)
         if bound is None:
             return "0", []
         sign = _OPERATORS[op]

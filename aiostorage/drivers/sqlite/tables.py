@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from aiostorage._core.driver_options import upgrade_command
 from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
-from aiostorage.drivers.sqlite.column_values import to_text
+from aiostorage.drivers.sqlite.columns import to_text
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.execution import moment
 from aiostorage.drivers.sqlite.log_sql import HAS_SUBJECTS

@@ -1,23 +1,36 @@
-"""What an UPDATE sets, compiled once for all changes of one shape. Pure functions, no connection.
+"""What the columns of a table hold, and what an UPDATE sets. Pure functions, no connection.
 
-The shape of changes is their paths, and which of them make a field empty: None, or an empty list.
-A store sees some twenty shapes, while each worker writes several times for each trial.
+An UPDATE is compiled once for all changes of one shape: their paths, and which of them make a field
+empty, as None or an empty list does. A store sees some twenty shapes, while each worker writes
+several times for each trial.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
 from operator import methodcaller
 from typing import Any, Final
 
 from aiostorage._core.changes import compile_changes
-from aiostorage.drivers.sqlite.clock import Moment
-from aiostorage.drivers.sqlite.column_values import column_value, meant_time, ticks_of
+from aiostorage.drivers.sqlite.clock import TICK, Moment
 from aiostorage.drivers.sqlite.schema_sql import quoted
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import Document, StoreTime
 
-__all__ = ["SET", "Assignments", "Columns", "Kept", "compiled"]
+__all__ = [
+    "SET",
+    "Assignments",
+    "Columns",
+    "Kept",
+    "bound_value",
+    "column_value",
+    "compiled",
+    "meant_time",
+    "ticks_of",
+    "to_text",
+]
 
 SET: Final = "aiostorage_set"
 """SQL function ``(key, doc)``: `doc` as the function that is kept as number `key` changes it."""
@@ -26,6 +39,57 @@ Kept = list[Any]
 """Objects that the SQL functions of a statement need; their index stands for them in the SQL."""
 
 _MAX_SHAPES: Final = 256
+
+
+@lru_cache(maxsize=64)  # one transaction has one time, which goes into many columns
+def to_text(value: datetime) -> str:
+    """Return an aware UTC datetime as text that sorts as time does."""
+    return value.isoformat("T", "microseconds")[:26] + "Z"
+
+
+def meant_time(value: StoreTime, now: Moment) -> datetime:
+    """Return the time of day that is meant at a moment."""
+    return now.wall + timedelta(seconds=value.offset) if value.offset else now.wall
+
+
+def ticks_of(value: Any, now: Moment) -> int:
+    """Return the ticks of a time; that of another one than now, as far from now as it is."""
+    if value.__class__ is StoreTime:
+        return now.ticks + round(value.offset * 1000) if value.offset else now.ticks
+    distance: int = (value - now.wall) // TICK
+    return now.ticks + distance
+
+
+def bound_value(kind: str, value: Any, now: Moment) -> Any:
+    """Return the stored form of a value in such a column; None if the column cannot hold it."""
+    if kind == "key":
+        if value.__class__ is str or value.__class__ is int:
+            return value
+        # 1.0 is equal to 1; a NaN is equal to no key
+        return value if isinstance(value, float) and value == value else None  # noqa: PLR0124
+    if kind == "ticks":
+        return ticks_of(value, now)
+    if kind == "time":
+        if value.__class__ is StoreTime:
+            value = meant_time(value, now)
+        return to_text(value) if isinstance(value, datetime) else None
+    return value if isinstance(value, bytes) else None
+
+
+def column_value(table: str, name: str, kind: str, value: Any, now: Moment) -> Any:
+    """Return the stored form of a value that is to be written into a column.
+
+    Raises
+    ------
+    EncodingError
+        The column cannot hold it.
+    """
+    if value.__class__ is StoreTime and kind == "time":  # in every write of the hot path
+        return to_text(meant_time(value, now) if value.offset else now.wall)
+    bound = bound_value(kind, value, now)
+    if bound is None or (kind == "key" and type(value) is float):
+        raise EncodingError(f"{table}.{name} holds a {kind}, not {type(value).__name__}", path=name)
+    return bound
 
 
 class Columns:
@@ -91,7 +155,7 @@ class Assignments:
         sets = [f"{quoted(name)} = ?" for name in names]
         self.damaged = _update(self._table, sets)
         self.update = _update(self._table, [*sets, f"doc = {SET}(?, doc)"] if rest else sets)
-        self.emptied: list[tuple[str, list[Any] | None]] = [
+        self.emptied: list[tuple[str, Any]] = [
             (path, None if value is None else [])
             for path, value in changes.items()
             if _empties(path, value)
