@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from aiostorage._core.document_json import dump_document
 from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage._core.outbox_rows import rows_of
 from aiostorage._core.projection import copy_tree
@@ -68,6 +67,8 @@ def _is_documents(result: Any) -> bool:
 
 
 def _is_short(results: Sequence[Any]) -> bool:
+    from aiostorage._core.document_json import dump_document  # noqa: PLC0415  with orjson
+
     try:
         return len(dump_document({"answers": list(results)})) <= MAX_NOTED_TEXT
     except (TypeError, ValueError):  # another program has stored what is no value of ours

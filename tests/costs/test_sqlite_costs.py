@@ -52,7 +52,7 @@ COSTS = {  # trips, statements, commits, executed
     "register_trials of 64": Cost(1, 70, 1, 133),
     "reserve_trial": Cost(1, 6, 1, 6),
     "reserve_trial, none pending": Cost(2, 4, 1, 4),
-    "reserve_trials of 64": Cost(1, 71, 1, 134),
+    "reserve_trials of 64": Cost(1, 8, 1, 134),
     "update_heartbeat": Cost(1, 3, 1, 3),
     "push_trial_results": Cost(1, 5, 1, 5),
     "complete_trial": Cost(1, 5, 1, 5),
@@ -74,10 +74,10 @@ COSTS = {  # trips, statements, commits, executed
 
 GROUP_COSTS = {  # trips, statements, commits, executed
     "register_trial": Cost(1, 68, 1, 131),
-    "reserve_trial": Cost(1, 132, 1, 195),
-    "update_heartbeat": Cost(1, 66, 1, 66),
-    "complete_trial": Cost(1, 68, 1, 131),
-    "set_trial_status": Cost(1, 68, 1, 131),
+    "reserve_trial": Cost(1, 8, 1, 134),
+    "update_heartbeat": Cost(1, 5, 1, 68),
+    "complete_trial": Cost(1, 7, 1, 133),
+    "set_trial_status": Cost(1, 7, 1, 133),
 }
 """Of 64 tasks at the same time."""
 

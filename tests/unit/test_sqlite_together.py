@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -36,6 +36,8 @@ from aiostorage.operations import (
 )
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 NOW = StoreTime()
@@ -94,7 +96,7 @@ class Draw:
     def chance(self, percent: int) -> bool:
         return self._random.randrange(100) < percent
 
-    def any_of(self, values: Sequence[Any]) -> Any:
+    def any_of(self, values: Sequence[T]) -> T:
         return self._random.choice(values)
 
     def label(self) -> str | None:

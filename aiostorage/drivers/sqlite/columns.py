@@ -22,8 +22,8 @@ from aiostorage.operations import Document, StoreTime
 __all__ = [
     "SET",
     "Assignments",
-    "Columns",
     "Kept",
+    "TableColumns",
     "bound_value",
     "column_value",
     "compiled",
@@ -92,7 +92,7 @@ def column_value(table: str, name: str, kind: str, value: Any, now: Moment) -> A
     return bound
 
 
-class Columns:
+class TableColumns:
     """The columns of a table, as far as changes depend on them, and what was compiled for it."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Assignments:
         The assignments of the other fields alone.
     """
 
-    def __init__(self, columns: Columns, changes: Mapping[str, Any]) -> None:
+    def __init__(self, columns: TableColumns, changes: Mapping[str, Any]) -> None:
         self._table = columns.table
         self._columns: list[tuple[str, str, bool]] = []
         names: list[str] = []
@@ -216,7 +216,7 @@ class Assignments:
         return True
 
 
-def compiled(columns: Columns, changes: Mapping[str, Any]) -> Assignments:
+def compiled(columns: TableColumns, changes: Mapping[str, Any]) -> Assignments:
     """Return the assignments for changes; compiled anew only if their shape is.
 
     Raises

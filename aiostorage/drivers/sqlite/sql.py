@@ -26,8 +26,8 @@ from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
 from aiostorage.drivers.sqlite.clock import Moment
 from aiostorage.drivers.sqlite.columns import (
-    Columns,
     Kept,
+    TableColumns,
     bound_value,
     column_value,
     compiled,
@@ -116,7 +116,7 @@ class Table:
                 self.required.add(field.name)
             if field.clocked:
                 self._clocked[field.name] = ticks_column(field.name)
-        self._changed = Columns(self.name, self.kinds, self.required, self._clocked)
+        self._changed = TableColumns(self.name, self.kinds, self.required, self._clocked)
         self._table = quoted(self.name)
         self._columns = ", ".join([*map(quoted, self.kinds), "doc"])
         written = [*self.kinds, *self._clocked.values(), "doc"]
