@@ -13,8 +13,13 @@ from types import SimpleNamespace
 import coverage
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["aiostorage.testing.plugin"]
+
+# on a machine that is busy nothing is too slow
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # A background job of a shell ignores SIGINT, one of nohup SIGHUP, and so would all that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

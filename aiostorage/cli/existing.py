@@ -110,14 +110,16 @@ def open_existing(named: NamedStore, **settings: Any) -> Storage:
     if named.engine in _MONGODB:
         return storage_of(named.with_own_options(), read_only=True, **settings)
     storage = storage_of(named, **settings)
+    driver: Any = storage._gateway.driver  # noqa: SLF001  as an adapter of this package
     try:
-        match storage._gateway.driver.name:  # noqa: SLF001  as an adapter of this package
+        match driver.name:
             case "memory":
                 raise ConfigurationError(
                     "a storage in memory ends with its process: nothing to read"
                 )
             case "sqlite":
                 _check_file(Path(storage.location))
+                driver.creates = False  # it may be gone when it is opened
             case "track":
                 _check_track_file(Path(storage.location))
     except AioStorageError as error:

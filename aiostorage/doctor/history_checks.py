@@ -25,7 +25,7 @@ async def history_findings(gateway: Gateway) -> list[Finding]:
     findings: list[Finding] = []
     _, fault = await stored_limit(gateway.execute)
     if fault is not None:
-        what = f"{fault}; nothing of the history is deleted, and nobody can read it: {REMEDY}"
+        what = f"{fault}; nothing of the history is deleted, and it cannot be read: {REMEDY}"
         command = "aiostorage config{url}"
         findings.append(Finding("unreadable-setting", "error", what, SETTINGS, command))
     unnamed = 0

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from click.testing import CliRunner
 
-from aiostorage import ConfigurationError, Experiment, Storage, Trial, open_storage
+from aiostorage import BackendError, ConfigurationError, Experiment, Storage, Trial, open_storage
 from aiostorage.cli.app import cli
 from aiostorage.cli.existing import open_named
 from aiostorage.cli.watch import change_lines, watch_feed
@@ -93,6 +93,7 @@ async def test_a_feed_goes_on_whatever_happens_to_the_store(tmp_path: Path) -> N
             await until(lambda: state.phase == "live" and state.counts["new"] == 1)
             assert state.best is None
             tasks.cancel_scope.cancel()
+    state.phase = "missing"  # what it was before does not count
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(feed.run)
         await until(lambda: state.phase == "live")
@@ -238,3 +239,17 @@ def test_elsewhere_than_on_a_terminal_it_prints_lines(tmp_path: Path) -> None:
         assert process.stderr.read() == ""
     assert head.split("\t")[:3] == ["time", "kind", "trial"]
     assert [row.split("\t")[1] for row in rows] == ["reserved", "status"]
+
+
+async def test_a_file_that_is_moved_just_before_it_is_opened_is_not_made_again(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "tune.db"
+    async with open_storage(f"sqlite:///{path}") as storage:
+        await experiment_with(storage, 1)
+    existing = await anyio.to_thread.run_sync(open_named, f"sqlite:///{path}")
+    await anyio.Path(path).rename(tmp_path / "moved.db")
+    with pytest.raises(BackendError, match="does not exist any more"):
+        async with existing:
+            pass
+    assert not await anyio.Path(path).exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 
 from aiostorage import Storage
 from aiostorage.drivers.memory import MemoryDriver
@@ -42,7 +42,5 @@ TestStorages = MemoryAndSQLite.TestCase
 TestStorages.settings = settings(
     max_examples=25,
     stateful_step_count=30,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would outlast the time limit
-    suppress_health_check=[HealthCheck.too_slow],
 )

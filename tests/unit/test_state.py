@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aiostorage._core.state import MsgpackCodec, PickleCodec, StateCodec, state_codec
@@ -111,7 +111,6 @@ def nested(levels: int, *, kind: type = list, leaf: Any = None) -> Any:
 # ------------------------------------------------------------------------------------ plain
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 @given(states)
 def test_states_come_back_as_they_were(state: Any) -> None:
     kept(state)

@@ -187,7 +187,6 @@ def compare(ours: Trial, theirs: Any) -> None:
 
 @settings(
     max_examples=120,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -86,6 +86,8 @@ class SQLiteDriver:
 
     Attributes
     ----------
+    creates
+        Whether opening makes the file when it is missing; if not, opening fails then.
     logs
         See `aiostorage.protocols.LoggingDriver`.
     """
@@ -109,7 +111,7 @@ class SQLiteDriver:
         self._file: DatabaseFile | None = None
         self.on_group: Callable[[int, int], None] | None = None
         """Called before each write: how many share it, and how many wait."""
-        self._creates = True
+        self.creates: bool = True
         self._logs = True
         self._reset_after_fork()
 
@@ -124,13 +126,13 @@ class SQLiteDriver:
             "path": self._path.absolute(),  # a copy may be opened in another directory
             "synchronous": self._synchronous,
             "busy_timeout": self._busy_timeout,
-            "creates": self._creates and self._file is None,
+            "creates": self.creates and self._file is None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         creates = state.pop("creates", True)
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
-        self._creates = creates
+        self.creates = creates
 
     def __del__(self) -> None:
         if getattr(self, "_writer", None) is not None and self._pid == os.getpid():
@@ -169,7 +171,7 @@ class SQLiteDriver:
         self._path = await anyio.to_thread.run_sync(self._path.absolute)
         await anyio.to_thread.run_sync(check_place, self._path)
         tables = tables_of(layout)
-        first, file = self._file is None, self._file or DatabaseFile(self._path, self._creates)
+        first, file = self._file is None, self._file or DatabaseFile(self._path, self.creates)
         if first:
             await anyio.to_thread.run_sync(check_log, self._path)
 
