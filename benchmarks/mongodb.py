@@ -38,7 +38,9 @@ __all__ = [
     "beside_orion",
     "contention",
     "depth",
+    "drop_databases",
     "mongod",
+    "opened_client",
     "throughput",
 ]
 
@@ -69,6 +71,14 @@ def mongod(directory: Path) -> Iterator[str]:
 
     with closing(Deployments(directory.joinpath)) as deployments:
         yield deployments.get("replica set").url
+
+
+def drop_databases(url: str, prefix: str) -> None:
+    """Drop the databases whose names begin so."""
+    with MongoClient[Any](url) as client:
+        for name in client.list_database_names():
+            if name.startswith(prefix):
+                client.drop_database(name)
 
 
 @contextmanager
@@ -211,7 +221,8 @@ class LoggedBareClient(BareClient):
 
 
 @asynccontextmanager
-async def _client(url: str, library: Library) -> AsyncIterator[Any]:
+async def opened_client(url: str, library: Library) -> AsyncIterator[Any]:
+    """Yield a client of a library."""
     if library == "pymongo":
         async with AsyncMongoClient[Any](url) as client:
             yield client
@@ -303,7 +314,7 @@ async def _beside_bare(
         with _database(url) as database:
             async with (
                 open_storage(url, client=library, database=database, history=history) as storage,
-                _client(url, library) as client,
+                opened_client(url, library) as client,
             ):
                 for what, action in (("reserve", reserve), ("cycle", cycle)):
                     trials = 2 * (rounds + 1) * (count + WARM_UP_TRIALS)
@@ -556,7 +567,7 @@ class _ReservingProcess:
         done = 0
         async with (
             open_storage(self.url, client="pymongo", database=self.database) as storage,
-            _client(self.url, "pymongo") as client,
+            opened_client(self.url, "pymongo") as client,
         ):
             bare = BareClient(client, self.database, self.experiment)
 

@@ -95,6 +95,11 @@ class RunningTrial:
             changes, self._changes = self._changes, {}
             return changes
 
+    def give_back(self, changes: dict[str, Any]) -> None:
+        """Note again what could not be written; what was set since then stands."""
+        with self._lock:
+            self._changes = {**changes, **self._changes}
+
 
 class DeferredStorage(BaseStorage):
     """A storage for one study, in memory but for what is not about its running trials.

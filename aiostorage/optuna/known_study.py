@@ -71,10 +71,14 @@ class KnownStudy:
         A number above all trials that are in `trials` or `unread`.
     lost
         The numbers of trials that ran here and were taken away: no more is written to them.
+    silent
+        The reservations of the trials that were found stale here, by number: who fails such a trial
+        fails no later reservation of it.
     seen
         When it was last known to be there.
     fresh
-        When each trial was begun here that was neither asked for nor written to since.
+        When each trial was last read together with a write here, and neither asked for nor written
+        to since.
     """
 
     id: int
@@ -89,9 +93,15 @@ class KnownStudy:
     unread: dict[str, str | None] = field(default_factory=dict)
     free: int = 0
     lost: set[int] = field(default_factory=set)
+    silent: dict[int, str] = field(default_factory=dict)
     seen: float = -math.inf
     fresh: dict[int, float] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def next_number(self) -> int:
+        """A number that no trial has that is known to exist, and of which all lower are taken."""
+        return max(self.free, self.trials.next_number)
 
     def hold(self, number: int, token: str) -> None:
         """Note that a trial runs here from now on."""
@@ -199,7 +209,9 @@ class StudyReader:
                     study.trials.remove(number)
             elif number is None or not _is_own(study, number, change):
                 study.unread[uid] = change.after
-        study.free = max(study.free, study.trials.next_number)
+            elif change.after != RESERVED:
+                study.tokens.pop(number)  # it has ended: nothing more is written to it
+        study.free = study.next_number
         while trial_uid_of(study.free) in study.unread:
             study.free += 1
         if deleted or not study.free:  # a study is deleted with its trials
@@ -222,7 +234,7 @@ class StudyReader:
             for state in (TrialState.WAITING, TrialState.RUNNING)
             for number in study.trials.unfinished(state)
         ]
-        ids = set(map(trial_uid_of, unfinished))
+        ids = {trial_uid_of(number) for number in (*unfinished, *study.trials.skipped)}
         while True:
             first = study.trials.next_number
             ids |= {trial_uid_of(number) for number in range(first, first + PROBED)}
@@ -256,10 +268,7 @@ def _is_own(study: KnownStudy, number: int, change: TrialChange) -> bool:
     token, known = study.tokens.get(number), study.trials.get(number)
     if token is None or known is None or change.worker != token:
         return False
-    if known.state.is_finished():
-        del study.tokens[number]  # nothing more is written to it
-        return change.after != RESERVED
-    return change.after == RESERVED
+    return known.state.is_finished() == (change.after != RESERVED)
 
 
 def _take(study: KnownStudy, documents: Sequence[Document]) -> None:

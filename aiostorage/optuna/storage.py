@@ -17,14 +17,19 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy  # what `BaseStorage` wants; it has no public name
 from optuna.trial import FrozenTrial, TrialState
 
+from aiostorage._core.event_log import EventLog
 from aiostorage._core.storage import Storage
+from aiostorage.errors import TemporaryBackendError
 from aiostorage.factory import open_storage
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_document import SYSTEM_ATTRS, USER_ATTRS
+from aiostorage.optuna.study_ids import parts_of_trial_id
 from aiostorage.optuna.trial_document import own_copy
 from aiostorage.sync.facade import SyncStorage
 
 __all__ = ["OptunaStorage", "StaleTrialCallback"]
+
+events = EventLog("optuna")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -280,8 +285,19 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
     # ----------------------------------------------------------------------------- heartbeats
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Record that the worker of a trial is alive."""
-        self._call(Studies.beat, trial_id)
+        """Record that the worker of a trial is alive; an outage is only logged.
+
+        The thread in which Optuna does this would end with an error, and the trial become stale.
+        """
+        try:
+            self._call(Studies.beat, trial_id)
+        except TemporaryBackendError as error:  # the next one may succeed
+            events.warning(
+                "heartbeat_failed",
+                "trial %(number)s: a heartbeat failed: %(error)s",
+                number=parts_of_trial_id(trial_id)[1],
+                error=error,
+            )
 
     def get_heartbeat_interval(self) -> int | None:
         """Return the seconds between two heartbeats; None if there are none."""

@@ -55,8 +55,6 @@ class StoredParam:
         The value itself.
     item
         What stands in the ``params`` of the trial.
-    kept
-        What stands among the distributions of the trial, by `field`.
 
     Raises
     ------
@@ -74,17 +72,30 @@ class StoredParam:
             "type": _TYPES.get(type(distribution), "categorical"),
             "value": normalise(self.value, name),
         }
-        self.kept: dict[str, Any] = {"distribution": distribution_to_json(distribution)}
-        if isinstance(distribution, CategoricalDistribution):
-            self.kept["choice"] = int(internal)
+        self._internal = internal
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What stands among the distributions of the trial, by `field`."""
+        kept: dict[str, Any] = {"distribution": distribution_to_json(self.distribution)}
+        if isinstance(self.distribution, CategoricalDistribution):
+            kept["choice"] = int(self._internal)
+        return kept
 
 
 def stored_params(trial: FrozenTrial) -> list[StoredParam]:
     """Return the params of a trial, in the order of its distributions."""
     return [
-        StoredParam(name, distribution.to_internal_repr(trial.params[name]), distribution)
+        StoredParam(name, _internal(trial.params[name], distribution), distribution)
         for name, distribution in trial.distributions.items()
     ]
+
+
+def _internal(value: Any, distribution: BaseDistribution) -> float:
+    """Return a value as Optuna's storages pass it, but an int as it is: a float may be less."""
+    if type(value) is int and isinstance(distribution, IntDistribution):
+        return value
+    return distribution.to_internal_repr(value)
 
 
 def read_params(

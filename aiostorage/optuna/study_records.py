@@ -12,7 +12,8 @@ from optuna.study import StudyDirection
 from aiostorage._core.documents import document_of, equal
 from aiostorage._core.layout import ALGO, EXPERIMENTS, SETTINGS, TRIALS, WAITERS
 from aiostorage._core.storage import Storage
-from aiostorage.errors import DuplicateKeyError
+from aiostorage._core.taken_ids import id_taken_by, note_of_taken_id
+from aiostorage.errors import ConfigurationError, DuplicateKeyError
 from aiostorage.operations import Compare, Count, Delete, Document, Find, Insert, Update
 from aiostorage.optuna.study_document import (
     FIELD,
@@ -22,9 +23,6 @@ from aiostorage.optuna.study_document import (
 from aiostorage.optuna.study_ids import MAX_STUDIES, study_id_of
 
 __all__ = ["StudyRecords"]
-
-_TAKEN: Final = "optuna-study-"
-"""Begins the ``_id`` of the note that a study id is taken. It stays when the study is deleted."""
 
 _IDS: Final = {"_id": True}
 
@@ -64,7 +62,7 @@ class StudyRecords:
             writes = [
                 Insert(EXPERIMENTS, (config,)),
                 Insert(ALGO, (lock,)),
-                Insert(SETTINGS, ({"_id": f"{_TAKEN}{uid}"},)),
+                Insert(SETTINGS, (note_of_taken_id(uid),)),
             ]
             try:
                 await self._gateway.transact_once(writes)
@@ -84,20 +82,16 @@ class StudyRecords:
         )
         taken = [0]
         taken += (row["_id"] for row in experiments if type(row["_id"]) is int)
-        taken += (
-            int(row["_id"].removeprefix(_TAKEN))
-            for row in notes
-            if str(row["_id"]).startswith(_TAKEN)
-        )
+        taken += (uid for note in notes if (uid := id_taken_by(note)) is not None)
         return 1 + max(uid for uid in taken if uid < MAX_STUDIES)
 
     async def delete(self, uid: Any) -> bool:
         """Delete a study with its trials; return whether there was one."""
-        note = f"{_TAKEN}{study_id_of(uid)}"
-        if not await self._gateway.execute(Count(SETTINGS, equal(_id=note))):
-            # a study that was copied here: its id must not be given to another one
+        note = note_of_taken_id(study_id_of(uid))
+        if not await self._gateway.execute(Count(SETTINGS, equal(_id=note["_id"]))):
+            # an older version has copied it here without one
             with suppress(DuplicateKeyError):
-                await self._gateway.execute_once(Insert(SETTINGS, ({"_id": note},)))
+                await self._gateway.execute_once(Insert(SETTINGS, (note,)))
         deletions = [Delete(EXPERIMENTS, equal(_id=uid))]
         deletions += [Delete(name, equal(experiment=uid)) for name in (TRIALS, ALGO, WAITERS)]
         return bool((await self._gateway.transact_once(deletions))[0])
@@ -107,13 +101,22 @@ class StudyRecords:
         return bool(await self._gateway.execute(Update(EXPERIMENTS, equal(_id=uid), {path: value})))
 
     async def uid_of(self, study_id: int) -> Any:
-        """Return the ``_id`` of the experiment with a study id; None if there is none."""
+        """Return the ``_id`` of the study with an id; None if there is none.
+
+        Raises
+        ------
+        ConfigurationError
+            There are two: their ids are made of the ``_id``, and by chance they are the same.
+        """
         if 0 <= study_id < MAX_STUDIES:
             return study_id if await self.exists(study_id) else None
-        for row in await self._gateway.execute(Find(EXPERIMENTS, selection=_IDS)):
-            if study_id_of(row["_id"]) == study_id:
-                return row["_id"]
-        return None
+        studies = [c for c in await self.all() if study_id_of(c["_id"]) == study_id]
+        if len(studies) > 1:
+            names = " and ".join(repr(config["name"]) for config in studies)
+            raise ConfigurationError(
+                f"the studies {names} have the same id, by chance; move one to another store"
+            )
+        return studies[0]["_id"] if studies else None
 
     async def exists(self, uid: Any) -> bool:
         """Return whether there is an experiment."""

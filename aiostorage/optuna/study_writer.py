@@ -14,7 +14,7 @@ import anyio
 
 from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
-from aiostorage.errors import StorageClosedError
+from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.sync.portal import Portal
@@ -67,6 +67,9 @@ class StudyWriter:
         self._due = False
         self._timer: asyncio.TimerHandle | None = None
         self._synced = -SYNC_INTERVAL
+        self._writing = asyncio.Lock()
+        self._delayed: set[RunningTrial] = set()
+        """The trials of which something could not be written when it was due."""
 
     async def there(
         self, method: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
@@ -169,39 +172,47 @@ class StudyWriter:
         """Hand back a trial whose evaluation was cancelled, with the params that it has."""
 
         async def written_and_back() -> None:
-            if changes := running.take_changes():
-                await self.there(self._batches.write, [(running.number, changes)])
+            results = []
+            async with self._writing:  # what is being written now may come back
+                self._delayed.discard(running)
+                if changes := running.take_changes():
+                    writes = [(running.number, changes)]
+                    results = await self.there(self._batches.write, writes)
             await self.there(self._batches.hand_back, [running.number], "cancelled")
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
 
         await clean_up(CLEAN_UP, written_and_back, "handing a trial back")
 
     async def _write(self) -> None:
+        async with self._writing:
+            await self._write_what_is_due()
+
+    async def _write_what_is_due(self) -> None:
         ended, self._ended = self._ended, {}
         dirty: dict[RunningTrial, None] = {}
         while self._due and self._deferred.dirty:
             dirty[self._deferred.dirty.popleft()] = None
         self._due = False
-        writes = [(one, one.take_changes()) for one in {**dirty, **ended}]
-        writes = [(one, changes) for one, changes in writes if changes and not one.lost]
+        writes = {one: one.take_changes() for one in {**dirty, **ended} if not one.lost}
+        writes = {one: changes for one, changes in writes.items() if changes}
         try:
             results = await self.there(
-                self._batches.write, [(one.number, changes) for one, changes in writes]
+                self._batches.write, [(one.number, changes) for one, changes in writes.items()]
             )
         except Exception as error:  # noqa: BLE001  those who ended raise it
             results = [error] * len(writes)
-        outcomes = {one: result for (one, _), result in zip(writes, results, strict=True)}
+        outcomes = dict(zip(writes, results, strict=True))
         for one, result in outcomes.items():
-            if result is True and one in ended:
-                self._deferred.settle(one)
-            elif result is False:
+            if result is not True and result is not False and one not in ended:
+                self._delay(one, writes[one], result)
+                continue
+            self._delayed.discard(one)
+            if result is False:
                 self._on_lost(one)
-            elif result is not True and one not in ended:
-                events.warning(
-                    "not_written",
-                    "trial %(number)s: what it has set was not written: %(error)s",
-                    number=one.number,
-                    error=result,
-                )
+            elif result is True and one in ended:
+                self._deferred.settle(one)
         for one, future in ended.items():
             result = outcomes.get(one, False)
             if future.done():
@@ -210,3 +221,22 @@ class StudyWriter:
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+    def _delay(self, running: RunningTrial, changes: dict[str, Any], error: Exception) -> None:
+        """Keep what could not be written of a trial that goes on.
+
+        It is written again soon, if that may succeed, and otherwise together with the final state,
+        where the error is raised that it has then.
+        """
+        running.give_back(changes)
+        if running not in self._delayed:
+            self._delayed.add(running)
+            events.warning(
+                "not_written",
+                "trial %(number)s: what it has set is not written yet: %(error)s",
+                number=running.number,
+                error=error,
+            )
+        if isinstance(error, TemporaryBackendError):
+            self._deferred.dirty.append(running)
+            self.noted()

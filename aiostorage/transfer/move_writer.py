@@ -6,6 +6,7 @@ trials are not seen, since they belong to no experiment; a second load finds the
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -13,8 +14,9 @@ from typing import Any, Final
 import anyio.to_thread
 
 from aiostorage._core.collection_access import CollectionAccess
-from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
-from aiostorage.errors import BackendError, IncompleteCopy
+from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, SETTINGS, TRIALS
+from aiostorage._core.taken_ids import note_of_taken_id
+from aiostorage.errors import BackendError, DuplicateKeyError, IncompleteCopy
 from aiostorage.operations import Compare, Delete, Document, Insert, Operation
 from aiostorage.transfer.checksums import Checksum, same_document
 from aiostorage.transfer.move_plan import (
@@ -123,10 +125,27 @@ class MoveWriter:
     async def _begin(self, planned: PlannedExperimentMove) -> _Open:
         if planned.replaces is not None:
             await self._move.destination.delete_experiment(uid=planned.replaces)
+        await self._take_id(planned)
         left_over = 0
         if not self._empty:
             left_over = await self._collections.count(TRIALS, {"experiment": planned.uid})
         return _Open(planned, left_over > 0)
+
+    async def _take_id(self, planned: PlannedExperimentMove) -> None:
+        """Make sure that the trials which are there by this id are those of an earlier load."""
+        uid = planned.uid
+        if type(uid) is int:
+            with suppress(DuplicateKeyError):  # an earlier load has taken it, or it is taken
+                await self._gateway.execute_once(Insert(SETTINGS, (note_of_taken_id(uid),)))
+        if await self._collections.count(EXPERIMENTS, {"_id": uid}):
+            raise DuplicateKeyError(
+                f"{self._move.destination.location} has a new experiment by the id {uid!r}, which "
+                f"{planned.key[0]!r} was to get; nothing of that one was written. Load again: it "
+                "gets another id",
+                collection=EXPERIMENTS,
+                fields=("_id",),
+                values=(uid,),
+            )
 
     async def _add(self, current: _Open, documents: list[Document]) -> None:
         taken: set[Any] = set()

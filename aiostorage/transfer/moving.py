@@ -77,7 +77,8 @@ async def load_storage(
     ------
     DuplicateKeyError
         There is another record of that name, and `resolve` does not say what to do. Nothing was
-        written.
+        written. Or a new experiment has got the ``_id`` of a loaded one meanwhile: that one was not
+        written, and a second load gives it another ``_id``.
     NotADatabaseError
         The file is no dump, or it is damaged. Nothing was written.
     SchemaVersionError

@@ -9,16 +9,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from aiostorage import ConfigurationError, StorageClosedError, open_storage
+from aiostorage import (
+    ConfigurationError,
+    RetryPolicy,
+    Storage,
+    StorageClosedError,
+    TemporaryBackendError,
+    open_storage,
+)
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.operations import Update
 from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize
+from aiostorage.testing import FaultyDriver
 
 pytestmark = [
     pytest.mark.anyio,
@@ -308,6 +319,101 @@ async def test_values_that_cannot_be_stored_fail_the_trial(study: optuna.Study, 
     await optimize(study, objective, n_trials=1, catch=ValueError)
     [trial] = await stored(file)
     assert (trial.state, trial.user_attrs) == (TrialState.FAIL, {})
+
+
+def sets(*paths: str) -> Callable[[Sequence[Any]], bool]:
+    """Return what recognises a write that sets one of these fields."""
+
+    def matching(operations: Sequence[Any]) -> bool:
+        return any(
+            isinstance(one, Update) and any(path in one.changes for path in paths)
+            for one in operations
+        )
+
+    return matching
+
+
+async def failing(driver: FaultyDriver) -> optuna.Study:
+    """Make a study on an engine that is not asked twice."""
+    storage = OptunaStorage(Storage(driver, retry=RetryPolicy(attempts=1)))
+    return await anyio.to_thread.run_sync(
+        lambda: optuna.create_study(storage=storage, study_name="tune")
+    )
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    with anyio.fail_after(60):
+        while not await anyio.to_thread.run_sync(condition):
+            await anyio.sleep(0.01)
+
+
+async def test_what_could_not_be_written_is_kept_and_written_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+    storage = study._storage
+    assert isinstance(storage, OptunaStorage)
+    reader = OptunaStorage(storage._storage)
+
+    def there() -> dict[str, Any]:
+        return reader.get_all_trials(study._study_id)[0].user_attrs
+
+    async def objective(trial: AsyncTrial) -> float:
+        driver.fail_next("before", count=3, matching=sets("optuna.user_attrs.a"))
+        await trial.set_user_attr("a", 1)
+        await trial.set_user_attr("b", 1)
+        await eventually(lambda: driver.faults)
+        await trial.set_user_attr("a", 2)
+        await eventually(lambda: there() == {"a": 2, "b": 1})
+        return 1.0
+
+    await optimize(study, objective, n_trials=1)
+    assert driver.faults == 3
+    assert caplog.text.count("not written yet") == 1
+    [trial] = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert (trial.state, trial.user_attrs) == (TrialState.COMPLETE, {"a": 2, "b": 1})
+    await anyio.to_thread.run_sync(storage.close)
+
+
+async def test_a_trial_is_handed_back_with_what_could_not_be_written_before() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+    driver.fail_next("before", matching=sets("params"))
+
+    async def objective(trial: AsyncTrial) -> float:
+        await trial.suggest_float("x", 0, 1)
+        await anyio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    async with anyio.create_task_group() as group:
+
+        async def run() -> None:
+            await optimize(study, objective, tasks=1)
+
+        group.start_soon(run)
+        await eventually(lambda: driver.faults)
+        group.cancel_scope.cancel()
+    [trial] = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert (trial.state, set(trial.params)) == (TrialState.WAITING, {"x"})
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
+async def test_a_result_that_cannot_be_written_ends_the_call() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+
+    async def objective(trial: AsyncTrial) -> float:
+        await trial.set_user_attr("a", 1)
+        driver.fail_next("before", matching=sets("status"))
+        return 1.0
+
+    with pytest.raises(TemporaryBackendError):
+        await optimize(study, objective, n_trials=1)
+    assert driver.faults == 1
+    [trial] = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert trial.state == TrialState.RUNNING
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
 
 
 STOPPED = """

@@ -62,6 +62,7 @@ def test_trials_of_all_states_come_back_as_they_were() -> None:
         (IntDistribution(-5, 5), -5),
         (IntDistribution(1, 1024, log=True), 512),
         (IntDistribution(0, 100, step=5), 95),
+        (IntDistribution(-(2**62), 2**62), 2**61 + 1),
         (CategoricalDistribution((1, True, 1.0)), True),
         (CategoricalDistribution((None, "a", 2)), None),
         (CategoricalDistribution((math.nan, math.inf, -math.inf)), -math.inf),
@@ -78,8 +79,9 @@ def test_distributions_come_back_with_the_value_and_its_type(
     )
     back = there_and_back(trial)
     assert back.distributions == {"a.b": distribution}
-    internal = distribution.to_internal_repr(value)
-    expected = distribution.to_external_repr(internal)
+    expected = value
+    if not isinstance(distribution, IntDistribution):  # a choice may be equal to another one
+        expected = distribution.to_external_repr(distribution.to_internal_repr(value))
     assert (back.params["a.b"], type(back.params["a.b"])) == (expected, type(expected))
 
 

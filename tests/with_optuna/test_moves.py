@@ -6,7 +6,7 @@ import json
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,18 @@ import optuna
 import pytest
 from click.testing import CliRunner, Result
 from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from aiostorage import open_storage
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.cli.app import cli
-from aiostorage.errors import EncodingError
+from aiostorage.errors import ConfigurationError, DuplicateKeyError, EncodingError
 from aiostorage.optuna import OptunaStorage, export_optuna, import_optuna
-from aiostorage.transfer import MoveReport
+from aiostorage.optuna.study_ids import study_id_of
+from aiostorage.transfer import MoveReport, copy_storage
+from aiostorage.transfer.move_plan import derived_id
+from aiostorage.transfer.move_writer import MoveWriter
 from tests.cli.support import environment
 from tests.preloaded import preloaded
 from tests.with_optuna.conftest import ENGINES
@@ -307,3 +311,102 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
     assert refused.exit_code == 2
     assert f"this needs {module.partition('.')[0]}, which is not installed" in refused.stderr
     assert f"pip install 'aiostorage-orion[{extra}]'" in refused.stderr
+
+
+@pytest.fixture
+def two_stores(tmp_path: Path) -> Iterator[tuple[OptunaStorage, OptunaStorage]]:
+    """Give a store with a study, and an empty one."""
+    source, target = (
+        OptunaStorage(f"sqlite:///{tmp_path}/{name}.db?synchronous=NORMAL")
+        for name in ("source", "target")
+    )
+    study = optuna.create_study(storage=source, study_name="moved")
+    study.add_trials([begun(n, TrialState.COMPLETE, values=[float(n)]) for n in range(3)])
+    yield source, target
+    for storage in (source, target):
+        storage.close()
+
+
+def copy(source: OptunaStorage, target: OptunaStorage) -> None:
+    async def move() -> None:
+        urls = (f"sqlite:///{storage.location}" for storage in (source, target))
+        one, other = map(open_storage, urls)
+        async with one, other:
+            await copy_storage(one, other)
+
+    anyio.run(move)
+
+
+@pytest.mark.parametrize("when", ["write", "_begin"])
+def test_a_study_that_is_created_during_a_copy_keeps_its_trials(
+    two_stores: tuple[OptunaStorage, OptunaStorage], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the id that the copy was to get: the copy says so, and another one succeeds."""
+    source, target = two_stores
+
+    def create() -> None:
+        study = optuna.create_study(storage=target, study_name="new")
+        study.optimize(lambda trial: trial.suggest_float("y", 5, 6), n_trials=3)
+
+    do = getattr(MoveWriter, when)
+
+    async def after_it(self: MoveWriter, *arguments: Any) -> Any:
+        await anyio.to_thread.run_sync(create)
+        return await do(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MoveWriter, when, after_it)
+        with pytest.raises(DuplicateKeyError, match="Load again"):
+            copy(source, target)
+    new = trials_of(target, "new")
+    assert [trial.number for trial in new] == [0, 1, 2]
+    copy(source, target)
+    assert trials_of(target, "new") == new
+    assert trials_of(target, "moved") == trials_of(source, "moved")
+
+
+def test_a_study_that_is_created_during_a_copy_gets_another_id(
+    two_stores: tuple[OptunaStorage, OptunaStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = two_stores
+    begin = MoveWriter._begin
+    new: list[int] = []
+
+    async def and_create(self: MoveWriter, *arguments: Any) -> Any:
+        begun = await begin(self, *arguments)
+        new.append(
+            await anyio.to_thread.run_sync(
+                target.create_new_study, [StudyDirection.MINIMIZE], "new"
+            )
+        )
+        return begun
+
+    monkeypatch.setattr(MoveWriter, "_begin", and_create)
+    copy(source, target)
+    assert (target.get_study_id_from_name("moved"), new) == (1, [2])
+    assert trials_of(target, "moved") == trials_of(source, "moved")
+    assert target.get_all_trials(2) == []
+
+
+def test_two_studies_that_have_the_same_id_by_chance_are_not_taken_for_each_other(
+    tmp_path: Path,
+) -> None:
+    names: dict[int, str] = {}
+    for number in range(100_000):  # ids have 24 bits
+        name = f"study {number}"
+        other = names.setdefault(study_id_of(derived_id("study of Optuna", name)), name)
+        if other != name:
+            break
+    source = InMemoryStorage()
+    for one in (name, other, "third"):
+        optuna.create_study(storage=source, study_name=one)
+    url = f"sqlite:///{tmp_path}/ours.db"
+    moved(import_optuna, url, source, studies=[other, "third"])
+    storage = OptunaStorage(url)
+    study = optuna.load_study(study_name=other, storage=storage)
+    moved(import_optuna, url, source, studies=[name])
+    with pytest.raises(ConfigurationError, match=f"'{name}'.*same id"):
+        optuna.load_study(study_name=name, storage=storage)
+    assert optuna.load_study(study_name="third", storage=storage).trials == []
+    assert study.study_name == other
+    storage.close()

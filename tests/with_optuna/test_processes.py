@@ -1,46 +1,74 @@
-"""Several processes on one study, some of them killed."""
+"""Many processes on one study, some of them killed or paused, and a replica set's elections.
+
+CI kills a few. For more of it, set AIOSTORAGE_TEST_KILLS, and AIOSTORAGE_TEST_SEED.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import gc
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
 
-from aiostorage import SyncStorage, open_storage
-from aiostorage.optuna import OptunaStorage
+from aiostorage.testing import ReplicaSet
+from tests.with_optuna.conftest import UNCLOSED
+from tests.with_optuna.killed_studies import KilledStudy
 
-SCRIPT = Path(__file__).with_name("worker_kills.py")
-FINAL = {"completed", "broken"}
+KILLS = int(os.environ.get("AIOSTORAGE_TEST_KILLS", "0"))
+SEED = int(os.environ.get("AIOSTORAGE_TEST_SEED", "0"))
+
+TRIALS_PER_KILL = 10
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL"),
+    pytest.mark.timeout(120 + 10 * KILLS),
+    pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
+]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_killed_and_paused_workers_leave_every_trial_right(tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    yield
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+def test_killed_and_paused_processes_leave_every_trial_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     url = f"sqlite:///{tmp_path}/store.db?synchronous=NORMAL"
-    subprocess.run([sys.executable, str(SCRIPT), url, "7"], check=True, timeout=100)
-    storage = OptunaStorage(url)
-    study = optuna.load_study(study_name="tune", storage=storage)
-    trials = study.trials
-    assert [trial.number for trial in trials] == list(range(len(trials)))
-    for trial in trials:
-        if trial.state == TrialState.COMPLETE:
-            assert trial.value == trial.params["x"] * trial.params["x"] + trial.params["y"]
-            assert trial.intermediate_values == {0: trial.params["x"]}
-        elif trial.state == TrialState.PRUNED:
-            assert trial.params["y"] == 9
-    finished = [trial for trial in trials if trial.state.is_finished()]
-    assert len(finished) >= 150
-    failed = [trial.number for trial in trials if trial.state == TrialState.FAIL]
-    assert failed, "those of killed workers were declared stale"
-    retried = {trial.system_attrs.get("failed_trial") for trial in trials} - {None}
-    assert retried <= set(failed)
-    with SyncStorage(open_storage(url)) as store:
-        [config] = store.fetch_experiments({"name": "tune"})
-        changes, _ = store.changes_since(config, "oldest", limit=100_000)
-    ended = [change.trial for change in changes if change.after in FINAL]
-    assert sorted(ended) == sorted(set(ended)), "each trial has ended once"
-    assert len(ended) == len(finished)
-    storage.close()
+    kills = KILLS or 10
+    report = KilledStudy(url, tmp_path, seed=SEED).run(kills, TRIALS_PER_KILL * kills, [])
+    with capsys.disabled():
+        print(f"\nSQLite: {report}")
+
+
+@UNCLOSED
+def test_elections_while_processes_are_killed_leave_every_trial_right(
+    mongodb_replica_set_3: ReplicaSet,
+    mongodb_database: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A primary steps down, and one is killed."""
+    replica_set = mongodb_replica_set_3
+    killed = []
+    disturbances = (
+        replica_set.step_down,
+        lambda: killed.append(replica_set.kill_primary()),
+        lambda: replica_set.restart(killed[-1]),
+    )
+    replica_set.start()
+    try:
+        url, kills = replica_set.url_for(mongodb_database), KILLS or 6
+        study = KilledStudy(url, tmp_path, ("aiostorage.drivers.mongodb",), SEED)
+        report = study.run(kills, TRIALS_PER_KILL * kills, disturbances * (1 + kills // 20))
+    finally:
+        replica_set.stop()
+        gc.collect()
+    with capsys.disabled():
+        print(f"\na replica set of three: {report}")

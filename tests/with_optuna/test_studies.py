@@ -6,7 +6,8 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from aiostorage import EncodingError, SyncStorage, open_storage
+from aiostorage import EncodingError, RetryPolicy, Storage, SyncStorage, open_storage
+from aiostorage._core.gateway import Gateway
 from aiostorage.doctor import examine
-from aiostorage.optuna import OptunaStorage
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.operations import Update
+from aiostorage.optuna import OptunaStorage, studies
+from aiostorage.testing import FaultyDriver
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -61,48 +66,6 @@ def objective(trial: optuna.Trial) -> float:
         if trial.should_prune():
             raise optuna.TrialPruned
     return x * x + n + (kind == "a")
-
-
-@pytest.mark.parametrize("name", ["tpe", "multivariate", "nsga2", "grid", "cmaes"])
-def test_samplers_and_what_is_read_again(
-    storage: OptunaStorage, other: OptunaStorage, name: str
-) -> None:
-    several = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
-    directions = several if name == "nsga2" else several[:1]
-    samplers = optuna.samplers
-    sampler: dict[str, Callable[[], Any]] = {
-        "tpe": lambda: samplers.TPESampler(seed=1, n_startup_trials=3, constant_liar=True),
-        "multivariate": lambda: samplers.TPESampler(
-            seed=1, n_startup_trials=3, multivariate=True, group=True
-        ),
-        "nsga2": lambda: samplers.NSGAIISampler(seed=1, population_size=4),
-        "grid": lambda: samplers.GridSampler({"x": [-1, 0, 1], "n": [1, 2]}, seed=1),
-        "cmaes": lambda: samplers.CmaEsSampler(seed=1, n_startup_trials=3),
-    }
-    chosen = sampler[name]()
-
-    def evaluate(trial: optuna.Trial) -> Any:
-        x, n = trial.suggest_float("x", -5, 5), trial.suggest_int("n", 1, 8)
-        if name != "nsga2":
-            return x * x + n
-        trial.set_constraint("0", x)
-        return x * x, n
-
-    study = optuna.create_study(
-        storage=storage, study_name="tune", directions=directions, sampler=chosen
-    )
-    study.optimize(evaluate, n_trials=12)
-    again = optuna.load_study(study_name="tune", storage=other)
-    count = 6 if name == "grid" else 12
-    assert [trial.number for trial in again.trials] == list(range(count))
-    assert again.trials == study.trials
-    assert {trial.state for trial in again.trials} == {TrialState.COMPLETE}
-    if name == "nsga2":
-        assert len(again.best_trials) > 0
-        assert all(set(trial.constraints) == {"0"} for trial in again.trials)
-    else:
-        best = min(again.trials, key=lambda trial: trial.value or 0)
-        assert again.best_trial == study.best_trial == best
 
 
 @pytest.mark.parametrize("pruner", ["MedianPruner", "HyperbandPruner", "SuccessiveHalvingPruner"])
@@ -233,6 +196,47 @@ def test_stale_trials_fail_and_are_tried_again(file: str) -> None:
         made.close()
 
 
+def test_a_heartbeat_during_an_outage_is_logged_and_the_next_one_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Otherwise Optuna's thread would end, and the trial become stale while it is evaluated."""
+    driver = FaultyDriver(MemoryDriver())
+    storage = OptunaStorage(
+        Storage(driver, retry=RetryPolicy(attempts=1)), heartbeat_interval=1, grace_period=60
+    )
+    study = optuna.create_study(storage=storage)
+
+    def beats(operations: Sequence[Any]) -> bool:
+        return any(isinstance(one, Update) and "heartbeat" in one.changes for one in operations)
+
+    def evaluate(trial: optuna.Trial) -> float:
+        threads = [t for t in threading.enumerate() if "_record_heartbeat" in t.name]
+        while driver.faults == 0:
+            time.sleep(0.01)
+        assert threads[0].is_alive()
+        return 1.0
+
+    driver.fail_next("before", matching=beats)
+    study.optimize(evaluate, n_trials=1)
+    assert "a heartbeat failed: injected" in caplog.text
+    [trial] = study.trials
+    assert trial.state == TrialState.COMPLETE
+    storage.close()
+
+
+def test_the_reservation_of_a_trial_that_has_ended_is_forgotten(storage: OptunaStorage) -> None:
+    study = optuna.create_study(storage=storage)
+    first, second = study.ask(), study.ask()
+    held = storage.studies._studies[study._study_id].tokens
+    assert set(held) == {0, 1}
+    study.tell(first, 1.0)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert set(held) == {1}
+    study.tell(second, 2.0)
+    assert [trial.value for trial in study.trials] == [1.0, 2.0]
+    assert set(held) == set()
+
+
 @pytest.mark.parametrize("history", [None, "off", 3])
 def test_another_process_sees_every_change(file: str, history: str | int | None) -> None:
     writer, reader = OptunaStorage(file, history=history), OptunaStorage(file)
@@ -260,6 +264,79 @@ def test_another_process_sees_every_change(file: str, history: str | int | None)
         with pytest.raises(KeyError):
             gone()
     for made in (writer, reader):
+        made.close()
+
+
+@pytest.mark.parametrize("history", [None, "off"])
+def test_trials_begun_elsewhere_before_an_own_one_are_seen(file: str, history: str | None) -> None:
+    one, other = OptunaStorage(file, history=history), OptunaStorage(file)
+    study_id = one.create_new_study([StudyDirection.MAXIMIZE], "tune")
+    one.create_new_trial(study_id)
+    assert other.get_n_trials(study_id) == 1
+    for first, second in ((one, other), (other, one)):
+        ids = [first.create_new_trial(study_id) for _ in range(3)]
+        assert ids[2] + 1 == second.create_new_trial(study_id), "it takes the next number unasked"
+        for trial_id in ids:
+            first.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+        trials = second.get_all_trials(study_id)
+        assert [trial.number for trial in trials] == list(range(len(trials)))
+        assert [trial.state for trial in trials[-4:]] == [
+            *[TrialState.COMPLETE] * 3,
+            TrialState.RUNNING,
+        ]
+        assert second.get_all_trials(study_id) == first.get_all_trials(study_id)
+    for made in (one, other):
+        made.close()
+
+
+def test_a_trial_asks_the_store_once_for_each_thing_that_is_set(
+    storage: OptunaStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "FRESH_FOR", 60.0)  # however slow this machine is
+    study = optuna.create_study(storage=storage, study_name="tune")
+    asked: list[str] = []
+    for name in ("execute", "execute_once", "transact", "transact_once", "insert_next", "read_log"):
+        method = getattr(Gateway, name)
+
+        def counted(*args: Any, name: str = name, method: Any = method) -> Any:
+            asked.append(name)
+            return method(*args)
+
+        monkeypatch.setattr(Gateway, name, counted)
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("twice", 2 * x)
+        trial.report(x, 1)
+        assert not trial.should_prune()
+        return x + trial.suggest_int("n", 1, 3)
+
+    study.sampler = optuna.samplers.RandomSampler()
+    study.pruner = optuna.pruners.ThresholdPruner(upper=2)
+    study.optimize(objective, n_trials=3)
+    asked.clear()
+    study.optimize(objective, n_trials=5)
+    # the params, the attribute, the intermediate value and the end
+    assert asked == ["read_log", "insert_next", *["execute"] * 5] * 5
+
+
+def test_what_others_have_set_comes_with_what_is_set_here(file: str) -> None:
+    one, other = OptunaStorage(file), OptunaStorage(file)
+    trial_id = one.create_new_trial(one.create_new_study([StudyDirection.MAXIMIZE], "tune"))
+    other.set_trial_user_attr(trial_id, "note", "seen")
+    one.set_trial_param(trial_id, "x", 0.5, FloatDistribution(0, 1))
+    for _ in range(2):
+        trial = one.get_trial(trial_id)
+        assert (trial.user_attrs, trial.params) == ({"note": "seen"}, {"x": 0.5})
+    other.set_trial_user_attr(trial_id, "note", "seen again")
+    one.set_trial_intermediate_value(trial_id, 1, 2.0)
+    assert one.get_trial(trial_id) == other.get_trial(trial_id)
+    other.set_trial_param(trial_id, "y", 0.25, FloatDistribution(0, 1))
+    one.set_trial_param(trial_id, "z", 0.75, FloatDistribution(0, 1))
+    assert one.get_trial(trial_id).params == {"x": 0.5, "y": 0.25, "z": 0.75}
+    one.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    assert one.get_trial(trial_id) == other.get_trial(trial_id)
+    for made in (one, other):
         made.close()
 
 
@@ -388,26 +465,6 @@ def test_a_forked_child_goes_on(storage: OptunaStorage, file: str) -> None:
     study = optuna.load_study(study_name="tune", storage=storage)
     assert [trial.number for trial in study.trials] == list(range(13))
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
-
-
-def test_importance_frames_and_pictures(storage: OptunaStorage) -> None:
-    study = optuna.create_study(storage=storage, study_name="tune")
-    study.optimize(objective, n_trials=15)
-    importance = optuna.importance.get_param_importances(
-        study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-    )
-    assert set(importance) == {"x", "n", "kind"}
-    frame = study.trials_dataframe()
-    assert len(frame) == 15
-    figures = optuna.visualization
-    for draw in (
-        figures.plot_optimization_history,
-        figures.plot_slice,
-        figures.plot_parallel_coordinate,
-        figures.plot_intermediate_values,
-        figures.plot_timeline,
-    ):
-        assert draw(study).data
 
 
 @pytest.mark.parametrize(

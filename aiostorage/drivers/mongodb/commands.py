@@ -10,12 +10,14 @@ import heapq
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
+from operator import itemgetter
 from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
 from aiostorage._core.ordering import Order, place_of
 from aiostorage.drivers.mongodb.blobs import Blobs
-from aiostorage.drivers.mongodb.bson_codec import as_stored
+from aiostorage.drivers.mongodb.bson_codec import as_stored, packed, unpacked
 from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.filters import RECORD_ID, CollectionSchema, rank, sort_key
 from aiostorage.drivers.mongodb.logged_change import Doubt, LoggedChange, is_logged_write
@@ -87,19 +89,38 @@ def _drained(items: list[T]) -> Iterator[T]:
         yield items.pop()
 
 
+def _unpacked(parts: list[list[tuple[Any, bytes]]], size: int) -> Iterator[list[Document]]:
+    merged = heapq.merge(*map(_drained, parts))
+    while part := list(islice(merged, size)):
+        yield [unpacked(data) for _, data in part]
+
+
+async def _sorted_parts(
+    cursor: Any,
+    order: Order,
+    place: tuple[Any, ...] | None,
+    form: Callable[[Document], T],
+    *,
+    by_id: bool,
+) -> list[list[tuple[tuple[Any, ...], T]]]:
+    """Return the documents of a cursor, behind a place, in parts, so that the event loop turns.
+
+    Each part is sorted. With each document is its sort key; no two documents have the same one.
+    """
+    parts = []
+    while batch := await cursor.to_list(CURSOR_BATCH_SIZE):
+        keyed = [(sort_key(document, order, by_id), form(document)) for document in batch]
+        if place is not None:
+            keyed = [item for item in keyed if item[0] > place]
+        parts.append(sorted(keyed, key=itemgetter(0)))
+    return parts
+
+
 async def _in_order(
     cursor: Any, order: Order, place: tuple[Any, ...] | None = None, *, by_id: bool = False
 ) -> list[Document]:
-    """Return the documents of a cursor, behind a place, by `order` and then by insertion.
-
-    A large result is sorted in parts, so that the event loop turns meanwhile.
-    """
-    parts: list[list[tuple[tuple[Any, ...], Document]]] = []
-    while batch := await cursor.to_list(CURSOR_BATCH_SIZE):
-        keyed = [(sort_key(document, order, by_id), document) for document in batch]
-        if place is not None:
-            keyed = [item for item in keyed if item[0] > place]
-        parts.append(sorted(keyed))
+    """Return the documents of a cursor, behind a place, by `order` and then by insertion."""
+    parts = await _sorted_parts(cursor, order, place, _as_it_is, by_id=by_id)
     if len(parts) == 1:
         return [document for _, document in parts[0]]
     documents: list[Document] = []
@@ -109,6 +130,10 @@ async def _in_order(
         if len(documents) % CURSOR_BATCH_SIZE == 0:
             await asyncio.sleep(0)
     return documents
+
+
+def _as_it_is(document: Document) -> Document:
+    return document
 
 
 def _later(find: Find) -> tuple[Condition, ...]:
@@ -253,6 +278,31 @@ class Commands:
         place = await self._place(plan.schema, find)
         cursor = collection.find(plan.matching, fields, show_record_id=True, **options)
         return await _in_order(cursor, find.order, place, by_id=plan.schema.is_log)
+
+    @staticmethod
+    def can_pack(plan: Plan) -> bool:
+        """Return whether `find_packed` can carry out a `Find`."""
+        find: Find = plan.operation
+        chosen = find.limit is not None or (find.order and find.selection is not None)
+        return not (plan.one or chosen or plan.schema.blobs or find.majority)
+
+    async def find_packed(self, plan: Plan, size: int) -> Iterator[list[Document]]:
+        """Find documents, as `find` does, that are kept as BSON until they are asked for.
+
+        The garbage collector passes by a key and bytes, and has a whole document to look through.
+        """
+        find, schema = plan.operation, plan.schema
+        fields = None if find.selection is None else dict(find.selection)
+        place = await self._place(schema, find)
+        cursor = self.client.collections[schema.name].find(
+            plan.matching,
+            fields,
+            show_record_id=True,
+            session=self.session,
+            batch_size=CURSOR_BATCH_SIZE,
+        )
+        parts = await _sorted_parts(cursor, find.order, place, packed, by_id=schema.is_log)
+        return _unpacked(parts, size)
 
     async def _place(self, schema: CollectionSchema, find: Find) -> tuple[Any, ...] | None:
         """Return the place behind which to begin, with the number of its document."""

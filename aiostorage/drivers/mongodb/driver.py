@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from aiostorage._core.cancellation import (
     run_to_completion,
     shielded,
 )
+from aiostorage._core.slices import consumed
 from aiostorage.drivers.mongodb.batches import carry_out_batch
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.change_streams import Changes
@@ -478,6 +479,15 @@ class MongoDBDriver:
         commands = self._connected() or await self._connect()
         place = cast("PagePlace | None", after)
         return await self._read(commands, partial(read_page, commands, find, place, size))
+
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """See `aiostorage.protocols.SlicingDriver.slices`."""
+        commands = self._connected() or await self._connect()
+        plan = make_plan(self._schemas[find.collection], find)
+        if not commands.can_pack(plan):
+            return consumed(await self.execute(find), size)
+        await self._settled(commands)
+        return await self._read(commands, partial(commands.find_packed, plan, size))
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """See `aiostorage.protocols.LoggingDriver.read_log`."""
