@@ -185,8 +185,8 @@ async def test_groups(make: Callable[[Path], Driver], told: Told, tmp_path: Path
     [sizes], [lengths] = (
         told.points()[f"aiostorage.{name}"] for name in ("group.size", "queue.length")
     )
-    assert sizes.max > 100  # those that came while the first write was under way
-    assert sizes.count == lengths.count < 100
+    assert sizes.max > 10  # those that came while the first write was under way
+    assert sizes.count == lengths.count < 300
     assert sizes.sum >= 301
 
 
