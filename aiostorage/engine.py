@@ -46,6 +46,7 @@ from aiostorage.operations import (
     FollowUp,
     Index,
     Insert,
+    InsertNext,
     Layout,
     Logged,
     LogPage,
@@ -66,6 +67,7 @@ from aiostorage.protocols import (
     ExaminableDriver,
     LoggingDriver,
     ResultSource,
+    SlicingDriver,
     UpgradableDriver,
 )
 from aiostorage.upgrades import StepPlan, UpgradeProgress, UpgradeReport, UpgradeStep, steps_from
@@ -96,6 +98,7 @@ __all__ = [
     "FollowUp",
     "Index",
     "Insert",
+    "InsertNext",
     "Layout",
     "LogPage",
     "Logged",
@@ -111,6 +114,7 @@ __all__ = [
     "Repair",
     "ResultSource",
     "SchemaVersionError",
+    "SlicingDriver",
     "SortBy",
     "StepPlan",
     "StorageClosedError",

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio.to_thread
@@ -42,6 +41,7 @@ from aiostorage.upgrades import UpgradeProgress, UpgradeReport
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
+    from pathlib import Path
 
     from aiostorage.trackers.protocol import Tracker
 

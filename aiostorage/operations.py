@@ -31,6 +31,7 @@ __all__ = [
     "FollowUp",
     "Index",
     "Insert",
+    "InsertNext",
     "Layout",
     "LogPage",
     "Logged",
@@ -304,7 +305,7 @@ class Delete(Operation[int]):
 
 @dataclass(frozen=True, slots=True)
 class FollowUp(Operation[None]):
-    """Insert records that depend on the results of the operations before it.
+    """Insert documents that depend on the results of the operations before it.
 
     It comes after other operations of a `transact`. An engine carries out the insertion that
     `aiostorage.engine.insertion_of` makes of it and of these results, together with the others or
@@ -340,6 +341,31 @@ class Receipt(FollowUp):
 
 
 @dataclass(frozen=True, slots=True)
+class InsertNext(FollowUp):
+    """Insert `documents` under the next free keys, such as consecutive numbers.
+
+    It comes right after the `Find` that returns which of these keys are taken. The documents get
+    the places behind the last one that is taken, in order. If there are too few, nothing is
+    inserted. Without transactions another caller may take a key at the same time, which raises
+    `DuplicateKeyError`, as for an `Insert`.
+
+    Attributes
+    ----------
+    documents
+        As those of an `Insert`, without their keys.
+    key
+        The field that has the key.
+    places
+        What a document gets with its key, in the order of the keys: dotted paths to values, as the
+        `changes` of an `Update`. One of the paths is `key`.
+    """
+
+    documents: tuple[Document, ...]
+    key: str
+    places: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NotedChange:
     """The possible change by one of the operations before an `OutboxNote`.
 
@@ -360,6 +386,9 @@ class NotedChange:
         The new values of these fields, if the operation changes them.
     worker
         The token of the reservation, if the change is made under one.
+    inserted
+        The operation at `position`, and which of its documents has the ids, if these are known only
+        when it is carried out.
     """
 
     position: int
@@ -368,6 +397,7 @@ class NotedChange:
     fields: tuple[str, ...] = ()
     replaced: Mapping[str, Any] | None = None
     worker: str | None = None
+    inserted: tuple[InsertNext, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,22 @@ engine has to provide; `aiostorage.testing.DriverContract` checks that.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.experiment import Experiment
-from aiostorage.findings import EngineReport, Finding, Repair
 from aiostorage.operations import Document, Find, Layout, LogPage, Operation
 from aiostorage.reservation import Reservation
 from aiostorage.summary import Direction, ExperimentSummary
@@ -24,6 +32,9 @@ from aiostorage.trial import Trial
 from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
 from aiostorage.values import Results
+
+if TYPE_CHECKING:
+    from aiostorage.findings import EngineReport, Finding, Repair
 
 __all__ = [
     "AsyncStorageProtocol",
@@ -34,6 +45,7 @@ __all__ = [
     "HasStoredId",
     "LoggingDriver",
     "ResultSource",
+    "SlicingDriver",
     "Uid",
     "UpgradableDriver",
 ]
@@ -269,6 +281,23 @@ class ResultSource(Driver, Protocol):
     @property
     def objective(self) -> str | None:
         """The name of the metric that is the objective; None if it is not configured."""
+        ...
+
+
+@runtime_checkable
+class SlicingDriver(Driver, Protocol):
+    """A driver that can make the documents of a `Find` while its caller goes through them.
+
+    A driver without this makes them all at once, which its callers do not notice but by the time
+    that the event loop has for nothing else.
+    """
+
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """Find documents, as `execute` does, in lists of `size` at most.
+
+        What matches is settled when this returns, as one state of the store has it. The iterator
+        only makes documents of that, does not block, and needs neither an open driver nor a thread.
+        """
         ...
 
 

@@ -18,17 +18,19 @@ from aiostorage._core.kinds import ITEMS, KEY, MAPPING, PATH, TEXT, Kind, having
 from aiostorage.errors import InvalidArgument, MissingObjective
 from aiostorage.reservation import Reservation
 from aiostorage.values import (
+    Flat,
     Param,
     Params,
     Result,
     Results,
     TrialStatus,
     as_results,
+    flat_values,
     identity_form,
     make_values,
-    read_values,
     typed_params,
     validate_status,
+    values_from_flat,
 )
 
 __all__ = ["Param", "Result", "Trial", "TrialStatus", "as_results", "validate_status"]
@@ -113,10 +115,10 @@ class Trial:
         Ignored; documents that Oríon wrote have them.
     """
 
-    __slots__ = (*_PLAIN, "_params", "_results", "_status", "_stored_id", "id_override")
+    __slots__ = (*_PLAIN, "_param_values", "_result_values", "_status", "_stored_id", "id_override")
 
-    _params: list[Param]
-    _results: list[Result]
+    _param_values: list[Param] | Flat
+    _result_values: list[Result] | Flat
     _status: str
     _stored_id: str | None
     experiment: str | int | None
@@ -204,18 +206,49 @@ class Trial:
         except AttributeError:
             raise MAPPING.refusal("Trial.from_dict", "document", document) from None
         self = cls.__new__(cls)
-        for name in _PLAIN:
-            setattr(self, name, get(name))
+        self.experiment = get("experiment")
+        self.worker = get("worker")
+        self.parent = get("parent")
+        self.exp_working_dir = get("exp_working_dir")
+        self.submit_time = get("submit_time")
+        self.start_time = get("start_time")
+        self.end_time = get("end_time")
+        self.heartbeat = get("heartbeat")
         self.id_override = get("_id")
         uid = get("id")
         self._stored_id = uid if uid.__class__ is str and len(uid) == _ID_LENGTH else None
         self._status = validate_status(get("status", TrialStatus.NEW))
-        self._params = read_values(Param, get("params"))
-        for param in self._params:
-            if param.name.__class__ is not str and not isinstance(param.name, str):
+        self._param_values = params = flat_values(Param, get("params"))
+        for name in params[::3]:
+            if name.__class__ is not str and not isinstance(name, str):
+                param = next(p for p in values_from_flat(Param, params) if p.name is name)
                 raise ValueError(f"a param needs a name: {param!r}")
-        self._results = read_values(Result, get("results"))
+        self._result_values = flat_values(Result, get("results"))
         return self
+
+    # most of many trials are looked at for their status or their id alone
+
+    @property
+    def _params(self) -> list[Param]:
+        values = self._param_values
+        if isinstance(values, tuple):
+            values = self._param_values = values_from_flat(Param, values)
+        return values
+
+    @_params.setter
+    def _params(self, params: list[Param]) -> None:
+        self._param_values = params
+
+    @property
+    def _results(self) -> list[Result]:
+        values = self._result_values
+        if isinstance(values, tuple):
+            values = self._result_values = values_from_flat(Result, values)
+        return values
+
+    @_results.setter
+    def _results(self, results: list[Result]) -> None:
+        self._result_values = results
 
     @classmethod
     def build(cls, documents: Iterable[Mapping[str, Any]]) -> list[Self]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiostorage.operations import Document, Find, Operation
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["StepPlan", "UpgradeProgress", "UpgradeReport", "UpgradeStep", "silent", "steps_from"]
 

@@ -23,12 +23,14 @@ __all__ = [
     "Value",
     "as_results",
     "conflict_of_names",
+    "flat_values",
     "has_nan",
     "identity_form",
     "make_values",
     "read_values",
     "typed_params",
     "validate_status",
+    "values_from_flat",
 ]
 
 events = EventLog("records")
@@ -160,6 +162,9 @@ class Result(Value):
 
 _V = TypeVar("_V", bound=Value)
 
+Flat: TypeAlias = tuple[Any, ...]
+"""The name, the type and the value of one value, then those of the next."""
+
 
 def make_values(kind: type[_V], items: Iterable[Any]) -> list[_V]:
     """Make values of mappings or of Oríon's counterparts; instances are kept as they are."""
@@ -180,7 +185,41 @@ def make_values(kind: type[_V], items: Iterable[Any]) -> list[_V]:
 
 def read_values(kind: type[_V], documents: Iterable[Mapping[str, Any]] | None) -> list[_V]:
     """Make values of their stored forms; keys may be missing, and others are ignored."""
-    return [kind(d.get("name"), d.get("type"), d.get("value")) for d in documents or ()]  # type: ignore[arg-type]
+    values: list[_V] = []
+    allowed = kind.allowed_types
+    for document in documents or ():
+        get = document.get
+        name, type_, value = get("name"), get("type"), get("value")
+        if type_ in allowed and value.__class__ in _ATOMS:  # as nearly all are
+            made = kind.__new__(kind)
+            made.name, made.type, made.value = name, type_, value  # type: ignore[assignment]
+        else:
+            made = kind(name, type_, value)  # type: ignore[arg-type]
+        values.append(made)
+    return values
+
+
+def flat_values(kind: type[Value], documents: Iterable[Mapping[str, Any]] | None) -> Flat:
+    """Check the stored forms of values, as `read_values` does, and return them as a flat tuple.
+
+    A tuple of strings and numbers takes little memory, and the garbage collector passes it by.
+    """
+    flat: list[Any] = []
+    allowed = kind.allowed_types
+    for document in documents or ():
+        name, type_, value = document.get("name"), document.get("type"), document.get("value")
+        if type_ is not None and type_ not in allowed:
+            raise _unknown_type(name, type_, kind)
+        if value.__class__ not in _ATOMS and hasattr(value, "tolist"):
+            value = kind(str(name), type_, value).value
+        flat += (name, type_, value)
+    return tuple(flat)
+
+
+def values_from_flat(kind: type[_V], flat: Flat) -> list[_V]:
+    """Make the values that `flat_values` has checked."""
+    items = iter(flat)
+    return [kind(*three) for three in zip(items, items, items, strict=True)]
 
 
 Params: TypeAlias = Mapping[str, Any] | Iterable[Param | Mapping[str, Any]]

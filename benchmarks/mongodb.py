@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -33,11 +33,14 @@ __all__ = [
     "WAYS",
     "ContentionResult",
     "FetchResult",
+    "LoggedBareClient",
     "PairedResult",
     "beside_orion",
     "contention",
     "depth",
+    "drop_databases",
     "mongod",
+    "opened_client",
     "throughput",
 ]
 
@@ -47,6 +50,7 @@ LIBRARIES: tuple[Library, ...] = ("motor", "pymongo")
 WAYS: tuple[Way, ...] = ("ours", "plain")
 TASK_COUNTS = (1, 8, 64)
 INDEX_HINT = "experiment_1_submit_time_1_partial"
+DEFAULT_HISTORY = "30d"
 WARM_UP_TRIALS = 50
 """Trials of a block that are not counted: they warm up connections and caches."""
 
@@ -67,6 +71,14 @@ def mongod(directory: Path) -> Iterator[str]:
 
     with closing(Deployments(directory.joinpath)) as deployments:
         yield deployments.get("replica set").url
+
+
+def drop_databases(url: str, prefix: str) -> None:
+    """Drop the databases whose names begin so."""
+    with MongoClient[Any](url) as client:
+        for name in client.list_database_names():
+            if name.startswith(prefix):
+                client.drop_database(name)
 
 
 @contextmanager
@@ -94,7 +106,7 @@ class BareClient:
             write_concern=WriteConcern(w="majority", j=True),
         ).trials
 
-    async def reserve(self) -> dict[str, Any]:
+    async def reserve(self, session: Any = None) -> dict[str, Any]:
         """Reserve one trial."""
         trial: dict[str, Any] | None = await self._trials.find_one_and_update(
             {
@@ -108,6 +120,7 @@ class BareClient:
             sort=[("submit_time", 1)],
             hint=INDEX_HINT,
             return_document=ReturnDocument.AFTER,
+            session=session,
         )
         if trial is None:
             raise AssertionError("the experiment ran out of trials; make more")
@@ -124,21 +137,92 @@ class BareClient:
         }
         await self._update(held, {"$currentDate": {"heartbeat": True}})
         results = [{"name": "objective", "type": "objective", "value": 0.5}]
-        await self._update(
-            held,
-            {
-                "$currentDate": {"end_time": True, "heartbeat": True},
-                "$set": {"results": results, "status": "completed"},
-            },
-        )
+        update = {
+            "$currentDate": {"end_time": True, "heartbeat": True},
+            "$set": {"results": results, "status": "completed"},
+        }
+        await self._complete(trial, held, update)
 
-    async def _update(self, held: Mapping[str, Any], update: Mapping[str, Any]) -> None:
-        if (await self._trials.update_one(held, update)).matched_count != 1:
+    async def _complete(
+        self, _trial: Mapping[str, Any], held: Mapping[str, Any], update: Mapping[str, Any]
+    ) -> None:
+        await self._update(held, update)
+
+    async def _update(
+        self, held: Mapping[str, Any], update: Mapping[str, Any], session: Any = None
+    ) -> None:
+        if (await self._trials.update_one(held, update, session=session)).matched_count != 1:
             raise AssertionError("a reserved trial was lost")
 
 
+class LoggedBareClient(BareClient):
+    """A client library alone, which writes a row of the history with each change.
+
+    As in aiostorage, a reservation or completion and its row are one transaction, and the row has
+    the number of the attempt, so the last row of the trial is read.
+    """
+
+    def __init__(self, client: Any, database: str, experiment: str) -> None:
+        super().__init__(client, database, experiment)
+        self._client = client
+        self._rows = client.get_database(
+            database, codec_options=self._trials.codec_options
+        ).trial_changes
+
+    async def reserve(self, _session: Any = None) -> dict[str, Any]:
+        """Reserve one trial."""
+        reserve = super().reserve
+
+        async def work(session: Any) -> dict[str, Any]:
+            trial = await reserve(session)
+            await self._log(trial, "reserved", "new", "reserved", session)
+            return trial
+
+        trial: dict[str, Any] = await self._in_transaction(work)
+        return trial
+
+    async def _complete(
+        self, trial: Mapping[str, Any], held: Mapping[str, Any], update: Mapping[str, Any]
+    ) -> None:
+        async def work(session: Any) -> None:
+            await self._update(held, update, session)
+            await self._log(trial, "status", "reserved", "completed", session)
+
+        await self._in_transaction(work)
+
+    async def _log(
+        self, trial: Mapping[str, Any], kind: str, before: str, after: str, session: Any
+    ) -> None:
+        owned = {"owner": self._experiment, "name": trial["id"]}
+        last = await self._rows.find_one(owned, sort=[("_id", -1)], session=session)
+        if last is None:
+            raise AssertionError("a trial has no row")
+        now = datetime.now(UTC)
+        row = {
+            "_id": f"{int(now.timestamp() * 1000) * 4096:015x}{uuid4().hex[:8]}",
+            "kind": kind,
+            **owned,
+            "before": before,
+            "after": after,
+            "holder": trial["worker"],
+            "attempt": last["attempt"] + (kind == "reserved"),
+            "time": now,
+            "reason": None,
+        }
+        await self._rows.insert_one(row, session=session)
+
+    async def _in_transaction(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        session = self._client.start_session()
+        if not isinstance(self._client, AsyncMongoClient):
+            session = await session
+        async with session:
+            concern = self._trials.write_concern
+            return await session.with_transaction(work, write_concern=concern)
+
+
 @asynccontextmanager
-async def _client(url: str, library: Library) -> AsyncIterator[Any]:
+async def opened_client(url: str, library: Library) -> AsyncIterator[Any]:
+    """Yield a client of a library."""
     if library == "pymongo":
         async with AsyncMongoClient[Any](url) as client:
             yield client
@@ -207,6 +291,8 @@ def throughput(
 ) -> Iterator[PairedResult]:
     """Measure ours beside the bare client, reservations and cycles, for 1, 8 and 64 tasks.
 
+    Without a history and with one, which the bare client then writes, too.
+
     Parameters
     ----------
     count
@@ -224,23 +310,30 @@ async def _beside_bare(
     url: str, library: Library, tasks: int, count: int, rounds: int
 ) -> list[PairedResult]:
     measured = []
-    with _database(url) as database:
-        async with (
-            open_storage(url, client=library, database=database) as storage,
-            _client(url, library) as client,
-        ):
-            for what, action in (("reserve", reserve), ("cycle", cycle)):
-                experiment = await fill(storage, what, 2 * (rounds + 1) * (count + WARM_UP_TRIALS))
-                bare = BareClient(client, database, str(experiment.id))
+    for history, peer in (("off", BareClient), (DEFAULT_HISTORY, LoggedBareClient)):
+        with _database(url) as database:
+            async with (
+                open_storage(url, client=library, database=database, history=history) as storage,
+                opened_client(url, library) as client,
+            ):
+                for what, action in (("reserve", reserve), ("cycle", cycle)):
+                    trials = 2 * (rounds + 1) * (count + WARM_UP_TRIALS)
+                    experiment = await fill(storage, what, trials)
+                    bare = peer(client, database, str(experiment.id))
 
-                async def ours(action: Any = action, experiment: Any = experiment) -> Measure:
-                    return await rate(lambda: action(storage, experiment), tasks, count)
+                    async def ours(
+                        storage: Any = storage, action: Any = action, experiment: Any = experiment
+                    ) -> Measure:
+                        return await rate(lambda: action(storage, experiment), tasks, count)
 
-                async def theirs(bare: BareClient = bare, what: str = what) -> Measure:
-                    one = bare.reserve if what == "reserve" else bare.cycle
-                    return await rate(one, tasks, count)
+                    async def theirs(bare: BareClient = bare, what: str = what) -> Measure:
+                        one = bare.reserve if what == "reserve" else bare.cycle
+                        return await rate(one, tasks, count)
 
-                measured.append(await _pair(what, library, tasks, rounds, ours=ours, theirs=theirs))
+                    name = what if history == "off" else f"{what}, with history"
+                    measured.append(
+                        await _pair(name, library, tasks, rounds, ours=ours, theirs=theirs)
+                    )
     return measured
 
 
@@ -474,7 +567,7 @@ class _ReservingProcess:
         done = 0
         async with (
             open_storage(self.url, client="pymongo", database=self.database) as storage,
-            _client(self.url, "pymongo") as client,
+            opened_client(self.url, "pymongo") as client,
         ):
             bare = BareClient(client, self.database, self.experiment)
 

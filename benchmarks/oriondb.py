@@ -27,6 +27,11 @@ class Comparison:
     pickleddb: float
     aiostorage: float
 
+    @property
+    def ratio(self) -> float:
+        """The figure of aiostorage divided by that of PickledDB."""
+        return self.aiostorage / self.pickleddb
+
 
 def available() -> bool:
     """Return whether Oríon can be imported."""

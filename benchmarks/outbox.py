@@ -44,12 +44,6 @@ class OutboxCost:
     without: float
     ratios: tuple[float, ...]
 
-    @property
-    def quartiles(self) -> tuple[float, float, float]:
-        """The lower quartile of the ratios, their median, and the upper quartile."""
-        low, middle, high = statistics.quantiles(self.ratios, method="inclusive")
-        return low, middle, high
-
 
 def on_sqlite(directory: Path, count: int, rounds: int) -> list[OutboxCost]:
     """Measure with files in a directory; `count` operations a block, a quarter with one task."""

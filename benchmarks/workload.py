@@ -11,8 +11,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiostorage import Experiment, Storage, Trial
+from benchmarks.definitions import Figures
 
-__all__ = ["Measure", "cycle", "fill", "make_trials", "rate", "reserve", "stall_watched"]
+__all__ = [
+    "Measure",
+    "add_trials",
+    "cycle",
+    "fill",
+    "make_trials",
+    "measured",
+    "measured_calls",
+    "rate",
+    "reserve",
+    "stall_watched",
+]
 
 PARAM_COUNT = 8
 
@@ -41,10 +53,15 @@ def make_trials(experiment: str | int, count: int, seed: int = 0) -> list[Trial]
 async def fill(storage: Storage, name: str, count: int) -> Experiment:
     """Make an experiment with pending trials."""
     experiment = await storage.create_experiment({"name": name, "version": 1})
+    await add_trials(storage, experiment, count)
+    return experiment
+
+
+async def add_trials(storage: Storage, experiment: Experiment, count: int) -> None:
+    """Register pending trials."""
     trials = make_trials(experiment.id, count)
     for start in range(0, count, 5000):
         await storage.register_trials(trials[start : start + 5000])
-    return experiment
 
 
 async def reserve(storage: Storage, experiment: Experiment) -> None:
@@ -64,20 +81,37 @@ async def cycle(storage: Storage, experiment: Experiment) -> None:
 
 async def rate(action: Callable[[], Awaitable[object]], tasks: int, count: int) -> Measure:
     """Do an action `count` times from `tasks` tasks at once, and watch the event loop."""
-
-    async def work(share: int) -> None:
-        for _ in range(share):
-            await action()
-
     for _ in range(min(count // 10, 50)):  # warm up: connections, statements, caches
         await action()
+    figures = await measured(action, tasks, count)
+    return Measure(figures.count / figures.seconds, figures.stall or 0.0)
+
+
+async def measured(action: Callable[[], Awaitable[object]], tasks: int, count: int) -> Figures:
+    """Do an action `count` times from `tasks` tasks at once, and watch the event loop."""
+
+    async def work() -> None:
+        for _ in range(count // tasks):
+            await action()
+
     async with stall_watched() as stall:
-        begin = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(tasks):
-                group.create_task(work(count // tasks))
-        seconds = time.perf_counter() - begin
-    return Measure(count // tasks * tasks / seconds, stall())
+        begin, used = time.perf_counter(), time.process_time()
+        if tasks == 1:
+            await work()
+        else:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(tasks):
+                    group.create_task(work())
+        seconds, processor = time.perf_counter() - begin, time.process_time() - used
+    return Figures(count // tasks * tasks, seconds, processor, stall())
+
+
+def measured_calls(action: Callable[[], object], count: int) -> Figures:
+    """Do an action `count` times, one after another, without an event loop."""
+    begin, used = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        action()
+    return Figures(count, time.perf_counter() - begin, time.process_time() - used)
 
 
 @asynccontextmanager

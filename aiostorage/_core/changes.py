@@ -26,7 +26,7 @@ from aiostorage._core.projection import copy_tree
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import Document
 
-__all__ = ["apply_changes", "check_changes", "compile_changes"]
+__all__ = ["apply_changes", "changed_copy", "check_changes", "compile_changes"]
 
 _CONTAINERS: Final[frozenset[type]] = frozenset((dict, list))
 _MAX_PADDING: Final = 1_500_000  # elements that one ``$set`` may add to an array in MongoDB
@@ -69,6 +69,28 @@ def apply_changes(document: Document, changes: Mapping[str, Any]) -> None:
     compile_changes(changes)(document)
 
 
+def changed_copy(document: Document, changes: Mapping[str, Any]) -> Document:
+    """Return a copy that is changed as by `apply_changes`.
+
+    It may share with the document what is not changed: neither may be changed in place afterwards.
+
+    Raises
+    ------
+    UnsupportedQuery
+        As for `apply_changes`.
+    """
+    names = _names_of_fields(tuple(changes))
+    if names is None or document.__class__ is not dict:
+        copied: Document = copy_tree(document)
+        apply_changes(copied, changes)
+        return copied
+    copied = document.copy()
+    for name in names:  # puts new fields in order
+        value = changes[name]
+        copied[name] = copy_tree(value) if value.__class__ in _CONTAINERS else value
+    return copied
+
+
 def compile_changes(changes: Mapping[str, Any]) -> Callable[[Document], None]:
     """Make a function that changes documents in place as MongoDB's ``$set`` does.
 
@@ -93,10 +115,10 @@ def compile_changes(changes: Mapping[str, Any]) -> Callable[[Document], None]:
     UnsupportedQuery
         As for `check_changes`.
     """
-    split = _split_changes(changes)
-    if all(len(names) == 1 and names[0] != "_id" for names, _ in split):
-        return _compile_fields({names[0]: value for names, value in split})
-    return _compile_paths([(_steps(names), value) for names, value in split])
+    fields = _names_of_fields(tuple(changes))
+    if fields is not None:
+        return _compile_fields({name: changes[name] for name in fields})
+    return _compile_paths([(_steps(names), value) for names, value in _split_changes(changes)])
 
 
 def _compile_fields(fields: Document) -> Callable[[Document], None]:
@@ -141,6 +163,15 @@ def _split_changes(changes: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
 
 
 @lru_cache(maxsize=256)  # the same few writes come again and again
+def _names_of_fields(paths: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the paths in their order if all are whole fields, which every document can take."""
+    split = _split_paths(paths)
+    if all(len(names) == 1 and path != "_id" for path, names in split):
+        return tuple(path for path, _ in split)
+    return None
+
+
+@lru_cache(maxsize=256)  # as above
 def _split_paths(paths: tuple[str, ...]) -> list[tuple[str, list[str]]]:
     split = []
     for path in paths:

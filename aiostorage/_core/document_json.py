@@ -8,6 +8,10 @@ plain JSON wherever JSON has the type. A value that JSON lacks is an object with
     {"$bytes": "AAEC"}                                bytes, in base64
     {"$float": "nan"}                                 a float that is not finite: nan, inf, -inf
     {"$escape": {"$date": "today"}}                   a dict that looks like a tag
+
+orjson does the work where it is exact, which it is not everywhere: it writes a NaN as null, and
+reads an int of more than 64 bits as a float. What may contain such a value, and all that it
+refuses, goes to Python's `json`.
 """
 
 from __future__ import annotations
@@ -17,8 +21,11 @@ import json
 import math
 import reprlib
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NoReturn
+
+import orjson
 
 from aiostorage._core.normalise import to_utc, type_name
 from aiostorage.errors import EncodingError
@@ -46,16 +53,20 @@ def dump_document(document: dict[str, Any]) -> str:
         tags += 1
         return _encode_tag(value)
 
-    encoder = json.JSONEncoder(**_ENCODER_OPTIONS, default=tag)
-    try:
-        text = encoder.encode(document)
-    except ValueError:  # nan or inf
-        pass
-    else:
-        # Within a JSON string, a backslash precedes each quote. So this occurs exactly where a dict
-        # starts with a key that starts with a dollar; each of them should be a tag made here.
-        if text.count('{"$') == tags:
-            return text
+    text = ""
+    with suppress(TypeError):  # about what cannot be stored at all, `json` says more
+        text = orjson.dumps(document, tag, _AS_IT_IS).decode()
+    # if each null stands for a None at the top, none stands for a NaN
+    if not text or text.count("null") != list(document.values()).count(None):
+        tags = 0
+        try:
+            text = json.JSONEncoder(**_ENCODER_OPTIONS, default=tag).encode(document)
+        except ValueError:  # nan or inf
+            return _ENCODER.encode(_escape(document))
+    # Within a JSON string, a backslash precedes each quote. So this occurs exactly where a dict
+    # starts with a key that starts with a dollar; each of them should be a tag made here.
+    if text.count('{"$') == tags:
+        return text
     return _ENCODER.encode(_escape(document))
 
 
@@ -79,12 +90,12 @@ def load_document(text: str) -> dict[str, Any]:
     """
     try:
         # The text may have been edited by hand, so there may be a space after the brace.
-        if '"$escape"' in text:
+        if "$" not in text or '"$' not in text:
+            document = _plain(text)
+        elif '"$escape"' in text:
             document = _unescape(_DECODER.decode(text))
-        elif '"$' in text:
-            document = _TAG_DECODER.decode(text)
         else:
-            document = _DECODER.decode(text)
+            document = _TAG_DECODER.decode(text)
     except EncodingError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
@@ -94,6 +105,19 @@ def load_document(text: str) -> dict[str, Any]:
             f"the text of a document is a JSON {type_name(document)}, not an object"
         )
     return document
+
+
+def _plain(text: str) -> Any:
+    """Read JSON text without tags."""
+    try:
+        encoded = text.encode()
+        if _LONG_NUMBER not in encoded.translate(_DIGITS):
+            return orjson.loads(encoded)
+    except (
+        ValueError
+    ):  # a lone surrogate, too large a float, or no JSON, about which `json` says more
+        pass
+    return _DECODER.decode(text)
 
 
 def to_tree(value: Any) -> Any:
@@ -184,3 +208,13 @@ _ENCODER_OPTIONS: Final[dict[str, Any]] = {
 _ENCODER: Final = json.JSONEncoder(**_ENCODER_OPTIONS)
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
 _TAG_DECODER: Final = json.JSONDecoder(parse_constant=_refuse, object_hook=_decode_tag)
+_AS_IT_IS: Final = (
+    orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+)
+"""orjson hands on what it would otherwise write in its own way."""
+
+_DIGITS: Final = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(256))
+_LONG_NUMBER: Final = b"0" * 19
+"""What bytes become so that a long run of digits is found at once, and such a run."""

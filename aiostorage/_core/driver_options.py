@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote
 
 from aiostorage.errors import ConfigurationError
 
@@ -136,6 +135,8 @@ def taken_from_query(url: str, names: Collection[str]) -> tuple[str, dict[str, s
     >>> taken_from_query("sqlite:///a.db?x=1&history=30d", ["history"])
     ('sqlite:///a.db?x=1', {'history': '30d'})
     """
+    from urllib.parse import unquote  # noqa: PLC0415  a process may open nothing
+
     place, mark, query = url.partition("?")
     parts = [part for part in query.split("&") if part]
     taken = {k: unquote(v) for k, _, v in (p.partition("=") for p in parts) if k in names}

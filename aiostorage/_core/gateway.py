@@ -16,9 +16,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -28,11 +29,14 @@ from aiostorage._core.compensation import Compensations
 from aiostorage._core.history import History
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import LAYOUT, RECEIPTS
-from aiostorage._core.lost_answers import repeat, repeat_once
+from aiostorage._core.lost_answers import repeat, repeat_next, repeat_once
 from aiostorage._core.named_store import named_by
+from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage._core.retry import RetryPolicy, retrying
+from aiostorage._core.slices import find_slices
 from aiostorage._core.slow import said_when_slow
 from aiostorage._core.telemetry import Telemetry
+from aiostorage._core.time_limit import TimeLimit
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
@@ -48,6 +52,7 @@ from aiostorage.operations import (
     Document,
     Find,
     Insert,
+    InsertNext,
     LogPage,
     Operation,
     Receipt,
@@ -58,6 +63,7 @@ from aiostorage.protocols import Driver, LoggingDriver
 __all__ = ["Gateway", "copy_of"]
 
 T = TypeVar("T")
+A = TypeVar("A")
 E = TypeVar("E", bound=AioStorageError)
 
 RECEIPT_LIFETIME: Final = 600.0
@@ -106,7 +112,7 @@ class Gateway:
         self.history: History = history or History(None)
         self.telemetry: Telemetry | None = None
         """The telemetry that counts retries, if there is one; a copy has none yet."""
-        self._first_timeout = min(policy.attempt_timeout, policy.total)
+        self._limit = TimeLimit(min(policy.attempt_timeout, policy.total))
         self._receipt_lifetime = RECEIPT_LIFETIME + min(policy.total, MAX_TOTAL)
         self._compensations = Compensations(driver, policy)
         self._closed = False
@@ -188,7 +194,8 @@ class Gateway:
                 await self._compensations.close()
                 await self.driver.aclose()
 
-    async def _ready(self) -> None:
+    def _is_ready(self) -> bool:
+        """Return whether the driver is open; if not, `_open_first` has to be awaited."""
         if self._closed:
             raise StorageClosedError
         try:
@@ -197,12 +204,14 @@ class Gateway:
             same = False
         if not same:
             self._enter_loop()
-        if self._opened_in != os.getpid():
-            try:
-                await self.open()
-            except asyncio.CancelledError as error:
-                mark_without_effect(error)
-                raise
+        return self._opened_in == os.getpid()
+
+    async def _open_first(self) -> None:
+        try:
+            await self.open()
+        except asyncio.CancelledError as error:
+            mark_without_effect(error)
+            raise
 
     def _enter_loop(self) -> None:
         """Belong to the event loop that runs in this thread, if no other one uses this.
@@ -240,29 +249,26 @@ class Gateway:
 
     # ---------------------------------------------------------------------------- operations
 
-    async def execute(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """Carry out one operation, safely more than once.
 
         It can be recognised by what it has written, or may be done twice.
         """
-        await self._ready()
+        return self._retried(
+            self.driver.execute, operation, lambda: self._execute_again(operation), operation
+        )
 
-        async def again() -> T:
-            return cast(T, (await repeat(self.driver, (operation,)))[0])
+    async def _execute_again(self, operation: Operation[T]) -> T:
+        return cast(T, (await repeat(self.driver, (operation,)))[0])
 
-        result = await self._retried(lambda: self.driver.execute(operation), again, operation)
-        if time.monotonic() >= self._trim_at:
-            await self._trim_history()
-        return result
-
-    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation[Any]]) -> Coroutine[Any, Any, list[Any]]:
         """Carry out operations, all or none, safely more than once.
 
         If the first one is in place already, all of them are.
         """
-        await self._ready()
-        return await self._retried(
-            lambda: self.driver.transact(operations),
+        return self._retried(
+            self.driver.transact,
+            operations,
             lambda: repeat(self.driver, operations),
             operations[0],
         )
@@ -282,12 +288,34 @@ class Gateway:
         """
         await (self.execute_once(insert) if own_ids else self.execute(insert))
 
+    async def insert_next(self, look: Find, insert: InsertNext) -> list[Document]:
+        """Insert documents under the next free keys, once although an answer may get lost.
+
+        Parameters
+        ----------
+        look
+            Finds which keys are taken.
+
+        Returns
+        -------
+        list
+            The documents with their keys; none if there were too few keys.
+        """
+
+        async def first(insert: InsertNext) -> list[Document]:
+            taken, _ = await self.driver.transact((look, insert))
+            return list(documents_at_next_keys(insert, taken))
+
+        again = partial(repeat_next, self.driver, look, insert)
+        return await self._retried(first, insert, again, insert)
+
     async def transact_once(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Carry out operations, all or none, once although an answer may get lost.
 
         They leave a receipt in the store. A repetition finds it there, with the results.
         """
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         receipt = Receipt(RECEIPTS, new_id(), StoreTime(self._receipt_lifetime))
         first: tuple[Operation[Any], ...] = (*operations, receipt)
         expired: list[Any] = []
@@ -298,7 +326,8 @@ class Gateway:
         if expired:
             first = (*first, Delete(RECEIPTS, Compare("_id", "in", tuple(expired))))
         results = await self._retried(
-            lambda: self.driver.transact(first),
+            self.driver.transact,
+            first,
             lambda: repeat_once(self.driver, operations, receipt),
             operations[0],
         )
@@ -321,19 +350,20 @@ class Gateway:
 
     async def _trim_history(self) -> None:
         self._trim_at = time.monotonic() + SWEEP_INTERVAL
-        with anyio.move_on_after(self._first_timeout), suppress(BackendError):
+        with anyio.move_on_after(self._limit.seconds), suppress(BackendError):
             if await self.history.trim(self.driver, self.driver.execute):
                 self._trim_at = 0.0
 
     async def _expired_receipts(self) -> list[Any]:
         """Return the ids of receipts that have expired; none if the engine does not answer."""
-        with anyio.move_on_after(self._first_timeout), suppress(TemporaryBackendError):
+        with anyio.move_on_after(self._limit.seconds), suppress(TemporaryBackendError):
             return [found["_id"] for found in await self.driver.execute(EXPIRED_RECEIPTS)]
         return []
 
     async def _retried(
         self,
-        call: Callable[[], Awaitable[T]],
+        method: Callable[[A], Awaitable[T]],
+        asked: A,
         again: Callable[[], Awaitable[T]],
         operation: Operation[Any],
     ) -> T:
@@ -341,32 +371,41 @@ class Gateway:
 
         Parameters
         ----------
-        call
-            The call.
+        method, asked
+            The method of the engine, and what it is asked to do.
         again
             The call when an earlier attempt may have happened although its answer was lost.
         operation
             The first operation of the call.
         """
+        if not self._is_ready():
+            await self._open_first()
         start = time.monotonic()
         failed: TemporaryBackendError | None = None
-        began = True
         if not self._compensations.pending:
             # the first attempt, here and not in `retrying`: nearly every call ends with it
-            with anyio.move_on_after(self._first_timeout) as scope:
-                try:
-                    return await call()
-                except TemporaryBackendError as error:
-                    failed = error
-                except asyncio.CancelledError as error:
-                    if not (began := self._began(operation, error)):
+            limited = self._limit.begin()
+            try:
+                answer = await method(asked)
+            except TemporaryBackendError as error:
+                failed = error
+            except asyncio.CancelledError as error:
+                began = self._began(operation, error)
+                if not limited.has_expired():
+                    if not began:
                         mark_without_effect(error)
                     raise
-            if scope.cancelled_caught:
-                asked = self.driver.location
-                message = f"{asked}: no answer within {self._first_timeout:.3g} s"
+                message = f"{self.driver.location}: no answer within {self._limit.seconds:.3g} s"
                 failed = OperationTimeout(message, ambiguous=began)
-        return await self._retry(call, again, operation, start, failed)
+            finally:
+                self._limit.calls.pop(limited, None)  # not there if it has outlived its loop
+                if limited.cancellations:
+                    limited.take_back()
+            if failed is None:
+                if start >= self._trim_at:
+                    await self._trim_history()
+                return answer
+        return await self._retry(lambda: method(asked), again, operation, start, failed)
 
     async def _retry(
         self,
@@ -425,7 +464,8 @@ class Gateway:
 
     async def pages(self, find: Find, size: int) -> AsyncIterator[list[Document]]:
         """Yield the matches page by page, by insertion."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         cursor: object | None = None
         while True:
             documents, cursor = await self._until_answered(
@@ -436,27 +476,36 @@ class Gateway:
             if cursor is None:
                 return
 
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """Find documents; they are made `size` at a time, while the caller goes through them."""
+        call = partial(find_slices, self.driver, size=size)
+        return await self._retried(call, find, partial(call, find), find)
+
     async def now(self) -> datetime:
         """Return the time of the store's clock."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         return await self._until_answered(self.driver.now)
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         read = cast(LoggingDriver, self.driver).read_log
         return await self._until_answered(lambda: read(log, owner, after, limit))
 
     async def check_history(self) -> None:
         """Raise `ConfigurationError` if the store keeps no history."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         self.history.check(self.driver.location)
 
     async def wait_for_change(
         self, collection: str, since: object | None, timeout: float
     ) -> object:
         """Wait for a change; see `aiostorage.protocols.Driver.wait_for_change`."""
-        await self._ready()
+        if not self._is_ready():
+            await self._open_first()
         return await self.driver.wait_for_change(collection, since, timeout)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import time
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ __all__ = ["experiment_uid", "get_trial_uid_and_exp", "get_uid", "new_id", "new_
 _PLAIN: Final = frozenset((str, int))
 
 _HOST = socket.gethostname()
-_counter = count(secrets.randbits(24))
+_counter = count(int.from_bytes(os.urandom(3), "big"))
 
 
 def new_id() -> str:
@@ -27,12 +26,12 @@ def new_id() -> str:
     Made as MongoDB makes its ObjectIds (seconds, a random part, a counter), but with a new random
     part each time: two processes after a fork cannot make the same id.
     """
-    return f"{int(time.time()):08x}{secrets.token_hex(5)}{next(_counter) & 0xFFFFFF:06x}"
+    return f"{int(time.time()):08x}{os.urandom(5).hex()}{next(_counter) & 0xFFFFFF:06x}"
 
 
 def new_token() -> str:
     """Return a new token for a reservation or a lock: host, process and a random part."""
-    return f"{_HOST}:{os.getpid()}:{secrets.token_hex(8)}"
+    return f"{_HOST}:{os.getpid()}:{os.urandom(8).hex()}"
 
 
 def _id_of(item: Any) -> Any:

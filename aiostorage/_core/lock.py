@@ -225,7 +225,8 @@ class AlgorithmLocks:
         changes = {**unlocked(), "released": receipts}
         if data is not None and data != record["state"]:
             changes["state"] = data
-        applied = equal(experiment=claim.uid, released=claim.token)
+        ours = Compare("experiment", "eq", claim.uid)
+        applied = And((ours, Compare("released", "eq", claim.token)))
         release = Update(ALGO, claim.owned, changes, applied)
         try:
             released = await shielded(self._lease, self._releasing(claim, release))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage.errors import AioStorageError, DuplicateKeyError, TemporaryBackendError
 from aiostorage.operations import (
     Compare,
@@ -13,6 +14,7 @@ from aiostorage.operations import (
     Document,
     Find,
     Insert,
+    InsertNext,
     Operation,
     Receipt,
     Take,
@@ -20,7 +22,7 @@ from aiostorage.operations import (
 )
 from aiostorage.protocols import Driver
 
-__all__ = ["repeat", "repeat_once"]
+__all__ = ["repeat", "repeat_next", "repeat_once"]
 
 
 async def repeat(driver: Driver, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -65,6 +67,40 @@ async def repeat_once(
             raise
         return results
     return results[:-1]
+
+
+async def repeat_next(driver: Driver, look: Find, insert: InsertNext) -> list[Document]:
+    """Insert documents under the next free keys unless an earlier attempt has done so.
+
+    They are found by their own ``_id``, which no two attempts can insert. Without transactions an
+    earlier attempt may have inserted only some of them: those keep their keys.
+
+    Returns
+    -------
+    list
+        The documents with their keys; as far as they were inserted earlier, as they are now.
+    """
+    found = await _inserted(driver, insert)
+    while True:
+        there = {document["_id"] for document in found}
+        left = tuple(one for one in insert.documents if one["_id"] not in there)
+        rest = replace(insert, documents=left)
+        try:
+            taken, _ = await driver.transact((look, rest)) if left else ((), None)
+        except DuplicateKeyError:
+            # the earlier attempt was still running, and has finished in the meantime
+            again = await _inserted(driver, insert)
+            if len(again) == len(found):
+                raise
+            found = again
+        else:
+            return [*found, *documents_at_next_keys(rest, taken)]
+
+
+async def _inserted(driver: Driver, insert: InsertNext) -> list[Document]:
+    """Return the documents that an earlier attempt has inserted."""
+    own = Compare("_id", "in", tuple(document["_id"] for document in insert.documents))
+    return await driver.execute(Find(insert.collection, own, majority=True))
 
 
 def _again(operations: Sequence[Operation[Any]]) -> list[Operation[Any]]:

@@ -19,7 +19,7 @@ from aiostorage._core.comparison import (
 from aiostorage._core.paths import array_index, split_path
 from aiostorage.operations import And, Compare, Condition, ElementMatch, Or
 
-__all__ = ["Matcher", "compile_condition", "conjuncts", "matches"]
+__all__ = ["Matcher", "compile_condition", "conjuncts", "matches", "meets"]
 
 Matcher: TypeAlias = Callable[[Mapping[str, Any]], bool]
 """Returns whether a document meets a condition."""
@@ -53,6 +53,31 @@ def matches(document: Mapping[str, Any], condition: Condition) -> bool:
             _compiled.clear()
         known = _compiled[id(condition)] = condition, compile_condition(condition)
     return known[1](document)
+
+
+def meets(document: Mapping[str, Any], condition: Condition) -> bool:
+    """Return what ``compile_condition(condition)(document)`` returns.
+
+    It takes less time for one document, as most conditions on one compare texts.
+    """
+    for part in conjuncts(condition):
+        if part.__class__ is Compare and part.path.isidentifier():
+            op, value = part.op, part.value
+            if op == "eq" and value.__class__ is str:
+                found = document.get(part.path, MISSING)
+                if found.__class__ is str:
+                    if found != value:
+                        return False
+                    continue
+            elif op == "in":
+                found = document.get(part.path, MISSING)
+                if found.__class__ is str:
+                    if found not in value:
+                        return False
+                    continue
+        if not compile_condition(part)(document):
+            return False
+    return True
 
 
 def conjuncts(condition: Condition) -> tuple[Condition, ...]:
@@ -178,7 +203,10 @@ def _predicate(compare: Compare) -> tuple[Predicate, bool]:
 
 def _any_at(path: str, predicate: Predicate) -> Matcher:
     """Make the matcher of whether any of the values that a path leads to meets the predicate."""
-    return _compile_path(split_path(path), predicate)[0]
+    names = split_path(path)
+    if len(names) == 1:
+        return _last_step(path, predicate)[0]
+    return _compile_path(names, predicate)[0]
 
 
 def _compile_path(

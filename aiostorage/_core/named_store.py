@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiostorage._core.driver_options import STORE_SETTINGS, hide_credentials, taken_from_query
 from aiostorage.errors import AioStorageError, ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "LEGACY",
@@ -192,6 +193,8 @@ def configuration_file() -> Path:
 
 def _table_of(file: Path) -> dict[str, Any] | None:
     """Return the configuration of a storage in a file; None without that file."""
+    import tomllib  # noqa: PLC0415  a URL needs no file
+
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
             raise ConfigurationError(f"cannot read {file}: it is not a file")

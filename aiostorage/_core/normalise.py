@@ -7,11 +7,10 @@ and no caller keeps a reference into a store.
 from __future__ import annotations
 
 import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
-from pathlib import PurePath
 from typing import Any, Final
-from uuid import UUID
 
 from aiostorage.errors import EncodingError
 
@@ -266,7 +265,7 @@ def _convert_other(value: Any, depth_left: int) -> Any:
     if isinstance(value, Mapping):
         return _normalise_dict(value, depth_left)
     # The ids of trials are made of the text of `str`, so these keep the id that Oríon gives them.
-    if isinstance(value, (date, time, PurePath, UUID)):
+    if isinstance(value, (date, time)) or _is_path_or_uuid(value):
         return _check_str(str(value), depth_left)
     if isinstance(value, bytearray):
         return bytes(value)
@@ -274,6 +273,15 @@ def _convert_other(value: Any, depth_left: int) -> Any:
     raise _NotStorable(
         f"{type_name(value)}{_shown(value)} cannot be stored; use {next(hints, _STORABLE)}"
     )
+
+
+def _is_path_or_uuid(value: Any) -> bool:
+    """Tell without importing their modules: who has such a value has imported them."""
+    for module, name in (("pathlib", "PurePath"), ("uuid", "UUID")):
+        imported = sys.modules.get(module)
+        if imported is not None and isinstance(value, getattr(imported, name)):
+            return True
+    return False
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar, cast
 
 from aiostorage._core.layout import EXPERIMENTS, OUTBOX, TRIALS
 from aiostorage._core.matching import conjuncts
+from aiostorage._core.slices import find_slices
 from aiostorage.operations import (
     Compare,
     Condition,
@@ -21,6 +22,7 @@ from aiostorage.operations import (
     Document,
     Find,
     Insert,
+    InsertNext,
     Layout,
     LogPage,
     NotedChange,
@@ -78,6 +80,16 @@ def noted(operations: Sequence[Operation[Any]]) -> Noted | None:
         match operation:
             case Insert(documents=documents):
                 changes += (_inserted(position, document, fields) for document in documents)
+            case InsertNext(documents=documents):
+                changes += (
+                    replace(
+                        _inserted(position, document, fields),
+                        named=None,
+                        fields=fields,
+                        inserted=(operation, number),
+                    )
+                    for number, document in enumerate(documents)
+                )
             case Take():
                 changes += _taken(position, operation, fields, looks)
             case Update():
@@ -174,7 +186,7 @@ def _deleted_experiment(operations: Sequence[Operation[Any]]) -> Any:
 
 def _inserted(position: int, document: Document, fields: tuple[str, ...]) -> NotedChange:
     experiment, trial = (*(document.get(name) for name in fields), None)[:2]
-    reserved = trial is not None and document.get("status") == RESERVED
+    reserved = len(fields) > 1 and document.get("status") == RESERVED
     change = "reserved" if reserved else "inserted"
     return NotedChange(position, change, (experiment, trial), worker=document.get("worker"))
 
@@ -292,6 +304,10 @@ class NotingDriver:
     ) -> tuple[list[Document], object | None]:
         """See `aiostorage.protocols.Driver.page`."""
         return await self.driver.page(find, after, size)
+
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """See `aiostorage.protocols.SlicingDriver.slices`."""
+        return await find_slices(self.driver, find, size)
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """See `aiostorage.protocols.LoggingDriver.read_log`; not for an engine without a log."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aiostorage._core.ids import new_id
+from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage.operations import Document, NotedChange, OutboxNote, StoreTime
 
 __all__ = ["rows_of"]
@@ -23,7 +24,7 @@ def rows_of(note: OutboxNote, results: Sequence[Any]) -> tuple[Document, ...]:
     """
     rows: dict[tuple[Any, ...], Document] = {}
     for noted in note.changes:
-        for experiment, trial in _changed(noted, results[noted.position]):
+        for experiment, trial in _changed(noted, _result(noted, results)):
             key = (experiment, trial, noted.change, noted.worker)
             if key not in rows:
                 rows[key] = {
@@ -35,6 +36,13 @@ def rows_of(note: OutboxNote, results: Sequence[Any]) -> tuple[Document, ...]:
                     "time": StoreTime(),
                 }
     return tuple(rows.values())
+
+
+def _result(noted: NotedChange, results: Sequence[Any]) -> Any:
+    if noted.inserted is None:
+        return results[noted.position]
+    insert, number = noted.inserted
+    return documents_at_next_keys(insert, results[noted.position - 1])[number : number + 1]
 
 
 def _changed(noted: NotedChange, result: Any) -> Iterator[tuple[Any, Any]]:

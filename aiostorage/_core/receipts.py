@@ -1,14 +1,14 @@
-"""What follows from the results of a write, and is stored with it: receipts, rows of the outbox."""
+"""What follows from results and is stored with them: receipts, rows of the outbox, next keys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from aiostorage._core.document_json import dump_document
+from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage._core.outbox_rows import rows_of
 from aiostorage._core.projection import copy_tree
-from aiostorage.operations import Document, FollowUp, Insert, OutboxNote, Receipt
+from aiostorage.operations import Document, FollowUp, Insert, InsertNext, OutboxNote, Receipt
 
 __all__ = ["MAX_NOTED_TEXT", "insertion_of"]
 
@@ -20,7 +20,7 @@ An engine may limit the size of a document: MongoDB to 16 MiB.
 
 
 def insertion_of(follow_up: FollowUp, results: Sequence[Any]) -> Insert:
-    """Return the insertion by which an engine carries out a receipt or a note in the outbox.
+    """Return the insertion by which an engine carries out a follow-up.
 
     Parameters
     ----------
@@ -32,13 +32,16 @@ def insertion_of(follow_up: FollowUp, results: Sequence[Any]) -> Insert:
     Returns
     -------
     Insert
-        Of no document, if there is nothing to note.
+        Of no document, if there is nothing to insert.
     """
     match follow_up:
         case Receipt():
             return _receipt(follow_up, results[follow_up.skipped :])
         case OutboxNote():
             return Insert(follow_up.collection, rows_of(follow_up, results))
+        case InsertNext():
+            documents = documents_at_next_keys(follow_up, results[-1])
+            return Insert(follow_up.collection, documents)
         case _:
             raise TypeError(f"unknown operation {follow_up!r}")
 
@@ -64,6 +67,8 @@ def _is_documents(result: Any) -> bool:
 
 
 def _is_short(results: Sequence[Any]) -> bool:
+    from aiostorage._core.document_json import dump_document  # noqa: PLC0415  with orjson
+
     try:
         return len(dump_document({"answers": list(results)})) <= MAX_NOTED_TEXT
     except (TypeError, ValueError):  # another program has stored what is no value of ours

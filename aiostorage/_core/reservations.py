@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import repeat
 from typing import Any, Final, cast
 
 import anyio
@@ -53,6 +52,9 @@ __all__ = ["RESERVED", "Reservations"]
 NOW: Final = StoreTime()
 
 EQUAL: Final[Comparison] = "eq"
+
+STATUS_IS: Final = {status.value: Compare("status", EQUAL, status.value) for status in TrialStatus}
+"""The conditions that a trial has a status."""
 
 RESERVED: Final = TrialStatus.RESERVED.value
 COMPLETED: Final = TrialStatus.COMPLETED.value
@@ -149,7 +151,7 @@ class Reservations:
     ) -> list[Trial]:
         uid, token = experiment_uid(experiment), new_token()
         one = Compare("experiment", "eq", uid)
-        ours = And((one, Compare("status", "eq", RESERVED), Compare("worker", "eq", token)))
+        ours = And((one, STATUS_IS[RESERVED], Compare("worker", EQUAL, token)))
         take = Take(
             TRIALS,
             And((one, PENDING)),
@@ -317,7 +319,7 @@ class Reservations:
         status = changes.get("status", was)
         if owner is not None and ("worker" in changes or status != was):
             new = {"worker": owner, **new}
-            equalities = map(Compare, new, repeat(EQUAL), new.values())
+            equalities = [Compare(name, EQUAL, value) for name, value in new.items()]
             applied = And((*held.conditions[:2], *equalities))
         # without a token nothing tells who wrote it, and a pending trial may be taken at once
         once = owner is None or (status != was and status in PENDING.value)
@@ -450,8 +452,13 @@ def _with_results(error: BackendError, results: Sequence[Result]) -> BackendErro
 
 def _held(trial: Held, status: str) -> And:
     """Return the condition that a trial has a status and, if it carries a token, that token."""
-    token = {} if trial.worker is None else {"worker": trial.worker}
-    return equal(experiment=trial.experiment, id=trial.id, status=status, **token)
+    held = (
+        Compare("experiment", EQUAL, trial.experiment),
+        Compare("id", EQUAL, trial.id),
+        STATUS_IS[status],
+    )
+    token = trial.worker
+    return And(held if token is None else (*held, Compare("worker", EQUAL, token)))
 
 
 def _traces(trial: Trial) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""How often and how long to try: the one module that knows tenacity."""
+"""How often and how long to try: the one module that knows tenacity.
+
+It is imported when something fails: few processes ever need it, and it takes time.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,16 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_exponential,
-    wait_random,
-)
 
 from aiostorage._core.kinds import SECONDS, shown
 from aiostorage._core.telemetry import Telemetry
 from aiostorage.errors import ConfigurationError, OperationTimeout, TemporaryBackendError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 __all__ = ["RetryPolicy", "back_off", "retrying"]
 
@@ -103,6 +100,8 @@ async def retrying(
             return await _limited(policy, end, attempt, False, asked)
         except TemporaryBackendError as error:
             failed = error
+    import tenacity  # noqa: PLC0415  see the module
+
     uncertain, first = failed.ambiguous, [failed]
 
     def tell(state: RetryCallState) -> None:
@@ -120,11 +119,12 @@ async def retrying(
             uncertain = uncertain or error.ambiguous
             raise
 
-    return await AsyncRetrying(
-        retry=retry_if_exception_type(TemporaryBackendError),
-        stop=stop_after_attempt(policy.attempts)
-        | stop_before_delay(max(end - time.monotonic(), 0.0)),
-        wait=wait_exponential(policy.initial, policy.maximum) + wait_random(0, policy.jitter),
+    return await tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(TemporaryBackendError),
+        stop=tenacity.stop_after_attempt(policy.attempts)
+        | tenacity.stop_before_delay(max(end - time.monotonic(), 0.0)),
+        wait=tenacity.wait_exponential(policy.initial, policy.maximum)
+        + tenacity.wait_random(0, policy.jitter),
         sleep=anyio.sleep,
         before_sleep=tell,
         reraise=True,
@@ -133,9 +133,12 @@ async def retrying(
 
 def back_off(failures: int, initial: float, maximum: float) -> float:
     """Return the seconds to wait after so many failures in a row, a random part among them."""
-    state = RetryCallState(cast(Any, None), None, (), {})
+    import tenacity  # noqa: PLC0415  see the module
+
+    state = tenacity.RetryCallState(cast(Any, None), None, (), {})
     state.attempt_number = failures
-    return (wait_exponential(initial, maximum) + wait_random(0, initial))(state)
+    wait = tenacity.wait_exponential(initial, maximum) + tenacity.wait_random(0, initial)
+    return wait(state)
 
 
 async def _limited(

@@ -112,7 +112,7 @@ class ClockedFields:
     def at(self, values: Mapping[str, Any], now: SteadyMoment) -> dict[str, Any]:
         """Return fields with the time in place of the store's clock, and the steady ones added."""
         fields = {
-            name: value.at(now.wall) if isinstance(value, StoreTime) else value
+            name: value.at(now.wall) if value.__class__ is StoreTime else value
             for name, value in values.items()
         }
         for name, steady in self.steady.items():
@@ -133,7 +133,10 @@ class ClockedFields:
             case Compare() | ElementMatch():  # no time of the store is inside of the latter
                 return condition
             case And(conditions):
-                return And(tuple(self.resolved(c, now) for c in conditions))
+                for one in conditions:  # most conditions have no time in them
+                    if one.__class__ is not Compare or one.value.__class__ is StoreTime:
+                        return And(tuple(self.resolved(c, now) for c in conditions))
+                return condition
             case Or(conditions):
                 return Or(tuple(self.resolved(c, now) for c in conditions))
             case _:

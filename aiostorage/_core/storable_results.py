@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from aiostorage._core.document_json import dump_document
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.normalise import error_at, normalise
 from aiostorage.errors import EncodingError
@@ -72,6 +71,8 @@ def without_largest(
     EncodingError
         There are no statistics to leave out.
     """
+    from aiostorage._core.document_json import dump_document  # noqa: PLC0415  with orjson
+
     sizes = {
         number: len(dump_document(item))
         for number, item in enumerate(stored)

@@ -27,6 +27,9 @@ __all__ = ["Summaries"]
 STATUSES: Final = tuple(status.value for status in TrialStatus)
 COMPLETED: Final = TrialStatus.COMPLETED.value
 
+BY_SUBMISSION: Final = ("submit_time",)
+"""An order of which nothing depends: by insertion, MongoDB would read its whole collection."""
+
 MAX_READ: Final = 1000
 """How many reserved trials, and trials with an unknown status, are read at most."""
 
@@ -76,6 +79,7 @@ class Summaries:
                 TRIALS,
                 And((mine, *self._lost.alive_conditions)),
                 {"worker": True, "heartbeat": True},
+                order=BY_SUBMISSION,
                 limit=MAX_READ,
             ),
         )
@@ -111,7 +115,7 @@ class Summaries:
         counted = Counter(dict(zip(STATUSES, counts, strict=True)))
         if total > counted.total():
             unknown = And((Compare("experiment", "eq", uid), Compare("status", "nin", STATUSES)))
-            find = Find(TRIALS, unknown, {"status": True}, limit=MAX_READ)
+            find = Find(TRIALS, unknown, {"status": True}, order=BY_SUBMISSION, limit=MAX_READ)
             for document in await self._gateway.execute(find):
                 counted[str(document.get("status"))] += 1
         return +counted

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeAlias
+from itertools import islice
+from typing import Any, Final
 
-from aiostorage._core.changes import apply_changes
+from aiostorage._core.changes import changed_copy
+from aiostorage._core.matching import compile_condition, conjuncts, meets
 from aiostorage._core.ordering import Order, order_key, place_of, position, values_of
-from aiostorage._core.projection import copy_tree
-from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import ClockedFields
+from aiostorage._core.table_indexes import GroupedIndex, Key, SortedIndex, UniqueIndex, sort_key
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
-    EVERYTHING,
     After,
-    And,
     Collection,
     Compare,
     Condition,
@@ -29,19 +27,13 @@ from aiostorage.operations import (
     SortBy,
 )
 
-__all__ = [
-    "DocumentTable",
-    "GroupedIndex",
-    "Key",
-    "SortedIndex",
-    "UniqueIndex",
-    "sort_key",
-    "sort_key_by",
-    "tables_of",
-]
+__all__ = ["DocumentTable", "sort_key_by", "tables_of"]
 
-Key: TypeAlias = tuple[tuple[int, Any], ...]
-"""Values of declared fields in a form that sorts."""
+FEW: Final = 4
+"""How many documents are tested in less time than it takes to compile their condition."""
+
+_SCALARS: Final = frozenset((type(None), str, int, datetime))
+"""Types of the values that an index is looked up by."""
 
 
 class DocumentTable:
@@ -74,13 +66,17 @@ class DocumentTable:
             for index in collection.indexes
             if not index.unique
         ]
+        self._indexes: tuple[UniqueIndex | SortedIndex | GroupedIndex, ...] = (
+            *self._unique,
+            *self._sorted,
+        )
 
     def find(
         self, where: Condition, order: Order = (), after: After | None = None
     ) -> Iterator[Document]:
         """Yield the stored documents that match, in order; do not change them."""
         candidates, missing = self.candidates(where, order)
-        found = filter(compile_condition(where), candidates)
+        found = _matching(candidates, where)
         if after is not None:
             found = filter(self.behind(after, order), found)
         return iter(sorted(found, key=sort_key_by(missing))) if missing else found
@@ -96,7 +92,7 @@ class DocumentTable:
         return tuple(steady.get(item, item) if isinstance(item, str) else item for item in order)
 
     def _number(self, uid: Any) -> int | None:
-        return self._unique[0].by_key.get(sort_key({"_id": uid}, ("_id",)))
+        return self._unique[0].by_key.get((uid,))
 
     def newest(self, bound: Mapping[str, Any]) -> Document | None:
         """Return the last document that was inserted with these keys in the fields of an index."""
@@ -111,10 +107,14 @@ class DocumentTable:
     ) -> tuple[Iterator[Document], tuple[str | SortBy, ...]]:
         """Return documents among which all matches are, and the order that is still missing."""
         bound, order = _bound(where), self._sorted_by(order)
+        among = _among(where)
         for unique in self._unique:
             seq = unique.look_up(bound)
             if seq is not None:
                 return iter([self.documents[seq]] if seq in self.documents else []), ()
+            seqs = unique.look_up_several(bound, among) if among else None
+            if seqs is not None:
+                return map(self.documents.__getitem__, seqs), order
         for index in self._sorted:
             part = index.part(where, bound, order)
             if part is not None:
@@ -155,24 +155,35 @@ class DocumentTable:
         self, uid: Any, changes: Mapping[str, Any], undo: list[Callable[[], None]]
     ) -> Document:
         """Replace a document by a changed copy, and return the copy."""
-        seq = self._unique[0].by_key[sort_key({"_id": uid}, ("_id",))]
+        seq = self._unique[0].by_key[(uid,)]
         old = self.documents[seq]
-        new: Document = copy_tree(old)
-        apply_changes(new, changes)
-        self._check(new, seq)
-        self._drop_from_indexes(seq)
-        self._put(seq, new)
-
-        def back() -> None:
-            self._drop_from_indexes(seq)
-            self._put(seq, old)
-
-        undo.append(back)
+        new = changed_copy(old, changes)
+        changed = {path.partition(".")[0] for path in changes}
+        unique = [one for one in self._unique if not changed.isdisjoint(one.paths)]
+        if unique:
+            self._check(new, seq)
+        touched = [*unique, *(one for one in self._sorted if not changed.isdisjoint(one.paths))]
+        self._swap(seq, old, new, touched)
+        undo.append(lambda: self._swap(seq, new, old, touched))
         return new
+
+    def _swap(
+        self,
+        seq: int,
+        old: Document,
+        new: Document,
+        touched: Sequence[UniqueIndex | SortedIndex | GroupedIndex],
+    ) -> None:
+        """Put one document in the place of another one; all other indexes stay as they are."""
+        for index in touched:
+            index.drop(seq, old)
+        self.documents[seq] = new
+        for index in touched:
+            index.add(seq, new)
 
     def remove(self, uid: Any, undo: list[Callable[[], None]]) -> None:
         """Remove a document by its ``_id``."""
-        seq = self._unique[0].by_key[sort_key({"_id": uid}, ("_id",))]
+        seq = self._unique[0].by_key[(uid,)]
         old = self.documents[seq]
         self._drop(seq)
 
@@ -184,7 +195,7 @@ class DocumentTable:
 
     def _check(self, document: Document, seq: int | None) -> None:
         for unique in self._unique:
-            holder = unique.by_key.get(sort_key(document, unique.index.fields))
+            holder = unique.by_key.get(unique.key(document))
             if holder is not None and holder != seq:
                 fields = unique.index.fields
                 raise DuplicateKeyError(
@@ -195,125 +206,25 @@ class DocumentTable:
 
     def _put(self, seq: int, document: Document) -> None:
         self.documents[seq] = document
-        for unique in self._unique:
-            unique.by_key[sort_key(document, unique.index.fields)] = seq
-        for index in self._sorted:
+        for index in self._indexes:
             index.add(seq, document)
 
     def _drop(self, seq: int) -> None:
-        self._drop_from_indexes(seq)
-        del self.documents[seq]
-
-    def _drop_from_indexes(self, seq: int) -> None:
-        document = self.documents[seq]
-        for unique in self._unique:
-            del unique.by_key[sort_key(document, unique.index.fields)]
-        for index in self._sorted:
+        document = self.documents.pop(seq)
+        for index in self._indexes:
             index.drop(seq, document)
 
 
-class UniqueIndex:
-    """A unique index: the sequence number of the document for each combination of values."""
-
-    def __init__(self, index: Index) -> None:
-        self.index = index
-        self.by_key: dict[Key, int] = {}
-
-    def look_up(self, bound: Mapping[str, Any]) -> int | None:
-        """Return the only candidate, -1 if there is none; None if the index does not apply."""
-        if not all(name in bound for name in self.index.fields):
-            return None
-        return self.by_key.get(sort_key(bound, self.index.fields), -1)
-
-
-class SortedIndex:
-    """A sorted index: a list of keys, each of which ends with its document's sequence number."""
-
-    def __init__(self, index: Index) -> None:
-        self.index = index
-        self._has = compile_condition(index.where or EVERYTHING)
-        self._keys: list[tuple[Any, ...]] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"index": self.index, "keys": self._keys}  # a compiled condition has no pickle
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["index"])  # type: ignore[misc]
-        self._keys = state["keys"]
-
-    def add(self, seq: int, document: Document) -> None:
-        """Add a document, if it belongs into the index."""
-        if self._has(document):
-            insort(self._keys, (*sort_key(document, self.index.fields), seq))
-
-    def drop(self, seq: int, document: Document) -> None:
-        """Take a document out, if it is in the index."""
-        if self._has(document):
-            del self._keys[bisect_left(self._keys, (*sort_key(document, self.index.fields), seq))]
-
-    def equal_to(self, bound: Mapping[str, Any]) -> list[int]:
-        """Return the sequence numbers of the documents with these keys, in ascending order."""
-        key = sort_key(bound, self.index.fields)
-        low = bisect_left(self._keys, key)
-        high = bisect_left(self._keys, (*key[:-1], (*key[-1], None)), low)
-        return [self._keys[position][-1] for position in range(low, high)]
-
-    def part(
-        self, where: Condition, bound: Mapping[str, Any], order: tuple[str | SortBy, ...]
-    ) -> tuple[Iterable[int], tuple[str | SortBy, ...]] | None:
-        """Return the candidates and the order still missing; None if the index does not apply."""
-        fields = self.index.fields
-        if fields[0] not in bound or not (
-            self.index.where is None or _implied(self.index.where, where)
-        ):
-            return None
-        prefix = 1
-        while prefix < len(fields) and fields[prefix] in bound:
-            prefix += 1
-        rest = fields[prefix:]
-        *head, last = sort_key(bound, fields[:prefix])
-        low = bisect_left(self._keys, (*head, last))
-        high = bisect_left(self._keys, (*head, (*last, None)))  # just behind the last one
-        seqs = (self._keys[position][-1] for position in range(low, high))
-        # a sort that follows is stable, so what is equal has to come by insertion
-        return (seqs, ()) if order == rest else (sorted(seqs), order)
-
-
-class GroupedIndex:
-    """The sequence numbers of the documents with the same keys, in ascending order.
-
-    It grows in the same time however many there are, which a sorted list does not.
-    """
-
-    def __init__(self, index: Index) -> None:
-        self.index = index
-        self._groups: dict[Key, list[int]] = {}
-
-    def add(self, seq: int, document: Document) -> None:
-        """Add a document."""
-        insort(self._groups.setdefault(sort_key(document, self.index.fields), []), seq)
-
-    def drop(self, seq: int, document: Document) -> None:
-        """Take a document out."""
-        key = sort_key(document, self.index.fields)
-        self._groups[key].remove(seq)
-        if not self._groups[key]:
-            del self._groups[key]
-
-    def equal_to(self, bound: Mapping[str, Any]) -> list[int]:
-        """Return the sequence numbers of the documents with these keys, in ascending order."""
-        return self._groups.get(sort_key(bound, self.index.fields), [])
-
-    def part(
-        self,
-        where: Condition,  # noqa: ARG002  as a sorted index
-        bound: Mapping[str, Any],
-        order: tuple[str | SortBy, ...],
-    ) -> tuple[Iterable[int], tuple[str | SortBy, ...]] | None:
-        """Return the candidates and the order still missing; None if the index does not apply."""
-        if not all(name in bound for name in self.index.fields):
-            return None
-        return tuple(self.equal_to(bound)), order
+def _matching(candidates: Iterator[Document], where: Condition) -> Iterator[Document]:
+    """Yield the documents that match a condition, which is compiled only for many of them."""
+    for document in islice(candidates, FEW):
+        if meets(document, where):
+            yield document
+    for document in candidates:
+        matcher = compile_condition(where)
+        if matcher(document):
+            yield document
+        yield from filter(matcher, candidates)
 
 
 def tables_of(layout: Layout) -> dict[str, DocumentTable]:
@@ -330,33 +241,21 @@ def sort_key_by(order: Order) -> Callable[[Document], Key]:
     return lambda document: order_key(values_of(document, order), order)
 
 
-def sort_key(values: Mapping[str, Any], names: tuple[str, ...]) -> Key:
-    """Return the values of fields in a form that sorts: None first, then number, text, time."""
-    key = []
-    for name in names:
-        value = values.get(name)
-        if value is None:
-            key.append((0, 0))
-        elif isinstance(value, str):
-            key.append((2, value))  # type: ignore[arg-type]
-        elif isinstance(value, datetime):
-            key.append((3, value))  # type: ignore[arg-type]
-        else:
-            key.append((1, value))
-    return tuple(key)
-
-
 def _bound(where: Condition) -> dict[str, Any]:
     """Return the fields that must equal a scalar, with that scalar."""
-    conjuncts = where.conditions if isinstance(where, And) else (where,)
     return {
-        c.path: c.value
-        for c in conjuncts
-        if isinstance(c, Compare)
-        and c.op == "eq"
-        and (c.value is None or type(c.value) in (str, int, datetime))
+        one.path: one.value
+        for one in conjuncts(where)
+        if one.__class__ is Compare and one.op == "eq" and one.value.__class__ in _SCALARS
     }
 
 
-def _implied(condition: Condition, where: Condition) -> bool:
-    return condition == where or (isinstance(where, And) and condition in where.conditions)
+def _among(where: Condition) -> dict[str, tuple[Any, ...]]:
+    """Return the fields that must have one of several scalars, with those scalars."""
+    return {
+        one.path: one.value
+        for one in conjuncts(where)
+        if one.__class__ is Compare
+        and one.op == "in"
+        and all(value.__class__ in _SCALARS for value in one.value)
+    }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from aiostorage._core.log_rows import is_logged, sets_content
 from aiostorage._core.projection import copy_tree, select
@@ -25,22 +24,29 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["Undo", "all_or_none", "run", "run_all"]
+__all__ = ["AllOrNone", "Undo", "run", "run_all"]
+
+_CHANGING: Final = (Update, Take)
 
 Undo: TypeAlias = list[Callable[[], None]]
 """What takes back the changes that were made, in the order in which they were made."""
 
 
-@contextmanager
-def all_or_none() -> Iterator[Undo]:
-    """Give a list for what takes changes back; if the body fails, take them all back."""
-    undo: Undo = []
-    try:
-        yield undo
-    except BaseException:
-        for step in reversed(undo):
-            step()
-        raise
+class AllOrNone:
+    """Gives a list for what takes changes back; if the body fails, takes them all back."""
+
+    __slots__ = ("_undo",)
+
+    def __init__(self) -> None:
+        self._undo: Undo = []
+
+    def __enter__(self) -> Undo:
+        return self._undo
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for step in reversed(self._undo):
+                step()
 
 
 def run_all(
@@ -66,9 +72,10 @@ def run_all(
         pairs: list[Pair] | None = [] if logs and table.logged is not None else None
         results.append(run(table, operation, now, undo, pairs))
         if pairs and table.logged is not None:
-            changes = operation.changes if isinstance(operation, Update | Take) else {}
-            reason = operation.reason if isinstance(operation, Update | Take) else None
-            content = sets_content(table.logged, changes)
+            content, reason = False, None
+            if isinstance(operation, _CHANGING):
+                content = sets_content(table.logged, operation.changes)
+                reason = operation.reason
             add_to_log(tables, table.logged, pairs, now, undo, content=content, reason=reason)
     return results
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlsplit
 
 from aiostorage.errors import ConfigurationError
 from aiostorage.protocols import Driver
@@ -332,6 +331,8 @@ def store_attributes(driver: Driver) -> dict[str, Any]:
     if not separator:
         attributes["db.namespace"] = driver.location
         return attributes
+    from urllib.parse import urlsplit  # noqa: PLC0415  needed by telemetry that is on alone
+
     place = urlsplit(driver.location)
     if name := place.path.strip("/"):
         attributes["db.namespace"] = name

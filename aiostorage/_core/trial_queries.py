@@ -6,7 +6,6 @@ write: it would look like a question whose answer is "none".
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -175,6 +174,8 @@ def _check_name(value: Any, names: tuple[str, ...], compare: Compare, what: str)
     """Refuse a name that does not exist; it may stand at the end of a range."""
     if value in names or (isinstance(value, str) and compare.op in ("gt", "gte", "lt", "lte")):
         return
+    import difflib  # noqa: PLC0415  for a message alone
+
     near = difflib.get_close_matches(value, names, 1) if isinstance(value, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UnsupportedQuery(f"{what} {reprlib.repr(value)}: it is one of {', '.join(names)}{hint}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -32,6 +32,7 @@ from aiostorage._core.ordering import Order, values_of
 from aiostorage._core.projection import check_selection
 from aiostorage._core.record_checks import document_of_trial, is_trial_id
 from aiostorage._core.record_reader import TrialReader
+from aiostorage._core.slices import SLICE, consumed
 from aiostorage._core.trial_queries import order_of, trial_condition
 from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
@@ -54,9 +55,6 @@ from aiostorage.trial import Trial
 from aiostorage.values import TrialStatus
 
 __all__ = ["Trials"]
-
-BUILT_PER_TURN: Final = 200
-"""Documents that become trials in one turn of the event loop, at most."""
 
 MAX_LIMIT: Final = 2**31 - 1
 """A limit that every engine takes, and no experiment reaches."""
@@ -193,8 +191,9 @@ class Trials:
         """Return whether the store has an experiment, or trials of it."""
         if await self._experiments.exists(uid):
             return True
+        # in the order of an index: by insertion, MongoDB would read its whole collection
         left = await self._gateway.execute(
-            Find(TRIALS, equal(experiment=uid), {"id": True}, limit=1)
+            Find(TRIALS, equal(experiment=uid), {"id": True}, order=("id",), limit=1)
         )
         return bool(left)
 
@@ -219,9 +218,8 @@ class Trials:
         """Return the trials of a `Find`; for each one that cannot be read, another is read."""
         wanted = find.limit
         while True:
-            documents = await self._gateway.execute(find)
-            count, limit = len(documents), find.limit
-            trials = await self._built(documents)
+            trials, count = await self._found(find)
+            limit = find.limit
             if wanted is None or limit is None or count < limit or len(trials) >= wanted:
                 return trials[:wanted]
             # from the same place again: where an unreadable one stands cannot be known
@@ -252,7 +250,7 @@ class Trials:
                 reason=LOST,
             )
         )
-        return await self._built(documents)
+        return (await self._built(consumed(documents, SLICE)))[0]
 
     async def count(self, experiment: Any, status: str) -> int:
         where = equal(experiment=experiment_uid(experiment), status=status)
@@ -284,7 +282,9 @@ class Trials:
         async for documents in self._gateway.pages(
             Find(TRIALS, condition, selected), int(batch_size)
         ):
-            for document in documents:
+            for number, document in enumerate(documents):
+                if number % SLICE == SLICE - 1:
+                    await anyio.lowlevel.checkpoint()
                 if selection is not None:
                     yield document
                 elif (trial := self._reader.readable(document)) is not None:
@@ -306,22 +306,22 @@ class Trials:
 
     async def _find(self, uid: Any, condition: Condition) -> list[Trial]:
         where = both(equal(experiment=uid), condition)
-        return await self._built(
-            await self._gateway.execute(Find(TRIALS, where, order=("submit_time",)))
-        )
+        return (await self._found(Find(TRIALS, where, order=("submit_time",))))[0]
 
-    async def _built(self, documents: list[Document]) -> list[Trial]:
-        """Build the readable trials without blocking the event loop; empties the list."""
+    async def _found(self, find: Find) -> tuple[list[Trial], int]:
+        """Return the readable trials, and how many there are with the others."""
+        return await self._built(await self._gateway.slices(find, SLICE))
+
+    async def _built(self, slices: Iterator[list[Document]]) -> tuple[list[Trial], int]:
+        """Build the readable trials, a slice in each turn of the event loop; count them all."""
         trials: list[Trial] = []
-        documents.reverse()
-        while documents:  # to free them all at the end would block the loop
-            trial = self._reader.readable(documents.pop())
-            if trial is None:
-                continue
-            trials.append(trial)
-            if len(trials) % BUILT_PER_TURN == 0:
+        count = 0
+        for documents in slices:
+            if count:
                 await anyio.lowlevel.checkpoint()
-        return trials
+            count += len(documents)
+            trials += self._reader.all_readable(documents)
+        return trials, count
 
 
 def _there(trial: Trial | None, uid: str | None, experiment: Any) -> And:

@@ -47,7 +47,15 @@ def open_named(
     given = {name: value for name, value in settings.items() if value is not None}
     given |= _bounds(named, timeout)
     existing = open_existing(named, **given)
-    return _writable(existing, storage_of(named, **given)) if writing else existing
+    return _writable(existing, _never_created(storage_of(named, **given))) if writing else existing
+
+
+def _never_created(storage: Storage) -> Storage:
+    """Have the opening fail, and not make a new file, if its file is removed before."""
+    driver = storage._gateway.driver  # noqa: SLF001  as an adapter of this package
+    if driver.name in {"sqlite", "track"}:
+        driver.creates = False  # type: ignore[attr-defined]  # of these two
+    return storage
 
 
 @asynccontextmanager
@@ -110,18 +118,16 @@ def open_existing(named: NamedStore, **settings: Any) -> Storage:
     if named.engine in _MONGODB:
         return storage_of(named.with_own_options(), read_only=True, **settings)
     storage = storage_of(named, **settings)
-    driver: Any = storage._gateway.driver  # noqa: SLF001  as an adapter of this package
     try:
-        match driver.name:
+        match storage._gateway.driver.name:  # noqa: SLF001  as an adapter of this package
             case "memory":
                 raise ConfigurationError(
                     "a storage in memory ends with its process: nothing to read"
                 )
             case "sqlite":
-                _check_file(Path(storage.location))
-                driver.creates = False  # it may be gone when it is opened
+                _check_file(Path(_never_created(storage).location))
             case "track":
-                _check_track_file(Path(storage.location))
+                _check_track_file(Path(_never_created(storage).location))
     except AioStorageError as error:
         raise named_by(error, named.origin)  # noqa: B904  the same error
     return storage

@@ -77,7 +77,8 @@ class KnownStudy:
     seen
         When it was last known to be there.
     fresh
-        When each trial was begun here that was neither asked for nor written to since.
+        When each trial was last read together with a write here, and neither asked for nor written
+        to since.
     """
 
     id: int
@@ -96,6 +97,11 @@ class KnownStudy:
     seen: float = -math.inf
     fresh: dict[int, float] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def next_number(self) -> int:
+        """A number that no trial has that is known to exist, and of which all lower are taken."""
+        return max(self.free, self.trials.next_number)
 
     def hold(self, number: int, token: str) -> None:
         """Note that a trial runs here from now on."""
@@ -205,7 +211,7 @@ class StudyReader:
                 study.unread[uid] = change.after
             elif change.after != RESERVED:
                 study.tokens.pop(number)  # it has ended: nothing more is written to it
-        study.free = max(study.free, study.trials.next_number)
+        study.free = study.next_number
         while trial_uid_of(study.free) in study.unread:
             study.free += 1
         if deleted or not study.free:  # a study is deleted with its trials
@@ -228,7 +234,7 @@ class StudyReader:
             for state in (TrialState.WAITING, TrialState.RUNNING)
             for number in study.trials.unfinished(state)
         ]
-        ids = set(map(trial_uid_of, unfinished))
+        ids = {trial_uid_of(number) for number in (*unfinished, *study.trials.skipped)}
         while True:
             first = study.trials.next_number
             ids |= {trial_uid_of(number) for number in range(first, first + PROBED)}

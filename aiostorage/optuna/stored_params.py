@@ -55,8 +55,6 @@ class StoredParam:
         The value itself.
     item
         What stands in the ``params`` of the trial.
-    kept
-        What stands among the distributions of the trial, by `field`.
 
     Raises
     ------
@@ -74,9 +72,15 @@ class StoredParam:
             "type": _TYPES.get(type(distribution), "categorical"),
             "value": normalise(self.value, name),
         }
-        self.kept: dict[str, Any] = {"distribution": distribution_to_json(distribution)}
-        if isinstance(distribution, CategoricalDistribution):
-            self.kept["choice"] = int(internal)
+        self._internal = internal
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What stands among the distributions of the trial, by `field`."""
+        kept: dict[str, Any] = {"distribution": distribution_to_json(self.distribution)}
+        if isinstance(self.distribution, CategoricalDistribution):
+            kept["choice"] = int(self._internal)
+        return kept
 
 
 def stored_params(trial: FrozenTrial) -> list[StoredParam]:

@@ -56,7 +56,10 @@ SEEN_FOR: Final = 1.0
 """Seconds for which a study counts as there without a read when a trial is created."""
 
 FRESH_FOR: Final = 0.1
-"""Seconds for which a trial counts as just begun here: Optuna asks for it at once."""
+"""Seconds for which a trial counts as known that was read when it was begun or written to here.
+
+Optuna asks for it at once.
+"""
 
 
 class Studies:
@@ -181,33 +184,24 @@ class Studies:
     # ----------------------------------------------------------------------- trials: creation
 
     async def create_trial(self, study_id: int, template: FrozenTrial | None) -> int:
-        """Insert a trial with the next free number; return its id.
-
-        The number is that of the record: it is taken by the insertion and by nothing before it. So
-        the numbers have no gap, whoever is killed.
-        """
+        """Insert a trial with the next free number; return its id."""
         study = await self.study(study_id)
         if time.monotonic() - study.seen > SEEN_FOR and not await self._records.exists(study.uid):
             raise self._gone(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
-        number = max(study.free, study.trials.next_number)
-        while True:
-            document = trial_document(study.uid, number, template)
-            token = None
-            if template.state is TrialState.RUNNING:
-                token = document["worker"] = new_token()
-                document["heartbeat"] = NOW
-            if await self.records.insert(document):
-                break
-            await self.sync(study, ())  # another process was first
-            number = max(number + 1, study.free, study.trials.next_number)
+        first = study.next_number
+        document = trial_document(study.uid, first, template)
+        token = None
+        if template.state is TrialState.RUNNING:
+            token = document["worker"] = new_token()
+            document["heartbeat"] = NOW
+        (inserted,) = await self.records.insert(study.uid, [document], first)
+        frozen = study.put(frozen_trial(inserted))
         if token is not None:
-            study.hold(number, token)
-            study.fresh[number] = time.monotonic()
-        frozen = frozen_trial(document)
-        study.put(frozen)
-        return trial_id_of(study_id, number)
+            study.hold(frozen.number, token)
+            study.fresh[frozen.number] = time.monotonic()
+        return trial_id_of(study_id, frozen.number)
 
     # ------------------------------------------------------------------------ trials: reading
 
@@ -223,7 +217,8 @@ class Studies:
     def known(self, trial_id: int) -> FrozenTrial | None:
         """Return a trial without asking the store, from any thread.
 
-        It is finished, which is final, or was begun here just now.
+        It is finished, which is final, or was begun here just now, or was read here together with
+        what was set of it: nothing is asked twice of the store within a moment.
         """
         study_id, number = parts_of_trial_id(trial_id)
         study = self._studies.get(study_id)
@@ -294,27 +289,19 @@ class Studies:
             place = list(known.params).index(name) if name in known.params else len(items)
             items[place:] = [param.item, *items[place + 1 :]]
             changes = {"params": items, f"{FIELD}.distributions.{param.field}": param.kept}
-            as_known = _has_params(list(known.params))
-            if await self._write(study, number, changes, where=as_known):
-                break
+            if await self._change(study, number, changes, _has_params(list(known.params))):
+                return
             known = await self._read_unfinished(study, number)  # another has added one meanwhile
-        study.put(
-            changed(
-                study.trials.get(number) or known,
-                params={name: param.value},
-                distributions={name: distribution},
-            )
-        )
 
     async def set_intermediate(self, trial_id: int, step: int, value: float) -> None:
         """Set an intermediate value of a trial."""
-        study, number, known = await self._unfinished(trial_id)
-        await self._update(study, number, known, intermediate_update(step, value))
+        study, number, _ = await self._unfinished(trial_id)
+        await self._set(study, number, intermediate_update(step, value).changes)
 
     async def set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
         """Set an attribute of a trial; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
-        study, number, known = await self._unfinished(trial_id)
-        await self._update(study, number, known, attribute_update(kind, key, value))
+        study, number, _ = await self._unfinished(trial_id)
+        await self._set(study, number, attribute_update(kind, key, value).changes)
 
     async def set_state(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None
@@ -331,7 +318,7 @@ class Studies:
             known = await self._read_unfinished(study, number)  # it may have been set elsewhere
         update = final_update(known, state, values)
         if silent is None or state is not TrialState.FAIL:
-            await self._update(study, number, known, update)
+            await self._finish(study, number, known, update)
         else:
             await self._fail(study, number, known, update, silent)
         return True
@@ -358,9 +345,7 @@ class Studies:
             "results": [],
             f"{FIELD}.intermediate": {},
         }
-        if number in study.lost:
-            raise _lost(number)
-        token = study.tokens.get(number)
+        token = self._token(study, number)
         if not await self.records.write(study.uid, number, changes, token, reason=reason):
             await self._read_unfinished(study, number)
             raise _lost(number)
@@ -379,41 +364,74 @@ class Studies:
         study.put(frozen_trial(document, number))
         return True
 
-    async def _update(
-        self, study: KnownStudy, number: int, known: FrozenTrial, update: TrialUpdate
-    ) -> None:
-        if not await self._write(study, number, update.changes):
+    async def _set(self, study: KnownStudy, number: int, changes: Mapping[str, Any]) -> None:
+        if not await self._change(study, number, changes):
             await self._read_unfinished(study, number)
             raise _lost(number)
-        study.put(changed(study.trials.get(number) or known, **update.fields))
 
-    async def _write(
+    async def _change(
         self,
         study: KnownStudy,
         number: int,
         changes: Mapping[str, Any],
         where: Sequence[Condition] = (),
     ) -> bool:
-        """Write to a trial; return whether it was as it has to be.
+        """Change a trial and read it; return whether it was as it has to be.
 
         Raises
         ------
         UpdateFinishedTrialError
             It runs elsewhere, under another reservation than this process has had.
         """
+        token = self._token(study, number)
+        document = await self.records.change(study.uid, number, changes, token, where)
+        if document is None:
+            await self._check_held(study, number, token)
+            return False
+        study.put(frozen_trial(document, number))
+        if token is not None:
+            study.fresh[number] = time.monotonic()
+        return True
+
+    async def _finish(
+        self, study: KnownStudy, number: int, known: FrozenTrial, update: TrialUpdate
+    ) -> None:
+        token = self._token(study, number)
+        if not await self.records.write(study.uid, number, update.changes, token):
+            await self._check_held(study, number, token)
+            await self._read_unfinished(study, number)
+            raise _lost(number)
+        study.put(changed(study.trials.get(number) or known, **update.fields))
+
+    def _token(self, study: KnownStudy, number: int) -> str | None:
+        """Return the reservation of a trial, if this process has it.
+
+        Raises
+        ------
+        UpdateFinishedTrialError
+            It is known to run elsewhere.
+        """
         if number in study.lost:
             raise _lost(number)
-        token = study.tokens.get(number)
-        if await self.records.write(study.uid, number, changes, token, where=where):
-            return True
+        return study.tokens.get(number)
+
+    async def _check_held(self, study: KnownStudy, number: int, token: str | None) -> None:
+        """Look why a trial could not be written to.
+
+        Raises
+        ------
+        UpdateFinishedTrialError
+            It runs elsewhere, under another reservation than this process has had.
+        """
+        if token is None:
+            return
         document = await self.records.read(study.uid, number)
-        if document is not None and token is not None:
-            there = document.get("status") == RESERVED and document.get("worker") == token
-            if not there:
-                study.put(frozen_trial(document, number))
-                study.lose(number)
-                raise _lost(number)
-        return False
+        if document is None:
+            return
+        if document.get("status") != RESERVED or document.get("worker") != token:
+            study.put(frozen_trial(document, number))
+            study.lose(number)
+            raise _lost(number)
 
     async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:
         """Return a trial that may be written to, as this process knows it."""

@@ -28,12 +28,15 @@ class StudyTrials:
     ----------
     next_number : int
         One more than the highest number known.
+    skipped : set of int
+        The lower numbers of which no trial is known, and of which none was removed.
     distributions : dict
         The distribution that each parameter had first.
     """
 
     def __init__(self, directions: list[StudyDirection]) -> None:
         self.next_number = 0
+        self.skipped: set[int] = set()
         self.distributions: dict[str, BaseDistribution] = {}
         self._trials: dict[int, FrozenTrial] = {}
         self._unfinished: dict[int, TrialState] = {}
@@ -56,8 +59,12 @@ class StudyTrials:
         number, state = trial.number, trial.state
         before = self._trials.get(number)
         if before is None:
-            self._in_order = self._in_order and number >= self.next_number
-            self.next_number = max(self.next_number, number + 1)
+            if number >= self.next_number:
+                self.skipped.update(range(self.next_number, number))
+                self.next_number = number + 1
+            else:
+                self.skipped.discard(number)
+                self._in_order = False
         self._trials[number] = trial
         if state.is_finished():
             self._unfinished.pop(number, None)
@@ -90,9 +97,11 @@ class StudyTrials:
         if states == _WAITING_ONLY:  # asked before each trial
             waiting = map(self._trials.get, self.unfinished(TrialState.WAITING))
             return [trial for trial in waiting if trial is not None]
-        trials = list(self._trials.values())  # another thread may put one in meanwhile
         if not self._in_order:
-            trials.sort(key=lambda trial: trial.number)
+            with self._putting:
+                self._trials = dict(sorted(self._trials.items()))
+                self._in_order = True
+        trials = list(self._trials.values())  # another thread may put one in meanwhile
         return trials if states is None else [trial for trial in trials if trial.state in states]
 
     @property

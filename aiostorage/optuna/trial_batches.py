@@ -55,21 +55,17 @@ class TrialBatches:
                 break
             if await self._is_claimed(number):
                 begun.append(number)
-        while left := count - len(begun):
-            first = max(study.free, study.trials.next_number)
-            numbers = range(first, first + left)
-            template = create_trial(state=TrialState.RUNNING)
-            documents = [trial_document(study.uid, number, template) for number in numbers]
-            token = new_token()  # one for all, as `reserve_trials` has it
-            for document in documents:
-                document["worker"], document["heartbeat"] = token, NOW
-            if await self._studies.records.insert_all(documents):
-                for number, document in zip(numbers, documents, strict=True):
-                    study.hold(number, token)
-                    study.put(frozen_trial(document))
-                begun += numbers
-            else:
-                await self._studies.sync(study, ())  # another process was first
+        if len(begun) == count:
+            return
+        first, template = study.next_number, create_trial(state=TrialState.RUNNING)
+        documents = [trial_document(study.uid, first, template) for _ in range(len(begun), count)]
+        token = new_token()  # one for all, as `reserve_trials` has it
+        for document in documents:
+            document["worker"], document["heartbeat"] = token, NOW
+        for inserted in await self._studies.records.insert(study.uid, documents, first):
+            frozen = study.put(frozen_trial(inserted))
+            study.hold(frozen.number, token)
+            begun.append(frozen.number)
 
     async def _is_claimed(self, number: int) -> bool:
         try:

@@ -17,7 +17,7 @@ from aiostorage.operations import (
     Count,
     Document,
     Find,
-    Insert,
+    InsertNext,
     StoreTime,
     Take,
     UnreadableDocument,
@@ -46,6 +46,12 @@ FINAL: Final = (TrialStatus.COMPLETED.value, TrialStatus.BROKEN.value)
 PAGE: Final = 500
 """Trials that are read at a time."""
 
+NUMBERS: Final = 8
+"""Numbers that other processes may have taken since, of which one insertion finds the next."""
+
+MAX_NUMBERS: Final = 1024
+"""The same where still more are taken: twice as many each time, at most so many."""
+
 _CLEAN: Final = {
     "results": [],
     **moment_changes("end_time", None),
@@ -72,26 +78,42 @@ class TrialRecords:
 
     # ------------------------------------------------------------------------------ writing
 
-    async def insert(self, document: Document) -> bool:
-        """Insert a trial; return whether its number was free.
+    async def insert(self, uid: Any, documents: Sequence[Document], first: int) -> list[Document]:
+        """Insert trials of an experiment under the next free numbers; return them with these.
+
+        The numbers are taken by the insertion and by nothing before it. So they have no gap,
+        whoever is killed.
+
+        Parameters
+        ----------
+        documents
+            The trials, whatever their numbers.
+        first
+            A number of which all lower ones are taken.
 
         Raises
         ------
         EncodingError
-            Something in it cannot be stored.
+            Something in them cannot be stored.
         """
-        return await self.insert_all((document,))
-
-    async def insert_all(self, documents: Sequence[Document]) -> bool:
-        """Insert trials; return whether all their numbers were free. If not, none is inserted."""
         stored = tuple(map(self._stored, documents))
-        try:
-            await self._gateway.insert(Insert(TRIALS, stored), own_ids=False)
-        except DuplicateKeyError as error:
-            if "id" not in error.fields:
-                raise
-            return False
-        return True
+        among = NUMBERS
+        while True:
+            places = [_place(number) for number in range(first, first + among + len(stored))]
+            ids = Compare("id", "in", tuple(place["id"] for place in places))
+            taken = Find(TRIALS, both(equal(experiment=uid), ids), {"id": True})
+            try:
+                inserted = await self._gateway.insert_next(
+                    taken, InsertNext(TRIALS, stored, "id", tuple(places))
+                )
+            except DuplicateKeyError as error:
+                if "id" not in error.fields:
+                    raise
+                # the engine has no transactions, and another process was first
+            else:
+                if inserted:
+                    return inserted
+                first, among = first + among, min(2 * among, MAX_NUMBERS)
 
     def _stored(self, document: Document) -> Document:
         """Return a document as the engine stores it, which takes it as it is."""
@@ -147,11 +169,7 @@ class TrialRecords:
             For the history, why.
         """
         there = _trial(uid, number)
-        if token is None:
-            state: tuple[Condition, ...] = (Compare("status", "in", UNFINISHED),)
-        else:
-            state = equal(status=RESERVED, worker=token).conditions
-        condition = And((*there.conditions, *state, *where))
+        condition = And((*there.conditions, *_writable(token), *where))
         status = changes.get("status")
         if status is None:  # a repetition finds the trial as before
             update = Update(TRIALS, condition, changes, reason=reason)
@@ -162,6 +180,19 @@ class TrialRecords:
         applied = both(there, equal(status=status, worker=token))
         update = Update(TRIALS, condition, changes, applied, reason)
         return bool(await self._gateway.execute(update))
+
+    async def change(
+        self,
+        uid: Any,
+        number: int,
+        changes: Mapping[str, Any],
+        token: str | None,
+        where: Sequence[Condition] = (),
+    ) -> Document | None:
+        """Change a trial as `write` does, but not its state; return it as it is then."""
+        condition = And((*_trial(uid, number).conditions, *_writable(token), *where))
+        changed = await self._gateway.execute(Take(TRIALS, condition, changes))
+        return changed[0] if changed else None
 
     async def beat(self, uid: Any, number: int, token: str | None, *, watched: bool = True) -> bool:
         """Record that the worker of a trial is alive; return whether the trial is still its own.
@@ -208,6 +239,18 @@ class TrialRecords:
         where = equal(experiment=uid, status=RESERVED, **{f"{FIELD}.watched": True})
         silent = Compare("heartbeat", "lt", StoreTime(-grace))
         return await self._gateway.execute(Find(TRIALS, both(where, silent)))
+
+
+def _place(number: int) -> dict[str, Any]:
+    """Return what a trial gets with its number."""
+    return {"id": trial_uid_of(number), f"{FIELD}.number": number}
+
+
+def _writable(token: str | None) -> tuple[Condition, ...]:
+    """Return the conditions under which a trial may be written to."""
+    if token is None:
+        return (Compare("status", "in", UNFINISHED),)
+    return equal(status=RESERVED, worker=token).conditions
 
 
 def _trial(uid: Any, number: int) -> And:

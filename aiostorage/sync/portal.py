@@ -12,11 +12,12 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
+from typing import Final, Generic, ParamSpec, TypeVar, cast
 
 from aiostorage.errors import RunningLoopError, StorageClosedError
 from aiostorage.sync.loop_thread import LoopUse, use_loop
@@ -80,11 +81,7 @@ class Portal:
             An event loop runs in the calling thread.
         """
         self.check_caller(method)
-
-        async def awaited() -> T:
-            return await method(*args, **kwargs)
-
-        return _PortalCall(self._running(), awaited).result()
+        return _PortalCall(self._running(), partial(method, *args, **kwargs)).result()
 
     def start(
         self, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -171,51 +168,58 @@ class Portal:
                     self._finalizer.atexit = False  # the thread ends itself at exit
         return thread
 
-    def prepare(self, function: Callable[[], Coroutine[Any, Any, T]]) -> _PortalCall[T]:
+    def prepare(self, function: Callable[[], Awaitable[T]]) -> _PortalCall[T]:
         """Return a call of a coroutine that holds something; `_PortalCall.wait` starts it."""
         return _PortalCall(self._running(), function, holds=True)
 
 
 class _PortalCall(Generic[T]):
-    """A task in another thread's loop, and the thread that waits for it."""
+    """A call in another thread's loop, and the thread that waits for it."""
 
     def __init__(
-        self,
-        thread: LoopUse,
-        function: Callable[[], Coroutine[Any, Any, T]],
-        *,
-        holds: bool = False,
+        self, thread: LoopUse, function: Callable[[], Awaitable[T]], *, holds: bool = False
     ) -> None:
-        if threading.current_thread() is thread.thread:
+        if threading.get_ident() == thread.thread.ident:
             raise RunningLoopError(
                 "a facade was called from within its own event loop, which would wait for itself"
             )
         self.holds: bool = holds
-        self.task: asyncio.Task[T] | None = None
+        self.task: asyncio.Task[None] | None = None
         self.done: bool = False
         self.ready: bool = False
         self._thread = thread
         self._function = function
+        self._outcome: tuple[T | None, BaseException | None] | None = None
         # a bare lock: Ctrl-C in the lines of an `Event` leaves that locked for ever
         self._wakeup = threading.Lock()
         self._wakeup.acquire()
-        self._begun = self._cancelled = False
+        self._begun = self._running = self._cancelled = False
         self._pid = os.getpid()
 
     def _start(self) -> None:
         if self._cancelled:
             self.abandon()
             return
-        self.task = self._thread.loop.create_task(self._function())
-        self.task.add_done_callback(self._finished)
+        self.task = self._thread.loop.create_task(self._run())
 
-    def _finished(self, task: asyncio.Task[T]) -> None:
-        if not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not warn
-        self.abandon()
+    async def _run(self) -> None:
+        self._running = True
+        try:
+            self._outcome = await self._function(), None
+        except (KeyboardInterrupt, SystemExit):  # they end the loop
+            raise
+        except BaseException as error:  # noqa: BLE001  the waiting thread raises it
+            self._outcome = None, error
+        # as `abandon` does, which every call would have to call
+        self._thread.calls.discard(self)
+        self.done = True
+        try:
+            self._wakeup.release()
+        except RuntimeError:  # the thread has been woken to be cancelled
+            return
 
     def abandon(self) -> None:
-        """Wake the waiting thread: the task makes no further progress."""
+        """Wake the waiting thread: the call makes no further progress."""
         self._thread.calls.discard(self)
         self.done = True
         self._wake_waiter()
@@ -226,13 +230,21 @@ class _PortalCall(Generic[T]):
         self._wake_waiter()
 
     def _wake_waiter(self) -> None:
-        with suppress(RuntimeError):  # it has been woken already
+        try:
             self._wakeup.release()
+        except RuntimeError:  # it has been woken already
+            return
 
     def cancel(self) -> None:
         """Cancel the task, from any thread; it need not have started."""
         self._cancelled = True
-        self.schedule(lambda: self.task.cancel() if self.task else self.abandon())
+        self.schedule(self._cancel)
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        if not self._running:  # and it never will
+            self.abandon()
 
     def schedule(self, function: Callable[[], object]) -> None:
         """Call a function in the loop, unless that has ended."""
@@ -276,12 +288,22 @@ class _PortalCall(Generic[T]):
             raise
 
     def result(self) -> T:
-        """Wait for the task and return its result."""
+        """Wait for the call and return its result."""
         self.wait()
-        task = self.task
-        if task is None or not task.done() or (task.cancelled() and not self._cancelled):
+        outcome, self._outcome = self._outcome, None
+        if outcome is None:
+            if self.task is not None and self.task.done() and not self.task.cancelled():
+                self.task.result()  # raises what has ended the loop
             raise self._thread.closed_error()
-        return task.result()
+        result, error = outcome
+        if error is None:
+            return cast(T, result)
+        try:
+            if isinstance(error, asyncio.CancelledError) and not self._cancelled:
+                raise self._thread.closed_error()
+            raise error
+        finally:
+            del error, outcome  # else the error would keep itself alive
 
 
 class _ContextTask(Generic[T]):

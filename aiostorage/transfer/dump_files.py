@@ -152,9 +152,10 @@ class DraftFile:
     def discard(self) -> None:
         """Remove the incomplete file; after `commit`, do nothing."""
         if self._draft is not None:
-            with suppress(OSError, ValueError):
-                if self._raw is not None:
-                    self._raw.close()
+            for file in (self.stream, self._raw):  # what compresses would write to a closed file
+                with suppress(OSError, ValueError):
+                    if file is not None:
+                        file.close()
             self._draft.unlink(missing_ok=True)
             self._draft = None
 

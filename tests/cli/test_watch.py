@@ -10,10 +10,18 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 from click.testing import CliRunner
 
-from aiostorage import BackendError, ConfigurationError, Experiment, Storage, Trial, open_storage
+from aiostorage import (
+    BackendError,
+    ConfigurationError,
+    Experiment,
+    Storage,
+    Trial,
+    open_storage,
+)
 from aiostorage.cli.app import cli
 from aiostorage.cli.existing import open_named
 from aiostorage.cli.watch import change_lines, watch_feed
@@ -93,7 +101,8 @@ async def test_a_feed_goes_on_whatever_happens_to_the_store(tmp_path: Path) -> N
             await until(lambda: state.phase == "live" and state.counts["new"] == 1)
             assert state.best is None
             tasks.cancel_scope.cancel()
-    state.phase = "missing"  # what it was before does not count
+    feed = feed_of(path)
+    state = feed.state
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(feed.run)
         await until(lambda: state.phase == "live")
@@ -241,15 +250,19 @@ def test_elsewhere_than_on_a_terminal_it_prints_lines(tmp_path: Path) -> None:
     assert [row.split("\t")[1] for row in rows] == ["reserved", "status"]
 
 
-async def test_a_file_that_is_moved_just_before_it_is_opened_is_not_made_again(
-    tmp_path: Path,
+@pytest.mark.parametrize("scheme", ["sqlite", "track"])
+@pytest.mark.parametrize("writing", [False, True])
+async def test_a_store_that_is_moved_before_it_is_opened_is_not_made_again(
+    tmp_path: Path, scheme: str, writing: bool
 ) -> None:
-    path = tmp_path / "tune.db"
-    async with open_storage(f"sqlite:///{path}") as storage:
+    path = tmp_path / "tune"
+    url = f"{scheme}:///{path}"
+    async with open_storage(url) as storage:
         await experiment_with(storage, 1)
-    existing = await anyio.to_thread.run_sync(open_named, f"sqlite:///{path}")
-    await anyio.Path(path).rename(tmp_path / "moved.db")
-    with pytest.raises(BackendError, match="does not exist any more"):
-        async with existing:
+    opening = await anyio.to_thread.run_sync(partial(open_named, url, writing=writing))
+    moved = await anyio.Path(path).rename(tmp_path / "moved")
+    with pytest.raises((BackendError, ConfigurationError)):
+        async with opening:
             pass
+    assert await moved.exists()
     assert not await anyio.Path(path).exists()

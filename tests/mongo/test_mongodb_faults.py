@@ -162,11 +162,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         }
 
 
+MOTOR_ON_REPLICA_SET = pytest.param(("motor", "replica set"), id="motor-replica set")
 PAIRS = [
     pytest.param(("motor", "standalone"), id="motor-standalone"),
     pytest.param(("pymongo", "replica set"), id="pymongo-replica set", marks=UNCLOSED),
+    MOTOR_ON_REPLICA_SET,  # its transactions run in threads
 ]
-MOTOR_ON_REPLICA_SET = pytest.param(("motor", "replica set"), id="motor-replica set")
 
 
 @pytest.fixture(params=PAIRS)
@@ -417,7 +418,7 @@ WRITES: dict[str, tuple[str, Callable[[Storage, Any], Awaitable[object]], object
 
 
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "too slow"])
-@pytest.mark.parametrize("world", [*PAIRS, MOTOR_ON_REPLICA_SET], indirect=True)
+@pytest.mark.parametrize("world", PAIRS, indirect=True)
 def test_writes_with_a_receipt_fail_once(world: MongoDBFaultCase, fault: str) -> None:
     """Their answers get lost, at the write itself or at the commit of its transaction."""
 
@@ -682,3 +683,33 @@ def test_killed_between_the_two_writes(world: MongoDBFaultCase, tmp_path: Path) 
 
     world.run(again)
     world.check_nothing_half_made()
+
+
+AGAIN: dict[str, tuple[str, dict[str, Any]]] = {
+    "conflict": ("insert", {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}),
+    "commit without an answer": (
+        "commitTransaction",
+        FAULTS["not replicated in time"],
+    ),
+    "refused commit": (
+        "commitTransaction",
+        {"errorCode": 251, "errorLabels": ["TransientTransactionError"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("world", [PAIRS[1], MOTOR_ON_REPLICA_SET], indirect=True)
+@pytest.mark.parametrize("fault", AGAIN)
+def test_a_change_that_is_tried_again_is_logged_once(world: MongoDBFaultCase, fault: str) -> None:
+    command, failure = AGAIN[fault]
+
+    async def reserve(storage: Storage) -> list[str]:
+        trial = await storage.reserve_trial(world.experiment)
+        assert trial is not None
+        return [change.kind for change in await storage.trial_history(trial)]
+
+    world.run(world.prepare)
+    with world.fail_point(command, times=3, **failure) as point:
+        kinds = world.run(reserve)
+    assert point.hits == 3
+    assert kinds == ["inserted", "reserved"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from motor.frameworks import asyncio as motor_threads
 from pymongo import monitoring
 
 from aiostorage import Storage
@@ -107,3 +108,28 @@ async def test_what_could_not_be_noted_is_noted_later(
         assert first is not None
         assert second is not None
         assert [row.trial for row in await outbox.rows(9)] == [first.id, second.id]
+
+
+async def test_a_logged_change_leaves_the_event_loop_once(
+    monkeypatch: pytest.MonkeyPatch,
+    mongodb_replica_set: Deployment,
+    mongodb_emptied_database: str,
+) -> None:
+    url = mongodb_replica_set.url_for(mongodb_emptied_database)
+    async with Storage(MongoDBDriver(url, client="motor")) as storage:
+        experiment = await storage.create_experiment(make_config())
+        await registered(storage, experiment, 2)
+        trial = await storage.reserve_trial(experiment)
+        trips: list[object] = []
+        real = motor_threads.run_on_executor
+
+        def counted(loop: object, work: object, *args: object, **options: object) -> object:
+            trips.append(work)
+            return real(loop, work, *args, **options)  # type: ignore[no-untyped-call]
+
+        monkeypatch.setattr(motor_threads, "run_on_executor", counted)
+        assert trial is not None
+        await storage.complete_trial(trial, 0.5)
+        assert len(trips) == 1
+        assert await storage.reserve_trial(experiment) is not None
+        assert len(trips) == 2

@@ -23,6 +23,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, OperationFailure
 
 from aiostorage._core.changes import apply_changes
+from aiostorage._core.matching import meets
 from aiostorage._core.projection import check_selection, copy_tree, select
 from aiostorage._core.query import compile_condition, parse
 from aiostorage.drivers.memory import MemoryDriver
@@ -233,8 +234,10 @@ def test_filters_find_what_the_server_finds(
     collection.insert_many(RawBSONDocument(bson.encode(document)) for document in documents)
     queries = [make.query() for _ in range(QUERIES)]
     for query, theirs in zip(queries, found_by(collection, queries), strict=True):
-        matcher = compile_condition(parse(query))
+        condition = parse(query)
+        matcher = compile_condition(condition)
         ours = [document["_id"] for document in documents if matcher(document)]
+        assert ours == [one["_id"] for one in documents if meets(one, condition)]
         wrong = [documents[number] for number in sorted({*ours} ^ {*theirs})]
         assert not wrong, f"{query} finds {len(theirs)}; we have another opinion of {wrong[:3]}"
 

@@ -31,6 +31,8 @@ async def prepare(url: str, trials: int) -> str:
         await storage.register_trials(
             [Trial(experiment=experiment.id, params={"x": x}) for x in range(trials)]
         )
+        broken, _ = await storage.reserve_trials(experiment, 2)  # the other one is left to be lost
+        await storage.set_trial_status(broken, "broken", reason="bad\nluck")
     return str(experiment.id)
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from aiostorage import Storage, TrialLost, open_storage
 from aiostorage.trial_change import OLDEST, TrialChange
 
+TASKS = 2
 LOST_AFTER = 0.6
-FIRST_FATES = (0.95, 0.75)
-"""What becomes of the first trial of each task: one is left to be lost, one is broken."""
 
 
 def as_line(change: TrialChange) -> str:
@@ -34,18 +33,9 @@ def whole_lines(text: str) -> list[str]:
 
 
 async def work(
-    storage: Storage,
-    experiment: str,
-    may_end: Path,
-    total: int,
-    draw: random.Random,
-    *,
-    fate: float,
+    storage: Storage, experiment: str, may_end: Path, total: int, draw: random.Random
 ) -> None:
-    """Change trials in every way until all are completed; begin anew until we may end.
-
-    `fate`, from 0 to 1, decides what becomes of the first trial; for the others it is drawn.
-    """
+    """Change trials in every way until all are completed; begin anew until we may end."""
     there = {"_id": experiment}
     while True:
         try:
@@ -63,13 +53,13 @@ async def work(
                 await asyncio.sleep(0.03)
                 continue
             await asyncio.sleep(draw.uniform(0.0, 0.05))
-            now, fate = fate, draw.random()
-            if now < 0.7:
+            fate = draw.random()
+            if fate < 0.7:
                 await storage.complete_trial(trial, 1.0)
                 print("completed", flush=True)
-            elif now < 0.8:
+            elif fate < 0.8:
                 await storage.set_trial_status(trial, "broken", reason="bad\nluck")
-            elif now < 0.9:
+            elif fate < 0.9:
                 await storage.set_trial_status(trial, "interrupted")
             # else it is left to be lost
         except TrialLost:
@@ -100,9 +90,9 @@ async def main() -> None:
             await follow(storage, experiment, Path(rest[0]))
         may_end, total, seed = Path(rest[0]), int(rest[1]), rest[2]
         async with asyncio.TaskGroup() as group:
-            for number, fate in enumerate(FIRST_FATES):
+            for number in range(TASKS):
                 draw = random.Random(f"{seed} {number}")
-                group.create_task(work(storage, experiment, may_end, total, draw, fate=fate))
+                group.create_task(work(storage, experiment, may_end, total, draw))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from aiostorage import (
 )
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage.transfer import TableReport, dump_storage, dump_trials, load_storage
+from aiostorage.transfer.dump_files import DraftFile
 from tests.transfer.stores import fill, records, texts
 
 KEPT = Path(__file__).parent / "files" / "dump-1.jsonl.gz"
@@ -154,6 +155,16 @@ async def test_a_record_that_cannot_be_stored_is_named(tmp_path: Path) -> None:
         with pytest.raises(EncodingError, match=r"trial '.*' of .* cannot be stored: params\[0\]"):
             await load_storage(dump, two)
         assert not any((await records(two)).values())
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_draft_that_is_discarded_leaves_nothing_open(tmp_path: Path, suffix: str) -> None:
+    draft = DraftFile(tmp_path / f"store.jsonl{suffix}")
+    draft.open()
+    draft.write(b"{}\n")
+    draft.discard()
+    assert draft.stream.closed
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables(tmp_path: Path) -> None:

@@ -98,6 +98,56 @@ def test_other_text_is_refused(text: str) -> None:
         load_document(text)
 
 
+numbers = st.one_of(
+    st.integers(),
+    st.integers(-3, 3).flatmap(
+        lambda near: st.sampled_from([2**53, 2**63, 2**64]).map(near.__add__)
+    ),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(allow_nan=False, allow_infinity=False).map(lambda x: math.ldexp(x, -500)),
+)
+
+
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), numbers, st.text()),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text().map("k{}".format), inner),
+    ),
+    st.booleans(),
+)
+@example(2**64, False)
+@example(-(2**63) - 1, False)
+@example(10**400, False)
+@example("\ud800", True)
+@example([-0.0, 5e-324, 1.7976931348623157e308, 1e16, 123456789012345680.0], False)
+def test_text_is_read_as_by_the_standard_library(value: Any, ensure_ascii: bool) -> None:
+    text = json.dumps({"x": value}, ensure_ascii=ensure_ascii)
+    assert same(load_document(text), json.loads(text))
+
+
+@pytest.mark.parametrize(
+    "number", ["-0", "-0.0", "1E5", "1e400", "-1e400", "2e-324", "0.1e1", "1e-400", "1" * 19 + ".5"]
+)
+def test_a_number_is_read_as_by_the_standard_library(number: str) -> None:
+    text = f'{{"x":{number}}}'
+    assert same(load_document(text), json.loads(text))
+
+
+def test_the_last_of_equal_keys_counts() -> None:
+    assert load_document('{"a":1,"b":2,"a":3}') == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_looks_like_a_null_is_not_one(value: float) -> None:
+    for document in (
+        {"a": None, "b": value},
+        {"a": "null", "b": [value]},
+        {"null": value, "b": None, "c": [None, {"d": value}]},
+        {"a": [None], "b": value, "c": "x"},
+    ):
+        assert same(load_document(dump_document(document)), document)
+
+
 @given(documents, st.data())
 def test_damaged_text_gives_one_error(document: dict[str, Any], data: st.DataObject) -> None:
     text = dump_document(document)

@@ -24,6 +24,7 @@ from aiostorage.operations import (
     Delete,
     Find,
     Insert,
+    InsertNext,
     NotedChange,
     Operation,
     OutboxNote,
@@ -103,6 +104,34 @@ def test_a_trial_that_moves_is_noted_under_both_ids() -> None:
         return [(row["experiment"], row["trial"]) for row in rows]
 
     assert asyncio.run(run()) == [("e", "t"), ("e", "u"), ("e", "u"), ("e", "v")]
+
+
+def test_trials_that_get_their_ids_from_the_engine_are_noted_by_these() -> None:
+    async def run() -> list[tuple[Any, ...]]:
+        driver = MemoryDriver()
+        noting = NotingDriver(driver)
+        await noting.open(LAYOUT)
+        await driver.execute(
+            Insert(TRIALS, ({"_id": "r", "experiment": "e", "id": "t0", "status": "new"},))
+        )
+        documents = (
+            {"_id": "s", "experiment": "e", "status": "reserved", "worker": "w"},
+            {"_id": "t", "experiment": "e", "status": "new"},
+        )
+        insert = InsertNext(TRIALS, documents, "id", tuple({"id": f"t{n}"} for n in range(4)))
+        taken = Find(TRIALS, Compare("id", "in", tuple(f"t{n}" for n in range(4))), {"id": True})
+        # another operation that has to be looked up first moves all others
+        moved = Update(TRIALS, equal(status="new"), {"note": 1})
+        results = await noting.transact((taken, insert, moved))
+        assert results == [[{"_id": "r", "id": "t0"}], None, 2]
+        rows = await driver.execute(Find(OUTBOX))
+        return [(row["experiment"], row["trial"], row["change"], row["worker"]) for row in rows]
+
+    assert asyncio.run(run()) == [
+        ("e", "t1", "reserved", "w"),
+        ("e", "t2", "inserted", None),
+        ("e", "t0", "changed", None),
+    ]
 
 
 def test_an_experiment_with_its_trials_is_one_row() -> None:

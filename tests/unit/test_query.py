@@ -16,8 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiostorage._core import matching
-from aiostorage._core.changes import apply_changes, check_changes, compile_changes
+from aiostorage._core.changes import (
+    apply_changes,
+    changed_copy,
+    check_changes,
+    compile_changes,
+)
 from aiostorage._core.comparison import equal
+from aiostorage._core.matching import meets
 from aiostorage._core.paths import array_index, split_path
 from aiostorage._core.projection import check_selection, copy_tree, select
 from aiostorage._core.query import compile_condition, matches, parse
@@ -182,6 +188,7 @@ def found(query: Document, document: Document) -> bool:
     condition = parse(query)
     answer = matches(document, condition)
     assert compile_condition(condition)(document) is answer
+    assert meets(document, condition) is answer
     return answer
 
 
@@ -552,6 +559,9 @@ def test_changes_change(document: Document, changes: Document, changed: Document
     for copy in copies:
         change(copy)
         assert equal(copy, changed)
+    before = copy_tree(document)
+    assert equal(changed_copy(document, changes), changed)
+    assert equal(document, before)
     apply_changes(document, changes)
     assert document == changed
     assert equal(document, changed)  # the order of keys, too
@@ -622,8 +632,10 @@ def test_changes_are_copied_in() -> None:
     value = {"x": [1]}
     document: Document = {}
     apply_changes(document, {"a": value, "b.c": value})
+    copied = changed_copy({}, {"a": value})
     value["x"].append(2)
     assert document == {"a": {"x": [1]}, "b": {"c": {"x": [1]}}}
+    assert copied == {"a": {"x": [1]}}
     document["a"]["x"].append(3)
     assert document["b"] == {"c": {"x": [1]}}
 
@@ -653,13 +665,16 @@ def test_compiled_changes_do_not_remember_a_document(
         return
     with contextlib.suppress(UnsupportedQuery):
         change(first)
-    alone = copy_tree(second)
+    before, alone = copy_tree(second), copy_tree(second)
     try:
         apply_changes(alone, changes)
     except UnsupportedQuery as refused:
-        with pytest.raises(UnsupportedQuery, match=re.escape(str(refused))):
-            change(second)
+        for refusing in (change, lambda document: changed_copy(document, changes)):
+            with pytest.raises(UnsupportedQuery, match=re.escape(str(refused))):
+                refusing(second)
     else:
+        assert equal(changed_copy(second, changes), alone)
+        assert equal(second, before)
         change(second)
     assert equal(second, alone)
 

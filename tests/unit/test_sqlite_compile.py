@@ -13,7 +13,8 @@ from aiostorage._core.layout import LAYOUT, PENDING, TRIALS, WAITERS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.trial_queries import order_of, trial_condition
 from aiostorage.drivers.sqlite.clock import Moment
-from aiostorage.drivers.sqlite.sql import MATCH, SET, VALUE, Table, to_text
+from aiostorage.drivers.sqlite.columns import SET, to_text
+from aiostorage.drivers.sqlite.sql import MATCH, VALUE, Table
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import (
     After,
@@ -105,7 +106,7 @@ def test_plans_of_questions_about_trials(database: sqlite3.Connection) -> None:
 def test_plan_of_lost_trials(database: sqlite3.Connection) -> None:
     where = And((EXPERIMENT, *LostTrials(120).conditions))
     take = Take(TRIALS, where, {}, order=("submit_time",))
-    found = plan(database, TABLES[TRIALS].chosen(take, NOW, []))
+    found = plan(database, TABLES[TRIALS].chosen(take, 1, NOW, []))
     assert "trials_experiment_status (experiment=? AND status=?)" in found
     assert "SCAN" not in found
 
@@ -124,8 +125,10 @@ def test_what_is_empty_already_is_not_written(database: sqlite3.Connection) -> N
         stored: dict[str, Any] = {"_id": name, "experiment": "e", "id": name, "status": "new"}
         database.execute(*table.insert({**stored, **more}, NOW))
         take = Take(TRIALS, Compare("_id", "eq", name), begun)
-        rows = database.execute(*table.chosen(take, NOW, [])).fetchall()
-        [document], [(sql, values)] = table.changed(rows, begun, NOW, [])
+        rows = database.execute(*table.chosen(take, 1, NOW, [])).fetchall()
+        statements: dict[str, list[list[Any]]] = {}
+        [document] = table.changed(rows, begun, NOW, [], statements)
+        [(sql, [values])] = statements.items()
         assert document == {**stored, **begun, "heartbeat": NOW.wall}
         assert (SET not in sql) is is_short
         assert values[-1] == rows[0][0]

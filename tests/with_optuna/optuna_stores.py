@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBSto
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.pool import NullPool
 
 __all__ = [
     "LIBRARIES",
@@ -53,9 +54,11 @@ SPACE: dict[str, BaseDistribution] = {
 
 
 def opened_rdb(path: Path) -> RDBStorage:
-    """Return Optuna's storage in a SQLite file, which does not wait for the disk."""
-    storage = RDBStorage(f"sqlite:///{path}")
-    storage.engine.dispose()
+    """Return Optuna's storage in a SQLite file, which does not wait for the disk.
+
+    It keeps no connection open, since nobody closes it.
+    """
+    storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"poolclass": NullPool})
     sqlalchemy.event.listen(
         storage.engine, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF")
     )

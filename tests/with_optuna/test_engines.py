@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from optuna.distributions import FloatDistribution
@@ -12,7 +13,11 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from aiostorage import SyncStorage, open_storage
+from aiostorage._core.gateway import Gateway
+from aiostorage.operations import Document, Find, InsertNext
 from aiostorage.optuna import OptunaStorage
+from aiostorage.optuna.study_ids import parts_of_trial_id
+from aiostorage.optuna.trial_records import NUMBERS
 
 UP = [StudyDirection.MAXIMIZE]
 
@@ -32,18 +37,41 @@ def test_numbers_and_ids_are_taken_once(pair: tuple[OptunaStorage, OptunaStorage
     assert [s.create_new_study(UP, f"{n}") for n, s in enumerate((one, other, one))] == [1, 2, 3]
     with pytest.raises(DuplicatedStudyError):
         other.create_new_study(UP, "0")
-    for _ in range(12):  # so many that the other one has to search for the highest number
+    for _ in range(NUMBERS + 3):  # so many that the other one has to search for the highest number
         one.create_new_trial(1)
     other.create_new_trial(1)
     waiting = create_trial(state=TrialState.WAITING)
     ids = [s.create_new_trial(1, waiting) for s in (one, other)]
     assert len({*ids}) == 2
-    assert [trial.number for trial in one.get_all_trials(1)] == list(range(15))
+    assert [trial.number for trial in one.get_all_trials(1)] == list(range(NUMBERS + 6))
     assert other.get_all_trials(1) == one.get_all_trials(1)
     assert one.set_trial_state_values(ids[0], TrialState.RUNNING)
     assert not other.set_trial_state_values(ids[0], TrialState.RUNNING)
     other.delete_study(3)
     assert one.create_new_study(UP) == 4
+
+
+def test_many_at_once_get_the_next_number_each(
+    pair: tuple[OptunaStorage, OptunaStorage],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    study_id = pair[0].create_new_study(UP)
+    asked: list[InsertNext] = []
+    insert_next = Gateway.insert_next
+
+    async def counted(self: Gateway, look: Find, insert: InsertNext) -> list[Document]:
+        asked.append(insert)
+        return await insert_next(self, look, insert)
+
+    monkeypatch.setattr(Gateway, "insert_next", counted)
+    with ThreadPoolExecutor(4) as threads:
+        ids = list(threads.map(lambda n: pair[n % 2].create_new_trial(study_id), range(24)))
+    assert sorted(parts_of_trial_id(trial_id)[1] for trial_id in ids) == list(range(24))
+    for storage in pair:
+        assert [trial.number for trial in storage.get_all_trials(study_id)] == list(range(24))
+    if request.node.callspec.params["url"] != "mongodb_standalone":  # it has no transactions
+        assert len(asked) == 24, "none is inserted in vain"
 
 
 def test_a_handed_back_trial_is_its_next_workers(

@@ -20,10 +20,11 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from aiostorage import EncodingError, RetryPolicy, Storage, SyncStorage, open_storage
+from aiostorage._core.gateway import Gateway
 from aiostorage.doctor import examine
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Update
-from aiostorage.optuna import OptunaStorage
+from aiostorage.optuna import OptunaStorage, studies
 from aiostorage.testing import FaultyDriver
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -263,6 +264,79 @@ def test_another_process_sees_every_change(file: str, history: str | int | None)
         with pytest.raises(KeyError):
             gone()
     for made in (writer, reader):
+        made.close()
+
+
+@pytest.mark.parametrize("history", [None, "off"])
+def test_trials_begun_elsewhere_before_an_own_one_are_seen(file: str, history: str | None) -> None:
+    one, other = OptunaStorage(file, history=history), OptunaStorage(file)
+    study_id = one.create_new_study([StudyDirection.MAXIMIZE], "tune")
+    one.create_new_trial(study_id)
+    assert other.get_n_trials(study_id) == 1
+    for first, second in ((one, other), (other, one)):
+        ids = [first.create_new_trial(study_id) for _ in range(3)]
+        assert ids[2] + 1 == second.create_new_trial(study_id), "it takes the next number unasked"
+        for trial_id in ids:
+            first.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+        trials = second.get_all_trials(study_id)
+        assert [trial.number for trial in trials] == list(range(len(trials)))
+        assert [trial.state for trial in trials[-4:]] == [
+            *[TrialState.COMPLETE] * 3,
+            TrialState.RUNNING,
+        ]
+        assert second.get_all_trials(study_id) == first.get_all_trials(study_id)
+    for made in (one, other):
+        made.close()
+
+
+def test_a_trial_asks_the_store_once_for_each_thing_that_is_set(
+    storage: OptunaStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "FRESH_FOR", 60.0)  # however slow this machine is
+    study = optuna.create_study(storage=storage, study_name="tune")
+    asked: list[str] = []
+    for name in ("execute", "execute_once", "transact", "transact_once", "insert_next", "read_log"):
+        method = getattr(Gateway, name)
+
+        def counted(*args: Any, name: str = name, method: Any = method) -> Any:
+            asked.append(name)
+            return method(*args)
+
+        monkeypatch.setattr(Gateway, name, counted)
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("twice", 2 * x)
+        trial.report(x, 1)
+        assert not trial.should_prune()
+        return x + trial.suggest_int("n", 1, 3)
+
+    study.sampler = optuna.samplers.RandomSampler()
+    study.pruner = optuna.pruners.ThresholdPruner(upper=2)
+    study.optimize(objective, n_trials=3)
+    asked.clear()
+    study.optimize(objective, n_trials=5)
+    # the params, the attribute, the intermediate value and the end
+    assert asked == ["read_log", "insert_next", *["execute"] * 5] * 5
+
+
+def test_what_others_have_set_comes_with_what_is_set_here(file: str) -> None:
+    one, other = OptunaStorage(file), OptunaStorage(file)
+    trial_id = one.create_new_trial(one.create_new_study([StudyDirection.MAXIMIZE], "tune"))
+    other.set_trial_user_attr(trial_id, "note", "seen")
+    one.set_trial_param(trial_id, "x", 0.5, FloatDistribution(0, 1))
+    for _ in range(2):
+        trial = one.get_trial(trial_id)
+        assert (trial.user_attrs, trial.params) == ({"note": "seen"}, {"x": 0.5})
+    other.set_trial_user_attr(trial_id, "note", "seen again")
+    one.set_trial_intermediate_value(trial_id, 1, 2.0)
+    assert one.get_trial(trial_id) == other.get_trial(trial_id)
+    other.set_trial_param(trial_id, "y", 0.25, FloatDistribution(0, 1))
+    one.set_trial_param(trial_id, "z", 0.75, FloatDistribution(0, 1))
+    assert one.get_trial(trial_id).params == {"x": 0.5, "y": 0.25, "z": 0.75}
+    one.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    assert one.get_trial(trial_id) == other.get_trial(trial_id)
+    for made in (one, other):
         made.close()
 
 

@@ -9,24 +9,12 @@ The first byte of the result says how it was encoded; see `aiostorage._core.stat
 
 from __future__ import annotations
 
-import pickle
-import struct
-import zlib
-from typing import Any, Final, Protocol
-
-import msgpack
+from typing import Any, Protocol
 
 from aiostorage._core.state.envelope import MAX_INFLATED, PICKLE, PLAIN, ZLIB, unwrap, wrap
-from aiostorage._core.state.msgpack import explain, pack, unpack
 from aiostorage.errors import ConfigurationError, EncodingError
 
 __all__ = ["MsgpackCodec", "PickleCodec", "StateCodec", "state_codec"]
-
-# The errors that damaged bytes can cause in msgpack, zlib, datetime and numpy.
-_DECODING_ERRORS: Final = (
-    *(ValueError, TypeError, OverflowError, RecursionError, struct.error),
-    *(msgpack.UnpackException, zlib.error),
-)
 
 
 class StateCodec(Protocol):
@@ -128,6 +116,8 @@ class MsgpackCodec:
 
     def encode(self, state: Any) -> bytes:
         """Turn a state into bytes; an `EncodingError` names the place of what cannot be stored."""
+        from aiostorage._core.state.msgpack import explain, pack  # noqa: PLC0415  see below
+
         try:
             return wrap(pack(state), self._max_inflated)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -140,11 +130,14 @@ class MsgpackCodec:
                 'the state was written with pickle; state_codec="pickle" reads it, but unpickling '
                 "executes code: do so only if you trust everybody who can write to this store"
             )
+        # not every process has to do with states, and msgpack takes time to import
+        from aiostorage._core.state.msgpack import DECODING_ERRORS, unpack  # noqa: PLC0415
+
         try:
             return unpack(unwrap(data, self._max_inflated))
         except EncodingError:
             raise
-        except _DECODING_ERRORS as error:
+        except DECODING_ERRORS as error:
             raise EncodingError(f"the state is damaged: {error or type(error).__name__}") from error
 
 
@@ -162,6 +155,8 @@ class PickleCodec:
 
     def encode(self, state: Any) -> bytes:
         """Return exactly ``pickle.dumps(state)``, or raise `EncodingError`."""
+        import pickle  # noqa: PLC0415  as msgpack
+
         try:
             return pickle.dumps(state)
         except Exception as error:  # pickling calls methods of the state, which raise anything
@@ -171,6 +166,8 @@ class PickleCodec:
         """Unpickle a state, or decode what `MsgpackCodec` wrote; else raise `EncodingError`."""
         if data[:1] in {PLAIN, ZLIB}:  # no pickle starts with either
             return self._msgpack.decode(data)
+        import pickle  # noqa: PLC0415  as msgpack
+
         try:
             return pickle.loads(data)  # noqa: S301 -- this codec was asked for
         except Exception as error:  # unpickling calls anything

@@ -8,6 +8,7 @@ however they nest.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
@@ -18,7 +19,13 @@ from aiostorage._core.normalise import error_at, join_path, type_name
 from aiostorage._core.state.numpy import pack_array, pack_scalar, unpack_array, unpack_scalar
 from aiostorage.errors import EncodingError
 
-__all__ = ["explain", "pack", "unpack"]
+__all__ = ["DECODING_ERRORS", "explain", "pack", "unpack"]
+
+DECODING_ERRORS: Final = (
+    *(ValueError, TypeError, OverflowError, RecursionError, struct.error),
+    *(msgpack.UnpackException, zlib.error),
+)
+"""The errors that damaged bytes can cause in msgpack, zlib, datetime and numpy."""
 
 _TUPLE, _SET, _FROZENSET, _ARRAY, _SCALAR = range(1, 6)  # tags
 _INT, _COMPLEX, _DATETIME, _TIMEDELTA = range(16, 20)  # values

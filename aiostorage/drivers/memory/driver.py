@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from heapq import merge
+from itertools import chain, islice
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -18,10 +20,11 @@ import anyio.lowlevel
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition
+from aiostorage._core.slices import consumed
 from aiostorage._core.steady_clock import SteadyClock, utc_now
-from aiostorage._core.table import DocumentTable, Key, sort_key_by, tables_of
+from aiostorage._core.table import DocumentTable, sort_key_by, tables_of
 from aiostorage._core.table_log import read_table_log
-from aiostorage._core.table_operations import all_or_none, run_all
+from aiostorage._core.table_operations import AllOrNone, run_all
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (
     Count,
@@ -66,7 +69,8 @@ class MemoryDriver:
         self._tables: dict[str, DocumentTable] = {}
         self._open = False
         self._versions = 0
-        self._changed = anyio.Event()
+        self._changed: asyncio.Event | None = None
+        """What those wait for who wait for a change, if anyone does."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"tables": self._tables, "ahead": self._clock().ahead}
@@ -99,7 +103,7 @@ class MemoryDriver:
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""
         self._open = False
-        self._changed.set()
+        self._wake()
 
     async def execute(self, operation: Operation[T]) -> T:
         """See `aiostorage.protocols.Driver.execute`."""
@@ -107,21 +111,29 @@ class MemoryDriver:
             return cast(T, await self._find(operation))
         if isinstance(operation, Count):
             return cast(T, await self._count(operation))
-        return cast(T, (await self.transact((operation,)))[0])
+        await asyncio.sleep(0)
+        return cast(T, self._carry_out((operation,))[0])
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
-        await anyio.lowlevel.checkpoint()
+        await asyncio.sleep(0)
+        return self._carry_out(operations)
+
+    def _carry_out(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         now = self._clock()
         if not self._open:
             raise StorageClosedError(f"{self!r} is not open")
-        with all_or_none() as undo:
+        with AllOrNone() as undo:
             results = run_all(self._tables, operations, now, undo, logs=self.logs)
         if undo:
             self._versions += 1
-            self._changed.set()
-            self._changed = anyio.Event()
+            self._wake()
         return results
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def page(
         self, find: Find, after: object | None, size: int
@@ -161,34 +173,55 @@ class MemoryDriver:
         """See `aiostorage.protocols.Driver.wait_for_change`."""
         await anyio.lowlevel.checkpoint()
         if since == self._versions:
+            if self._changed is None:
+                self._changed = asyncio.Event()
             with anyio.move_on_after(timeout):
                 await self._changed.wait()
         return self._versions
 
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """See `aiostorage.protocols.SlicingDriver.slices`."""
+        table, selection = self._table(find), find.selection
+        hide = table.clocked.hide
+        parts = consumed(await self._matches(table, find), size)
+        return ([hide(select(document, selection)) for document in part] for part in parts)
+
     async def _find(self, find: Find) -> list[Document]:
-        table = self._table(find)
+        documents: list[Document] = []
+        for part in await self.slices(find, MAX_SLICE):
+            if documents:
+                await asyncio.sleep(0)
+            documents += part
+        return documents
+
+    async def _matches(self, table: DocumentTable, find: Find) -> list[Document]:
+        """Return the stored documents that match, in order; they are not to be changed."""
         where = table.clocked.resolved(find.where, self._clock())
         match = compile_condition(where)
         candidates, order = table.candidates(where, find.order)
         key = sort_key_by(order)
         is_behind = table.behind(find.after, find.order) if find.after else None
         snapshot = list(candidates)
-        found: list[tuple[Key, int, Document]] = []
+        runs: list[list[Document]] = []
+        left = find.limit
         for start in range(0, len(snapshot) or 1, MAX_SLICE):
             await asyncio.sleep(0)
-            for document in snapshot[start : start + MAX_SLICE]:
-                if match(document) and (is_behind is None or is_behind(document)):
-                    found.append((key(document), len(found), document))
-            if not order and find.limit is not None and len(found) >= find.limit:
+            run = list(filter(match, snapshot[start : start + MAX_SLICE]))
+            if is_behind is not None:
+                run = list(filter(is_behind, run))
+            if order:
+                run.sort(key=key)
+            runs.append(run)
+            if left is not None and not order and (left := left - len(run)) <= 0:
                 break
-        if order:
-            found.sort()
-        documents: list[Document] = []
-        for _, _, document in found[: find.limit]:
-            documents.append(table.clocked.hide(select(document, find.selection)))
-            if len(documents) % MAX_SLICE == 0:
-                await asyncio.sleep(0)
-        return documents
+        # each run is sorted by itself: to sort all of them at once would block the event loop
+        merged = merge(*runs, key=key) if order else chain.from_iterable(runs)
+        in_order = islice(merged, find.limit)
+        found = list(islice(in_order, MAX_SLICE))
+        while part := list(islice(in_order, MAX_SLICE)):
+            await asyncio.sleep(0)
+            found += part
+        return found
 
     async def _count(self, count: Count) -> int:
         await anyio.lowlevel.checkpoint()

@@ -22,7 +22,7 @@ from aiostorage.drivers.mongodb.client import Client
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.errors import AioStorageError
-from aiostorage.operations import Document, Insert, Operation, Take, Update
+from aiostorage.operations import Document, Insert, InsertNext, Operation, Take, Update
 
 __all__ = ["BUCKET", "Blobs"]
 
@@ -57,7 +57,7 @@ class Blobs:
             Gets the ids of the blobs as they are written.
         """
         match operation:
-            case Insert(documents=documents):
+            case Insert(documents=documents) | InsertNext(documents=documents):
                 made = [await self._extract(schema, document, files) for document in documents]
                 return replace(operation, documents=tuple(made))
             case Update(changes=changes) | Take(changes=changes):

@@ -10,7 +10,7 @@ import bson
 from bson import DBRef, Int64, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
 
-__all__ = ["AS_DOCUMENTS", "AS_LIBRARY", "as_stored"]
+__all__ = ["AS_DOCUMENTS", "AS_LIBRARY", "as_stored", "packed", "unpacked"]
 
 
 class _Decoder(TypeDecoder):
@@ -53,4 +53,14 @@ AS_DOCUMENTS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
 
 def as_stored(document: dict[str, Any]) -> dict[str, Any]:
     """Return a document as the server would return it, with times cut to the millisecond."""
-    return bson.decode(bson.encode(document), AS_DOCUMENTS)
+    return unpacked(packed(document))
+
+
+def packed(document: dict[str, Any]) -> bytes:
+    """Return a document as BSON."""
+    return bson.encode(document)
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """Return the document that `packed` made BSON of."""
+    return bson.decode(data, AS_DOCUMENTS)

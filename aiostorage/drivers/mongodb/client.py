@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from contextvars import Context
+from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -23,6 +24,7 @@ from pymongo.read_concern import ReadConcern
 
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import run_to_completion, shielded
+from aiostorage.drivers.mongodb.blocking import BlockingDatabase, run_at_once
 from aiostorage.drivers.mongodb.bson_codec import AS_DOCUMENTS, AS_LIBRARY
 from aiostorage.drivers.mongodb.server_errors import brief, translated
 from aiostorage.drivers.mongodb.settings import MongoDBSettings
@@ -47,6 +49,9 @@ OLDEST_SERVER: Final = (9, "4.4")
 MIN_PARTIAL_IN_VERSION: Final = 17
 """The wire version (6.0) since which a partial index may have an ``$in``."""
 
+MAX_TIME_EXPIRED: Final = 50
+"""The server's code for a command that took too long."""
+
 CLEAN_UP_TIMEOUT: Final = 2.0
 """Seconds for commands after the time limit is over, and for closing."""
 
@@ -64,6 +69,43 @@ class _Collections(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         made = self[name] = self._make(name)
         return made
+
+
+class _Attempt:
+    """A transaction that runs in a thread, with a session of the blocking client.
+
+    Attributes
+    ----------
+    result
+        That of the action.
+    """
+
+    def __init__(self, session: Any, concern: WriteConcern, action: Callable[[], Any]) -> None:
+        self.result: Any = None
+        self._session = session
+        self._concern = concern
+        self._action = action
+
+    def carry_out(self) -> None:
+        """Carry out the transaction from its beginning."""
+        self._session.start_transaction(write_concern=self._concern)
+        try:
+            self.result = run_at_once(self._action())
+        except BaseException:
+            if self._session.in_transaction:
+                self._session.abort_transaction()
+            raise
+        self.commit()
+
+    def commit(self) -> None:
+        """Commit the transaction, also if it may be committed already."""
+        self._session.commit_transaction()
+
+    @staticmethod
+    def may_be_committed(error: pymongo.errors.PyMongoError) -> bool:
+        """Return whether only another attempt to commit tells if the transaction is committed."""
+        expired = getattr(error, "code", None) == MAX_TIME_EXPIRED
+        return error.has_error_label("UnknownTransactionCommitResult") and not expired
 
 
 class Client:
@@ -93,13 +135,14 @@ class Client:
         self.replicated: bool = False
         self.partial: bool = True
         self.shared: dict[str, Any] = {}
-        self.collections: _Collections = _Collections(partial(self._collection, AS_DOCUMENTS))
-        self.undecoded: _Collections = _Collections(partial(self._collection, AS_LIBRARY))
         self._starting = asyncio.Lock()
         self._raw: Any = None
         self._motor = settings.library == "motor"
         self._concern = WriteConcern()
-        self._database: Any = None
+        self._blocking: Client | None = None
+        self.collections: _Collections
+        self.undecoded: _Collections
+        self._use_database(None)
 
     # ------------------------------------------------------------------------ open and close
 
@@ -164,9 +207,16 @@ class Client:
         if self.replicated and wanted.is_server_default:
             wanted = WriteConcern(w="majority", j=True)
         self._concern = wanted
-        self._database = self._raw.get_database(
-            self.settings.database, codec_options=AS_DOCUMENTS, write_concern=wanted
+        self._use_database(
+            self._raw.get_database(
+                self.settings.database, codec_options=AS_DOCUMENTS, write_concern=wanted
+            )
         )
+
+    def _use_database(self, database: Any) -> None:
+        self._database = database
+        self.collections = _Collections(partial(self._collection, AS_DOCUMENTS))
+        self.undecoded = _Collections(partial(self._collection, AS_LIBRARY))
 
     def _make(self) -> None:
         options: dict[str, Any] = dict(self.settings.credentials)
@@ -204,9 +254,8 @@ class Client:
 
     def _taken(self) -> Any:
         """Return the library's client, which nothing here refers to any more."""
-        raw, self._raw, self._database = self._raw, None, None
-        self.collections.clear()
-        self.undecoded.clear()
+        raw, self._raw, self._blocking = self._raw, None, None
+        self._use_database(None)
         return raw
 
     # -------------------------------------------------------------------------------- commands
@@ -238,6 +287,20 @@ class Client:
             cursor = await cursor
         found: list[dict[str, Any]] = await cursor.to_list(None)
         return found
+
+    async def aggregated_in_parts(
+        self, collection: str, pipeline: Sequence[Any], size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield what an aggregation yields, up to `size` documents at a time.
+
+        The server may use its disk.
+        """
+        options: dict[str, Any] = {"batchSize": size, "allowDiskUse": True}
+        cursor = self.collections[collection].aggregate(pipeline, **options)
+        if not self._motor:
+            cursor = await cursor
+        while found := await cursor.to_list(size):
+            yield found
 
     async def find_committed(
         self, collection: str, where: Mapping[str, Any], limit: int, since: tuple[int, int] | None
@@ -315,13 +378,64 @@ class Client:
             try:
                 result: T = await session.with_transaction(action, write_concern=self._concern)
             except (asyncio.CancelledError, pymongo.errors.PyMongoError) as error:
-                if not isinstance(error, pymongo.errors.OperationFailure) or error.timeout:
-                    # it would hold what it has written for a minute
-                    kill = {"killSessions": [session.session_id]}
-                    with suppress(pymongo.errors.PyMongoError):
-                        await self.beyond_limit(lambda: self._raw.admin.command(kill))
+                await self._freed(session, error)
                 raise
             return result
+
+    async def in_short_transaction(self, action: Callable[[Client, Any], Awaitable[T]]) -> T:
+        """Run `action(client, session)` in a transaction, again if the server wants that.
+
+        The action may wait for nothing but the commands of the client that it gets: with motor, it
+        runs in a thread from its first command to the commit.
+        """
+        if not self._motor:
+            return await self.in_transaction(partial(action, self))
+        from motor.frameworks import asyncio as motor_threads  # noqa: PLC0415  not for pymongo
+
+        in_thread: Callable[..., Awaitable[None]] = partial(
+            motor_threads.run_on_executor, self.loop
+        )
+        session = self._raw.delegate.start_session()
+        attempt = _Attempt(session, self._concern, partial(action, self._in_thread(), session))
+        try:
+            step = attempt.carry_out
+            while True:
+                try:
+                    await in_thread(step)
+                except pymongo.errors.PyMongoError as error:
+                    if attempt.may_be_committed(error):
+                        step = attempt.commit
+                    elif error.has_error_label("TransientTransactionError"):
+                        step = attempt.carry_out
+                    else:
+                        raise
+                else:
+                    break
+        except pymongo.errors.PyMongoError as error:
+            await self._freed(session, error)
+            session.end_session()
+            raise
+        except asyncio.CancelledError as error:  # the thread may still use the session
+            await self._freed(session, error)
+            raise
+        session.end_session()
+        result: T = attempt.result
+        return result
+
+    def _in_thread(self) -> Client:
+        """Return the same client for a thread, in which its commands block."""
+        if self._blocking is None:
+            self._blocking = copy(self)
+            self._blocking._use_database(BlockingDatabase(self._database.delegate))  # noqa: SLF001
+        return self._blocking
+
+    async def _freed(self, session: Any, error: BaseException) -> None:
+        """Have the server end a transaction if it may be unfinished."""
+        if not isinstance(error, pymongo.errors.OperationFailure) or error.timeout:
+            # it would hold what it has written for a minute
+            kill = {"killSessions": [session.session_id]}
+            with suppress(pymongo.errors.PyMongoError):
+                await self.beyond_limit(lambda: self._raw.admin.command(kill))
 
     async def beyond_limit(self, action: Callable[[], Awaitable[object]]) -> None:
         """Await a command that is needed although the time limit is over; it gets a short one."""

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
+from operator import itemgetter
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aiostorage._core.ordering import Order, place_of
 from aiostorage.drivers.mongodb.blobs import Blobs
-from aiostorage.drivers.mongodb.bson_codec import as_stored
-from aiostorage.drivers.mongodb.client import Client
+from aiostorage.drivers.mongodb.bson_codec import as_stored, packed, unpacked
+from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.filters import RECORD_ID, CollectionSchema, rank, sort_key
 from aiostorage.drivers.mongodb.logged_change import Doubt, LoggedChange, is_logged_write
 from aiostorage.drivers.mongodb.plans import Plan, asks_time, make_plan
@@ -39,9 +41,12 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
+__all__ = ["CURSOR_BATCH_SIZE", "SERVER_TIME_SHARE", "Commands", "read_within", "write_within"]
 
 T = TypeVar("T")
+
+UpdateById: TypeAlias = tuple[dict[str, Any], Any]
+"""The filter of one document, and its update."""
 
 SERVER_TIME_SHARE: Final = 0.95
 """Part of the time left that the server gets, so that it replies before the caller gives up."""
@@ -84,19 +89,38 @@ def _drained(items: list[T]) -> Iterator[T]:
         yield items.pop()
 
 
+def _unpacked(parts: list[list[tuple[Any, bytes]]], size: int) -> Iterator[list[Document]]:
+    merged = heapq.merge(*map(_drained, parts))
+    while part := list(islice(merged, size)):
+        yield [unpacked(data) for _, data in part]
+
+
+async def _sorted_parts(
+    cursor: Any,
+    order: Order,
+    place: tuple[Any, ...] | None,
+    form: Callable[[Document], T],
+    *,
+    by_id: bool,
+) -> list[list[tuple[tuple[Any, ...], T]]]:
+    """Return the documents of a cursor, behind a place, in parts, so that the event loop turns.
+
+    Each part is sorted. With each document is its sort key; no two documents have the same one.
+    """
+    parts = []
+    while batch := await cursor.to_list(CURSOR_BATCH_SIZE):
+        keyed = [(sort_key(document, order, by_id), form(document)) for document in batch]
+        if place is not None:
+            keyed = [item for item in keyed if item[0] > place]
+        parts.append(sorted(keyed, key=itemgetter(0)))
+    return parts
+
+
 async def _in_order(
     cursor: Any, order: Order, place: tuple[Any, ...] | None = None, *, by_id: bool = False
 ) -> list[Document]:
-    """Return the documents of a cursor, behind a place, by `order` and then by insertion.
-
-    A large result is sorted in parts, so that the event loop turns meanwhile.
-    """
-    parts: list[list[tuple[tuple[Any, ...], Document]]] = []
-    while batch := await cursor.to_list(CURSOR_BATCH_SIZE):
-        keyed = [(sort_key(document, order, by_id), document) for document in batch]
-        if place is not None:
-            keyed = [item for item in keyed if item[0] > place]
-        parts.append(sorted(keyed))
+    """Return the documents of a cursor, behind a place, by `order` and then by insertion."""
+    parts = await _sorted_parts(cursor, order, place, _as_it_is, by_id=by_id)
     if len(parts) == 1:
         return [document for _, document in parts[0]]
     documents: list[Document] = []
@@ -106,6 +130,10 @@ async def _in_order(
         if len(documents) % CURSOR_BATCH_SIZE == 0:
             await asyncio.sleep(0)
     return documents
+
+
+def _as_it_is(document: Document) -> Document:
+    return document
 
 
 def _later(find: Find) -> tuple[Condition, ...]:
@@ -227,20 +255,6 @@ class Commands:
             await self.blobs.discard(commands.stale)
         return result
 
-    async def page(
-        self, find: Find, after: list[Any] | None, size: int
-    ) -> tuple[list[Document], list[Any] | None]:
-        """Return one page of documents, and the ids of those that are still to come."""
-        schema = self.schemas[find.collection]
-        ids = await self.ids(schema, find.where) if after is None else after
-        documents: list[Document] = []
-        while ids and len(documents) < size:
-            # some may be deleted by now
-            chosen, ids = ids[: size - len(documents)], ids[size - len(documents) :]
-            some = And((Compare("_id", "in", tuple(chosen)), find.where))
-            documents += await self.run(Find(find.collection, some, find.selection))
-        return documents, ids or None
-
     # ------------------------------------------------------------------------------ reading
 
     async def find(self, plan: Plan) -> list[Document]:
@@ -264,6 +278,31 @@ class Commands:
         place = await self._place(plan.schema, find)
         cursor = collection.find(plan.matching, fields, show_record_id=True, **options)
         return await _in_order(cursor, find.order, place, by_id=plan.schema.is_log)
+
+    @staticmethod
+    def can_pack(plan: Plan) -> bool:
+        """Return whether `find_packed` can carry out a `Find`."""
+        find: Find = plan.operation
+        chosen = find.limit is not None or (find.order and find.selection is not None)
+        return not (plan.one or chosen or plan.schema.blobs or find.majority)
+
+    async def find_packed(self, plan: Plan, size: int) -> Iterator[list[Document]]:
+        """Find documents, as `find` does, that are kept as BSON until they are asked for.
+
+        The garbage collector passes by a key and bytes, and has a whole document to look through.
+        """
+        find, schema = plan.operation, plan.schema
+        fields = None if find.selection is None else dict(find.selection)
+        place = await self._place(schema, find)
+        cursor = self.client.collections[schema.name].find(
+            plan.matching,
+            fields,
+            show_record_id=True,
+            session=self.session,
+            batch_size=CURSOR_BATCH_SIZE,
+        )
+        parts = await _sorted_parts(cursor, find.order, place, packed, by_id=schema.is_log)
+        return _unpacked(parts, size)
 
     async def _place(self, schema: CollectionSchema, find: Find) -> tuple[Any, ...] | None:
         """Return the place behind which to begin, with the number of its document."""
@@ -314,12 +353,25 @@ class Commands:
     # ------------------------------------------------------------------------------ writing
 
     async def _insert(self, plan: Plan) -> None:
-        made = [plan.schema.document(d, self.now) for d in plan.operation.documents]
-        collection = self.client.collections[plan.schema.name]
+        await self.insert(plan.schema, plan.operation.documents)
+
+    async def insert(self, schema: CollectionSchema, documents: Sequence[Document]) -> None:
+        """Insert documents."""
+        made = [schema.document(document, self.now) for document in documents]
+        collection = self.client.collections[schema.name]
         if len(made) == 1:
             await collection.insert_one(made[0], session=self.session)
         elif made:
             await collection.insert_many(made, session=self.session)
+
+    async def update_each(self, schema: CollectionSchema, updates: Sequence[UpdateById]) -> None:
+        """Update documents of which it is known that they are there, in no order."""
+        collection = self.client.collections[schema.name]
+        if len(updates) == 1:
+            await collection.update_one(*updates[0], session=self.session)
+        elif updates:
+            made = [UpdateOne(*update) for update in updates]
+            await collection.bulk_write(made, ordered=False, session=self.session)
 
     async def note(self, insertion: Insert) -> None:
         """Insert what a follow-up made, by the server's clock, which an insertion cannot ask."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from aiostorage._core.cancellation import (
     run_to_completion,
     shielded,
 )
+from aiostorage._core.slices import consumed
 from aiostorage.drivers.mongodb.batches import carry_out_batch
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.change_streams import Changes
@@ -50,6 +51,7 @@ from aiostorage.drivers.mongodb.noted_changes import (
     carry_out_noted,
     carry_out_noted_batch,
 )
+from aiostorage.drivers.mongodb.pages import PagePlace, read_page
 from aiostorage.drivers.mongodb.plans import Plan, make_plan
 from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.drivers.mongodb.settings import CONNECT_TIMEOUT, ClientLibrary, read_settings
@@ -71,7 +73,6 @@ from aiostorage.operations import (
     LogPage,
     Operation,
     OutboxNote,
-    Take,
     only_reads,
 )
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
@@ -386,12 +387,12 @@ class MongoDBDriver:
         key = ("noted", noted.plan.batch)
         queue = self._noted_queues.get(key)
         if queue is None:
-            takes = isinstance(noted.plan.operation, Take) and commands.client.replicated
             queue = self._noted_queues[key] = FairQueue(
                 commands.client.loop,
                 partial(carry_out_noted, commands),
                 partial(carry_out_noted_batch, commands),
-                1 if takes else MAX_CONCURRENT,  # two of them would want the same document
+                # one transaction for several changes is less work than one for each
+                1 if commands.client.replicated else MAX_CONCURRENT,
                 self.on_group,
             )
             if len(self._noted_queues) > MAX_IDLE_QUEUES:
@@ -474,14 +475,19 @@ class MongoDBDriver:
     async def page(
         self, find: Find, after: object | None, size: int
     ) -> tuple[list[Document], object | None]:
-        """See `aiostorage.protocols.Driver.page`.
-
-        The cursor has the ids that are still to come: a server can go on by insertion from a
-        document only as long as that one is not deleted.
-        """
+        """See `aiostorage.protocols.Driver.page`."""
         commands = self._connected() or await self._connect()
-        ids = cast("list[Any] | None", after)
-        return await self._read(commands, partial(commands.page, find, ids, size))
+        place = cast("PagePlace | None", after)
+        return await self._read(commands, partial(read_page, commands, find, place, size))
+
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """See `aiostorage.protocols.SlicingDriver.slices`."""
+        commands = self._connected() or await self._connect()
+        plan = make_plan(self._schemas[find.collection], find)
+        if not commands.can_pack(plan):
+            return consumed(await self.execute(find), size)
+        await self._settled(commands)
+        return await self._read(commands, partial(commands.find_packed, plan, size))
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """See `aiostorage.protocols.LoggingDriver.read_log`."""

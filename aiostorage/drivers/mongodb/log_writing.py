@@ -73,11 +73,7 @@ async def log_in_transaction(commands: Commands) -> None:
             last, now = await _last_rows(commands, logged, unknown)
             timed = timed or now
         rows = rows_of_changes(changes, last, timed)
-        schema = commands.schemas[logged.log]
-        if rows:
-            await commands.client.collections[logged.log].insert_many(
-                [schema.document(row, None) for row in rows], session=commands.session
-            )
+        await commands.insert(commands.schemas[logged.log], rows)
 
 
 async def log_for_good(commands: Commands) -> None:

@@ -22,7 +22,7 @@ from aiostorage._core.matching import conjuncts
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
-from aiostorage.drivers.mongodb.client import UpdateOne
+from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands, write_within
 from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transaction
 from aiostorage.drivers.mongodb.logged_change import LoggedChange, changed_fields, named_fields
@@ -70,7 +70,7 @@ async def carry_out_noted_batch(
         await write_within(client, seconds, noting)
         return done, worthwhile
     if client.replicated:
-        in_one = partial(client.in_transaction, _together(commands, batch))
+        in_one = partial(client.in_short_transaction, _together(commands, batch))
     else:
         in_one = partial(_by_itself, commands, batch)
     results: list[Any] = [None] * len(batch)
@@ -93,7 +93,7 @@ async def carry_out_noted_batch(
 
 async def _one(commands: Commands, noted: NotedPlan) -> Any:
     if commands.client.replicated:
-        [result] = await commands.client.in_transaction(_together(commands, [noted]))
+        [result] = await commands.client.in_short_transaction(_together(commands, [noted]))
         return result
     own = commands.fresh()
     result = await run_logged(own, noted.plan.operation)
@@ -113,8 +113,8 @@ class _Together:
         self.batch = batch
         self.schema = batch[0].plan.schema
 
-    async def __call__(self, session: Any) -> list[Any]:
-        own = self.commands.fresh(session=session)
+    async def __call__(self, client: Client, session: Any) -> list[Any]:
+        own = replace(self.commands.fresh(session=session), client=client)
         results = await self.carry_out(own)
         for rows in _rows(self.batch, results):
             await own.note(rows)
@@ -157,12 +157,10 @@ class _Takes(_Together):
         for position, (noted, one) in enumerate(zip(self.batch, seen, strict=False)):
             take = noted.plan.operation
             (key,) = self.schema.references_of([one.document["_id"]])
-            updates.append(UpdateOne({"_id": key}, self.schema.update(take.changes, one.now)))
+            updates.append(({"_id": key}, self.schema.update(take.changes, one.now)))
             results[position] = [changed_document(one.document, take.changes, one.now)]
             _keep(own, noted.plan, one)
-        await own.client.collections[self.schema.name].bulk_write(
-            updates, ordered=False, session=own.session
-        )
+        await own.update_each(self.schema, updates)
         return results
 
 
@@ -173,14 +171,10 @@ class _Updates(_Together):
         for position, one in chosen.items():
             plan = self.batch[position].plan
             (key,) = self.schema.references_of([one.document["_id"]])
-            update = self.schema.update(plan.operation.changes, one.now)
-            updates.append(UpdateOne({"_id": key}, update))
+            updates.append(({"_id": key}, self.schema.update(plan.operation.changes, one.now)))
             results[position] = 1
             _keep(own, plan, one)
-        if updates:
-            await own.client.collections[self.schema.name].bulk_write(
-                updates, ordered=False, session=own.session
-            )
+        await own.update_each(self.schema, updates)
         return results
 
 

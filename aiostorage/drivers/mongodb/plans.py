@@ -15,9 +15,9 @@ from typing import Any, Final
 import bson
 import bson.errors
 
+from aiostorage._core.shared_takes import excludes_itself
 from aiostorage.drivers.mongodb.filters import CollectionSchema, has_store_time
 from aiostorage.operations import (
-    And,
     Compare,
     Condition,
     Count,
@@ -26,6 +26,7 @@ from aiostorage.operations import (
     Find,
     FollowUp,
     Insert,
+    InsertNext,
     Operation,
     StoreTime,
     Take,
@@ -119,7 +120,7 @@ def make_plan(
 def is_single(schema: CollectionSchema, operation: Operation[Any]) -> bool:
     """Return whether an operation writes at most one document, so that it needs no transaction."""
     match operation:
-        case Insert(documents=documents):
+        case Insert(documents=documents) | InsertNext(documents=documents):
             return len(documents) == 1
         case Update(where=where) | Delete(where=where):
             return schema.matches_one(where)
@@ -134,7 +135,7 @@ def is_large(schema: CollectionSchema, operation: Operation[Any]) -> bool:
     if not schema.blobs:
         return False
     match operation:
-        case Insert(documents=documents):
+        case Insert(documents=documents) | InsertNext(documents=documents):
             return any(map(schema.large_fields, documents))
         case Update(changes=changes) | Take(changes=changes):
             return bool(schema.large_fields(changes))
@@ -145,7 +146,7 @@ def is_large(schema: CollectionSchema, operation: Operation[Any]) -> bool:
 def asks_time(operation: Operation[Any]) -> bool:
     """Return whether the server's time is part of an operation."""
     match operation:
-        case Insert(documents=documents):
+        case Insert(documents=documents) | InsertNext(documents=documents):
             return any(has_store_time(document.values()) for document in documents)
         case Update(where=where, changes=changes) | Take(where=where, changes=changes):
             return has_store_time(changes.values()) or _compares_time(where)
@@ -175,7 +176,7 @@ def _may_be_batched(operation: Update | Take) -> bool:
     return (
         operation.applied is not None
         and operation.limit == 1
-        and _excludes_itself(operation)
+        and excludes_itself(operation)
         and _is_hashable((operation.where, operation.order))
     )
 
@@ -192,21 +193,6 @@ def _is_small(changes: Mapping[str, Any]) -> bool:
         return not values or len(bson.encode({"values": values})) < MAX_BATCHED_CHANGES
     except (bson.errors.BSONError, OverflowError, UnicodeError):
         return False  # the error belongs to its own caller
-
-
-def _excludes_itself(take: Take) -> bool:
-    """Return whether a document that such a take has changed matches no other take like it.
-
-    Then several can be carried out together: no two of them get the same document.
-    """
-    where = take.where
-    for condition in where.conditions if isinstance(where, And) else (where,):
-        if isinstance(condition, Compare) and condition.op in ("eq", "in"):
-            new = take.changes.get(condition.path)
-            wanted = condition.value if condition.op == "in" else (condition.value,)
-            if new.__class__ is str and all(v.__class__ is str and v != new for v in wanted):
-                return True
-    return False
 
 
 def _is_hashable(key: object) -> bool:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from pymongo import errors as pymongo
 
@@ -40,18 +40,22 @@ from aiostorage.operations import (
     Delete,
     Document,
     Find,
-    FollowUp,
     Insert,
+    InsertNext,
     Operation,
+    OutboxNote,
     Receipt,
     StoreTime,
     Take,
     Update,
 )
 
-__all__ = ["all_or_none", "note_for_good"]
+__all__ = ["NOTES", "all_or_none", "note_for_good"]
 
 events = EventLog("mongodb")
+
+NOTES: Final = (OutboxNote, Receipt)
+"""What is written after the changes that it records, whatever becomes of it."""
 
 
 async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -62,7 +66,7 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     AioStorageError
         What the first failure is called in `aiostorage.errors`.
     """
-    follow_ups = {n: one for n, one in enumerate(operations) if isinstance(one, FollowUp)}
+    follow_ups = {n: one for n, one in enumerate(operations) if isinstance(one, NOTES)}
     reads = [n for n, one in enumerate(operations) if isinstance(one, Find | Count)]
     order = [n for n in range(len(operations)) if n not in follow_ups]
     writes = [n for n in order if n not in reads]
@@ -80,7 +84,7 @@ async def all_or_none(commands: Commands, operations: Sequence[Operation[Any]]) 
     results: list[Any] = [None] * len(operations)
     try:
         for position in order:
-            results[position] = await work.carry_out(operations[position])
+            results[position] = await work.carry_out(operations[position], results[:position])
         deleted = await work.delete_last()
     except BaseException:
         await commands.client.beyond_limit(work.undo)
@@ -137,11 +141,14 @@ class _ReversibleWrites:
         self._undo: list[Callable[[], Awaitable[object]]] = []
         self._deletions: list[tuple[Delete, list[Any]]] = []
 
-    async def carry_out(self, operation: Operation[Any]) -> Any:
+    async def carry_out(self, operation: Operation[Any], results: Sequence[Any]) -> Any:
+        """Carry out an operation after those with these results."""
         with translated(self._commands.client.settings.location, writing=True):
             match operation:
                 case Insert():
                     return await self._insert(operation)
+                case InsertNext():
+                    return await self._insert(insertion_of(operation, results))
                 case Update(where=where):
                     return await self._update(operation, self._left(operation, where))
                 case Take(where=where):

@@ -12,7 +12,16 @@ from bson.errors import BSONError
 from aiostorage._core.normalise import join_path
 from aiostorage.drivers.mongodb.filters import CollectionSchema
 from aiostorage.errors import EncodingError
-from aiostorage.operations import And, Compare, Condition, Insert, Operation, Take, Update
+from aiostorage.operations import (
+    And,
+    Compare,
+    Condition,
+    Insert,
+    InsertNext,
+    Operation,
+    Take,
+    Update,
+)
 
 __all__ = ["with_place"]
 
@@ -60,7 +69,7 @@ def _parts(
     """Yield what an operation writes or compares with, each with a name."""
     schema = schemas.get(operation.collection)
     keys = schema.unique[-1] if schema is not None else ("_id",)
-    if isinstance(operation, Insert):
+    if isinstance(operation, Insert | InsertNext):
         for document in operation.documents:
             yield _name(operation.collection, document, keys), document
     elif isinstance(operation, Update | Take):

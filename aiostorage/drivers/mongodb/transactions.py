@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.commands import Commands
@@ -14,20 +14,23 @@ from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transact
 from aiostorage.drivers.mongodb.logged_writes import run_logged
 from aiostorage.drivers.mongodb.plans import asks_time, is_large, is_single
 from aiostorage.drivers.mongodb.server_errors import translated
-from aiostorage.drivers.mongodb.standalone import all_or_none, note_for_good
+from aiostorage.drivers.mongodb.standalone import NOTES, all_or_none, note_for_good
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import (
     EVERYTHING,
     Count,
     Delete,
     Find,
-    FollowUp,
     Insert,
+    InsertNext,
     Operation,
     OutboxNote,
+    Receipt,
 )
 
 __all__ = ["carry_out_all", "read_all"]
+
+_INSERTS: Final = (Insert, InsertNext)
 
 
 async def carry_out_all(commands: Commands, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -99,11 +102,11 @@ async def _in_one(
 def _need_one_time(operations: Sequence[Operation[Any]], transacted: bool) -> bool:
     """Return whether the server has to be asked for the time that all operations go by."""
     asking = [operation for operation in operations if asks_time(operation)]
-    others = [operation for operation in asking if not isinstance(operation, FollowUp)]
+    others = [operation for operation in asking if not isinstance(operation, NOTES)]
     if not transacted or len(others) == len(asking):
         return bool(asking)
     # one operation and what follows from it may go by the server's clock each
-    return len(others) > 1 or any(isinstance(operation, Insert) for operation in others)
+    return len(others) > 1 or any(isinstance(operation, _INSERTS) for operation in others)
 
 
 def _is_noted_write(commands: Commands, operations: Sequence[Operation[Any]]) -> bool:
@@ -114,7 +117,7 @@ def _is_noted_write(commands: Commands, operations: Sequence[Operation[Any]]) ->
     writes = [one for one in operations if not isinstance(one, Find | Count | OutboxNote)]
     return (
         len(writes) == 1 < len(operations)
-        and not isinstance(writes[0], FollowUp)
+        and not isinstance(writes[0], Receipt)
         and is_single(commands.schemas[writes[0].collection], writes[0])
     )
 
@@ -125,7 +128,7 @@ async def _one_by_one(
     own = commands.fresh(session=session, now=now)
     results: list[Any] = []
     for operation in operations:
-        if isinstance(operation, FollowUp):
+        if isinstance(operation, NOTES):
             insertion = insertion_of(operation, results)
             if session is None:
                 await note_for_good(own, insertion)
@@ -133,6 +136,8 @@ async def _one_by_one(
                 await own.note(insertion)
             results.append(None)
         else:
+            if isinstance(operation, InsertNext):
+                operation = insertion_of(operation, results)  # noqa: PLW2901
             results.append(await run_logged(own, operation))
             if session is None:
                 await log_for_good(own)

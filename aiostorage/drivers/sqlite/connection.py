@@ -18,8 +18,9 @@ import anyio
 
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
+from aiostorage.drivers.sqlite.columns import SET
 from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
-from aiostorage.drivers.sqlite.sql import MATCH, SET, VALUE
+from aiostorage.drivers.sqlite.sql import MATCH, VALUE
 from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
 from aiostorage.errors import BackendError

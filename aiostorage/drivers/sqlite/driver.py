@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Literal, TypeVar, cast
@@ -22,10 +22,18 @@ from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.file_options import checked_path, checked_seconds
 from aiostorage._core.kinds import choice, option
+from aiostorage._core.slices import consumed
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
-from aiostorage.drivers.sqlite.execution import moment, page, read, read_all, read_log
+from aiostorage.drivers.sqlite.execution import (
+    found_rows,
+    moment,
+    page,
+    read,
+    read_all,
+    read_log,
+)
 from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_database
 from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
@@ -291,6 +299,15 @@ class SQLiteDriver:
         return await self._readers.read(
             lambda c: page(c, table, find, after=start, size=size, now=moment(clock))
         )
+
+    async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
+        """See `aiostorage.protocols.SlicingDriver.slices`."""
+        self._opened()
+        table, clock = self._tables[find.collection], self._clock
+        rows = await self._readers.read(lambda c: found_rows(c, table, find, moment(clock)))
+        # tuples of plain values, unlike documents, cost the garbage collector nothing
+        parts = consumed(rows, size)
+        return (table.documents(part, selection=find.selection) for part in parts)
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """See `aiostorage.protocols.LoggingDriver.read_log`."""

@@ -1,15 +1,20 @@
-"""Operations carried out on a connection, in its thread: one by one, or a group in one commit."""
+"""Operations carried out on a connection, in its thread: one by one, or a group in one commit.
+
+Jobs of a group that follow each other and are alike, as the reservations of a search are, and its
+heartbeats, share their statements, too. The outcomes are those of the jobs one by one: if one of
+them fails or finds nothing, what they did together is rolled back, and each goes by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, entries_of, keys_of, known_before
 from aiostorage._core.numbered_log import (
@@ -21,9 +26,11 @@ from aiostorage._core.numbered_log import (
     raise_expired,
 )
 from aiostorage._core.receipts import insertion_of
+from aiostorage._core.shared_takes import are_alike, excludes_itself
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
+from aiostorage.drivers.sqlite.columns import to_text
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.sql import Table, to_text
+from aiostorage.drivers.sqlite.sql import Table
 from aiostorage.drivers.sqlite.sql_functions import DamagedDocument
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
@@ -40,7 +47,18 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["Job", "Tables", "commit", "moment", "page", "read", "read_all", "read_log", "run"]
+__all__ = [
+    "Job",
+    "Tables",
+    "commit",
+    "found_rows",
+    "moment",
+    "page",
+    "read",
+    "read_all",
+    "read_log",
+    "run",
+]
 
 Tables = Mapping[str, Table]
 
@@ -87,9 +105,11 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         except sqlite3.OperationalError:
             connection.begin_transaction(lambda: all(job.future.cancelled() for job in jobs))
         now = moment(clock)
-        for job in jobs:
-            if job.begin():
-                _carry_out(connection, tables, job, now)
+        for alike in _alike(tables, jobs) if len(jobs) > 1 else (jobs,):
+            begun = [job for job in alike if job.begin()]
+            if len(begun) < 2 or not _carry_out_together(connection, tables, begun, now):
+                for job in begun:
+                    _carry_out(connection, tables, job, now)
         changes = list(chain.from_iterable(map(_LOGGED, jobs)))
         if changes:
             log = next(filter(None, map(_LOG, tables.values())))
@@ -100,6 +120,76 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         connection.end_transaction()
     finally:
         connection.back_out()
+
+
+def _alike(tables: Tables, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Divide jobs, in order: those in a row that may share statements come together."""
+    together: list[Job] = []
+    first: Take | Update | None = None
+    for job in jobs:
+        one = _sharing(job)
+        if first is None or one is None or not _may_share(first, one):
+            if together:
+                yield together
+            together, first = [], one
+            if isinstance(one, Update) and not tables[one.collection].names_one(one.where):
+                first = None
+        together.append(job)
+    if together:
+        yield together
+
+
+def _sharing(job: Job) -> Take | Update | None:
+    """Return the only operation of a job, if others like it may share its statements."""
+    if len(job.operations) != 1:
+        return None
+    one = job.operations[0]
+    if isinstance(one, Take):
+        return one if one.limit is not None and excludes_itself(one) else None
+    return one if isinstance(one, Update) else None
+
+
+def _may_share(first: Take | Update, other: Take | Update) -> bool:
+    if isinstance(first, Take):
+        return isinstance(other, Take) and are_alike(first, other)
+    return (
+        isinstance(other, Update)
+        and first.collection == other.collection
+        and first.changes.keys() == other.changes.keys()
+    )
+
+
+def _carry_out_together(
+    connection: Connection, tables: Tables, jobs: Sequence[Job], now: Moment
+) -> bool:
+    """Carry out jobs that are alike, all or none; return whether that was possible."""
+    operations: list[Any] = [job.operations[0] for job in jobs]
+    table = tables[operations[0].collection]
+    is_logged = table.log is not None and table.logs
+    logged = [job.logged if is_logged else None for job in jobs]
+    done = False
+    connection.statement("SAVEPOINT job")
+    try:
+        if isinstance(operations[0], Take):
+            results: list[Any] = _take_all(connection, table, operations, now, logged)
+            done = True
+        else:
+            results = [1] * len(jobs)
+            done = _update_all(connection, table, operations, now, logged)
+    except Exception as error:  # each job finds its own error by itself
+        if not connection.in_transaction:  # SQLite has rolled back the whole transaction
+            raise
+        connection.cause_of(error)
+    finally:
+        connection.kept.clear()
+        if connection.in_transaction:
+            if not done:
+                connection.statement("ROLLBACK TO job")
+            connection.statement("RELEASE job")
+    if done:
+        for job, result in zip(jobs, results, strict=True):
+            job.results = [result]
+    return done
 
 
 def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
@@ -158,7 +248,7 @@ def run(
     try:
         match operation:
             case Take():
-                return _take(connection, table, operation, now, changes)
+                return _take_all(connection, table, [operation], now, [changes])[0]
             case Update():
                 return _update(connection, table, operation, now, changes)
             case Insert():
@@ -212,6 +302,20 @@ def read_all(
         return [run(connection, tables, operation, now) for operation in operations]
     finally:
         connection.back_out()
+
+
+def found_rows(
+    connection: Connection, table: Table, find: Find, now: Moment
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a `Find`, for `Table.documents`."""
+    kept = connection.kept
+    try:
+        # all rows at once: an open cursor would keep the read transaction open
+        return _rows(connection, *table.find(find, now, kept))
+    except sqlite3.OperationalError as error:
+        raise connection.cause_of(error) from error
+    finally:
+        kept.clear()
 
 
 def page(
@@ -304,6 +408,41 @@ def _update(
     return matched
 
 
+def _update_all(
+    connection: Connection,
+    table: Table,
+    updates: Sequence[Update],
+    now: Moment,
+    logged: Sequence[list[LoggedChange] | None],
+) -> bool:
+    """Carry out updates of one document each by one statement.
+
+    The parameters are those of `_take_all`.
+
+    Returns
+    -------
+    bool
+        Whether each of them has found its document. If not, nothing is said about any of them.
+    """
+    kept, log = connection.kept, table.log
+    parameters: list[list[Any]] = []
+    statement = ""
+    for update, changes in zip(updates, logged, strict=True):
+        if changes is not None and log is not None:
+            known = known_before(log.logged, update)
+            if known is None:
+                return False
+            for keys in known:
+                changes.append((UNKNOWN, keys, update))
+        sql, values = table.update(update, now, kept)
+        if statement and sql != statement:
+            return False
+        statement = sql
+        parameters.append(values)
+    done: int = connection.executemany(statement, parameters).rowcount
+    return done == len(updates)
+
+
 def _delete(
     connection: Connection,
     table: Table,
@@ -359,25 +498,39 @@ def _looked_up(
     return [(row[0], row[1:]) for row in found]
 
 
-def _take(
+def _take_all(
     connection: Connection,
     table: Table,
-    take: Take,
+    takes: Sequence[Take],
     now: Moment,
-    changes: list[LoggedChange] | None,
-) -> list[Document]:
-    query = table.chosen(take, now, connection.kept)
+    logged: Sequence[list[LoggedChange] | None],
+) -> list[list[Document]]:
+    """Carry out takes that are alike by one search; the first documents go to the first take.
+
+    Parameters
+    ----------
+    logged
+        Gets the changes of each take that are to be logged; None if nothing is logged.
+    """
+    wanted = None if takes[0].limit is None else sum(cast(int, take.limit) for take in takes)
+    query = table.chosen(takes[0], wanted, now, connection.kept)
     try:
         rows = connection.statement(*query).fetchall()
     except sqlite3.OperationalError as error:
         rows = _rows_in_spite_of(error, connection, *query)
-    if changes is not None and (log := table.log) is not None:
-        for row in rows:
-            changes.append((row[0], log.of_row(row), take))
-    documents, statements = table.changed(rows, take.changes, now, connection.kept)
-    for statement in statements:
-        connection.statement(*statement)
-    return documents
+    results: list[list[Document]] = []
+    statements: dict[str, list[list[Any]]] = {}
+    begin = 0
+    for take, changes in zip(takes, logged, strict=True):
+        own = rows[begin:] if take.limit is None else rows[begin : begin + take.limit]
+        begin += len(own)
+        if changes is not None and (log := table.log) is not None:
+            for row in own:
+                changes.append((row[0], log.of_row(row), take))
+        results.append(table.changed(own, take.changes, now, connection.kept, statements))
+    for sql, params in statements.items():
+        connection.executemany(sql, params)
+    return results
 
 
 def _duplicate(table: Table, error: sqlite3.IntegrityError, document: Document) -> Exception:

@@ -14,18 +14,25 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
-from operator import methodcaller
 from typing import Any, Final, assert_never
 
-from aiostorage._core.changes import compile_changes
 from aiostorage._core.document_json import dump_document, load_document
+from aiostorage._core.matching import conjuncts
 from aiostorage._core.ordering import value_of
 from aiostorage._core.projection import select
 from aiostorage._core.query import compile_condition, matches
-from aiostorage.drivers.sqlite.clock import TICK, Moment
+from aiostorage.drivers.sqlite.clock import Moment
+from aiostorage.drivers.sqlite.columns import (
+    Kept,
+    TableColumns,
+    bound_value,
+    column_value,
+    compiled,
+    ticks_of,
+)
 from aiostorage.drivers.sqlite.log_sql import LogSql, log_statements
 from aiostorage.drivers.sqlite.schema_sql import (
     create_statements,
@@ -56,19 +63,13 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["MATCH", "SET", "VALUE", "Kept", "Table", "tables_of", "to_text"]
+__all__ = ["MATCH", "VALUE", "Table", "tables_of"]
 
 MATCH: Final = "aiostorage_match"
 """SQL function ``(key, doc)``: whether a condition that is kept as number `key` holds in `doc`."""
 
-SET: Final = "aiostorage_set"
-"""SQL function ``(key, doc)``: `doc` as the function that is kept as number `key` changes it."""
-
 VALUE: Final = "aiostorage_value"
 """SQL function ``(key, doc)``: what the function kept as number `key` finds in `doc` to sort by."""
-
-Kept = list[Any]
-"""Objects that the SQL functions of a statement need; their index stands for them in the SQL."""
 
 _MAX_INT: Final = 2**63 - 1
 
@@ -83,39 +84,14 @@ _MAX_JOINED: Final = 100
 """More conditions than this are joined in groups: SQLite limits the depth of an expression."""
 
 
-@lru_cache(maxsize=64)  # one transaction has one time, which goes into many columns
-def to_text(value: datetime) -> str:
-    """Return an aware UTC datetime as text that sorts as time does."""
-    return value.isoformat("T", "microseconds")[:26] + "Z"
-
-
 @lru_cache(maxsize=256)
 def _equalities(paths: tuple[str, ...]) -> str:
     return " AND ".join(f"{quoted(path)} = ?" for path in paths)
 
 
-def _moment(value: StoreTime, now: Moment) -> datetime:
-    return now.wall + timedelta(seconds=value.offset) if value.offset else now.wall
-
-
-def _ticks(value: Any, now: Moment) -> int:
-    """Return the ticks of a time; that of another one than now, as far from now as it is."""
-    if value.__class__ is StoreTime:
-        return now.ticks + round(value.offset * 1000) if value.offset else now.ticks
-    distance: int = (value - now.wall) // TICK
-    return now.ticks + distance
-
-
 def _keep(kept: Kept, value: Any) -> int:
     kept.append(value)
     return len(kept) - 1
-
-
-def _text_changes(changes: dict[str, Any]) -> Callable[[Document], None]:
-    """Return the function that changes a document which becomes text at once: without copies."""
-    if all(map(str.isidentifier, changes)):  # plain names: nothing to split or to check
-        return methodcaller("update", changes)
-    return compile_changes(changes)
 
 
 class Table:
@@ -140,6 +116,7 @@ class Table:
                 self.required.add(field.name)
             if field.clocked:
                 self._clocked[field.name] = ticks_column(field.name)
+        self._changed = TableColumns(self.name, self.kinds, self.required, self._clocked)
         self._table = quoted(self.name)
         self._columns = ", ".join([*map(quoted, self.kinds), "doc"])
         written = [*self.kinds, *self._clocked.values(), "doc"]
@@ -149,6 +126,7 @@ class Table:
         )
         self._partial = [(i.where, partial_where(i.where)) for i in collection.indexes if i.where]
         self._collection = collection
+        self._unique = [("_id",), *(i.fields for i in collection.indexes if i.unique)]
         self.log: LogSql | None = (
             LogSql(self.name, collection.logged, ["seq", *self.kinds])
             if collection.logged
@@ -184,9 +162,9 @@ class Table:
                 values.append(None)
                 continue
             del document[name]
-            values.append(self._column_value(name, kind, value, now))
+            values.append(column_value(self.name, name, kind, value, now))
             if name in ticks:
-                ticks[name] = _ticks(value, now)
+                ticks[name] = ticks_of(value, now)
         return (*values, *ticks.values(), dump_document(document))
 
     def documents(
@@ -229,16 +207,6 @@ class Table:
                 if kind != "key" or name == "_id" or value.__class__ is not bytes:
                     found[name] = read
         return UnreadableDocument(found, reason)
-
-    def _column_value(self, name: str, kind: str, value: Any, now: Moment) -> Any:
-        if value.__class__ is StoreTime and kind == "time":  # in every write of the hot path
-            return to_text(_moment(value, now) if value.offset else now.wall)
-        bound = self._bind(kind, value, now)
-        if bound is None or (kind == "key" and type(value) is float):
-            raise EncodingError(
-                f"{self.name}.{name} holds a {kind}, not {type(value).__name__}", path=name
-            )
-        return bound
 
     # -------------------------------------------------------------------------- statements
 
@@ -297,68 +265,67 @@ class Table:
 
     def update(self, update: Update, now: Moment, kept: Kept, *, whole: bool = False) -> Sql:
         """Compile an `Update`; if `whole`, of those rows only whose text can be decoded."""
-        sets, values = self._assignments(update.changes, now, kept)
         where, params = self.matching(update.where, now, kept, whole=whole)
-        return f"UPDATE {self._table} SET {sets} WHERE {where}", values + params
+        assigned = compiled(self._changed, update.changes)
+        values = assigned.values(update.changes, now, kept)
+        return f"{assigned.update} WHERE {where}", values + params
 
-    def chosen(self, take: Take, now: Moment, kept: Kept) -> Sql:
+    def names_one(self, where: Condition) -> bool:
+        """Return whether a condition says which text each field of a unique index equals, or _id.
+
+        One document at most can match it, and any other condition that is compiled to the same SQL.
+        """
+        named = {
+            part.path
+            for part in conjuncts(where)
+            if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ is str
+        }
+        return any(map(named.issuperset, self._unique))
+
+    def chosen(self, take: Take, limit: int | None, now: Moment, kept: Kept) -> Sql:
         """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
 
-        SQLite does this and `change` in half the time of one UPDATE with a subquery and RETURNING.
+        SQLite does this and what `changed` returns in half the time of one UPDATE with a subquery
+        and RETURNING.
         """
         where, params = self.where(take.where, now, kept)
         return (
             f"SELECT seq, {self._columns} FROM {self._table} "
             f"WHERE {where} ORDER BY {self._order(take.order, kept)[0]} LIMIT ?"
-        ), [*params, -1 if take.limit is None else take.limit]
-
-    def change(
-        self, changes: Mapping[str, Any], now: Moment, kept: Kept, *, damaged: bool = False
-    ) -> tuple[str, list[Any], dict[str, Any], Callable[[Document], None] | None]:
-        """Compile the other half: for the row, and for its document, which is changed likewise.
-
-        The parameters still lack the ``seq`` of the row. The document gets values of columns, and
-        is then changed by the function. The text of a `damaged` row stays as it is.
-        """
-        sets, values = self._assignments(changes, now, kept, damaged=damaged)
-        columns: dict[str, Any] = {}
-        rest: dict[str, Any] = {}
-        for path, value in changes.items():
-            if path not in self.kinds:
-                rest[path] = value
-            else:
-                columns[path] = _moment(value, now) if value.__class__ is StoreTime else value
-        change = compile_changes(rest) if rest else None
-        return f"UPDATE {self._table} SET {sets} WHERE seq = ?", values, columns, change
+        ), [*params, -1 if limit is None else limit]
 
     def changed(
-        self, rows: Sequence[Sequence[Any]], changes: Mapping[str, Any], now: Moment, kept: Kept
-    ) -> tuple[list[Document], list[Sql]]:
-        """Return the documents of the rows that `chosen` found, changed, and what changes the rows.
+        self,
+        rows: Sequence[Sequence[Any]],
+        changes: Mapping[str, Any],
+        now: Moment,
+        kept: Kept,
+        statements: dict[str, list[list[Any]]],
+    ) -> list[Document]:
+        """Return the documents of the rows that `chosen` found, changed.
 
         What is to be emptied and is empty already is left out: a reservation empties the results,
         which hardly any trial has, and the text need not be written anew for that.
+
+        Parameters
+        ----------
+        statements
+            Gets the parameters for each row, by the statement that changes it.
         """
         documents = self.documents(rows, 1)
-        short, emptied = _without_empty(changes)
-        forms: dict[bool | None, Any] = {}
-        statements: list[Sql] = []
-        for row, document in zip(rows, documents, strict=True):
-            damaged = document.__class__ is UnreadableDocument
-            is_short = None if damaged else bool(emptied) and _has_all(document, emptied)
-            form = forms.get(is_short)
-            if form is None:
-                form = forms[is_short] = self.change(
-                    short if is_short else changes, now, kept, damaged=damaged
-                )
-            sql, values, columns, change = form
-            document.update(columns)
-            if change is not None:
-                change(document)
-            statements.append((sql, [*values, row[0]]))
+        assigned = compiled(self._changed, changes)
         if not rows:
-            self.change(changes, now, kept)  # refuses what cannot be set
-        return documents, statements
+            assigned.values(changes, now, kept)  # refuses what cannot be set
+        for row, document in zip(rows, documents, strict=True):
+            one, damaged = assigned, document.__class__ is UnreadableDocument
+            if one.without_empty is not None and not damaged and one.has_empty(document):
+                one = one.without_empty
+            values = one.values(changes, now, kept, damaged=damaged)
+            values.append(row[0])
+            one.document_changes(changes, now)(document)
+            sql = f"{one.damaged if damaged else one.update} WHERE seq = ?"
+            statements.setdefault(sql, []).append(values)
+        return documents
 
     def _order(self, order: tuple[str | SortBy, ...], kept: Kept) -> Sql:
         """Compile what stands behind ``ORDER BY``."""
@@ -392,7 +359,7 @@ class Table:
         for item, value in zip(reversed(order), reversed(after.values), strict=True):
             by = SortBy(item) if isinstance(item, str) else item
             term, own = self._sorted_by(by, kept)
-            bound = value if by.element else self._bind(self.kinds[by.path], value, now)
+            bound = value if by.element else bound_value(self.kinds[by.path], value, now)
             if bound is None and item is by:
                 text, params = f"({term} IS NULL AND {text})", [*own, *params]
             elif bound is None:
@@ -403,38 +370,6 @@ class Table:
                 text = f"({later}{none} OR ({term} = ? AND {text}))"
                 params = [*own, bound, *(own if none else ()), *own, bound, *params]
         return text, params
-
-    def _assignments(
-        self, changes: Mapping[str, Any], now: Moment, kept: Kept, *, damaged: bool = False
-    ) -> Sql:
-        columns: dict[str, Any] = {}
-        rest: dict[str, Any] = {}
-        for path, value in changes.items():
-            root = path.partition(".")[0]
-            kind = self.kinds.get(root)
-            if kind is None:
-                rest[path] = value
-            elif root != path or root == "_id":
-                raise UnsupportedQuery(
-                    f"{self.name}.{root} holds a {kind} and has no parts: {path!r}"
-                )
-            elif value is None:
-                if root in self.required:
-                    raise EncodingError(f"{self.name}.{root} cannot be None", path=root)
-                columns[root], rest[root] = None, None
-                if root in self._clocked:
-                    columns[self._clocked[root]] = None
-            else:
-                columns[root] = self._column_value(root, kind, value, now)
-                if (ticks := self._clocked.get(root)) is not None:
-                    columns[ticks] = _ticks(value, now)
-        sets = [f"{quoted(name)} = ?" for name in columns]
-        params = list(columns.values())
-        if rest and not damaged:
-            sets.append(f"doc = {SET}(?, doc)")
-            params.append(_keep(kept, _text_changes(rest)))
-        # an update without changes still counts its matches
-        return (", ".join(sets) if sets else "seq = seq"), params
 
     # -------------------------------------------------------------------------- conditions
 
@@ -536,14 +471,22 @@ class Table:
             return quoted(self._clocked[name]), "ticks"
         return quoted(name), self.kinds[name]
 
+    def _bound(self, kind: str, value: Any, now: Moment) -> Any:
+        """Return what `bound_value` does; most conditions are about keys and the store's time."""
+        if kind == "key" and (value.__class__ is str or value.__class__ is int):
+            return value
+        if kind == "ticks" and not value.offset:
+            return now.ticks
+        return bound_value(kind, value, now)
+
     def _equal(self, column: str, kind: str, value: Any, now: Moment) -> Sql:
         if value is None:
             return f"{column} IS NULL", []
-        bound = self._bind(kind, value, now)
+        bound = self._bound(kind, value, now)
         return ("0", []) if bound is None else (f"{column} = ?", [bound])
 
     def _among(self, column: str, kind: str, values: tuple[Any, ...], now: Moment) -> Sql:
-        bound = [b for v in values if (b := self._bind(kind, v, now)) is not None]
+        bound = [b for v in values if (b := self._bound(kind, v, now)) is not None]
         if len(bound) > _MAX_PARAMETERS:
             text, params = _in_array(column, kind, bound)
         else:
@@ -553,7 +496,7 @@ class Table:
     def _ordered(self, column: str, kind: str, op: str, value: Any, now: Moment) -> Sql:
         if value is None:
             return (f"{column} IS NULL" if op in ("gte", "lte") else "0"), []
-        bound = self._bind(kind, value, now)
+        bound = self._bound(kind, value, now)
         if bound is None:
             return "0", []
         sign = _OPERATORS[op]
@@ -565,21 +508,6 @@ class Table:
             return f"({column} {sign} ? AND {column} >= '')", [bound]
         return f"({column} {sign} ? AND {column} < '')", [bound]
 
-    def _bind(self, kind: str, value: Any, now: Moment) -> Any:
-        """Return the stored form of a value in such a column; None if the column cannot hold it."""
-        if kind == "key":
-            if value.__class__ is str or value.__class__ is int:
-                return value
-            # 1.0 is equal to 1; a NaN is equal to no key
-            return value if isinstance(value, float) and value == value else None  # noqa: PLR0124
-        if kind == "ticks":
-            return _ticks(value, now)
-        if kind == "time":
-            if value.__class__ is StoreTime:
-                value = _moment(value, now)
-            return to_text(value) if isinstance(value, datetime) else None
-        return value if isinstance(value, bytes) else None
-
 
 def tables_of(layout: Layout) -> dict[str, Table]:
     """Return the tables of a layout, by the names of the collections."""
@@ -589,27 +517,6 @@ def tables_of(layout: Layout) -> dict[str, Table]:
             log = next(other for other in layout.collections if other.name == one.logged.log)
             tables[log.name] = Table(log, tables[one.name])
     return tables
-
-
-def _without_empty(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """Divide changes: those that make a field None or an empty list come last."""
-    others: dict[str, Any] = {}
-    emptied: list[tuple[str, Any]] = []
-    for path, value in changes.items():
-        if (value is None or (value.__class__ is list and not value)) and "." not in path:
-            emptied.append((path, value))
-        else:
-            others[path] = value
-    return others, emptied
-
-
-def _has_all(document: Document, emptied: list[tuple[str, Any]]) -> bool:
-    """Return whether a document is as such changes would make it."""
-    for path, value in emptied:
-        there = document[path] if path in document else False  # noqa: SIM401  `get` may raise
-        if there is not value and (value is None or there != value):
-            return False
-    return True
 
 
 def _in_array(column: str, kind: str, values: list[Any]) -> Sql:

@@ -11,12 +11,13 @@ from urllib.parse import quote
 
 from aiostorage._core.driver_options import upgrade_command
 from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
+from aiostorage.drivers.sqlite.columns import to_text
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.execution import moment
 from aiostorage.drivers.sqlite.log_sql import HAS_SUBJECTS
 from aiostorage.drivers.sqlite.schema_changes import Schema, schema_of
 from aiostorage.drivers.sqlite.schema_sql import missing_ticks
-from aiostorage.drivers.sqlite.sql import Table, tables_of, to_text
+from aiostorage.drivers.sqlite.sql import Table, tables_of
 from aiostorage.errors import ConfigurationError, NotADatabaseError, SchemaVersionError
 from aiostorage.operations import Collection, Layout
 

@@ -60,6 +60,8 @@ class TrackDriver:
 
     Attributes
     ----------
+    creates
+        Whether opening it makes the file when it is missing.
     objective
         See the parameter.
     logs
@@ -86,7 +88,7 @@ class TrackDriver:
         self._clock = BootClock(clock)
         self.on_group: Callable[[int, int], None] | None = None
         """Called before each write: how many share it, and how many wait."""
-        self._creates = True
+        self.creates: bool = True
         self._logs = True
         self._reads_only = False
         self._reset()
@@ -102,13 +104,13 @@ class TrackDriver:
             "path": self._path.absolute(),  # a copy may be opened in another directory
             "objective": self.objective,
             "busy_timeout": self._busy_timeout,
-            "creates": self._creates,
+            "creates": self.creates,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         creates = state.pop("creates", True)
         self.__init__(**state)  # type: ignore[misc]  # a copy is opened anew
-        self._creates = creates
+        self.creates = creates
 
     def __del__(self) -> None:
         if getattr(self, "_writer", None) is not None and self._pid == os.getpid():
@@ -148,9 +150,9 @@ class TrackDriver:
             return TrackStore(file, layout, self._clock, self.objective, self._busy_timeout)
 
         store = await anyio.to_thread.run_sync(make)
-        opening = partial(anyio.to_thread.run_sync, store.open, self._creates)
+        opening = partial(anyio.to_thread.run_sync, store.open, self.creates)
         await run_to_completion(opening, store.give_up)
-        self._creates = False  # a file that is gone later was lost
+        self.creates = False  # a file that is gone later was lost
         store.logs = self._logs
         writer = SharedWrites(store, self._watchers.wake, self.on_group)
         self._store, self._writer = store, writer
@@ -160,7 +162,7 @@ class TrackDriver:
         if self._pid != os.getpid():
             return
         writer, self._writer, self._store = self._writer, None, None
-        self._creates = True
+        self.creates = True
         self._watchers.wake()
         if writer is not None:
             await shielded(None, partial(anyio.to_thread.run_sync, writer.drain))
@@ -173,7 +175,7 @@ class TrackDriver:
             busy_timeout=self._busy_timeout,
             clock=self._clock.wall,
         )
-        other._creates, other._reads_only = False, True
+        other.creates, other._reads_only = False, True
         return other
 
     async def examine(self, layout: Layout) -> EngineReport:

@@ -21,7 +21,7 @@ from aiostorage._core.query import compile_condition
 from aiostorage._core.steady_clock import BootClock
 from aiostorage._core.table import tables_of
 from aiostorage._core.table_log import read_table_log
-from aiostorage._core.table_operations import all_or_none, run, run_all
+from aiostorage._core.table_operations import AllOrNone, run, run_all
 from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS
@@ -247,12 +247,12 @@ class TrackStore:
             self._refresh()
         now = self._clock()
         try:
-            with all_or_none() as undo:
+            with AllOrNone() as undo:
                 for job in jobs:
                     if not job.begin():
                         continue
                     try:
-                        with all_or_none() as mine:
+                        with AllOrNone() as mine:
                             job.results = run_all(
                                 self._tables, job.operations, now, mine, logs=self.logs
                             )

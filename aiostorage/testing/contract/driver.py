@@ -19,6 +19,7 @@ from aiostorage.testing.contract.driver_laws import (
     PageLaws,
     TransactionLaws,
 )
+from aiostorage.testing.contract.driver_next_laws import InsertNextLaws
 from aiostorage.testing.contract.driver_operation_laws import OperationLaws
 from aiostorage.testing.contract.driver_outbox_laws import OutboxNoteLaws
 from aiostorage.testing.contract.driver_receipt_laws import ReceiptLaws
@@ -94,6 +95,7 @@ class DriverContract(
     TransactionLaws,
     ReceiptLaws,
     OutboxNoteLaws,
+    InsertNextLaws,
     PageLaws,
     ChangeLaws,
     DriverLifetimeLaws,

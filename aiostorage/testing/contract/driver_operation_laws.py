@@ -28,7 +28,7 @@ from aiostorage.operations import (
     Take,
     Update,
 )
-from aiostorage.protocols import Driver
+from aiostorage.protocols import Driver, SlicingDriver
 from aiostorage.testing.contract.driver_documents import (
     NAMES,
     START,
@@ -60,6 +60,32 @@ class OperationLaws:
         assert await driver.execute(Delete(THINGS, where)) == 0
         assert await driver.execute(Find(THINGS)) == documents[:3]
         assert await driver.execute(Find(NAMES)) == []
+
+    async def test_slices(self, driver: Driver) -> None:
+        if not isinstance(driver, SlicingDriver):
+            pytest.skip("this driver makes all documents at once")
+        await insert(driver, *(thing(n, n=n % 3, deep=[{"list": [n]}]) for n in range(20)))
+        finds = [
+            *(Find(THINGS), Find(THINGS, Compare("n", "eq", 1), {"deep": True}), Find(NAMES)),
+            *(
+                Find(THINGS, order=(SortBy("rank", descending=True),), limit=7),
+                Find(THINGS, limit=0),
+            ),
+        ]
+        for find in finds:
+            with case(find):
+                slices = list(await driver.slices(find, 3))
+                assert all(0 < len(part) <= 3 for part in slices)
+                found = [document for part in slices for document in part]
+                assert found == await driver.execute(find)
+        slices_of_now = await driver.slices(Find(THINGS), 3)
+        first = next(slices_of_now)
+        first[0]["deep"].append("a change by the caller")
+        await driver.execute(Update(THINGS, EVERYTHING, {"n": 9}))
+        await driver.execute(Delete(THINGS, Compare("_id", "ne", first[0]["_id"])))
+        rest = [document for part in slices_of_now for document in part]
+        assert [document["n"] for document in (*first, *rest)] == [n % 3 for n in range(20)]
+        assert (await driver.execute(Find(THINGS)))[0]["deep"] == [{"list": [0]}]
 
     async def test_nothing_to_insert(self, driver: Driver) -> None:
         await driver.execute(Insert(THINGS, ()))

@@ -1,0 +1,1 @@
+"""The sides: aiostorage on its engines, peers, and limits."""
