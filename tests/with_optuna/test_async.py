@@ -29,7 +29,7 @@ from aiostorage import (
 )
 from aiostorage._core.layout import TRIALS
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.operations import Insert, Update
+from aiostorage.operations import Insert, InsertNext, Update
 from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize
 from aiostorage.optuna.studies import Studies
 from aiostorage.testing import FaultyDriver
@@ -408,7 +408,9 @@ async def test_what_was_begun_is_handed_back_if_the_rest_cannot_be() -> None:
     await anyio.to_thread.run_sync(lambda: study.enqueue_trial({"x": 1}))
 
     def inserts(operations: Sequence[Any]) -> bool:
-        return any(isinstance(one, Insert) and one.collection == TRIALS for one in operations)
+        return any(
+            isinstance(one, Insert | InsertNext) and one.collection == TRIALS for one in operations
+        )
 
     driver.fail_next("before", matching=inserts)
     with pytest.raises(TemporaryBackendError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -159,3 +159,45 @@ def test_a_process_that_finds_its_own_trial_stale_fails_it_and_writes_no_more(
     with pytest.raises(UpdateFinishedTrialError):
         storage.set_trial_user_attr(trial_id, "late", True)
     assert storage.get_trial(trial_id).user_attrs == {"still": "here"}
+
+
+def test_a_study_that_another_process_has_deleted_is_gone(
+    pair: tuple[OptunaStorage, OptunaStorage],
+) -> None:
+    one, other = pair
+    asks: list[Callable[[int], object]] = [
+        one.delete_study,
+        one.get_study_user_attrs,
+        lambda study_id: one.set_study_user_attr(study_id, "a", 1),
+        one.get_all_trials,
+    ]
+    for ask in asks:
+        study_id = one.create_new_study(UP)
+        other.delete_study(study_id)
+        with pytest.raises(KeyError, match="no study"):
+            ask(study_id)
+
+
+def test_two_processes_set_params_of_one_trial(
+    pair: tuple[OptunaStorage, OptunaStorage],
+) -> None:
+    """As an objective does that gives its trial to a helper."""
+    one, other = pair
+    study_id = one.create_new_study(UP)
+    trial_id = one.create_new_trial(study_id)
+    for number, storage in enumerate((one, other, one, other, one)):
+        storage.set_trial_param(trial_id, f"x{number}", number, FloatDistribution(0, 9))
+    one.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    for storage in pair:
+        assert storage.get_trial(trial_id).params == {f"x{n}": n for n in range(5)}
+
+
+def test_a_trial_that_waits_is_handed_back_already(
+    pair: tuple[OptunaStorage, OptunaStorage],
+) -> None:
+    one, other = pair
+    study_id = one.create_new_study(UP)
+    trial_id = one.create_new_trial(study_id)
+    for storage in (one, other, one):
+        assert storage.set_trial_state_values(trial_id, TrialState.WAITING)
+    assert one.get_trial(trial_id).state == TrialState.WAITING
