@@ -70,7 +70,8 @@ def test_many_at_once_get_the_next_number_each(
     assert sorted(parts_of_trial_id(trial_id)[1] for trial_id in ids) == list(range(24))
     for storage in pair:
         assert [trial.number for trial in storage.get_all_trials(study_id)] == list(range(24))
-    if request.node.callspec.params["url"] != "mongodb_standalone":  # it has no transactions
+    # a server may find a number taken that was free when its transaction began
+    if not request.node.callspec.params["url"].startswith("mongodb"):
         assert len(asked) == 24, "none is inserted in vain"
 
 
