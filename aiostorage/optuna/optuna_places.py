@@ -142,7 +142,7 @@ def _text(error: Exception) -> str:
 def _open_database(url: str, *, writing: bool) -> RDBStorage:
     try:
         return RDBStorage(url, skip_table_creation=not writing)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, StorageInternalError) as error:
         text = _text(error)
         if "no such table" in text or "does not exist" in text or "doesn't exist" in text:
             raise NotADatabaseError(

@@ -461,13 +461,9 @@ class Studies:
         """Return the ids of the trials that have been silent for more than `grace` seconds."""
         study = await self.study(study_id)
         found = await self.records.stale(study.uid, grace)
-        workers = {number_of(one): one.get("worker") for one in found}
-        study.silent = {
-            number: worker
-            for number, worker in workers.items()
-            if number is not None and worker is not None
-        }
-        return [trial_id_of(study_id, number) for number in sorted(study.silent)]
+        workers = {n: one.get("worker") for one in found if (n := number_of(one)) is not None}
+        study.silent = {number: worker for number, worker in workers.items() if worker is not None}
+        return [trial_id_of(study_id, number) for number in sorted(workers)]
 
 
 def _has_params(names: Sequence[str]) -> tuple[Condition, ...]:

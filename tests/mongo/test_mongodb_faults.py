@@ -689,7 +689,7 @@ AGAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "conflict": ("insert", {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}),
     "commit without an answer": (
         "commitTransaction",
-        {"errorCode": 91, "errorLabels": ["UnknownTransactionCommitResult"]},
+        FAULTS["not replicated in time"],
     ),
     "refused commit": (
         "commitTransaction",

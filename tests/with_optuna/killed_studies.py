@@ -42,8 +42,8 @@ LIBRARIES = ("optuna", "aiostorage.optuna.storage", "aiostorage.drivers.sqlite")
 
 WORKERS = 8
 
-QUICK, SLOW = 0.02, 0.5
-"""Seconds that an evaluation takes, and that it takes in the process that is paused."""
+SLOW = 0.5
+"""Seconds that an evaluation takes in the process that is paused."""
 
 PAUSED_FOR = 5
 """Kills in the time for which that process stands still."""
@@ -90,12 +90,15 @@ class KilledStudy:
         What the processes need not import themselves, beside Optuna.
     seed
         Decides who is killed and when.
+    seconds
+        That an evaluation takes.
     """
 
     url: str
     folder: Path
     libraries: Sequence[str] = ()
     seed: int = 0
+    seconds: float = 0.02
     kills: int = 0
     workers: list[Process] = field(default_factory=list)
 
@@ -118,7 +121,7 @@ class KilledStudy:
         study = optuna.create_study(
             storage=storage, study_name=STUDY, sampler=optuna.samplers.RandomSampler()
         )
-        self.workers = [self._started(QUICK) for _ in range(WORKERS - 1)]
+        self.workers = [self._started(self.seconds) for _ in range(WORKERS - 1)]
         sleeper = self._started(SLOW)
         seen: dict[int, FrozenTrial] = {}
         todo = list(disturbances)
@@ -163,7 +166,7 @@ class KilledStudy:
         worker.kill()
         self._ended(worker, -signal.SIGKILL)
         self.kills += 1
-        self.workers[place] = self._started(QUICK)
+        self.workers[place] = self._started(self.seconds)
 
     def _ended(self, worker: Process, code: int) -> None:
         """Check how a process has ended, and that it has not complained."""

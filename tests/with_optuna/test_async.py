@@ -23,12 +23,15 @@ from aiostorage import (
     RetryPolicy,
     Storage,
     StorageClosedError,
+    SyncStorage,
     TemporaryBackendError,
     open_storage,
 )
+from aiostorage._core.layout import TRIALS
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.operations import Update
+from aiostorage.operations import Insert, Update
 from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize
+from aiostorage.optuna.studies import Studies
 from aiostorage.testing import FaultyDriver
 
 pytestmark = [
@@ -397,6 +400,58 @@ async def test_a_trial_is_handed_back_with_what_could_not_be_written_before() ->
     [trial] = await anyio.to_thread.run_sync(lambda: study.trials)
     assert (trial.state, set(trial.params)) == (TrialState.WAITING, {"x"})
     await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
+async def test_what_was_begun_is_handed_back_if_the_rest_cannot_be() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+    await anyio.to_thread.run_sync(lambda: study.enqueue_trial({"x": 1}))
+
+    def inserts(operations: Sequence[Any]) -> bool:
+        return any(isinstance(one, Insert) and one.collection == TRIALS for one in operations)
+
+    driver.fail_next("before", matching=inserts)
+    with pytest.raises(TemporaryBackendError):
+        await optimize(study, square, n_trials=2, tasks=2)
+    assert driver.faults == 1
+    [trial] = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert trial.state == TrialState.WAITING
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
+async def test_waiting_trials_that_others_take_meanwhile_are_passed_over(
+    study: optuna.Study, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is begun, one is finished and one is deleted between the look at them and the claim."""
+    other = OptunaStorage(file)
+    sync = Studies.sync
+
+    def prepare() -> None:
+        for _ in range(4):
+            study.enqueue_trial({"x": 1.0})
+
+    def take() -> None:
+        again = optuna.load_study(study_name="tune", storage=other)
+        again.ask()
+        again.tell(again.ask(), 1.0)
+        with SyncStorage(open_storage(file)) as store:
+            [config] = store.fetch_experiments({"name": "tune"})
+            store.delete_trials(config, where={"optuna.number": 2})
+
+    taken: list[bool] = []
+
+    async def sync_and_take(self: Studies, *arguments: Any) -> None:
+        await sync(self, *arguments)
+        if not taken:
+            taken.append(True)
+            await anyio.to_thread.run_sync(take)
+
+    await anyio.to_thread.run_sync(prepare)
+    monkeypatch.setattr(Studies, "sync", sync_and_take)
+    await optimize(study, square, n_trials=2, tasks=2)
+    states = [(trial.number, trial.state.name) for trial in await stored(file)]
+    assert states == [(0, "RUNNING"), (1, "COMPLETE"), (3, "COMPLETE"), (4, "COMPLETE")]
+    await anyio.to_thread.run_sync(other.close)
 
 
 async def test_a_result_that_cannot_be_written_ends_the_call() -> None:

@@ -25,6 +25,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from aiostorage import Storage, Trial, open_storage
 from aiostorage.cli.app import cli
@@ -385,3 +386,45 @@ def wait_for(port: int) -> None:
         else:
             return
     pytest.fail("the dashboard does not listen")
+
+
+@pytest.mark.parametrize(("direction", "best"), [("MINIMIZE", 1), ("MAXIMIZE", 2)])
+def test_the_storage_of_the_dashboard_reads_an_experiment_as_a_study(
+    direction: str, best: int
+) -> None:
+    storage = DashboardStorage(open_storage("memory://"), StudyDirection[direction])
+    store = storage._storage
+    for name in ("ours", "empty"):
+        store.create_experiment({"name": name, "space": {"x": "uniform(0, 9)"}})
+    [config] = store.fetch_experiments({"name": "ours"})
+    for number, value in enumerate((2, 1, 3, 1)):
+        store.register_trial(Trial(experiment=config["_id"], params={"x": number + 0.5}))
+        trial = store.reserve_trial(config)
+        assert trial is not None
+        store.complete_trial(trial, value)
+    ours, empty = (storage.get_study_id_from_name(name) for name in ("ours", "empty"))
+    assert {study._study_id for study in storage.get_all_studies()} == {ours, empty}
+    assert storage.get_study_name_from_id(ours) == "ours"
+    assert storage.get_study_directions(ours) == [StudyDirection[direction]]
+    assert storage.get_study_user_attrs(ours)["space"] == {"x": "uniform(0, 9)"}
+    assert storage.get_study_system_attrs(ours) == {}
+    trials = storage.get_all_trials(ours)
+    assert [(trial.number, trial.value) for trial in trials] == [(0, 2), (1, 1), (2, 3), (3, 1)]
+    assert storage.get_all_trials(ours, states=(TrialState.RUNNING,)) == []
+    assert storage.get_trial(trials[2]._trial_id).params == {"x": 2.5}
+    assert storage.get_best_trial(ours).number == best
+    with pytest.raises(ValueError, match="No trials are completed"):
+        storage.get_best_trial(empty)
+    assert (storage.is_foreign(ours), storage.is_foreign(ours + 1)) == (True, False)
+    own = storage.create_new_study([StudyDirection.MINIMIZE], "own")
+    assert not storage.is_foreign(own)
+    for ask in (
+        lambda: storage.get_trial(trials[3]._trial_id + 1),
+        lambda: storage.get_study_id_from_name("none"),
+        lambda: storage.get_all_trials(ours + 1),
+        lambda: storage.set_study_user_attr(ours, "a", 1),
+        lambda: storage.create_new_trial(ours),
+    ):
+        with pytest.raises(KeyError):
+            ask()
+    storage.close()

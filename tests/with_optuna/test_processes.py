@@ -64,8 +64,8 @@ def test_elections_while_processes_are_killed_leave_every_trial_right(
     )
     replica_set.start()
     try:
-        url, kills = replica_set.url_for(mongodb_database), KILLS or 6
-        study = KilledStudy(url, tmp_path, ("aiostorage.drivers.mongodb",), SEED)
+        url, kills = replica_set.url_for(mongodb_database), KILLS or 4
+        study = KilledStudy(url, tmp_path, ("aiostorage.drivers.mongodb",), SEED, seconds=0.2)
         report = study.run(kills, TRIALS_PER_KILL * kills, disturbances * (1 + kills // 20))
     finally:
         replica_set.stop()
