@@ -36,7 +36,7 @@ from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage._core.slices import find_slices
 from aiostorage._core.slow import said_when_slow
 from aiostorage._core.telemetry import Telemetry
-from aiostorage._core.time_limit import TimeLimit
+from aiostorage._core.time_limit import PRESENT_CALL, TimeLimit
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
@@ -399,6 +399,7 @@ class Gateway:
                 failed = OperationTimeout(message, ambiguous=began)
             finally:
                 self._limit.calls.pop(limited, None)  # not there if it has outlived its loop
+                PRESENT_CALL.set(limited.outer)
                 if limited.cancellations:
                     limited.take_back()
             if failed is None:

@@ -7,9 +7,13 @@ limit expire in the order in which they began, so one timer does for all of them
 from __future__ import annotations
 
 import asyncio
+import math
+from contextvars import ContextVar
 from typing import Final
 
-__all__ = ["TimeLimit", "TimedCall"]
+import anyio
+
+__all__ = ["PRESENT_CALL", "TimeLimit", "TimedCall", "deadline_of_call"]
 
 PAUSE: Final = 0.1
 """Seconds after which a call that has swallowed its cancellation is cancelled again."""
@@ -24,13 +28,15 @@ class TimedCall:
         How often the limit has cancelled the call.
     """
 
-    __slots__ = ("cancellations", "cancelled_before", "deadline", "task")
+    __slots__ = ("cancellations", "cancelled_before", "deadline", "outer", "task")
 
     def __init__(self, task: asyncio.Task[object], deadline: float) -> None:
         self.task = task
         self.deadline = deadline
         self.cancelled_before: int = task.cancelling()
         self.cancellations: int = 0
+        self.outer: TimedCall | None = PRESENT_CALL.get()
+        PRESENT_CALL.set(self)
 
     def has_expired(self) -> bool:
         """Return whether the limit has cancelled the call, and nothing else has."""
@@ -43,11 +49,28 @@ class TimedCall:
             self.task.uncancel()
 
 
+PRESENT_CALL: Final[ContextVar[TimedCall | None]] = ContextVar("present call", default=None)
+
+
+def deadline_of_call() -> float:
+    """Return when the present call has to end, by the clock of the event loop.
+
+    That is the end of its time limit, or an earlier one of a scope of AnyIO; infinity if it has
+    none.
+    """
+    call = PRESENT_CALL.get()
+    limit = math.inf
+    # a task that was started by the call has its variables, too, but may last longer
+    if call is not None and call.task is asyncio.current_task():
+        limit = call.deadline
+    return min(limit, anyio.current_effective_deadline())
+
+
 class TimeLimit:
     """Cancels calls that take longer than so many seconds.
 
-    They are those of one event loop at a time. Whoever ends a call takes it out of `calls`, and its
-    cancellations back.
+    They are those of one event loop at a time. Whoever ends a call takes it out of `calls`, makes
+    its `outer` one the present call, and takes its cancellations back.
 
     Parameters
     ----------

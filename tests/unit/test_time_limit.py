@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
 
-from aiostorage._core.time_limit import TimedCall, TimeLimit
+from aiostorage import RetryPolicy, Storage
+from aiostorage._core.time_limit import PRESENT_CALL, TimedCall, TimeLimit, deadline_of_call
+from aiostorage.drivers.memory import MemoryDriver
+from aiostorage.operations import Operation
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +34,7 @@ def current() -> asyncio.Task[Any]:
 
 def end(limit: TimeLimit, call: TimedCall) -> None:
     limit.calls.pop(call, None)
+    PRESENT_CALL.set(call.outer)
     call.take_back()
 
 
@@ -45,6 +50,36 @@ async def within(limit: TimeLimit, action: Callable[[], Awaitable[object]]) -> s
     finally:
         end(limit, call)
     return "answered"
+
+
+class AskingDriver(MemoryDriver):
+    """Notes how many seconds a call has left, and a task that it starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[tuple[float, float]] = []
+
+    async def execute(self, operation: Operation[Any]) -> Any:
+        async def seconds() -> float:
+            return deadline_of_call() - asyncio.get_running_loop().time()
+
+        self.left.append((await seconds(), await asyncio.create_task(seconds())))
+        return await super().execute(operation)
+
+
+async def test_an_engine_knows_how_long_a_call_may_take() -> None:
+    driver = AskingDriver()
+    retry = RetryPolicy(attempt_timeout=LONG / 2, total=LONG)
+    async with Storage(driver, retry=retry) as storage:
+        with anyio.fail_after(LONG):
+            assert await storage.fetch_experiments({}) == []
+        with anyio.fail_after(LONG / 4):
+            assert await storage.fetch_experiments({}) == []
+        assert deadline_of_call() == math.inf
+    (limited, of_task), (scoped, _) = driver.left[-2:]
+    assert LONG / 4 < limited <= LONG / 2
+    assert of_task == math.inf
+    assert 0 < scoped <= LONG / 4
 
 
 async def test_a_call_that_takes_too_long_is_cancelled_and_its_task_goes_on() -> None:

@@ -19,8 +19,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-import anyio
-
 from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import (
     mark_without_effect,
@@ -29,6 +27,7 @@ from aiostorage._core.cancellation import (
     shielded,
 )
 from aiostorage._core.slices import consumed
+from aiostorage._core.time_limit import deadline_of_call
 from aiostorage.drivers.mongodb.batches import carry_out_batch
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.change_streams import Changes
@@ -453,7 +452,7 @@ class MongoDBDriver:
     def _time_left(self) -> float:
         """Return the seconds that the server has for an operation that begins now."""
         now = asyncio.get_running_loop().time()
-        left = (anyio.current_effective_deadline() - now) * SERVER_TIME_SHARE
+        left = (deadline_of_call() - now) * SERVER_TIME_SHARE
         return max(min(left, self._settings.timeout), 0.001)
 
     def _check_writable(self) -> None:
