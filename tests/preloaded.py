@@ -130,9 +130,9 @@ class Preloaded:
     modules
         What it imports.
     frozen
-        Whether the garbage collector passes over what was imported. Forks of many modules end
-        much sooner so, but the modules' globals are not collected in the end, which may hide what
-        an object there would have said.
+        Whether the garbage collector passes over what was imported, which is what most forks would
+        spend their time on. Cycles through a global of these modules are not collected in the end
+        then, which may hide what an object there would have said.
     """
 
     def __init__(self, flags: tuple[str, ...], modules: tuple[str, ...], *, frozen: bool) -> None:
@@ -213,7 +213,7 @@ class Preloaded:
 
 
 @functools.cache
-def preloaded(flags: tuple[str, ...] = (), *modules: str, frozen: bool = False) -> Preloaded:
+def preloaded(flags: tuple[str, ...] = (), *modules: str, frozen: bool = True) -> Preloaded:
     """Return the one preloaded Python of this process with these flags and modules."""
     made = Preloaded(flags, modules, frozen=frozen)
     atexit.register(made.close)

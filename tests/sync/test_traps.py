@@ -87,7 +87,8 @@ def start(path: Path, script: str, *, measured: bool = True) -> Process | subpro
     file = path / "script.py"
     file.write_text(PRELUDE + textwrap.dedent(script))
     if measured:
-        return preloaded(WARNINGS, "aiostorage.drivers.memory", "aiostorage.drivers.sqlite").start(
+        engines = ("aiostorage.drivers.memory", "aiostorage.drivers.sqlite")
+        return preloaded(WARNINGS, *engines, frozen=False).start(
             file, directory=path, environment=os.environ, stdin=subprocess.DEVNULL
         )
     return subprocess.Popen(

@@ -127,7 +127,7 @@ class Processes:
 
     def start(self, code: str, *arguments: str) -> Process:
         """Start a Python that runs this code."""
-        process = preloaded(("-W", "ignore"), *LIBRARIES, frozen=True).start(
+        process = preloaded(("-W", "ignore"), *LIBRARIES).start(
             code,
             *arguments,
             directory=self._path,
