@@ -16,7 +16,15 @@ from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any, Final, cast
 
-from aiostorage._core.log_rows import UNKNOWN, Keys, LoggedChange, entries_of, keys_of, known_before
+from aiostorage._core.log_rows import (
+    UNKNOWN,
+    Keys,
+    LoggedChange,
+    entries_of,
+    is_logged,
+    keys_of,
+    known_before,
+)
 from aiostorage._core.numbered_log import (
     BEGINNING,
     MARKS,
@@ -41,10 +49,12 @@ from aiostorage.operations import (
     Find,
     FollowUp,
     Insert,
+    InsertNext,
     LogPage,
     Operation,
     Take,
     Update,
+    only_reads,
 )
 
 __all__ = [
@@ -165,8 +175,8 @@ def _carry_out_together(
     """Carry out jobs that are alike, all or none; return whether that was possible."""
     operations: list[Any] = [job.operations[0] for job in jobs]
     table = tables[operations[0].collection]
-    is_logged = table.log is not None and table.logs
-    logged = [job.logged if is_logged else None for job in jobs]
+    has_log = table.log is not None and table.logs
+    logged = [job.logged if has_log else None for job in jobs]
     done = False
     connection.statement("SAVEPOINT job")
     try:
@@ -194,7 +204,8 @@ def _carry_out_together(
 
 def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) -> None:
     # one statement is atomic by itself
-    savepoint = len(job.operations) != 1 or not _is_one_statement(job.operations[0])
+    *reads, last = job.operations
+    savepoint = not _is_one_statement(last) or bool(reads and not only_reads(reads))
     job.logged.clear()
     try:
         if savepoint:
@@ -220,8 +231,10 @@ def _carry_out(connection: Connection, tables: Tables, job: Job, now: Moment) ->
 def _is_one_statement(operation: Operation[Any]) -> bool:
     """Return whether a single statement does all the writing: SQLite makes that atomic."""
     match operation:
-        case Insert(documents=documents):
+        case Insert(documents=documents) | InsertNext(documents=documents):
             return len(documents) == 1
+        case FollowUp():
+            return False
         case Take(limit=limit):
             return limit == 1
         case _:
@@ -524,9 +537,12 @@ def _take_all(
     for take, changes in zip(takes, logged, strict=True):
         own = rows[begin:] if take.limit is None else rows[begin : begin + take.limit]
         begin += len(own)
-        if changes is not None and (log := table.log) is not None:
-            for row in own:
-                changes.append((row[0], log.of_row(row), take))
+        log = table.log
+        if changes is not None and log is not None:
+            new = take.changes
+            if log.logged.state in new or is_logged(log.logged, new):
+                for row in own:
+                    changes.append((row[0], log.of_row(row), take))
         results.append(table.changed(own, take.changes, now, connection.kept, statements))
     for sql, params in statements.items():
         connection.executemany(sql, params)
