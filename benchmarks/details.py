@@ -62,7 +62,9 @@ def _history(given: DetailConditions) -> Iterator[Table]:
     rounds = given.count(8, 16)
     costs = list(history.in_this_process(given.directory, given.count(640, 2560), rounds))
     if given.mongodb:
-        costs += history.on_mongodb(given.directory, given.count(320, 640), rounds)
+        servers = given.directory / "servers-of-history"  # it starts its own
+        servers.mkdir()
+        costs += history.on_mongodb(servers, given.count(320, 640), rounds)
     yield Table(
         "What the history costs",
         ("engine", "tasks", "cycles/s without", "time with it", "processor time with it"),
