@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.samples:
         run = Run.from_json(options.samples.read_text(encoding="utf-8"))
     else:
-        names = options.only or [*WORKLOADS, *DETAILS]
+        names = options.only or _everything(quick=options.quick)
         with _conditions(names, options.directory, options.before) as conditions:
             run = _measured(names, conditions, say, quick=options.quick, whole=not options.only)
     if options.json:
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"a part of it; may be repeated: {', '.join([*WORKLOADS, *DETAILS])}",
     )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work, rough figures")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, and no details")
     parser.add_argument(
         "--before", type=Path, help="a checkout of earlier code, to be measured beside this one"
     )
@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 # ------------------------------------------------------------------------------ measuring
+
+
+def _everything(*, quick: bool) -> list[str]:
+    """Return the names of what is measured without ``--only``: no details in a hurry."""
+    details = [name for name, detail in DETAILS.items() if detail.reported and not quick]
+    return [*WORKLOADS, *details]
 
 
 def _measured(

@@ -147,7 +147,9 @@ class Workload:
     per_second
         Whether the report gives operations a second, or the time of one.
     rounds
-        Counted rounds; one more comes first, to warm up.
+        Counted rounds.
+    warm_up
+        Whether another round comes first, which is not counted.
     """
 
     name: str
@@ -158,7 +160,15 @@ class Workload:
     reference: tuple[str, str]
     per_second: bool = True
     rounds: int = 6
+    warm_up: bool = True
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the rounds; 0 is that which is not counted."""
+        return range(0 if self.warm_up else 1, self.rounds + 1)
 
     def quick(self) -> Workload:
         """Return the same with a tenth of the work."""
-        return replace(self, sides=tuple(side.quick() for side in self.sides), rounds=2)
+        return replace(
+            self, sides=tuple(side.quick() for side in self.sides), rounds=min(self.rounds, 2)
+        )

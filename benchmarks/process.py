@@ -10,6 +10,7 @@ import logging
 import pickle
 import resource
 import sys
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -113,6 +114,7 @@ class SideProcess:
 
 def _serve(pipe: Connection, tree: Path | None, packed: bytes) -> None:
     logging.disable(logging.WARNING)  # a slow disk is what is measured
+    warnings.simplefilter("ignore")  # Oríon's imports warn
     try:
         if tree is not None:
             _import_from(tree)

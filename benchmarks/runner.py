@@ -71,7 +71,7 @@ def carry_out(
             except SideError as error:
                 yield _failed(workload, team.side, error)
         os.sync()  # otherwise a commit would wait for what was written before
-        for number in range(workload.rounds + 1):
+        for number in workload.numbers:
             say(f"{workload.name}: round {number} of {workload.rounds}")
             for team in _rotated(teams, number):
                 try:
@@ -105,7 +105,7 @@ def _begun(
     workload: Workload, side: Side, store: str, conditions: Conditions, stack: ExitStack
 ) -> _Team:
     """Start the processes of a side, which get ready while those of the next one are started."""
-    needed = (workload.rounds + 1) * side.count * side.processes
+    needed = len(workload.numbers) * side.count * side.processes
     setting = Setting(
         conditions.directory,
         store,

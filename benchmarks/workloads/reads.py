@@ -72,4 +72,5 @@ ITERATIONS = Workload(
     ),
     (OURS["sqlite"], "iter_trials"),
     rounds=1,
+    warm_up=False,
 )
