@@ -33,7 +33,7 @@ looks for the oldest trial that waits, which is what `reserve_trial` does. Slow 
 column says.
 """
 QUICK = """
-**This is a rehearsal with a tenth of the trials and operations (`--quick`); its figures mean nothing.**
+**These figures are rough: they were measured with a tenth of the trials and operations (`--quick`).**
 """
 AIMS = """
 ## What is aimed at

@@ -163,8 +163,8 @@ def test_the_report_has_a_section_for_what_was_measured() -> None:
     assert "`python -m benchmarks --only work`" in text
     assert "## Other work" not in text
     assert "| work | third | slow | no server |" in text
-    assert "rehearsal" not in text
-    assert "rehearsal" in report(Run({}, True, ()), [], [], pictures={})
+    assert "figures are rough" not in text
+    assert "figures are rough" in report(Run({}, True, ()), [], [], pictures={})
 
 
 def test_a_table_in_markdown() -> None:
