@@ -379,6 +379,10 @@ class Client:
                 result: T = await session.with_transaction(action, write_concern=self._concern)
             except (asyncio.CancelledError, pymongo.errors.PyMongoError) as error:
                 await self._freed(session, error)
+                if isinstance(error, pymongo.errors.InvalidOperation) and isinstance(
+                    error.__context__, asyncio.CancelledError
+                ):  # cancelled while motor aborts, which it then does once more
+                    raise error.__context__ from None
                 raise
             return result
 
