@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from benchmarks.definitions import BEFORE, Key
 from benchmarks.samples import Run, Spread, spread_of
@@ -47,48 +47,51 @@ class Comparison(Protocol):
 
 
 @dataclass(frozen=True)
-class Speed:
-    """How many times as fast as another side one side is, in rounds of the same number."""
+class Pairs:
+    """What two sides have needed for an operation, in rounds of the same number."""
 
     one: Key
     other: Key
-    unit: str = "x"
+    unit: ClassVar[str] = "x"
+
+    @staticmethod
+    def compared(mine: float, theirs: float) -> float:
+        """Return what the comparison of two times is."""
+        raise NotImplementedError
 
     def of(self, run: Run) -> Spread | None:
+        """Return what was found in all rounds that both have had."""
+        pairs = run.pairs(self.one, self.other)
+        return spread_of([self.compared(mine.each, theirs.each) for mine, theirs in pairs])
+
+
+class Speed(Pairs):
+    """How many times as fast as another side one side is."""
+
+    @staticmethod
+    def compared(mine: float, theirs: float) -> float:
         """Return the ratio of the rates."""
-        return spread_of(
-            [theirs.each / mine.each for mine, theirs in run.pairs(self.one, self.other)]
-        )
+        return theirs / mine
 
 
-@dataclass(frozen=True)
-class Time:
-    """How many times as long as another side one side takes, in rounds of the same number."""
+class Time(Pairs):
+    """How many times as long as another side one side takes."""
 
-    one: Key
-    other: Key
-    unit: str = "x"
-
-    def of(self, run: Run) -> Spread | None:
+    @staticmethod
+    def compared(mine: float, theirs: float) -> float:
         """Return the ratio of the times."""
-        return spread_of(
-            [mine.each / theirs.each for mine, theirs in run.pairs(self.one, self.other)]
-        )
+        return mine / theirs
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Pairs):
     """By how many seconds an operation of one side takes longer than one of another."""
 
-    one: Key
-    other: Key
-    unit: str = "s"
+    unit = "s"
 
-    def of(self, run: Run) -> Spread | None:
+    @staticmethod
+    def compared(mine: float, theirs: float) -> float:
         """Return the difference of the times."""
-        return spread_of(
-            [mine.each - theirs.each for mine, theirs in run.pairs(self.one, self.other)]
-        )
+        return mine - theirs
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,10 @@ class Gateway:
             self._enter_loop()
         return self._opened_in == os.getpid()
 
+    async def _ready(self) -> None:
+        if not self._is_ready():
+            await self._open_first()
+
     async def _open_first(self) -> None:
         try:
             await self.open()
@@ -314,8 +318,7 @@ class Gateway:
 
         They leave a receipt in the store. A repetition finds it there, with the results.
         """
-        if not self._is_ready():
-            await self._open_first()
+        await self._ready()
         receipt = Receipt(RECEIPTS, new_id(), StoreTime(self._receipt_lifetime))
         first: tuple[Operation[Any], ...] = (*operations, receipt)
         expired: list[Any] = []
@@ -465,8 +468,7 @@ class Gateway:
 
     async def pages(self, find: Find, size: int) -> AsyncIterator[list[Document]]:
         """Yield the matches page by page, by insertion."""
-        if not self._is_ready():
-            await self._open_first()
+        await self._ready()
         cursor: object | None = None
         while True:
             documents, cursor = await self._until_answered(
@@ -484,29 +486,25 @@ class Gateway:
 
     async def now(self) -> datetime:
         """Return the time of the store's clock."""
-        if not self._is_ready():
-            await self._open_first()
+        await self._ready()
         return await self._until_answered(self.driver.now)
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
-        if not self._is_ready():
-            await self._open_first()
+        await self._ready()
         read = cast(LoggingDriver, self.driver).read_log
         return await self._until_answered(lambda: read(log, owner, after, limit))
 
     async def check_history(self) -> None:
         """Raise `ConfigurationError` if the store keeps no history."""
-        if not self._is_ready():
-            await self._open_first()
+        await self._ready()
         self.history.check(self.driver.location)
 
     async def wait_for_change(
         self, collection: str, since: object | None, timeout: float
     ) -> object:
         """Wait for a change; see `aiostorage.protocols.Driver.wait_for_change`."""
-        if not self._is_ready():
-            await self._open_first()
+        await self._ready()
         return await self.driver.wait_for_change(collection, since, timeout)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiostorage._core.changes import apply_changes
 from aiostorage._core.projection import copy_tree
 from aiostorage.operations import Document, InsertNext
 
-__all__ = ["documents_at_next_keys"]
+__all__ = ["documents_at_next_keys", "next_places"]
 
 
-def documents_at_next_keys(insert: InsertNext, taken: Sequence[Document]) -> tuple[Document, ...]:
-    """Return the documents with their keys; none if there are not enough keys.
+def next_places(insert: InsertNext, taken: Sequence[Document]) -> Sequence[Mapping[str, Any]]:
+    """Return what each document gets with its key; nothing if there are not enough keys.
 
     Parameters
     ----------
@@ -25,10 +26,14 @@ def documents_at_next_keys(insert: InsertNext, taken: Sequence[Document]) -> tup
     keys = {document[key] for document in taken if key in document}
     last = next((n for n, place in enumerate(reversed(insert.places)) if place[key] in keys), None)
     free = insert.places if last is None else insert.places[len(insert.places) - last :]
-    if len(free) < len(insert.documents):
-        return ()
+    wanted = len(insert.documents)
+    return free[:wanted] if len(free) >= wanted else ()
+
+
+def documents_at_next_keys(insert: InsertNext, taken: Sequence[Document]) -> tuple[Document, ...]:
+    """Return the documents with their keys, as `next_places` has them for the same arguments."""
     made = []
-    for document, place in zip(insert.documents, free, strict=False):
+    for document, place in zip(insert.documents, next_places(insert, taken), strict=False):
         copy: Document = copy_tree(document)
         apply_changes(copy, place)
         made.append(copy)

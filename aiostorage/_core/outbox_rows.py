@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aiostorage._core.ids import new_id
-from aiostorage._core.next_keys import documents_at_next_keys
+from aiostorage._core.next_keys import next_places
 from aiostorage.operations import Document, NotedChange, OutboxNote, StoreTime
 
 __all__ = ["rows_of"]
@@ -42,7 +42,8 @@ def _result(noted: NotedChange, results: Sequence[Any]) -> Any:
     if noted.inserted is None:
         return results[noted.position]
     insert, number = noted.inserted
-    return documents_at_next_keys(insert, results[noted.position - 1])[number : number + 1]
+    places = next_places(insert, results[noted.position - 1])
+    return [{**insert.documents[number], **place} for place in places[number : number + 1]]
 
 
 def _changed(noted: NotedChange, result: Any) -> Iterator[tuple[Any, Any]]:

@@ -154,7 +154,6 @@ class TrialRecords:
         changes: Mapping[str, Any],
         token: str | None,
         *,
-        where: Sequence[Condition] = (),
         reason: str | None = None,
     ) -> bool:
         """Change a trial that is not finished; return whether there was such a one.
@@ -163,13 +162,11 @@ class TrialRecords:
         ----------
         token
             That of the reservation, if it is the caller's: then no other worker may have the trial.
-        where
-            What has to hold besides.
         reason
             For the history, why.
         """
         there = _trial(uid, number)
-        condition = And((*there.conditions, *_writable(token), *where))
+        condition = And((*there.conditions, *_writable(token)))
         status = changes.get("status")
         if status is None:  # a repetition finds the trial as before
             update = Update(TRIALS, condition, changes, reason=reason)

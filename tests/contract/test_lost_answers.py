@@ -14,7 +14,6 @@ import anyio
 import pytest
 
 from aiostorage import (
-    AioStorageError,
     DuplicateKeyError,
     FailedUpdate,
     RetryPolicy,
@@ -34,6 +33,7 @@ from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver
 from aiostorage.testing.faults import Fault
 from tests.contract.conftest import UNCLOSED
+from tests.contract.late_attempts import LateDriver
 from tests.contract.test_faults import POLICY, FaultCase, fails_once
 
 pytestmark = [UNCLOSED, pytest.mark.anyio]
@@ -431,38 +431,6 @@ async def test_recovered_trials_that_others_take_meanwhile(
 # ------------------------------------------------------------ an attempt that comes too late
 
 
-class Late(FaultyDriver):
-    """Carries out the first attempt when it is told to, after its caller has given up waiting."""
-
-    def __init__(self, driver: Driver, when: str) -> None:
-        super().__init__(driver)
-        self.when = when
-        self.first: Sequence[Operation[Any]] | None = None
-        self.outcome: object = None
-
-    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        receipt = next((one for one in operations if isinstance(one, Receipt)), None)
-        if receipt is None:
-            return await super().transact(operations)
-        if self.first is None:
-            self.first = operations
-            raise TemporaryBackendError("no answer yet", ambiguous=True)
-        if self.when == "before the second":
-            await self.arrive()
-        try:
-            return await super().transact(operations)
-        finally:
-            if self.when == "after the second":
-                await self.arrive()
-
-    async def arrive(self) -> None:
-        assert self.first is not None
-        try:
-            self.outcome = await self.driver.transact(self.first)
-        except AioStorageError as error:
-            self.outcome = error
-
-
 @pytest.mark.parametrize("when", ["before the second", "after the second"])
 async def test_an_attempt_that_arrives_late(make_driver: Callable[[], Driver], when: str) -> None:
     world = FaultCase(make_driver())
@@ -470,8 +438,8 @@ async def test_an_attempt_that_arrives_late(make_driver: Callable[[], Driver], w
         await world.reset()
         trial, other = await trial_of(world), await trial_of(world, 1)
 
-        def late() -> tuple[Storage, Late]:
-            driver = Late(world.faulty.driver, when)
+        def late() -> tuple[Storage, LateDriver]:
+            driver = LateDriver(world.faulty.driver, when, Receipt)
             return Storage(driver, retry=POLICY), driver
 
         storage, driver = late()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 
-from aiostorage import AioStorageError, DuplicateKeyError, Storage, TemporaryBackendError
+from aiostorage import DuplicateKeyError, Storage
 from aiostorage._core.documents import both, equal
 from aiostorage._core.layout import RECEIPTS, TRIALS
-from aiostorage.operations import Compare, Count, Document, Find, Insert, InsertNext, Operation
+from aiostorage.operations import Compare, Count, Document, Find, Insert, InsertNext
 from aiostorage.protocols import Driver
-from aiostorage.testing import FaultyDriver
 from aiostorage.testing.faults import Fault
 from tests.contract.conftest import UNCLOSED
+from tests.contract.late_attempts import LateDriver
 from tests.contract.test_faults import POLICY, FaultCase, fails_once
 
 pytestmark = [UNCLOSED, pytest.mark.anyio]
@@ -94,40 +94,11 @@ async def test_part_of_an_attempt_keeps_its_keys(world: FaultCase) -> None:
         assert await inserted(world) == [keys[0], ("t1", "x", 1), *keys[1:]]
 
 
-class Late(FaultyDriver):
-    """Carries out the first attempt before or after the second one."""
-
-    def __init__(self, driver: Driver, when: str) -> None:
-        super().__init__(driver)
-        self.when = when
-        self.first: Sequence[Operation[Any]] | None = None
-        self.outcome: object = None
-
-    async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        if self.first is None:
-            self.first = operations
-            raise TemporaryBackendError("no answer yet", ambiguous=True)
-        if self.when == "before the second":
-            await self.arrive()
-        try:
-            return await super().transact(operations)
-        finally:
-            if self.when == "after the second":
-                await self.arrive()
-
-    async def arrive(self) -> None:
-        assert self.first is not None
-        try:
-            self.outcome = await self.driver.transact(self.first)
-        except AioStorageError as error:
-            self.outcome = error
-
-
 @pytest.mark.parametrize("when", ["before the second", "after the second"])
 async def test_an_attempt_that_arrives_late(world: FaultCase, when: str) -> None:
     async with world.truth:
         await world.reset()
-        driver = Late(world.faulty.driver, when)
+        driver = LateDriver(world.faulty.driver, when, InsertNext)
         gateway = Storage(driver, retry=POLICY)._gateway
         [trial] = await gateway.insert_next(*next_trials(world, new_trial(world, "late")))
         assert (trial["_id"], trial["id"]) == ("late", "t0")

@@ -22,6 +22,7 @@ from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.testing import Deployment
 from tests.costs.public_calls import CALLS, GROUPS, Call, prepared, settled
 from tests.mongo.conftest import UNCLOSED
+from tests.mongo.heard_commands import CommandHearer, hear
 
 pytestmark = [UNCLOSED, pytest.mark.anyio]
 
@@ -112,7 +113,7 @@ BY_NUMBER = {"iter_trials"}
 """Calls that sort by the numbers of documents, of which there is no index."""
 
 
-class Commands(monitoring.CommandListener):
+class Commands(CommandHearer):
     """Keeps the commands that the clients send."""
 
     def __init__(self) -> None:
@@ -122,20 +123,11 @@ class Commands(monitoring.CommandListener):
         if event.command_name not in CONNECTING:
             self.sent.append(deepcopy(dict(event.command)))
 
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
-
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     listener = Commands()
-    listeners = monitoring._LISTENERS
-    monkeypatch.setattr(
-        monitoring,
-        "_LISTENERS",
-        listeners._replace(command_listeners=[*listeners.command_listeners, listener]),
-    )
+    hear(listener, monkeypatch)
     return listener
 
 

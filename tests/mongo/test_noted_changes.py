@@ -16,13 +16,14 @@ from aiostorage.errors import TemporaryBackendError
 from aiostorage.testing import Deployment
 from aiostorage.testing.contract.helpers import gather, make_config, registered
 from tests.mongo.conftest import UNCLOSED
+from tests.mongo.heard_commands import CommandHearer, hear
 
 pytestmark = [UNCLOSED, pytest.mark.anyio, pytest.mark.usefixtures("sockets_collected")]
 
 WRITES = ("findAndModify", "update", "insert", "commitTransaction")
 
 
-class Commands(monitoring.CommandListener):
+class Commands(CommandHearer):
     """Counts the commands that write."""
 
     def __init__(self) -> None:
@@ -32,20 +33,11 @@ class Commands(monitoring.CommandListener):
         if event.command_name in WRITES:
             self.counts[event.command_name] += 1
 
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
-
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     listener = Commands()
-    listeners = monitoring._LISTENERS
-    monkeypatch.setattr(
-        monitoring,
-        "_LISTENERS",
-        listeners._replace(command_listeners=[*listeners.command_listeners, listener]),
-    )
+    hear(listener, monkeypatch)
     return listener
 
 

@@ -77,3 +77,29 @@ def storage(url: str, facades: dict[str, SyncStorage]) -> Iterator[OptunaStorage
     yield OptunaStorage(facade)
     if url not in facades:
         facade.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """Give the URL of an empty store in a file."""
+    return f"sqlite:///{tmp_path}/store.db?synchronous=NORMAL"
+
+
+@pytest.fixture
+def on_file(file: str) -> Iterator[OptunaStorage]:
+    """Give a storage on that file."""
+    yield from _opened(file)
+
+
+@pytest.fixture
+def other(file: str) -> Iterator[OptunaStorage]:
+    """Stand for another process: it shares nothing but the file."""
+    yield from _opened(file)
+
+
+def _opened(url: str) -> Iterator[OptunaStorage]:
+    from aiostorage.optuna import OptunaStorage
+
+    made = OptunaStorage(url)
+    yield made
+    made.close()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import pytest
@@ -15,6 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from aiostorage.optuna import OptunaStorage
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+T = TypeVar("T")
 
 SAMPLERS: dict[str, tuple[Callable[[], samplers.BaseSampler], str | None]] = {
     "random": (lambda: samplers.RandomSampler(seed=1), None),
@@ -66,23 +67,8 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/store.db?synchronous=NORMAL"
-
-
-@pytest.fixture
-def storage(file: str) -> Iterator[OptunaStorage]:
-    made = OptunaStorage(file)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def reader(file: str) -> Iterator[OptunaStorage]:
-    """Stand for another process: it shares nothing but the file."""
-    made = OptunaStorage(file)
-    yield made
-    made.close()
+def storage(on_file: OptunaStorage) -> OptunaStorage:
+    return on_file
 
 
 def one_objective(trial: optuna.Trial) -> float:
@@ -128,29 +114,32 @@ def seen(study: optuna.Study) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_samplers_suggest_what_they_suggest_in_memory(
-    storage: OptunaStorage, reader: OptunaStorage, name: str
-) -> None:
-    make, needed = SAMPLERS[name]
+def maker(make: Callable[[], T], needed: str | None) -> Callable[[], T]:
+    """Return what makes an algorithm; skip the test without the library that it needs."""
     if needed is not None:
         pytest.importorskip(needed)
+    return make
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_suggest_what_they_suggest_in_memory(
+    storage: OptunaStorage, other: OptunaStorage, name: str
+) -> None:
+    make = maker(*SAMPLERS[name])
     expected = found(InMemoryStorage(), one_objective, 14, sampler=make())
     study = found(storage, one_objective, 14, sampler=make())
     assert seen(study) == seen(expected)
     assert study.best_trial.number == expected.best_trial.number
-    again = optuna.load_study(study_name="tune", storage=reader)
+    again = optuna.load_study(study_name="tune", storage=other)
     assert again.trials == study.trials
     assert again.best_trial == study.best_trial
 
 
 @pytest.mark.parametrize("name", FRONT_SAMPLERS)
 def test_samplers_of_two_objectives_suggest_what_they_suggest_in_memory(
-    storage: OptunaStorage, reader: OptunaStorage, name: str
+    storage: OptunaStorage, other: OptunaStorage, name: str
 ) -> None:
-    make, needed = FRONT_SAMPLERS[name]
-    if needed is not None:
-        pytest.importorskip(needed)
+    make = maker(*FRONT_SAMPLERS[name])
     directions = ["minimize", "minimize"]
     expected = found(InMemoryStorage(), two_objectives, 14, sampler=make(), directions=directions)
     study = found(storage, two_objectives, 14, sampler=make(), directions=directions)
@@ -160,18 +149,16 @@ def test_samplers_of_two_objectives_suggest_what_they_suggest_in_memory(
         for trial, t in zip(study.trials, expected.trials, strict=True)
     )
     numbers = [trial.number for trial in expected.best_trials]
-    again = optuna.load_study(study_name="tune", storage=reader)
+    again = optuna.load_study(study_name="tune", storage=other)
     assert [trial.number for trial in again.best_trials] == numbers
     assert again.trials == study.trials
 
 
 @pytest.mark.parametrize("name", PRUNERS)
 def test_pruners_prune_what_they_prune_in_memory(
-    storage: OptunaStorage, reader: OptunaStorage, name: str
+    storage: OptunaStorage, other: OptunaStorage, name: str
 ) -> None:
-    make, needed = PRUNERS[name]
-    if needed is not None:
-        pytest.importorskip(needed)
+    make = maker(*PRUNERS[name])
 
     def run(storage: BaseStorage) -> optuna.Study:
         sampler = samplers.RandomSampler(seed=3)
@@ -182,7 +169,7 @@ def test_pruners_prune_what_they_prune_in_memory(
     study = run(storage)
     # Hyperband draws the bracket of a trial by the name of the study, which is the same
     assert seen(study) == seen(expected)
-    assert optuna.load_study(study_name="tune", storage=reader).trials == study.trials
+    assert optuna.load_study(study_name="tune", storage=other).trials == study.trials
 
 
 @pytest.fixture

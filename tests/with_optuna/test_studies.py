@@ -38,23 +38,8 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/store.db?synchronous=NORMAL"
-
-
-@pytest.fixture
-def storage(file: str) -> Iterator[OptunaStorage]:
-    made = OptunaStorage(file)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def other(file: str) -> Iterator[OptunaStorage]:
-    """Stand for another process: it shares nothing but the file."""
-    made = OptunaStorage(file)
-    yield made
-    made.close()
+def storage(on_file: OptunaStorage) -> OptunaStorage:
+    return on_file
 
 
 def objective(trial: optuna.Trial) -> float:

@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from operator import attrgetter
@@ -317,32 +318,32 @@ def read_all(
         connection.back_out()
 
 
+@contextmanager
+def _functions_of(connection: Connection) -> Iterator[list[Any]]:
+    """Give the list for what the SQL functions of a query need, and raise their own errors."""
+    try:
+        yield connection.kept
+    except sqlite3.OperationalError as error:
+        raise connection.cause_of(error) from error
+    finally:
+        connection.kept.clear()
+
+
 def found_rows(
     connection: Connection, table: Table, find: Find, now: Moment
 ) -> list[tuple[Any, ...]]:
     """Return the rows of a `Find`, for `Table.documents`."""
-    kept = connection.kept
-    try:
+    with _functions_of(connection) as kept:
         # all rows at once: an open cursor would keep the read transaction open
         return _rows(connection, *table.find(find, now, kept))
-    except sqlite3.OperationalError as error:
-        raise connection.cause_of(error) from error
-    finally:
-        kept.clear()
 
 
 def page(
     connection: Connection, table: Table, find: Find, *, after: int, size: int, now: Moment
 ) -> tuple[list[Document], int | None]:
     """Return a page of documents, and the cursor for the next one."""
-    kept = connection.kept
-    try:
-        sql = table.page(find.where, after, size, now, kept)
-        rows = _rows(connection, *sql)
-    except sqlite3.OperationalError as error:
-        raise connection.cause_of(error) from error
-    finally:
-        kept.clear()
+    with _functions_of(connection) as kept:
+        rows = _rows(connection, *table.page(find.where, after, size, now, kept))
     documents = table.documents(rows, 1, find.selection)
     return documents, (rows[-1][0] if len(rows) == size else None)
 
