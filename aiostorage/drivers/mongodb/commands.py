@@ -68,7 +68,7 @@ async def write_within(client: Client, seconds: float, action: Callable[[], Awai
     """Await a write, for so many seconds at most."""
     location = client.settings.location
     try:
-        # motor begins a transaction anew for two minutes, whatever the limit is
+        # a transaction is begun anew for two minutes, whatever the limit is
         async with asyncio.timeout(seconds / SERVER_TIME_SHARE):
             with client.bound(seconds):
                 return await action()
