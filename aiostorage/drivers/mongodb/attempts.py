@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from pymongo import WriteConcern
 from pymongo.errors import PyMongoError
 
-__all__ = ["AttemptedTransaction"]
+__all__ = ["AttemptedTransaction", "BegunAnew"]
 
 Step: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -23,6 +23,10 @@ MAX_TIME_EXPIRED: Final = 50
 
 MAX_SECONDS: Final = 120.0
 """Seconds after which no further attempt is begun, as in the libraries."""
+
+
+class BegunAnew(Exception):
+    """Raised by what is done in a transaction, to have it done from its beginning."""
 
 
 class AttemptedTransaction:
@@ -70,6 +74,8 @@ class AttemptedTransaction:
         while True:
             try:
                 await run(step)
+            except BegunAnew:
+                step = self._carry_out
             except PyMongoError as error:
                 if monotonic() >= end:
                     raise

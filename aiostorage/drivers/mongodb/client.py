@@ -308,6 +308,11 @@ class Client:
         moment: datetime = (await self._database.command("hello"))["localTime"]
         return moment.replace(tzinfo=UTC)
 
+    async def command(self, command: dict[str, Any], session: Any) -> dict[str, Any]:
+        """Return the answer to a command in a transaction."""
+        answer: dict[str, Any] = await self._database.command(command, session=session)
+        return answer
+
     async def admin_command(self, name: str) -> dict[str, Any]:
         """Return the answer to a command that asks the server about itself."""
         answer: dict[str, Any] = await self._raw.admin.command(name)

@@ -49,6 +49,7 @@ from aiostorage.operations import (
 
 __all__ = [
     "Seen",
+    "change_one",
     "changed_document",
     "look",
     "look_at_first",
@@ -58,7 +59,8 @@ __all__ = [
 
 LAST: Final = "last row of it"
 NOW: Final = "time of the server"
-"""Fields that `look` adds to documents; no document has fields of these names."""
+DOCUMENT: Final = "document itself"
+"""Fields that are added to documents; no document has fields of these names."""
 
 MAX_IDS: Final = 10_000
 """Ids in one command, at most."""
@@ -139,6 +141,28 @@ async def look(
         schema.name, stages, session=commands.session, **options
     )
     return [_seen(commands, document) for document in found]
+
+
+async def change_one(commands: Commands, plan: Plan) -> list[Seen] | None:
+    """Change the document of a plan at once; return it as it was, in a list, if there was one.
+
+    None if one command cannot do that.
+    """
+    operation, schema = plan.operation, plan.schema
+    update = schema.timed_update(operation.changes)
+    taking = isinstance(operation, Take)
+    if update is None or commands.now is not None or (taking and plan.first is None):
+        return None
+    fields: dict[str, Any] = {"_id": False, DOCUMENT: "$$ROOT"}
+    if not taking and schema.logged is not None:
+        fields = dict(named_fields(schema.logged))
+    found = await commands.find_one_and_update(
+        plan, update, projection={**fields, NOW: "$$NOW"}, **(plan.first or {})
+    )
+    if found is None:
+        return []
+    now = found.pop(NOW)
+    return [Seen(found.get(DOCUMENT, found), None, now)]
 
 
 def _last_row_of(logged: Logged) -> dict[str, Any]:

@@ -25,9 +25,15 @@ from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
 from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands, write_within
 from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transaction
-from aiostorage.drivers.mongodb.logged_change import LoggedChange, changed_fields, named_fields
+from aiostorage.drivers.mongodb.logged_change import (
+    NO_ROW,
+    LoggedChange,
+    changed_fields,
+    named_fields,
+)
 from aiostorage.drivers.mongodb.logged_writes import (
     Seen,
+    change_one,
     changed_document,
     look,
     look_at_first,
@@ -70,7 +76,7 @@ async def carry_out_noted_batch(
         await write_within(client, seconds, noting)
         return done, worthwhile
     if client.replicated:
-        in_one = partial(client.in_short_transaction, _together(commands, batch))
+        in_one = partial(_in_transaction, commands, batch)
     else:
         in_one = partial(_by_itself, commands, batch)
     results: list[Any] = [None] * len(batch)
@@ -93,7 +99,7 @@ async def carry_out_noted_batch(
 
 async def _one(commands: Commands, noted: NotedPlan) -> Any:
     if commands.client.replicated:
-        [result] = await commands.client.in_short_transaction(_together(commands, [noted]))
+        [result] = await _in_transaction(commands, [noted])
         return result
     own = commands.fresh()
     result = await run_logged(own, noted.plan.operation)
@@ -112,18 +118,40 @@ class _Together:
         self.commands = commands
         self.batch = batch
         self.schema = batch[0].plan.schema
+        self._attempts = 0
+        self._written: dict[str, list[Document]] = {}
 
     async def __call__(self, client: Client, session: Any) -> list[Any]:
         own = replace(self.commands.fresh(session=session), client=client)
-        results = await self.carry_out(own)
+        self._attempts += 1
+        seen = None
+        if len(self.batch) == 1 and self._attempts == 1:
+            seen = await change_one(own, self.batch[0].plan)
+        results = await self.carry_out(own) if seen is None else [self._changed(own, seen)]
         for rows in _rows(self.batch, results):
             await own.note(rows)
-        await log_in_transaction(own)
+        self._written = await log_in_transaction(own)
         return results
+
+    def committed(self) -> None:
+        """Remember the rows, since they are written for good."""
+        for log, rows in self._written.items():
+            self.commands.known.add(log, rows)
+
+    def _changed(self, own: Commands, seen: Sequence[Seen]) -> Any:
+        """Return the result of the only change, which is made."""
+        raise NotImplementedError
 
     async def carry_out(self, own: Commands) -> list[Any]:
         """Return the result of each change; None for those that have to be made separately."""
         raise NotImplementedError
+
+
+async def _in_transaction(commands: Commands, batch: Sequence[NotedPlan]) -> list[Any]:
+    together = _together(commands, batch)
+    results = await commands.client.in_short_transaction(together)
+    together.committed()
+    return results
 
 
 def _together(commands: Commands, batch: Sequence[NotedPlan]) -> _Together:
@@ -136,6 +164,12 @@ class _Takes(_Together):
         super().__init__(commands, batch)
         self._tried: list[Any] = []
         self._left_to_others: list[Any] = []
+
+    def _changed(self, own: Commands, seen: Sequence[Seen]) -> list[Document]:
+        plan = self.batch[0].plan
+        for one in seen:
+            _keep(own, plan, one)
+        return [changed_document(one.document, plan.operation.changes, one.now) for one in seen]
 
     async def carry_out(self, own: Commands) -> list[Any]:
         first, wanted = self.batch[0].plan.operation, len(self.batch)
@@ -165,6 +199,11 @@ class _Takes(_Together):
 
 
 class _Updates(_Together):
+    def _changed(self, own: Commands, seen: Sequence[Seen]) -> int:
+        for one in seen:
+            _keep(own, self.batch[0].plan, one)
+        return len(seen)
+
     async def carry_out(self, own: Commands) -> list[Any]:
         results, chosen = await _chosen(own, self.batch)
         updates = []
@@ -219,7 +258,10 @@ def _keep(own: Commands, plan: Plan, seen: Seen) -> None:
     logged = own.logged(plan.operation)
     if logged is not None:
         change = changed_fields(logged, seen.document, plan.operation)
-        own.changed.append(replace(change, last=seen.last, time=seen.now))
+        presumed = own.known.last(logged.log, change.name)
+        if presumed is None and seen.document.get(logged.holder) is None:
+            presumed = NO_ROW  # nobody has taken it yet
+        own.changed.append(replace(change, last=seen.last, time=seen.now, presumed=presumed))
 
 
 # ---------------------------------------------------------------- on a standalone server
