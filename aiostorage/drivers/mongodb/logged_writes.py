@@ -190,13 +190,14 @@ def _seen(commands: Commands, document: Document) -> Seen:
 
 
 async def look_at_first(
-    commands: Commands, take: Take, where: Condition, limit: int | None
+    commands: Commands, take: Take, where: Condition, limit: int | None, skipped: int = 0
 ) -> list[Seen]:
-    """Return the first documents that a take can get."""
+    """Return the first documents that a take can get, after some that are skipped."""
     schema = commands.schemas[take.collection]
     first = schema.first(take.where, take.order) if limit is not None else None
     if first is None:
-        ids = await commands.ids(schema, where, take.order, limit)
+        wanted = None if limit is None else limit + skipped
+        ids = (await commands.ids(schema, where, take.order, wanted))[skipped:]
         seen = await _look_at(commands, schema, ids)
         return [seen[uid] for uid in ids if uid in seen]
     stages: list[dict[str, Any]] = [{"$match": schema.filter(where, commands.now)}]
@@ -208,6 +209,8 @@ async def look_at_first(
         options["hint"] = {"$natural": 1}
     else:
         stages.append({"$sort": dict(first["sort"])})
+    if skipped:
+        stages.append({"$skip": skipped})
     stages.append({"$limit": limit})
     return await look(commands, schema, stages, one=limit == 1, **options)
 

@@ -12,10 +12,11 @@ first ones again: whether one of them becomes free is known when the other trans
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.matching import conjuncts
@@ -49,6 +50,12 @@ __all__ = ["NotedPlan", "carry_out_noted", "carry_out_noted_batch"]
 
 
 events = EventLog("mongodb")
+
+SPREAD: Final = 4
+"""Places of which one is chosen by chance when other processes take the first documents.
+
+If all went for the next ones, all but one of them would fail again.
+"""
 
 
 @dataclass(slots=True)
@@ -178,7 +185,11 @@ class _Takes(_Together):
         where = first.where
         if self._left_to_others:
             others = Compare("_id", "nin", tuple(self._left_to_others))
-            seen = await look_at_first(own, first, And((where, others)), wanted)
+            rest = And((where, others))
+            skipped = wanted * random.randrange(SPREAD)  # noqa: S311  no secret
+            seen = await look_at_first(own, first, rest, wanted, skipped)
+            if not seen and skipped:
+                seen = await look_at_first(own, first, rest, wanted)
         results: list[Any] = [None] * wanted
         if not seen:
             self._left_to_others.clear()
