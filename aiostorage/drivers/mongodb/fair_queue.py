@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio
@@ -21,6 +22,7 @@ __all__ = ["MAX_CONCURRENT", "MIN_QUEUED_SECONDS", "FairQueue"]
 
 O = TypeVar("O")  # noqa: E741  as in operation
 R = TypeVar("R")
+T = TypeVar("T")
 
 BatchOutcome: TypeAlias = tuple[Sequence[R | Exception], bool]
 
@@ -133,57 +135,52 @@ class FairQueue(Generic[O, R]):
         """Start what may start, at the next turn of the loop."""
         if self._waiting and not self._scheduled and self._may_start():
             self._scheduled = True
-            self._spawn(self._start(), self._not_scheduled)
+            self._loop.call_soon(self._start)
 
     def _may_start(self) -> bool:
         most = MAX_BATCH_SIZE if self._unbatched else self._concurrent
         return not self._under_way or len(self._waiting) <= most - self._under_way
 
-    async def _start(self) -> None:
+    def _start(self) -> None:
         self._scheduled = False
-        if not self._waiting or not self._may_start():
+        if not self._may_start():
             return  # more have come; the end of what is under way starts them
         batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
         if len(batch) > self._concurrent and not self._unbatched:
             self._under_way = MAX_BATCH_SIZE  # nothing goes beside it
-            await self._carry_out_together(batch)
+            self._tell(len(batch))
+            operations = [entry.operation for entry in batch]
+            work = self._carry_out_batch(operations, self._time_left(batch))
+            self._spawn(work, partial(self._end_batch, batch))
             return
         self._under_way += len(batch)
         self._unbatched = max(self._unbatched - len(batch), 0)
-        for entry in batch[1:]:
-            self._spawn(self._carry_out_alone(entry))
-        await self._carry_out_alone(batch[0])  # this task will do for one
+        for entry in batch:
+            self._tell(1)
+            one = self._carry_out_one(entry.operation, self._time_left([entry]))
+            self._spawn(one, partial(self._end_one, entry))
 
     def _tell(self, size: int) -> None:
         if self._on_group is not None:
             self._on_group(size, len(self._waiting))
 
-    async def _carry_out_alone(self, entry: _Entry[O, R]) -> None:
-        self._tell(1)
-        try:
-            result = await self._carry_out_one(entry.operation, self._time_left([entry]))
-        except BaseException as error:
-            entry.settle(None, error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            entry.settle(result, None)
-        finally:
-            self._under_way -= 1
-            self._schedule()
+    def _end_one(self, entry: _Entry[O, R], task: asyncio.Task[R]) -> None:
+        self._tasks.discard(task)
+        error = _error_of(task)
+        entry.settle(task.result() if error is None else None, error)
+        self._under_way -= 1
+        self._schedule()
 
-    async def _carry_out_together(self, batch: Sequence[_Entry[O, R]]) -> None:
-        self._tell(len(batch))
-        operations = [entry.operation for entry in batch]
-        try:
-            results, worthwhile = await self._carry_out_batch(operations, self._time_left(batch))
-        except BaseException as error:
+    def _end_batch(
+        self, batch: Sequence[_Entry[O, R]], task: asyncio.Task[BatchOutcome[R]]
+    ) -> None:
+        self._tasks.discard(task)
+        if (error := _error_of(task)) is not None:
             for entry in batch:
                 entry.settle(None, error)
             self._free()
-            if not isinstance(error, Exception):
-                raise
             return
+        results, worthwhile = task.result()
         if worthwhile:
             self._next_unbatched = UNBATCHED_RANGE[0]
         else:
@@ -204,17 +201,13 @@ class FairQueue(Generic[O, R]):
     def _time_left(self, batch: Sequence[_Entry[O, R]]) -> float:
         return max(min(entry.end for entry in batch) - self._loop.time(), MIN_QUEUED_SECONDS)
 
-    def _not_scheduled(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():  # perhaps before it began
-            self._scheduled = False
-
     def _spawn(
-        self,
-        work: Coroutine[Any, Any, None],
-        at_end: Callable[[asyncio.Task[None]], None] | None = None,
+        self, work: Coroutine[Any, Any, T], at_end: Callable[[asyncio.Task[T]], None]
     ) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if at_end is not None:
-            task.add_done_callback(at_end)
+        task.add_done_callback(at_end)
+
+
+def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
