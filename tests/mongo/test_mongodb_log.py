@@ -152,6 +152,23 @@ async def test_a_row_that_another_process_has_written(
     assert [c.worker for c in history[1:4]] == [trial.worker] * 3
 
 
+async def test_rows_that_another_process_has_written_for_a_batch(
+    replicated: str, opened: Opening
+) -> None:
+    one, other = [await opened(replicated) for _ in range(2)]
+    experiment = await one.create_experiment(make_config())
+    await registered(one, experiment, 6)
+    for trial in await one.reserve_trials(experiment, 6):
+        await one.update_trial(
+            uid=trial.id, experiment_uid=experiment.id, status="interrupted", worker=None
+        )
+    found = await gather(other.reserve_trial(experiment) for _ in range(6))
+    assert len({trial.id for trial in found}) == 6
+    chains = check_chains(await all_changes(one, experiment))
+    assert {chain[-1] for chain in chains.values()} == {("reserved", "interrupted", "reserved", 2)}
+    assert len(chains) == 6
+
+
 async def test_a_known_row_that_was_deleted(
     replicated: str, opened: Opening, mongodb_emptied_database: str
 ) -> None:

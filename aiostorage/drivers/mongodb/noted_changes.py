@@ -22,12 +22,14 @@ from aiostorage._core.event_log import EventLog
 from aiostorage._core.matching import conjuncts
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
+from aiostorage.drivers.mongodb.attempts import BegunAnew
 from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
 from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands, write_within
 from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transaction
 from aiostorage.drivers.mongodb.logged_change import (
     NO_ROW,
+    LastRow,
     LoggedChange,
     changed_fields,
     named_fields,
@@ -126,6 +128,7 @@ class _Together:
         self.batch = batch
         self.schema = batch[0].plan.schema
         self._attempts = 0
+        self._presumes = True
         self._written: dict[str, list[Document]] = {}
 
     async def __call__(self, client: Client, session: Any) -> list[Any]:
@@ -137,7 +140,11 @@ class _Together:
         results = await self.carry_out(own) if seen is None else [self._changed(own, seen)]
         for rows in _rows(self.batch, results):
             await own.note(rows)
-        self._written = await log_in_transaction(own)
+        try:
+            self._written = await log_in_transaction(own)
+        except BegunAnew:
+            self._presumes = False
+            raise
         return results
 
     def committed(self) -> None:
@@ -152,6 +159,19 @@ class _Together:
     async def carry_out(self, own: Commands) -> list[Any]:
         """Return the result of each change; None for those that have to be made separately."""
         raise NotImplementedError
+
+    def _keep(self, own: Commands, plan: Plan, seen: Seen) -> None:
+        """Keep a change for the log, and what its last row probably is."""
+        logged = own.logged(plan.operation)
+        if logged is None:
+            return
+        change = changed_fields(logged, seen.document, plan.operation)
+        presumed: LastRow | None = None
+        if self._presumes:
+            presumed = own.known.last(logged.log, change.name)
+            if presumed is None and seen.document.get(logged.holder) is None:
+                presumed = NO_ROW  # nobody has taken it yet
+        own.changed.append(replace(change, last=seen.last, time=seen.now, presumed=presumed))
 
 
 async def _in_transaction(commands: Commands, batch: Sequence[NotedPlan]) -> list[Any]:
@@ -175,7 +195,7 @@ class _Takes(_Together):
     def _changed(self, own: Commands, seen: Sequence[Seen]) -> list[Document]:
         plan = self.batch[0].plan
         for one in seen:
-            _keep(own, plan, one)
+            self._keep(own, plan, one)
         return [changed_document(one.document, plan.operation.changes, one.now) for one in seen]
 
     async def carry_out(self, own: Commands) -> list[Any]:
@@ -204,7 +224,7 @@ class _Takes(_Together):
             (key,) = self.schema.references_of([one.document["_id"]])
             updates.append(({"_id": key}, self.schema.update(take.changes, one.now)))
             results[position] = [changed_document(one.document, take.changes, one.now)]
-            _keep(own, noted.plan, one)
+            self._keep(own, noted.plan, one)
         await own.update_each(self.schema, updates)
         return results
 
@@ -212,7 +232,7 @@ class _Takes(_Together):
 class _Updates(_Together):
     def _changed(self, own: Commands, seen: Sequence[Seen]) -> int:
         for one in seen:
-            _keep(own, self.batch[0].plan, one)
+            self._keep(own, self.batch[0].plan, one)
         return len(seen)
 
     async def carry_out(self, own: Commands) -> list[Any]:
@@ -223,7 +243,7 @@ class _Updates(_Together):
             (key,) = self.schema.references_of([one.document["_id"]])
             updates.append(({"_id": key}, self.schema.update(plan.operation.changes, one.now)))
             results[position] = 1
-            _keep(own, plan, one)
+            self._keep(own, plan, one)
         await own.update_each(self.schema, updates)
         return results
 
@@ -262,17 +282,6 @@ async def _chosen(own: Commands, batch: Sequence[NotedPlan]) -> tuple[list[Any],
             chosen[position] = one
         known.add(key)
     return results, chosen
-
-
-def _keep(own: Commands, plan: Plan, seen: Seen) -> None:
-    """Keep a change for the log."""
-    logged = own.logged(plan.operation)
-    if logged is not None:
-        change = changed_fields(logged, seen.document, plan.operation)
-        presumed = own.known.last(logged.log, change.name)
-        if presumed is None and seen.document.get(logged.holder) is None:
-            presumed = NO_ROW  # nobody has taken it yet
-        own.changed.append(replace(change, last=seen.last, time=seen.now, presumed=presumed))
 
 
 # ---------------------------------------------------------------- on a standalone server
