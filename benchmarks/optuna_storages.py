@@ -59,6 +59,14 @@ def available() -> bool:
     return find_spec("optuna") is not None
 
 
+@dataclass(frozen=True)
+class _Common:
+    """What the processes of one rate share: when all are ready, and how much each has used."""
+
+    ready: Barrier
+    used: SimpleQueue[float]
+
+
 def rates(directory: Path, count: int, processes: int) -> Iterator[Rate]:
     """Yield the rate of each storage with each sampler; RDB gets a tenth of the trials."""
     for sampler in ("random", "TPE"):
@@ -82,16 +90,16 @@ def _rate(directory: Path, kind: str, sampler: str, processes: int, each: int) -
     maker = context.Process(target=_prepare, args=(kind, place))
     maker.start()
     maker.join()
-    ready, used_by = context.Barrier(processes + 1), context.SimpleQueue()
+    common = _Common(context.Barrier(processes + 1), context.SimpleQueue())
     workers = [
-        context.Process(target=_work, args=(kind, place, sampler, each, ready, used_by))
+        context.Process(target=_work, args=(kind, place, sampler, each, common))
         for _ in range(processes)
     ]
     for worker in workers:
         worker.start()
-    ready.wait()  # until all of them have imported everything, and opened the study
+    common.ready.wait()  # until all of them have imported everything, and opened the study
     begun = time.perf_counter()
-    used = sum(used_by.get() for _ in workers)
+    used = sum(common.used.get() for _ in workers)
     took = time.perf_counter() - begun
     for worker in workers:
         worker.join()
@@ -206,20 +214,13 @@ def _study(kind: str, place: Path, sampler: str) -> Any:
     )
 
 
-def _work(
-    kind: str,
-    place: Path,
-    sampler: str,
-    trials: int,
-    ready: Barrier,
-    used_by: SimpleQueue[float],
-) -> None:
-    """Carry out trials in a process, when all processes are ready, and say how much they used."""
+def _work(kind: str, place: Path, sampler: str, trials: int, common: _Common) -> None:
+    """Carry out trials in a process, and say how much time of a processor they took."""
     study = _study(kind, place, sampler)
-    ready.wait()
+    common.ready.wait()
     used = time.process_time()
     _optimize(kind, study, trials)
-    used_by.put(time.process_time() - used)
+    common.used.put(time.process_time() - used)
 
 
 def _optimize(kind: str, study: Any, trials: int) -> None:
