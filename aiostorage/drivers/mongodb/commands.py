@@ -198,9 +198,19 @@ class Commands:
     known: KnownRows = field(default_factory=KnownRows)
     begun: float = field(default_factory=monotonic)
 
-    def fresh(self, session: Any = None, now: datetime | None = None) -> Commands:
-        """Return the same for other operations."""
-        return replace(self, session=session, now=now, stale=[], changed=[], begun=monotonic())
+    def fresh(
+        self, session: Any = None, now: datetime | None = None, client: Client | None = None
+    ) -> Commands:
+        """Return the same for other operations, perhaps with a client for another thread."""
+        return replace(
+            self,
+            client=client or self.client,
+            session=session,
+            now=now,
+            stale=[],
+            changed=[],
+            begun=monotonic(),
+        )
 
     def logged(self, operation: Operation[Any]) -> Logged | None:
         """Return how the changes of an operation are logged; None if they are not."""

@@ -132,7 +132,7 @@ class _Together:
         self._written: dict[str, list[Document]] = {}
 
     async def __call__(self, client: Client, session: Any) -> list[Any]:
-        own = replace(self.commands.fresh(session=session), client=client)
+        own = self.commands.fresh(session=session, client=client)
         self._attempts += 1
         seen = None
         if len(self.batch) == 1 and self._attempts == 1:
