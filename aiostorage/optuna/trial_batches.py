@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
@@ -15,8 +15,14 @@ from optuna.trial import TrialState, create_trial
 from aiostorage._core.ids import new_token
 from aiostorage.optuna.known_study import KnownStudy
 from aiostorage.optuna.studies import Studies
+from aiostorage.optuna.study_document import FIELD
 from aiostorage.optuna.study_ids import trial_id_of
-from aiostorage.optuna.trial_document import frozen_trial, trial_document
+from aiostorage.optuna.trial_document import (
+    changed,
+    frozen_trial,
+    own_copy,
+    trial_document,
+)
 from aiostorage.optuna.trial_records import NOW
 
 __all__ = ["TrialBatches"]
@@ -37,9 +43,34 @@ class TrialBatches:
         self._studies = studies
         self._study = study
 
+    async def carry_out(
+        self, writes: Sequence[tuple[int, Mapping[str, Any]]], count: int
+    ) -> tuple[list[Any], list[int] | Exception]:
+        """Change trials that run here, and begin others; an engine may do both by one commit.
+
+        Returns
+        -------
+        list
+            For each change, whether the trial still ran here, or the error.
+        list or Exception
+            The numbers of the trials that were begun, or why none was.
+        """
+        if not count:
+            return await self.write(writes), []
+        try:
+            await self._studies.sync(self._study)
+        except Exception as error:  # noqa: BLE001  it is returned; the changes are tried
+            return await self.write(writes), error
+        writing, beginning = self.write(writes), self.begin(count)
+        results, begun = await asyncio.gather(writing, beginning, return_exceptions=True)
+        for one in (results, begun):
+            if isinstance(one, BaseException) and not isinstance(one, Exception):
+                raise one
+        assert not isinstance(results, BaseException)  # noqa: S101  it returns errors
+        return results, cast("list[int] | Exception", begun)
+
     async def begin(self, count: int) -> list[int]:
         """Begin trials: those that wait, and new ones for the rest; return their numbers."""
-        await self._studies.sync(self._study)
         begun: list[int] = []
         try:
             await self._begin(count, begun)
@@ -57,15 +88,19 @@ class TrialBatches:
                 begun.append(number)
         if len(begun) == count:
             return
-        first, template = study.next_number, create_trial(state=TrialState.RUNNING)
-        documents = [trial_document(study.uid, first, template) for _ in range(len(begun), count)]
+        first = study.next_number
+        document = trial_document(study.uid, first, create_trial(state=TrialState.RUNNING))
         token = new_token()  # one for all, as `reserve_trials` has it
-        for document in documents:
-            document["worker"], document["heartbeat"] = token, NOW
-        for inserted in await self._studies.records.insert(study.uid, documents, first):
-            frozen = study.put(frozen_trial(inserted))
-            study.hold(frozen.number, token)
-            begun.append(frozen.number)
+        document["worker"], document["heartbeat"] = token, NOW
+        left = count - len(begun)
+        inserted = await self._studies.records.insert(study.uid, document, first, left)
+        like = frozen_trial(document)
+        for one in inserted:
+            new: int = one[FIELD]["number"]
+            trial_id = trial_id_of(study.id, new)
+            study.put(own_copy(changed(like, number=new, _trial_id=trial_id)))
+            study.hold(new, token)
+            begun.append(new)
 
     async def _is_claimed(self, number: int) -> bool:
         try:
