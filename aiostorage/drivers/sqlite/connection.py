@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, ClassVar, Final, TypeVar, cast
 from weakref import WeakSet, finalize
 
@@ -30,8 +31,10 @@ __all__ = ["Connection", "ConnectionThread"]
 T = TypeVar("T")
 
 
-BRIEF_WAIT: Final = 0.25
-"""Seconds after which a call that waits for other processes checks whether it is still wanted."""
+MIN_PAUSE: Final = 0.0003
+MAX_PAUSE: Final = 0.005
+"""Seconds between two attempts to begin a transaction while another process has one: at first, and
+after a while. SQLite's own waiting pauses for up to 0.1 s, while nobody writes."""
 
 
 class _Gate:
@@ -103,6 +106,8 @@ class Connection(sqlite3.Connection):
         self.file = file
         self._timeout = timeout
         self._pragmas = pragmas
+        self._log: int | None = None
+        self._polls = False
         self._looked = self._next_look = 0.0
         self.openings: int = 0
         self._functions = SQLFunctions()
@@ -130,7 +135,8 @@ class Connection(sqlite3.Connection):
         else:
             raise BackendError("the file was replaced while it was being opened")
         self.openings += 1
-        self._closed = self._prepared = self._waits_briefly = False
+        self._on_disk = -1  # which tables were made is not counted
+        self._closed = self._prepared = False
         self.unwanted = _never
         self.create_function(MATCH, 2, self._functions.match, deterministic=True)
         self.create_function(SET, 2, self._functions.set, deterministic=True)
@@ -158,26 +164,26 @@ class Connection(sqlite3.Connection):
                 self.file.check(self, "this call used the earlier file only")
             return _Outcome(result)
 
-    def wait_briefly(self) -> None:
-        """Wait for other processes in `begin_transaction` alone, beyond a moment."""
-        if not self._waits_briefly:
-            self.statement(f"PRAGMA busy_timeout = {min(BRIEF_WAIT, self._timeout) * 1000:.0f}")
-            self._waits_briefly = True
+    def poll(self) -> None:
+        """Wait for other processes in `begin_transaction` alone, which can be given up."""
+        self._polls = True
+        self.statement("PRAGMA busy_timeout = 0")
 
     def begin_transaction(self, unwanted: Callable[[], bool] | None = None) -> None:
-        """Begin to write; wait for other processes, unless that is not wanted any more.
-
-        Nothing interrupts SQLite while it waits, so it waits briefly, again and again.
-        """
-        self.wait_briefly()
-        end = monotonic() + self._timeout
+        """Begin to write; wait for other processes, unless that is not wanted any more."""
+        if not self._polls:
+            self.poll()
+        begun = monotonic()
         while True:
             try:
                 self.statement("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
+                waited = monotonic() - begun
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or monotonic() >= end or (unwanted or self.unwanted)():
+                if not busy or waited >= self._timeout or (unwanted or self.unwanted)():
                     raise
+                pause = min(max(MIN_PAUSE, waited / 4), MAX_PAUSE)
+                sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  it is no secret
             else:
                 return
 
@@ -187,6 +193,32 @@ class Connection(sqlite3.Connection):
             self.file.check(self, "nothing was written")
         self._looked = monotonic()
         self.statement("COMMIT")
+
+    def sync(self) -> None:
+        """Wait until what this connection has committed is on disk.
+
+        Other processes may write meanwhile, unlike while SQLite does this itself (``PRAGMA
+        synchronous = FULL``). What they write comes later in the log, so it is on disk only if what
+        came before is.
+
+        Raises
+        ------
+        BackendError
+            It may not be on disk.
+        """
+        changes = self.total_changes
+        if changes == self._on_disk:
+            return
+        if self._log is None:
+            self._log = self.file.open_log()
+        try:
+            fdatasync(self._log)
+        except OSError as error:
+            raise BackendError(
+                "what was written may not be on disk, and would then be lost with the next power "
+                f"cut: {error}"
+            ) from error
+        self._on_disk = changes
 
     def _has_its_file(self) -> bool:
         file = self.file
@@ -223,18 +255,25 @@ class Connection(sqlite3.Connection):
     def __del__(self) -> None:
         with suppress(sqlite3.Error):  # aiosqlite forgets what an opening opened that was cancelled
             super().close()
+        if self._log is not None:
+            os.close(self._log)
 
     def put_away(self) -> None:
         """Close it until the next function is called."""
         if not self._closed:
             self.file.leave(self)
         self._closed = True
+        log, self._log = self._log, None
+        if log is not None:
+            os.close(log)
         with suppress(sqlite3.ProgrammingError):  # the last attempt to open it again has failed
             super().close()
 
     def _prepare(self) -> None:
         for pragma in self._pragmas:
             self.statement(pragma).fetchall()
+        if self._polls:
+            self.poll()
         if not self.file.logs:
             self.file.note_log(self)
         self._prepared = True
@@ -249,6 +288,9 @@ class Connection(sqlite3.Connection):
         cause, self._functions.error = self._functions.error, None
         return cause or error
 
+
+fdatasync: Final = getattr(os, "fdatasync", os.fsync)
+"""Without the times of the file, where the system can leave them out."""
 
 _gate: Final = _Gate()
 _connections: Final[WeakSet[Connection]] = WeakSet()
