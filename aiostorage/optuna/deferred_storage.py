@@ -14,7 +14,11 @@ from collections import deque
 from collections.abc import Container, Sequence
 from typing import Any, Final
 
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    check_distribution_compatibility,
+)
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
@@ -196,6 +200,8 @@ class DeferredStorage(BaseStorage):
         earlier = self._study.trials.distributions.get(param_name)
         if earlier is not None:
             check_distribution_compatibility(earlier, distribution)
+            if earlier == distribution and not isinstance(earlier, CategoricalDistribution):
+                distribution = earlier  # one object for all trials
         running.set_param(StoredParam(param_name, param_value_internal, distribution))
         self._note(running)
 

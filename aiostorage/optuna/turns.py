@@ -11,7 +11,7 @@ __all__ = ["Turns", "few_at_once", "settle"]
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 8
+AT_ONCE: Final = 16
 """Tasks that are resumed in one turn of the event loop, at most."""
 
 
