@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import anyio
 import anyio.lowlevel
 import optuna
-from optuna.exceptions import ExperimentalWarning, TrialPruned
+from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
 from optuna.progress_bar import _ProgressBar
 from optuna.storages import fail_stale_trials
 from optuna.study._optimize import _log_failed_trial
@@ -331,9 +331,11 @@ class _Optimization:
         """
         try:
             complaint = await self._thread.call(self._tell_study, trial, outcome)
-        except BaseException:  # a sampler may fail afterwards
-            if running.ended:
+        except Exception as error:
+            if running.ended:  # a sampler has failed, or the pruner
                 await self._writer.written(running)
+            elif running.lost and isinstance(error, UpdateFinishedTrialError):
+                return False, None
             raise
         begins = begins and self._takes_another()
         _, following = await self._writer.written(running, begins=begins)
