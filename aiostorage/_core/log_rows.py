@@ -141,7 +141,7 @@ def known_before(logged: Logged, update: Update) -> list[Keys] | None:
         return []
     if _renames(logged, update):
         return None
-    bound: dict[str, str | int] = {}
+    bound: dict[str, Any] = {}
     for part in where.conditions if isinstance(where, And) else (where,):
         if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ in _KEYS:
             bound[part.path] = part.value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
@@ -61,13 +61,13 @@ class TrialBatches:
             await self._studies.sync(self._study)
         except Exception as error:  # noqa: BLE001  it is returned; the changes are tried
             return await self.write(writes), error
-        writing, beginning = self.write(writes), self.begin(count)
-        results, begun = await asyncio.gather(writing, beginning, return_exceptions=True)
-        for one in (results, begun):
+        found: list[Any] = await asyncio.gather(
+            self.write(writes), self.begin(count), return_exceptions=True
+        )
+        for one in found:
             if isinstance(one, BaseException) and not isinstance(one, Exception):
                 raise one
-        assert not isinstance(results, BaseException)  # noqa: S101  it returns errors
-        return results, cast("list[int] | Exception", begun)
+        return found[0], found[1]
 
     async def begin(self, count: int) -> list[int]:
         """Begin trials: those that wait, and new ones for the rest; return their numbers."""
@@ -81,11 +81,15 @@ class TrialBatches:
 
     async def _begin(self, count: int, begun: list[int]) -> None:
         study = self._study
-        for number in study.trials.unfinished(TrialState.WAITING):
-            if len(begun) == count:
-                break
-            if await self._is_claimed(number):
-                begun.append(number)
+        waiting = study.trials.unfinished(TrialState.WAITING)
+        while waiting and len(begun) < count:
+            left = count - len(begun)
+            first_ones, waiting = waiting[:left], waiting[left:]
+            claims = map(self._is_claimed, first_ones)
+            found = await asyncio.gather(*claims, return_exceptions=True)
+            begun += [number for number, one in zip(first_ones, found, strict=True) if one is True]
+            if failures := [one for one in found if isinstance(one, BaseException)]:
+                raise failures[0]
         if len(begun) == count:
             return
         first = study.next_number

@@ -28,9 +28,10 @@ from aiostorage import (
 )
 from aiostorage._core.layout import TRIALS
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.operations import Insert, InsertNext, Update
+from aiostorage.operations import Insert, InsertNext, Take, Update
 from aiostorage.optuna import AsyncTrial, OptunaStorage, optimization, optimize, study_writer
 from aiostorage.optuna.studies import Studies
+from aiostorage.optuna.study_ids import trial_uid_of
 from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.testing import FaultyDriver
 
@@ -451,6 +452,32 @@ async def test_waiting_trials_that_others_take_meanwhile_are_passed_over(
     states = [(trial.number, trial.state.name) for trial in await stored(file)]
     assert states == [(0, "RUNNING"), (1, "COMPLETE"), (3, "COMPLETE"), (4, "COMPLETE")]
     await anyio.to_thread.run_sync(other.close)
+
+
+async def test_what_was_claimed_is_handed_back_if_another_claim_fails() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+
+    def enqueue() -> None:
+        for _ in range(3):
+            study.enqueue_trial({"x": 1})
+
+    def claims_the_second(operations: Sequence[Any]) -> bool:
+        return any(
+            isinstance(one, Take) and trial_uid_of(1) in str(one.where) for one in operations
+        )
+
+    await anyio.to_thread.run_sync(enqueue)
+    driver.fail_next("before", matching=claims_the_second)
+    with pytest.raises(TemporaryBackendError):
+        await optimize(study, square, n_trials=3, tasks=3)
+    assert driver.faults == 1
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert [trial.state for trial in trials] == [TrialState.WAITING] * 3
+    await optimize(study, square, n_trials=3, tasks=2)
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
 
 
 async def test_a_result_that_cannot_be_written_ends_the_call() -> None:
