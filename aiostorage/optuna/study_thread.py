@@ -18,7 +18,7 @@ __all__ = ["StudyThread"]
 
 T = TypeVar("T")
 
-HOLD: Final = 0.002
+HOLD: Final = 0.001
 """Seconds that a result waits for others, at most, so that one call wakes the loop for all."""
 
 TAKEN: Final = 0.1
