@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -35,7 +35,7 @@ PATIENCE: Final = 0.1
 """Seconds that what an objective has set waits for more, or for its final state, at most."""
 
 TOGETHER: Final = 0.025
-"""Seconds that it is written earlier, at most, together with what waits for so long."""
+"""Seconds that something is written before it is due, at most, together with what is due."""
 
 SYNC_INTERVAL: Final = 0.5
 """Seconds for which the other trials of the study count as known when a pruner is asked."""
@@ -160,9 +160,8 @@ class StudyWriter:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                with anyio.CancelScope(
-                    shield=True
-                ):  # what is begun has an owner, or is handed back
+                # what is begun has an owner, or is handed back
+                with anyio.CancelScope(shield=True):
                     if unwanted := await self._carry_out():
                         await self._return(unwanted)
         finally:
@@ -179,22 +178,9 @@ class StudyWriter:
             outcomes, begun = await self._results(writes, count)
             for one, result in outcomes.items():
                 self._take_outcome(one, result, writes[one], has_ended=one in ended)
-            numbers = deque(begun if isinstance(begun, list) else ())
-            if numbers:
+            if isinstance(begun, list) and begun:
                 self._synced = anyio.current_time()
-            async for one, (of_ended, begins) in few_at_once(ended.items()):
-                result = outcomes.get(one, False)
-                if isinstance(result, BaseException):
-                    settle(of_ended, None, result)
-                elif not of_ended.done():
-                    number = numbers.popleft() if begins and numbers else None
-                    of_ended.set_result((result, number))
-            async for of_wanted in few_at_once(wanted):
-                if isinstance(begun, Exception):
-                    settle(of_wanted, None, begun)
-                elif not of_wanted.done():  # cancelled meanwhile
-                    of_wanted.set_result(numbers.popleft())
-            return list(numbers)
+            return await _answer(ended, outcomes, wanted, begun)
 
     def _take_writes(self, ended: _Ended) -> dict[RunningTrial, dict[str, Any]]:
         """Return what is to be written of which trials."""
@@ -276,3 +262,25 @@ class StudyWriter:
         if isinstance(error, TemporaryBackendError):
             self._deferred.note(running)
             self.noted()
+
+
+async def _answer(
+    ended: _Ended,
+    outcomes: Mapping[RunningTrial, Any],
+    wanted: Sequence[asyncio.Future[int]],
+    begun: list[int] | Exception,
+) -> list[int]:
+    """Tell those who asked what has become of it; return the numbers that nobody gets."""
+    numbers = deque(begun if isinstance(begun, list) else ())
+    async for one, (future, begins) in few_at_once(ended.items()):
+        result = outcomes.get(one, False)
+        if isinstance(result, BaseException):
+            settle(future, None, result)
+        elif not future.done():
+            future.set_result((result, numbers.popleft() if begins and numbers else None))
+    async for of_begun in few_at_once(wanted):
+        if isinstance(begun, Exception):
+            settle(of_begun, None, begun)
+        elif not of_begun.done():  # not cancelled meanwhile
+            of_begun.set_result(numbers.popleft())
+    return list(numbers)
