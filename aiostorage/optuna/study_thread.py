@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from aiostorage.optuna.turns import Turns, settle
+from aiostorage.optuna.loop_turns import Turns, settle
 
 __all__ = ["StudyThread"]
 

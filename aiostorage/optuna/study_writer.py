@@ -18,8 +18,8 @@ from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.loop_turns import few_at_once, settle
 from aiostorage.optuna.trial_batches import TrialBatches
-from aiostorage.optuna.turns import few_at_once, settle
 from aiostorage.sync.portal import Portal
 
 __all__ = ["StudyWriter"]

@@ -15,9 +15,9 @@ from optuna.trial import TrialState, create_trial
 
 from aiostorage.optuna import study_thread
 from aiostorage.optuna.deferred_storage import RunningTrial
+from aiostorage.optuna.loop_turns import AT_ONCE, Turns, few_at_once, settle
 from aiostorage.optuna.study_thread import StudyThread
 from aiostorage.optuna.trial_document import final_update, intermediate_update
-from aiostorage.optuna.turns import AT_ONCE, Turns, few_at_once, settle
 
 pytestmark = pytest.mark.anyio
 
