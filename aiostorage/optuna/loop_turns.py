@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, TypeVar
 
-__all__ = ["Turns", "few_at_once", "settle"]
+__all__ = ["LoopTurns", "few_at_once", "settle"]
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ AT_ONCE: Final = 16
 """Tasks that are resumed in one turn of the event loop, at most."""
 
 
-class Turns:
+class LoopTurns:
     """Resumes tasks that wait for a future, in order, a few in each turn of the event loop.
 
     It belongs to the loop in which it is made.

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from aiostorage.optuna.loop_turns import Turns, settle
+from aiostorage.optuna.loop_turns import LoopTurns, settle
 
 __all__ = ["StudyThread"]
 
@@ -40,7 +40,7 @@ class StudyThread:
         Called in the event loop when functions have been run.
     """
 
-    def __init__(self, turns: Turns, delivered: Callable[[], object]) -> None:
+    def __init__(self, turns: LoopTurns, delivered: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._turns = turns
         self._delivered = delivered

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from aiostorage.optuna import study_thread
 from aiostorage.optuna.deferred_storage import RunningTrial
-from aiostorage.optuna.loop_turns import AT_ONCE, Turns, few_at_once, settle
+from aiostorage.optuna.loop_turns import AT_ONCE, LoopTurns, few_at_once, settle
 from aiostorage.optuna.study_thread import StudyThread
 from aiostorage.optuna.trial_document import final_update, intermediate_update
 
@@ -48,7 +48,7 @@ async def resumed_by_turn(resume: Callable[[list[asyncio.Future[int]]], Any]) ->
 
 
 async def test_few_tasks_are_resumed_in_one_turn() -> None:
-    made = Turns()
+    made = LoopTurns()
 
     def resume(futures: list[asyncio.Future[int]]) -> None:
         settles = [partial(settle, future, number) for number, future in enumerate(futures)]
@@ -95,7 +95,7 @@ async def test_the_thread_waits_until_its_results_are_taken(
         begun.wait(60)  # until all of them wait in line
         ran.append(number)
 
-    thread = StudyThread(Turns(), lambda: None)
+    thread = StudyThread(LoopTurns(), lambda: None)
     async with anyio.create_task_group() as group:
         for number in range(5):
             group.start_soon(thread.call, run, number)
@@ -115,7 +115,7 @@ async def test_the_thread_goes_on_though_the_loop_is_blocked(
     monkeypatch.setattr(study_thread, "HOLD", 0.0)
     monkeypatch.setattr(study_thread, "TAKEN", 0.001)
     ended = threading.Event()
-    thread = StudyThread(Turns(), lambda: None)
+    thread = StudyThread(LoopTurns(), lambda: None)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(thread.call, int)
