@@ -34,8 +34,15 @@ class StudyTrial:
         self._made: optuna.Trial | None = None
         self._failure: Exception | None = None
 
+    @property
+    def is_made(self) -> bool:
+        """Whether it is there."""
+        return self._made is not None
+
     def get(self) -> optuna.Trial:
-        """Return it; in the thread."""
+        """Return it, or raise again why it could not be made; in the thread."""
+        if self._failure is not None:
+            raise self._failure
         if self._made is None:
             try:
                 self._made = self._make()
@@ -43,11 +50,6 @@ class StudyTrial:
                 self._failure = error
                 raise
         return self._made
-
-    def check(self) -> None:
-        """Raise the error with which it could not be made, if it could not."""
-        if self._failure is not None:
-            raise self._failure
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of it; in the thread."""

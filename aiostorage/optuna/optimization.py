@@ -260,8 +260,10 @@ class _Optimization:
             return False
         if self._left is None:
             return True
+        if self._left <= 0:
+            return False
         self._left -= 1
-        return self._left >= 0
+        return True
 
     async def _evaluate(self, running: RunningTrial) -> RunningTrial | None:
         """Evaluate a trial that has begun; return the next one if that has begun, too."""
@@ -270,7 +272,8 @@ class _Optimization:
         try:
             with scope:
                 outcome = await self._outcome(running, trial)
-                trial.check()
+                if not trial.is_made:  # the objective has asked for nothing, or it failed
+                    await self._thread.call(trial.get)
         except BaseException:  # cancelled, or the sampler has failed at the beginning
             await self._writer.hand_back(running)
             raise

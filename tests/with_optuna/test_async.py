@@ -547,6 +547,25 @@ async def test_a_trial_that_cannot_begin_with_the_end_of_the_last_one_begins_alo
     await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
 
 
+async def test_no_trial_is_left_out_when_several_cannot_begin() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+    all_there = anyio.Event()
+
+    async def objective(trial: AsyncTrial) -> float:
+        if trial.number == 3:
+            driver.fail_next("before", matching=inserts)
+            all_there.set()
+        await all_there.wait()  # two of the four begin another trial, or would
+        return 1.0
+
+    await optimize(study, objective, n_trials=6, tasks=4)
+    assert driver.faults == 1
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 6
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
 async def test_a_trial_that_began_with_what_could_not_be_written_is_handed_back() -> None:
     driver = FaultyDriver(MemoryDriver())
     study = await failing(driver)
@@ -583,16 +602,20 @@ async def test_a_sampler_that_fails_at_the_beginning_ends_all(
         def before_trial(self, *arguments: object) -> None:
             raise ZeroDivisionError
 
-    study.sampler = Broken()
-    with pytest.raises(ZeroDivisionError):
-        await optimize(study, square, tasks=2)
-    assert {trial.state for trial in await stored(file)} == {TrialState.WAITING}
-
     async def nothing(trial: AsyncTrial) -> float:
         return 1.0
 
-    with pytest.raises(ZeroDivisionError):
-        await optimize(study, nothing, n_trials=1, tasks=1)
+    async def bold(trial: AsyncTrial) -> float:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await trial.suggest_float("x", 0, 1)
+        return 1.0
+
+    study.sampler = Broken()
+    for objective in (square, nothing, bold):
+        with pytest.raises(ZeroDivisionError):
+            await optimize(study, objective, tasks=2)
+        assert {trial.state for trial in await stored(file)} == {TrialState.WAITING}
 
 
 async def test_what_was_set_is_written_when_it_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
