@@ -596,11 +596,10 @@ async def test_a_trial_is_handed_back_if_nobody_can_be_told_of_the_last_one(
 
 
 async def test_a_sampler_that_fails_at_the_beginning_ends_all(
-    study: optuna.Study, file: str
+    study: optuna.Study, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(optuna.samplers.RandomSampler):
-        def before_trial(self, *arguments: object) -> None:
-            raise ZeroDivisionError
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
 
     async def nothing(trial: AsyncTrial) -> float:
         return 1.0
@@ -611,7 +610,7 @@ async def test_a_sampler_that_fails_at_the_beginning_ends_all(
                 await trial.suggest_float("x", 0, 1)
         return 1.0
 
-    study.sampler = Broken()
+    monkeypatch.setattr(study.sampler, "before_trial", fail)
     for objective in (square, nothing, bold):
         with pytest.raises(ZeroDivisionError):
             await optimize(study, objective, tasks=2)
