@@ -19,6 +19,7 @@ import anyio
 
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
+from aiostorage._core.exits import at_exit
 from aiostorage.drivers.sqlite.columns import SET
 from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, VALUE
@@ -37,8 +38,18 @@ MAX_PAUSE: Final = 0.005
 after a while. SQLite's own waiting pauses for up to 0.1 s, while nobody writes."""
 
 
+EXIT_TIMEOUT: Final = 5.0
+"""Seconds that the interpreter's exit waits for what is under way, at most."""
+
+
 class _Gate:
-    """Either connections are in use, or the process forks; never both at a time."""
+    """Either connections are in use, or the process forks; never both at a time.
+
+    Attributes
+    ----------
+    exiting : bool
+        Whether the interpreter exits, so that no connection is closed any more.
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -47,7 +58,7 @@ class _Gate:
         """Start again in a forked child, where the threads that were inside do not exist."""
         self._condition = threading.Condition()
         self._inside = 0
-        self._shut = False
+        self._shut = self.exiting = False
 
     def __enter__(self) -> None:
         with self._condition:
@@ -65,6 +76,16 @@ class _Gate:
             self._condition.wait_for(lambda: not self._shut)
             self._shut = True
             self._condition.wait_for(lambda: not self._inside)
+
+    def exit(self) -> None:
+        """Wait until those inside have left; from then on nothing is closed.
+
+        SQLite calls into Python while it closes a connection, and runs our functions. In a thread
+        that still does so when the interpreter is gone, the process would crash.
+        """
+        with self._condition:
+            self.exiting = True
+            self._condition.wait_for(lambda: not self._inside, EXIT_TIMEOUT)
 
     def open(self) -> None:
         """Admit users again."""
@@ -247,10 +268,13 @@ class Connection(sqlite3.Connection):
         return True
 
     def close(self) -> None:
-        """Close it for good."""
+        """Close it for good, unless the interpreter exits: SQLite files need not be closed."""
         with _gate:
             _connections.discard(self)
-            self.put_away()
+            if _gate.exiting:
+                _left_open.append(self)
+            else:
+                self.put_away()
 
     def __del__(self) -> None:
         with suppress(sqlite3.Error):  # aiosqlite forgets what an opening opened that was cancelled
@@ -303,6 +327,11 @@ def _before_fork() -> None:
     for connection in list(_connections):
         connection.file.forget_log()
 
+
+_left_open: Final[list[Connection]] = []
+"""Connections that were not closed, since the interpreter exits; the last reference would do it."""
+
+at_exit("connections", _gate.exit)
 
 os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_child=_gate.reset)
 
