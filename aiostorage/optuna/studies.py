@@ -196,7 +196,7 @@ class Studies:
         if template.state is TrialState.RUNNING:
             token = document["worker"] = new_token()
             document["heartbeat"] = NOW
-        (inserted,) = await self.records.insert(study.uid, [document], first)
+        (inserted,) = await self.records.insert(study.uid, document, first)
         frozen = study.put(frozen_trial(inserted))
         if token is not None:
             study.hold(frozen.number, token)

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 from aiostorage._core.documents import both, equal, truncated
 from aiostorage._core.gateway import Gateway
+from aiostorage._core.ids import new_id
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
 from aiostorage._core.normalise import normalise
 from aiostorage.errors import DuplicateKeyError
@@ -78,7 +79,9 @@ class TrialRecords:
 
     # ------------------------------------------------------------------------------ writing
 
-    async def insert(self, uid: Any, documents: Sequence[Document], first: int) -> list[Document]:
+    async def insert(
+        self, uid: Any, document: Document, first: int, count: int = 1
+    ) -> list[Document]:
         """Insert trials of an experiment under the next free numbers; return them with these.
 
         The numbers are taken by the insertion and by nothing before it. So they have no gap,
@@ -86,17 +89,20 @@ class TrialRecords:
 
         Parameters
         ----------
-        documents
-            The trials, whatever their numbers.
+        document
+            A trial, whatever its number.
         first
             A number of which all lower ones are taken.
+        count
+            How many trials like this one, each with an ``_id`` of its own.
 
         Raises
         ------
         EncodingError
-            Something in them cannot be stored.
+            Something in it cannot be stored.
         """
-        stored = tuple(map(self._stored, documents))
+        one = self._stored(document)
+        stored = (one, *({**one, "_id": new_id()} for _ in range(count - 1)))
         among = NUMBERS
         while True:
             places = [_place(number) for number in range(first, first + among + len(stored))]
