@@ -8,7 +8,7 @@ still has it. Fairness rests on the queue in `lock_queue`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from aiostorage._core.heartbeat import repeating
 from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.layout import ALGO
-from aiostorage._core.lock_queue import ProcessQueues, Tickets
+from aiostorage._core.lock_queue import Place, ProcessQueues, Tickets
 from aiostorage._core.lock_records import LockRecords, unlocked
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import LockAcquisitionTimeout, LockError, LockLost, TemporaryBackendError
@@ -55,8 +55,8 @@ class _Claim:
         The experiment.
     token
         Names the caller in the record, and its ticket.
-    free, owned
-        The conditions that the lock is free, and that the caller holds it.
+    place
+        The caller's place in the queue of this process.
     start
         When it began to wait, by the clock of the event loop.
     timeout
@@ -69,12 +69,21 @@ class _Claim:
 
     uid: Any
     token: str
-    free: And
-    owned: And
+    place: Place
     start: float
     timeout: float
     queued: bool = False
     taking: bool = False
+
+    @property
+    def free(self) -> And:
+        """The condition that the lock is free."""
+        return equal(experiment=self.uid, locked=0)
+
+    @property
+    def owned(self) -> And:
+        """The condition that the caller holds the lock."""
+        return _owned(self.uid, self.token)
 
 
 class AlgorithmLocks:
@@ -103,25 +112,43 @@ class AlgorithmLocks:
     async def hold(
         self, experiment: Any, timeout: float, retry_interval: float
     ) -> AsyncIterator[LockedAlgorithmState]:
-        uid, token = experiment_uid(experiment), new_token()
-        free = equal(experiment=uid, locked=0)
-        owned = equal(experiment=uid, owner=token, locked=1)
-        claim = _Claim(uid, token, free, owned, anyio.current_time(), timeout)
-        async with self._queues.turn(uid, timeout, partial(self._timed_out, claim)):
-            record = await self._acquire(claim, retry_interval)
+        uid = experiment_uid(experiment)
+        with self._queues.place(uid) as place:
+            claim = _Claim(uid, new_token(), place, anyio.current_time(), timeout)
+            record = await self._turn(claim, retry_interval)
+            place.hold(claim.token if claim.queued else None)
             async with self._held(claim, record) as state:
                 yield state
 
     # ------------------------------------------------------------------------------- acquire
+
+    async def _turn(self, claim: _Claim, retry_interval: float) -> Document:
+        """Wait for the turn in this process, get the lock, and return its record."""
+        place, others = claim.place, partial(self._tickets.others, claim.uid)
+        try:
+            in_time = await place.wait(claim.timeout, others)
+        except BaseException as error:
+            if place.record is not None:  # the lock was handed over to a caller who is gone
+                release = _opening(claim.uid, place.record["owner"])
+                await self._gateway.compensate((release,), error, self._lease, RELEASING)
+            raise
+        if place.record is not None:
+            claim.token = place.record["owner"]
+            return place.record
+        if not in_time:
+            raise await self._timed_out(claim)
+        return await self._acquire(claim, retry_interval)
 
     async def _acquire(self, claim: _Claim, retry_interval: float) -> Document:
         """Take the lock at once if no process waits for it, else by a ticket; return its record."""
         uid, token = claim.uid, claim.token
         version: object | None = None
         renew_at = 0.0  # when the ticket has to be renewed
+        known_first = claim.place.unopposed
         try:
             while True:
-                ahead = await self._tickets.ahead(uid, token)
+                ahead = 0 if known_first else await self._tickets.ahead(uid, token)
+                known_first = False
                 if not ahead and (record := await self._take(claim)) is not None:
                     return record
                 now = anyio.current_time()
@@ -148,7 +175,7 @@ class AlgorithmLocks:
         give_up: list[Update | Delete] = []
         seconds = LAST_ATTEMPT_TIMEOUT  # a ticket that cannot be deleted expires soon
         if claim.taking and not had_no_effect(error):
-            give_up.append(Update(ALGO, claim.owned, unlocked()))
+            give_up.append(_opening(claim.uid, claim.token))
             seconds = self._lease
         if claim.queued:
             give_up.append(self._tickets.leave(claim.token))
@@ -183,17 +210,16 @@ class AlgorithmLocks:
         return await self._take_if(expired, claim)
 
     async def _take_if(self, where: And, claim: _Claim) -> Document | None:
-        changes = {
-            "locked": 1,
-            "owner": claim.token,
-            "since": NOW,
-            "heartbeat": NOW,
-            "expires": StoreTime(self._lease),
-        }
         claim.taking = True
-        taken = await self._gateway.execute(Take(ALGO, where, changes, applied=claim.owned))
+        take = Take(ALGO, where, self._locked(claim.token), applied=claim.owned)
+        taken = await self._gateway.execute(take)
         claim.taking = bool(taken)
         return taken[0] if taken else None
+
+    def _locked(self, token: str) -> dict[str, Any]:
+        """Return the changes by which a caller gets the lock."""
+        expires = StoreTime(self._lease)
+        return {"locked": 1, "owner": token, "since": NOW, "heartbeat": NOW, "expires": expires}
 
     # ------------------------------------------------------------------------------- release
 
@@ -201,9 +227,6 @@ class AlgorithmLocks:
     async def _held(self, claim: _Claim, record: Document) -> AsyncIterator[LockedAlgorithmState]:
         """Give the state to the body; afterwards save it, or keep the old one."""
         state: LockedAlgorithmState | None = None
-        give_up: list[Update | Delete] = [Update(ALGO, claim.owned, unlocked())]
-        if claim.queued:
-            give_up.append(self._tickets.leave(claim.token))
 
         async def renew() -> None:
             changes = {"heartbeat": NOW, "expires": StoreTime(self._lease)}
@@ -218,33 +241,61 @@ class AlgorithmLocks:
         except BaseException as error:
             if state is not None:
                 state.reset()
+            give_up = self._giving_up(claim)
             await self._gateway.compensate(give_up, error, self._lease, RELEASING)
             raise
         # a receipt: it tells that we released the lock, even if others have held it since
         receipts = [claim.token, *(record.get("released") or ())][:MAX_RECEIPTS]
-        changes = {**unlocked(), "released": receipts}
+        changes: dict[str, Any] = {"released": receipts}
         if data is not None and data != record["state"]:
             changes["state"] = data
+        if not await self._released(claim, changes):
+            raise await self._lost(claim)
+
+    async def _released(self, claim: _Claim, changes: Mapping[str, Any]) -> bool:
+        """Save and release, or hand over to the heir; return whether the lock was still ours."""
+        heir, token = claim.place.heir(), new_token()
         ours = Compare("experiment", "eq", claim.uid)
         applied = And((ours, Compare("released", "eq", claim.token)))
-        release = Update(ALGO, claim.owned, changes, applied)
+        end: Update | Take
+        if heir is None:
+            end = Update(ALGO, claim.owned, {**unlocked(), **changes}, applied)
+            give_up = self._giving_up(claim)
+        else:
+            end = Take(ALGO, claim.owned, {**self._locked(token), **changes}, applied=applied)
+            give_up = [*self._giving_up(claim), _opening(claim.uid, token)]
+            heir.promise()
+
+        async def release() -> bool:
+            result = (await self._gateway.transact((end, *self._leaving(claim))))[0]
+            # if its answer was lost, others may have held the lock since
+            if heir is not None and result and result[0].get("owner") == token:
+                heir.settle(result[0])
+            return bool(result)
+
         try:
-            released = await shielded(self._lease, self._releasing(claim, release))
+            return await shielded(self._lease, release)
         except TemporaryBackendError as error:
             await self._gateway.compensate(give_up, error, self._lease, RELEASING)
             raise
         except TimeoutError as error:
+            if heir is not None:  # it may have got the lock, and will not learn of it
+                seconds = LAST_ATTEMPT_TIMEOUT
+                await self._gateway.compensate(give_up, error, seconds, RELEASING)
             raise LockLost(
                 "the lock could not be released within its lease", holder=claim.token
             ) from error
-        if not released[0]:
-            raise await self._lost(claim)
+        finally:
+            if heir is not None:
+                heir.settle(None)
 
-    def _releasing(self, claim: _Claim, release: Update) -> Callable[[], Awaitable[list[int]]]:
-        """Return the call that releases the lock and the ticket; the first result is the lock's."""
-        if claim.queued:
-            return partial(self._gateway.transact, (release, self._tickets.leave(claim.token)))
-        return partial(self._gateway.transact, (release,))
+    def _giving_up(self, claim: _Claim) -> list[Update | Delete]:
+        """Return the operations that open the lock of a caller, and give its ticket back."""
+        return [_opening(claim.uid, claim.token), *self._leaving(claim)]
+
+    def _leaving(self, claim: _Claim) -> list[Delete]:
+        """Return the operation that gives the ticket of a caller back, if it has one."""
+        return [self._tickets.leave(claim.token)] if claim.queued else []
 
     # -------------------------------------------------------------------------------- errors
 
@@ -277,3 +328,13 @@ class AlgorithmLocks:
             holder=owner,
             since=since,
         )
+
+
+def _owned(uid: Any, token: str) -> And:
+    """Return the condition that the caller with this token holds a lock."""
+    return equal(experiment=uid, owner=token, locked=1)
+
+
+def _opening(uid: Any, token: str) -> Update:
+    """Return the operation that opens a lock if the caller with this token holds it."""
+    return Update(ALGO, _owned(uid, token), unlocked())
