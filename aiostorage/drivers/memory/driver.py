@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from heapq import merge
@@ -40,6 +41,12 @@ __all__ = ["MemoryDriver", "driver_from_options"]
 
 T = TypeVar("T")
 
+TURN: Final = 0.001
+"""Seconds for which calls may go on without a turn of the event loop.
+
+A turn takes longer than some calls. What awaits nothing else must not keep others from their turn.
+"""
+
 MAX_SLICE: Final = 500
 """Documents that are read in one turn of the event loop, at most."""
 
@@ -68,6 +75,7 @@ class MemoryDriver:
         self.logs: bool = True
         self._tables: dict[str, DocumentTable] = {}
         self._open = False
+        self._turn_at = 0.0
         self._versions = 0
         self._changed: asyncio.Event | None = None
         """What those wait for who wait for a change, if anyone does."""
@@ -111,13 +119,20 @@ class MemoryDriver:
             return cast(T, await self._find(operation))
         if isinstance(operation, Count):
             return cast(T, await self._count(operation))
-        await asyncio.sleep(0)
+        if time.monotonic() >= self._turn_at:
+            await self._turn()
         return cast(T, self._carry_out((operation,))[0])
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
-        await asyncio.sleep(0)
+        if time.monotonic() >= self._turn_at:
+            await self._turn()
         return self._carry_out(operations)
+
+    async def _turn(self) -> None:
+        """Let the event loop turn."""
+        await asyncio.sleep(0)
+        self._turn_at = time.monotonic() + TURN
 
     def _carry_out(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         now = self._clock()

@@ -1,0 +1,90 @@
+"""Frozen records: dataclasses that are quickly imported and quickly made.
+
+What `dataclasses.dataclass` writes for a frozen class takes Python 0.4 ms to compile, for each class
+of a package that is imported. Most of it is the same for all, and stands in `FrozenRecord`; only
+``__init__`` is compiled for each. `dataclasses.replace`, `fields` and `asdict` take these records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
+from operator import attrgetter
+from reprlib import recursive_repr
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+__all__ = ["FrozenRecord", "frozen_record"]
+
+T = TypeVar("T", bound="FrozenRecord")
+
+
+class FrozenRecord:
+    """The base of frozen records: they are compared, hashed, shown and pickled by their fields."""
+
+    __slots__ = ()
+    _values: ClassVar[Callable[[Any], tuple[Any, ...]]]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return self is other or self._values(self) == self._values(other)
+
+    def __hash__(self) -> int:
+        return hash(self._values(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__class__, self._values(self)
+
+    @recursive_repr()
+    def __repr__(self) -> str:
+        names = self.__match_args__  # type: ignore[attr-defined]  # of each dataclass
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{self.__class__.__qualname__}({shown})"
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def frozen_record(cls: type[T]) -> type[T]:
+    """Make a class of frozen records, with slots, of the annotations in a class body.
+
+    A field may have a default; what else `dataclasses.field` knows is not supported.
+    """
+    made: type[T] = dataclass(init=False, repr=False, eq=False, slots=True)(cls)
+    known = fields(made)  # type: ignore[arg-type]  # it is a dataclass now
+    made._values = staticmethod(_values_of([one.name for one in known]))  # noqa: SLF001
+    made.__init__ = _init_of(made, known)  # type: ignore[method-assign]
+    return made
+
+
+def _values_of(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Make the function that returns the values of a record's fields."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda record: tuple(getattr(record, name) for name in names)
+
+
+def _init_of(made: type[Any], known: Sequence[Field[Any]]) -> Callable[..., None]:
+    """Compile ``__init__``: it sets the slots by their descriptors, as no attribute can be set."""
+    given: dict[str, Any] = {}
+    parameters, lines = ["self"], []
+    for one in known:
+        given[f"set_{one.name}"] = getattr(made, one.name).__set__
+        lines.append(f"  set_{one.name}(self, {one.name})")
+        if one.default is MISSING:
+            parameters.append(one.name)
+        else:
+            given[f"default_{one.name}"] = one.default
+            parameters.append(f"{one.name}=default_{one.name}")
+    body = "\n".join(lines) or "  pass"
+    text = f"def make({', '.join(given)}):\n def __init__({', '.join(parameters)}):\n{body}\n return __init__"
+    namespace: dict[str, Any] = {}
+    exec(text, namespace)  # noqa: S102  of the names of fields alone
+    init: Callable[..., None] = namespace["make"](**given)
+    init.__qualname__ = f"{made.__qualname__}.__init__"
+    init.__annotations__ = {one.name: one.type for one in known} | {"return": None}
+    return init
