@@ -1,8 +1,8 @@
 """Frozen records: dataclasses that are quickly imported and quickly made.
 
 What `dataclasses.dataclass` writes for a frozen class takes Python 0.4 ms to compile, for each class
-of a package that is imported. Most of it is the same for all, and stands in `FrozenRecord`; only
-``__init__`` is compiled for each. `dataclasses.replace`, `fields` and `asdict` take these records.
+of a package that is imported. Most of it is the same for all, and stands in `FrozenRecord`; the rest
+is compiled at once. `dataclasses.replace`, `fields` and `asdict` take these records.
 """
 
 from __future__ import annotations
@@ -30,11 +30,6 @@ class FrozenRecord:
     def __delattr__(self, name: str) -> None:
         raise FrozenInstanceError(f"cannot delete field {name!r}")
 
-    def __eq__(self, other: object) -> bool:
-        if other.__class__ is not self.__class__:
-            return NotImplemented
-        return self is other or self._values(self) == self._values(other)
-
     def __hash__(self) -> int:
         return hash(self._values(self))
 
@@ -57,7 +52,7 @@ def frozen_record(cls: type[T]) -> type[T]:
     made: type[T] = dataclass(init=False, repr=False, eq=False, slots=True)(cls)
     known = fields(made)  # type: ignore[arg-type]  # it is a dataclass now
     made._values = staticmethod(_values_of([one.name for one in known]))  # noqa: SLF001
-    made.__init__ = _init_of(made, known)  # type: ignore[method-assign]
+    made.__init__, made.__eq__ = _compiled(made, known)  # type: ignore[method-assign]
     return made
 
 
@@ -68,23 +63,40 @@ def _values_of(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda record: tuple(getattr(record, name) for name in names)
 
 
-def _init_of(made: type[Any], known: Sequence[Field[Any]]) -> Callable[..., None]:
-    """Compile ``__init__``: it sets the slots by their descriptors, as no attribute can be set."""
+def _compiled(
+    made: type[Any], known: Sequence[Field[Any]]
+) -> tuple[Callable[..., None], Callable[[Any, object], bool]]:
+    """Compile ``__init__`` and ``__eq__``.
+
+    The first sets slots by their descriptors, since attributes cannot be set.
+    """
     given: dict[str, Any] = {}
-    parameters, lines = ["self"], []
+    parameters, lines = ["self"], ["pass"]
     for one in known:
         given[f"set_{one.name}"] = getattr(made, one.name).__set__
-        lines.append(f"  set_{one.name}(self, {one.name})")
+        lines.append(f"set_{one.name}(self, {one.name})")
         if one.default is MISSING:
             parameters.append(one.name)
         else:
             given[f"default_{one.name}"] = one.default
             parameters.append(f"{one.name}=default_{one.name}")
-    body = "\n".join(lines) or "  pass"
-    text = f"def make({', '.join(given)}):\n def __init__({', '.join(parameters)}):\n{body}\n return __init__"
+    mine, theirs = (
+        "".join(f"{record}.{one.name}, " for one in known) for record in ("self", "other")
+    )
+    text = f"""
+def make({", ".join(given)}):
+    def __init__({", ".join(parameters)}):
+        {"; ".join(lines)}
+    def __eq__(self, other):
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return ({mine}) == ({theirs})
+    return __init__, __eq__
+"""
     namespace: dict[str, Any] = {}
-    exec(text, namespace)  # noqa: S102  of the names of fields alone
-    init: Callable[..., None] = namespace["make"](**given)
-    init.__qualname__ = f"{made.__qualname__}.__init__"
+    exec(text, namespace)  # noqa: S102  the names of fields, and nothing else
+    init, equal = namespace["make"](**given)
     init.__annotations__ = {one.name: one.type for one in known} | {"return": None}
-    return init
+    for method in (init, equal):
+        method.__qualname__ = f"{made.__qualname__}.{method.__name__}"
+    return init, equal

@@ -55,6 +55,8 @@ class _Claim:
         The experiment.
     token
         Names the caller in the record, and its ticket.
+    owned
+        The condition that the caller holds the lock.
     place
         The caller's place in the queue of this process.
     start
@@ -69,21 +71,12 @@ class _Claim:
 
     uid: Any
     token: str
+    owned: And
     place: Place
     start: float
     timeout: float
     queued: bool = False
     taking: bool = False
-
-    @property
-    def free(self) -> And:
-        """The condition that the lock is free."""
-        return equal(experiment=self.uid, locked=0)
-
-    @property
-    def owned(self) -> And:
-        """The condition that the caller holds the lock."""
-        return _owned(self.uid, self.token)
 
 
 class AlgorithmLocks:
@@ -112,9 +105,10 @@ class AlgorithmLocks:
     async def hold(
         self, experiment: Any, timeout: float, retry_interval: float
     ) -> AsyncIterator[LockedAlgorithmState]:
-        uid = experiment_uid(experiment)
+        uid, token = experiment_uid(experiment), new_token()
+        owned = equal(experiment=uid, owner=token, locked=1)
         with self._queues.place(uid) as place:
-            claim = _Claim(uid, new_token(), place, anyio.current_time(), timeout)
+            claim = _Claim(uid, token, owned, place, anyio.current_time(), timeout)
             record = await self._turn(claim, retry_interval)
             place.hold(claim.token if claim.queued else None)
             async with self._held(claim, record) as state:
@@ -124,9 +118,11 @@ class AlgorithmLocks:
 
     async def _turn(self, claim: _Claim, retry_interval: float) -> Document:
         """Wait for the turn in this process, get the lock, and return its record."""
-        place, others = claim.place, partial(self._tickets.others, claim.uid)
+        place = claim.place
+        if place.has_turn:
+            return await self._acquire(claim, retry_interval)
         try:
-            in_time = await place.wait(claim.timeout, others)
+            await place.wait(claim.timeout, partial(self._tickets.others, claim.uid))
         except BaseException as error:
             if place.record is not None:  # the lock was handed over to a caller who is gone
                 release = _opening(claim.uid, place.record["owner"])
@@ -134,8 +130,9 @@ class AlgorithmLocks:
             raise
         if place.record is not None:
             claim.token = place.record["owner"]
+            claim.owned = equal(experiment=claim.uid, owner=claim.token, locked=1)
             return place.record
-        if not in_time:
+        if not place.has_turn:
             raise await self._timed_out(claim)
         return await self._acquire(claim, retry_interval)
 
@@ -187,7 +184,8 @@ class AlgorithmLocks:
     async def _take(self, claim: _Claim) -> Document | None:
         """Take the lock if it is free or its holder's lease has expired."""
         # after waiting, look first: a vain attempt to write would keep others from writing
-        if not claim.queued and (taken := await self._take_if(claim.free, claim)):
+        free = equal(experiment=claim.uid, locked=0)
+        if not claim.queued and (taken := await self._take_if(free, claim)):
             return taken
         uid, fields = claim.uid, dict.fromkeys(("locked", "heartbeat", "expires"), True)
         found = await self._records.find(uid, fields)
@@ -197,7 +195,7 @@ class AlgorithmLocks:
                 "does initialize_algorithm_lock"
             )
         if not found.get("locked"):
-            return await self._take_if(claim.free, claim)
+            return await self._take_if(free, claim)
         heartbeat, expires = found.get("heartbeat"), found.get("expires")
         # When Oríon's own storage opens the lock of a dead holder and takes it, the dead holder's
         # lease stays there. The later heartbeat shows that the lock has a new holder since.
@@ -254,16 +252,16 @@ class AlgorithmLocks:
 
     async def _released(self, claim: _Claim, changes: Mapping[str, Any]) -> bool:
         """Save and release, or hand over to the heir; return whether the lock was still ours."""
-        heir, token = claim.place.heir(), new_token()
+        heir = claim.place.heir()
         ours = Compare("experiment", "eq", claim.uid)
         applied = And((ours, Compare("released", "eq", claim.token)))
         end: Update | Take
         if heir is None:
+            token = None
             end = Update(ALGO, claim.owned, {**unlocked(), **changes}, applied)
-            give_up = self._giving_up(claim)
         else:
+            token = new_token()
             end = Take(ALGO, claim.owned, {**self._locked(token), **changes}, applied=applied)
-            give_up = [*self._giving_up(claim), _opening(claim.uid, token)]
             heir.promise()
 
         async def release() -> bool:
@@ -276,12 +274,13 @@ class AlgorithmLocks:
         try:
             return await shielded(self._lease, release)
         except TemporaryBackendError as error:
+            give_up = self._giving_up(claim, token)
             await self._gateway.compensate(give_up, error, self._lease, RELEASING)
             raise
         except TimeoutError as error:
             if heir is not None:  # it may have got the lock, and will not learn of it
-                seconds = LAST_ATTEMPT_TIMEOUT
-                await self._gateway.compensate(give_up, error, seconds, RELEASING)
+                give_up = self._giving_up(claim, token)
+                await self._gateway.compensate(give_up, error, LAST_ATTEMPT_TIMEOUT, RELEASING)
             raise LockLost(
                 "the lock could not be released within its lease", holder=claim.token
             ) from error
@@ -289,9 +288,13 @@ class AlgorithmLocks:
             if heir is not None:
                 heir.settle(None)
 
-    def _giving_up(self, claim: _Claim) -> list[Update | Delete]:
-        """Return the operations that open the lock of a caller, and give its ticket back."""
-        return [_opening(claim.uid, claim.token), *self._leaving(claim)]
+    def _giving_up(self, claim: _Claim, heir: str | None = None) -> list[Update | Delete]:
+        """Return the operations that open the lock of a caller, and give its ticket back.
+
+        If it may be that of an heir by now, whose token is given, they open it all the same.
+        """
+        tokens = [claim.token] if heir is None else [claim.token, heir]
+        return [*(_opening(claim.uid, token) for token in tokens), *self._leaving(claim)]
 
     def _leaving(self, claim: _Claim) -> list[Delete]:
         """Return the operation that gives the ticket of a caller back, if it has one."""
@@ -330,11 +333,6 @@ class AlgorithmLocks:
         )
 
 
-def _owned(uid: Any, token: str) -> And:
-    """Return the condition that the caller with this token holds a lock."""
-    return equal(experiment=uid, owner=token, locked=1)
-
-
 def _opening(uid: Any, token: str) -> Update:
     """Return the operation that opens a lock if the caller with this token holds it."""
-    return Update(ALGO, _owned(uid, token), unlocked())
+    return Update(ALGO, equal(experiment=uid, owner=token, locked=1), unlocked())

@@ -73,6 +73,8 @@ class Place:
 
     Attributes
     ----------
+    has_turn
+        Whether this caller is the first.
     unopposed
         Whether no other process was waiting when this caller looked; False if it has not looked.
     record
@@ -88,6 +90,7 @@ class Place:
         "_promise",
         "_queue",
         "_turn",
+        "has_turn",
         "record",
         "ticket",
         "unopposed",
@@ -99,14 +102,14 @@ class Place:
         self._is_near = asyncio.Event()
         self._promise: asyncio.Future[None] | None = None
         self._holds = self._left = False
-        self.unopposed = False
+        self.has_turn = self.unopposed = False
         self.record: Document | None = None
         self.ticket: str | None = None
         queue.append(self)
         self._wake_first()
 
-    async def wait(self, timeout: float, look: Callable[[str | None], Awaitable[int]]) -> bool:
-        """Wait for the turn; return whether it has come in time.
+    async def wait(self, timeout: float, look: Callable[[str | None], Awaitable[int]]) -> None:
+        """Wait for the turn, or for the timeout.
 
         Parameters
         ----------
@@ -117,19 +120,16 @@ class Place:
             before. It is called while that one holds the lock: who comes to the store later than
             this is behind us.
         """
-        if self._turn.is_set():
-            return True
         try:
             with anyio.move_on_after(timeout):
                 await self._is_near.wait()
-                if not self._turn.is_set():
+                if not self.has_turn:
                     with suppress(AioStorageError):  # the turn will show whether the engine answers
                         self.unopposed = not await look(self._queue[0].ticket)
                 await self._turn.wait()
         finally:
             if self._promise is not None:  # the lock may be ours in a moment
                 await wait_until_done(self._promise)
-        return self._turn.is_set()
 
     def hold(self, ticket: str | None) -> None:
         """Note that this caller holds the lock, and which ticket it has."""
@@ -165,9 +165,11 @@ class Place:
         """Tell the first caller that it has the turn, and the second that it is near."""
         queue = self._queue
         if queue:
-            queue[0]._turn.set()
-            queue[0]._is_near.set()
-            if len(queue) > 1 and queue[0]._holds:
+            first = queue[0]
+            first.has_turn = True
+            first._turn.set()
+            first._is_near.set()
+            if len(queue) > 1 and first._holds:
                 queue[1]._is_near.set()
 
 

@@ -47,7 +47,17 @@ def copy_tree(value: Any) -> Any:
     if kind is list:
         if _CONTAINERS.isdisjoint(map(type, value)):
             return value[:]
-        return [copy_tree(item) if item.__class__ in _CONTAINERS else item for item in value]
+        copied: list[Any] = []
+        for item in value:
+            if item.__class__ is dict:  # as params and results are, so without a call for each
+                item = item.copy()  # noqa: PLW2901
+                for key, inner in item.items():
+                    if inner.__class__ in _CONTAINERS:
+                        item[key] = copy_tree(inner)
+            elif item.__class__ is list:
+                item = copy_tree(item)  # noqa: PLW2901
+            copied.append(item)
+        return copied
     return value
 
 

@@ -93,21 +93,22 @@ class DocumentTable:
         return lambda d: position(d, fields, self._number(d["_id"]) or 0) > place
 
     def _sorted_by(self, order: Order) -> tuple[str | SortBy, ...]:
-        if not order:
-            return ()
         steady = self.clocked.steady
-        return tuple(steady.get(item, item) if isinstance(item, str) else item for item in order)
+        for item in order:
+            if item.__class__ is str and item in steady:
+                return tuple(steady.get(i, i) if isinstance(i, str) else i for i in order)
+        return tuple(order)
 
     def _number(self, uid: Any) -> int | None:
         return self._unique[0].by_key.get((uid,))
 
     def newest(self, bound: Mapping[str, Any]) -> Document | None:
-        """Return the last document that was inserted with these keys in the fields of an index."""
+        """Return the last document of a log with these keys in the fields of its index."""
         for index in self._sorted:
-            if index.index.fields == tuple(bound) and index.index.where is None:
+            if index.__class__ is GroupedIndex:
                 seqs = index.equal_to(bound)
                 return self.documents[seqs[-1]] if seqs else None
-        raise TypeError(f"{self.name} has no index of {tuple(bound)}")
+        raise TypeError(f"{self.name} is no log with an index")
 
     def candidates(
         self, where: Condition, order: Order

@@ -58,6 +58,8 @@ class UniqueIndex:
         among
             The fields that have one of several values, with these.
         """
+        if self.paths.isdisjoint(among):  # as mostly
+            return None
         open_fields = self.paths - bound.keys()
         if len(open_fields) != 1 or not open_fields <= among.keys():
             return None
