@@ -18,7 +18,6 @@ LIMITS = {
 
 Half of those of version 0.1.0; and two more for a completion, which is logged since, and seven for
 the lock, each call of which has a share in the timer of all, and which may be handed over.
-lock, each call of which has a share in the timer of all.
 """
 
 
