@@ -73,8 +73,12 @@ class Place:
 
     Attributes
     ----------
-    has_turn
-        Whether this caller is the first.
+    has_turn, turn
+        Whether this caller is the first, and the event of becoming it.
+    near
+        The event that this caller is the second, and the first holds the lock.
+    holds
+        Whether this caller holds the lock.
     unopposed
         Whether no other process was waiting when this caller looked; False if it has not looked.
     record
@@ -84,24 +88,24 @@ class Place:
     """
 
     __slots__ = (
-        "_holds",
-        "_is_near",
         "_left",
         "_promise",
         "_queue",
-        "_turn",
         "has_turn",
+        "holds",
+        "near",
         "record",
         "ticket",
+        "turn",
         "unopposed",
     )
 
     def __init__(self, queue: deque[Place]) -> None:
         self._queue = queue
-        self._turn = asyncio.Event()
-        self._is_near = asyncio.Event()
+        self.turn = asyncio.Event()
+        self.near = asyncio.Event()
         self._promise: asyncio.Future[None] | None = None
-        self._holds = self._left = False
+        self.holds = self._left = False
         self.has_turn = self.unopposed = False
         self.record: Document | None = None
         self.ticket: str | None = None
@@ -122,18 +126,18 @@ class Place:
         """
         try:
             with anyio.move_on_after(timeout):
-                await self._is_near.wait()
+                await self.near.wait()
                 if not self.has_turn:
                     with suppress(AioStorageError):  # the turn will show whether the engine answers
                         self.unopposed = not await look(self._queue[0].ticket)
-                await self._turn.wait()
+                await self.turn.wait()
         finally:
             if self._promise is not None:  # the lock may be ours in a moment
                 await wait_until_done(self._promise)
 
     def hold(self, ticket: str | None) -> None:
         """Note that this caller holds the lock, and which ticket it has."""
-        self._holds, self.ticket = True, ticket
+        self.holds, self.ticket = True, ticket
         self._wake_first()
 
     def heir(self) -> Place | None:
@@ -167,10 +171,10 @@ class Place:
         if queue:
             first = queue[0]
             first.has_turn = True
-            first._turn.set()
-            first._is_near.set()
-            if len(queue) > 1 and first._holds:
-                queue[1]._is_near.set()
+            first.turn.set()
+            first.near.set()
+            if len(queue) > 1 and first.holds:
+                queue[1].near.set()
 
 
 class Tickets:

@@ -186,9 +186,7 @@ class DocumentTable:
             self._touched[paths] = touched
         return touched
 
-    def _swap(
-        self, seq: int, old: Document, new: Document, touched: Sequence[AnyIndex]
-    ) -> None:
+    def _swap(self, seq: int, old: Document, new: Document, touched: Sequence[AnyIndex]) -> None:
         """Put one document in the place of another one; all other indexes stay as they are."""
         self.documents[seq] = new
         for index in touched:

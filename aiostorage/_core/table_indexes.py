@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Mapping
-from math import inf
 from datetime import datetime
+from math import inf
 from typing import Any
 
 from aiostorage._core.matching import compile_condition
@@ -22,6 +22,7 @@ from aiostorage.operations import (
 )
 
 __all__ = ["GroupedIndex", "SortedIndex", "UniqueIndex", "sort_key"]
+
 
 class UniqueIndex:
     """A unique index: the sequence number of the document for each combination of values.

@@ -1,13 +1,13 @@
 """The algorithm lock, handed over from one caller of a process to the next with one write.
 
 The one before saves its state and gives the lock away in the same moment. What is shown here: who
-may get it so, and what becomes of the lock if either of the two is cancelled, or the answer is lost.
+may get it so, and what becomes of the lock if one of the two is cancelled, or an answer is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -480,9 +480,7 @@ async def test_a_lock_that_was_lost_to_another_process_is_not_handed_over(
 
 
 @pytest.mark.parametrize("when", ["before", "lost", "after"])
-async def test_one_answer_is_lost(
-    world: World, when: Literal["before", "lost", "after"]
-) -> None:
+async def test_one_answer_is_lost(world: World, when: Literal["before", "lost", "after"]) -> None:
     first = await world.caller("first")
     second = await world.caller("second")
     world.driver.writes.clear()

@@ -41,12 +41,6 @@ __all__ = ["MemoryDriver", "driver_from_options"]
 
 T = TypeVar("T")
 
-TURN: Final = 0.001
-"""Seconds for which calls may go on without a turn of the event loop.
-
-A turn takes longer than some calls. What awaits nothing else must not keep others from their turn.
-"""
-
 MAX_SLICE: Final = 500
 """Documents that are read in one turn of the event loop, at most."""
 
@@ -64,9 +58,13 @@ class MemoryDriver:
     ----------
     logs
         See `aiostorage.protocols.LoggingDriver`.
+    turn_interval
+        Seconds for which calls may go on without a turn of the event loop. A turn takes longer than
+        some calls, but a loop of calls must not keep others from their turn.
     """
 
     name = "memory"
+    turn_interval: float = 0.001
     location = "memory://"
     resolution: timedelta = timedelta(microseconds=1)
 
@@ -75,7 +73,7 @@ class MemoryDriver:
         self.logs: bool = True
         self._tables: dict[str, DocumentTable] = {}
         self._open = False
-        self._turn_at = 0.0
+        self._turned = 0.0
         self._versions = 0
         self._changed: asyncio.Event | None = None
         """What those wait for who wait for a change, if anyone does."""
@@ -119,20 +117,20 @@ class MemoryDriver:
             return cast(T, await self._find(operation))
         if isinstance(operation, Count):
             return cast(T, await self._count(operation))
-        if time.monotonic() >= self._turn_at:
+        if time.monotonic() >= self._turned + self.turn_interval:
             await self._turn()
         return cast(T, self._carry_out((operation,))[0])
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
-        if time.monotonic() >= self._turn_at:
+        if time.monotonic() >= self._turned + self.turn_interval:
             await self._turn()
         return self._carry_out(operations)
 
     async def _turn(self) -> None:
         """Let the event loop turn."""
         await asyncio.sleep(0)
-        self._turn_at = time.monotonic() + TURN
+        self._turned = time.monotonic()
 
     def _carry_out(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         now = self._clock()
