@@ -8,7 +8,6 @@ by the interpreter's exit. A loop ends with its last use.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import threading
 from collections.abc import Awaitable, Callable, Hashable
@@ -16,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
+from aiostorage._core.exits import at_exit
 from aiostorage.errors import StorageClosedError
 
 __all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]
@@ -288,4 +288,4 @@ def _end_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_after_fork)
-atexit.register(_end_all)
+at_exit("loops", _end_all)
