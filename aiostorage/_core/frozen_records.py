@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
 from reprlib import recursive_repr
+from types import FunctionType
 from typing import Any, TypeVar, dataclass_transform
 
 __all__ = ["FrozenRecord", "frozen_record"]
@@ -58,7 +59,9 @@ def frozen_record(cls: type[T]) -> type[T]:
     known = fields(made)  # type: ignore[arg-type]  # it is a dataclass now
     values = staticmethod(_values_of([one.name for one in known]))
     made._values = values  # type: ignore[assignment, method-assign]  # noqa: SLF001
-    made.__init__, made.__eq__ = _compiled(made, known)  # type: ignore[method-assign]
+    for method in _compiled(made, known):
+        method.__qualname__ = f"{made.__qualname__}.{method.__name__}"
+        setattr(made, method.__name__, method)
     return made
 
 
@@ -69,9 +72,7 @@ def _values_of(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda record: tuple(getattr(record, name) for name in names)
 
 
-def _compiled(
-    made: type[Any], known: Sequence[Field[Any]]
-) -> tuple[Callable[..., None], Callable[[Any, object], bool]]:
+def _compiled(made: type[Any], known: Sequence[Field[Any]]) -> tuple[FunctionType, FunctionType]:
     """Compile ``__init__`` and ``__eq__``.
 
     The first sets slots by their descriptors, since attributes cannot be set.
@@ -103,6 +104,4 @@ def make({", ".join(given)}):
     exec(text, namespace)  # noqa: S102  the names of fields, and nothing else
     init, equal = namespace["make"](**given)
     init.__annotations__ = {one.name: one.type for one in known} | {"return": None}
-    for method in (init, equal):
-        method.__qualname__ = f"{made.__qualname__}.{method.__name__}"
     return init, equal

@@ -33,6 +33,9 @@ __all__ = ["DocumentTable", "sort_key_by", "tables_of"]
 FEW: Final = 4
 """How many documents are tested in less time than it takes to compile their condition."""
 
+SUBJECT: Final = ("owner", "name")
+"""The fields of a row of a log that name what it is about."""
+
 MAX_TOUCHED: Final = 256
 """How many shapes of changes a table remembers."""
 
@@ -73,6 +76,11 @@ class DocumentTable:
             if not index.unique
         ]
         self._indexes: tuple[AnyIndex, ...] = (*self._unique, *self._sorted)
+        self._subjects: GroupedIndex | None = None
+        """The index of a log by its subjects."""
+        for index in self._sorted:
+            if isinstance(index, GroupedIndex) and index.index.fields == SUBJECT:
+                self._subjects = index
         self._touched: dict[tuple[str, ...], list[AnyIndex]] = {}
         """The indexes that changes of these paths touch; the same few come again and again."""
 
@@ -102,13 +110,12 @@ class DocumentTable:
     def _number(self, uid: Any) -> int | None:
         return self._unique[0].by_key.get((uid,))
 
-    def newest(self, bound: Mapping[str, Any]) -> Document | None:
-        """Return the last document of a log with these keys in the fields of its index."""
-        for index in self._sorted:
-            if index.__class__ is GroupedIndex:
-                seqs = index.equal_to(bound)
-                return self.documents[seqs[-1]] if seqs else None
-        raise TypeError(f"{self.name} is no log with an index")
+    def newest(self, owner: Any, name: Any) -> Document | None:
+        """Return the last row of a log on one subject."""
+        if self._subjects is None:
+            raise TypeError(f"{self.name} has no index of {SUBJECT}")
+        seqs = self._subjects.by_key.get((owner, name))
+        return self.documents[seqs[-1]] if seqs else None
 
     def candidates(
         self, where: Condition, order: Order

@@ -127,10 +127,6 @@ class SortedIndex:
         self.drop(seq, old)
         self.add(seq, new)
 
-    def equal_to(self, bound: Mapping[str, Any]) -> list[int]:
-        """Return the sequence numbers of the documents with these keys, in ascending order."""
-        return [key[-1] for key in self._keys(bound, len(self._others))]
-
     def _keys(self, bound: Mapping[str, Any], count: int) -> Iterable[Key]:
         """Return the keys with these values in the first field and so many of the others."""
         keys = self._groups.get(bound[self._first])
@@ -171,14 +167,14 @@ class GroupedIndex:
     def __init__(self, index: Index) -> None:
         self.index = index
         self.paths: frozenset[str] = frozenset(index.fields)
-        self._groups: dict[tuple[Any, ...], list[int]] = {}
+        self.by_key: dict[tuple[Any, ...], list[int]] = {}
 
     def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(map(values.get, self.index.fields))
 
     def add(self, seq: int, document: Document) -> None:
         """Add a document."""
-        group = self._groups.setdefault(self._key(document), [])
+        group = self.by_key.setdefault(self._key(document), [])
         if not group or group[-1] < seq:  # as nearly always
             group.append(seq)
         else:
@@ -187,18 +183,14 @@ class GroupedIndex:
     def drop(self, seq: int, document: Document) -> None:
         """Take a document out."""
         key = self._key(document)
-        self._groups[key].remove(seq)
-        if not self._groups[key]:
-            del self._groups[key]
+        self.by_key[key].remove(seq)
+        if not self.by_key[key]:
+            del self.by_key[key]
 
     def move(self, seq: int, old: Document, new: Document) -> None:
         """Put a document in the place of another one."""
         self.drop(seq, old)
         self.add(seq, new)
-
-    def equal_to(self, bound: Mapping[str, Any]) -> list[int]:
-        """Return the sequence numbers of the documents with these keys, in ascending order."""
-        return self._groups.get(self._key(bound), [])
 
     def part(
         self,
@@ -209,7 +201,7 @@ class GroupedIndex:
         """Return the candidates and the order still missing; None if the index does not apply."""
         if not self.paths <= bound.keys():
             return None
-        return tuple(self.equal_to(bound)), order
+        return tuple(self.by_key.get(self._key(bound), ())), order
 
 
 def sort_key(values: Mapping[str, Any], names: tuple[str, ...]) -> Key:
