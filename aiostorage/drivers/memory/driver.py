@@ -218,7 +218,8 @@ class MemoryDriver:
         runs: list[list[Document]] = []
         left = find.limit
         for start in range(0, len(snapshot) or 1, MAX_SLICE):
-            await asyncio.sleep(0)
+            if start or time.monotonic() >= self._turned + self.turn_interval:
+                await self._turn()
             run = list(filter(match, snapshot[start : start + MAX_SLICE]))
             if is_behind is not None:
                 run = list(filter(is_behind, run))
@@ -237,7 +238,8 @@ class MemoryDriver:
         return found
 
     async def _count(self, count: Count) -> int:
-        await anyio.lowlevel.checkpoint()
+        if time.monotonic() >= self._turned + self.turn_interval:
+            await self._turn()
         table = self._table(count)
         where = table.clocked.resolved(count.where, self._clock())
         match = compile_condition(where)
