@@ -39,6 +39,9 @@ HOLD_ESTIMATE: Final = 0.002
 MAX_RECEIPTS: Final = 32
 """How many of the last holders the record remembers to have released the lock in good order."""
 
+MAX_HANDED_STATE: Final = 2**20
+"""Bytes of a state that is saved while the lock is handed over, at most."""
+
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for leaving the queue when the engine does not answer."""
 
@@ -247,12 +250,16 @@ class AlgorithmLocks:
         changes: dict[str, Any] = {"released": receipts}
         if data is not None and data != record["state"]:
             changes["state"] = data
-        if not await self._released(claim, changes):
+        heir = claim.place.heir()
+        if "state" in changes and not (_is_small(data) and _is_small(record["state"])):
+            heir = None
+        if not await self._released(claim, heir, changes):
             raise await self._lost(claim)
 
-    async def _released(self, claim: _Claim, changes: Mapping[str, Any]) -> bool:
-        """Save and release, or hand over to the heir; return whether the lock was still ours."""
-        heir = claim.place.heir()
+    async def _released(
+        self, claim: _Claim, heir: Place | None, changes: Mapping[str, Any]
+    ) -> bool:
+        """Save and release, or hand over to an heir; return whether the lock was still ours."""
         ours = Compare("experiment", "eq", claim.uid)
         applied = And((ours, Compare("released", "eq", claim.token)))
         end: Update | Take
@@ -331,6 +338,11 @@ class AlgorithmLocks:
             holder=owner,
             since=since,
         )
+
+
+def _is_small(state: bytes | None) -> bool:
+    """Return whether an engine keeps a state in its record, so that a `Take` can replace it."""
+    return state is None or len(state) <= MAX_HANDED_STATE
 
 
 def _opening(uid: Any, token: str) -> Update:

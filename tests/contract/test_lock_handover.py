@@ -7,6 +7,7 @@ may get it so, and what becomes of the lock if one of the two is cancelled, or a
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ from aiostorage import (
 from aiostorage._core.cancellation import wait_until_done
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import ALGO, LAYOUT, WAITERS
+from aiostorage._core.lock import MAX_HANDED_STATE
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.operations import Count, Find, Insert, Operation, StoreTime, Take, Update
@@ -314,6 +316,39 @@ async def test_without_a_look_at_the_queue_nothing_is_handed_over(world: World) 
     assert isinstance(world.driver.writes[0], Update)
     await second.end()
     assert await world.state() == ["first", "second"]
+
+
+async def take(world: World) -> None:
+    async with world.storage.acquire_algorithm_lock(world.experiment, timeout=30):
+        pass
+
+
+async def test_a_large_state_is_saved_by_a_release(world: World) -> None:
+    large = os.urandom(MAX_HANDED_STATE + 1)
+    for state, old in ((large, []), ("small", large)):
+        first = asyncio.Event()
+
+        async def save(state: Any = state, old: Any = old, first: asyncio.Event = first) -> None:
+            async with world.storage.acquire_algorithm_lock(world.experiment) as algorithm:
+                assert algorithm.state == old
+                algorithm.set_state(state)
+                await first.wait()
+
+        looks = world.driver.looks
+        saving = asyncio.create_task(save())
+        await asyncio.sleep(0.02)
+        holding = asyncio.create_task(take(world))
+
+        async def has_looked(looks: int = looks) -> bool:
+            return world.driver.looks > looks + 1
+
+        await until(has_looked)
+        await asyncio.sleep(0.02)
+        world.driver.writes.clear()
+        first.set()
+        await asyncio.gather(saving, holding)
+        assert isinstance(world.driver.writes[0], Update)
+        assert await world.state() == state
 
 
 # ---------------------------------------------------------------------------------- the next one
