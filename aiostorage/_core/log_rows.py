@@ -236,8 +236,9 @@ def log_rows(
     make_id
         Returns the ``_id`` of the next row.
     """
-    keys = [None if one is None else keys_of(one, logged) for one in (before, after)]
-    entries = log_entries(logged, keys[0], keys[1], content=content)
+    old_keys = None if before is None else keys_of(before, logged)
+    new_keys = None if after is None else keys_of(after, logged)
+    entries = log_entries(logged, old_keys, new_keys, content=content)
     for number, (kind, owner, name, old, new, holder, taken) in enumerate(entries):
         yield {
             "_id": make_id(),
@@ -255,9 +256,12 @@ def log_rows(
 
 def keys_of(document: Mapping[str, Any], logged: Logged) -> Keys:
     """Return the keys of a document; None for a missing one."""
-    fields = logged.owner, logged.name, logged.state, logged.holder
     if document.__class__ is dict:
-        return readable_keys(tuple(map(document.get, fields)))
+        get = document.get
+        return readable_keys(
+            (get(logged.owner), get(logged.name), get(logged.state), get(logged.holder))
+        )
+    fields = logged.owner, logged.name, logged.state, logged.holder
     # one that cannot be read as a whole refuses `get`
     found = [document[field] if field in document else None for field in fields]  # noqa: SIM401
     return readable_keys(found)
