@@ -13,8 +13,8 @@ from pymongo import WriteConcern
 from pymongo.errors import OperationFailure
 
 from aiostorage._core.layout import LAYOUT, TRIALS
-from aiostorage.drivers.mongodb import attempts, known_rows
-from aiostorage.drivers.mongodb.attempts import AttemptedTransaction, BegunAnew
+from aiostorage.drivers.mongodb import attempted_transaction, known_rows
+from aiostorage.drivers.mongodb.attempted_transaction import AttemptedTransaction, BegunAnew
 from aiostorage.drivers.mongodb.known_rows import KnownRows
 from aiostorage.drivers.mongodb.log_ids import id_of, number_at
 from aiostorage.drivers.mongodb.logged_change import (
@@ -125,7 +125,7 @@ async def test_anew() -> None:
 
 @pytest.mark.anyio
 async def test_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(attempted_transaction, "MAX_SECONDS", 0.0)
 
     async def action() -> None:
         raise OperationFailure("conflict", 112, {"errorLabels": ["TransientTransactionError"]})

@@ -24,7 +24,7 @@ from pymongo.read_concern import ReadConcern
 
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import run_to_completion, shielded
-from aiostorage.drivers.mongodb.attempts import AttemptedTransaction
+from aiostorage.drivers.mongodb.attempted_transaction import AttemptedTransaction
 from aiostorage.drivers.mongodb.blocking import BlockingDatabase, run_at_once
 from aiostorage.drivers.mongodb.bson_codec import AS_DOCUMENTS, AS_LIBRARY
 from aiostorage.drivers.mongodb.server_errors import brief, translated

@@ -22,7 +22,7 @@ from aiostorage._core.event_log import EventLog
 from aiostorage._core.matching import conjuncts
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
-from aiostorage.drivers.mongodb.attempts import BegunAnew
+from aiostorage.drivers.mongodb.attempted_transaction import BegunAnew
 from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
 from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands, write_within
