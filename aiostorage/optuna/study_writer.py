@@ -17,6 +17,7 @@ from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.optuna.unwritten_params import PATIENCE
 from aiostorage.sync.portal import Portal
 
 __all__ = ["StudyWriter"]
@@ -27,9 +28,6 @@ events = EventLog("optuna")
 
 CLEAN_UP: Final = 30.0
 """Seconds for which trials are handed back after a cancellation, at most."""
-
-PATIENCE: Final = 0.1
-"""Seconds that what an objective has set waits for more, or for its final state, at most."""
 
 SYNC_INTERVAL: Final = 0.5
 """Seconds for which the other trials of the study count as known when a pruner is asked."""

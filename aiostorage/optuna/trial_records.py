@@ -52,6 +52,8 @@ NUMBERS: Final = 8
 MAX_NUMBERS: Final = 1024
 """The same where still more are taken: twice as many each time, at most so many."""
 
+_NOTHING: Final[Mapping[str, Any]] = {}
+
 _CLEAN: Final = {
     "results": [],
     **moment_changes("end_time", None),
@@ -123,10 +125,12 @@ class TrialRecords:
         stored.update(times)
         return stored
 
-    async def claim(self, uid: Any, number: int, token: str) -> Document | None:
+    async def claim(
+        self, uid: Any, number: int, token: str, more: Mapping[str, Any] = _NOTHING
+    ) -> Document | None:
         """Reserve a trial that waits, for one worker alone; return it as it is then.
 
-        None if it does not wait.
+        None if it does not wait. `more` is written, too.
         """
         there = _trial(uid, number)
         changes = {
@@ -136,13 +140,14 @@ class TrialRecords:
             f"{FIELD}.watched": False,
             **moment_changes("start_time", local_now()),
             **_CLEAN,
+            **more,
         }
         ours = And((*there.conditions, *equal(status=RESERVED, worker=token).conditions))
-        for waits, more in (
-            (Compare("status", "eq", NEW), {}),
+        for waits, traces in (
+            (Compare("status", "eq", NEW), _NOTHING),
             (Compare("status", "in", HANDED_BACK), _RESTARTED),
         ):
-            take = Take(TRIALS, both(there, waits), {**changes, **more}, applied=ours)
+            take = Take(TRIALS, both(there, waits), {**changes, **traces}, applied=ours)
             if taken := await self._gateway.execute(take):
                 return taken[0]
         return None
@@ -153,6 +158,7 @@ class TrialRecords:
         number: int,
         changes: Mapping[str, Any],
         token: str | None,
+        where: Sequence[Condition] = (),
         *,
         reason: str | None = None,
     ) -> bool:
@@ -162,11 +168,13 @@ class TrialRecords:
         ----------
         token
             That of the reservation, if it is the caller's: then no other worker may have the trial.
+        where
+            Further conditions.
         reason
             For the history, why.
         """
         there = _trial(uid, number)
-        condition = And((*there.conditions, *_writable(token)))
+        condition = And((*there.conditions, *_writable(token), *where))
         status = changes.get("status")
         if status is None:  # a repetition finds the trial as before
             update = Update(TRIALS, condition, changes, reason=reason)
