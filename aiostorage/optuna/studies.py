@@ -51,7 +51,7 @@ from aiostorage.optuna.trial_document import (
     trial_document,
 )
 from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords
-from aiostorage.optuna.unwritten_params import UNWRITTEN, params_changes
+from aiostorage.optuna.unwritten_params import UNWRITTEN, params_changes, params_conditions
 
 __all__ = ["Studies"]
 
@@ -417,15 +417,15 @@ class Studies:
         The worker may be dead: then this does not wait for ever.
         """
         end = time.monotonic() + AWAITED
-        where = (_ALL_WRITTEN,)
         while True:
             known = await self._read_unfinished(study, number)
             update = final_update(known, state, values)
+            where = params_conditions(known)
+            if time.monotonic() < end:
+                where = (*where, _ALL_WRITTEN)
             if await self.records.write(study.uid, number, update.changes, None, where):
                 study.put(changed(known, **update.fields))
                 return
-            if time.monotonic() > end:
-                where = ()
             await anyio.sleep(AWAITED_INTERVAL)
 
     async def _fail(self, study: KnownStudy, number: int, worker: str) -> None:

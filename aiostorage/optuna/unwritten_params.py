@@ -18,7 +18,7 @@ from aiostorage.optuna.stored_params import StoredParam, stored_params
 from aiostorage.optuna.study_document import FIELD
 from aiostorage.optuna.trial_document import changed
 
-__all__ = ["PATIENCE", "UNWRITTEN", "UnwrittenParams", "params_changes"]
+__all__ = ["PATIENCE", "UNWRITTEN", "UnwrittenParams", "params_changes", "params_conditions"]
 
 PATIENCE: Final = 0.1
 """Seconds that what was set of a trial waits for its next write, at most."""
@@ -124,11 +124,12 @@ def params_changes(
     changes: dict[str, Any] = {"params": list(items.values())}
     for param in params:
         changes[f"{FIELD}.distributions.{param.field}"] = param.kept
-    return changes, _has_params(list(stored.params))
+    return changes, params_conditions(stored)
 
 
-def _has_params(names: Sequence[str]) -> tuple[Condition, ...]:
-    """Return the condition that a trial has these params and no others: they are only added to."""
+def params_conditions(trial: FrozenTrial) -> tuple[Condition, ...]:
+    """Return the conditions that no params were added to a trial; none is ever taken away."""
+    names = list(trial.params)
     none_more = Compare(f"params.{len(names)}", "exists", False)
     if not names:
         return (none_more,)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
@@ -68,6 +69,7 @@ class LoopThread:
         if self.failure is not None and not hasattr(self, "_unused"):
             raise self.failure
         _threads.add(self)
+        _end_with_process()
 
     def _main(self) -> None:
         try:
@@ -285,6 +287,15 @@ def _end_all() -> None:
         thread.stop()
     for thread in threads:
         thread.join(EXIT_TIMEOUT)
+
+
+def _end_with_process() -> None:
+    """Have the loops ended with a process of `multiprocessing`, which calls nothing at its exit."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _end_all, exitpriority=0)
 
 
 os.register_at_fork(after_in_child=_reset_after_fork)
