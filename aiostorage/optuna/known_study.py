@@ -22,8 +22,8 @@ from aiostorage._core.layout import PENDING
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, CursorExpired
 from aiostorage.operations import Document
-from aiostorage.optuna.study_ids import trial_id_of, trial_uid_of
 from aiostorage.optuna.stored_params import StoredParam
+from aiostorage.optuna.study_ids import trial_id_of, trial_uid_of
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import frozen_trial, number_of
@@ -118,8 +118,13 @@ class KnownStudy:
         self.tokens[number] = token
         self.lost.discard(number)
 
-    def lose(self, number: int) -> None:
-        """Note that a trial does not run here any more, although its objective may."""
+    def lose(self, number: int, token: str | None = None) -> None:
+        """Note that a trial does not run here any more, although its objective may.
+
+        With a token, only if it does not run here again under another one.
+        """
+        if token is not None and self.tokens.get(number) != token:
+            return
         if self.tokens.pop(number, None) is not None:
             self.lost.add(number)
         self.drop_params(number)
@@ -131,19 +136,23 @@ class KnownStudy:
         return frozen
 
     def take(self, document: Document, number: int | None = None) -> FrozenTrial:
-        """Take a trial as the store has it, with the params that are not there yet."""
+        """Take a trial as the store has it, with the params that are not there yet.
+
+        What was read may be older than what was written here meanwhile. So params wait on, for a
+        write to be refused, if the trial seems to be another worker's.
+        """
         stored = frozen_trial(document, number)
         number = stored.number
         token = self.tokens.get(number)
-        is_held = token is not None and document.get("worker") == token
+        is_held = document.get("worker") == token and stored.state is TrialState.RUNNING
         inherited = self.inherited.pop(number, None)
-        if token is not None and inherited is not None:
+        if token is not None and is_held and inherited is not None:
             self.unwritten[number] = UnwrittenParams(token, stored, inherited)
         unwritten = self.unwritten.get(number)
         if unwritten is None:
             return self.put(stored)
-        if not is_held or stored.state is not TrialState.RUNNING:
-            self.drop_params(number)
+        if not is_held:
+            unwritten.close()
             return self.put(stored)
         with unwritten.lock:
             unwritten.rebase(stored)
@@ -170,6 +179,12 @@ class KnownStudy:
         unwritten = self.unwritten.pop(number, None)
         if unwritten is not None:
             unwritten.clear()
+
+    def params_written(self, number: int, unwritten: UnwrittenParams) -> None:
+        """Note that all params of a trial are in the store."""
+        if self.unwritten.get(number) is unwritten:
+            self.put(unwritten.trial)
+            del self.unwritten[number]
 
 
 class StudyReader:
@@ -259,11 +274,8 @@ class StudyReader:
                 study.unread.discard(uid)
                 if number is not None:
                     study.trials.remove(number)
-            elif number is None:
-                study.unread.add(uid, change.after)
-            elif not _is_own(study, number, change):
-                study.unread.add(uid, change.after, known=True)
-                study.drop_params(number)
+            elif number is None or not _is_own(study, number, change):
+                study.unread.add(uid, change.after, known=number is not None)
             elif change.after != RESERVED:
                 study.tokens.pop(number)  # it has ended: nothing more is written to it
         study.free = study.next_number

@@ -53,6 +53,12 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
     declares it stale, or hands it back, what the first one writes afterwards raises
     `optuna.exceptions.UpdateFinishedTrialError`.
 
+    The params of a trial that was just begun are seen by all threads at once. They are written
+    together: with the next other write of the trial, such as a report or its end, and a tenth of a
+    second later at most. A process that is killed takes those with it. If they cannot be written,
+    that is tried again, and the next write of the trial raises the error that it has then.
+    Attributes, intermediate values and states are in the store when a method returns.
+
     Parameters
     ----------
     storage

@@ -435,8 +435,7 @@ class Studies:
         if not await self._write(study, number, update.changes, worker):
             await self._read_unfinished(study, number)
             raise UpdateFinishedTrialError(f"Trial#{number} has another worker by now.")
-        if study.tokens.get(number) == worker:
-            study.lose(number)
+        study.lose(number, worker)
         study.put(changed(known, **update.fields))
 
     async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
@@ -454,7 +453,8 @@ class Studies:
         if not await self._write(study, number, changes, token, reason=reason):
             await self._read_unfinished(study, number)
             raise _lost(number)
-        study.lose(number)
+        if token is not None:
+            study.lose(number, token)
         await self._reader.read(study, number)
 
     async def claim(self, study: KnownStudy, number: int, *, defers: bool = False) -> bool:
@@ -495,7 +495,8 @@ class Studies:
             await self._check_held(study, number, unwritten.token)
         except (KeyError, UpdateFinishedTrialError):
             pass  # the worker is told so when it writes to the trial
-        study.drop_params(number)
+        if study.unwritten.get(number) is unwritten:
+            study.drop_params(number)
 
     async def _change(
         self,
@@ -563,7 +564,7 @@ class Studies:
             if await self.records.write(
                 study.uid, number, all_changes, token, as_known, reason=reason
             ):
-                study.drop_params(number)
+                study.params_written(number, unwritten)
                 return True
             if not params:
                 return False
@@ -597,7 +598,7 @@ class Studies:
             return
         if document.get("status") != RESERVED or document.get("worker") != token:
             study.take(document, number)
-            study.lose(number)
+            study.lose(number, token)
             raise _lost(number)
 
     async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:

@@ -293,7 +293,7 @@ def _end_with_process() -> None:
     """Have the loops ended with a process of `multiprocessing`, which calls nothing at its exit."""
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        from multiprocessing.util import Finalize
+        from multiprocessing.util import Finalize  # noqa: PLC0415  it is there already
 
         Finalize(None, _end_all, exitpriority=0)
 

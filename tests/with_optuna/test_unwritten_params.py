@@ -6,9 +6,9 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import optuna
@@ -23,6 +23,7 @@ from aiostorage._core.gateway import Gateway
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation, Take, Update
 from aiostorage.optuna import OptunaStorage, param_writer, studies
+from aiostorage.optuna.study_ids import parts_of_trial_id
 from aiostorage.optuna.unread_trials import UnreadTrials
 from aiostorage.testing import FaultyDriver
 
@@ -71,19 +72,16 @@ def test_params_are_seen_here_at_once_and_elsewhere_soon(pair: Pair) -> None:
     one, other = pair
     study_id = known_names(one)
     trial_id = one.create_new_trial(study_id)
+    reads: tuple[Callable[[], FrozenTrial], ...] = (
+        lambda: one.get_trial(trial_id),
+        lambda: one.get_trial(trial_id),  # once more, from the store
+        lambda: one.get_all_trials(study_id)[-1],
+        lambda: one.get_all_trials(study_id, states=(TrialState.RUNNING,))[0],
+    )
     for number, name in enumerate(NAMES, 1):
         one.set_trial_param(trial_id, name, 1 / number, UNIT)
-        seen: list[FrozenTrial] = []
-        reads = (
-            lambda: seen.append(one.get_trial(trial_id)),
-            lambda: seen.append(one.get_trial(trial_id)),  # once more, from the store
-            lambda: seen.append(one.get_all_trials(study_id)[-1]),
-            lambda: seen.append(one.get_all_trials(study_id, states=(TrialState.RUNNING,))[0]),
-        )
-        for read in reads:
-            thread = threading.Thread(target=read)
-            thread.start()
-            thread.join()
+        with ThreadPoolExecutor(1) as thread:
+            seen = [thread.submit(read).result() for read in reads]
         expected = {name: 1 / place for place, name in enumerate(NAMES[:number], 1)}
         assert [trial.params for trial in seen] == [expected] * 4
         assert [[*trial.distributions] for trial in seen] == [[*NAMES[:number]]] * 4
@@ -268,6 +266,25 @@ def test_a_waiting_trial_with_fixed_params(pair: Pair) -> None:
     assert other.get_all_trials(study_id) == one.get_all_trials(study_id)
 
 
+@pytest.mark.usefixtures("patient")
+def test_a_late_answer_from_before_the_trial_began_loses_nothing(storage: OptunaStorage) -> None:
+    """As one thread reads a trial that waits while another one begins it and sets a param."""
+    study_id = known_names(storage)
+    trial_id = storage.create_new_trial(study_id, create_trial(state=TrialState.WAITING))
+    number = parts_of_trial_id(trial_id)[1]
+    study = storage.studies._studies[study_id]
+    before = storage._call(lambda ours: ours.records.read(study.uid, number))
+    assert before is not None
+    assert storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+    storage.set_trial_param(trial_id, "x", 0.5, UNIT)
+    study.take(before)
+    assert waiting(storage) == {trial_id: ["x"]}
+    storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    again = OptunaStorage(storage._storage)
+    for trial in (storage.get_trial(trial_id), again.get_trial(trial_id)):
+        assert (trial.state, trial.params) == (TrialState.COMPLETE, {"x": 0.5})
+
+
 def writes_params(operations: Sequence[Operation[Any]]) -> bool:
     return any(isinstance(one, Update | Take) and "params" in one.changes for one in operations)
 
@@ -278,7 +295,7 @@ def faulty() -> FaultyDriver:
 
 
 @pytest.fixture
-def unsteady(faulty: FaultyDriver) -> Any:
+def unsteady(faulty: FaultyDriver) -> Iterator[OptunaStorage]:
     """Give a storage whose engine may fail, and which does not try again."""
     storage = OptunaStorage(Storage(faulty, retry=RetryPolicy(attempts=1)))
     yield storage
@@ -298,7 +315,7 @@ def test_what_could_not_be_written_is_written_later(
     soon(lambda: not waiting(unsteady))
     with SyncStorage(Storage(faulty)) as store:
         [config] = store.fetch_experiments({"name": "tune"})
-        [stored] = store.fetch_trials(config, where={"status": "reserved"})
+        [stored] = store.fetch_trials(config, where={"status": "reserved"}) or []
     assert stored.params == {"x": 0.5, "y": 0.5}
     assert caplog.text.count("its params are not written yet") <= 1
 
