@@ -50,7 +50,10 @@ NUMBERS: Final = 8
 """Numbers that other processes may have taken since, of which one insertion finds the next."""
 
 MAX_NUMBERS: Final = 1024
-"""The same where still more are taken: twice as many each time, at most so many."""
+"""The same where more are taken: twice as many as lately, at most so many."""
+
+LATELY: Final = 0.9
+"""What an earlier insertion counts for, beside the one after it."""
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -77,6 +80,8 @@ class TrialRecords:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._taken = 0.0
+        """Numbers that others have taken before an insertion, the most of lately."""
 
     # ------------------------------------------------------------------------------ writing
 
@@ -99,7 +104,9 @@ class TrialRecords:
             Something in them cannot be stored.
         """
         stored = tuple(map(self._stored, documents))
-        among = NUMBERS
+        known, among = first, NUMBERS
+        while among < 2 * self._taken and among < MAX_NUMBERS:
+            among *= 2
         while True:
             places = [_place(number) for number in range(first, first + among + len(stored))]
             ids = Compare("id", "in", tuple(place["id"] for place in places))
@@ -114,6 +121,8 @@ class TrialRecords:
                 # the engine has no transactions, and another process was first
             else:
                 if inserted:
+                    taken = inserted[0][FIELD]["number"] - known
+                    self._taken = max(float(taken), LATELY * self._taken)
                     return inserted
                 first, among = first + among, min(2 * among, MAX_NUMBERS)
 
