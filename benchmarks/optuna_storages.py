@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +59,14 @@ def available() -> bool:
     return find_spec("optuna") is not None
 
 
+@dataclass(frozen=True)
+class _Common:
+    """What the processes of one rate share: when all are ready, and how much each has used."""
+
+    ready: Barrier
+    used: SimpleQueue[float]
+
+
 def rates(directory: Path, count: int, processes: int) -> Iterator[Rate]:
     """Yield the rate of each storage with each sampler; RDB gets a tenth of the trials."""
     for sampler in ("random", "TPE"):
@@ -72,31 +81,30 @@ def _rate(directory: Path, kind: str, sampler: str, processes: int, each: int) -
     place = directory / f"{kind.partition(',')[0]}-{sampler}-{processes}"
     if processes == 1:
         _prepare(kind, place)
+        study = _study(kind, place, sampler)
         begun, used = time.perf_counter(), time.process_time()
-        _work(kind, place, sampler, each)
+        _optimize(kind, study, each)
         took, processor = time.perf_counter() - begun, time.process_time() - used
         return Rate(kind, sampler, 1, each / took, processor / each * 1000)
     context = multiprocessing.get_context("fork")
     maker = context.Process(target=_prepare, args=(kind, place))
     maker.start()
     maker.join()
+    common = _Common(context.Barrier(processes + 1), context.SimpleQueue())
     workers = [
-        context.Process(target=_work, args=(kind, place, sampler, each)) for _ in range(processes)
+        context.Process(target=_work, args=(kind, place, sampler, each, common))
+        for _ in range(processes)
     ]
-    before = _of_children()
-    begun = time.perf_counter()
     for worker in workers:
         worker.start()
+    common.ready.wait()  # until all of them have imported everything, and opened the study
+    begun = time.perf_counter()
+    used = sum(common.used.get() for _ in workers)
+    took = time.perf_counter() - begun
     for worker in workers:
         worker.join()
-    took = time.perf_counter() - begun
     trials = each * processes
-    return Rate(kind, sampler, processes, trials / took, (_of_children() - before) / trials * 1000)
-
-
-def _of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return Rate(kind, sampler, processes, trials / took, used / trials * 1000)
 
 
 def growth(directory: Path, marks: tuple[int, ...], trials: int = 50) -> Iterator[Growth]:
@@ -206,8 +214,16 @@ def _study(kind: str, place: Path, sampler: str) -> Any:
     )
 
 
-def _work(kind: str, place: Path, sampler: str, trials: int) -> None:
+def _work(kind: str, place: Path, sampler: str, trials: int, common: _Common) -> None:
+    """Carry out trials in a process, and say how much time of a processor they took."""
     study = _study(kind, place, sampler)
+    common.ready.wait()
+    used = time.process_time()
+    _optimize(kind, study, trials)
+    common.used.put(time.process_time() - used)
+
+
+def _optimize(kind: str, study: Any, trials: int) -> None:
     for _ in range(3):  # SQLite under Optuna may be locked for longer than it waits
         try:
             study.optimize(_objective, n_trials=trials)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from benchmarks.definitions import Workload
 from benchmarks.samples import Run, Spread, spread_of
@@ -11,7 +12,7 @@ from benchmarks.samples import Run, Spread, spread_of
 __all__ = ["draw"]
 
 OURS, THEIRS = "#1f6feb", "#9aa4b2"
-SETTINGS = {
+SETTINGS: Final[dict[Any, Any]] = {  # newer versions of matplotlib list the names
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "aiostorage",  # the same samples make the same file
     "font.size": 9,

@@ -8,7 +8,6 @@ by the interpreter's exit. A loop ends with its last use.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import sys
 import threading
@@ -17,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
+from aiostorage._core.exits import at_exit
 from aiostorage.errors import StorageClosedError
 
 __all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]
@@ -299,4 +299,4 @@ def _end_with_process() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_after_fork)
-atexit.register(_end_all)
+at_exit("loops", _end_all)

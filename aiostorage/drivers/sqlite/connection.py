@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, ClassVar, Final, TypeVar, cast
 from weakref import WeakSet, finalize
 
@@ -18,6 +19,7 @@ import anyio
 
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
+from aiostorage._core.exits import at_exit
 from aiostorage.drivers.sqlite.columns import SET
 from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, VALUE
@@ -30,12 +32,24 @@ __all__ = ["Connection", "ConnectionThread"]
 T = TypeVar("T")
 
 
-BRIEF_WAIT: Final = 0.25
-"""Seconds after which a call that waits for other processes checks whether it is still wanted."""
+MIN_PAUSE: Final = 0.0003
+MAX_PAUSE: Final = 0.005
+"""Seconds between two attempts to begin a transaction while another process has one: at first, and
+after a while. SQLite's own waiting pauses for up to 0.1 s, while nobody writes."""
+
+
+EXIT_TIMEOUT: Final = 5.0
+"""Seconds that the interpreter's exit waits for what is under way, at most."""
 
 
 class _Gate:
-    """Either connections are in use, or the process forks; never both at a time."""
+    """Either connections are in use, or the process forks; never both at a time.
+
+    Attributes
+    ----------
+    exiting : bool
+        Whether the interpreter exits, so that no connection is closed any more.
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -44,7 +58,7 @@ class _Gate:
         """Start again in a forked child, where the threads that were inside do not exist."""
         self._condition = threading.Condition()
         self._inside = 0
-        self._shut = False
+        self._shut = self.exiting = False
 
     def __enter__(self) -> None:
         with self._condition:
@@ -62,6 +76,16 @@ class _Gate:
             self._condition.wait_for(lambda: not self._shut)
             self._shut = True
             self._condition.wait_for(lambda: not self._inside)
+
+    def exit(self) -> None:
+        """Wait until those inside have left; from then on nothing is closed.
+
+        SQLite calls into Python while it closes a connection, and runs our functions. In a thread
+        that still does so when the interpreter is gone, the process would crash.
+        """
+        with self._condition:
+            self.exiting = True
+            self._condition.wait_for(lambda: not self._inside, EXIT_TIMEOUT)
 
     def open(self) -> None:
         """Admit users again."""
@@ -103,6 +127,8 @@ class Connection(sqlite3.Connection):
         self.file = file
         self._timeout = timeout
         self._pragmas = pragmas
+        self._log: int | None = None
+        self._polls = False
         self._looked = self._next_look = 0.0
         self.openings: int = 0
         self._functions = SQLFunctions()
@@ -130,7 +156,8 @@ class Connection(sqlite3.Connection):
         else:
             raise BackendError("the file was replaced while it was being opened")
         self.openings += 1
-        self._closed = self._prepared = self._waits_briefly = False
+        self._on_disk = -1  # which tables were made is not counted
+        self._closed = self._prepared = False
         self.unwanted = _never
         self.create_function(MATCH, 2, self._functions.match, deterministic=True)
         self.create_function(SET, 2, self._functions.set, deterministic=True)
@@ -158,26 +185,26 @@ class Connection(sqlite3.Connection):
                 self.file.check(self, "this call used the earlier file only")
             return _Outcome(result)
 
-    def wait_briefly(self) -> None:
-        """Wait for other processes in `begin_transaction` alone, beyond a moment."""
-        if not self._waits_briefly:
-            self.statement(f"PRAGMA busy_timeout = {min(BRIEF_WAIT, self._timeout) * 1000:.0f}")
-            self._waits_briefly = True
+    def poll(self) -> None:
+        """Wait for other processes in `begin_transaction` alone, which can be given up."""
+        self._polls = True
+        self.statement("PRAGMA busy_timeout = 0")
 
     def begin_transaction(self, unwanted: Callable[[], bool] | None = None) -> None:
-        """Begin to write; wait for other processes, unless that is not wanted any more.
-
-        Nothing interrupts SQLite while it waits, so it waits briefly, again and again.
-        """
-        self.wait_briefly()
-        end = monotonic() + self._timeout
+        """Begin to write; wait for other processes, unless that is not wanted any more."""
+        if not self._polls:
+            self.poll()
+        begun = monotonic()
         while True:
             try:
                 self.statement("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
+                waited = monotonic() - begun
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or monotonic() >= end or (unwanted or self.unwanted)():
+                if not busy or waited >= self._timeout or (unwanted or self.unwanted)():
                     raise
+                pause = min(max(MIN_PAUSE, waited / 4), MAX_PAUSE)
+                sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  it is no secret
             else:
                 return
 
@@ -187,6 +214,32 @@ class Connection(sqlite3.Connection):
             self.file.check(self, "nothing was written")
         self._looked = monotonic()
         self.statement("COMMIT")
+
+    def sync(self) -> None:
+        """Wait until what this connection has committed is on disk.
+
+        Other processes may write meanwhile, unlike while SQLite does this itself (``PRAGMA
+        synchronous = FULL``). What they write comes later in the log, so it is on disk only if what
+        came before is.
+
+        Raises
+        ------
+        BackendError
+            It may not be on disk.
+        """
+        changes = self.total_changes
+        if changes == self._on_disk:
+            return
+        if self._log is None:
+            self._log = self.file.open_log()
+        try:
+            fdatasync(self._log)
+        except OSError as error:
+            raise BackendError(
+                "what was written may not be on disk, and would then be lost with the next power "
+                f"cut: {error}"
+            ) from error
+        self._on_disk = changes
 
     def _has_its_file(self) -> bool:
         file = self.file
@@ -215,26 +268,36 @@ class Connection(sqlite3.Connection):
         return True
 
     def close(self) -> None:
-        """Close it for good."""
+        """Close it for good, unless the interpreter exits: SQLite files need not be closed."""
         with _gate:
             _connections.discard(self)
-            self.put_away()
+            if _gate.exiting:
+                _left_open.append(self)
+            else:
+                self.put_away()
 
     def __del__(self) -> None:
         with suppress(sqlite3.Error):  # aiosqlite forgets what an opening opened that was cancelled
             super().close()
+        if self._log is not None:
+            os.close(self._log)
 
     def put_away(self) -> None:
         """Close it until the next function is called."""
         if not self._closed:
             self.file.leave(self)
         self._closed = True
+        log, self._log = self._log, None
+        if log is not None:
+            os.close(log)
         with suppress(sqlite3.ProgrammingError):  # the last attempt to open it again has failed
             super().close()
 
     def _prepare(self) -> None:
         for pragma in self._pragmas:
             self.statement(pragma).fetchall()
+        if self._polls:
+            self.poll()
         if not self.file.logs:
             self.file.note_log(self)
         self._prepared = True
@@ -250,6 +313,9 @@ class Connection(sqlite3.Connection):
         return cause or error
 
 
+fdatasync: Final = getattr(os, "fdatasync", os.fsync)
+"""Without the times of the file, where the system can leave them out."""
+
 _gate: Final = _Gate()
 _connections: Final[WeakSet[Connection]] = WeakSet()
 
@@ -261,6 +327,11 @@ def _before_fork() -> None:
     for connection in list(_connections):
         connection.file.forget_log()
 
+
+_left_open: Final[list[Connection]] = []
+"""Connections that were not closed, since the interpreter exits; the last reference would do it."""
+
+at_exit("connections", _gate.exit)
 
 os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_child=_gate.reset)
 

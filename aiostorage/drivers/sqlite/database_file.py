@@ -126,6 +126,25 @@ class DatabaseFile:
             names = [os.path.realpath(self._path) + suffix for suffix in LOG_SUFFIXES]
             self.logs = tuple((name, identity(name)) for name in names)
 
+    def open_log(self) -> int:
+        """Open the log, for whoever waits until it is on disk; return the descriptor.
+
+        SQLite has no locks on it that would be dropped when that is closed.
+
+        Raises
+        ------
+        BackendError
+            It was removed or replaced.
+        """
+        (name, known), _ = self.logs
+        with suppress(FileNotFoundError):
+            log = os.open(name, os.O_RDWR)
+            found = os.fstat(log)
+            if (found.st_ino, found.st_dev) == known:
+                return log
+            os.close(log)
+        raise BackendError(f"{name}, which belongs to the database, was removed or replaced")
+
     def forget_log(self) -> None:
         """Forget the log: the next connection may make another one."""
         self.logs = ()

@@ -190,7 +190,9 @@ class SQLiteDriver:
             prepare(connection, self._path, layout.version, list(tables.values()))
             self._clock.begin(connection)
             file.note_tables(connection)
-            connection.wait_briefly()
+            connection.poll()
+            if self._synchronous == "FULL":
+                connection.sync()
 
         self._file = file
         thread = self._connect()
@@ -205,7 +207,10 @@ class SQLiteDriver:
                 cause = error.__cause__
                 raise await anyio.to_thread.run_sync(not_a_database, self._path, cause) from error
             raise
-        self._tables, self._writer = tables, GroupCommit(thread, tables, self._clock, self.on_group)
+        self._tables, self._writer = (
+            tables,
+            GroupCommit(thread, tables, self._clock, self._synchronous == "FULL", self.on_group),
+        )
         self.logs = self._logs
 
     async def aclose(self) -> None:
@@ -261,9 +266,7 @@ class SQLiteDriver:
     def _connect(self) -> ConnectionThread:
         if self._file is None:
             raise StorageClosedError(f"{self!r} is not open")
-        return ConnectionThread(
-            self._file, self._busy_timeout, f"PRAGMA synchronous = {self._synchronous}"
-        )
+        return ConnectionThread(self._file, self._busy_timeout, "PRAGMA synchronous = NORMAL")
 
     # ---------------------------------------------------------------------------- operations
 

@@ -105,10 +105,13 @@ def moment(clock: StoreClock) -> Moment:
     return Moment(wall, clock.earlier + (wall - clock.zero) // TICK)
 
 
-def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: StoreClock) -> None:
+def commit(
+    connection: Connection, tables: Tables, jobs: Sequence[Job], clock: StoreClock, *, syncs: bool
+) -> None:
     """Carry out jobs in one transaction, each in its own savepoint, and set their outcomes.
 
-    A job whose caller was cancelled before the transaction began is left out.
+    A job whose caller was cancelled before the transaction began is left out. With `syncs`, all of
+    it is on disk afterwards.
     """
     try:
         try:
@@ -131,6 +134,8 @@ def commit(connection: Connection, tables: Tables, jobs: Sequence[Job], clock: S
         connection.end_transaction()
     finally:
         connection.back_out()
+    if syncs:
+        connection.sync()
 
 
 def _alike(tables: Tables, jobs: Sequence[Job]) -> Iterator[list[Job]]:

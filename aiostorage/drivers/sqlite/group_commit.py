@@ -31,6 +31,8 @@ class GroupCommit:
         The tables, by collection.
     clock
         Tells the moment; one transaction has one.
+    syncs
+        Whether a job has ended only when it is on disk.
     on_group
         Called before each transaction: how many jobs share it, and how many wait.
     """
@@ -40,11 +42,11 @@ class GroupCommit:
         thread: ConnectionThread,
         tables: Tables,
         clock: StoreClock,
+        syncs: bool,
         on_group: Callable[[int, int], None] | None = None,
     ) -> None:
         self._thread = thread
-        self._tables = tables
-        self._clock = clock
+        self._commit = partial(commit, tables=tables, clock=clock, syncs=syncs)
         self._on_group = on_group
         self._queue: list[Job] = []
         self._under_way: list[Job] = []
@@ -89,9 +91,7 @@ class GroupCommit:
                 if self._on_group is not None:
                     self._on_group(len(jobs), len(self._queue))
                 try:
-                    await self._thread.submit(
-                        partial(commit, tables=self._tables, jobs=jobs, clock=self._clock)
-                    )
+                    await self._thread.submit(partial(self._commit, jobs=jobs))
                 except Exception as error:  # noqa: BLE001  each caller gets it
                     _fail(jobs, error)
                     await self._thread.drain()
