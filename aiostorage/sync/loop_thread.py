@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from aiostorage._core.exits import at_exit
+from aiostorage._core.exits import also_in_child, at_exit
 from aiostorage.errors import StorageClosedError
 
 __all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]
@@ -69,7 +68,7 @@ class LoopThread:
         if self.failure is not None and not hasattr(self, "_unused"):
             raise self.failure
         _threads.add(self)
-        _end_with_process()
+        also_in_child()
 
     def _main(self) -> None:
         try:
@@ -287,15 +286,6 @@ def _end_all() -> None:
         thread.stop()
     for thread in threads:
         thread.join(EXIT_TIMEOUT)
-
-
-def _end_with_process() -> None:
-    """Have the loops ended with a process of `multiprocessing`, which calls nothing at its exit."""
-    multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        from multiprocessing.util import Finalize  # noqa: PLC0415  it is there already
-
-        Finalize(None, _end_all, exitpriority=0)
 
 
 os.register_at_fork(after_in_child=_reset_after_fork)
