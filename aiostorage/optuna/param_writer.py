@@ -64,28 +64,29 @@ class ParamWriter:
 
     async def _run(self) -> None:
         try:
-            while self._due:
-                first = next(iter(self._due.values()))
-                if (seconds := first.time - time.monotonic()) > 0:
+            while due := self._still_unwritten():
+                if (seconds := due[0][1].time - time.monotonic()) > 0:
                     await asyncio.sleep(seconds)
                 else:
                     await self._write_until(time.monotonic())
-        except asyncio.CancelledError:  # the store is about to be closed
+        except asyncio.CancelledError:  # the storage is about to be closed
             await clean_up(CLEAN_UP, lambda: self._write_until(math.inf), "writing params")
             raise
         finally:
             self._runs = False
 
-    async def _write_until(self, now: float) -> None:
-        """Write all params that are due; forget those that were written with something else."""
-        due: list[UnwrittenParams] = []
+    def _still_unwritten(self) -> list[tuple[UnwrittenParams, _Due]]:
+        """Forget the params that were written with something else; return the others in order."""
+        due = []
         for unwritten, one in list(self._due.items()):
-            if one.time > now:
-                break
             if one.study.unwritten.get(one.number) is unwritten:
-                due.append(unwritten)
+                due.append((unwritten, one))
             else:
                 self._forget(unwritten)
+        return due
+
+    async def _write_until(self, now: float) -> None:
+        due = [unwritten for unwritten, one in self._still_unwritten() if one.time <= now]
         await asyncio.gather(*map(self._write, due))
 
     async def _write(self, unwritten: UnwrittenParams) -> None:
