@@ -181,6 +181,26 @@ def test_a_trial_that_is_known_to_be_taken_away_takes_no_more_params(pair: Pair)
     assert one.get_trial(trial_id).params == other.get_trial(trial_id).params == {}
 
 
+@pytest.mark.usefixtures("patient")
+def test_who_fails_a_successor_gives_it_nothing(pair: Pair) -> None:
+    """As a process that was paused, and finds its old trial stale under another worker."""
+    one, other = pair
+    study_id = known_names(one)
+    trial_id = one.create_new_trial(study_id)
+    one.set_trial_param(trial_id, "x", 0.1, UNIT)
+    other.set_trial_state_values(trial_id, TrialState.WAITING)
+    assert other.set_trial_state_values(trial_id, TrialState.RUNNING)
+    other.record_heartbeat(trial_id)
+    one.heartbeat_interval, one.grace_period = 60, 1e-9  # type: ignore[assignment]
+    soon(lambda: one._get_stale_trial_ids(study_id) == [trial_id])
+    one.set_trial_state_values(trial_id, TrialState.FAIL)
+    assert one.get_trial(trial_id).params == {}
+    with pytest.raises(UpdateFinishedTrialError):
+        other.set_trial_param(trial_id, "y", 0.2, UNIT)
+        other.set_trial_user_attr(trial_id, "k", 1)
+    assert other.get_trial(trial_id).params == {}
+
+
 def test_who_ends_a_trial_of_another_process_waits_for_its_params(pair: Pair) -> None:
     """As one who has asked in one process and tells in another, right afterwards."""
     one, other = pair
