@@ -20,6 +20,7 @@ from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.loop_turns import few_at_once, settle
 from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.optuna.unwritten_params import PATIENCE
 from aiostorage.sync.portal import Portal
 
 __all__ = ["StudyWriter"]
@@ -30,9 +31,6 @@ events = EventLog("optuna")
 
 CLEAN_UP: Final = 30.0
 """Seconds for which trials are handed back after a cancellation, at most."""
-
-PATIENCE: Final = 0.1
-"""Seconds that what an objective has set waits for more, or for its final state, at most."""
 
 TOGETHER: Final = 0.025
 """Seconds that something is written before it is due, at most, together with what is due."""
