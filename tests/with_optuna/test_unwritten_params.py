@@ -24,7 +24,6 @@ from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation, Take, Update
 from aiostorage.optuna import OptunaStorage, param_writer, studies
 from aiostorage.optuna.study_ids import parts_of_trial_id
-from aiostorage.optuna.unread_trials import UnreadTrials
 from aiostorage.testing import FaultyDriver
 
 Pair = tuple[OptunaStorage, OptunaStorage]
@@ -524,20 +523,3 @@ def test_a_trial_of_three_params_costs_two_writes(
         storage.set_trial_param(trial_id, name, 0.5, UNIT)
     storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
     assert asked == ["insert_next", "execute"]
-
-
-def test_unread_trials_are_found_by_their_statuses() -> None:
-    unread = UnreadTrials()
-    unread.add("a", "reserved")
-    unread.add("b", "completed", known=True)
-    unread.add("a", "completed")
-    unread.add("c", "new")
-    assert unread.all() == {"a", "b", "c"}
-    assert unread.in_statuses({"completed", "broken"}) == {"a", "b"}
-    assert unread.in_statuses({"reserved"}) == set()
-    assert unread.known == {"b"}
-    unread.discard("b")
-    unread.discard("d")
-    assert (unread.known, "b" in unread, "a" in unread) == (set(), False, True)
-    unread.clear()
-    assert unread.all() == unread.in_statuses({"completed", "new"}) == set()
