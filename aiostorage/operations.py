@@ -8,10 +8,10 @@ more about the other. Queries written by people are parsed into conditions by
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from aiostorage._core.frozen_records import FrozenRecord, frozen_record
 from aiostorage.errors import EncodingError
 
 __all__ = [
@@ -79,8 +79,8 @@ class UnreadableDocument(dict[str, Any]):
         raise EncodingError(self.reason)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreTime:
+@frozen_record
+class StoreTime(FrozenRecord):
     """The store's own clock at the moment the operation is carried out, plus `offset` seconds.
 
     It takes the place of a datetime in the value of a `Compare`, and in the top-level values of
@@ -97,8 +97,8 @@ class StoreTime:
 # ------------------------------------------------------------------------------- conditions
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+@frozen_record
+class Compare(FrozenRecord):
     """A comparison of the value at a dotted `path` with `value`, as MongoDB means it.
 
     `value` is a storable value; a tuple of them for ``in`` and ``nin``; a bool for ``exists``.
@@ -109,22 +109,22 @@ class Compare:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class And:
+@frozen_record
+class And(FrozenRecord):
     """All of `conditions` hold; an empty one always does."""
 
     conditions: tuple[Condition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Or:
+@frozen_record
+class Or(FrozenRecord):
     """At least one of `conditions` holds."""
 
     conditions: tuple[Condition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ElementMatch:
+@frozen_record
+class ElementMatch(FrozenRecord):
     """The value at the dotted `path` is a list with an element that meets the whole `condition`.
 
     It is MongoDB's ``$elemMatch``. The paths in `condition` begin at the element, which is a dict;
@@ -156,14 +156,14 @@ EVERYTHING = And(())
 # ------------------------------------------------------------------------------- operations
 
 
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[T_co]):
+@frozen_record
+class Operation(FrozenRecord, Generic[T_co]):
     """One thing to do on one collection; the type parameter is the type of its result."""
 
     collection: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class Insert(Operation[None]):
     """Add `documents`, all or none; each has its ``_id``. A taken key raises `DuplicateKeyError`.
 
@@ -178,8 +178,8 @@ class Insert(Operation[None]):
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SortBy:
+@frozen_record
+class SortBy(FrozenRecord):
     """A value to sort by. Documents without it come last, in both directions.
 
     Attributes
@@ -199,8 +199,8 @@ class SortBy:
     element: Compare | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class After:
+@frozen_record
+class After(FrozenRecord):
     """A place in the order of a `Find`: right behind a document.
 
     The documents behind it are those whose values come later in the order; and of those with equal
@@ -220,7 +220,7 @@ class After:
     values: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class Find(Operation[list[Document]]):
     """Return the documents that match, in order, as fresh copies.
 
@@ -249,7 +249,7 @@ class Find(Operation[list[Document]]):
     after: After | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class Count(Operation[int]):
     """Return the number of documents that match; `majority` as in `Find`."""
 
@@ -262,7 +262,7 @@ def only_reads(operations: Sequence[Operation[Any]]) -> bool:
     return all(isinstance(operation, Find | Count) for operation in operations)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class Update(Operation[int]):
     """Set `changes` (dotted paths to values) in every match; return how many matched.
 
@@ -278,7 +278,7 @@ class Update(Operation[int]):
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class Take(Operation[list[Document]]):
     """Atomically set `changes` in the first `limit` matches by `order`; return them.
 
@@ -296,14 +296,14 @@ class Take(Operation[list[Document]]):
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class Delete(Operation[int]):
     """Remove every match; return how many there were."""
 
     where: Condition
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class FollowUp(Operation[None]):
     """Insert documents that depend on the results of the operations before it.
 
@@ -313,7 +313,7 @@ class FollowUp(Operation[None]):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class Receipt(FollowUp):
     """Store the results of the operations before it under a key.
 
@@ -340,7 +340,7 @@ class Receipt(FollowUp):
     skipped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class InsertNext(FollowUp):
     """Insert `documents` under the next free keys, such as consecutive numbers.
 
@@ -365,8 +365,8 @@ class InsertNext(FollowUp):
     places: tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NotedChange:
+@frozen_record
+class NotedChange(FrozenRecord):
     """The possible change by one of the operations before an `OutboxNote`.
 
     Attributes
@@ -400,7 +400,7 @@ class NotedChange:
     inserted: tuple[InsertNext, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_record
 class OutboxNote(FollowUp):
     """Note what the operations before it have changed, each trial and experiment once.
 
@@ -415,8 +415,8 @@ class OutboxNote(FollowUp):
     changes: tuple[NotedChange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LogPage:
+@frozen_record
+class LogPage(FrozenRecord):
     """Some rows of a log, in the order in which the changes took effect.
 
     Attributes
@@ -434,8 +434,8 @@ class LogPage:
 # ----------------------------------------------------------------------------------- layout
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+@frozen_record
+class Field(FrozenRecord):
     """A top-level field that queries, indexes or sorts use; an engine may give it a real column.
 
     Attributes
@@ -458,8 +458,8 @@ class Field:
     clocked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+@frozen_record
+class Index(FrozenRecord):
     """Fields that are looked up or sorted by together.
 
     Attributes
@@ -479,8 +479,8 @@ class Index:
     descending: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+@frozen_record
+class Logged(FrozenRecord):
     """Which changes of the documents in a collection an engine logs, and where.
 
     At most one collection of a layout is logged.
@@ -515,8 +515,8 @@ class Logged:
     taken: str
 
 
-@dataclass(frozen=True, slots=True)
-class Collection:
+@frozen_record
+class Collection(FrozenRecord):
     """A named set of documents. ``_id`` is implied: a required, unique ``key``.
 
     Attributes
@@ -535,8 +535,8 @@ class Collection:
     logged: Logged | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+@frozen_record
+class Layout(FrozenRecord):
     """All collections of a store, and the version of their shape."""
 
     version: int

@@ -8,9 +8,9 @@ once for all engines, as an `UpgradeStep`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from aiostorage._core.frozen_records import FrozenRecord, frozen_record
 from aiostorage.operations import Document, Find, Operation
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def silent(_: str) -> None:
     """Ignore a line of progress."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepPlan:
+@frozen_record
+class StepPlan(FrozenRecord):
     """What a step does to one store.
 
     Attributes
@@ -43,8 +43,8 @@ class StepPlan:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UpgradeStep:
+@frozen_record
+class UpgradeStep(FrozenRecord):
     """A change of the documents from one version of the layout to the next.
 
     Attributes
@@ -63,8 +63,8 @@ class UpgradeStep:
     plan: Callable[[Sequence[Document]], StepPlan]
 
 
-@dataclass(frozen=True, slots=True)
-class UpgradeReport:
+@frozen_record
+class UpgradeReport(FrozenRecord):
     """What an upgrade has done, or would do.
 
     Attributes

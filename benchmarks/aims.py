@@ -216,6 +216,15 @@ AIMS: tuple[Aim, ...] = (
         at_least=0.4,
     ),
     Aim(
+        "reserve, 64 tasks, no history",
+        "plain sqlite3, one transaction, no history",
+        Speed(
+            ("reserve", _SQLITE, "64 tasks, no history"),
+            ("reserve", "plain sqlite3", "one transaction, no history"),
+        ),
+        at_least=0.4,
+    ),
+    Aim(
         "reserve, 64 tasks",
         "plain sqlite3, one transaction, with the history",
         Speed(("reserve", _SQLITE, "64 tasks"), ("reserve", "plain sqlite3", "one transaction")),

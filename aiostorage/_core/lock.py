@@ -8,7 +8,7 @@ still has it. Fairness rests on the queue in `lock_queue`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from aiostorage._core.heartbeat import repeating
 from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.layout import ALGO
-from aiostorage._core.lock_queue import ProcessQueues, Tickets
+from aiostorage._core.lock_queue import Place, ProcessQueues, Tickets
 from aiostorage._core.lock_records import LockRecords, unlocked
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import LockAcquisitionTimeout, LockError, LockLost, TemporaryBackendError
@@ -38,6 +38,9 @@ HOLD_ESTIMATE: Final = 0.002
 
 MAX_RECEIPTS: Final = 32
 """How many of the last holders the record remembers to have released the lock in good order."""
+
+MAX_HANDED_STATE: Final = 2**20
+"""Bytes of a state that is saved while the lock is handed over, at most."""
 
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for leaving the queue when the engine does not answer."""
@@ -55,8 +58,10 @@ class _Claim:
         The experiment.
     token
         Names the caller in the record, and its ticket.
-    free, owned
-        The conditions that the lock is free, and that the caller holds it.
+    owned
+        The condition that the caller holds the lock.
+    place
+        The caller's place in the queue of this process.
     start
         When it began to wait, by the clock of the event loop.
     timeout
@@ -69,8 +74,8 @@ class _Claim:
 
     uid: Any
     token: str
-    free: And
     owned: And
+    place: Place
     start: float
     timeout: float
     queued: bool = False
@@ -104,24 +109,46 @@ class AlgorithmLocks:
         self, experiment: Any, timeout: float, retry_interval: float
     ) -> AsyncIterator[LockedAlgorithmState]:
         uid, token = experiment_uid(experiment), new_token()
-        free = equal(experiment=uid, locked=0)
         owned = equal(experiment=uid, owner=token, locked=1)
-        claim = _Claim(uid, token, free, owned, anyio.current_time(), timeout)
-        async with self._queues.turn(uid, timeout, partial(self._timed_out, claim)):
-            record = await self._acquire(claim, retry_interval)
+        with self._queues.place(uid) as place:
+            claim = _Claim(uid, token, owned, place, anyio.current_time(), timeout)
+            record = await self._turn(claim, retry_interval)
+            place.hold(claim.token if claim.queued else None)
             async with self._held(claim, record) as state:
                 yield state
 
     # ------------------------------------------------------------------------------- acquire
+
+    async def _turn(self, claim: _Claim, retry_interval: float) -> Document:
+        """Wait for the turn in this process, get the lock, and return its record."""
+        place = claim.place
+        if place.has_turn:
+            return await self._acquire(claim, retry_interval)
+        try:
+            await place.wait(claim.timeout, partial(self._tickets.others, claim.uid))
+        except BaseException as error:
+            if place.record is not None:  # the lock was handed over to a caller who is gone
+                release = _opening(claim.uid, place.record["owner"])
+                await self._gateway.compensate((release,), error, self._lease, RELEASING)
+            raise
+        if place.record is not None:
+            claim.token = place.record["owner"]
+            claim.owned = equal(experiment=claim.uid, owner=claim.token, locked=1)
+            return place.record
+        if not place.has_turn:
+            raise await self._timed_out(claim)
+        return await self._acquire(claim, retry_interval)
 
     async def _acquire(self, claim: _Claim, retry_interval: float) -> Document:
         """Take the lock at once if no process waits for it, else by a ticket; return its record."""
         uid, token = claim.uid, claim.token
         version: object | None = None
         renew_at = 0.0  # when the ticket has to be renewed
+        known_first = claim.place.unopposed
         try:
             while True:
-                ahead = await self._tickets.ahead(uid, token)
+                ahead = 0 if known_first else await self._tickets.ahead(uid, token)
+                known_first = False
                 if not ahead and (record := await self._take(claim)) is not None:
                     return record
                 now = anyio.current_time()
@@ -148,7 +175,7 @@ class AlgorithmLocks:
         give_up: list[Update | Delete] = []
         seconds = LAST_ATTEMPT_TIMEOUT  # a ticket that cannot be deleted expires soon
         if claim.taking and not had_no_effect(error):
-            give_up.append(Update(ALGO, claim.owned, unlocked()))
+            give_up.append(_opening(claim.uid, claim.token))
             seconds = self._lease
         if claim.queued:
             give_up.append(self._tickets.leave(claim.token))
@@ -160,7 +187,8 @@ class AlgorithmLocks:
     async def _take(self, claim: _Claim) -> Document | None:
         """Take the lock if it is free or its holder's lease has expired."""
         # after waiting, look first: a vain attempt to write would keep others from writing
-        if not claim.queued and (taken := await self._take_if(claim.free, claim)):
+        free = equal(experiment=claim.uid, locked=0)
+        if not claim.queued and (taken := await self._take_if(free, claim)):
             return taken
         uid, fields = claim.uid, dict.fromkeys(("locked", "heartbeat", "expires"), True)
         found = await self._records.find(uid, fields)
@@ -170,7 +198,7 @@ class AlgorithmLocks:
                 "does initialize_algorithm_lock"
             )
         if not found.get("locked"):
-            return await self._take_if(claim.free, claim)
+            return await self._take_if(free, claim)
         heartbeat, expires = found.get("heartbeat"), found.get("expires")
         # When Oríon's own storage opens the lock of a dead holder and takes it, the dead holder's
         # lease stays there. The later heartbeat shows that the lock has a new holder since.
@@ -183,17 +211,16 @@ class AlgorithmLocks:
         return await self._take_if(expired, claim)
 
     async def _take_if(self, where: And, claim: _Claim) -> Document | None:
-        changes = {
-            "locked": 1,
-            "owner": claim.token,
-            "since": NOW,
-            "heartbeat": NOW,
-            "expires": StoreTime(self._lease),
-        }
         claim.taking = True
-        taken = await self._gateway.execute(Take(ALGO, where, changes, applied=claim.owned))
+        take = Take(ALGO, where, self._locked(claim.token), applied=claim.owned)
+        taken = await self._gateway.execute(take)
         claim.taking = bool(taken)
         return taken[0] if taken else None
+
+    def _locked(self, token: str) -> dict[str, Any]:
+        """Return the changes by which a caller gets the lock."""
+        expires = StoreTime(self._lease)
+        return {"locked": 1, "owner": token, "since": NOW, "heartbeat": NOW, "expires": expires}
 
     # ------------------------------------------------------------------------------- release
 
@@ -201,9 +228,6 @@ class AlgorithmLocks:
     async def _held(self, claim: _Claim, record: Document) -> AsyncIterator[LockedAlgorithmState]:
         """Give the state to the body; afterwards save it, or keep the old one."""
         state: LockedAlgorithmState | None = None
-        give_up: list[Update | Delete] = [Update(ALGO, claim.owned, unlocked())]
-        if claim.queued:
-            give_up.append(self._tickets.leave(claim.token))
 
         async def renew() -> None:
             changes = {"heartbeat": NOW, "expires": StoreTime(self._lease)}
@@ -218,33 +242,70 @@ class AlgorithmLocks:
         except BaseException as error:
             if state is not None:
                 state.reset()
+            give_up = self._giving_up(claim)
             await self._gateway.compensate(give_up, error, self._lease, RELEASING)
             raise
         # a receipt: it tells that we released the lock, even if others have held it since
         receipts = [claim.token, *(record.get("released") or ())][:MAX_RECEIPTS]
-        changes = {**unlocked(), "released": receipts}
+        changes: dict[str, Any] = {"released": receipts}
         if data is not None and data != record["state"]:
             changes["state"] = data
+        heir = claim.place.heir()
+        if "state" in changes and not (_is_small(data) and _is_small(record["state"])):
+            heir = None
+        if not await self._released(claim, heir, changes):
+            raise await self._lost(claim)
+
+    async def _released(
+        self, claim: _Claim, heir: Place | None, changes: Mapping[str, Any]
+    ) -> bool:
+        """Save and release, or hand over to an heir; return whether the lock was still ours."""
         ours = Compare("experiment", "eq", claim.uid)
         applied = And((ours, Compare("released", "eq", claim.token)))
-        release = Update(ALGO, claim.owned, changes, applied)
+        end: Update | Take
+        if heir is None:
+            token = None
+            end = Update(ALGO, claim.owned, {**unlocked(), **changes}, applied)
+        else:
+            token = new_token()
+            end = Take(ALGO, claim.owned, {**self._locked(token), **changes}, applied=applied)
+            heir.promise()
+
+        async def release() -> bool:
+            result = (await self._gateway.transact((end, *self._leaving(claim))))[0]
+            # if its answer was lost, others may have held the lock since
+            if heir is not None and result and result[0].get("owner") == token:
+                heir.settle(result[0])
+            return bool(result)
+
         try:
-            released = await shielded(self._lease, self._releasing(claim, release))
+            return await shielded(self._lease, release)
         except TemporaryBackendError as error:
+            give_up = self._giving_up(claim, token)
             await self._gateway.compensate(give_up, error, self._lease, RELEASING)
             raise
         except TimeoutError as error:
+            if heir is not None:  # it may have got the lock, and will not learn of it
+                give_up = self._giving_up(claim, token)
+                await self._gateway.compensate(give_up, error, LAST_ATTEMPT_TIMEOUT, RELEASING)
             raise LockLost(
                 "the lock could not be released within its lease", holder=claim.token
             ) from error
-        if not released[0]:
-            raise await self._lost(claim)
+        finally:
+            if heir is not None:
+                heir.settle(None)
 
-    def _releasing(self, claim: _Claim, release: Update) -> Callable[[], Awaitable[list[int]]]:
-        """Return the call that releases the lock and the ticket; the first result is the lock's."""
-        if claim.queued:
-            return partial(self._gateway.transact, (release, self._tickets.leave(claim.token)))
-        return partial(self._gateway.transact, (release,))
+    def _giving_up(self, claim: _Claim, heir: str | None = None) -> list[Update | Delete]:
+        """Return the operations that open the lock of a caller, and give its ticket back.
+
+        If it may be that of an heir by now, whose token is given, they open it all the same.
+        """
+        tokens = [claim.token] if heir is None else [claim.token, heir]
+        return [*(_opening(claim.uid, token) for token in tokens), *self._leaving(claim)]
+
+    def _leaving(self, claim: _Claim) -> list[Delete]:
+        """Return the operation that gives the ticket of a caller back, if it has one."""
+        return [self._tickets.leave(claim.token)] if claim.queued else []
 
     # -------------------------------------------------------------------------------- errors
 
@@ -277,3 +338,13 @@ class AlgorithmLocks:
             holder=owner,
             since=since,
         )
+
+
+def _is_small(state: bytes | None) -> bool:
+    """Return whether an engine keeps a state in its record, so that a `Take` can replace it."""
+    return state is None or len(state) <= MAX_HANDED_STATE
+
+
+def _opening(uid: Any, token: str) -> Update:
+    """Return the operation that opens a lock if the caller with this token holds it."""
+    return Update(ALGO, equal(experiment=uid, owner=token, locked=1), unlocked())

@@ -7,20 +7,34 @@ process renews it, so a dead waiter does not block the others for long.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Any, Final
 
 import anyio
 
+from aiostorage._core.cancellation import wait_until_done
 from aiostorage._core.documents import equal
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import WAITERS
-from aiostorage.operations import And, Compare, Delete, Find, Insert, Or, StoreTime, Update
+from aiostorage.errors import AioStorageError
+from aiostorage.operations import (
+    And,
+    Compare,
+    Delete,
+    Document,
+    Find,
+    Insert,
+    Or,
+    StoreTime,
+    Update,
+)
 
-__all__ = ["ProcessQueues", "Tickets"]
+__all__ = ["Place", "ProcessQueues", "Tickets"]
 
 NOW: Final = StoreTime()
 
@@ -32,53 +46,135 @@ MAX_COUNTED_WAITERS: Final = 50
 
 
 class ProcessQueues:
-    """The waiters of this process, queued by experiment."""
+    """The callers of this process, queued by experiment."""
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[int, Any], _Queue] = {}
+        self._queues: dict[tuple[int, Any], deque[Place]] = {}
 
-    @asynccontextmanager
-    async def turn(
-        self, uid: Any, timeout: float, timed_out: Callable[[], Any]
-    ) -> AsyncIterator[None]:
-        """Wait for the turn of this task, and keep it for the body.
+    @contextmanager
+    def place(self, uid: Any) -> Iterator[Place]:
+        """Give a place at the end of the queue for a lock; after the body it is left."""
+        key = os.getpid(), uid
+        queue = self._queues.setdefault(key, deque())
+        place = Place(queue)
+        try:
+            yield place
+        finally:
+            place.leave()
+            if not queue and self._queues.get(key) is queue:
+                del self._queues[key]
+
+
+class Place:
+    """One caller's place in the queue of its process.
+
+    The first in the queue has the turn: it asks the store for the lock, and keeps the turn for as
+    long as it holds it. The second may be its heir, who gets the lock straight from it.
+
+    Attributes
+    ----------
+    has_turn, turn
+        Whether this caller is the first, and the event of becoming it.
+    near
+        The event that this caller is the second, and the first holds the lock.
+    holds
+        Whether this caller holds the lock.
+    unopposed
+        Whether no other process was waiting when this caller looked; False if it has not looked.
+    record
+        The record of the lock, if the caller before has handed it over; else None.
+    ticket
+        The token of this caller's ticket in the store, if it has needed one to get the lock.
+    """
+
+    __slots__ = (
+        "_left",
+        "_promise",
+        "_queue",
+        "has_turn",
+        "holds",
+        "near",
+        "record",
+        "ticket",
+        "turn",
+        "unopposed",
+    )
+
+    def __init__(self, queue: deque[Place]) -> None:
+        self._queue = queue
+        self.turn = asyncio.Event()
+        self.near = asyncio.Event()
+        self._promise: asyncio.Future[None] | None = None
+        self.holds = self._left = False
+        self.has_turn = self.unopposed = False
+        self.record: Document | None = None
+        self.ticket: str | None = None
+        queue.append(self)
+        self._wake_first()
+
+    async def wait(self, timeout: float, look: Callable[[str | None], Awaitable[int]]) -> None:
+        """Wait for the turn, or for the timeout.
 
         Parameters
         ----------
         timeout
             Seconds to wait.
-        timed_out
-            Coroutine function that returns the error to raise after the timeout.
+        look
+            Returns how many waiters have a ticket besides this one, which is that of the caller
+            before. It is called while that one holds the lock: who comes to the store later than
+            this is behind us.
         """
-        key = os.getpid(), uid
-        queue = self._queues.setdefault(key, _Queue())
-        queue.users += 1
         try:
-            try:
-                queue.first.acquire_nowait()
-            except anyio.WouldBlock:
-                with anyio.move_on_after(timeout) as scope:
-                    await queue.first.acquire()
-                if scope.cancelled_caught:
-                    raise await timed_out() from None
-            try:
-                yield
-            finally:
-                queue.first.release()
+            with anyio.move_on_after(timeout):
+                await self.near.wait()
+                if not self.has_turn:
+                    with suppress(AioStorageError):  # the turn will show whether the engine answers
+                        self.unopposed = not await look(self._queue[0].ticket)
+                await self.turn.wait()
         finally:
-            queue.users -= 1
-            if not queue.users:
-                self._queues.pop(key, None)
+            if self._promise is not None:  # the lock may be ours in a moment
+                await wait_until_done(self._promise)
 
+    def hold(self, ticket: str | None) -> None:
+        """Note that this caller holds the lock, and which ticket it has."""
+        self.holds, self.ticket = True, ticket
+        self._wake_first()
 
-class _Queue:
-    """The waiters for one experiment; the one that has acquired `first` is the first."""
+    def heir(self) -> Place | None:
+        """Return the next caller, if it may have the lock before all other processes."""
+        heir = self._queue[1] if len(self._queue) > 1 else None
+        return heir if heir is not None and heir.unopposed else None
 
-    __slots__ = ("first", "users")
+    def promise(self) -> None:
+        """Make this caller wait until the lock has been handed over to it, or has not."""
+        self._promise = asyncio.get_running_loop().create_future()
 
-    def __init__(self) -> None:
-        self.first = anyio.Semaphore(1)
-        self.users = 0
+    def settle(self, record: Document | None) -> None:
+        """Keep the promise with the record of the lock, or take it back with None."""
+        promise, self._promise = self._promise, None
+        if promise is not None:
+            if record is not None:
+                self.record = record
+                self._queue[0].leave()
+            promise.set_result(None)
+
+    def leave(self) -> None:
+        """Leave the queue, unless that has happened."""
+        if not self._left:
+            self._left = True
+            self._queue.remove(self)
+            self._wake_first()
+
+    def _wake_first(self) -> None:
+        """Tell the first caller that it has the turn, and the second that it is near."""
+        queue = self._queue
+        if queue:
+            first = queue[0]
+            first.has_turn = True
+            first.turn.set()
+            first.near.set()
+            if len(queue) > 1 and first.holds:
+                queue[1].near.set()
 
 
 class Tickets:
@@ -99,10 +195,19 @@ class Tickets:
 
     async def ahead(self, uid: Any, token: str) -> int:
         """Return the number of living waiters that came before this one."""
+        tokens = await self._alive(uid)
+        return tokens.index(token) if token in tokens else len(tokens)
+
+    async def others(self, uid: Any, token: str | None) -> int:
+        """Return the number of living waiters besides the one with this token."""
+        tokens = await self._alive(uid)
+        return len(tokens) - (token in tokens)
+
+    async def _alive(self, uid: Any) -> list[str]:
+        """Return the tokens of the living waiters, the oldest first."""
         alive = And((Compare("experiment", "eq", uid), Compare("expires", "gt", NOW)))
         queue = Find(WAITERS, alive, {"_id": True}, ("since",), MAX_COUNTED_WAITERS)
-        tokens = list(map(itemgetter("_id"), await self._gateway.execute(queue)))
-        return tokens.index(token) if token in tokens else len(tokens)
+        return list(map(itemgetter("_id"), await self._gateway.execute(queue)))
 
     async def draw(self, uid: Any, token: str) -> None:
         """Join the queue."""

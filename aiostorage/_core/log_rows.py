@@ -65,7 +65,8 @@ MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
 
 _BY_FIELDS: Final = (Update, Take)
-_PLAIN: Final = frozenset({str, int, type(None)})
+_KEYS: Final = frozenset({str, int})
+_PLAIN: Final = _KEYS | {type(None)}
 
 
 def is_logged(logged: Logged, changes: Mapping[str, Any]) -> bool:
@@ -140,9 +141,9 @@ def known_before(logged: Logged, update: Update) -> list[Keys] | None:
         return []
     if _renames(logged, update):
         return None
-    bound: dict[str, str] = {}
+    bound: dict[str, Any] = {}
     for part in where.conditions if isinstance(where, And) else (where,):
-        if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ is str:
+        if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ in _KEYS:
             bound[part.path] = part.value
     owner, name, state = (bound.get(logged.owner), bound.get(logged.name), bound.get(logged.state))
     if owner is None or name is None or state is None:
@@ -235,8 +236,9 @@ def log_rows(
     make_id
         Returns the ``_id`` of the next row.
     """
-    keys = [None if one is None else keys_of(one, logged) for one in (before, after)]
-    entries = log_entries(logged, keys[0], keys[1], content=content)
+    old_keys = None if before is None else keys_of(before, logged)
+    new_keys = None if after is None else keys_of(after, logged)
+    entries = log_entries(logged, old_keys, new_keys, content=content)
     for number, (kind, owner, name, old, new, holder, taken) in enumerate(entries):
         yield {
             "_id": make_id(),
@@ -254,9 +256,12 @@ def log_rows(
 
 def keys_of(document: Mapping[str, Any], logged: Logged) -> Keys:
     """Return the keys of a document; None for a missing one."""
-    fields = logged.owner, logged.name, logged.state, logged.holder
     if document.__class__ is dict:
-        return readable_keys(tuple(map(document.get, fields)))
+        get = document.get
+        return readable_keys(
+            (get(logged.owner), get(logged.name), get(logged.state), get(logged.holder))
+        )
+    fields = logged.owner, logged.name, logged.state, logged.holder
     # one that cannot be read as a whole refuses `get`
     found = [document[field] if field in document else None for field in fields]  # noqa: SIM401
     return readable_keys(found)

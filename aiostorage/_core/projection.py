@@ -44,11 +44,23 @@ def copy_tree(value: Any) -> Any:
             if item.__class__ in _CONTAINERS:
                 value[key] = copy_tree(item)
         return value
-    if kind is list:
-        if _CONTAINERS.isdisjoint(map(type, value)):
-            return value[:]
-        return [copy_tree(item) if item.__class__ in _CONTAINERS else item for item in value]
-    return value
+    return _copy_list(value) if kind is list else value
+
+
+def _copy_list(array: list[Any]) -> list[Any]:
+    if _CONTAINERS.isdisjoint(map(type, array)):
+        return array[:]
+    copied: list[Any] = []
+    for item in array:
+        if item.__class__ is dict:  # as params and results are, so without a call for each
+            item = item.copy()  # noqa: PLW2901
+            for key, inner in item.items():
+                if inner.__class__ in _CONTAINERS:
+                    item[key] = copy_tree(inner)
+        elif item.__class__ is list:
+            item = _copy_list(item)  # noqa: PLW2901
+        copied.append(item)
+    return copied
 
 
 def check_selection(selection: Mapping[str, Any] | None) -> dict[str, bool] | None:

@@ -44,10 +44,15 @@ utc_now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
 
 
 class SteadyMoment(NamedTuple):
-    """A moment by the time of day, and how many microseconds the steady time is ahead of that."""
+    """A moment by the time of day, and by the steady time in microseconds."""
 
     wall: datetime
-    ahead: int
+    steady: int
+
+    @property
+    def ahead(self) -> int:
+        """How many microseconds the steady time is ahead of the time of day."""
+        return self.steady - micros(self.wall)
 
 
 class SteadyClock:
@@ -73,9 +78,8 @@ class SteadyClock:
     def __call__(self) -> SteadyMoment:
         """Return the present moment."""
         wall = self.wall()
-        if self._follows:
-            return SteadyMoment(wall, 0)
-        return SteadyMoment(wall, self._begin + _uptime() - micros(wall))
+        steady = micros(wall) if self._follows else self._begin + _uptime()
+        return SteadyMoment(wall, steady)
 
 
 class BootClock(SteadyClock):
@@ -97,8 +101,8 @@ class BootClock(SteadyClock):
         """Return the present moment."""
         wall = self.wall()
         if self._follows or self.boot is None:
-            return SteadyMoment(wall, 0)
-        return SteadyMoment(wall, (self.boot << BOOT_BITS) + _uptime() - micros(wall))
+            return SteadyMoment(wall, micros(wall))
+        return SteadyMoment(wall, (self.boot << BOOT_BITS) + _uptime())
 
 
 class ClockedFields:
@@ -111,25 +115,22 @@ class ClockedFields:
 
     def at(self, values: Mapping[str, Any], now: SteadyMoment) -> dict[str, Any]:
         """Return fields with the time in place of the store's clock, and the steady ones added."""
-        fields = {
-            name: value.at(now.wall) if value.__class__ is StoreTime else value
-            for name, value in values.items()
-        }
+        fields = dict(values)
+        for name, value in values.items():
+            if value.__class__ is StoreTime:
+                fields[name] = value.at(now.wall)
         for name, steady in self.steady.items():
-            if name in fields:
-                time_ = fields[name]
-                known = isinstance(time_, datetime)
-                fields[steady] = micros(time_) + now.ahead if known else None
+            if name in values:
+                fields[steady] = _steady(values[name], now)
         return fields
 
     def resolved(self, condition: Condition, now: SteadyMoment) -> Condition:
         """Return a condition with the time in place of the store's clock."""
         match condition:
             case Compare(path, op, StoreTime() as moment):
-                time_ = moment.at(now.wall)
                 if path in self.steady:
-                    return Compare(self.steady[path], op, micros(time_) + now.ahead)
-                return Compare(path, op, time_)
+                    return Compare(self.steady[path], op, _steady(moment, now))
+                return Compare(path, op, moment.at(now.wall))
             case Compare() | ElementMatch():  # no time of the store is inside of the latter
                 return condition
             case And(conditions):
@@ -151,6 +152,14 @@ class ClockedFields:
         for steady in self.steady.values():
             document.pop(steady, None)
         return document
+
+
+def _steady(time_: Any, now: SteadyMoment) -> int | None:
+    """Return the steady time of a time of day, or of the store's; None for another value."""
+    if time_.__class__ is StoreTime:
+        offset = time_.offset
+        return now.steady + (timedelta(seconds=offset) // MICROSECOND if offset else 0)
+    return micros(time_) + now.ahead if isinstance(time_, datetime) else None
 
 
 def _uptime() -> int:

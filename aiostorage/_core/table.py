@@ -7,13 +7,14 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from aiostorage._core.changes import changed_copy
 from aiostorage._core.matching import compile_condition, conjuncts, meets
 from aiostorage._core.ordering import Order, order_key, place_of, position, values_of
+from aiostorage._core.sorted_keys import Key
 from aiostorage._core.steady_clock import ClockedFields
-from aiostorage._core.table_indexes import GroupedIndex, Key, SortedIndex, UniqueIndex, sort_key
+from aiostorage._core.table_indexes import GroupedIndex, SortedIndex, UniqueIndex, sort_key
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
     After,
@@ -31,6 +32,14 @@ __all__ = ["DocumentTable", "sort_key_by", "tables_of"]
 
 FEW: Final = 4
 """How many documents are tested in less time than it takes to compile their condition."""
+
+SUBJECT: Final = ("owner", "name")
+"""The fields of a row of a log that name what it is about."""
+
+MAX_TOUCHED: Final = 256
+"""How many shapes of changes a table remembers."""
+
+AnyIndex: TypeAlias = UniqueIndex | SortedIndex | GroupedIndex
 
 _SCALARS: Final = frozenset((type(None), str, int, datetime))
 """Types of the values that an index is looked up by."""
@@ -66,10 +75,14 @@ class DocumentTable:
             for index in collection.indexes
             if not index.unique
         ]
-        self._indexes: tuple[UniqueIndex | SortedIndex | GroupedIndex, ...] = (
-            *self._unique,
-            *self._sorted,
-        )
+        self._indexes: tuple[AnyIndex, ...] = (*self._unique, *self._sorted)
+        self._subjects: GroupedIndex | None = None
+        """The index of a log by its subjects."""
+        for index in self._sorted:
+            if isinstance(index, GroupedIndex) and index.index.fields == SUBJECT:
+                self._subjects = index
+        self._touched: dict[tuple[str, ...], list[AnyIndex]] = {}
+        """The indexes that changes of these paths touch; the same few come again and again."""
 
     def find(
         self, where: Condition, order: Order = (), after: After | None = None
@@ -89,32 +102,36 @@ class DocumentTable:
 
     def _sorted_by(self, order: Order) -> tuple[str | SortBy, ...]:
         steady = self.clocked.steady
-        return tuple(steady.get(item, item) if isinstance(item, str) else item for item in order)
+        for item in order:
+            if item.__class__ is str and item in steady:
+                return tuple(steady.get(i, i) if isinstance(i, str) else i for i in order)
+        return tuple(order)
 
     def _number(self, uid: Any) -> int | None:
         return self._unique[0].by_key.get((uid,))
 
-    def newest(self, bound: Mapping[str, Any]) -> Document | None:
-        """Return the last document that was inserted with these keys in the fields of an index."""
-        for index in self._sorted:
-            if index.index.fields == tuple(bound) and index.index.where is None:
-                seqs = index.equal_to(bound)
-                return self.documents[seqs[-1]] if seqs else None
-        raise TypeError(f"{self.name} has no index of {tuple(bound)}")
+    def newest(self, owner: Any, name: Any) -> Document | None:
+        """Return the last row of a log on one subject."""
+        if self._subjects is None:
+            raise TypeError(f"{self.name} has no index of {SUBJECT}")
+        seqs = self._subjects.by_key.get((owner, name))
+        return self.documents[seqs[-1]] if seqs else None
 
     def candidates(
         self, where: Condition, order: Order
     ) -> tuple[Iterator[Document], tuple[str | SortBy, ...]]:
         """Return documents among which all matches are, and the order that is still missing."""
-        bound, order = _bound(where), self._sorted_by(order)
-        among = _among(where)
-        for unique in self._unique:
+        bound = _bound(where)
+        for unique in self._unique:  # most look for one document
             seq = unique.look_up(bound)
             if seq is not None:
-                return iter([self.documents[seq]] if seq in self.documents else []), ()
-            seqs = unique.look_up_several(bound, among) if among else None
-            if seqs is not None:
-                return map(self.documents.__getitem__, seqs), order
+                return iter((self.documents[seq],) if seq in self.documents else ()), ()
+        order = self._sorted_by(order)
+        if among := _among(where):
+            for unique in self._unique:
+                seqs = unique.look_up_several(bound, among)
+                if seqs is not None:
+                    return map(self.documents.__getitem__, seqs), order
         for index in self._sorted:
             part = index.part(where, bound, order)
             if part is not None:
@@ -158,28 +175,29 @@ class DocumentTable:
         seq = self._unique[0].by_key[(uid,)]
         old = self.documents[seq]
         new = changed_copy(old, changes)
-        changed = {path.partition(".")[0] for path in changes}
-        unique = [one for one in self._unique if not changed.isdisjoint(one.paths)]
-        if unique:
+        touched = self._touched_by(tuple(changes))
+        if touched and touched[0].__class__ is UniqueIndex:
             self._check(new, seq)
-        touched = [*unique, *(one for one in self._sorted if not changed.isdisjoint(one.paths))]
         self._swap(seq, old, new, touched)
-        undo.append(lambda: self._swap(seq, new, old, touched))
+        undo.append(partial(self._swap, seq, new, old, touched))
         return new
 
-    def _swap(
-        self,
-        seq: int,
-        old: Document,
-        new: Document,
-        touched: Sequence[UniqueIndex | SortedIndex | GroupedIndex],
-    ) -> None:
+    def _touched_by(self, paths: tuple[str, ...]) -> Sequence[AnyIndex]:
+        """Return the indexes of the fields that changes are about, the unique ones first."""
+        touched = self._touched.get(paths)
+        if touched is None:
+            if len(self._touched) >= MAX_TOUCHED:
+                self._touched.clear()
+            changed = {path.partition(".")[0] for path in paths}
+            touched = [one for one in self._indexes if not changed.isdisjoint(one.paths)]
+            self._touched[paths] = touched
+        return touched
+
+    def _swap(self, seq: int, old: Document, new: Document, touched: Sequence[AnyIndex]) -> None:
         """Put one document in the place of another one; all other indexes stay as they are."""
-        for index in touched:
-            index.drop(seq, old)
         self.documents[seq] = new
         for index in touched:
-            index.add(seq, new)
+            index.move(seq, old, new)
 
     def remove(self, uid: Any, undo: list[Callable[[], None]]) -> None:
         """Remove a document by its ``_id``."""
@@ -243,11 +261,11 @@ def sort_key_by(order: Order) -> Callable[[Document], Key]:
 
 def _bound(where: Condition) -> dict[str, Any]:
     """Return the fields that must equal a scalar, with that scalar."""
-    return {
-        one.path: one.value
-        for one in conjuncts(where)
-        if one.__class__ is Compare and one.op == "eq" and one.value.__class__ in _SCALARS
-    }
+    bound = {}
+    for one in conjuncts(where):
+        if one.__class__ is Compare and one.op == "eq" and one.value.__class__ in _SCALARS:
+            bound[one.path] = one.value
+    return bound
 
 
 def _among(where: Condition) -> dict[str, tuple[Any, ...]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeAlias
+from math import inf
+from typing import Any
 
 from aiostorage._core.matching import compile_condition
+from aiostorage._core.sorted_keys import Key, SortedKeys
 from aiostorage.operations import (
     EVERYTHING,
     And,
@@ -19,10 +21,7 @@ from aiostorage.operations import (
     SortBy,
 )
 
-__all__ = ["GroupedIndex", "Key", "SortedIndex", "UniqueIndex", "sort_key"]
-
-Key: TypeAlias = tuple[tuple[int, Any], ...]
-"""Values of declared fields in a form that sorts."""
+__all__ = ["GroupedIndex", "SortedIndex", "UniqueIndex", "sort_key"]
 
 
 class UniqueIndex:
@@ -45,8 +44,9 @@ class UniqueIndex:
 
     def look_up(self, bound: Mapping[str, Any]) -> int | None:
         """Return the only candidate, -1 if there is none; None if the index does not apply."""
-        if not self.paths <= bound.keys():
-            return None
+        for name in self.index.fields:
+            if name not in bound:
+                return None
         return self.by_key.get(self.key(bound), -1)
 
     def look_up_several(
@@ -59,6 +59,8 @@ class UniqueIndex:
         among
             The fields that have one of several values, with these.
         """
+        if self.paths.isdisjoint(among):  # as mostly
+            return None
         open_fields = self.paths - bound.keys()
         if len(open_fields) != 1 or not open_fields <= among.keys():
             return None
@@ -74,9 +76,16 @@ class UniqueIndex:
         """Take a document out."""
         del self.by_key[self.key(document)]
 
+    def move(self, seq: int, old: Document, new: Document) -> None:
+        """Put a document, whose key is free, in the place of another one."""
+        del self.by_key[self.key(old)]
+        self.by_key[self.key(new)] = seq
+
 
 class SortedIndex:
-    """A sorted index: a list of keys, each of which ends with its document's sequence number.
+    """A sorted index: for each value of its first field, the keys of the others in order.
+
+    A key ends with the sequence number of its document.
 
     Attributes
     ----------
@@ -87,52 +96,61 @@ class SortedIndex:
     def __init__(self, index: Index) -> None:
         self.index = index
         self.paths: frozenset[str] = frozenset(index.fields) | _paths_of(index.where or EVERYTHING)
-        self._has = compile_condition(index.where or EVERYTHING)
-        self._keys: list[tuple[Any, ...]] = []
+        self._has = None if index.where is None else compile_condition(index.where)
+        self._first, self._others = index.fields[0], index.fields[1:]
+        self._groups: dict[Any, SortedKeys] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"index": self.index, "keys": self._keys}  # a compiled condition has no pickle
+        return {"index": self.index, "groups": self._groups}  # a compiled condition has no pickle
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["index"])  # type: ignore[misc]
-        self._keys = state["keys"]
+        self._groups = state["groups"]
 
     def add(self, seq: int, document: Document) -> None:
         """Add a document, if it belongs into the index."""
-        if self._has(document):
-            insort(self._keys, (*sort_key(document, self.index.fields), seq))
+        if self._has is None or self._has(document):
+            keys = self._groups.setdefault(document.get(self._first), SortedKeys())
+            keys.add((*sort_key(document, self._others), seq))
 
     def drop(self, seq: int, document: Document) -> None:
         """Take a document out, if it is in the index."""
-        if self._has(document):
-            del self._keys[bisect_left(self._keys, (*sort_key(document, self.index.fields), seq))]
+        if self._has is None or self._has(document):
+            first = document.get(self._first)
+            keys = self._groups[first]
+            keys.remove((*sort_key(document, self._others), seq))
+            if not keys:
+                del self._groups[first]
 
-    def equal_to(self, bound: Mapping[str, Any]) -> list[int]:
-        """Return the sequence numbers of the documents with these keys, in ascending order."""
-        key = sort_key(bound, self.index.fields)
-        low = bisect_left(self._keys, key)
-        high = bisect_left(self._keys, (*key[:-1], (*key[-1], None)), low)
-        return [self._keys[position][-1] for position in range(low, high)]
+    def move(self, seq: int, old: Document, new: Document) -> None:
+        """Put a document in the place of another one."""
+        self.drop(seq, old)
+        self.add(seq, new)
+
+    def _keys(self, bound: Mapping[str, Any], count: int) -> Iterable[Key]:
+        """Return the keys with these values in the first field and so many of the others."""
+        keys = self._groups.get(bound[self._first])
+        if keys is None:
+            return ()
+        if not count:
+            return keys
+        low = sort_key(bound, self._others[:count])
+        return keys.between(low, (*low, inf))
 
     def part(
         self, where: Condition, bound: Mapping[str, Any], order: tuple[str | SortBy, ...]
     ) -> tuple[Iterable[int], tuple[str | SortBy, ...]] | None:
         """Return the candidates and the order still missing; None if the index does not apply."""
-        fields = self.index.fields
-        if fields[0] not in bound or not (
+        if self._first not in bound or not (
             self.index.where is None or _implied(self.index.where, where)
         ):
             return None
-        prefix = 1
-        while prefix < len(fields) and fields[prefix] in bound:
-            prefix += 1
-        rest = fields[prefix:]
-        *head, last = sort_key(bound, fields[:prefix])
-        low = bisect_left(self._keys, (*head, last))
-        high = bisect_left(self._keys, (*head, (*last, None)))  # just behind the last one
-        seqs = (self._keys[position][-1] for position in range(low, high))
+        others, count = self._others, 0
+        while count < len(others) and others[count] in bound:
+            count += 1
+        seqs = (key[-1] for key in self._keys(bound, count))
         # a sort that follows is stable, so what is equal has to come by insertion
-        return (seqs, ()) if order == rest else (sorted(seqs), order)
+        return (seqs, ()) if order == others[count:] else (sorted(seqs), order)
 
 
 class GroupedIndex:
@@ -149,22 +167,30 @@ class GroupedIndex:
     def __init__(self, index: Index) -> None:
         self.index = index
         self.paths: frozenset[str] = frozenset(index.fields)
-        self._groups: dict[Key, list[int]] = {}
+        self.by_key: dict[tuple[Any, ...], list[int]] = {}
+
+    def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(map(values.get, self.index.fields))
 
     def add(self, seq: int, document: Document) -> None:
         """Add a document."""
-        insort(self._groups.setdefault(sort_key(document, self.index.fields), []), seq)
+        group = self.by_key.setdefault(self._key(document), [])
+        if not group or group[-1] < seq:  # as nearly always
+            group.append(seq)
+        else:
+            insort(group, seq)
 
     def drop(self, seq: int, document: Document) -> None:
         """Take a document out."""
-        key = sort_key(document, self.index.fields)
-        self._groups[key].remove(seq)
-        if not self._groups[key]:
-            del self._groups[key]
+        key = self._key(document)
+        self.by_key[key].remove(seq)
+        if not self.by_key[key]:
+            del self.by_key[key]
 
-    def equal_to(self, bound: Mapping[str, Any]) -> list[int]:
-        """Return the sequence numbers of the documents with these keys, in ascending order."""
-        return self._groups.get(sort_key(bound, self.index.fields), [])
+    def move(self, seq: int, old: Document, new: Document) -> None:
+        """Put a document in the place of another one."""
+        self.drop(seq, old)
+        self.add(seq, new)
 
     def part(
         self,
@@ -175,27 +201,27 @@ class GroupedIndex:
         """Return the candidates and the order still missing; None if the index does not apply."""
         if not self.paths <= bound.keys():
             return None
-        return tuple(self.equal_to(bound)), order
+        return tuple(self.by_key.get(self._key(bound), ())), order
 
 
 def sort_key(values: Mapping[str, Any], names: tuple[str, ...]) -> Key:
     """Return the values of fields in a form that sorts: None first, then number, text, time."""
-    key: list[tuple[int, Any]] = []
+    key: list[Any] = []
     for name in names:
         value = values.get(name)
         if value is None:
-            key.append((0, 0))
+            key += (0, 0)
         elif isinstance(value, str):
-            key.append((2, value))
+            key += (2, value)
         elif isinstance(value, datetime):
-            key.append((3, value))
+            key += (3, value)
         else:
-            key.append((1, value))
+            key += (1, value)
     return tuple(key)
 
 
 def _implied(condition: Condition, where: Condition) -> bool:
-    return condition == where or (isinstance(where, And) and condition in where.conditions)
+    return condition in (where.conditions if isinstance(where, And) else (where,))
 
 
 def _paths_of(condition: Condition) -> frozenset[str]:

@@ -55,8 +55,8 @@ def add_to_log(
     for before, after in pairs:
         one = before if before is not None else after
         assert one is not None  # noqa: S101  a change has one of them
-        last = rows.newest({"owner": one.get(logged.owner), "name": one.get(logged.name)})
-        attempt = last["attempt"] if last is not None else 0
+        last = rows.newest(one.get(logged.owner), one.get(logged.name))
+        attempt = 0 if last is None else last["attempt"]
         for row in log_rows(
             logged,
             before,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import anyio
+
+from aiostorage.drivers.memory import MemoryDriver
 
 __all__ = ["How", "cancelled_at_every_await"]
 
@@ -42,6 +45,7 @@ async def cancelled_at_every_await(
     """Run a call again and again, cancelled at its first await, at its second, and so on.
 
     Goes on, for each of `hows`, until a run ends before its await to be cancelled at has come.
+    Meanwhile each call of a memory engine is an await; else only some let the event loop turn.
 
     Parameters
     ----------
@@ -67,7 +71,7 @@ async def cancelled_at_every_await(
         The deadline passed.
     """
     covered = 0
-    with anyio.fail_after(deadline):
+    with anyio.fail_after(deadline), _turns_at_each_call():
         for how in hows:
             for number in range(1, MAX_AWAITS):
                 fired = await _cancelled_once(make_call(), number, how)
@@ -82,6 +86,17 @@ async def cancelled_at_every_await(
             else:
                 raise AssertionError(f"the call has more than {MAX_AWAITS} awaits")
     return covered
+
+
+@contextmanager
+def _turns_at_each_call() -> Iterator[None]:
+    """Let each call of a memory engine await something, as those of all others do."""
+    interval = MemoryDriver.turn_interval
+    MemoryDriver.turn_interval = 0.0
+    try:
+        yield
+    finally:
+        MemoryDriver.turn_interval = interval
 
 
 async def _cancelled_once(call: Awaitable[Any], number: int, how: How) -> bool:

@@ -29,6 +29,7 @@ STUDY = "a study's trial"
 QUEUE = "enqueued"
 ALONE = "storage alone"
 _normal = partial(our.cycles, synchronous="NORMAL")
+_unlogged = partial(our.reservations, history="off")
 _plain_reservations = plain_sqlite.reservations
 _plain_cycles = plain_sqlite.cycles
 _study = partial(optuna_peers.cycles, way="study")
@@ -42,6 +43,7 @@ RESERVATIONS = Workload(
     "reservations",
     (
         ours("sqlite", "64 tasks", our.reservations, 1280, tasks=64, size=SIZE),
+        ours("sqlite", "64 tasks, no history", _unlogged, 1280, tasks=64, size=SIZE),
         ours("sqlite", "1 task", our.reservations, 320, size=SIZE),
         before("sqlite", "64 tasks", our.reservations, 1280, tasks=64, size=SIZE),
         plain(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from heapq import merge
@@ -57,9 +58,13 @@ class MemoryDriver:
     ----------
     logs
         See `aiostorage.protocols.LoggingDriver`.
+    turn_interval
+        Seconds for which calls may go on without a turn of the event loop. A turn takes longer than
+        some calls, but a loop of calls must not keep others from their turn.
     """
 
     name = "memory"
+    turn_interval: float = 0.001
     location = "memory://"
     resolution: timedelta = timedelta(microseconds=1)
 
@@ -68,6 +73,7 @@ class MemoryDriver:
         self.logs: bool = True
         self._tables: dict[str, DocumentTable] = {}
         self._open = False
+        self._turned = 0.0
         self._versions = 0
         self._changed: asyncio.Event | None = None
         """What those wait for who wait for a change, if anyone does."""
@@ -111,13 +117,20 @@ class MemoryDriver:
             return cast(T, await self._find(operation))
         if isinstance(operation, Count):
             return cast(T, await self._count(operation))
-        await asyncio.sleep(0)
+        if time.monotonic() >= self._turned + self.turn_interval:
+            await self._turn()
         return cast(T, self._carry_out((operation,))[0])
 
     async def transact(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """See `aiostorage.protocols.Driver.transact`."""
-        await asyncio.sleep(0)
+        if time.monotonic() >= self._turned + self.turn_interval:
+            await self._turn()
         return self._carry_out(operations)
+
+    async def _turn(self) -> None:
+        """Let the event loop turn."""
+        await asyncio.sleep(0)
+        self._turned = time.monotonic()
 
     def _carry_out(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         now = self._clock()
@@ -205,7 +218,8 @@ class MemoryDriver:
         runs: list[list[Document]] = []
         left = find.limit
         for start in range(0, len(snapshot) or 1, MAX_SLICE):
-            await asyncio.sleep(0)
+            if start or time.monotonic() >= self._turned + self.turn_interval:
+                await self._turn()
             run = list(filter(match, snapshot[start : start + MAX_SLICE]))
             if is_behind is not None:
                 run = list(filter(is_behind, run))
@@ -224,7 +238,8 @@ class MemoryDriver:
         return found
 
     async def _count(self, count: Count) -> int:
-        await anyio.lowlevel.checkpoint()
+        if time.monotonic() >= self._turned + self.turn_interval:
+            await self._turn()
         table = self._table(count)
         where = table.clocked.resolved(count.where, self._clock())
         match = compile_condition(where)
