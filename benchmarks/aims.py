@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 
 from benchmarks.definitions import BEFORE, Key
 from benchmarks.samples import Run, Spread, spread_of
-from benchmarks.workloads.cycles import QUEUE, STUDY
+from benchmarks.workloads.cycles import NO_HISTORY, QUEUE, STUDY
 from benchmarks.workloads.making import OPTUNA, ORION, OURS
 from benchmarks.workloads.startup import AIOSTORAGE
 
@@ -178,13 +178,17 @@ _MIB = 2**20
 def _mongodb() -> tuple[Aim, ...]:
     return tuple(
         Aim(
-            f"cycle, {case}, MongoDB by {name}",
-            f"the bare {name}",
-            Speed(("mongodb-cycle", OURS[library], case), ("mongodb-cycle", f"bare {name}", case)),
+            f"cycle, {case}, MongoDB by {name}{mine}",
+            f"the bare {name}{theirs or ', with the history'}",
+            Speed(
+                ("mongodb-cycle", OURS[library], f"{case}{mine}"),
+                ("mongodb-cycle", f"bare {name}", f"{case}{theirs}"),
+            ),
             at_least=0.9,
         )
         for library, name in (("motor", "motor"), ("pymongo", "PyMongo"))
         for case in ("1 task", "8 tasks", "64 tasks", "8 processes of 8 tasks")
+        for mine, theirs in (("", ""), ("", NO_HISTORY), (NO_HISTORY, NO_HISTORY))
     )
 
 
@@ -207,6 +211,15 @@ AIMS: tuple[Aim, ...] = (
         "plain sqlite3, one transaction, no history",
         Speed(
             ("reserve", _SQLITE, "64 tasks"),
+            ("reserve", "plain sqlite3", "one transaction, no history"),
+        ),
+        at_least=0.4,
+    ),
+    Aim(
+        "reserve, 64 tasks, no history",
+        "plain sqlite3, one transaction, no history",
+        Speed(
+            ("reserve", _SQLITE, "64 tasks, no history"),
             ("reserve", "plain sqlite3", "one transaction, no history"),
         ),
         at_least=0.4,

@@ -158,8 +158,8 @@ class BareClient:
 class LoggedBareClient(BareClient):
     """A client library alone, which writes a row of the history with each change.
 
-    As in aiostorage, a reservation or completion and its row are one transaction, and the row has
-    the number of the attempt, so the last row of the trial is read.
+    As in aiostorage, a reservation or completion and its row are one transaction, and the row is
+    added only if none has a higher number of the attempt.
     """
 
     def __init__(self, client: Any, database: str, experiment: str) -> None:
@@ -193,23 +193,27 @@ class LoggedBareClient(BareClient):
     async def _log(
         self, trial: Mapping[str, Any], kind: str, before: str, after: str, session: Any
     ) -> None:
-        owned = {"owner": self._experiment, "name": trial["id"]}
-        last = await self._rows.find_one(owned, sort=[("_id", -1)], session=session)
-        if last is None:
-            raise AssertionError("a trial has no row")
-        now = datetime.now(UTC)
+        now, before_it = datetime.now(UTC), 0 if kind == "reserved" else 1
+        uid = f"{int(now.timestamp() * 1000) * 4096:015x}{uuid4().hex[:8]}"
+        later = [{"attempt": {"$gt": before_it}}, {"_id": {"$gte": uid}}]
         row = {
-            "_id": f"{int(now.timestamp() * 1000) * 4096:015x}{uuid4().hex[:8]}",
+            "_id": uid,
             "kind": kind,
-            **owned,
             "before": before,
             "after": after,
             "holder": trial["worker"],
-            "attempt": last["attempt"] + (kind == "reserved"),
+            "attempt": 1,
             "time": now,
             "reason": None,
         }
-        await self._rows.insert_one(row, session=session)
+        added = await self._rows.update_one(
+            {"owner": self._experiment, "name": trial["id"], "$or": later},
+            {"$setOnInsert": row},
+            upsert=True,
+            session=session,
+        )
+        if added.upserted_id != uid:
+            raise AssertionError("a trial has a later row")
 
     async def _in_transaction(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         session = self._client.start_session()

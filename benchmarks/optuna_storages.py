@@ -14,6 +14,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.workload import stall_watched
+
 __all__ = ["KINDS", "Growth", "Rate", "Waiting", "available", "growth", "rates", "waiting"]
 
 KINDS: Final = ("aiostorage, SQLite", "RDB, SQLite", "journal", "in memory")
@@ -149,22 +151,13 @@ async def _waiting(engine: str, url: str, trials: int) -> Waiting:
         await asyncio.sleep(WAIT)
         return x * x + y
 
-    stall = 0.0
-
-    async def watch() -> None:
-        nonlocal stall
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.001)
-            stall = max(stall, time.perf_counter() - before - 0.001)
-
     await optimize(study, objective, n_trials=TASKS, tasks=TASKS)  # everything is imported then
-    watcher = asyncio.create_task(watch())
-    begun, used = time.perf_counter(), time.process_time()
-    await optimize(study, objective, n_trials=trials, tasks=TASKS)
-    took, processor = time.perf_counter() - begun, time.process_time() - used
-    watcher.cancel()
-    return Waiting(engine, trials, took / (trials / TASKS * WAIT), processor / trials * 1000, stall)
+    async with stall_watched() as stall:
+        begun, used = time.perf_counter(), time.process_time()
+        await optimize(study, objective, n_trials=trials, tasks=TASKS)
+        took, processor = time.perf_counter() - begun, time.process_time() - used
+    ratio = took / (trials / TASKS * WAIT)
+    return Waiting(engine, trials, ratio, processor / trials * 1000, stall())
 
 
 def _objective(trial: Any) -> float:

@@ -26,8 +26,9 @@ is the median of the ratios of all rounds.
 acknowledged is on disk. "Plain sqlite3" is the limit: one thread that executes the statements that the work cannot do
 without, on the same tables, and checks nothing. It writes the history of changes, too, as aiostorage does by default,
 unless the line says "no history". With "one transaction", nothing is on disk before the end of a block. "Bare motor"
-and "bare PyMongo" are the limits on MongoDB, without a history. Optuna makes a trial when a
-worker asks for one. "A study's trial" is made by a study, which suggests two params at random, and is told its result,
+and "bare PyMongo" are the clients of MongoDB alone, with the commands that the work cannot do without: a transaction of
+three commands for each change with its row of the history, and one command for each with "no history". Optuna makes
+a trial when a worker asks for one. "A study's trial" is made by a study, which suggests two params at random, and is told its result,
 as in `study.optimize`; "storage alone" is the same without the study and without params. With "enqueued", the storage
 looks for the oldest trial that waits, which is what `reserve_trial` does. Slow sides do fewer operations, as the last
 column says.

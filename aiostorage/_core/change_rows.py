@@ -19,6 +19,10 @@ BREAK: Final = "break"
 
 _MISSING: Final = object()
 
+_KINDS: Final = frozenset(get_args(LoggedKind))
+_TEXT: Final = frozenset({str, type(None)})
+_KEY: Final = frozenset({str, int, type(None)})
+
 
 def _is_key(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
@@ -29,7 +33,7 @@ def _is_key_or_none(value: Any) -> bool:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "kind": frozenset(get_args(LoggedKind)).__contains__,
+    "kind": _KINDS.__contains__,
     "owner": _is_key,
     "name": lambda value: isinstance(value, str),
     "before": _is_key_or_none,
@@ -62,6 +66,25 @@ def fault_in_row(row: Document) -> str | None:
     return None
 
 
+def _is_plainly_right(row: Document) -> bool:
+    """Return whether a row is as the engines write it, which takes less time than each check."""
+    get = row.get
+    return (
+        row.__class__ is dict
+        and get("kind").__class__ is str
+        and get("kind") in _KINDS
+        and get("owner").__class__ in (str, int)
+        and get("name").__class__ is str
+        and get("before").__class__ in _KEY
+        and get("after").__class__ in _KEY
+        and get("holder").__class__ in _KEY
+        and get("attempt").__class__ is int
+        and get("attempt", -1) >= 0
+        and get("time").__class__ is datetime
+        and get("reason").__class__ in _TEXT
+    )
+
+
 def trial_in_row(row: Document) -> str:
     """Return the trial that a row is about, for people; the row may be unreadable."""
     name, owner = (shown(dict.get(row, field)) for field in ("name", "owner"))
@@ -76,7 +99,7 @@ def change_of(row: Document, cursor: str) -> TrialChange:
     EncodingError
         It tells of none.
     """
-    if (fault := fault_in_row(row)) is not None:
+    if not _is_plainly_right(row) and (fault := fault_in_row(row)) is not None:
         raise EncodingError(
             f"row {dict.get(row, '_id')!r:.40} of trial_changes, which is about "
             f"{trial_in_row(row)}, cannot be read: {fault}. Another program wrote it"

@@ -489,11 +489,12 @@ class Gateway:
         await self._ready()
         return await self._until_answered(self.driver.now)
 
-    async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
+    def read_log(
+        self, log: str, owner: Any, after: str | None, limit: int
+    ) -> Coroutine[Any, Any, LogPage]:
         """Return a page of a log; see `aiostorage.protocols.LoggingDriver.read_log`."""
-        await self._ready()
-        read = cast(LoggingDriver, self.driver).read_log
-        return await self._until_answered(lambda: read(log, owner, after, limit))
+        read = partial(cast(LoggingDriver, self.driver).read_log, log, owner, after)
+        return self._retried(read, limit, partial(read, limit), Find(log))
 
     async def check_history(self) -> None:
         """Raise `ConfigurationError` if the store keeps no history."""

@@ -65,7 +65,8 @@ MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
 
 _BY_FIELDS: Final = (Update, Take)
-_PLAIN: Final = frozenset({str, int, type(None)})
+_KEYS: Final = frozenset({str, int})
+_PLAIN: Final = _KEYS | {type(None)}
 
 
 def is_logged(logged: Logged, changes: Mapping[str, Any]) -> bool:
@@ -140,9 +141,9 @@ def known_before(logged: Logged, update: Update) -> list[Keys] | None:
         return []
     if _renames(logged, update):
         return None
-    bound: dict[str, str] = {}
+    bound: dict[str, Any] = {}
     for part in where.conditions if isinstance(where, And) else (where,):
-        if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ is str:
+        if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ in _KEYS:
             bound[part.path] = part.value
     owner, name, state = (bound.get(logged.owner), bound.get(logged.name), bound.get(logged.state))
     if owner is None or name is None or state is None:

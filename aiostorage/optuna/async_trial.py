@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -9,11 +10,50 @@ from typing import Any, TypeVar
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalChoiceType
 
+from aiostorage.optuna.deferred_storage import RunningTrial
 from aiostorage.optuna.study_thread import StudyThread
 
-__all__ = ["AsyncTrial", "ThreadTrial"]
+__all__ = ["AsyncTrial", "StudyTrial", "ThreadTrial"]
 
 C = TypeVar("C", bound=CategoricalChoiceType)
+
+
+class StudyTrial:
+    """Optuna's own trial, which belongs to the thread of the study.
+
+    The first call makes it, in that thread: so it costs no trip of its own.
+
+    Parameters
+    ----------
+    make
+        Makes it.
+    """
+
+    def __init__(self, make: Callable[[], optuna.Trial]) -> None:
+        self._make = make
+        self._made: optuna.Trial | None = None
+        self._failure: Exception | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it is there."""
+        return self._made is not None
+
+    def get(self) -> optuna.Trial:
+        """Return it, or raise again why it could not be made; in the thread."""
+        if self._failure is not None:
+            raise self._failure
+        if self._made is None:
+            try:
+                self._made = self._make()
+            except Exception as error:
+                self._failure = error
+                raise
+        return self._made
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of it; in the thread."""
+        return getattr(self.get(), method)(*args, **kwargs)
 
 
 class AsyncTrial:
@@ -25,8 +65,10 @@ class AsyncTrial:
     ----------
     study
         The study.
+    running
+        What is known of the trial.
     trial
-        Optuna's own trial, which belongs to the thread.
+        Optuna's own one.
     call
         Calls a function where Optuna's code runs, and is awaited.
     sync
@@ -36,11 +78,13 @@ class AsyncTrial:
     def __init__(
         self,
         study: optuna.Study,
-        trial: optuna.Trial,
+        running: RunningTrial,
+        trial: StudyTrial,
         call: Callable[..., Awaitable[Any]],
         sync: Callable[[], Awaitable[object]],
     ) -> None:
         self.study = study
+        self._running = running
         self._trial = trial
         self._call = call
         self._sync = sync
@@ -52,64 +96,64 @@ class AsyncTrial:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """Suggest a value for a floating point parameter."""
-        suggest = self._trial.suggest_float
-        value: float = await self._call(suggest, name, low, high, step=step, log=log)
+        call, span = self._trial.call, (low, high)
+        value: float = await self._call(call, "suggest_float", name, *span, step=step, log=log)
         return value
 
     async def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
         """Suggest a value for an integer parameter."""
-        suggest = self._trial.suggest_int
-        value: int = await self._call(suggest, name, low, high, step=step, log=log)
+        call, span = self._trial.call, (low, high)
+        value: int = await self._call(call, "suggest_int", name, *span, step=step, log=log)
         return value
 
     async def suggest_categorical(self, name: str, choices: Sequence[C]) -> C:
         """Suggest one of several choices."""
-        chosen: C = await self._call(self._trial.suggest_categorical, name, choices)
+        chosen: C = await self._call(self._trial.call, "suggest_categorical", name, choices)
         return chosen
 
     async def report(self, value: float, step: int) -> None:
         """Report an intermediate value; a pruner goes by it."""
-        await self._call(self._trial.report, value, step)
+        await self._call(self._trial.call, "report", value, step)
 
     async def should_prune(self) -> bool:
         """Return whether the trial is not worth going on with; then raise `optuna.TrialPruned`."""
         await self._sync()
-        return bool(await self._call(self._trial.should_prune))
+        return bool(await self._call(self._trial.call, "should_prune"))
 
     async def set_user_attr(self, key: str, value: Any) -> None:
         """Set a user's attribute of the trial."""
-        await self._call(self._trial.set_user_attr, key, value)
+        await self._call(self._trial.call, "set_user_attr", key, value)
 
     async def set_constraint(self, key: str, value: float) -> None:
         """Set a constraint; the trial is feasible when all of them are zero or less."""
-        await self._call(self._trial.set_constraint, key, value)
+        await self._call(self._trial.call, "set_constraint", key, value)
 
     @property
     def number(self) -> int:
         """The number of the trial."""
-        return self._trial.number
+        return self._running.number
 
     @property
     def params(self) -> dict[str, Any]:
         """The parameters that were suggested."""
-        return self._trial.params
+        return copy.deepcopy(self._running.trial.params)
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
         """The distributions of the parameters that were suggested."""
-        return self._trial.distributions
+        return copy.deepcopy(self._running.trial.distributions)
 
     @property
     def user_attrs(self) -> dict[str, Any]:
         """The user's attributes of the trial."""
-        return self._trial.user_attrs
+        return copy.deepcopy(self._running.trial.user_attrs)
 
     @property
     def datetime_start(self) -> datetime | None:
         """When the trial began."""
-        return self._trial.datetime_start
+        return self._running.trial.datetime_start
 
 
 class ThreadTrial(optuna.Trial):

@@ -14,7 +14,11 @@ from collections import deque
 from collections.abc import Container, Sequence
 from typing import Any, Final
 
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    check_distribution_compatibility,
+)
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
@@ -89,9 +93,24 @@ class RunningTrial:
             self._changes |= update.changes
             self.trial = changed(self.trial, **update.fields)
 
-    def take_changes(self) -> dict[str, Any]:
-        """Return what is to be written, for the caller to write."""
+    def end(self, update: TrialUpdate) -> None:
+        """Give the trial its final state."""
         with self._lock:
+            self._changes |= update.changes
+            self.trial = changed(self.trial, **update.fields)
+            self.ended = True
+
+    def take_changes(self, *, ended: bool = True) -> dict[str, Any]:
+        """Return what is to be written, for the caller to write.
+
+        Parameters
+        ----------
+        ended
+            Whether that of a trial that has its final state is wanted, too.
+        """
+        with self._lock:
+            if self.ended and not ended:
+                return {}
             changes, self._changes = self._changes, {}
             return changes
 
@@ -117,8 +136,8 @@ class DeferredStorage(BaseStorage):
         self._study = study
         self._running: dict[int, RunningTrial] = {}
         self._attrs: tuple[float, dict[str, Any]] | None = None
-        self.dirty: deque[RunningTrial] = deque()
-        """The trials of which something is to be written; one may be here several times."""
+        self._dirty: deque[tuple[float, RunningTrial]] = deque()
+        """Since when something of a trial is to be written; one may be here several times."""
 
     def begin(self, number: int) -> RunningTrial:
         """Begin to defer what is set of a trial that runs here."""
@@ -146,7 +165,23 @@ class DeferredStorage(BaseStorage):
 
     def _note(self, running: RunningTrial) -> None:
         self._study.put(running.trial)
-        self.dirty.append(running)
+        self.note(running)
+
+    def note(self, running: RunningTrial) -> None:
+        """Note that something of a trial is to be written."""
+        self._dirty.append((time.monotonic(), running))
+
+    @property
+    def dirty_since(self) -> float | None:
+        """Since when what was set waits for being written; None if nothing does."""
+        return self._dirty[0][0] if self._dirty else None
+
+    def take_dirty(self, before: float) -> list[RunningTrial]:
+        """Return the trials of which something waits since then, to be written now."""
+        dirty: dict[RunningTrial, None] = {}
+        while self._dirty and self._dirty[0][0] <= before:
+            dirty[self._dirty.popleft()[1]] = None
+        return list(dirty)
 
     # -------------------------------------------------------------------------------- trials
 
@@ -165,6 +200,8 @@ class DeferredStorage(BaseStorage):
         earlier = self._study.trials.distributions.get(param_name)
         if earlier is not None:
             check_distribution_compatibility(earlier, distribution)
+            if earlier == distribution and not isinstance(earlier, CategoricalDistribution):
+                distribution = earlier  # one object for all trials
         running.set_param(StoredParam(param_name, param_value_internal, distribution))
         self._note(running)
 
@@ -177,8 +214,7 @@ class DeferredStorage(BaseStorage):
             return self._storage.set_trial_state_values(trial_id, state, values)
         if not state.is_finished():
             return False
-        running.set(final_update(running.trial, state, values))
-        running.ended = True
+        running.end(final_update(running.trial, state, values))
         return True
 
     def set_trial_intermediate_value(

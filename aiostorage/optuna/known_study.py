@@ -22,11 +22,14 @@ from aiostorage._core.layout import PENDING
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, CursorExpired
 from aiostorage.operations import Document
+from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.study_ids import trial_id_of, trial_uid_of
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import frozen_trial, number_of
 from aiostorage.optuna.trial_records import RESERVED, TrialRecords
+from aiostorage.optuna.unread_trials import UnreadTrials
+from aiostorage.optuna.unwritten_params import UnwrittenParams
 from aiostorage.trial_change import TrialChange
 from aiostorage.values import TrialStatus
 
@@ -65,8 +68,8 @@ class KnownStudy:
     by_uid
         The numbers of the known trials by their ids in the store.
     unread
-        The trials that have changed and were not read since: their statuses by their ids. A trial
-        is read when its state is asked for.
+        The trials that have changed and were not read since. A trial is read when its state is
+        asked for.
     free
         A number above all trials that are in `trials` or `unread`.
     lost
@@ -79,6 +82,10 @@ class KnownStudy:
     fresh
         When each trial was last read together with a write here, and neither asked for nor written
         to since.
+    unwritten
+        The params that wait to be written, by the numbers of their trials, which run here.
+    inherited
+        The same of trials that were not read yet, in a copy of a process that has set them.
     """
 
     id: int
@@ -90,12 +97,14 @@ class KnownStudy:
     loaded: bool = False
     tokens: dict[int, str] = field(default_factory=dict)
     by_uid: dict[str, int] = field(default_factory=dict)
-    unread: dict[str, str | None] = field(default_factory=dict)
+    unread: UnreadTrials = field(default_factory=UnreadTrials)
     free: int = 0
     lost: set[int] = field(default_factory=set)
     silent: dict[int, str] = field(default_factory=dict)
     seen: float = -math.inf
     fresh: dict[int, float] = field(default_factory=dict)
+    unwritten: dict[int, UnwrittenParams] = field(default_factory=dict)
+    inherited: dict[int, list[StoredParam]] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -105,19 +114,77 @@ class KnownStudy:
 
     def hold(self, number: int, token: str) -> None:
         """Note that a trial runs here from now on."""
+        self.drop_params(number)
         self.tokens[number] = token
         self.lost.discard(number)
 
-    def lose(self, number: int) -> None:
-        """Note that a trial does not run here any more, although its objective may."""
+    def lose(self, number: int, token: str | None = None) -> None:
+        """Note that a trial does not run here any more, although its objective may.
+
+        With a token, only if it does not run here again under another one.
+        """
+        if token is not None and self.tokens.get(number) != token:
+            return
         if self.tokens.pop(number, None) is not None:
             self.lost.add(number)
+        self.drop_params(number)
 
     def put(self, frozen: FrozenTrial) -> FrozenTrial:
         """Take a trial as it is now."""
         self.trials.put(frozen)
         self.by_uid[trial_uid_of(frozen.number)] = frozen.number
         return frozen
+
+    def take(self, document: Document, number: int | None = None) -> FrozenTrial:
+        """Take a trial as the store has it, with the params that are not there yet.
+
+        What was read may be older than what was written here meanwhile. So params wait on, for a
+        write to be refused, if the trial seems to be another worker's.
+        """
+        stored = frozen_trial(document, number)
+        number = stored.number
+        token = self.tokens.get(number)
+        is_held = document.get("worker") == token and stored.state is TrialState.RUNNING
+        inherited = self.inherited.pop(number, None)
+        if token is not None and is_held and inherited is not None:
+            self.unwritten[number] = UnwrittenParams(token, stored, inherited)
+        unwritten = self.unwritten.get(number)
+        if unwritten is None:
+            return self.put(stored)
+        if not is_held:
+            unwritten.close()
+            return self.put(stored)
+        with unwritten.lock:
+            unwritten.rebase(stored)
+            return self.put(unwritten.trial)
+
+    def defer_params(self, number: int, token: str, stored: FrozenTrial) -> None:
+        """Let the params of a trial wait that are set from now on."""
+        self.unwritten.setdefault(number, UnwrittenParams(token, stored))
+
+    def set_param(self, number: int, param: StoredParam) -> bool:
+        """Set a param of a trial, from any thread; return False if it has to be written at once."""
+        unwritten = self.unwritten.get(number)
+        if unwritten is None:
+            return False
+        with unwritten.lock:
+            if not unwritten.add(param):
+                return False
+            self.trials.put(unwritten.trial)
+        self.fresh.setdefault(number, unwritten.since)
+        return True
+
+    def drop_params(self, number: int) -> None:
+        """Let no param of a trial wait any more: all are written, or it does not run here."""
+        unwritten = self.unwritten.pop(number, None)
+        if unwritten is not None:
+            unwritten.clear()
+
+    def params_written(self, number: int, unwritten: UnwrittenParams) -> None:
+        """Note that all params of a trial are in the store."""
+        if self.unwritten.get(number) is unwritten:
+            self.put(unwritten.trial)
+            del self.unwritten[number]
 
 
 class StudyReader:
@@ -140,7 +207,7 @@ class StudyReader:
         if document is None:
             study.trials.remove(number)
             raise no_trial(trial_id_of(study.id, number))
-        return study.put(frozen_trial(document, number))
+        return study.take(document, number)
 
     async def _look_for(self, study: KnownStudy) -> None:
         """Raise KeyError if a study was deleted."""
@@ -204,11 +271,11 @@ class StudyReader:
             number = study.by_uid.get(uid)
             if change.kind == "deleted":
                 deleted = True
-                study.unread.pop(uid, None)
+                study.unread.discard(uid)
                 if number is not None:
                     study.trials.remove(number)
             elif number is None or not _is_own(study, number, change):
-                study.unread[uid] = change.after
+                study.unread.add(uid, change.after, known=number is not None)
             elif change.after != RESERVED:
                 study.tokens.pop(number)  # it has ended: nothing more is written to it
         study.free = study.next_number
@@ -224,7 +291,7 @@ class StudyReader:
             raise no_study(study.id)
         study.seen = time.monotonic()
         for uid in ids:
-            study.unread.pop(uid, None)
+            study.unread.discard(uid)
         _take(study, found)
 
     async def _probe(self, study: KnownStudy) -> None:
@@ -247,13 +314,12 @@ class StudyReader:
 def _needed(study: KnownStudy, states: Container[TrialState] | None) -> set[str]:
     """Return the ids of the trials that have to be read to know those in some states."""
     if states is None:
-        return set(study.unread) | _running_elsewhere(study)
+        return study.unread.all() | _running_elsewhere(study)
     statuses = {status for state, own in _STATUSES.items() if state in states for status in own}
-    needed = set()
-    for uid, status in study.unread.items():
-        number = study.by_uid.get(uid)
-        known = None if number is None else study.trials.get(number)
-        if status in statuses or (known is not None and known.state in states):
+    needed = study.unread.in_statuses(statuses)
+    for uid in study.unread.known:
+        known = study.trials.get(study.by_uid[uid])
+        if known is not None and known.state in states:
             needed.add(uid)
     return needed | _running_elsewhere(study) if TrialState.RUNNING in states else needed
 
@@ -274,7 +340,7 @@ def _is_own(study: KnownStudy, number: int, change: TrialChange) -> bool:
 def _take(study: KnownStudy, documents: Sequence[Document]) -> None:
     for document in documents:
         if number_of(document) is not None:
-            study.put(frozen_trial(document))
+            study.take(document)
 
 
 def no_study(study_id: int) -> KeyError:

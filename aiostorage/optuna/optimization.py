@@ -14,22 +14,23 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 import optuna
-from optuna.exceptions import ExperimentalWarning, TrialPruned
+from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
 from optuna.progress_bar import _ProgressBar
 from optuna.storages import fail_stale_trials
 from optuna.study._optimize import _log_failed_trial
 from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState
 
-from aiostorage._core.cancellation import run_to_completion
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import BackendError, ConfigurationError
-from aiostorage.optuna.async_trial import AsyncTrial, ThreadTrial
+from aiostorage.optuna.async_trial import AsyncTrial, StudyTrial, ThreadTrial
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.loop_turns import LoopTurns
 from aiostorage.optuna.storage import OptunaStorage
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_thread import StudyThread
@@ -38,6 +39,8 @@ from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.work.stop_signals import stopped_by_signals
 
 __all__ = ["Callback", "Objective", "optimize"]
+
+T = TypeVar("T")
 
 Values: TypeAlias = float | Sequence[float]
 Objective: TypeAlias = Callable[[AsyncTrial], Awaitable[Values]] | Callable[[optuna.Trial], Values]
@@ -195,7 +198,7 @@ class _Optimization:
         self._study._stop_flag = self._twin._stop_flag = False
         self._progress = progress
         self._limiter = anyio.CapacityLimiter(tasks)
-        self._thread = StudyThread(self._writer.noted)
+        self._thread = StudyThread(LoopTurns(), self._writer.noted)
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             stack.callback(self._thread.stop)
@@ -237,13 +240,18 @@ class _Optimization:
     # ------------------------------------------------------------------------------- a worker
 
     async def _work(self) -> None:
-        while self._takes_another():
-            running = await self._writer.begun()
+        running: RunningTrial | None = None
+        while True:
+            if running is None:
+                if not self._takes_another():
+                    return
+                running = await self._writer.begun()
             try:
-                await self._evaluate(running)
+                following = await self._evaluate(running)
             finally:
                 self._running.pop(running, None)
                 self._deferred.end(running)
+            running = following
 
     def _takes_another(self) -> bool:
         if self._study._stop_flag or self._twin._stop_flag:
@@ -252,71 +260,110 @@ class _Optimization:
             return False
         if self._left is None:
             return True
+        if self._left <= 0:
+            return False
         self._left -= 1
-        return self._left >= 0
+        return True
 
-    async def _evaluate(self, running: RunningTrial) -> None:
-        """Evaluate a trial that has begun."""
+    async def _evaluate(self, running: RunningTrial) -> RunningTrial | None:
+        """Evaluate a trial that has begun; return the next one if that has begun, too."""
+        trial = StudyTrial(partial(self._trial, running.trial_id))
         scope = self._running[running] = anyio.CancelScope()
         try:
             with scope:
-                kind = self._thread_trial if self._in_thread else optuna.Trial
-                trial = await self._thread.call(kind, self._twin, running.trial_id)
-                outcome = await self._outcome(trial)
-        except BaseException:  # cancelled
+                outcome = await self._outcome(running, trial)
+                if not trial.is_made:  # the objective has asked for nothing, or it failed
+                    await self._thread.call(trial.get)
+        except BaseException:  # cancelled, or the sampler has failed at the beginning
             await self._writer.hand_back(running)
             raise
         if running.lost or scope.cancelled_caught:
-            return
-        written = await run_to_completion(lambda: self._tell(running, trial, outcome))
-        failure = outcome.error if outcome.state is TrialState.FAIL and written else None
-        if failure is None or isinstance(failure, self._caught):
-            return
+            return None
+        failure = outcome.error if outcome.state is TrialState.FAIL else None
+        ends_all = failure is not None and not isinstance(failure, self._caught)
+        # a callback may stop the study
+        begins = not (ends_all or self._callbacks)
+        written, following = await _to_its_end(
+            partial(self._tell, running, trial, outcome, begins=begins)
+        )
+        if failure is None or not ends_all or not written:
+            return following
         if self._failure is None:
             self._failure = failure
         raise failure
 
-    async def _outcome(self, trial: optuna.Trial) -> _Evaluation:
+    def _trial(self, trial_id: int) -> optuna.Trial:
+        """Return Optuna's own trial; in the thread."""
+        if self._in_thread:
+            return ThreadTrial(self._twin, trial_id, self._thread)
+        return optuna.Trial(self._twin, trial_id)
+
+    async def _outcome(self, running: RunningTrial, trial: StudyTrial) -> _Evaluation:
         try:
-            return _Evaluation(await self._value(trial))
+            return _Evaluation(await self._value(running, trial))
         except TrialPruned as error:
             return _Evaluation(state=TrialState.PRUNED, error=error)
         except Exception as error:  # noqa: BLE001  it fails the trial, and is raised afterwards
             return _Evaluation(state=TrialState.FAIL, error=error)
 
-    def _thread_trial(self, study: optuna.Study, trial_id: int) -> optuna.Trial:
-        return ThreadTrial(study, trial_id, self._thread)
-
-    async def _value(self, trial: optuna.Trial) -> Any:
+    async def _value(self, running: RunningTrial, trial: StudyTrial) -> Any:
         if self._in_thread:
-            value = await anyio.to_thread.run_sync(self._objective, trial, limiter=self._limiter)
+            own = await self._thread.call(trial.get)
+            value = await anyio.to_thread.run_sync(self._objective, own, limiter=self._limiter)
             return await value if inspect.isawaitable(value) else value
         return await self._objective(
-            AsyncTrial(self._study, trial, self._thread.call, self._writer.sync)
+            AsyncTrial(self._study, running, trial, self._thread.call, self._writer.sync)
         )
 
-    async def _tell(self, running: RunningTrial, trial: optuna.Trial, outcome: _Evaluation) -> bool:
+    async def _tell(
+        self, running: RunningTrial, trial: StudyTrial, outcome: _Evaluation, *, begins: bool
+    ) -> tuple[bool, RunningTrial | None]:
         """Write what has become of a trial, and tell the log and the callbacks.
 
-        Return False if it was not ours to write any more.
+        Parameters
+        ----------
+        begins
+            Whether the next trial may begin together with that.
+
+        Returns
+        -------
+        bool
+            Whether it was still ours to write.
+        RunningTrial or None
+            The next trial, if it has begun.
         """
         try:
-            *_, complaint = await self._thread.call(
-                _tell_with_warning,
-                study=self._twin,
-                trial=trial,
-                value_or_values=outcome.value,
-                state=outcome.state,
-                suppress_warning=True,
-            )
-        finally:  # a sampler may fail afterwards
-            if running.ended:
+            complaint = await self._thread.call(self._tell_study, trial, outcome)
+        except Exception as error:
+            if running.ended:  # a sampler has failed, or the pruner
                 await self._writer.written(running)
-        if running.lost:
-            return False
-        if self._is_shown(running.trial):
-            await self._thread.call(self._show, running.trial, outcome, complaint)
-        return True
+            elif running.lost and isinstance(error, UpdateFinishedTrialError):
+                return False, None
+            raise
+        begins = begins and self._takes_another()
+        _, following = await self._writer.written(running, begins=begins)
+        if begins and following is None and self._left is not None:
+            self._left += 1
+        try:
+            if not running.lost and self._is_shown(running.trial):
+                await self._thread.call(self._show, running.trial, outcome, complaint)
+        except BaseException:
+            if following is not None:
+                await self._writer.hand_back(following)
+                self._deferred.end(following)
+            raise
+        return not running.lost, following
+
+    def _tell_study(self, trial: StudyTrial, outcome: _Evaluation) -> str | None:
+        """Tell Optuna what has become of a trial; return its complaint. In the thread."""
+        *_, complaint = _tell_with_warning(
+            study=self._twin,
+            trial=trial.get(),
+            value_or_values=outcome.value,
+            state=outcome.state,
+            suppress_warning=True,
+        )
+        return complaint
 
     def _is_shown(self, trial: FrozenTrial) -> bool:
         """Return whether anybody is told of a trial that has ended."""
@@ -387,6 +434,21 @@ class _Optimization:
         for number in lost:
             if not running[number].ended:
                 self._on_lost(running[number])
+
+
+async def _to_its_end(action: Callable[[], Awaitable[T]]) -> T:
+    """Await `action` although this task is cancelled; then an error of it is logged."""
+    with anyio.CancelScope(shield=True):
+        try:
+            return await action()
+        except Exception as failure:  # noqa: BLE001  raised again outside of the scope
+            error = failure
+    try:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+    except BaseException:
+        events.warning("failed_while_cancelled", "while being cancelled: %(error)s", error=error)
+        raise
+    raise error
 
 
 async def _within(scope: anyio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:

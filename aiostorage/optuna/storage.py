@@ -21,6 +21,7 @@ from aiostorage._core.event_log import EventLog
 from aiostorage._core.storage import Storage
 from aiostorage.errors import TemporaryBackendError
 from aiostorage.factory import open_storage
+from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_document import SYSTEM_ATTRS, USER_ATTRS
 from aiostorage.optuna.study_ids import parts_of_trial_id
@@ -51,6 +52,12 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
     A trial is written to under the reservation of the process that began it. When another one
     declares it stale, or hands it back, what the first one writes afterwards raises
     `optuna.exceptions.UpdateFinishedTrialError`.
+
+    The params of a trial that was just begun are seen by all threads at once. They are written
+    together: with the next other write of the trial, such as a report or its end, and a tenth of a
+    second later at most. A process that is killed takes those with it. If they cannot be written,
+    that is tried again, and the next write of the trial raises the error that it has then.
+    Attributes, intermediate values and states are in the store when a method returns.
 
     Parameters
     ----------
@@ -114,10 +121,13 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
         self.heartbeat_interval = heartbeat_interval
         self.grace_period = grace_period
         self._stale_callback = heartbeat_stale_trial_callback or failed_trial_callback
-        self._begin(None)
+        self._begin(None, None)
 
-    def _begin(self, tokens: dict[int, str] | None) -> None:
-        self._studies = Studies(self._storage._storage, tokens)  # noqa: SLF001  an adapter of this package
+    def _begin(
+        self, tokens: dict[int, str] | None, params: dict[int, list[StoredParam]] | None
+    ) -> None:
+        store, portal = self._storage._storage, self._storage._portal  # noqa: SLF001  an adapter of this package
+        self._studies = Studies(store, tokens, params, portal.hold)
         self._pid = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,6 +137,7 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
             "grace_period": self.grace_period,
             "callback": self._stale_callback,
             "tokens": self._studies.tokens,
+            "params": self._studies.unwritten,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -134,7 +145,7 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
         self.heartbeat_interval = state["heartbeat_interval"]
         self.grace_period = state["grace_period"]
         self._stale_callback = state["callback"]
-        self._begin(state["tokens"])
+        self._begin(state["tokens"], state["params"])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._storage.location!r})"
@@ -153,7 +164,7 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
     def studies(self) -> Studies:
         """Studies and trials as coroutines, for the event loop of the storage alone."""
         if self._pid != os.getpid():  # in a forked child
-            self._begin(self._studies.tokens)
+            self._begin(self._studies.tokens, self._studies.unwritten)
         return self._studies
 
     def close(self) -> None:
@@ -227,8 +238,10 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        """Set a parameter of a trial."""
-        self._call(Studies.set_param, trial_id, param_name, param_value_internal, distribution)
+        """Set a parameter of a trial; see the class for when it is in the store."""
+        args = trial_id, param_name, param_value_internal, distribution
+        if not self.studies.deferred_param(*args):
+            self._call(Studies.set_param, *args)
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         """Return the id of the trial with a number."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
+import anyio
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
@@ -18,10 +19,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aiostorage._core.ids import new_token
 from aiostorage._core.storage import Storage
-from aiostorage.operations import Compare, Condition
+from aiostorage.operations import Compare, Or, StoreTime
 from aiostorage.optuna.field_names import field_name
 from aiostorage.optuna.known_study import KnownStudy, StudyReader, no_study, no_trial
-from aiostorage.optuna.stored_params import StoredParam, stored_params
+from aiostorage.optuna.param_writer import ParamWriter
+from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.study_document import (
     FIELD,
     USER_ATTRS,
@@ -49,6 +51,7 @@ from aiostorage.optuna.trial_document import (
     trial_document,
 )
 from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords
+from aiostorage.optuna.unwritten_params import UNWRITTEN, params_changes, params_conditions
 
 __all__ = ["Studies"]
 
@@ -61,6 +64,21 @@ FRESH_FOR: Final = 0.1
 Optuna asks for it at once.
 """
 
+AWAITED: Final = 5.0
+"""Seconds for which the end of a trial waits for params that another process is about to write."""
+
+AWAITED_INTERVAL: Final = 0.02
+"""Seconds between two looks whether it has written them."""
+
+_ALL_WRITTEN: Final = Or(
+    (
+        Compare(UNWRITTEN, "ne", True),
+        Compare("status", "ne", RESERVED),
+        Compare("heartbeat", "lt", StoreTime(-AWAITED)),
+    )
+)
+"""The condition that the worker of a trial is not about to write params, as far as anyone knows."""
+
 
 class Studies:
     """Studies and trials in a store; the contract is that of Optuna's `BaseStorage`.
@@ -71,15 +89,28 @@ class Studies:
         The store.
     tokens
         The reservations of trials by their ids, in a copy of one that has them.
+    params
+        The params that wait to be written by the ids of their trials, in such a copy.
+    hold
+        Starts a coroutine in the event loop that is cancelled before the store is closed. Default:
+        each param is written at once.
     """
 
-    def __init__(self, storage: Storage, tokens: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        tokens: Mapping[int, str] | None = None,
+        params: Mapping[int, list[StoredParam]] | None = None,
+        hold: Callable[[Callable[[], Coroutine[Any, Any, None]]], object] | None = None,
+    ) -> None:
         self._records = StudyRecords(storage)
         self.records = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
         """The trials in the store."""
         self._reader = StudyReader(storage, self._records, self.records)
         self._studies: dict[int, KnownStudy] = {}
         self._inherited = dict(tokens or {})
+        self._inherited_params = dict(params or {})
+        self._params = None if hold is None else ParamWriter(hold)
 
     @property
     def tokens(self) -> dict[int, str]:
@@ -91,6 +122,17 @@ class Studies:
             if (known := study.trials.get(number)) is None or not known.state.is_finished()
         }
         return {**self._inherited, **own}
+
+    @property
+    def unwritten(self) -> dict[int, list[StoredParam]]:
+        """The params that wait to be written, by the ids of their trials; from any thread."""
+        waiting = dict(self._inherited_params)
+        for study in list(self._studies.values()):
+            own = {number: one.params for number, one in list(study.unwritten.items())}
+            for number, params in (*list(study.inherited.items()), *own.items()):
+                if params:
+                    waiting[trial_id_of(study.id, number)] = params
+        return waiting
 
     # ------------------------------------------------------------------------------- studies
 
@@ -106,6 +148,7 @@ class Studies:
         self._studies.pop(study_id, None)
         if not await self._records.delete(study.uid):
             raise no_study(study_id)
+        study.unwritten.clear()
 
     async def set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
         """Set an attribute of a study; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
@@ -167,6 +210,8 @@ class Studies:
                 of_study, number = parts_of_trial_id(trial_id)
                 if of_study == study_id:
                     study.tokens[number] = self._inherited.pop(trial_id)
+                    if trial_id in self._inherited_params:
+                        study.inherited[number] = self._inherited_params.pop(trial_id)
         return study
 
     def _gone(self, study: KnownStudy) -> KeyError:
@@ -183,6 +228,11 @@ class Studies:
 
     # ----------------------------------------------------------------------- trials: creation
 
+    @property
+    def _deferring(self) -> dict[str, bool]:
+        """What the document of a trial says whose params may be written late."""
+        return {} if self._params is None else {UNWRITTEN.partition(".")[2]: True}
+
     async def create_trial(self, study_id: int, template: FrozenTrial | None) -> int:
         """Insert a trial with the next free number; return its id."""
         study = await self.study(study_id)
@@ -196,11 +246,13 @@ class Studies:
         if template.state is TrialState.RUNNING:
             token = document["worker"] = new_token()
             document["heartbeat"] = NOW
-        (inserted,) = await self.records.insert(study.uid, [document], first)
+            document[FIELD] |= self._deferring
+        (inserted,) = await self.records.insert(study.uid, document, first)
         frozen = study.put(frozen_trial(inserted))
         if token is not None:
             study.hold(frozen.number, token)
             study.fresh[frozen.number] = time.monotonic()
+            self._defer(study, frozen, token)
         return trial_id_of(study_id, frozen.number)
 
     # ------------------------------------------------------------------------ trials: reading
@@ -272,36 +324,53 @@ class Studies:
 
     # ------------------------------------------------------------------------ trials: writing
 
+    def deferred_param(
+        self, trial_id: int, name: str, internal: float, distribution: BaseDistribution
+    ) -> bool:
+        """Set a parameter of a trial that was just begun here, which is written soon.
+
+        From any thread. Return False if it has to be written at once, with `set_param`. That is so
+        with a name of which no trial is known to have a distribution, too: it must not be in doubt
+        which of two processes is the first.
+        """
+        study_id, number = parts_of_trial_id(trial_id)
+        study = self._studies.get(study_id)
+        if study is None or number not in study.unwritten:
+            return False
+        earlier = study.trials.distributions.get(name)
+        if earlier is None:
+            return False
+        check_distribution_compatibility(earlier, distribution)
+        return study.set_param(number, StoredParam(name, internal, distribution))
+
     async def set_param(
         self, trial_id: int, name: str, internal: float, distribution: BaseDistribution
     ) -> None:
-        """Set a parameter of a trial."""
+        """Set a parameter of a trial; those that follow may be written a little later."""
         study, number, known = await self._unfinished(trial_id)
-        while True:
+        earlier = study.trials.distributions.get(name)
+        if earlier is None:  # another trial may have it that was not read here
+            await self.sync(study)
             earlier = study.trials.distributions.get(name)
-            if earlier is None:  # another trial may have it that was not read here
-                await self.sync(study)
-                earlier = study.trials.distributions.get(name)
-            if earlier is not None:
-                check_distribution_compatibility(earlier, distribution)
-            param = StoredParam(name, internal, distribution)
-            items = [one.item for one in stored_params(known)]
-            place = list(known.params).index(name) if name in known.params else len(items)
-            items[place:] = [param.item, *items[place + 1 :]]
-            changes = {"params": items, f"{FIELD}.distributions.{param.field}": param.kept}
-            if await self._change(study, number, changes, _has_params(list(known.params))):
-                return
-            known = await self._read_unfinished(study, number)  # another has added one meanwhile
+        if earlier is not None:
+            check_distribution_compatibility(earlier, distribution)
+        param = StoredParam(name, internal, distribution)
+        token = study.tokens.get(number)
+        if token is None or self._params is None or number in study.unwritten:
+            await self._change(study, number, known, {}, param)
+            return
+        frozen = await self._change(study, number, known, {UNWRITTEN: True}, param)
+        self._defer(study, frozen, token)
 
     async def set_intermediate(self, trial_id: int, step: int, value: float) -> None:
         """Set an intermediate value of a trial."""
-        study, number, _ = await self._unfinished(trial_id)
-        await self._set(study, number, intermediate_update(step, value).changes)
+        study, number, known = await self._unfinished(trial_id)
+        await self._change(study, number, known, intermediate_update(step, value).changes)
 
     async def set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
         """Set an attribute of a trial; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
-        study, number, _ = await self._unfinished(trial_id)
-        await self._set(study, number, attribute_update(kind, key, value).changes)
+        study, number, known = await self._unfinished(trial_id)
+        await self._change(study, number, known, attribute_update(kind, key, value).changes)
 
     async def set_state(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None
@@ -309,29 +378,64 @@ class Studies:
         """Set the state of a trial, and its values; return False if it runs already."""
         study, number, known = await self._unfinished(trial_id)
         if state is TrialState.RUNNING:
-            return await self.claim(study, number)
+            return await self.claim(study, number, defers=True)
         if state is TrialState.WAITING:
             await self.hand_back(trial_id)
             return True
         silent = study.silent.pop(number, None)
-        if number not in study.tokens or silent is not None:
+        if silent is not None and state is TrialState.FAIL:
+            await self._fail(study, number, silent)
+            return True
+        if silent is not None:
             known = await self._read_unfinished(study, number)  # it may have been set elsewhere
-        update = final_update(known, state, values)
-        if silent is None or state is not TrialState.FAIL:
-            await self._finish(study, number, known, update)
+        token = self._token(study, number)
+        if token is None:
+            await self._finish_elsewhere(study, number, state, values)
         else:
-            await self._fail(study, number, known, update, silent)
+            await self._finish(study, number, final_update(known, state, values), token)
         return True
 
-    async def _fail(
-        self, study: KnownStudy, number: int, known: FrozenTrial, update: TrialUpdate, worker: str
+    async def _finish(
+        self, study: KnownStudy, number: int, update: TrialUpdate, token: str
     ) -> None:
+        if not await self._write(study, number, update.changes, token):
+            await self._check_held(study, number, token)
+            await self._read_unfinished(study, number)
+            raise _lost(number)
+        known = study.trials.get(number) or await self._reader.read(study, number)
+        study.put(changed(known, **update.fields))
+
+    async def _finish_elsewhere(
+        self,
+        study: KnownStudy,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """End a trial that does not run here, with all the params that its worker has set.
+
+        The worker may be dead: then this does not wait for ever.
+        """
+        end = time.monotonic() + AWAITED
+        while True:
+            known = await self._read_unfinished(study, number)
+            update = final_update(known, state, values)
+            where = params_conditions(known)
+            if time.monotonic() < end:
+                where = (*where, _ALL_WRITTEN)
+            if await self.records.write(study.uid, number, update.changes, None, where):
+                study.put(changed(known, **update.fields))
+                return
+            await anyio.sleep(AWAITED_INTERVAL)
+
+    async def _fail(self, study: KnownStudy, number: int, worker: str) -> None:
         """Fail a trial that was found stale, if it has the same worker still."""
-        if not await self.records.write(study.uid, number, update.changes, worker):
+        known = await self._read_unfinished(study, number)  # it may have been set elsewhere
+        update = final_update(known, TrialState.FAIL, None)
+        if not await self._write(study, number, update.changes, worker):
             await self._read_unfinished(study, number)
             raise UpdateFinishedTrialError(f"Trial#{number} has another worker by now.")
-        if study.tokens.get(number) == worker:
-            study.lose(number)
+        study.lose(number, worker)
         study.put(changed(known, **update.fields))
 
     async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
@@ -346,62 +450,126 @@ class Studies:
             f"{FIELD}.intermediate": {},
         }
         token = self._token(study, number)
-        if not await self.records.write(study.uid, number, changes, token, reason=reason):
+        if not await self._write(study, number, changes, token, reason=reason):
             await self._read_unfinished(study, number)
             raise _lost(number)
-        study.lose(number)
+        if token is not None:
+            study.lose(number, token)
         await self._reader.read(study, number)
 
-    async def claim(self, study: KnownStudy, number: int) -> bool:
-        """Begin a trial that waits, for this process alone; return whether it did wait."""
+    async def claim(self, study: KnownStudy, number: int, *, defers: bool = False) -> bool:
+        """Begin a trial that waits, for this process alone; return whether it did wait.
+
+        Parameters
+        ----------
+        defers
+            Whether its params may be written a little later than they are set.
+        """
         token = new_token()
-        document = await self.records.claim(study.uid, number, token)
+        more = {UNWRITTEN: defers and self._params is not None}
+        document = await self.records.claim(study.uid, number, token, more)
         if document is None:
             await self._read_unfinished(study, number)
             return False
         study.hold(number, token)
         study.fresh[number] = time.monotonic()
-        study.put(frozen_trial(document, number))
+        frozen = study.take(document, number)
+        if defers:
+            self._defer(study, frozen, token)
         return True
 
-    async def _set(self, study: KnownStudy, number: int, changes: Mapping[str, Any]) -> None:
-        if not await self._change(study, number, changes):
-            await self._read_unfinished(study, number)
-            raise _lost(number)
+    def _defer(self, study: KnownStudy, frozen: FrozenTrial, token: str) -> None:
+        """Let params of a trial wait, whose document says that they may."""
+        if self._params is not None:
+            study.defer_params(frozen.number, token, frozen)
+            self._params.add(study, frozen.number, self._write_params)
+
+    async def _write_params(self, study: KnownStudy, number: int) -> None:
+        """Write the params of a trial that wait, and let no more of them wait."""
+        unwritten = study.unwritten.get(number)
+        if unwritten is None:
+            return
+        try:
+            if await self._write(study, number, {}, unwritten.token):
+                return
+            await self._check_held(study, number, unwritten.token)
+        except (KeyError, UpdateFinishedTrialError):
+            pass  # the worker is told so when it writes to the trial
+        if study.unwritten.get(number) is unwritten:
+            study.drop_params(number)
 
     async def _change(
         self,
         study: KnownStudy,
         number: int,
+        known: FrozenTrial,
         changes: Mapping[str, Any],
-        where: Sequence[Condition] = (),
-    ) -> bool:
-        """Change a trial and read it; return whether it was as it has to be.
+        param: StoredParam | None = None,
+    ) -> FrozenTrial:
+        """Change a trial, with its params that wait and with one more, and read it.
+
+        Parameters
+        ----------
+        known
+            The trial as it was last read; where params wait, that is not asked for.
 
         Raises
         ------
         UpdateFinishedTrialError
-            It runs elsewhere, under another reservation than this process has had.
+            It is finished, or runs elsewhere, under another reservation than this process has had.
         """
         token = self._token(study, number)
-        document = await self.records.change(study.uid, number, changes, token, where)
-        if document is None:
+        while True:
+            unwritten = study.unwritten.get(number)
+            params = [] if unwritten is None else unwritten.params
+            added = params if param is None else [*params, param]
+            more, as_known = params_changes(known if unwritten is None else unwritten.stored, added)
+            document = await self.records.change(
+                study.uid, number, {**changes, **more}, token, as_known
+            )
+            if document is not None:
+                break
             await self._check_held(study, number, token)
-            return False
-        study.put(frozen_trial(document, number))
+            known = await self._read_unfinished(study, number)
+            if not added:
+                raise _lost(number)
+        frozen = study.take(document, number)
+        if unwritten is not None:
+            unwritten.written(params)
         if token is not None:
             study.fresh[number] = time.monotonic()
-        return True
+        return frozen
 
-    async def _finish(
-        self, study: KnownStudy, number: int, known: FrozenTrial, update: TrialUpdate
-    ) -> None:
-        token = self._token(study, number)
-        if not await self.records.write(study.uid, number, update.changes, token):
+    async def _write(
+        self,
+        study: KnownStudy,
+        number: int,
+        changes: Mapping[str, Any],
+        token: str | None,
+        *,
+        reason: str | None = None,
+    ) -> bool:
+        """Change a trial with all its params that wait; then none does any more.
+
+        Return whether it is unfinished and, with a token, runs under that reservation.
+        """
+        while True:
+            unwritten = study.unwritten.get(number)
+            if unwritten is None or unwritten.token != token:
+                return await self.records.write(study.uid, number, changes, token, reason=reason)
+            unwritten.close()
+            params = unwritten.params
+            more, as_known = params_changes(unwritten.stored, params)
+            all_changes = {**changes, **more, UNWRITTEN: False}
+            if await self.records.write(
+                study.uid, number, all_changes, token, as_known, reason=reason
+            ):
+                study.params_written(number, unwritten)
+                return True
+            if not params:
+                return False
             await self._check_held(study, number, token)
-            await self._read_unfinished(study, number)
-            raise _lost(number)
-        study.put(changed(study.trials.get(number) or known, **update.fields))
+            await self._read_unfinished(study, number)  # another has added a param meanwhile
 
     def _token(self, study: KnownStudy, number: int) -> str | None:
         """Return the reservation of a trial, if this process has it.
@@ -429,8 +597,8 @@ class Studies:
         if document is None:
             return
         if document.get("status") != RESERVED or document.get("worker") != token:
-            study.put(frozen_trial(document, number))
-            study.lose(number)
+            study.take(document, number)
+            study.lose(number, token)
             raise _lost(number)
 
     async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:
@@ -464,14 +632,6 @@ class Studies:
         workers = {n: one.get("worker") for one in found if (n := number_of(one)) is not None}
         study.silent = {number: worker for number, worker in workers.items() if worker is not None}
         return [trial_id_of(study_id, number) for number in sorted(workers)]
-
-
-def _has_params(names: Sequence[str]) -> tuple[Condition, ...]:
-    """Return the condition that a trial has these params and no others: they are only added to."""
-    none_more = Compare(f"params.{len(names)}", "exists", False)
-    if not names:
-        return (none_more,)
-    return none_more, Compare(f"params.{len(names) - 1}.name", "eq", names[-1])
 
 
 def _finished(number: int) -> UpdateFinishedTrialError:

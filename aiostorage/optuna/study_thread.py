@@ -12,26 +12,39 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from aiostorage.optuna.loop_turns import LoopTurns, settle
+
 __all__ = ["StudyThread"]
 
 T = TypeVar("T")
 
-HOLD: Final = 0.002
+HOLD: Final = 0.001
 """Seconds that a result waits for others, at most, so that one call wakes the loop for all."""
+
+TAKEN: Final = 0.1
+"""Seconds that the thread waits for the loop to take results, at most: it may be blocked."""
 
 
 class StudyThread:
     """Runs functions one after the other.
 
+    It waits until the event loop has taken the results of some before it runs more. A thread that
+    computes on and on would let the loop have the interpreter every few milliseconds only, for one
+    turn at a time.
+
     Parameters
     ----------
+    turns
+        Resumes those who wait for a result.
     delivered
         Called in the event loop when functions have been run.
     """
 
-    def __init__(self, delivered: Callable[[], object]) -> None:
+    def __init__(self, turns: LoopTurns, delivered: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._turns = turns
         self._delivered = delivered
+        self._taken = threading.Event()
         self._waiting: queue.SimpleQueue[Callable[[], Callable[[], None]] | None]
         self._waiting = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="aiostorage-optuna", daemon=True)
@@ -47,8 +60,8 @@ class StudyThread:
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001  it is raised in the loop
-                return partial(_settle, future, None, error)
-            return partial(_settle, future, result, None)
+                return partial(settle, future, None, error)
+            return partial(settle, future, result)
 
         self._waiting.put(run)
         return await future
@@ -77,37 +90,29 @@ class StudyThread:
         ended = False
         while not ended:
             work = self._waiting.get()
-            settle: list[Callable[[], None]] = []
+            results: list[Callable[[], None]] = []
             since = time.monotonic()
             while True:
                 if work is None:
                     ended = True
                     break
-                settle.append(work())
+                results.append(work())
                 if time.monotonic() - since > HOLD:
                     break
                 try:
                     work = self._waiting.get_nowait()
                 except queue.Empty:
                     break
+            self._taken.clear()
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._deliver, settle)
+                self._loop.call_soon_threadsafe(self._take, results)
+                if not self._waiting.empty():
+                    self._taken.wait(TAKEN)
 
-    def _deliver(self, settle: list[Callable[[], None]]) -> None:
-        for one in settle:
-            one()
+    def _take(self, results: list[Callable[[], None]]) -> None:
+        self._taken.set()
+        self._turns.resume(results)
         self._delivered()
-
-
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # its caller was cancelled
-        return
-    if error is None:
-        future.set_result(result)
-    elif isinstance(error, StopIteration):  # no future takes it
-        future.set_exception(RuntimeError(repr(error)))
-    else:
-        future.set_exception(error)
 
 
 def _nothing() -> None:

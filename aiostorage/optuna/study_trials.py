@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Container
 
 from optuna.distributions import BaseDistribution
@@ -39,8 +40,9 @@ class StudyTrials:
         self.skipped: set[int] = set()
         self.distributions: dict[str, BaseDistribution] = {}
         self._trials: dict[int, FrozenTrial] = {}
+        self._numbers: list[int] = []
+        self._by_number: list[FrozenTrial] = []
         self._unfinished: dict[int, TrialState] = {}
-        self._in_order = True
         self._putting = threading.Lock()
         self._maximize = directions[0] == StudyDirection.MAXIMIZE
         self._has_best = len(directions) == 1
@@ -64,8 +66,8 @@ class StudyTrials:
                 self.next_number = number + 1
             else:
                 self.skipped.discard(number)
-                self._in_order = False
         self._trials[number] = trial
+        self._place(trial)
         if state.is_finished():
             self._unfinished.pop(number, None)
         else:
@@ -78,11 +80,22 @@ class StudyTrials:
             elif state is TrialState.COMPLETE and self._is_better(trial):
                 self._best = trial
 
+    def _place(self, trial: FrozenTrial) -> None:
+        """Put a trial among all; those of other processes come in between, and late."""
+        place = bisect_left(self._numbers, trial.number)
+        if place < len(self._numbers) and self._numbers[place] == trial.number:
+            self._by_number[place] = trial
+        else:
+            self._numbers.insert(place, trial.number)
+            self._by_number.insert(place, trial)
+
     def remove(self, number: int) -> None:
         """Forget a trial that was deleted."""
         with self._putting:
             if self._trials.pop(number, None) is None:
                 return
+            place = bisect_left(self._numbers, number)
+            del self._numbers[place], self._by_number[place]
             self._unfinished.pop(number, None)
             if self._best is not None and self._best.number == number:
                 self._look_for_best()
@@ -97,11 +110,7 @@ class StudyTrials:
         if states == _WAITING_ONLY:  # asked before each trial
             waiting = map(self._trials.get, self.unfinished(TrialState.WAITING))
             return [trial for trial in waiting if trial is not None]
-        if not self._in_order:
-            with self._putting:
-                self._trials = dict(sorted(self._trials.items()))
-                self._in_order = True
-        trials = list(self._trials.values())  # another thread may put one in meanwhile
+        trials = list(self._by_number)  # another thread may put one in meanwhile
         return trials if states is None else [trial for trial in trials if trial.state in states]
 
     @property
@@ -116,7 +125,7 @@ class StudyTrials:
 
     def _look_for_best(self) -> None:
         self._best = None
-        for trial in list(self._trials.values()):
+        for trial in self._by_number:
             if trial.state is TrialState.COMPLETE and self._is_better(trial):
                 self._best = trial
 

@@ -6,9 +6,11 @@ Requests that wait at the same time go to the storage together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 
@@ -16,7 +18,9 @@ from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.loop_turns import few_at_once, settle
 from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.optuna.unwritten_params import PATIENCE
 from aiostorage.sync.portal import Portal
 
 __all__ = ["StudyWriter"]
@@ -28,11 +32,15 @@ events = EventLog("optuna")
 CLEAN_UP: Final = 30.0
 """Seconds for which trials are handed back after a cancellation, at most."""
 
-PATIENCE: Final = 0.1
-"""Seconds that what an objective has set waits for more, or for its final state, at most."""
+TOGETHER: Final = 0.025
+"""Seconds that something is written before it is due, at most, together with what is due."""
 
 SYNC_INTERVAL: Final = 0.5
 """Seconds for which the other trials of the study count as known when a pruner is asked."""
+
+
+_Ended: TypeAlias = "dict[RunningTrial, tuple[asyncio.Future[tuple[bool, int | None]], bool]]"
+"""Trials with a final state: who waits for it to be written, and whether another is to begin."""
 
 
 class StudyWriter:
@@ -62,7 +70,7 @@ class StudyWriter:
         self._deferred = deferred
         self._on_lost = on_lost
         self._wanted: list[asyncio.Future[int]] = []
-        self._ended: dict[RunningTrial, asyncio.Future[bool]] = {}
+        self._ended: _Ended = {}
         self._wake = asyncio.Event()
         self._due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -91,8 +99,10 @@ class StudyWriter:
 
     def noted(self) -> None:
         """Write what was set, soon; call it in the event loop."""
-        if self._deferred.dirty and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._is_due)
+        since = self._deferred.dirty_since
+        if since is not None and self._timer is None:
+            delay = since + PATIENCE - time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(delay, self._is_due)
 
     def _is_due(self) -> None:
         self._timer, self._due = None, True
@@ -111,12 +121,29 @@ class StudyWriter:
             raise
         return self._deferred.begin(number)
 
-    async def written(self, running: RunningTrial) -> bool:
-        """Write the final state of a trial; return whether it was still ours to write."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._ended[running] = future
+    async def written(
+        self, running: RunningTrial, *, begins: bool = False
+    ) -> tuple[bool, RunningTrial | None]:
+        """Write the final state of a trial, and begin the next one of its task with it.
+
+        Parameters
+        ----------
+        begins
+            Whether another trial is to begin.
+
+        Returns
+        -------
+        bool
+            Whether the trial was still ours to write.
+        RunningTrial or None
+            The next trial; None if none was wanted, or none could be begun.
+        """
+        future: asyncio.Future[tuple[bool, int | None]]
+        future = asyncio.get_running_loop().create_future()
+        self._ended[running] = future, begins
         self._wake.set()
-        return await future
+        is_ours, number = await future
+        return is_ours, None if number is None else self._deferred.begin(number)
 
     async def sync(self) -> None:
         """Know of the other trials, as they were a moment ago."""
@@ -128,40 +155,70 @@ class StudyWriter:
     async def run(self) -> None:
         """Carry out what is asked for, until this is cancelled."""
         try:
-            async with anyio.create_task_group() as group:
-                while True:
-                    await self._wake.wait()
-                    self._wake.clear()
-                    wanted, self._wanted = self._wanted, []
-                    if wanted:
-                        group.start_soon(self._begin, wanted)
-                    if self._ended or self._due:
-                        await self._write()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                # what is begun has an owner, or is handed back
+                with anyio.CancelScope(shield=True):
+                    if unwanted := await self._carry_out():
+                        await self._return(unwanted)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
 
-    async def _begin(self, wanted: list[asyncio.Future[int]]) -> None:
-        with anyio.CancelScope(shield=True):  # what is begun has an owner, or is handed back
-            await self._begin_all(wanted)
+    async def _carry_out(self) -> list[int]:
+        """Write and begin what is asked for; return the numbers of trials that nobody wants."""
+        async with self._writing:
+            wanted = [future for future in self._wanted if not future.done()]
+            ended, self._wanted, self._ended = self._ended, [], {}
+            writes = self._take_writes(ended)
+            count = len(wanted) + sum(begins for _, begins in ended.values())
+            outcomes, begun = await self._results(writes, count)
+            for one, result in outcomes.items():
+                self._take_outcome(one, result, writes[one], has_ended=one in ended)
+            if isinstance(begun, list) and begun:
+                self._synced = anyio.current_time()
+            return await _answer(ended, outcomes, wanted, begun)
 
-    async def _begin_all(self, wanted: list[asyncio.Future[int]]) -> None:
+    def _take_writes(self, ended: _Ended) -> dict[RunningTrial, dict[str, Any]]:
+        """Return what is to be written of which trials."""
+        dirty: list[RunningTrial] = []
+        if self._due:
+            self._due = False
+            dirty = self._deferred.take_dirty(time.monotonic() - PATIENCE + TOGETHER)
+            self.noted()
+        # what has ended is written with its final state, when its task has asked for that
+        return {
+            one: changes
+            for one in {**dict.fromkeys(dirty), **ended}
+            if not one.lost and (changes := one.take_changes(ended=one in ended))
+        }
+
+    async def _results(
+        self, writes: Mapping[RunningTrial, Mapping[str, Any]], count: int
+    ) -> tuple[dict[RunningTrial, Any], list[int] | Exception]:
+        """Return what `TrialBatches.carry_out` does, by trial."""
+        if not writes and not count:
+            return {}, []
+        changes = [(one.number, changes) for one, changes in writes.items()]
         try:
-            numbers = await self.there(self._batches.begin, len(wanted))
+            results, begun = await self.there(self._batches.carry_out, changes, count)
         except Exception as error:  # noqa: BLE001  those who asked raise it
-            for future in wanted:
-                if not future.done():
-                    future.set_exception(error)
+            return dict.fromkeys(writes, error), error
+        return dict(zip(writes, results, strict=True)), begun
+
+    def _take_outcome(
+        self, one: RunningTrial, result: Any, changes: dict[str, Any], *, has_ended: bool
+    ) -> None:
+        """Note what has become of what was written of a trial."""
+        if result is not True and result is not False and not has_ended:
+            self._delay(one, changes, result)
             return
-        self._synced = anyio.current_time()
-        unwanted = []
-        for future, number in zip(wanted, numbers, strict=True):
-            if future.done():  # cancelled meanwhile
-                unwanted.append(number)
-            else:
-                future.set_result(number)
-        if unwanted:
-            await self._return(unwanted)
+        self._delayed.discard(one)
+        if result is False:
+            self._on_lost(one)
+        elif result is True and has_ended:
+            self._deferred.settle(one)
 
     async def _return(self, numbers: list[int]) -> None:
         """Hand back trials that no task evaluates."""
@@ -185,43 +242,6 @@ class StudyWriter:
 
         await clean_up(CLEAN_UP, written_and_back, "handing a trial back")
 
-    async def _write(self) -> None:
-        async with self._writing:
-            await self._write_what_is_due()
-
-    async def _write_what_is_due(self) -> None:
-        ended, self._ended = self._ended, {}
-        dirty: dict[RunningTrial, None] = {}
-        while self._due and self._deferred.dirty:
-            dirty[self._deferred.dirty.popleft()] = None
-        self._due = False
-        writes = {one: one.take_changes() for one in {**dirty, **ended} if not one.lost}
-        writes = {one: changes for one, changes in writes.items() if changes}
-        try:
-            results = await self.there(
-                self._batches.write, [(one.number, changes) for one, changes in writes.items()]
-            )
-        except Exception as error:  # noqa: BLE001  those who ended raise it
-            results = [error] * len(writes)
-        outcomes = dict(zip(writes, results, strict=True))
-        for one, result in outcomes.items():
-            if result is not True and result is not False and one not in ended:
-                self._delay(one, writes[one], result)
-                continue
-            self._delayed.discard(one)
-            if result is False:
-                self._on_lost(one)
-            elif result is True and one in ended:
-                self._deferred.settle(one)
-        for one, future in ended.items():
-            result = outcomes.get(one, False)
-            if future.done():
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
     def _delay(self, running: RunningTrial, changes: dict[str, Any], error: Exception) -> None:
         """Keep what could not be written of a trial that goes on.
 
@@ -238,5 +258,27 @@ class StudyWriter:
                 error=error,
             )
         if isinstance(error, TemporaryBackendError):
-            self._deferred.dirty.append(running)
+            self._deferred.note(running)
             self.noted()
+
+
+async def _answer(
+    ended: _Ended,
+    outcomes: Mapping[RunningTrial, Any],
+    wanted: Sequence[asyncio.Future[int]],
+    begun: list[int] | Exception,
+) -> list[int]:
+    """Tell those who asked what has become of it; return the numbers that nobody gets."""
+    numbers = deque(begun if isinstance(begun, list) else ())
+    async for one, (future, begins) in few_at_once(ended.items()):
+        result = outcomes.get(one, False)
+        if isinstance(result, BaseException):
+            settle(future, None, result)
+        elif not future.done():
+            future.set_result((result, numbers.popleft() if begins and numbers else None))
+    async for of_begun in few_at_once(wanted):
+        if isinstance(begun, Exception):
+            settle(of_begun, None, begun)
+        elif not of_begun.done():  # not cancelled meanwhile
+            of_begun.set_result(numbers.popleft())
+    return list(numbers)

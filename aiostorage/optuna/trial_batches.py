@@ -15,8 +15,14 @@ from optuna.trial import TrialState, create_trial
 from aiostorage._core.ids import new_token
 from aiostorage.optuna.known_study import KnownStudy
 from aiostorage.optuna.studies import Studies
+from aiostorage.optuna.study_document import FIELD
 from aiostorage.optuna.study_ids import trial_id_of
-from aiostorage.optuna.trial_document import frozen_trial, trial_document
+from aiostorage.optuna.trial_document import (
+    changed,
+    frozen_trial,
+    own_copy,
+    trial_document,
+)
 from aiostorage.optuna.trial_records import NOW
 
 __all__ = ["TrialBatches"]
@@ -37,9 +43,34 @@ class TrialBatches:
         self._studies = studies
         self._study = study
 
+    async def carry_out(
+        self, writes: Sequence[tuple[int, Mapping[str, Any]]], count: int
+    ) -> tuple[list[Any], list[int] | Exception]:
+        """Change trials that run here, and begin others; an engine may do both by one commit.
+
+        Returns
+        -------
+        list
+            For each change, whether the trial still ran here, or the error.
+        list or Exception
+            The numbers of the trials that were begun, or why none was.
+        """
+        if not count:
+            return await self.write(writes), []
+        try:
+            await self._studies.sync(self._study)
+        except Exception as error:  # noqa: BLE001  it is returned; the changes are tried
+            return await self.write(writes), error
+        found: list[Any] = await asyncio.gather(
+            self.write(writes), self.begin(count), return_exceptions=True
+        )
+        for one in found:
+            if isinstance(one, BaseException) and not isinstance(one, Exception):
+                raise one
+        return found[0], found[1]
+
     async def begin(self, count: int) -> list[int]:
         """Begin trials: those that wait, and new ones for the rest; return their numbers."""
-        await self._studies.sync(self._study)
         begun: list[int] = []
         try:
             await self._begin(count, begun)
@@ -50,22 +81,30 @@ class TrialBatches:
 
     async def _begin(self, count: int, begun: list[int]) -> None:
         study = self._study
-        for number in study.trials.unfinished(TrialState.WAITING):
-            if len(begun) == count:
-                break
-            if await self._is_claimed(number):
-                begun.append(number)
+        waiting = study.trials.unfinished(TrialState.WAITING)
+        while waiting and len(begun) < count:
+            left = count - len(begun)
+            first_ones, waiting = waiting[:left], waiting[left:]
+            claims = map(self._is_claimed, first_ones)
+            found = await asyncio.gather(*claims, return_exceptions=True)
+            begun += [number for number, one in zip(first_ones, found, strict=True) if one is True]
+            if failures := [one for one in found if isinstance(one, BaseException)]:
+                raise failures[0]
         if len(begun) == count:
             return
-        first, template = study.next_number, create_trial(state=TrialState.RUNNING)
-        documents = [trial_document(study.uid, first, template) for _ in range(len(begun), count)]
+        first = study.next_number
+        document = trial_document(study.uid, first, create_trial(state=TrialState.RUNNING))
         token = new_token()  # one for all, as `reserve_trials` has it
-        for document in documents:
-            document["worker"], document["heartbeat"] = token, NOW
-        for inserted in await self._studies.records.insert(study.uid, documents, first):
-            frozen = study.put(frozen_trial(inserted))
-            study.hold(frozen.number, token)
-            begun.append(frozen.number)
+        document["worker"], document["heartbeat"] = token, NOW
+        left = count - len(begun)
+        inserted = await self._studies.records.insert(study.uid, document, first, left)
+        like = frozen_trial(document)
+        for one in inserted:
+            new: int = one[FIELD]["number"]
+            trial_id = trial_id_of(study.id, new)
+            study.put(own_copy(changed(like, number=new, _trial_id=trial_id)))
+            study.hold(new, token)
+            begun.append(new)
 
     async def _is_claimed(self, number: int) -> bool:
         try:

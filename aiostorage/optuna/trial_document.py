@@ -345,5 +345,7 @@ def changed(trial: FrozenTrial, **fields: Any) -> FrozenTrial:
 
 def own_copy(trial: FrozenTrial) -> FrozenTrial:
     """Return a copy of a trial for Optuna's `Trial`, which adds to what it got from the storage."""
-    parts = ("params", "distributions", "intermediate_values", "user_attrs", "system_attrs")
-    return changed(trial, **{name: {} for name in parts})
+    twin = FrozenTrial.__new__(FrozenTrial)
+    for name, value in vars(trial).items():
+        twin.__dict__[name] = value.copy() if value.__class__ is dict else value
+    return twin

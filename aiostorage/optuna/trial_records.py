@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 from aiostorage._core.documents import both, equal, truncated
 from aiostorage._core.gateway import Gateway
+from aiostorage._core.ids import new_id
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
 from aiostorage._core.normalise import normalise
 from aiostorage.errors import DuplicateKeyError
@@ -50,7 +51,12 @@ NUMBERS: Final = 8
 """Numbers that other processes may have taken since, of which one insertion finds the next."""
 
 MAX_NUMBERS: Final = 1024
-"""The same where still more are taken: twice as many each time, at most so many."""
+"""The same where more are taken: twice as many as lately, at most so many."""
+
+LATELY: Final = 0.9
+"""What an earlier insertion counts for, beside the one after it."""
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 _CLEAN: Final = {
     "results": [],
@@ -75,10 +81,14 @@ class TrialRecords:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._taken = 0.0
+        """Numbers that others have taken before an insertion, the most of lately."""
 
     # ------------------------------------------------------------------------------ writing
 
-    async def insert(self, uid: Any, documents: Sequence[Document], first: int) -> list[Document]:
+    async def insert(
+        self, uid: Any, document: Document, first: int, count: int = 1
+    ) -> list[Document]:
         """Insert trials of an experiment under the next free numbers; return them with these.
 
         The numbers are taken by the insertion and by nothing before it. So they have no gap,
@@ -86,18 +96,23 @@ class TrialRecords:
 
         Parameters
         ----------
-        documents
-            The trials, whatever their numbers.
+        document
+            A trial, whatever its number.
         first
             A number of which all lower ones are taken.
+        count
+            How many trials like this one, each with an ``_id`` of its own.
 
         Raises
         ------
         EncodingError
-            Something in them cannot be stored.
+            Something in it cannot be stored.
         """
-        stored = tuple(map(self._stored, documents))
-        among = NUMBERS
+        one = self._stored(document)
+        stored = (one, *({**one, "_id": new_id()} for _ in range(count - 1)))
+        known, among = first, NUMBERS
+        while among < 2 * self._taken and among < MAX_NUMBERS:
+            among *= 2
         while True:
             places = [_place(number) for number in range(first, first + among + len(stored))]
             ids = Compare("id", "in", tuple(place["id"] for place in places))
@@ -112,6 +127,8 @@ class TrialRecords:
                 # the engine has no transactions, and another process was first
             else:
                 if inserted:
+                    taken = inserted[0][FIELD]["number"] - known
+                    self._taken = max(float(taken), LATELY * self._taken)
                     return inserted
                 first, among = first + among, min(2 * among, MAX_NUMBERS)
 
@@ -123,10 +140,12 @@ class TrialRecords:
         stored.update(times)
         return stored
 
-    async def claim(self, uid: Any, number: int, token: str) -> Document | None:
+    async def claim(
+        self, uid: Any, number: int, token: str, more: Mapping[str, Any] = _NOTHING
+    ) -> Document | None:
         """Reserve a trial that waits, for one worker alone; return it as it is then.
 
-        None if it does not wait.
+        None if it does not wait. `more` is written, too.
         """
         there = _trial(uid, number)
         changes = {
@@ -136,13 +155,14 @@ class TrialRecords:
             f"{FIELD}.watched": False,
             **moment_changes("start_time", local_now()),
             **_CLEAN,
+            **more,
         }
         ours = And((*there.conditions, *equal(status=RESERVED, worker=token).conditions))
-        for waits, more in (
-            (Compare("status", "eq", NEW), {}),
+        for waits, traces in (
+            (Compare("status", "eq", NEW), _NOTHING),
             (Compare("status", "in", HANDED_BACK), _RESTARTED),
         ):
-            take = Take(TRIALS, both(there, waits), {**changes, **more}, applied=ours)
+            take = Take(TRIALS, both(there, waits), {**changes, **traces}, applied=ours)
             if taken := await self._gateway.execute(take):
                 return taken[0]
         return None
@@ -153,6 +173,7 @@ class TrialRecords:
         number: int,
         changes: Mapping[str, Any],
         token: str | None,
+        where: Sequence[Condition] = (),
         *,
         reason: str | None = None,
     ) -> bool:
@@ -162,11 +183,13 @@ class TrialRecords:
         ----------
         token
             That of the reservation, if it is the caller's: then no other worker may have the trial.
+        where
+            Further conditions.
         reason
             For the history, why.
         """
         there = _trial(uid, number)
-        condition = And((*there.conditions, *_writable(token)))
+        condition = And((*there.conditions, *_writable(token), *where))
         status = changes.get("status")
         if status is None:  # a repetition finds the trial as before
             update = Update(TRIALS, condition, changes, reason=reason)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from aiostorage._core.exits import at_exit
+from aiostorage._core.exits import also_in_child, at_exit
 from aiostorage.errors import StorageClosedError
 
 __all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]
@@ -68,6 +68,7 @@ class LoopThread:
         if self.failure is not None and not hasattr(self, "_unused"):
             raise self.failure
         _threads.add(self)
+        also_in_child()
 
     def _main(self) -> None:
         try:

@@ -12,12 +12,12 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import Final, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from aiostorage.errors import RunningLoopError, StorageClosedError
 from aiostorage.sync.loop_thread import LoopUse, use_loop
@@ -168,6 +168,13 @@ class Portal:
                     self._finalizer.atexit = False  # the thread ends itself at exit
         return thread
 
+    def hold(self, function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Start a coroutine that holds something; call this in the loop.
+
+        It is cancelled before the storage is closed, which waits until it has ended.
+        """
+        _HoldingTask(self._running(), function())
+
     def prepare(self, function: Callable[[], Awaitable[T]]) -> _PortalCall[T]:
         """Return a call of a coroutine that holds something; `_PortalCall.wait` starts it."""
         return _PortalCall(self._running(), function, holds=True)
@@ -304,6 +311,20 @@ class _PortalCall(Generic[T]):
             raise error
         finally:
             del error, outcome  # else the error would keep itself alive
+
+
+class _HoldingTask:
+    """A task that was started in the loop and holds something; nobody waits for it."""
+
+    holds = True
+
+    def __init__(self, thread: LoopUse, coroutine: Coroutine[Any, Any, object]) -> None:
+        self.task: asyncio.Task[Any] | None = thread.loop.create_task(coroutine)
+        thread.calls.add(self)
+        self.task.add_done_callback(lambda _: thread.calls.discard(self))
+
+    def abandon(self) -> None:
+        """Do nothing: there is no thread to be woken."""
 
 
 class _ContextTask(Generic[T]):

@@ -11,7 +11,17 @@ from benchmarks.sides import bare_mongodb, optuna_peers, orion_peers, plain_sqli
 from benchmarks.sides import ours as our
 from benchmarks.workloads.making import OURS, bare, before, optuna, orion, ours, plain
 
-__all__ = ["CYCLES", "FACADE", "MEMORY", "MONGODB", "PROCESSES", "QUEUE", "RESERVATIONS", "STUDY"]
+__all__ = [
+    "CYCLES",
+    "FACADE",
+    "MEMORY",
+    "MONGODB",
+    "NO_HISTORY",
+    "PROCESSES",
+    "QUEUE",
+    "RESERVATIONS",
+    "STUDY",
+]
 
 SIZE = 10_000
 CYCLE = "A cycle is a trial's way through the storage: reserved, a heartbeat, completed."
@@ -19,6 +29,7 @@ STUDY = "a study's trial"
 QUEUE = "enqueued"
 ALONE = "storage alone"
 _normal = partial(our.cycles, synchronous="NORMAL")
+_unlogged = partial(our.reservations, history="off")
 _plain_reservations = plain_sqlite.reservations
 _plain_cycles = plain_sqlite.cycles
 _study = partial(optuna_peers.cycles, way="study")
@@ -32,6 +43,7 @@ RESERVATIONS = Workload(
     "reservations",
     (
         ours("sqlite", "64 tasks", our.reservations, 1280, tasks=64, size=SIZE),
+        ours("sqlite", "64 tasks, no history", _unlogged, 1280, tasks=64, size=SIZE),
         ours("sqlite", "1 task", our.reservations, 320, size=SIZE),
         before("sqlite", "64 tasks", our.reservations, 1280, tasks=64, size=SIZE),
         plain(
@@ -145,6 +157,7 @@ FACADE = Workload(
 )
 
 MONGODB_SIZE = 4000
+NO_HISTORY = ", no history"
 _SHAPES = (
     ("1 task", 1, 1, 60),
     ("8 tasks", 8, 1, 160),
@@ -154,17 +167,29 @@ _SHAPES = (
 
 
 def _beside_bare(library: Literal["motor", "pymongo"]) -> Iterator[Side]:
-    for case, tasks, processes, count in _SHAPES:
-        for make, begin in ((ours, our.cycles), (bare, bare_mongodb.cycles)):
-            yield make(
-                library, case, begin, count, tasks=tasks, processes=processes, size=MONGODB_SIZE
-            )
+    for history, more in ((True, ""), (False, NO_HISTORY)):
+        own = our.cycles if history else partial(our.cycles, history="off")
+        their = partial(bare_mongodb.cycles, history=history)
+        for case, tasks, processes, count in _SHAPES:
+            # transactions of a bare client that are under way at the same time abort each other
+            fewer = count // 4 if history and tasks > 1 else count
+            for make, begin, number in ((ours, own, count), (bare, their, max(fewer, tasks))):
+                yield make(
+                    library,
+                    f"{case}{more}",
+                    begin,
+                    number,
+                    tasks=tasks,
+                    processes=processes,
+                    size=MONGODB_SIZE,
+                )
 
 
 MONGODB = Workload(
     "mongodb-cycle",
     "Cycles on MongoDB",
-    f"{CYCLE} The server is a replica set of one member; a write waits until it is on disk.",
+    f"{CYCLE} The server is a replica set of one member; a write waits until it is on disk. "
+    "With a history, a reservation or a completion and its row are a transaction.",
     "cycles",
     (
         *_beside_bare("motor"),

@@ -35,9 +35,9 @@ async def settled(storage: Storage) -> None:
     gateway._sweep_at = gateway._trim_at = float("inf")
 
 
-async def prepared(storage: Storage, name: str) -> Case:
+async def prepared(storage: Storage, name: str, **config: Any) -> Case:
     """Make the experiment of a call."""
-    experiment = await storage.create_experiment(make_config(name))
+    experiment = await storage.create_experiment({**make_config(name), **config})
     await registered(storage, experiment, 2 * GROUP + 1)
     held = await storage.reserve_trials(experiment, GROUP + 1)
     await storage.complete_trial(held[-1], 0.5)

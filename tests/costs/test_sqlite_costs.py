@@ -168,6 +168,22 @@ async def test_many_at_the_same_time(tmp_path: Path, counter: Counter) -> None:
     assert await plans_with(tmp_path / "store.db", statements, "SCAN", "TEMP B-TREE") == {}
 
 
+async def test_an_experiment_that_is_named_by_an_int_costs_the_same(
+    tmp_path: Path, counter: Counter
+) -> None:
+    name = "complete_trial"
+    async with Storage(SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")) as storage:
+        await settled(storage)
+        case = await prepared(storage, name, _id=7)
+        counter.clear()
+        await CALLS[name](case)
+        assert counter.cost == COSTS[name]
+        case = await prepared(storage, f"{name} of 64", _id=8)
+        counter.clear()
+        await GROUPS[name](case)
+        assert counter.cost == GROUP_COSTS[name]
+
+
 CONSTANT = (
     *("register_trial", "reserve_trial", "reserve_trial, none pending", "update_heartbeat"),
     *("push_trial_results", "complete_trial", "set_trial_status", "get_trial", "trial_history"),

@@ -270,7 +270,7 @@ Call = Callable[[MongoDBFaultCase, Storage, Arm], Awaitable[None]]
 Check = Callable[[MongoDBFaultCase, Storage, bool], Awaitable[None]]
 
 CHANGE = "findAndModify update"
-"""One of them changes a trial: the second in a transaction, the first on a server by itself."""
+"""One of them changes a trial: the second in a transaction of several, else the first."""
 
 CALLS: dict[str, tuple[str, str, Call, Check]] = {
     "reserve_trial": (CHANGE, "trials", reserve, check_reserved),
@@ -500,12 +500,11 @@ async def failed_after(call: Callable[[], Awaitable[Any]], seconds: float) -> No
 
 def test_a_reservation_that_nobody_waits_for(world: MongoDBFaultCase) -> None:
     # the server reserves, but later
-    command = "update" if world.replicated else "findAndModify"
     slow: dict[str, Any] = {"times": 1, "blockConnection": True, "blockTimeMS": 400}
 
     async def main(storage: Storage) -> None:
         for give_up, many in ((task_cancelled, 1), (timed_out, 3), (failed_after, 1)):
-            with case(give_up.__name__), failing(world, command, "trials", **slow) as (arm, faults):
+            with case(give_up.__name__), failing(world, CHANGE, "trials", **slow) as (arm, faults):
                 await world.prepare(storage)
                 await arm()
                 start = asyncio.get_running_loop().time()
@@ -686,7 +685,7 @@ def test_killed_between_the_two_writes(world: MongoDBFaultCase, tmp_path: Path) 
 
 
 AGAIN: dict[str, tuple[str, dict[str, Any]]] = {
-    "conflict": ("insert", {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}),
+    "conflict": ("update", {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}),
     "commit without an answer": (
         "commitTransaction",
         FAULTS["not replicated in time"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -15,7 +15,14 @@ from bson import ObjectId
 from pymongo import AsyncMongoClient
 from pymongo import errors as pymongo
 
-from aiostorage import CursorExpired, RetryPolicy, Storage, TemporaryBackendError, open_storage
+from aiostorage import (
+    CursorExpired,
+    Result,
+    RetryPolicy,
+    Storage,
+    TemporaryBackendError,
+    open_storage,
+)
 from aiostorage._core.layout import CHANGES
 from aiostorage._core.noting import NotingDriver
 from aiostorage._core.outbox import Outbox
@@ -110,6 +117,96 @@ async def test_processes_that_want_the_same_trials(replicated: str, opened: Open
     changes = await all_changes(storages[0], experiment)
     assert len(check_chains(changes)) == 30
     assert len(changes) == 60
+
+
+@pytest.mark.parametrize("library", ["motor", "pymongo"])
+async def test_a_row_that_another_process_has_written(
+    replicated: str, opened: Opening, library: str
+) -> None:
+    """Each driver knows the rows that it has written itself, and checks that they are the last."""
+    one, other = [await opened(replicated, client=library) for _ in range(2)]
+    experiment = await one.create_experiment(make_config())
+    await registered(one, experiment, 1)
+    trial = await one.reserve_trial(experiment)
+    same = await other.get_trial(trial)
+    same.results = [Result("objective", "objective", 1.0)]
+    await other.push_trial_results(same)
+    await one.complete_trial(trial, 2.0)
+    await other.update_trial(uid=trial.id, experiment_uid=experiment.id, status="new", worker=None)
+    again = await one.reserve_trial(experiment)
+    await one.set_trial_status(again, "interrupted")
+    await one.update_trial(uid=trial.id, experiment_uid=experiment.id, worker=None)
+    assert (await other.reserve_trial(experiment)).id == trial.id
+    history = await one.trial_history(trial)
+    check_chains(history)
+    assert [(c.kind, c.after, c.attempt) for c in history] == [
+        ("inserted", "new", 0),
+        ("reserved", "reserved", 1),
+        ("results", "reserved", 1),
+        ("status", "completed", 1),
+        ("status", "new", 1),
+        ("reserved", "reserved", 2),
+        ("status", "interrupted", 2),
+        ("reserved", "reserved", 3),
+    ]
+    assert [c.worker for c in history[1:4]] == [trial.worker] * 3
+
+
+async def test_rows_that_another_process_has_written_for_a_batch(
+    replicated: str, opened: Opening
+) -> None:
+    one, other = [await opened(replicated) for _ in range(2)]
+    experiment = await one.create_experiment(make_config())
+    await registered(one, experiment, 6)
+    for trial in await one.reserve_trials(experiment, 6):
+        await one.update_trial(
+            uid=trial.id, experiment_uid=experiment.id, status="interrupted", worker=None
+        )
+    found = await gather(other.reserve_trial(experiment) for _ in range(6))
+    assert len({trial.id for trial in found}) == 6
+    chains = check_chains(await all_changes(one, experiment))
+    assert {chain[-1] for chain in chains.values()} == {("reserved", "interrupted", "reserved", 2)}
+    assert len(chains) == 6
+
+
+async def test_a_known_row_that_was_deleted(
+    replicated: str, opened: Opening, mongodb_emptied_database: str
+) -> None:
+    storage = await opened(replicated)
+    experiment = await storage.create_experiment(make_config())
+    await registered(storage, experiment, 1)
+    trial = await storage.reserve_trial(experiment)
+    begin = await storage.changes_since(experiment)
+    async with AsyncMongoClient[dict[str, Any]](replicated) as client:
+        await client[mongodb_emptied_database][CHANGES].delete_many({"name": trial.id})
+    await storage.complete_trial(trial, 1.0)
+    (change,) = await storage.trial_history(trial)
+    assert (change.kind, change.after, change.attempt) == ("status", "completed", 0)
+    # whoever follows sees it once
+    assert await all_changes(storage, experiment, begin.cursor) == [change]
+
+
+async def test_a_row_of_a_clock_that_is_ahead(
+    replicated: str, opened: Opening, mongodb_emptied_database: str
+) -> None:
+    """As after a failover: the rows of a trial are in the order of its changes all the same."""
+    storage = await opened(replicated)
+    experiment = await storage.create_experiment(make_config())
+    await registered(storage, experiment, 1)
+    ahead = id_of(number_at(datetime.now(UTC) + timedelta(hours=1)), new_suffix())
+    async with AsyncMongoClient[dict[str, Any]](replicated) as client:
+        rows = client[mongodb_emptied_database][CHANGES]
+        row = await rows.find_one({})
+        assert row is not None
+        await rows.delete_many({})
+        await rows.insert_one({**row, "_id": ahead})
+        trial = await storage.reserve_trial(experiment)
+        await storage.complete_trial(trial, 1.0)
+        ids = [one["_id"] async for one in rows.find({}, sort=[("_id", 1)])]
+    history = await storage.trial_history(trial)
+    check_chains(history)
+    assert len(history) == len(ids) == 3
+    assert ids[0] == ahead
 
 
 async def test_a_row_that_is_committed_while_the_oldest_are_read(

@@ -58,12 +58,12 @@ async def test_commands_with_an_outbox_and_without(
     url = mongodb_replica_set.url_for(mongodb_emptied_database)
     off = Storage(MongoDBDriver(url), history="off")
     assert await _reserve(off, commands, 1) == {"findAndModify": 1}
-    logged = {"update": 1, "insert": 1, "commitTransaction": 1}
+    logged = {"findAndModify": 1, "update": 1, "commitTransaction": 1}
     first = mongodb_replica_set.url_for(f"{mongodb_emptied_database}_logged")
     assert await _reserve(Storage(MongoDBDriver(first)), commands, 1) == logged
     other = mongodb_replica_set.url_for(f"{mongodb_emptied_database}_told")
     told = Storage(NotingDriver(MongoDBDriver(other)))
-    expected = {"update": 2, "insert": 1, "commitTransaction": 1}
+    expected = {"findAndModify": 1, "update": 2, "commitTransaction": 1}
     assert await _reserve(told, commands, 1) == expected
     many = Storage(
         NotingDriver(MongoDBDriver(f"{other}", database=f"{mongodb_emptied_database}_many"))

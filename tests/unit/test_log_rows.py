@@ -51,6 +51,7 @@ def test_a_long_reason_is_cut() -> None:
     assert reason not in entry
 
 
+@pytest.mark.parametrize("experiment", ["e", 1])
 @pytest.mark.parametrize(
     ("bound", "changes", "known"),
     [
@@ -61,9 +62,9 @@ def test_a_long_reason_is_cut() -> None:
         (("experiment", "id", "worker"), {"status": "completed"}, False),
     ],
 )
-def test_what_a_condition_tells(bound: Any, changes: Any, known: bool) -> None:
+def test_what_a_condition_tells(bound: Any, changes: Any, known: bool, experiment: Any) -> None:
     assert LOGGED is not None
-    trial = {**TRIAL, "experiment": "e"}
+    trial = {**TRIAL, "experiment": experiment}
     where = And(tuple(Compare(name, "eq", trial[name]) for name in bound))
     found = known_before(LOGGED, Update(TRIALS, where, changes))
     assert found == ([keys_of({name: trial[name] for name in bound}, LOGGED)] if known else None)

@@ -80,7 +80,7 @@ CHANGES = Collection(
 )
 LAYOUT = Layout(1, (PLANTS, CHANGES))
 
-BEDS = ("east", "west")
+BEDS: tuple[str | int, ...] = ("east", 7)
 STATES = ("new", "kept", "ripe", "gone")
 COUNT = 400
 FREE = Compare("state", "in", ("new", "gone"))

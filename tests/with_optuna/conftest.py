@@ -80,6 +80,18 @@ def storage(url: str, facades: dict[str, SyncStorage]) -> Iterator[OptunaStorage
 
 
 @pytest.fixture
+def pair(url: str, storage: OptunaStorage) -> Iterator[tuple[OptunaStorage, OptunaStorage]]:
+    """Give two storages that share the store and nothing else; in memory, the connection, too."""
+    from aiostorage.optuna import OptunaStorage
+
+    if url == "memory://":
+        yield storage, OptunaStorage(storage._storage)
+        return
+    with SyncStorage(open_storage(url), in_running_loop=True) as facade:
+        yield storage, OptunaStorage(facade)
+
+
+@pytest.fixture
 def file(tmp_path: Path) -> str:
     """Give the URL of an empty store in a file."""
     return f"sqlite:///{tmp_path}/store.db?synchronous=NORMAL"

@@ -28,9 +28,11 @@ from aiostorage import (
 )
 from aiostorage._core.layout import TRIALS
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.operations import Insert, InsertNext, Update
-from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize
+from aiostorage.operations import Insert, InsertNext, Take, Update
+from aiostorage.optuna import AsyncTrial, OptunaStorage, optimization, optimize, study_writer
 from aiostorage.optuna.studies import Studies
+from aiostorage.optuna.study_ids import trial_uid_of
+from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.testing import FaultyDriver
 
 pytestmark = [
@@ -330,6 +332,13 @@ def sets(*paths: str) -> Callable[[Sequence[Any]], bool]:
     return matching
 
 
+def inserts(operations: Sequence[Any]) -> bool:
+    """Recognise what inserts trials."""
+    return any(
+        isinstance(one, Insert | InsertNext) and one.collection == TRIALS for one in operations
+    )
+
+
 async def failing(driver: FaultyDriver) -> optuna.Study:
     """Make a study on an engine that is not asked twice."""
     storage = OptunaStorage(Storage(driver, retry=RetryPolicy(attempts=1)))
@@ -401,11 +410,6 @@ async def test_what_was_begun_is_handed_back_if_the_rest_cannot_be() -> None:
     study = await failing(driver)
     await anyio.to_thread.run_sync(lambda: study.enqueue_trial({"x": 1}))
 
-    def inserts(operations: Sequence[Any]) -> bool:
-        return any(
-            isinstance(one, Insert | InsertNext) and one.collection == TRIALS for one in operations
-        )
-
     driver.fail_next("before", matching=inserts)
     with pytest.raises(TemporaryBackendError):
         await optimize(study, square, n_trials=2, tasks=2)
@@ -450,6 +454,32 @@ async def test_waiting_trials_that_others_take_meanwhile_are_passed_over(
     await anyio.to_thread.run_sync(other.close)
 
 
+async def test_what_was_claimed_is_handed_back_if_another_claim_fails() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+
+    def enqueue() -> None:
+        for _ in range(3):
+            study.enqueue_trial({"x": 1})
+
+    def claims_the_second(operations: Sequence[Any]) -> bool:
+        return any(
+            isinstance(one, Take) and trial_uid_of(1) in str(one.where) for one in operations
+        )
+
+    await anyio.to_thread.run_sync(enqueue)
+    driver.fail_next("before", matching=claims_the_second)
+    with pytest.raises(TemporaryBackendError):
+        await optimize(study, square, n_trials=3, tasks=3)
+    assert driver.faults == 1
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert [trial.state for trial in trials] == [TrialState.WAITING] * 3
+    await optimize(study, square, n_trials=3, tasks=2)
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
 async def test_a_result_that_cannot_be_written_ends_the_call() -> None:
     driver = FaultyDriver(MemoryDriver())
     study = await failing(driver)
@@ -464,6 +494,155 @@ async def test_a_result_that_cannot_be_written_ends_the_call() -> None:
     assert driver.faults == 1
     [trial] = await anyio.to_thread.run_sync(lambda: study.trials)
     assert trial.state == TrialState.RUNNING
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Give the list of what went to the store together: trials written, and begun."""
+    found: list[tuple[int, int]] = []
+    carry_out = TrialBatches.carry_out
+
+    async def noted(self: TrialBatches, writes: Any, count: int) -> Any:
+        found.append((len(writes), count))
+        return await carry_out(self, writes, count)
+
+    monkeypatch.setattr(TrialBatches, "carry_out", noted)
+    return found
+
+
+async def test_the_next_trial_begins_with_the_end_of_the_last_one(
+    study: optuna.Study, carried_out: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_writer, "PATIENCE", 60.0)
+    await optimize(study, square, n_trials=4, tasks=1)
+    assert carried_out == [(0, 1), (1, 1), (1, 1), (1, 1), (1, 0)]
+
+
+async def test_no_trial_begins_before_the_callbacks(
+    study: optuna.Study, file: str, carried_out: list[tuple[int, int]]
+) -> None:
+    def stop(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.number == 1:
+            study.stop()
+
+    await optimize(study, square, tasks=1, callbacks=[stop])
+    assert not any(written and begun for written, begun in carried_out)
+    assert [trial.state for trial in await stored(file)] == [TrialState.COMPLETE] * 2
+
+
+async def test_a_trial_that_cannot_begin_with_the_end_of_the_last_one_begins_alone() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+
+    async def objective(trial: AsyncTrial) -> float:
+        if trial.number == 0:
+            driver.fail_next("before", matching=inserts)
+        return 1.0
+
+    await optimize(study, objective, n_trials=3, tasks=1)
+    assert driver.faults == 1
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
+async def test_no_trial_is_left_out_when_several_cannot_begin() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+    all_there = anyio.Event()
+
+    async def objective(trial: AsyncTrial) -> float:
+        if trial.number == 3:
+            driver.fail_next("before", matching=inserts)
+            all_there.set()
+        await all_there.wait()  # two of the four begin another trial, or would
+        return 1.0
+
+    await optimize(study, objective, n_trials=6, tasks=4)
+    assert driver.faults == 1
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 6
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
+async def test_a_trial_that_began_with_what_could_not_be_written_is_handed_back() -> None:
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+
+    async def objective(trial: AsyncTrial) -> float:
+        driver.fail_next("before", matching=sets("status"))
+        return 1.0
+
+    with pytest.raises(TemporaryBackendError):
+        await optimize(study, objective, n_trials=2, tasks=1)
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    assert [trial.state for trial in trials] == [TrialState.RUNNING, TrialState.WAITING]
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
+async def test_a_trial_is_handed_back_if_nobody_can_be_told_of_the_last_one(
+    study: optuna.Study, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("there is no terminal")
+
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    monkeypatch.setattr(optimization._Optimization, "_show", fail)
+    with pytest.raises(OSError, match="terminal"):
+        await optimize(study, square, n_trials=2, tasks=1)
+    states = [trial.state for trial in await stored(file)]
+    assert states == [TrialState.COMPLETE, TrialState.WAITING]
+
+
+async def test_a_sampler_that_fails_at_the_beginning_ends_all(
+    study: optuna.Study, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def nothing(trial: AsyncTrial) -> float:
+        return 1.0
+
+    async def bold(trial: AsyncTrial) -> float:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await trial.suggest_float("x", 0, 1)
+        return 1.0
+
+    monkeypatch.setattr(study.sampler, "before_trial", fail)
+    for objective in (square, nothing, bold):
+        with pytest.raises(ZeroDivisionError):
+            await optimize(study, objective, tasks=2)
+        assert {trial.state for trial in await stored(file)} == {TrialState.WAITING}
+
+
+async def test_what_was_set_is_written_when_it_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a trial sets that ends soon goes to the store with its end, and by no other write."""
+    driver = FaultyDriver(MemoryDriver())
+    study = await failing(driver)
+    writes: list[set[str]] = []
+
+    def noted(operations: Sequence[Any]) -> bool:
+        writes.extend(
+            {path for path in one.changes if path in ("params", "status")}
+            for one in operations
+            if isinstance(one, Update) and one.collection == TRIALS
+        )
+        return False
+
+    driver.fail_next("before", matching=noted)
+    monkeypatch.setattr(study_writer, "PATIENCE", 1.0)
+
+    async def objective(trial: AsyncTrial) -> float:
+        x = await trial.suggest_float("x", 0, 1)
+        if trial.number == 0:  # beside many that end at once
+            await eventually(lambda: {"params"} in writes)
+        return x
+
+    await optimize(study, objective, n_trials=40, tasks=2)
+    assert writes.count({"params"}) == 1
+    assert sum("status" in one for one in writes) == 40
     await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
 
 

@@ -24,6 +24,7 @@ from pymongo.read_concern import ReadConcern
 
 from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import run_to_completion, shielded
+from aiostorage.drivers.mongodb.attempted_transaction import AttemptedTransaction
 from aiostorage.drivers.mongodb.blocking import BlockingDatabase, run_at_once
 from aiostorage.drivers.mongodb.bson_codec import AS_DOCUMENTS, AS_LIBRARY
 from aiostorage.drivers.mongodb.server_errors import brief, translated
@@ -49,9 +50,6 @@ OLDEST_SERVER: Final = (9, "4.4")
 MIN_PARTIAL_IN_VERSION: Final = 17
 """The wire version (6.0) since which a partial index may have an ``$in``."""
 
-MAX_TIME_EXPIRED: Final = 50
-"""The server's code for a command that took too long."""
-
 CLEAN_UP_TIMEOUT: Final = 2.0
 """Seconds for commands after the time limit is over, and for closing."""
 
@@ -69,43 +67,6 @@ class _Collections(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         made = self[name] = self._make(name)
         return made
-
-
-class _Attempt:
-    """A transaction that runs in a thread, with a session of the blocking client.
-
-    Attributes
-    ----------
-    result
-        That of the action.
-    """
-
-    def __init__(self, session: Any, concern: WriteConcern, action: Callable[[], Any]) -> None:
-        self.result: Any = None
-        self._session = session
-        self._concern = concern
-        self._action = action
-
-    def carry_out(self) -> None:
-        """Carry out the transaction from its beginning."""
-        self._session.start_transaction(write_concern=self._concern)
-        try:
-            self.result = run_at_once(self._action())
-        except BaseException:
-            if self._session.in_transaction:
-                self._session.abort_transaction()
-            raise
-        self.commit()
-
-    def commit(self) -> None:
-        """Commit the transaction, also if it may be committed already."""
-        self._session.commit_transaction()
-
-    @staticmethod
-    def may_be_committed(error: pymongo.errors.PyMongoError) -> bool:
-        """Return whether only another attempt to commit tells if the transaction is committed."""
-        expired = getattr(error, "code", None) == MAX_TIME_EXPIRED
-        return error.has_error_label("UnknownTransactionCommitResult") and not expired
 
 
 class Client:
@@ -347,6 +308,11 @@ class Client:
         moment: datetime = (await self._database.command("hello"))["localTime"]
         return moment.replace(tzinfo=UTC)
 
+    async def command(self, command: dict[str, Any], session: Any) -> dict[str, Any]:
+        """Return the answer to a command in a transaction."""
+        answer: dict[str, Any] = await self._database.command(command, session=session)
+        return answer
+
     async def admin_command(self, name: str) -> dict[str, Any]:
         """Return the answer to a command that asks the server about itself."""
         answer: dict[str, Any] = await self._raw.admin.command(name)
@@ -371,20 +337,9 @@ class Client:
 
     async def in_transaction(self, action: Callable[[Any], Awaitable[T]]) -> T:
         """Run `action(session)` in a transaction, again if the server wants that."""
-        session = self._raw.start_session()
-        if self._motor:
-            session = await session
-        async with session:
-            try:
-                result: T = await session.with_transaction(action, write_concern=self._concern)
-            except (asyncio.CancelledError, pymongo.errors.PyMongoError) as error:
-                await self._freed(session, error)
-                if isinstance(error, pymongo.errors.InvalidOperation) and isinstance(
-                    error.__context__, asyncio.CancelledError
-                ):  # cancelled while motor aborts, which it then does once more
-                    raise error.__context__ from None
-                raise
-            return result
+        session = self._new_session()
+        call = self._run_in_thread if self._motor else _awaited
+        return await self._attempted(session, call, partial(action, session), _awaited)
 
     async def in_short_transaction(self, action: Callable[[Client, Any], Awaitable[T]]) -> T:
         """Run `action(client, session)` in a transaction, again if the server wants that.
@@ -394,37 +349,48 @@ class Client:
         """
         if not self._motor:
             return await self.in_transaction(partial(action, self))
+        session = self._new_session()
+        in_thread = partial(action, self._in_thread(), session)
+
+        async def run(step: Callable[[], Awaitable[None]]) -> None:
+            await self._run_in_thread(lambda: run_at_once(step()))
+
+        return await self._attempted(session, _called, in_thread, run)
+
+    async def _attempted(
+        self,
+        session: Any,
+        call: Callable[[Callable[[], Any]], Awaitable[object]],
+        action: Callable[[], Awaitable[T]],
+        run: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
+    ) -> T:
+        transaction = AttemptedTransaction(session, call, self._concern, action)
+        try:
+            await transaction.commit(run)
+        except (asyncio.CancelledError, pymongo.errors.PyMongoError) as error:
+            await self._freed(session, error)
+            if not isinstance(error, asyncio.CancelledError):
+                await self._ended(session)
+            raise
+        await self._ended(session)
+        result: T = transaction.result
+        return result
+
+    def _new_session(self) -> Any:
+        return (self._raw.delegate if self._motor else self._raw).start_session()
+
+    async def _ended(self, session: Any) -> None:
+        """End a session that has no transaction any more, which sends nothing."""
+        ended = session.end_session()
+        if not self._motor:
+            await ended
+
+    def _run_in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        """Call a function in a thread of motor's pool."""
         from motor.frameworks import asyncio as motor_threads  # noqa: PLC0415  not for pymongo
 
-        in_thread: Callable[..., Awaitable[None]] = partial(
-            motor_threads.run_on_executor, self.loop
-        )
-        session = self._raw.delegate.start_session()
-        attempt = _Attempt(session, self._concern, partial(action, self._in_thread(), session))
-        try:
-            step = attempt.carry_out
-            while True:
-                try:
-                    await in_thread(step)
-                except pymongo.errors.PyMongoError as error:
-                    if attempt.may_be_committed(error):
-                        step = attempt.commit
-                    elif error.has_error_label("TransientTransactionError"):
-                        step = attempt.carry_out
-                    else:
-                        raise
-                else:
-                    break
-        except pymongo.errors.PyMongoError as error:
-            await self._freed(session, error)
-            session.end_session()
-            raise
-        except asyncio.CancelledError as error:  # the thread may still use the session
-            await self._freed(session, error)
-            raise
-        session.end_session()
-        result: T = attempt.result
-        return result
+        run: Callable[..., Awaitable[Any]] = motor_threads.run_on_executor
+        return run(self.loop, function)
 
     def _in_thread(self) -> Client:
         """Return the same client for a thread, in which its commands block."""
@@ -481,6 +447,14 @@ class Client:
         from gridfs import AsyncGridFSBucket  # noqa: PLC0415  for large states only
 
         return AsyncGridFSBucket(database, name, chunk_size_bytes=chunk)
+
+
+def _awaited(function: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    return function()
+
+
+async def _called(function: Callable[[], T]) -> T:
+    return function()
 
 
 def _close_quickly(raw: Any) -> None:

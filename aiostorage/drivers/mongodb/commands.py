@@ -20,6 +20,7 @@ from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.bson_codec import as_stored, packed, unpacked
 from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.filters import RECORD_ID, CollectionSchema, rank, sort_key
+from aiostorage.drivers.mongodb.known_rows import KnownRows
 from aiostorage.drivers.mongodb.logged_change import Doubt, LoggedChange, is_logged_write
 from aiostorage.drivers.mongodb.plans import Plan, asks_time, make_plan
 from aiostorage.drivers.mongodb.server_errors import LIBRARY_ERRORS, translate
@@ -68,7 +69,7 @@ async def write_within(client: Client, seconds: float, action: Callable[[], Awai
     """Await a write, for so many seconds at most."""
     location = client.settings.location
     try:
-        # motor begins a transaction anew for two minutes, whatever the limit is
+        # a transaction is begun anew for two minutes, whatever the limit is
         async with asyncio.timeout(seconds / SERVER_TIME_SHARE):
             with client.bound(seconds):
                 return await action()
@@ -175,6 +176,8 @@ class Commands:
         The numbers of rows that have been copied from the head of a log; see `log_head`.
     numbers
         The largest number that is known to be in the head of a log.
+    known
+        Rows of logs that this process has written on a replica set.
     begun
         When the operations began, by `time.monotonic`.
     """
@@ -192,11 +195,22 @@ class Commands:
     doubts: list[Doubt] = field(default_factory=list)
     copied: dict[str, list[int]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
+    known: KnownRows = field(default_factory=KnownRows)
     begun: float = field(default_factory=monotonic)
 
-    def fresh(self, session: Any = None, now: datetime | None = None) -> Commands:
-        """Return the same for other operations."""
-        return replace(self, session=session, now=now, stale=[], changed=[], begun=monotonic())
+    def fresh(
+        self, session: Any = None, now: datetime | None = None, client: Client | None = None
+    ) -> Commands:
+        """Return the same for other operations, perhaps with a client for another thread."""
+        return replace(
+            self,
+            client=client or self.client,
+            session=session,
+            now=now,
+            stale=[],
+            changed=[],
+            begun=monotonic(),
+        )
 
     def logged(self, operation: Operation[Any]) -> Logged | None:
         """Return how the changes of an operation are logged; None if they are not."""

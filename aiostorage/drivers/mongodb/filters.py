@@ -265,8 +265,16 @@ class CollectionSchema:
             if plain:
                 update["$set"] = self._assigned(plain, None)
             return update
+        return self.timed_update(changes)
+
+    def timed_update(self, changes: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """Return changes as an update by the very time that an answer can have as ``$$NOW``.
+
+        None if there is none.
+        """
         if any("." in name for name in changes):  # a path means something else in a pipeline
             return None
+        plain = {k: v for k, v in changes.items() if v.__class__ is not StoreTime}
         stage: dict[str, Any] = {
             name: {"$literal": value} for name, value in self._assigned(plain, None).items()
         }

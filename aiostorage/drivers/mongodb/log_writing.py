@@ -19,7 +19,10 @@ from datetime import datetime
 from time import monotonic
 from typing import Any, Final
 
+from pymongo.errors import WriteError
+
 from aiostorage._core.log_rows import log_rows
+from aiostorage.drivers.mongodb.attempted_transaction import BegunAnew
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_head import (
@@ -37,6 +40,7 @@ from aiostorage.drivers.mongodb.logged_change import (
     LoggedChange,
     Name,
     named_fields,
+    presumed_rows,
     rows_of_changes,
 )
 from aiostorage.drivers.mongodb.server_errors import translated
@@ -59,13 +63,31 @@ LOOK_INTERVAL: Final = 0.005
 LATE_FOR: Final = 60.0
 """Seconds for which a writer looks back who could not write its rows with an earlier operation."""
 
+MAX_PRESUMED: Final = 16
+"""Rows that are added after presumed ones in one command, at most.
+
+Of more, the server finds the last rows faster in one command for all.
+"""
+
 LATE: Final = "late"
 """A field of rows that were not written by the writer of the change."""
 
 
-async def log_in_transaction(commands: Commands) -> None:
-    """Write the rows of the changes in a transaction."""
+async def log_in_transaction(commands: Commands) -> dict[str, list[Document]]:
+    """Write the rows of the changes in a transaction; return them, by their log.
+
+    Raises
+    ------
+    BegunAnew
+        The last rows are others than was presumed.
+    """
+    written: dict[str, list[Document]] = {}
     for logged, changes in _by_log(commands.changed):
+        presumed = presumed_rows(changes)
+        if presumed is not None and len(presumed) <= MAX_PRESUMED:
+            await _add_after_presumed(commands, logged.log, presumed)
+            written[logged.log] = [row for row, _ in presumed]
+            continue
         unknown = {change.name for change in changes if change.last is None}
         timed = next((one.time for one in changes if one.time is not None), commands.now)
         last: dict[Name, LastRow] = {}
@@ -74,6 +96,37 @@ async def log_in_transaction(commands: Commands) -> None:
             timed = timed or now
         rows = rows_of_changes(changes, last, timed)
         await commands.insert(commands.schemas[logged.log], rows)
+        written[logged.log] = rows
+    return written
+
+
+async def _add_after_presumed(
+    commands: Commands, log: str, presumed: Sequence[tuple[Document, LastRow]]
+) -> None:
+    """Add rows, each on condition that the last row of its document is the presumed one.
+
+    That is one command. The document itself has been written in this transaction, so that nobody
+    else can add a row of it.
+    """
+    if not presumed:
+        return
+    updates: list[dict[str, Any]] = []
+    for row, last in presumed:
+        stored = commands.schemas[log].document(row, None)
+        same = {field: stored.pop(field) for field in ("owner", "name")}
+        later: dict[str, Any] = {"_id": {"$gt": last.uid}}
+        if last.uid is None:  # there may be rows, but of no attempt, and with smaller ids
+            later = {"$or": [{"attempt": {"$gt": 0}}, {"_id": {"$gte": row["_id"]}}]}
+        added = {"$setOnInsert": stored}
+        updates.append({"q": {**same, **later}, "u": added, "upsert": True})
+        if last.uid is not None:  # changes nothing, and is counted if the row exists
+            updates.append({"q": {"_id": last.uid}, "u": added})
+    answer = await commands.client.command({"update": log, "updates": updates}, commands.session)
+    for failed in answer.get("writeErrors") or ():
+        raise WriteError(failed.get("errmsg", ""), failed.get("code"), failed)
+    if len(answer.get("upserted") or ()) < len(presumed) or answer["n"] < len(updates):
+        commands.known.forget(log, [(row["owner"], row["name"]) for row, _ in presumed])
+        raise BegunAnew
 
 
 async def log_for_good(commands: Commands) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -30,6 +30,7 @@ __all__ = [
     "is_logged_write",
     "name_of",
     "named_fields",
+    "presumed_rows",
     "rows_of_changes",
 ]
 
@@ -89,6 +90,8 @@ class LoggedChange:
         The server's time; None if it is not known yet.
     content, reason
         As for `aiostorage._core.log_rows.log_rows`.
+    presumed
+        What is probably its last row, if that is not known; None if nothing tells.
     """
 
     logged: Logged
@@ -98,6 +101,7 @@ class LoggedChange:
     time: datetime | None = None
     content: bool = False
     reason: str | None = None
+    presumed: LastRow | None = None
 
     @property
     def name(self) -> Name:
@@ -175,6 +179,24 @@ def rows_of_changes(
             rows.append({**row, "_id": id_of(number, new_suffix())})
             newest[name] = LastRow.of(rows[-1])
     return rows
+
+
+def presumed_rows(changes: Sequence[LoggedChange]) -> list[tuple[Document, LastRow]] | None:
+    """Return the rows of changes whose last rows are presumed, each with that last row.
+
+    None if something else has to be found out first.
+    """
+    found: list[tuple[Document, LastRow]] = []
+    names: set[Name] = set()
+    for change in changes:
+        if change.last is not None or change.presumed is None or change.time is None:
+            return None
+        rows = rows_of_changes([replace(change, last=change.presumed)], {}, change.time)
+        if change.name in names or any((row["owner"], row["name"]) != change.name for row in rows):
+            return None
+        names.add(change.name)
+        found += [(row, change.presumed) for row in rows]
+    return found
 
 
 def _key(value: Any) -> Any:

@@ -49,6 +49,7 @@ from aiostorage.operations import (
 
 __all__ = [
     "Seen",
+    "change_one",
     "changed_document",
     "look",
     "look_at_first",
@@ -58,7 +59,8 @@ __all__ = [
 
 LAST: Final = "last row of it"
 NOW: Final = "time of the server"
-"""Fields that `look` adds to documents; no document has fields of these names."""
+DOCUMENT: Final = "document itself"
+"""Fields that are added to documents; no document has fields of these names."""
 
 MAX_IDS: Final = 10_000
 """Ids in one command, at most."""
@@ -141,6 +143,28 @@ async def look(
     return [_seen(commands, document) for document in found]
 
 
+async def change_one(commands: Commands, plan: Plan) -> list[Seen] | None:
+    """Change the document of a plan at once; return it as it was, in a list, if there was one.
+
+    None if one command cannot do that.
+    """
+    operation, schema = plan.operation, plan.schema
+    update = schema.timed_update(operation.changes)
+    taking = isinstance(operation, Take)
+    if update is None or commands.now is not None or (taking and plan.first is None):
+        return None
+    fields: dict[str, Any] = {"_id": False, DOCUMENT: "$$ROOT"}
+    if not taking and schema.logged is not None:
+        fields = dict(named_fields(schema.logged))
+    found = await commands.find_one_and_update(
+        plan, update, projection={**fields, NOW: "$$NOW"}, **(plan.first or {})
+    )
+    if found is None:
+        return []
+    now = found.pop(NOW)
+    return [Seen(found.get(DOCUMENT, found), None, now)]
+
+
 def _last_row_of(logged: Logged) -> dict[str, Any]:
     same = [{"$eq": ["$owner", "$$owner"]}, {"$eq": ["$name", "$$name"]}]
     last_row = {
@@ -166,13 +190,14 @@ def _seen(commands: Commands, document: Document) -> Seen:
 
 
 async def look_at_first(
-    commands: Commands, take: Take, where: Condition, limit: int | None
+    commands: Commands, take: Take, where: Condition, limit: int | None, skipped: int = 0
 ) -> list[Seen]:
-    """Return the first documents that a take can get."""
+    """Return the first documents that a take can get, after some that are skipped."""
     schema = commands.schemas[take.collection]
     first = schema.first(take.where, take.order) if limit is not None else None
     if first is None:
-        ids = await commands.ids(schema, where, take.order, limit)
+        wanted = None if limit is None else limit + skipped
+        ids = (await commands.ids(schema, where, take.order, wanted))[skipped:]
         seen = await _look_at(commands, schema, ids)
         return [seen[uid] for uid in ids if uid in seen]
     stages: list[dict[str, Any]] = [{"$match": schema.filter(where, commands.now)}]
@@ -184,6 +209,8 @@ async def look_at_first(
         options["hint"] = {"$natural": 1}
     else:
         stages.append({"$sort": dict(first["sort"])})
+    if skipped:
+        stages.append({"$skip": skipped})
     stages.append({"$limit": limit})
     return await look(commands, schema, stages, one=limit == 1, **options)
 

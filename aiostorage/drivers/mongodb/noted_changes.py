@@ -12,22 +12,31 @@ first ones again: whether one of them becomes free is known when the other trans
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.matching import conjuncts
 from aiostorage._core.query import compile_condition
 from aiostorage._core.receipts import insertion_of
+from aiostorage.drivers.mongodb.attempted_transaction import BegunAnew
 from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
 from aiostorage.drivers.mongodb.client import Client, UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands, write_within
 from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transaction
-from aiostorage.drivers.mongodb.logged_change import LoggedChange, changed_fields, named_fields
+from aiostorage.drivers.mongodb.logged_change import (
+    NO_ROW,
+    LastRow,
+    LoggedChange,
+    changed_fields,
+    named_fields,
+)
 from aiostorage.drivers.mongodb.logged_writes import (
     Seen,
+    change_one,
     changed_document,
     look,
     look_at_first,
@@ -43,6 +52,12 @@ __all__ = ["NotedPlan", "carry_out_noted", "carry_out_noted_batch"]
 
 
 events = EventLog("mongodb")
+
+SPREAD: Final = 4
+"""Places of which one is chosen by chance when other processes take the first documents.
+
+If all went for the next ones, all but one of them would fail again.
+"""
 
 
 @dataclass(slots=True)
@@ -70,7 +85,7 @@ async def carry_out_noted_batch(
         await write_within(client, seconds, noting)
         return done, worthwhile
     if client.replicated:
-        in_one = partial(client.in_short_transaction, _together(commands, batch))
+        in_one = partial(_in_transaction, commands, batch)
     else:
         in_one = partial(_by_itself, commands, batch)
     results: list[Any] = [None] * len(batch)
@@ -93,7 +108,7 @@ async def carry_out_noted_batch(
 
 async def _one(commands: Commands, noted: NotedPlan) -> Any:
     if commands.client.replicated:
-        [result] = await commands.client.in_short_transaction(_together(commands, [noted]))
+        [result] = await _in_transaction(commands, [noted])
         return result
     own = commands.fresh()
     result = await run_logged(own, noted.plan.operation)
@@ -112,18 +127,58 @@ class _Together:
         self.commands = commands
         self.batch = batch
         self.schema = batch[0].plan.schema
+        self._attempts = 0
+        self._presumes = True
+        self._written: dict[str, list[Document]] = {}
 
     async def __call__(self, client: Client, session: Any) -> list[Any]:
-        own = replace(self.commands.fresh(session=session), client=client)
-        results = await self.carry_out(own)
+        own = self.commands.fresh(session=session, client=client)
+        self._attempts += 1
+        seen = None
+        if len(self.batch) == 1 and self._attempts == 1:
+            seen = await change_one(own, self.batch[0].plan)
+        results = await self.carry_out(own) if seen is None else [self._changed(own, seen)]
         for rows in _rows(self.batch, results):
             await own.note(rows)
-        await log_in_transaction(own)
+        try:
+            self._written = await log_in_transaction(own)
+        except BegunAnew:
+            self._presumes = False
+            raise
         return results
+
+    def committed(self) -> None:
+        """Remember the rows, since they are written for good."""
+        for log, rows in self._written.items():
+            self.commands.known.add(log, rows)
+
+    def _changed(self, own: Commands, seen: Sequence[Seen]) -> Any:
+        """Return the result of the only change, which is made."""
+        raise NotImplementedError
 
     async def carry_out(self, own: Commands) -> list[Any]:
         """Return the result of each change; None for those that have to be made separately."""
         raise NotImplementedError
+
+    def _keep(self, own: Commands, plan: Plan, seen: Seen) -> None:
+        """Keep a change for the log, and what its last row probably is."""
+        logged = own.logged(plan.operation)
+        if logged is None:
+            return
+        change = changed_fields(logged, seen.document, plan.operation)
+        presumed: LastRow | None = None
+        if self._presumes:
+            presumed = own.known.last(logged.log, change.name)
+            if presumed is None and seen.document.get(logged.holder) is None:
+                presumed = NO_ROW  # nobody has taken it yet
+        own.changed.append(replace(change, last=seen.last, time=seen.now, presumed=presumed))
+
+
+async def _in_transaction(commands: Commands, batch: Sequence[NotedPlan]) -> list[Any]:
+    together = _together(commands, batch)
+    results = await commands.client.in_short_transaction(together)
+    together.committed()
+    return results
 
 
 def _together(commands: Commands, batch: Sequence[NotedPlan]) -> _Together:
@@ -137,6 +192,12 @@ class _Takes(_Together):
         self._tried: list[Any] = []
         self._left_to_others: list[Any] = []
 
+    def _changed(self, own: Commands, seen: Sequence[Seen]) -> list[Document]:
+        plan = self.batch[0].plan
+        for one in seen:
+            self._keep(own, plan, one)
+        return [changed_document(one.document, plan.operation.changes, one.now) for one in seen]
+
     async def carry_out(self, own: Commands) -> list[Any]:
         first, wanted = self.batch[0].plan.operation, len(self.batch)
         self._left_to_others += self._tried
@@ -144,7 +205,11 @@ class _Takes(_Together):
         where = first.where
         if self._left_to_others:
             others = Compare("_id", "nin", tuple(self._left_to_others))
-            seen = await look_at_first(own, first, And((where, others)), wanted)
+            rest = And((where, others))
+            skipped = wanted * random.randrange(SPREAD)  # noqa: S311  no secret
+            seen = await look_at_first(own, first, rest, wanted, skipped)
+            if not seen and skipped:
+                seen = await look_at_first(own, first, rest, wanted)
         results: list[Any] = [None] * wanted
         if not seen:
             self._left_to_others.clear()
@@ -159,12 +224,17 @@ class _Takes(_Together):
             (key,) = self.schema.references_of([one.document["_id"]])
             updates.append(({"_id": key}, self.schema.update(take.changes, one.now)))
             results[position] = [changed_document(one.document, take.changes, one.now)]
-            _keep(own, noted.plan, one)
+            self._keep(own, noted.plan, one)
         await own.update_each(self.schema, updates)
         return results
 
 
 class _Updates(_Together):
+    def _changed(self, own: Commands, seen: Sequence[Seen]) -> int:
+        for one in seen:
+            self._keep(own, self.batch[0].plan, one)
+        return len(seen)
+
     async def carry_out(self, own: Commands) -> list[Any]:
         results, chosen = await _chosen(own, self.batch)
         updates = []
@@ -173,7 +243,7 @@ class _Updates(_Together):
             (key,) = self.schema.references_of([one.document["_id"]])
             updates.append(({"_id": key}, self.schema.update(plan.operation.changes, one.now)))
             results[position] = 1
-            _keep(own, plan, one)
+            self._keep(own, plan, one)
         await own.update_each(self.schema, updates)
         return results
 
@@ -212,14 +282,6 @@ async def _chosen(own: Commands, batch: Sequence[NotedPlan]) -> tuple[list[Any],
             chosen[position] = one
         known.add(key)
     return results, chosen
-
-
-def _keep(own: Commands, plan: Plan, seen: Seen) -> None:
-    """Keep a change for the log."""
-    logged = own.logged(plan.operation)
-    if logged is not None:
-        change = changed_fields(logged, seen.document, plan.operation)
-        own.changed.append(replace(change, last=seen.last, time=seen.now))
 
 
 # ---------------------------------------------------------------- on a standalone server

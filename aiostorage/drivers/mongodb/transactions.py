@@ -20,6 +20,7 @@ from aiostorage.operations import (
     EVERYTHING,
     Count,
     Delete,
+    Document,
     Find,
     Insert,
     InsertNext,
@@ -88,7 +89,12 @@ async def _in_one(
     if single and not (client.replicated and commands.logged(first)):
         return await _one_by_one(commands, operations, None, now=now)
     if client.replicated:
-        return await client.in_transaction(partial(_one_by_one, commands, operations, now=now))
+        written: dict[str, list[Document]] = {}
+        work = partial(_one_by_one, commands, operations, now=now, written=written)
+        done = await client.in_transaction(work)
+        for log, rows in written.items():
+            commands.known.add(log, rows)
+        return done
     own = commands.fresh(now=now)
     results = await all_or_none(own, operations)
     await log_for_good(own)
@@ -123,8 +129,20 @@ def _is_noted_write(commands: Commands, operations: Sequence[Operation[Any]]) ->
 
 
 async def _one_by_one(
-    commands: Commands, operations: Sequence[Operation[Any]], session: Any, *, now: Any
+    commands: Commands,
+    operations: Sequence[Operation[Any]],
+    session: Any,
+    *,
+    now: Any,
+    written: dict[str, list[Document]] | None = None,
 ) -> tuple[list[Any], list[str]]:
+    """Carry out operations; return their results, and the blobs that nothing refers to any more.
+
+    Parameters
+    ----------
+    written
+        Gets the rows of the log that are written in the transaction.
+    """
     own = commands.fresh(session=session, now=now)
     results: list[Any] = []
     for operation in operations:
@@ -142,5 +160,7 @@ async def _one_by_one(
             if session is None:
                 await log_for_good(own)
     if session is not None:
-        await log_in_transaction(own)
+        rows = await log_in_transaction(own)
+        if written is not None:
+            written.update(rows)
     return results, own.stale

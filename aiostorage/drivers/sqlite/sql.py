@@ -73,6 +73,9 @@ VALUE: Final = "aiostorage_value"
 
 _MAX_INT: Final = 2**63 - 1
 
+_KEYS: Final = frozenset({str, int})
+"""The types of keys."""
+
 Sql = tuple[str, list[Any]]
 
 _OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -271,14 +274,14 @@ class Table:
         return f"{assigned.update} WHERE {where}", values + params
 
     def names_one(self, where: Condition) -> bool:
-        """Return whether a condition says which text each field of a unique index equals, or _id.
+        """Return whether a condition says which key each field of a unique index equals, or _id.
 
         One document at most can match it, and any other condition that is compiled to the same SQL.
         """
         named = {
             part.path
             for part in conjuncts(where)
-            if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ is str
+            if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ in _KEYS
         }
         return any(map(named.issuperset, self._unique))
 
@@ -421,11 +424,11 @@ class Table:
         return (joined if word == " AND " else f"({joined})"), params
 
     def _key_equalities(self, conditions: tuple[Condition, ...]) -> Sql | None:
-        """Compile keys that equal texts, as most updates have them, the short way; else None."""
+        """Compile equal keys, as most updates have them, the short way; else None."""
         paths: list[str] = []
         params: list[Any] = []
         for one in conditions:
-            if not isinstance(one, Compare) or one.op != "eq" or one.value.__class__ is not str:
+            if not isinstance(one, Compare) or one.op != "eq" or one.value.__class__ not in _KEYS:
                 return None
             if self.kinds.get(one.path) != "key":
                 return None

@@ -1,0 +1,60 @@
+"""Few resumptions in each turn of an event loop, so that those of many tasks do not hold it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Final, TypeVar
+
+__all__ = ["LoopTurns", "few_at_once", "settle"]
+
+T = TypeVar("T")
+
+AT_ONCE: Final = 16
+"""Tasks that are resumed in one turn of the event loop, at most."""
+
+
+class LoopTurns:
+    """Resumes tasks that wait for a future, in order, a few in each turn of the event loop.
+
+    It belongs to the loop in which it is made.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._resuming = False
+
+    def resume(self, settle: Iterable[Callable[[], object]]) -> None:
+        """Call what settles futures, soon; each resumes one task."""
+        self._waiting.extend(settle)
+        if self._waiting and not self._resuming:
+            self._resume_some()
+
+    def _resume_some(self) -> None:
+        for _ in range(min(AT_ONCE, len(self._waiting))):
+            self._waiting.popleft()()
+        self._resuming = bool(self._waiting)
+        if self._resuming:
+            self._loop.call_soon(self._resume_some)
+
+
+async def few_at_once(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield items, each of which resumes one task, a few in each turn of the event loop."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+def settle(future: asyncio.Future[Any], result: Any, error: BaseException | None = None) -> None:
+    """Give a future its result or its error, unless who waited was cancelled."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    elif isinstance(error, StopIteration):  # no future takes it
+        future.set_exception(RuntimeError(repr(error)))
+    else:
+        future.set_exception(error)
