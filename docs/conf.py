@@ -48,6 +48,9 @@ nitpick_ignore = [
     ("py:class", "aiostorage.protocols.T"),  # a type variable
     # fixtures pass it to each other; users get a `Deployment`
     ("py:class", "aiostorage.testing.mongodb.deployments.Deployments"),
+    # `optimize` makes an `AsyncTrial` of them; users get one
+    ("py:class", "aiostorage.optuna.async_trial.StudyTrial"),
+    ("py:class", "aiostorage.optuna.deferred_storage.RunningTrial"),
 ]
 
 
