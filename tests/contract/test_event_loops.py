@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from aiostorage import EventLoopError, Storage, StorageClosedError, Trial, open_storage
+from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.track import TrackDriver
 from aiostorage.protocols import Driver
 from tests.contract.conftest import UNCLOSED
@@ -72,7 +73,10 @@ def test_a_loop_that_has_ended_is_not_in_the_way(make_driver: Callable[[], Drive
 
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite", "track"])
-def test_a_loop_that_stopped_amid_a_write(tmp_path: Path, engine: str) -> None:
+def test_a_loop_that_stopped_amid_a_write(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryDriver, "turn_interval", 0.0)  # else it may not stop amid it
     storage = open_storage("memory://" if engine == "memory" else f"{engine}:///{tmp_path}/tune")
     loop = asyncio.new_event_loop()
     tasks: list[asyncio.Task[Any]] = []

@@ -164,6 +164,26 @@ async def test_others_write_while_one_waits_for_the_disk(disk: Disk, held: threa
         await writing
 
 
+async def test_a_file_with_a_journal_is_synced_by_sqlite(disk: Disk) -> None:
+    """As with a file that ``VACUUM INTO`` has made."""
+    async with Storage(SQLiteDriver(disk.path)) as storage:
+        experiment = await storage.create_experiment({"name": "e", "version": 1})
+    await anyio.to_thread.run_sync(_take_the_log_from, disk.path)
+    disk.syncs = 0
+    driver = SQLiteDriver(disk.path)
+    async with Storage(driver) as storage:
+        await storage.register_trial(make_trial(experiment, 1))
+        assert driver._writer is not None
+        pragma = "PRAGMA synchronous"
+        level = await driver._writer._thread.call(lambda c: c.execute(pragma).fetchone()[0])
+    assert (level, disk.syncs) == (2, 0)
+
+
+def _take_the_log_from(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+
+
 FORKED = """
 import os, sys
 from aiostorage import open_storage

@@ -242,15 +242,19 @@ async def test_stopping_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_tasks, "LOOK_INTERVAL", 60.0)  # idle tasks are told at once
     async with open_storage("memory://") as storage:
         experiment = await made(storage, 3)
-        inside = anyio.Event()
+        inside, both, count = anyio.Event(), anyio.Event(), 0
 
         async def objective(x: int) -> int:
+            nonlocal count
+            count += 1
             inside.set()
+            if count == 2:
+                both.set()
             await anyio.sleep(60)
             return x
 
         async def stop(worker: Worker) -> None:
-            await inside.wait()
+            await both.wait()
             with pytest.raises(ConfigurationError, match="running already"):
                 await worker.run()
             worker.stop()

@@ -230,6 +230,9 @@ class Connection(sqlite3.Connection):
         changes = self.total_changes
         if changes == self._on_disk:
             return
+        if self.file.lacks_log:
+            self._let_sqlite_sync()
+            return
         if self._log is None:
             self._log = self.file.open_log()
         try:
@@ -300,7 +303,13 @@ class Connection(sqlite3.Connection):
             self.poll()
         if not self.file.logs:
             self.file.note_log(self)
+        if self.file.lacks_log:
+            self._let_sqlite_sync()
         self._prepared = True
+
+    def _let_sqlite_sync(self) -> None:
+        """Leave it to SQLite: the file has a journal in place of a log."""
+        self.statement("PRAGMA synchronous = FULL")
 
     def back_out(self) -> None:
         """Roll back what is open, if anything is."""

@@ -126,6 +126,11 @@ class DatabaseFile:
             names = [os.path.realpath(self._path) + suffix for suffix in LOG_SUFFIXES]
             self.logs = tuple((name, identity(name)) for name in names)
 
+    @property
+    def lacks_log(self) -> bool:
+        """Whether the file has no write-ahead log: another program has set it so."""
+        return bool(self.logs) and self.logs[0][1] is None
+
     def open_log(self) -> int:
         """Open the log, for whoever waits until it is on disk; return the descriptor.
 
