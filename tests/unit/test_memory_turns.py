@@ -33,6 +33,38 @@ async def test_a_loop_of_calls_keeps_nobody_from_their_turn() -> None:
     assert turns >= 10
 
 
+async def test_many_tasks_keep_nobody_from_their_turn() -> None:
+    """Not a millisecond each: the calls of all of them in one turn are few."""
+    async with open_storage("memory://") as storage:
+        experiment = await storage.create_experiment({"name": "e"})
+        calls = turns = 0
+
+        async def call() -> None:
+            nonlocal calls
+            for _ in range(200):
+                await storage.update_experiment(experiment, used=1)
+                calls += 1
+
+        async def count() -> None:
+            nonlocal turns
+            while calls < 64 * 200:
+                turns += 1
+                await asyncio.sleep(0)
+
+        await asyncio.gather(count(), *(call() for _ in range(64)))
+    assert calls / turns < 500
+
+
+async def test_a_turn_that_never_came_is_forgotten() -> None:
+    driver = MemoryDriver()
+    driver._turning = asyncio.new_event_loop()
+    driver._turning.close()
+    async with Storage(driver) as storage:
+        await storage.create_experiment({"name": "e"})
+        await asyncio.sleep(0)
+        assert driver._turning is None
+
+
 async def test_a_loop_of_calls_can_be_cancelled() -> None:
     async with open_storage("memory://") as storage:
         experiment = await storage.create_experiment({"name": "e"})

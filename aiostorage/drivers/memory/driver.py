@@ -7,6 +7,7 @@ what it has found slice by slice, without blocking the event loop, while others 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +74,8 @@ class MemoryDriver:
         self.logs: bool = True
         self._tables: dict[str, DocumentTable] = {}
         self._open = False
-        self._turned = 0.0
+        self._turned = -math.inf
+        self._turning: asyncio.AbstractEventLoop | None = None
         self._versions = 0
         self._changed: asyncio.Event | None = None
         """What those wait for who wait for a change, if anyone does."""
@@ -128,9 +130,15 @@ class MemoryDriver:
         return self._carry_out(operations)
 
     async def _turn(self) -> None:
-        """Let the event loop turn."""
+        """Let the event loop turn. Until it has, the calls of all other tasks do so, too."""
+        loop = asyncio.get_running_loop()
+        if self._turning is not loop:  # an earlier one may have ended amid a turn
+            self._turning, self._turned = loop, -math.inf
+            loop.call_soon(self._has_turned)
         await asyncio.sleep(0)
-        self._turned = time.monotonic()
+
+    def _has_turned(self) -> None:
+        self._turning, self._turned = None, time.monotonic()
 
     def _carry_out(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         now = self._clock()
