@@ -61,7 +61,7 @@ def report(
     if run.quick:
         parts.append(QUICK)
     parts.append("\n## The machine\n\n" + markdown(_machine_table(run)))
-    parts.append(AIMS + "\n" + markdown(aims_table(run, aims)))
+    parts.append(AIMS + "\n" + markdown(aims_table(run, aims)) + _limits(run, aims))
     measured = {sample.workload for sample in run.samples}
     parts += [
         _section(run, workload, pictures.get(workload.name))
@@ -100,6 +100,18 @@ def aims_table(run: Run, aims: Sequence[Aim]) -> Table:
     rows = [_aim_row(verdict(aim, run)) for aim in aims]
     headings = ("Work", "Beside", "Aim", "Found", "Of the aim", "Reached")
     return Table("Aims", headings, rows, left=2)
+
+
+def _limits(run: Run, aims: Sequence[Aim]) -> str:
+    """Return what stands in the way of the aims that are not reached."""
+    found: dict[str, list[str]] = {}
+    for one in (verdict(aim, run) for aim in aims):
+        if one.reached is False and one.aim.limit:
+            works = found.setdefault(one.aim.limit, [])
+            if one.aim.what not in works:
+                works.append(one.aim.what)
+    lines = [f"- **{'; '.join(works)}.** {limit}\n" for limit, works in found.items()]
+    return f"\nWhat stands in the way where it is not reached:\n\n{''.join(lines)}" if lines else ""
 
 
 def _aim_row(one: Verdict) -> list[str]:

@@ -167,6 +167,20 @@ def test_the_report_has_a_section_for_what_was_measured() -> None:
     assert "figures are rough" in report(Run({}, True, ()), [], [], pictures={})
 
 
+def test_the_report_says_what_stands_in_the_way() -> None:
+    slow = Speed(FAST, SLOW)
+    aims = [
+        Aim("work", "theirs", slow, at_least=7.0, limit="The disk."),
+        Aim("work", "others", slow, at_least=8.0, limit="The disk."),
+        Aim("more work", "theirs", slow, at_least=9.0, limit="The disk."),
+        Aim("reached", "theirs", slow, at_least=1.0, limit="Nothing."),
+    ]
+    text = report(run(*TWO_ROUNDS), [], aims, pictures={})
+    assert "not reached:\n\n- **work; more work.** The disk.\n" in text
+    assert "Nothing." not in text
+    assert "not reached:" not in report(run(*TWO_ROUNDS), [], aims[3:], pictures={})
+
+
 def test_a_table_in_markdown() -> None:
     table = Table("T", ["a", "b"], [["x", "1"]], caption="What it is.")
     assert markdown(table) == "| a | b |\n| --- | ---: |\n| x | 1 |\n\nWhat it is.\n"
