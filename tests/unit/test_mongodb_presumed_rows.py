@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -134,3 +135,33 @@ async def test_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OperationFailure):
         await AttemptedTransaction(session, at_once, WriteConcern(), action).commit(run)
     assert session.calls == ["start", "abort"]
+
+
+@pytest.mark.anyio
+async def test_a_cancellation_that_the_library_takes_for_another_error() -> None:
+    attempts = 0
+
+    async def action() -> None:
+        nonlocal attempts
+        attempts += 1
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:  # PyMongo does so while it reads an answer
+            labels = {"errorLabels": ["TransientTransactionError"]}
+            raise OperationFailure("connection closed", None, labels) from None
+
+    session = Session()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await AttemptedTransaction(session, at_once, WriteConcern(), action).commit(run)
+    assert attempts == 1
+
+
+@pytest.mark.anyio
+async def test_an_attempt_that_fails_at_once_can_be_ended() -> None:
+    async def action() -> None:
+        raise OperationFailure("conflict", 112, {"errorLabels": ["TransientTransactionError"]})
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await AttemptedTransaction(Session(), at_once, WriteConcern(), action).commit(run)

@@ -6,6 +6,8 @@ it ends one, and ends what is left with the session, in the event loop's thread.
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from time import monotonic
@@ -20,6 +22,10 @@ Step: TypeAlias = Callable[[], Awaitable[None]]
 
 MAX_TIME_EXPIRED: Final = 50
 """The server's code for a command that took too long."""
+
+FIRST_PAUSE: Final = 0.005
+MAX_PAUSE: Final = 0.5
+"""Seconds between two attempts, at most: from the second repetition on, and after a while."""
 
 MAX_SECONDS: Final = 120.0
 """Seconds after which no further attempt is begun, as in the libraries."""
@@ -69,7 +75,8 @@ class AttemptedTransaction:
         run
             Awaits a part of an attempt.
         """
-        end = monotonic() + MAX_SECONDS
+        end, pause = monotonic() + MAX_SECONDS, 0.0
+        cancelled = _cancellations()
         step = self._carry_out
         while True:
             try:
@@ -77,6 +84,8 @@ class AttemptedTransaction:
             except BegunAnew:
                 step = self._carry_out
             except PyMongoError as error:
+                if _cancellations() > cancelled:  # the library took it for a broken connection
+                    raise asyncio.CancelledError from error
                 if monotonic() >= end:
                     raise
                 if _may_be_committed(error):
@@ -85,6 +94,9 @@ class AttemptedTransaction:
                     step = self._carry_out
                 else:
                     raise
+                # an attempt may fail without a turn of the event loop, which could not end it then
+                await asyncio.sleep(pause * random.random())  # noqa: S311  no secret
+                pause = min(max(FIRST_PAUSE, 1.5 * pause), MAX_PAUSE)
             else:
                 return
 
@@ -102,6 +114,12 @@ class AttemptedTransaction:
 
     async def _commit(self) -> None:
         await self._call(self._session.commit_transaction)
+
+
+def _cancellations() -> int:
+    """Return how often this task has been asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _may_be_committed(error: PyMongoError) -> bool:

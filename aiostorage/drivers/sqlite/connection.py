@@ -230,10 +230,10 @@ class Connection(sqlite3.Connection):
         changes = self.total_changes
         if changes == self._on_disk:
             return
-        if self.file.lacks_log:
-            self._let_sqlite_sync()
-            return
         if self._log is None:
+            if self.file.lacks_log:
+                self._let_sqlite_sync()
+                return
             self._log = self.file.open_log()
         try:
             fdatasync(self._log)
