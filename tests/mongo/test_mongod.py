@@ -469,7 +469,10 @@ def test_no_guard_is_left(tmp_path: Path) -> None:
 def test_there_is_always_some_port(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         port = guarded.free_port()
+        # connections that have ended may still have it
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port))
+        taken.listen()
         monkeypatch.setattr(guarded, "PORTS", range(port, port + 1))
         with pytest.raises(OSError, match="no port from"):
             guarded.free_port()
