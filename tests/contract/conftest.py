@@ -12,6 +12,7 @@ import pytest
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.protocols import Driver
+from aiostorage.testing import FakeClock
 from aiostorage.testing.faults import Fault
 
 ENGINES = ["memory", "sqlite", "motor", "pymongo"]
@@ -32,6 +33,22 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 # PyMongo lets the garbage collector close the sockets that it was about to connect
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 """The mark of a module whose tests use `make_driver`."""
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make_clocked_driver(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
+) -> Callable[[], Driver]:
+    """Give a function that makes drivers of the same store, which go by the clock."""
+    one = MemoryDriver(clock=clock)
+    if request.param == "memory":
+        return lambda: one
+    return lambda: SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL", clock=clock)
 
 
 @pytest.fixture(scope="module")

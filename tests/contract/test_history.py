@@ -54,11 +54,6 @@ Make = Callable[[], Driver]
 MOMENT = Moment(datetime(2026, 1, 1, tzinfo=UTC), 0)
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 @pytest.fixture(params=["memory", "sqlite", "track"])
 def make(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Make:
     """Give a function that makes drivers of the same store."""

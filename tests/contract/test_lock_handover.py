@@ -10,7 +10,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -28,8 +27,6 @@ from aiostorage._core.cancellation import wait_until_done
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import ALGO, LAYOUT, WAITERS
 from aiostorage._core.lock import MAX_HANDED_STATE
-from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.operations import Count, Find, Insert, Operation, StoreTime, Take, Update
 from aiostorage.protocols import Driver
 from aiostorage.testing import FakeClock, FaultyDriver, cancelled_at_every_await
@@ -172,27 +169,13 @@ class World:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def make_driver(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> MakeDriver:
-    """Give a function that makes drivers of the same store, which go by the clock."""
-    one = MemoryDriver(clock=clock)
-    if request.param == "memory":
-        return lambda: one
-    return lambda: SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL", clock=clock)
-
-
-@pytest.fixture
-async def world(make_driver: MakeDriver) -> AsyncIterator[World]:
+async def world(make_clocked_driver: MakeDriver) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
-        driver = WatchedDriver(make_driver())
+        driver = WatchedDriver(make_clocked_driver())
         retry = RetryPolicy(attempts=3, initial=0.001, total=5)
         storage = Storage(driver, lock_lease=LEASE, retry=retry)
         await stack.enter_async_context(storage)
-        other = await stack.enter_async_context(Storage(make_driver(), lock_lease=LEASE))
+        other = await stack.enter_async_context(Storage(make_clocked_driver(), lock_lease=LEASE))
         world = World(driver, storage, other)
         world.experiment = await storage.create_experiment({"name": "e"}, algo_state=[])
         yield world

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -18,8 +17,6 @@ from aiostorage import TemporaryBackendError as Unreachable
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import ALGO, LAYOUT, WAITERS
 from aiostorage.algorithm import LockedAlgorithmState
-from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.operations import Count, Insert, Operation, StoreTime, Update
 from aiostorage.protocols import Driver, ExperimentLike
 from aiostorage.testing import FakeClock, FaultyDriver
@@ -66,11 +63,6 @@ class InterruptedCheck(FaultyDriver):
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def pass_time(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Give a function that moves the event loop's clock along with the store's."""
     loop = asyncio.get_running_loop()
@@ -83,15 +75,6 @@ async def pass_time(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     monkeypatch.setattr(loop, "time", lambda: real_time() + passed)
     return skip
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def make_driver(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> MakeDriver:
-    """Give a function that makes drivers of the same store, which go by the clock."""
-    one = MemoryDriver(clock=clock)
-    if request.param == "memory":
-        return lambda: one
-    return lambda: SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL", clock=clock)
 
 
 @pytest.fixture
@@ -131,14 +114,14 @@ async def assert_free(storage: Storage, experiment: ExperimentLike) -> None:
 
 
 async def test_a_holder_that_has_renewed_its_lease_and_died_is_replaced(
-    make_driver: MakeDriver,
+    make_clocked_driver: MakeDriver,
     opening: Opening,
     clock: FakeClock,
     pass_time: Callable[[float], None],
 ) -> None:
-    connection = CountedRenewals(make_driver())
+    connection = CountedRenewals(make_clocked_driver())
     holder = await opening(connection, retry=RetryPolicy(attempts=1))
-    other = await opening(make_driver())
+    other = await opening(make_clocked_driver())
     experiment = await an_experiment(other)
 
     renewals = 0
@@ -168,10 +151,10 @@ async def test_a_holder_that_has_renewed_its_lease_and_died_is_replaced(
 
 
 async def test_a_lease_that_is_renewed_after_the_check_is_not_taken(
-    make_driver: MakeDriver, opening: Opening, clock: FakeClock
+    make_clocked_driver: MakeDriver, opening: Opening, clock: FakeClock
 ) -> None:
-    holder = await opening(make_driver())
-    renewing = make_driver()
+    holder = await opening(make_clocked_driver())
+    renewing = make_clocked_driver()
     await renewing.open(LAYOUT)
     experiment = await an_experiment(holder)
 
@@ -179,7 +162,7 @@ async def test_a_lease_that_is_renewed_after_the_check_is_not_taken(
         changes = {"heartbeat": StoreTime(), "expires": StoreTime(LEASE)}
         assert await renewing.execute(Update(ALGO, equal(locked=1), changes)) == 1
 
-    late = InterruptedCheck(make_driver(), renew)
+    late = InterruptedCheck(make_clocked_driver(), renew)
     other = await opening(late)
     async with holder.acquire_algorithm_lock(experiment) as algorithm:
         clock.advance(LEASE + 1)
@@ -193,10 +176,10 @@ async def test_a_lease_that_is_renewed_after_the_check_is_not_taken(
 
 
 async def test_a_heartbeat_later_than_the_lease_shows_a_holder_without_a_lease(
-    make_driver: MakeDriver, opening: Opening, clock: FakeClock
+    make_clocked_driver: MakeDriver, opening: Opening, clock: FakeClock
 ) -> None:
-    storage = await opening(make_driver())
-    other = make_driver()
+    storage = await opening(make_clocked_driver())
+    other = make_clocked_driver()
     await other.open(LAYOUT)
     experiment = await an_experiment(storage)
     # what Oríon's own storage makes of the record of a dead holder: it knows no leases
@@ -214,8 +197,8 @@ async def test_a_heartbeat_later_than_the_lease_shows_a_holder_without_a_lease(
 # ----------------------------------------------------------------------------- the open lock
 
 
-async def test_a_free_lock_has_no_owner(make_driver: MakeDriver, opening: Opening) -> None:
-    storage = await opening(make_driver())
+async def test_a_free_lock_has_no_owner(make_clocked_driver: MakeDriver, opening: Opening) -> None:
+    storage = await opening(make_clocked_driver())
     experiment = await an_experiment(storage)
     await assert_free(storage, experiment)
     async with storage.acquire_algorithm_lock(experiment) as algorithm:
@@ -237,10 +220,10 @@ async def test_a_free_lock_has_no_owner(make_driver: MakeDriver, opening: Openin
 
 
 async def test_a_waiter_comes_before_a_newcomer_until_its_ticket_expires(
-    make_driver: MakeDriver, opening: Opening, clock: FakeClock
+    make_clocked_driver: MakeDriver, opening: Opening, clock: FakeClock
 ) -> None:
-    storage = await opening(make_driver())
-    queue = make_driver()
+    storage = await opening(make_clocked_driver())
+    queue = make_clocked_driver()
     await queue.open(LAYOUT)
     experiment = await an_experiment(storage)
     ticket = {

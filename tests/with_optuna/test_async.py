@@ -347,6 +347,13 @@ async def failing(driver: FaultyDriver) -> optuna.Study:
     )
 
 
+async def states_in_the_end(study: optuna.Study) -> list[TrialState]:
+    """Return the states of the trials, and close the storage."""
+    trials = await anyio.to_thread.run_sync(lambda: study.trials)
+    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+    return [trial.state for trial in trials]
+
+
 async def eventually(condition: Callable[[], Any]) -> None:
     with anyio.fail_after(60):
         while not await anyio.to_thread.run_sync(condition):
@@ -475,9 +482,7 @@ async def test_what_was_claimed_is_handed_back_if_another_claim_fails() -> None:
     trials = await anyio.to_thread.run_sync(lambda: study.trials)
     assert [trial.state for trial in trials] == [TrialState.WAITING] * 3
     await optimize(study, square, n_trials=3, tasks=2)
-    trials = await anyio.to_thread.run_sync(lambda: study.trials)
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
-    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+    assert await states_in_the_end(study) == [TrialState.COMPLETE] * 3
 
 
 async def test_a_result_that_cannot_be_written_ends_the_call() -> None:
@@ -542,9 +547,7 @@ async def test_a_trial_that_cannot_begin_with_the_end_of_the_last_one_begins_alo
 
     await optimize(study, objective, n_trials=3, tasks=1)
     assert driver.faults == 1
-    trials = await anyio.to_thread.run_sync(lambda: study.trials)
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
-    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+    assert await states_in_the_end(study) == [TrialState.COMPLETE] * 3
 
 
 async def test_no_trial_is_left_out_when_several_cannot_begin() -> None:
@@ -561,9 +564,7 @@ async def test_no_trial_is_left_out_when_several_cannot_begin() -> None:
 
     await optimize(study, objective, n_trials=6, tasks=4)
     assert driver.faults == 1
-    trials = await anyio.to_thread.run_sync(lambda: study.trials)
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 6
-    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+    assert await states_in_the_end(study) == [TrialState.COMPLETE] * 6
 
 
 async def test_a_trial_that_began_with_what_could_not_be_written_is_handed_back() -> None:
@@ -576,9 +577,7 @@ async def test_a_trial_that_began_with_what_could_not_be_written_is_handed_back(
 
     with pytest.raises(TemporaryBackendError):
         await optimize(study, objective, n_trials=2, tasks=1)
-    trials = await anyio.to_thread.run_sync(lambda: study.trials)
-    assert [trial.state for trial in trials] == [TrialState.RUNNING, TrialState.WAITING]
-    await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+    assert await states_in_the_end(study) == [TrialState.RUNNING, TrialState.WAITING]
 
 
 async def test_a_trial_is_handed_back_if_nobody_can_be_told_of_the_last_one(

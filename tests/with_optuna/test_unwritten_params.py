@@ -164,14 +164,20 @@ def test_params_of_a_trial_that_was_taken_away_never_reach_its_successor(
         made.close()
 
 
-@pytest.mark.usefixtures("patient")
-def test_a_trial_that_is_known_to_be_taken_away_takes_no_more_params(pair: Pair) -> None:
-    one, other = pair
+def taken_away(one: OptunaStorage, other: OptunaStorage) -> tuple[int, int]:
+    """Let `other` take over a trial of which a param waits in `one`; return its study and it."""
     study_id = known_names(one)
     trial_id = one.create_new_trial(study_id)
     one.set_trial_param(trial_id, "x", 0.1, UNIT)
     other.set_trial_state_values(trial_id, TrialState.WAITING)
     assert other.set_trial_state_values(trial_id, TrialState.RUNNING)
+    return study_id, trial_id
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_trial_that_is_known_to_be_taken_away_takes_no_more_params(pair: Pair) -> None:
+    one, other = pair
+    study_id, trial_id = taken_away(one, other)
     assert one.get_all_trials(study_id)[-1].params == {}, "it is another one's"
     for name in ("y", "y"):
         with pytest.raises(UpdateFinishedTrialError):
@@ -184,11 +190,7 @@ def test_a_trial_that_is_known_to_be_taken_away_takes_no_more_params(pair: Pair)
 def test_who_fails_a_successor_gives_it_nothing(pair: Pair) -> None:
     """As a process that was paused, and finds its old trial stale under another worker."""
     one, other = pair
-    study_id = known_names(one)
-    trial_id = one.create_new_trial(study_id)
-    one.set_trial_param(trial_id, "x", 0.1, UNIT)
-    other.set_trial_state_values(trial_id, TrialState.WAITING)
-    assert other.set_trial_state_values(trial_id, TrialState.RUNNING)
+    study_id, trial_id = taken_away(one, other)
     other.record_heartbeat(trial_id)
     one.heartbeat_interval, one.grace_period = 60, 1e-9  # type: ignore[assignment]
     soon(lambda: one._get_stale_trial_ids(study_id) == [trial_id])

@@ -184,6 +184,7 @@ class SQLiteDriver:
             await anyio.to_thread.run_sync(check_log, self._path)
 
         given_up = threading.Event()
+        syncs = self._synchronous == "FULL"
 
         def lay_out(connection: Connection) -> None:
             connection.unwanted = given_up.is_set
@@ -191,7 +192,7 @@ class SQLiteDriver:
             self._clock.begin(connection)
             file.note_tables(connection)
             connection.poll()
-            if self._synchronous == "FULL":
+            if syncs:
                 connection.sync()
 
         self._file = file
@@ -207,10 +208,8 @@ class SQLiteDriver:
                 cause = error.__cause__
                 raise await anyio.to_thread.run_sync(not_a_database, self._path, cause) from error
             raise
-        self._tables, self._writer = (
-            tables,
-            GroupCommit(thread, tables, self._clock, self._synchronous == "FULL", self.on_group),
-        )
+        self._tables = tables
+        self._writer = GroupCommit(thread, tables, self._clock, syncs, self.on_group)
         self.logs = self._logs
 
     async def aclose(self) -> None:
