@@ -38,6 +38,7 @@ from aiostorage.optuna.trial_document import (
     intermediate_update,
     own_copy,
 )
+from aiostorage.optuna.unwritten_params import UNWRITTEN
 
 __all__ = ["DeferredStorage", "RunningTrial"]
 
@@ -71,7 +72,7 @@ class RunningTrial:
         self.trial = trial
         self.ended = self.lost = False
         self._items = [param.item for param in stored_params(trial)]
-        self._changes: dict[str, Any] = {}
+        self._changes: dict[str, Any] = {UNWRITTEN: False}  # as soon as anything is written
         self._lock = threading.Lock()
 
     def set_param(self, param: StoredParam) -> None:
@@ -145,6 +146,7 @@ class DeferredStorage(BaseStorage):
         assert trial is not None  # noqa: S101  whoever has begun it knows it
         trial_id = trial_id_of(self._study.id, number)
         running = self._running[trial_id] = RunningTrial(trial, trial_id)
+        self.note(running)
         return running
 
     def settle(self, running: RunningTrial) -> None:

@@ -51,7 +51,12 @@ from aiostorage.optuna.trial_document import (
     trial_document,
 )
 from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords
-from aiostorage.optuna.unwritten_params import UNWRITTEN, params_changes, params_conditions
+from aiostorage.optuna.unwritten_params import (
+    UNWRITTEN,
+    UNWRITTEN_FIELD,
+    params_changes,
+    params_conditions,
+)
 
 __all__ = ["Studies"]
 
@@ -228,11 +233,6 @@ class Studies:
 
     # ----------------------------------------------------------------------- trials: creation
 
-    @property
-    def _deferring(self) -> dict[str, bool]:
-        """What the document of a trial says whose params may be written late."""
-        return {} if self._params is None else {UNWRITTEN.partition(".")[2]: True}
-
     async def create_trial(self, study_id: int, template: FrozenTrial | None) -> int:
         """Insert a trial with the next free number; return its id."""
         study = await self.study(study_id)
@@ -246,7 +246,7 @@ class Studies:
         if template.state is TrialState.RUNNING:
             token = document["worker"] = new_token()
             document["heartbeat"] = NOW
-            document[FIELD] |= self._deferring
+            document[FIELD][UNWRITTEN_FIELD] = self._params is not None
         (inserted,) = await self.records.insert(study.uid, document, first)
         frozen = study.put(frozen_trial(inserted))
         if token is not None:
@@ -378,7 +378,10 @@ class Studies:
         """Set the state of a trial, and its values; return False if it runs already."""
         study, number, known = await self._unfinished(trial_id)
         if state is TrialState.RUNNING:
-            return await self.claim(study, number, defers=True)
+            begun = await self.claim(study, number, defers=self._params is not None)
+            if begun is not None:
+                self._defer(study, begun, study.tokens[number])
+            return begun is not None
         if state is TrialState.WAITING:
             await self.hand_back(trial_id)
             return True
@@ -457,8 +460,8 @@ class Studies:
             study.lose(number, token)
         await self._reader.read(study, number)
 
-    async def claim(self, study: KnownStudy, number: int, *, defers: bool = False) -> bool:
-        """Begin a trial that waits, for this process alone; return whether it did wait.
+    async def claim(self, study: KnownStudy, number: int, *, defers: bool) -> FrozenTrial | None:
+        """Begin a trial that waits, for this process alone; return None if it did not wait.
 
         Parameters
         ----------
@@ -466,17 +469,13 @@ class Studies:
             Whether its params may be written a little later than they are set.
         """
         token = new_token()
-        more = {UNWRITTEN: defers and self._params is not None}
-        document = await self.records.claim(study.uid, number, token, more)
+        document = await self.records.claim(study.uid, number, token, {UNWRITTEN: defers})
         if document is None:
             await self._read_unfinished(study, number)
-            return False
+            return None
         study.hold(number, token)
         study.fresh[number] = time.monotonic()
-        frozen = study.take(document, number)
-        if defers:
-            self._defer(study, frozen, token)
-        return True
+        return study.take(document, number)
 
     def _defer(self, study: KnownStudy, frozen: FrozenTrial, token: str) -> None:
         """Let params of a trial wait, whose document says that they may."""

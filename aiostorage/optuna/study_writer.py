@@ -20,7 +20,7 @@ from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.loop_turns import few_at_once, settle
 from aiostorage.optuna.trial_batches import TrialBatches
-from aiostorage.optuna.unwritten_params import PATIENCE
+from aiostorage.optuna.unwritten_params import PATIENCE, UNWRITTEN
 from aiostorage.sync.portal import Portal
 
 __all__ = ["StudyWriter"]
@@ -119,7 +119,12 @@ class StudyWriter:
             if future.done() and not future.cancelled() and future.exception() is None:
                 await self._return([future.result()])  # it came together with the cancellation
             raise
-        return self._deferred.begin(number)
+        return self._begin(number)
+
+    def _begin(self, number: int) -> RunningTrial:
+        running = self._deferred.begin(number)
+        self.noted()
+        return running
 
     async def written(
         self, running: RunningTrial, *, begins: bool = False
@@ -143,7 +148,7 @@ class StudyWriter:
         self._ended[running] = future, begins
         self._wake.set()
         is_ours, number = await future
-        return is_ours, None if number is None else self._deferred.begin(number)
+        return is_ours, None if number is None else self._begin(number)
 
     async def sync(self) -> None:
         """Know of the other trials, as they were a moment ago."""
@@ -232,7 +237,8 @@ class StudyWriter:
             results = []
             async with self._writing:  # what is being written now may come back
                 self._delayed.discard(running)
-                if changes := running.take_changes():
+                changes = running.take_changes()
+                if changes.keys() - {UNWRITTEN}:
                     writes = [(running.number, changes)]
                     results = await self.there(self._batches.write, writes)
             await self.there(self._batches.hand_back, [running.number], "cancelled")

@@ -24,6 +24,7 @@ from aiostorage.optuna.trial_document import (
     trial_document,
 )
 from aiostorage.optuna.trial_records import NOW
+from aiostorage.optuna.unwritten_params import UNWRITTEN_FIELD
 
 __all__ = ["TrialBatches"]
 
@@ -96,6 +97,7 @@ class TrialBatches:
         document = trial_document(study.uid, first, create_trial(state=TrialState.RUNNING))
         token = new_token()  # one for all, as `reserve_trials` has it
         document["worker"], document["heartbeat"] = token, NOW
+        document[FIELD][UNWRITTEN_FIELD] = True
         left = count - len(begun)
         inserted = await self._studies.records.insert(study.uid, document, first, left)
         like = frozen_trial(document)
@@ -108,7 +110,7 @@ class TrialBatches:
 
     async def _is_claimed(self, number: int) -> bool:
         try:
-            return await self._studies.claim(self._study, number)
+            return await self._studies.claim(self._study, number, defers=True) is not None
         except (KeyError, UpdateFinishedTrialError):  # it was deleted or finished meanwhile
             return False
 

@@ -18,12 +18,20 @@ from aiostorage.optuna.stored_params import StoredParam, stored_params
 from aiostorage.optuna.study_document import FIELD
 from aiostorage.optuna.trial_document import changed
 
-__all__ = ["PATIENCE", "UNWRITTEN", "UnwrittenParams", "params_changes", "params_conditions"]
+__all__ = [
+    "PATIENCE",
+    "UNWRITTEN",
+    "UNWRITTEN_FIELD",
+    "UnwrittenParams",
+    "params_changes",
+    "params_conditions",
+]
 
 PATIENCE: Final = 0.1
 """Seconds that what was set of a trial waits for its next write, at most."""
 
-UNWRITTEN: Final = f"{FIELD}.unwritten"
+UNWRITTEN_FIELD: Final = "unwritten"
+UNWRITTEN: Final = f"{FIELD}.{UNWRITTEN_FIELD}"
 """Where a trial has whether its worker may have set params that are not in the store yet."""
 
 

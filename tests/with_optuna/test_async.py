@@ -28,11 +28,19 @@ from aiostorage import (
 )
 from aiostorage._core.layout import TRIALS
 from aiostorage.drivers.memory import MemoryDriver
-from aiostorage.operations import Insert, InsertNext, Take, Update
-from aiostorage.optuna import AsyncTrial, OptunaStorage, optimization, optimize, study_writer
+from aiostorage.operations import Compare, Insert, InsertNext, Take, Update
+from aiostorage.optuna import (
+    AsyncTrial,
+    OptunaStorage,
+    optimization,
+    optimize,
+    studies,
+    study_writer,
+)
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_ids import trial_uid_of
 from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.optuna.unwritten_params import UNWRITTEN
 from aiostorage.testing import FaultyDriver
 
 pytestmark = [
@@ -643,6 +651,31 @@ async def test_what_was_set_is_written_when_it_has_waited(monkeypatch: pytest.Mo
     assert writes.count({"params"}) == 1
     assert sum("status" in one for one in writes) == 40
     await anyio.to_thread.run_sync(study._storage.close)  # type: ignore[attr-defined]
+
+
+async def test_who_ends_a_trial_of_another_process_waits_for_what_it_has_set(
+    study: optuna.Study, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "AWAITED", 3600.0)
+    monkeypatch.setattr(studies, "_ALL_WRITTEN", Compare(UNWRITTEN, "ne", True))
+
+    def tell(trial_id: int) -> None:
+        other = OptunaStorage(file)
+        other.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+        other.close()
+
+    async def objective(trial: AsyncTrial) -> float:
+        if trial.number:  # the first one has no params
+            await trial.suggest_float("x", 0, 1)
+        await anyio.to_thread.run_sync(tell, trial._running.trial_id)
+        return 2.0
+
+    for params in ({}, {"x": 0.5}):  # the third trial does not wait before it begins
+        await anyio.to_thread.run_sync(study.enqueue_trial, params)
+    await optimize(study, objective, n_trials=3, tasks=1)
+    trials = await stored(file)
+    assert [trial.value for trial in trials] == [1.0] * 3
+    assert [[*trial.params] for trial in trials] == [[], ["x"], ["x"]]
 
 
 STOPPED = """
