@@ -22,14 +22,13 @@ from aiostorage._core.layout import PENDING
 from aiostorage._core.storage import Storage
 from aiostorage.errors import ConfigurationError, CursorExpired
 from aiostorage.operations import Document
-from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.study_ids import trial_id_of, trial_uid_of
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import frozen_trial, number_of
 from aiostorage.optuna.trial_records import RESERVED, TrialRecords
 from aiostorage.optuna.unread_trials import UnreadTrials
-from aiostorage.optuna.unwritten_params import UnwrittenParams
+from aiostorage.optuna.unwritten_params import UnwrittenParam, UnwrittenParams
 from aiostorage.trial_change import TrialChange
 from aiostorage.values import TrialStatus
 
@@ -104,7 +103,7 @@ class KnownStudy:
     seen: float = -math.inf
     fresh: dict[int, float] = field(default_factory=dict)
     unwritten: dict[int, UnwrittenParams] = field(default_factory=dict)
-    inherited: dict[int, list[StoredParam]] = field(default_factory=dict)
+    inherited: dict[int, list[UnwrittenParam]] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -162,7 +161,7 @@ class KnownStudy:
         """Let the params of a trial wait that are set from now on."""
         self.unwritten.setdefault(number, UnwrittenParams(token, stored))
 
-    def set_param(self, number: int, param: StoredParam) -> bool:
+    def set_param(self, number: int, param: UnwrittenParam) -> bool:
         """Set a param of a trial, from any thread; return False if it has to be written at once."""
         unwritten = self.unwritten.get(number)
         if unwritten is None:

@@ -21,11 +21,11 @@ from aiostorage._core.event_log import EventLog
 from aiostorage._core.storage import Storage
 from aiostorage.errors import TemporaryBackendError
 from aiostorage.factory import open_storage
-from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_document import SYSTEM_ATTRS, USER_ATTRS
 from aiostorage.optuna.study_ids import parts_of_trial_id
 from aiostorage.optuna.trial_document import own_copy
+from aiostorage.optuna.unwritten_params import UnwrittenParam
 from aiostorage.sync.facade import SyncStorage
 
 __all__ = ["OptunaStorage", "StaleTrialCallback"]
@@ -53,11 +53,12 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
     declares it stale, or hands it back, what the first one writes afterwards raises
     `optuna.exceptions.UpdateFinishedTrialError`.
 
-    The params of a trial that was just begun are seen by all threads at once. They are written
+    The params of a trial that was just begun are seen by all threads at once, and so is the
+    attribute in which a sampler notes those that it has chosen together. They are written
     together: with the next other write of the trial, such as a report or its end, and a tenth of a
     second later at most. A process that is killed takes those with it. If they cannot be written,
     that is tried again, and the next write of the trial raises the error that it has then.
-    Attributes, intermediate values and states are in the store when a method returns.
+    Other attributes, intermediate values and states are in the store when a method returns.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
         self._begin(None, None)
 
     def _begin(
-        self, tokens: dict[int, str] | None, params: dict[int, list[StoredParam]] | None
+        self, tokens: dict[int, str] | None, params: dict[int, list[UnwrittenParam]] | None
     ) -> None:
         store, portal = self._storage._storage, self._storage._portal  # noqa: SLF001  an adapter of this package
         self._studies = Studies(store, tokens, params, portal.hold)
@@ -269,7 +270,8 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set an attribute of a trial that belongs to Optuna."""
-        self._call(Studies.set_trial_attr, trial_id, SYSTEM_ATTRS, key, value)
+        if not self.studies.deferred_attr(trial_id, key, value):
+            self._call(Studies.set_trial_attr, trial_id, SYSTEM_ATTRS, key, value)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial."""

@@ -54,6 +54,8 @@ from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRec
 from aiostorage.optuna.unwritten_params import (
     UNWRITTEN,
     UNWRITTEN_FIELD,
+    RelativeParams,
+    UnwrittenParam,
     params_changes,
     params_conditions,
 )
@@ -105,7 +107,7 @@ class Studies:
         self,
         storage: Storage,
         tokens: Mapping[int, str] | None = None,
-        params: Mapping[int, list[StoredParam]] | None = None,
+        params: Mapping[int, list[UnwrittenParam]] | None = None,
         hold: Callable[[Callable[[], Coroutine[Any, Any, None]]], object] | None = None,
     ) -> None:
         self._records = StudyRecords(storage)
@@ -129,7 +131,7 @@ class Studies:
         return {**self._inherited, **own}
 
     @property
-    def unwritten(self) -> dict[int, list[StoredParam]]:
+    def unwritten(self) -> dict[int, list[UnwrittenParam]]:
         """The params that wait to be written, by the ids of their trials; from any thread."""
         waiting = dict(self._inherited_params)
         for study in list(self._studies.values()):
@@ -343,6 +345,14 @@ class Studies:
         check_distribution_compatibility(earlier, distribution)
         return study.set_param(number, StoredParam(name, internal, distribution))
 
+    def deferred_attr(self, trial_id: int, name: str, value: Any) -> bool:
+        """Set a system attribute as `deferred_param` does, if it has what are params soon."""
+        study_id, number = parts_of_trial_id(trial_id)
+        study = self._studies.get(study_id)
+        if study is None or number not in study.unwritten or not RelativeParams.are_named(name):
+            return False
+        return study.set_param(number, RelativeParams(name, value))
+
     async def set_param(
         self, trial_id: int, name: str, internal: float, distribution: BaseDistribution
     ) -> None:
@@ -503,7 +513,7 @@ class Studies:
         number: int,
         known: FrozenTrial,
         changes: Mapping[str, Any],
-        param: StoredParam | None = None,
+        param: UnwrittenParam | None = None,
     ) -> FrozenTrial:
         """Change a trial, with its params that wait and with one more, and read it.
 
@@ -524,7 +534,7 @@ class Studies:
             added = params if param is None else [*params, param]
             more, as_known = params_changes(known if unwritten is None else unwritten.stored, added)
             document = await self.records.change(
-                study.uid, number, {**changes, **more}, token, as_known
+                study.uid, number, {**more, **changes}, token, as_known
             )
             if document is not None:
                 break
@@ -559,7 +569,7 @@ class Studies:
             unwritten.close()
             params = unwritten.params
             more, as_known = params_changes(unwritten.stored, params)
-            all_changes = {**changes, **more, UNWRITTEN: False}
+            all_changes = {**more, **changes, UNWRITTEN: False}
             if await self.records.write(
                 study.uid, number, all_changes, token, as_known, reason=reason
             ):

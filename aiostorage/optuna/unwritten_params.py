@@ -9,19 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from aiostorage.operations import Compare, Condition
 from aiostorage.optuna.stored_params import StoredParam, stored_params
-from aiostorage.optuna.study_document import FIELD
-from aiostorage.optuna.trial_document import changed
+from aiostorage.optuna.study_document import FIELD, SYSTEM_ATTRS
+from aiostorage.optuna.trial_document import attribute_update, changed
 
 __all__ = [
     "PATIENCE",
     "UNWRITTEN",
     "UNWRITTEN_FIELD",
+    "RelativeParams",
+    "UnwrittenParam",
     "UnwrittenParams",
     "params_changes",
     "params_conditions",
@@ -33,6 +36,33 @@ PATIENCE: Final = 0.1
 UNWRITTEN_FIELD: Final = "unwritten"
 UNWRITTEN: Final = f"{FIELD}.{UNWRITTEN_FIELD}"
 """Where a trial has whether its worker may have set params that are not in the store yet."""
+
+
+class RelativeParams:
+    """The params that a sampler has chosen together, as text: an attribute of the trial.
+
+    Optuna's TPE and Gaussian process set it just before they set these params one by one, so that
+    the samplers of other processes choose others.
+
+    Parameters
+    ----------
+    name, value
+        The attribute.
+    """
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name = name
+        update = attribute_update(SYSTEM_ATTRS, name, value)
+        self.changes = update.changes
+        self.fields = update.fields["system_attrs"]
+
+    @staticmethod
+    def are_named(name: str) -> bool:
+        """Return whether an attribute of this name is one, or a part of one."""
+        return ":relative_params:" in name
+
+
+UnwrittenParam: TypeAlias = StoredParam | RelativeParams
 
 
 class UnwrittenParams:
@@ -58,34 +88,39 @@ class UnwrittenParams:
     """
 
     def __init__(
-        self, token: str, stored: FrozenTrial, params: Iterable[StoredParam] | None = None
+        self, token: str, stored: FrozenTrial, params: Iterable[UnwrittenParam] | None = None
     ) -> None:
         self.token = token
         self.stored = stored
         self.since = time.monotonic()
         self.lock = threading.Lock()
-        self._params = {param.name: param for param in params or ()}
+        self._params = {_key(param): param for param in params or ()}
         self._open = params is None
 
     @property
-    def params(self) -> list[StoredParam]:
+    def params(self) -> list[UnwrittenParam]:
         """Those that are not in the store, in the order in which they were set."""
         return list(self._params.values())
 
     @property
     def trial(self) -> FrozenTrial:
         """The trial with all its params."""
-        params = self.params
+        values: dict[str, Any] = {}
+        distributions: dict[str, BaseDistribution] = {}
+        attributes: dict[str, Any] = {}
+        for param in self.params:
+            if isinstance(param, RelativeParams):
+                attributes |= param.fields
+            else:
+                values[param.name], distributions[param.name] = param.value, param.distribution
         return changed(
-            self.stored,
-            params={param.name: param.value for param in params},
-            distributions={param.name: param.distribution for param in params},
+            self.stored, params=values, distributions=distributions, system_attrs=attributes
         )
 
-    def add(self, param: StoredParam) -> bool:
+    def add(self, param: UnwrittenParam) -> bool:
         """Take a param, under the lock; return False if it has to be written at once."""
         if self._open:
-            self._params[param.name] = param
+            self._params[_key(param)] = param
         return self._open
 
     def close(self) -> None:
@@ -105,33 +140,52 @@ class UnwrittenParams:
         A twin of this process, forked or unpickled, may have written some of them.
         """
         self.stored = stored
-        for name in [*self._params.keys() & stored.params.keys()]:
-            param = self._params[name]
-            same = param.value == stored.params[name]
-            if same and param.distribution == stored.distributions[name]:
-                del self._params[name]
+        for param in self.params:
+            if _is_stored(param, stored):
+                del self._params[_key(param)]
 
-    def written(self, params: Sequence[StoredParam]) -> None:
+    def written(self, params: Sequence[UnwrittenParam]) -> None:
         """Note that params are in the store."""
         with self.lock:
             for param in params:
-                if self._params.get(param.name) is param:
-                    del self._params[param.name]
+                if self._params.get(_key(param)) is param:
+                    del self._params[_key(param)]
+
+
+def _key(param: UnwrittenParam) -> tuple[type, str]:
+    return type(param), param.name
+
+
+def _is_stored(param: UnwrittenParam, trial: FrozenTrial) -> bool:
+    """Return whether a trial has a param."""
+    if isinstance(param, RelativeParams):
+        return param.fields.items() <= trial.system_attrs.items()
+    name = param.name
+    if name not in trial.params:
+        return False
+    found = trial.params[name], trial.distributions[name]
+    return bool(found == (param.value, param.distribution))
 
 
 def params_changes(
-    stored: FrozenTrial, params: Sequence[StoredParam]
+    stored: FrozenTrial, params: Sequence[UnwrittenParam]
 ) -> tuple[dict[str, Any], tuple[Condition, ...]]:
     """Return the changes that give a trial further params, and the conditions for them.
 
     The list of params is written as a whole, so it has to be as it was read.
     """
-    if not params:
-        return {}, ()
-    items = {param.name: param.item for param in (*stored_params(stored), *params)}
-    changes: dict[str, Any] = {"params": list(items.values())}
+    changes: dict[str, Any] = {}
+    items: dict[str, dict[str, Any]] = {}
     for param in params:
-        changes[f"{FIELD}.distributions.{param.field}"] = param.kept
+        if isinstance(param, RelativeParams):
+            changes |= param.changes
+        else:
+            items[param.name] = param.item
+            changes[f"{FIELD}.distributions.{param.field}"] = param.kept
+    if not items:
+        return changes, ()
+    before = {param.name: param.item for param in stored_params(stored)}
+    changes["params"] = list((before | items).values())
     return changes, params_conditions(stored)
 
 

@@ -18,7 +18,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aiostorage import RetryPolicy, Storage, SyncStorage, TemporaryBackendError, open_storage
+from aiostorage import (
+    EncodingError,
+    RetryPolicy,
+    Storage,
+    SyncStorage,
+    TemporaryBackendError,
+    open_storage,
+)
 from aiostorage._core.gateway import Gateway
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation, Take, Update
@@ -33,6 +40,8 @@ UP = [StudyDirection.MAXIMIZE]
 UNIT = FloatDistribution(0, 1)
 
 NAMES = ("x", "y", "z")
+
+RELATIVE = "tpe:relative_params:0"
 
 DEADLINE = 20.0
 
@@ -405,6 +414,7 @@ def test_a_pickled_copy_knows_them_and_writes_them(file: str) -> None:
     storage = OptunaStorage(file)
     study_id = known_names(storage)
     trial_id = storage.create_new_trial(study_id)
+    storage.set_trial_system_attr(trial_id, RELATIVE, "earlier")
     storage.set_trial_param(trial_id, "x", 0.5, UNIT)
     copied = pickle.loads(pickle.dumps(storage))
     again = pickle.loads(pickle.dumps(copied))
@@ -415,10 +425,12 @@ def test_a_pickled_copy_knows_them_and_writes_them(file: str) -> None:
     copied.set_trial_param(trial_id, "y", 0.25, UNIT)
     storage.set_trial_param(trial_id, "z", 0.75, UNIT)
     storage.close()
+    copied.set_trial_system_attr(trial_id, RELATIVE, "later")
     copied.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
     copied.close()
     again = OptunaStorage(file)
     assert again.get_trial(trial_id).params == {"x": 0.5, "y": 0.25, "z": 0.75}
+    assert again.get_trial(trial_id).system_attrs == {RELATIVE: "later"}
     again.close()
 
 
@@ -506,6 +518,37 @@ def test_a_process_that_ends_writes_them(
     storage.close()
 
 
+def test_what_a_sampler_has_chosen_together_waits_like_params(pair: Pair) -> None:
+    one, other = pair
+    study_id = known_names(one)
+    trial_id = one.create_new_trial(study_id)
+    one.set_trial_system_attr(trial_id, RELATIVE, "{}")
+    one.set_trial_system_attr(trial_id, RELATIVE, '{"x": 0.5}')
+    one.set_trial_param(trial_id, "x", 0.5, UNIT)
+    assert waiting(one) == {trial_id: [RELATIVE, "x"]}
+    expected = {RELATIVE: '{"x": 0.5}'}
+    assert one.get_trial(trial_id).system_attrs == expected
+    assert other.get_trial(trial_id).system_attrs == {}
+    soon(lambda: other.get_trial(trial_id).system_attrs == expected)
+    assert other.get_trial(trial_id).params == {"x": 0.5}
+    one.set_trial_system_attr(trial_id, RELATIVE, "{}")
+    assert other.get_trial(trial_id).system_attrs == {RELATIVE: "{}"}, "it came late"
+
+
+@pytest.mark.usefixtures("patient")
+def test_another_attribute_takes_it_along(pair: Pair) -> None:
+    one, other = pair
+    trial_id = one.create_new_trial(known_names(one))
+    one.set_trial_system_attr(trial_id, RELATIVE, "{}")
+    one.set_trial_system_attr(trial_id, "k", 1)
+    assert other.get_trial(trial_id).system_attrs == {RELATIVE: "{}", "k": 1}
+    assert not waiting(one)
+    with pytest.raises(EncodingError):
+        one.set_trial_system_attr(trial_id, RELATIVE, object())
+    one.set_trial_state_values(trial_id, TrialState.FAIL)
+    assert one.get_trial(trial_id) == other.get_trial(trial_id)
+
+
 @pytest.mark.usefixtures("patient")
 def test_a_trial_of_three_params_costs_two_writes(
     storage: OptunaStorage, monkeypatch: pytest.MonkeyPatch
@@ -521,6 +564,7 @@ def test_a_trial_of_three_params_costs_two_writes(
 
         monkeypatch.setattr(Gateway, name, counted)
     trial_id = storage.create_new_trial(study_id)
+    storage.set_trial_system_attr(trial_id, RELATIVE, "{}")
     for name in NAMES:
         storage.set_trial_param(trial_id, name, 0.5, UNIT)
     storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
