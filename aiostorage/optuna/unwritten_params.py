@@ -159,12 +159,12 @@ def _key(param: UnwrittenParam) -> tuple[type, str]:
 def _is_stored(param: UnwrittenParam, trial: FrozenTrial) -> bool:
     """Return whether a trial has a param."""
     if isinstance(param, RelativeParams):
-        return param.fields.items() <= trial.system_attrs.items()
+        return bool(param.fields.items() <= trial.system_attrs.items())
     name = param.name
     if name not in trial.params:
         return False
     found = trial.params[name], trial.distributions[name]
-    return bool(found == (param.value, param.distribution))
+    return found == (param.value, param.distribution)
 
 
 def params_changes(
