@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from aiostorage._core.exits import also_in_child, at_exit
+from aiostorage._core.facade_loop import begin_facade_loop
 from aiostorage.errors import StorageClosedError
 
 __all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]
@@ -71,6 +72,7 @@ class LoopThread:
         also_in_child()
 
     def _main(self) -> None:
+        begin_facade_loop(self._callers)
         try:
             with asyncio.Runner() as runner:
                 self.loop = runner.get_loop()
@@ -83,6 +85,10 @@ class LoopThread:
             self._ready.set()
             for use in list(self.uses):
                 use.abandon()
+
+    def _callers(self) -> int:
+        calls = (call for use in list(self.uses) for call in list(use.calls))
+        return sum(not call.holds for call in calls)
 
     async def _serve(self) -> None:
         self._unused = asyncio.Event()

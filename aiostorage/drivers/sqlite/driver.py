@@ -38,7 +38,9 @@ from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_
 from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
+from aiostorage.drivers.sqlite.short_calls import Declined, ShortCalls
 from aiostorage.drivers.sqlite.sql import Table, tables_of
+from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
 from aiostorage.drivers.sqlite.sqlite_examination import FileExamination
 from aiostorage.drivers.sqlite.sqlite_reader import SQLiteReader
 from aiostorage.drivers.sqlite.tables import prepare
@@ -63,6 +65,9 @@ __all__ = ["SQLiteDriver", "Synchronous"]
 T = TypeVar("T")
 
 Synchronous = Literal["FULL", "NORMAL"]
+
+PREPARATION: Final = "PRAGMA synchronous = NORMAL"
+"""What prepares a connection: `Connection.sync` does what ``FULL`` would do, after the commit."""
 
 _SYNCHRONOUS: Final = option(choice("FULL", "NORMAL"))
 
@@ -128,6 +133,7 @@ class SQLiteDriver:
         self._tables: dict[str, Table] = {}
         self._writer: GroupCommit | None = None
         self._readers = Readers(self._connect)
+        self._short = ShortCalls(None, {})
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -171,7 +177,7 @@ class SQLiteDriver:
     async def open(self, layout: Layout) -> None:
         """See `aiostorage.protocols.Driver.open`."""
         if self._pid != os.getpid():
-            _inherited.append((self._writer, self._readers))
+            _inherited.append((self._writer, self._readers, self._short))
             self._reset_after_fork()
         if self._writer is not None:
             return
@@ -209,17 +215,22 @@ class SQLiteDriver:
                 raise await anyio.to_thread.run_sync(not_a_database, self._path, cause) from error
             raise
         self._tables = tables
-        self._writer = GroupCommit(thread, tables, self._clock, syncs, self.on_group)
+        self._short = ShortCalls(file, tables, PREPARATION)
+        self._writer = GroupCommit(
+            thread, tables, self._clock, syncs, self._short, on_group=self.on_group
+        )
         self.logs = self._logs
 
     async def aclose(self) -> None:
         """See `aiostorage.protocols.Driver.aclose`."""
         if self._pid != os.getpid():
             return
-        writer, readers = self._writer, self._readers
+        writer, readers, short = self._writer, self._readers, self._short
         self._writer, self._readers = None, Readers(self._connect)
+        self._short = ShortCalls(None, {})
 
         async def close() -> None:
+            await short.aclose()
             await readers.aclose()
             if writer is not None:
                 await writer.aclose()
@@ -265,7 +276,7 @@ class SQLiteDriver:
     def _connect(self) -> ConnectionThread:
         if self._file is None:
             raise StorageClosedError(f"{self!r} is not open")
-        return ConnectionThread(self._file, self._busy_timeout, "PRAGMA synchronous = NORMAL")
+        return ConnectionThread(self._file, self._busy_timeout, PREPARATION)
 
     # ---------------------------------------------------------------------------- operations
 
@@ -273,19 +284,28 @@ class SQLiteDriver:
         """See `aiostorage.protocols.Driver.execute`."""
         writer = self._opened()
         if isinstance(operation, Find | Count):
-            return self._readers.read(
-                partial(read, tables=self._tables, operation=operation, clock=self._clock)
-            )
+            call = partial(read, tables=self._tables, operation=operation, clock=self._clock)
+            return self._read(call, self._short.allows((operation,)))
         return cast(Awaitable[T], writer.write((operation,), single=True))
 
     def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
         """See `aiostorage.protocols.Driver.transact`."""
         writer = self._opened()
         if only_reads(operations):
-            return self._readers.read(
-                partial(read_all, tables=self._tables, operations=operations, clock=self._clock)
-            )
+            call = partial(read_all, tables=self._tables, operations=operations, clock=self._clock)
+            return self._read(call, self._short.allows(operations))
         return writer.write(operations)
+
+    async def _read(self, call: Callable[[Connection], T], is_short: bool) -> T:
+        """Call a function that only reads."""
+        if is_short:
+            try:
+                return self._short.call(call)
+            except Declined:
+                pass
+            except Exception as error:  # noqa: BLE001  raised again, translated
+                raise_translated(error)
+        return await self._readers.read(call)
 
     def never_began(self, operation: Operation[Any]) -> bool:
         """Return whether the operation of a caller that was cancelled never began."""
@@ -315,8 +335,9 @@ class SQLiteDriver:
         """See `aiostorage.protocols.LoggingDriver.read_log`."""
         self._opened()
         table = self._tables[log]
-        return await self._readers.read(
-            lambda connection: read_log(connection, table, owner, after, limit)
+        return await self._read(
+            lambda connection: read_log(connection, table, owner, after, limit),
+            self._short.allows(),
         )
 
     async def now(self) -> datetime:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit
+from aiostorage.drivers.sqlite.short_calls import Declined, ShortCalls
 from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Operation
@@ -33,6 +34,8 @@ class GroupCommit:
         Tells the moment; one transaction has one.
     syncs
         Whether a job has ended only when it is on disk.
+    short
+        Carries out short jobs in the thread of the event loop.
     on_group
         Called before each transaction: how many jobs share it, and how many wait.
     """
@@ -43,10 +46,13 @@ class GroupCommit:
         tables: Tables,
         clock: StoreClock,
         syncs: bool,
+        short: ShortCalls,
+        *,
         on_group: Callable[[int, int], None] | None = None,
     ) -> None:
         self._thread = thread
         self._commit = partial(commit, tables=tables, clock=clock, syncs=syncs)
+        self._short = short
         self._on_group = on_group
         self._queue: list[Job] = []
         self._under_way: list[Job] = []
@@ -61,10 +67,26 @@ class GroupCommit:
         its result is that of the only operation, else a list.
         """
         job = Job(operations, asyncio.get_running_loop().create_future(), single)
+        is_idle = self._flusher is None or self._flusher.done()
+        if is_idle and self._short.allows(operations) and self._is_done_here(job):
+            return job.future
         self._queue.append(job)
-        if self._flusher is None or self._flusher.done():
+        if is_idle:
             self._flusher = asyncio.create_task(self._flush())
         return job.future
+
+    def _is_done_here(self, job: Job) -> bool:
+        """Carry out a short job in this thread; return False if another process writes."""
+        if self._on_group is not None:
+            self._on_group(1, 0)
+        try:
+            self._short.call(partial(self._commit, jobs=(job,)))
+        except Declined:
+            return False
+        except Exception as error:  # noqa: BLE001  the caller gets it
+            job.error = error
+        _answer(job)
+        return True
 
     def never_began(self, operation: Operation[Any]) -> bool:
         """Return whether a job whose future was cancelled never began, and never will."""

@@ -17,6 +17,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from math import prod
 from typing import Any, Final, assert_never
 
 from aiostorage._core.document_json import dump_document, load_document
@@ -284,6 +285,29 @@ class Table:
             if isinstance(part, Compare) and part.op == "eq" and part.value.__class__ in _KEYS
         }
         return any(map(named.issuperset, self._unique))
+
+    def most_matches(self, where: Condition) -> int | None:
+        """Return how many documents can match a condition, at most, by the unique indexes.
+
+        None if they do not say.
+        """
+        named: dict[str, int] = {}
+        for part in conjuncts(where):
+            if isinstance(part, Compare) and part.op in ("eq", "in"):
+                count = 1 if part.op == "eq" else len(part.value)
+                named[part.path] = min(count, named.get(part.path, count))
+        found = [
+            prod(map(named.__getitem__, fields))
+            for fields in self._unique
+            if named.keys() >= set(fields)
+        ]
+        return min(found, default=None)
+
+    def has_columns_of(self, where: Condition) -> bool:
+        """Return whether a condition is about columns alone, and so takes no call of Python."""
+        if isinstance(where, Compare):
+            return where.path in self.kinds
+        return isinstance(where, And | Or) and all(map(self.has_columns_of, where.conditions))
 
     def chosen(self, take: Take, limit: int | None, now: Moment, kept: Kept) -> Sql:
         """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
