@@ -51,7 +51,8 @@ def no_blocking_call() -> Iterator[BlockBuster]:
             lock.can_block_in("testing/contract/lock_loss_laws.py", {"stall"})
         for function in detector.functions.values():
             # in the event loop of a facade, whose one caller waits
-            function.can_block_in("drivers/sqlite/short_calls.py", {"call"})
+            function.can_block_in("drivers/sqlite/driver.py", {"_read"})
+            function.can_block_in("drivers/sqlite/group_commit.py", {"write"})
         # PyMongo checks whether it is in a container when it opens its connections
         stat = detector.functions["os.stat"]
         stat.can_block_in("pymongo/pool_options.py", {"get_container_env_info"})

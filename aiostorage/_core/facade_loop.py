@@ -1,36 +1,28 @@
-"""Whether the event loop of this thread is that of a facade, and how many callers it has.
+"""Whether the event loop of this thread is that of a facade, and how many callers wait for it.
 
-In such a loop nothing runs but aiostorage. While no more than one caller waits for it, an engine
-may do in its thread what takes less time than the way to another thread and back.
+In such a loop nothing runs but aiostorage. While no more than one caller waits, an engine may do in
+its thread what takes less time than the way to another thread and back.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Sized
+from typing import Final
 
-__all__ = ["begin_facade_loop", "has_one_caller"]
-
-
-class _OfThread(threading.local):
-    callers: Callable[[], int] | None = None
+__all__ = ["FACADE_LOOP"]
 
 
-_of_thread = _OfThread()
+class _FacadeLoop(threading.local):
+    """What a thread knows of its event loop.
 
-
-def begin_facade_loop(callers: Callable[[], int]) -> None:
-    """Note that the event loop of this thread is that of a facade.
-
-    Parameters
+    Attributes
     ----------
-    callers
-        Returns how many threads wait for a call in it.
+    waiting
+        The calls for whose end another thread waits; None if the loop is none of a facade.
     """
-    _of_thread.callers = callers
+
+    waiting: Sized | None = None
 
 
-def has_one_caller() -> bool:
-    """Return whether this is the thread of such a loop, and at most one caller waits for it."""
-    callers = _of_thread.callers
-    return callers is not None and callers() <= 1
+FACADE_LOOP: Final = _FacadeLoop()

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from aiostorage._core.exits import also_in_child, at_exit
-from aiostorage._core.facade_loop import begin_facade_loop
+from aiostorage._core.facade_loop import FACADE_LOOP
 from aiostorage.errors import StorageClosedError
 
 __all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]
@@ -48,6 +48,8 @@ class LoopThread:
     ----------
     uses : set of LoopUse
         Those that use it, or are about to.
+    waiting : set
+        The calls for whose end a thread waits.
     ending : bool
         Whether it takes no further use.
     failure : BaseException or None
@@ -56,6 +58,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.uses: set[LoopUse] = set()
+        self.waiting: set[object] = set()
         self.ending: bool = False
         self.failure: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop
@@ -72,7 +75,7 @@ class LoopThread:
         also_in_child()
 
     def _main(self) -> None:
-        begin_facade_loop(self._callers)
+        FACADE_LOOP.waiting = self.waiting
         try:
             with asyncio.Runner() as runner:
                 self.loop = runner.get_loop()
@@ -85,10 +88,6 @@ class LoopThread:
             self._ready.set()
             for use in list(self.uses):
                 use.abandon()
-
-    def _callers(self) -> int:
-        calls = (call for use in list(self.uses) for call in list(use.calls))
-        return sum(not call.holds for call in calls)
 
     async def _serve(self) -> None:
         self._unused = asyncio.Event()
@@ -129,12 +128,15 @@ class LoopUse:
     ----------
     calls : set of LoopCall
         The calls under way.
+    waiting : set
+        See `LoopThread`.
     failure : BaseException or None
         The error of `on_close`.
     """
 
     def __init__(self, thread: LoopThread, on_close: Callable[[], Awaitable[object]]) -> None:
         self.calls: set[LoopCall] = set()
+        self.waiting: set[object] = thread.waiting
         self.failure: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop = thread.loop
         self.thread: threading.Thread = thread.thread

@@ -219,6 +219,7 @@ class _PortalCall(Generic[T]):
             self._outcome = None, error
         # as `abandon` does, which every call would have to call
         self._thread.calls.discard(self)
+        self._thread.waiting.discard(self)
         self.done = True
         try:
             self._wakeup.release()
@@ -228,6 +229,7 @@ class _PortalCall(Generic[T]):
     def abandon(self) -> None:
         """Wake the waiting thread: the call makes no further progress."""
         self._thread.calls.discard(self)
+        self._thread.waiting.discard(self)
         self.done = True
         self._wake_waiter()
 
@@ -277,6 +279,8 @@ class _PortalCall(Generic[T]):
             if not self._begun:
                 self._begun = True
                 self._thread.calls.add(self)
+                if not self.holds:
+                    self._thread.waiting.add(self)
                 self.schedule(self._start)
             while not (self.done or (ready and self.ready)):
                 self._wakeup.acquire()

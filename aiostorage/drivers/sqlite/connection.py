@@ -112,6 +112,8 @@ class Connection(sqlite3.Connection):
         What it opens.
     timeout, pragmas
         Seconds to wait for other processes' transactions; statements that prepare a connection.
+    polls
+        Whether `poll` is called when it opens.
 
     Attributes
     ----------
@@ -123,12 +125,19 @@ class Connection(sqlite3.Connection):
 
     unwanted: Callable[[], bool]
 
-    def __init__(self, file: DatabaseFile, timeout: float, pragmas: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        file: DatabaseFile,
+        timeout: float,
+        pragmas: tuple[str, ...] = (),
+        *,
+        polls: bool = False,
+    ) -> None:
         self.file = file
         self._timeout = timeout
         self._pragmas = pragmas
         self._log: int | None = None
-        self._polls = False
+        self._polls = polls
         self._looked = self._next_look = 0.0
         self.openings: int = 0
         self._functions = SQLFunctions()

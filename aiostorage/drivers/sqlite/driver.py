@@ -38,7 +38,7 @@ from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_
 from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.readers import Readers
-from aiostorage.drivers.sqlite.short_calls import Declined, ShortCalls
+from aiostorage.drivers.sqlite.short_calls import ShortCalls, is_busy
 from aiostorage.drivers.sqlite.sql import Table, tables_of
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
 from aiostorage.drivers.sqlite.sqlite_examination import FileExamination
@@ -215,7 +215,7 @@ class SQLiteDriver:
                 raise await anyio.to_thread.run_sync(not_a_database, self._path, cause) from error
             raise
         self._tables = tables
-        self._short = ShortCalls(file, tables, PREPARATION)
+        self._short = ShortCalls(None if file.lacks_log else file, tables, PREPARATION)
         self._writer = GroupCommit(
             thread, tables, self._clock, syncs, self._short, on_group=self.on_group
         )
@@ -285,7 +285,7 @@ class SQLiteDriver:
         writer = self._opened()
         if isinstance(operation, Find | Count):
             call = partial(read, tables=self._tables, operation=operation, clock=self._clock)
-            return self._read(call, self._short.allows((operation,)))
+            return self._read(call, (operation,))
         return cast(Awaitable[T], writer.write((operation,), single=True))
 
     def transact(self, operations: Sequence[Operation[Any]]) -> Awaitable[list[Any]]:
@@ -293,18 +293,20 @@ class SQLiteDriver:
         writer = self._opened()
         if only_reads(operations):
             call = partial(read_all, tables=self._tables, operations=operations, clock=self._clock)
-            return self._read(call, self._short.allows(operations))
+            return self._read(call, operations)
         return writer.write(operations)
 
-    async def _read(self, call: Callable[[Connection], T], is_short: bool) -> T:
-        """Call a function that only reads."""
-        if is_short:
+    async def _read(
+        self, call: Callable[[Connection], T], operations: Sequence[Operation[Any]] = ()
+    ) -> T:
+        """Call a function that carries out these operations, and only reads."""
+        connection = self._short.connection(operations)
+        if connection is not None:
             try:
-                return self._short.call(call)
-            except Declined:
-                pass
+                return cast(T, connection.execute(call).fetchall())
             except Exception as error:  # noqa: BLE001  raised again, translated
-                raise_translated(error)
+                if not is_busy(error):
+                    raise_translated(error)
         return await self._readers.read(call)
 
     def never_began(self, operation: Operation[Any]) -> bool:
@@ -335,10 +337,7 @@ class SQLiteDriver:
         """See `aiostorage.protocols.LoggingDriver.read_log`."""
         self._opened()
         table = self._tables[log]
-        return await self._read(
-            lambda connection: read_log(connection, table, owner, after, limit),
-            self._short.allows(),
-        )
+        return await self._read(lambda connection: read_log(connection, table, owner, after, limit))
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`: this machine's clock."""

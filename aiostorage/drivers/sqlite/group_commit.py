@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit
-from aiostorage.drivers.sqlite.short_calls import Declined, ShortCalls
+from aiostorage.drivers.sqlite.short_calls import ShortCalls, is_busy
 from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Operation
@@ -67,26 +67,24 @@ class GroupCommit:
         its result is that of the only operation, else a list.
         """
         job = Job(operations, asyncio.get_running_loop().create_future(), single)
-        is_idle = self._flusher is None or self._flusher.done()
-        if is_idle and self._short.allows(operations) and self._is_done_here(job):
+        if self._flusher is not None and not self._flusher.done():
+            self._queue.append(job)
             return job.future
+        connection = self._short.connection(operations)
+        if connection is not None:
+            if self._on_group is not None:
+                self._on_group(1, 0)
+            try:
+                connection.execute(partial(self._commit, jobs=(job,)))
+            except Exception as error:  # noqa: BLE001  the caller gets it
+                job.error = error
+            if job.error is None or not is_busy(job.error):
+                _answer(job)
+                return job.future
+            job.error = None
         self._queue.append(job)
-        if is_idle:
-            self._flusher = asyncio.create_task(self._flush())
+        self._flusher = asyncio.create_task(self._flush())
         return job.future
-
-    def _is_done_here(self, job: Job) -> bool:
-        """Carry out a short job in this thread; return False if another process writes."""
-        if self._on_group is not None:
-            self._on_group(1, 0)
-        try:
-            self._short.call(partial(self._commit, jobs=(job,)))
-        except Declined:
-            return False
-        except Exception as error:  # noqa: BLE001  the caller gets it
-            job.error = error
-        _answer(job)
-        return True
 
     def never_began(self, operation: Operation[Any]) -> bool:
         """Return whether a job whose future was cancelled never began, and never will."""

@@ -8,17 +8,20 @@ for a disk, even for a moment; in that of a facade, one caller waits for the ans
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import anyio.to_thread
 
-from aiostorage._core.facade_loop import has_one_caller
+from aiostorage._core.facade_loop import FACADE_LOOP
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.sql import Table
+from aiostorage.errors import BackendError
 from aiostorage.operations import (
     Count,
     Delete,
@@ -31,9 +34,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["Declined", "ShortCalls"]
-
-T = TypeVar("T")
+__all__ = ["ShortCalls", "is_busy"]
 
 TURN: Final = 0.001
 """Seconds of such calls in a row, at most, before the event loop does something else."""
@@ -44,9 +45,7 @@ PATIENCE: Final = 0.002
 MAX_DOCUMENTS: Final = 64
 """Documents that a short operation reads or writes, at most."""
 
-
-class Declined(Exception):
-    """Another process has the file for longer than a short call waits; nothing was done."""
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class ShortCalls:
@@ -55,7 +54,7 @@ class ShortCalls:
     Parameters
     ----------
     file
-        The file.
+        The file; with None no call is short.
     tables
         The tables, by collection.
     pragmas
@@ -71,44 +70,31 @@ class ShortCalls:
         self._connection: Connection | None = None
         self._since: float | None = None
 
-    def allows(self, operations: Sequence[Operation[Any]] = ()) -> bool:
-        """Return whether operations may be carried out here and now."""
-        file = self._file
-        if file is None or file.lacks_log or not has_one_caller():
-            return False
+    def connection(self, operations: Sequence[Operation[Any]] = ()) -> Connection | None:
+        """Return the connection for operations that may be carried out here and now, at once.
+
+        None if they may not. While another process has the file, the connection raises an error
+        that `is_busy`; then nothing was done, and another thread, which may wait, has to do it.
+        """
+        waiting = FACADE_LOOP.waiting
+        if waiting is None or len(waiting) > 1 or self._file is None:
+            return None
         if self._since is None:
             self._since = monotonic()
             asyncio.get_running_loop().call_soon(self._has_turned)
         elif monotonic() - self._since > TURN:
-            return False
-        return all(map(self._is_short, operations))
+            return None
+        for operation in operations:
+            if not self._is_short(operation):
+                return None
+        if self._connection is None:
+            # an error is found again by the thread that has to do it then
+            with suppress(sqlite3.Error, OSError, BackendError):
+                self._connection = Connection(self._file, PATIENCE, self._pragmas, polls=True)
+        return self._connection
 
     def _has_turned(self) -> None:
         self._since = None
-
-    def call(self, function: Callable[[Connection], T]) -> T:
-        """Call a function with the connection.
-
-        Raises
-        ------
-        Declined
-            Another thread has to do it, which may wait for longer.
-        """
-        try:
-            if self._connection is None:
-                self._connection = self._opened()
-            result: T = self._connection.execute(function).fetchall()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise Declined from error
-            raise
-        return result
-
-    def _opened(self) -> Connection:
-        assert self._file is not None  # noqa: S101  `allows` has checked it
-        connection = Connection(self._file, PATIENCE, self._pragmas)
-        connection.execute(Connection.poll)
-        return connection
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -122,14 +108,16 @@ class ShortCalls:
                 return True
             case Insert(documents=documents) | InsertNext(documents=documents):
                 return len(documents) <= MAX_DOCUMENTS
-            case Find(limit=limit) | Take(limit=limit) if limit is not None:
-                if limit <= MAX_DOCUMENTS and self._tables[operation.collection].has_columns_of(
-                    operation.where
-                ):
-                    return True
-            case Find() | Take() | Count() | Update() | Delete():
-                pass
+            case Find(limit=limit) | Take(limit=limit):
+                most = math.inf if limit is None else limit
+            case Count() | Update() | Delete():
+                most = math.inf
             case _:
                 return False
-        most = self._tables[operation.collection].most_matches(operation.where)
-        return most is not None and most <= MAX_DOCUMENTS
+        table = self._tables[operation.collection]
+        return table.most_read(operation.where, most) <= MAX_DOCUMENTS
+
+
+def is_busy(error: BaseException) -> bool:
+    """Return whether another process has had the file for longer than a short call waits."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _BUSY

@@ -13,11 +13,11 @@ time and sorts go by the ticks, comparisons with other times by the field.
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from math import prod
 from typing import Any, Final, assert_never
 
 from aiostorage._core.document_json import dump_document, load_document
@@ -286,28 +286,32 @@ class Table:
         }
         return any(map(named.issuperset, self._unique))
 
-    def most_matches(self, where: Condition) -> int | None:
-        """Return how many documents can match a condition, at most, by the unique indexes.
+    def most_read(self, where: Condition, limit: float) -> float:
+        """Return how many documents a search looks at in Python, at most.
 
-        None if they do not say.
+        Parameters
+        ----------
+        limit
+            How many are wanted. SQLite finds them alone if the condition is about columns; if it is
+            not, a unique index may say how many can match.
         """
         named: dict[str, int] = {}
+        only_columns = True
         for part in conjuncts(where):
-            if isinstance(part, Compare) and part.op in ("eq", "in"):
-                count = 1 if part.op == "eq" else len(part.value)
-                named[part.path] = min(count, named.get(part.path, count))
-        found = [
-            prod(map(named.__getitem__, fields))
-            for fields in self._unique
-            if named.keys() >= set(fields)
-        ]
-        return min(found, default=None)
+            if not isinstance(part, Compare) or part.path not in self.kinds:
+                only_columns = only_columns and self._is_of_columns(part)
+            elif part.op in ("eq", "in"):
+                named[part.path] = 1 if part.op == "eq" else len(part.value)
+        most = limit if only_columns else math.inf
+        for fields in self._unique:
+            if named.keys() >= set(fields):
+                most = min(most, math.prod(map(named.__getitem__, fields)))
+        return most
 
-    def has_columns_of(self, where: Condition) -> bool:
-        """Return whether a condition is about columns alone, and so takes no call of Python."""
+    def _is_of_columns(self, where: Condition) -> bool:
         if isinstance(where, Compare):
             return where.path in self.kinds
-        return isinstance(where, And | Or) and all(map(self.has_columns_of, where.conditions))
+        return isinstance(where, And | Or) and all(map(self._is_of_columns, where.conditions))
 
     def chosen(self, take: Take, limit: int | None, now: Moment, kept: Kept) -> Sql:
         """Compile the first half of a `Take`; its rows are ``seq`` and, from 1 on, for `documents`.
