@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 __all__ = ["attributes_of", "field_name", "fields_of", "name_of_field"]
@@ -20,6 +21,7 @@ _MARKED: Final = re.compile(r"%([0-9a-f]{2})")
 _EMPTY: Final = "%"
 
 
+@lru_cache(maxsize=4096)  # each trial of a study has the same few
 def field_name(name: str) -> str:
     """Return the name of the field for an attribute: the same, unless a path cannot have it."""
     return _UNFIT.sub(lambda match: f"%{ord(match[0]):02x}", name) or _EMPTY
@@ -39,6 +41,6 @@ def fields_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def attributes_of(fields: Any) -> dict[str, Any]:
     """Return attributes by their own names; none if there are no fields."""
-    if not isinstance(fields, Mapping):
+    if not fields or not isinstance(fields, Mapping):
         return {}
     return {name_of_field(field): value for field, value in fields.items()}

@@ -18,6 +18,7 @@ from aiostorage.optuna.deferred_storage import RunningTrial
 from aiostorage.optuna.loop_turns import AT_ONCE, LoopTurns, few_at_once, settle
 from aiostorage.optuna.study_thread import StudyThread
 from aiostorage.optuna.trial_document import final_update, intermediate_update
+from aiostorage.optuna.unwritten_params import UNWRITTEN
 
 pytestmark = pytest.mark.anyio
 
@@ -131,7 +132,7 @@ async def test_the_end_of_a_trial_is_taken_for_its_own_task_alone() -> None:
     trial = create_trial(state=TrialState.RUNNING)
     running = RunningTrial(trial, 1)
     running.set(intermediate_update(0, 1.0))
-    assert running.take_changes(ended=False) == {"optuna.intermediate.0": 1.0}
+    assert running.take_changes(ended=False) == {UNWRITTEN: False, "optuna.intermediate.0": 1.0}
     running.set(intermediate_update(1, 2.0))
     running.end(final_update(trial, TrialState.COMPLETE, [3.0]))
     assert running.take_changes(ended=False) == {}
