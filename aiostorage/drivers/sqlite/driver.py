@@ -123,7 +123,7 @@ class SQLiteDriver:
         self._clock = StoreClock(clock)
         self._file: DatabaseFile | None = None
         self.on_group: Callable[[int, int], None] | None = None
-        """Called before each write: how many share it, and how many wait."""
+        """Called for each write: how many share it, and how many wait."""
         self.creates: bool = True
         self._logs = True
         self._reset_after_fork()

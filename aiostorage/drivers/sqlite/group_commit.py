@@ -37,7 +37,7 @@ class GroupCommit:
     short
         Carries out short jobs in the thread of the event loop.
     on_group
-        Called before each transaction: how many jobs share it, and how many wait.
+        Called for each transaction: how many jobs share it, and how many wait.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class GroupCommit:
             return job.future
         connection = self._short.connection(operations)
         if connection is not None:
-            if self._on_group is not None:
-                self._on_group(1, 0)
             try:
                 connection.execute(partial(self._commit, jobs=(job,)))
             except Exception as error:  # noqa: BLE001  the caller gets it
                 job.error = error
             if job.error is None or not is_busy(job.error):
+                if self._on_group is not None:
+                    self._on_group(1, 0)
                 _answer(job)
                 return job.future
             job.error = None
