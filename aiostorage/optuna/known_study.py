@@ -149,11 +149,21 @@ class KnownStudy:
             else:
                 self.elsewhere.pop(number, None)
 
-    def take(self, document: Document, number: int | None = None) -> FrozenTrial:
+    def take(
+        self,
+        document: Document,
+        number: int | None = None,
+        written: Sequence[UnwrittenParam] = (),
+    ) -> FrozenTrial:
         """Take a trial as the store has it, with the params that are not there yet.
 
         What was read may be older than what was written here meanwhile. So params wait on, for a
         write to be refused, if the trial seems to be another worker's.
+
+        Parameters
+        ----------
+        written
+            The params that have just been written with it.
         """
         stored = frozen_trial(document, number)
         number = stored.number
@@ -169,7 +179,7 @@ class KnownStudy:
             unwritten.close()
             return self.put(stored)
         with unwritten.lock:
-            unwritten.rebase(stored)
+            unwritten.rebase(stored, written)
             return self.put(unwritten.trial)
 
     def defer_params(self, number: int, token: str, stored: FrozenTrial) -> None:

@@ -542,9 +542,7 @@ class Studies:
             known = await self._read_unfinished(study, number)
             if not added:
                 raise _lost(number)
-        frozen = study.take(document, number)
-        if unwritten is not None:
-            unwritten.written(params)
+        frozen = study.take(document, number, params)
         if token is not None:
             study.fresh[number] = time.monotonic()
         return frozen

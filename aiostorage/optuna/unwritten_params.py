@@ -134,22 +134,16 @@ class UnwrittenParams:
             self._open = False
             self._params.clear()
 
-    def rebase(self, stored: FrozenTrial) -> None:
+    def rebase(self, stored: FrozenTrial, written: Sequence[UnwrittenParam] = ()) -> None:
         """Take the trial as it is in the store now, under the lock.
 
-        A twin of this process, forked or unpickled, may have written some of them.
+        Those that were `written` wait no more. A twin of this process, forked or unpickled, may
+        have written others.
         """
         self.stored = stored
         for param in self.params:
-            if _is_stored(param, stored):
+            if param in written or _is_stored(param, stored):
                 del self._params[_key(param)]
-
-    def written(self, params: Sequence[UnwrittenParam]) -> None:
-        """Note that params are in the store."""
-        with self.lock:
-            for param in params:
-                if self._params.get(_key(param)) is param:
-                    del self._params[_key(param)]
 
 
 def _key(param: UnwrittenParam) -> tuple[type, str]:

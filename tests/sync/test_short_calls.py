@@ -90,6 +90,7 @@ def test_a_search_that_may_be_long_is_left_to_a_thread(
     facade: SyncStorage, experiment: Experiment, threads: list[str]
 ) -> None:
     assert len(facade.fetch_trials(experiment, params={"x": 50}) or []) == 1
+    assert facade.count_completed_trials(experiment) == 0
     assert threads
     assert LOOP not in threads
 

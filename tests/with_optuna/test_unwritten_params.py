@@ -433,6 +433,23 @@ def test_a_pickled_copy_knows_them_and_writes_them(file: str) -> None:
     again.close()
 
 
+@pytest.mark.usefixtures("patient")
+def test_a_copy_sets_anew_what_waits(file: str) -> None:
+    storage = OptunaStorage(file)
+    trial_id = storage.create_new_trial(known_names(storage))
+    storage.set_trial_system_attr(trial_id, RELATIVE, "earlier")
+    copied = pickle.loads(pickle.dumps(storage))
+    assert copied.get_trial(trial_id).system_attrs == {RELATIVE: "earlier"}
+    copied.set_trial_system_attr(trial_id, RELATIVE, "later")
+    assert copied.get_trial(trial_id).system_attrs == {RELATIVE: "later"}
+    copied.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    for one in (storage, copied):
+        one.close()
+    again = OptunaStorage(file)
+    assert again.get_trial(trial_id).system_attrs == {RELATIVE: "later"}
+    again.close()
+
+
 def test_threads_of_one_study_do_not_lose_any(file: str) -> None:
     storage = OptunaStorage(file)
     study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler())
