@@ -75,8 +75,13 @@ class GuardedProcess:
         self._guard = self._start_guard()
         self._guarded = True
         self._lock = threading.Lock()
-        if lifeline is None:
-            atexit.register(self.kill)
+        atexit.register(self.kill if lifeline is None else self._leave)
+
+    def _leave(self) -> None:
+        """Let the process and its guard outlive this one; `subprocess` would warn of that."""
+        for process in (self._process, self._guard):
+            if process.poll() is None:
+                process.returncode = 0
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
         command = ["/bin/sh", "-c", GUARD, "guard", str(self.pid)]
