@@ -6,11 +6,28 @@ its thread what takes less time than the way to another thread and back.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Sized
 from typing import Final
 
-__all__ = ["FACADE_LOOP"]
+__all__ = ["FACADE_LOOP", "WaitingCalls"]
+
+
+class WaitingCalls(set[object]):
+    """The calls in the loop of a facade for whose end another thread waits.
+
+    Attributes
+    ----------
+    crowded
+        When there were last several of them, by `time.monotonic`.
+    interrupted
+        Whether one is to be cancelled as soon as the loop turns.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crowded: float = -math.inf
+        self.interrupted: bool = False
 
 
 class _FacadeLoop(threading.local):
@@ -19,10 +36,10 @@ class _FacadeLoop(threading.local):
     Attributes
     ----------
     waiting
-        The calls for whose end another thread waits; None if the loop is none of a facade.
+        The calls that threads wait for; None if the loop is none of a facade.
     """
 
-    waiting: Sized | None = None
+    waiting: WaitingCalls | None = None
 
 
 FACADE_LOOP: Final = _FacadeLoop()

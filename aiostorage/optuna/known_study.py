@@ -85,8 +85,6 @@ class KnownStudy:
         The params that wait to be written, by the numbers of their trials, which run here.
     inherited
         The same of trials that were not read yet, in a copy of a process that has set them.
-    elsewhere
-        The documents of the trials that run elsewhere, by number, as `refresh` has taken them.
     """
 
     id: int
@@ -106,7 +104,6 @@ class KnownStudy:
     fresh: dict[int, float] = field(default_factory=dict)
     unwritten: dict[int, UnwrittenParams] = field(default_factory=dict)
     inherited: dict[int, list[UnwrittenParam]] = field(default_factory=dict)
-    elsewhere: dict[int, Document] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -136,18 +133,6 @@ class KnownStudy:
         self.trials.put(frozen)
         self.by_uid[trial_uid_of(frozen.number)] = frozen.number
         return frozen
-
-    def refresh(self, documents: Sequence[Document]) -> None:
-        """Take trials as the store has them, without those that run elsewhere and are as before."""
-        for document in documents:
-            number = number_of(document)
-            if number is None or self.elsewhere.get(number) == document:
-                continue
-            state = self.take(document, number).state
-            if state is TrialState.RUNNING and number not in self.tokens:
-                self.elsewhere[number] = document
-            else:
-                self.elsewhere.pop(number, None)
 
     def take(
         self,
@@ -275,9 +260,8 @@ class StudyReader:
         await self._look_for(study)
         study.trials = StudyTrials(study.directions)
         study.unread.clear()
-        study.elsewhere.clear()
         async for page in self._trials.pages(study.uid):
-            study.refresh(page)
+            _take(study, page)
         study.loaded = True
 
     async def _follow(self, study: KnownStudy) -> None:
@@ -317,7 +301,7 @@ class StudyReader:
         study.seen = time.monotonic()
         for uid in ids:
             study.unread.discard(uid)
-        study.refresh(found)
+        _take(study, found)
 
     async def _probe(self, study: KnownStudy) -> None:
         """Read what is not finished, and trials with higher numbers than those known."""
@@ -360,6 +344,13 @@ def _is_own(study: KnownStudy, number: int, change: TrialChange) -> bool:
     if token is None or known is None or change.worker != token:
         return False
     return known.state.is_finished() == (change.after != RESERVED)
+
+
+def _take(study: KnownStudy, documents: Sequence[Document]) -> None:
+    for document in documents:
+        number = number_of(document)
+        if number is not None:
+            study.take(document, number)
 
 
 def no_study(study_id: int) -> KeyError:

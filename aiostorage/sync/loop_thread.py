@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from aiostorage._core.exits import also_in_child, at_exit
-from aiostorage._core.facade_loop import FACADE_LOOP
+from aiostorage._core.facade_loop import FACADE_LOOP, WaitingCalls
 from aiostorage.errors import StorageClosedError
 
 __all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]
@@ -48,7 +48,7 @@ class LoopThread:
     ----------
     uses : set of LoopUse
         Those that use it, or are about to.
-    waiting : set
+    waiting : WaitingCalls
         The calls for whose end a thread waits.
     ending : bool
         Whether it takes no further use.
@@ -58,7 +58,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.uses: set[LoopUse] = set()
-        self.waiting: set[object] = set()
+        self.waiting: WaitingCalls = WaitingCalls()
         self.ending: bool = False
         self.failure: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop
@@ -128,7 +128,7 @@ class LoopUse:
     ----------
     calls : set of LoopCall
         The calls under way.
-    waiting : set
+    waiting : WaitingCalls
         See `LoopThread`.
     failure : BaseException or None
         The error of `on_close`.
@@ -136,7 +136,7 @@ class LoopUse:
 
     def __init__(self, thread: LoopThread, on_close: Callable[[], Awaitable[object]]) -> None:
         self.calls: set[LoopCall] = set()
-        self.waiting: set[object] = thread.waiting
+        self.waiting: WaitingCalls = thread.waiting
         self.failure: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop = thread.loop
         self.thread: threading.Thread = thread.thread

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
@@ -246,10 +247,11 @@ class _PortalCall(Generic[T]):
 
     def cancel(self) -> None:
         """Cancel the task, from any thread; it need not have started."""
-        self._cancelled = True
+        self._cancelled = self._thread.waiting.interrupted = True
         self.schedule(self._cancel)
 
     def _cancel(self) -> None:
+        self._thread.waiting.interrupted = False
         if self.task is not None:
             self.task.cancel()
         if not self._running:  # and it never will
@@ -280,7 +282,10 @@ class _PortalCall(Generic[T]):
                 self._begun = True
                 self._thread.calls.add(self)
                 if not self.holds:
-                    self._thread.waiting.add(self)
+                    waiting = self._thread.waiting
+                    waiting.add(self)
+                    if len(waiting) > 1:
+                        waiting.crowded = monotonic()
                 self.schedule(self._start)
             while not (self.done or (ready and self.ready)):
                 self._wakeup.acquire()

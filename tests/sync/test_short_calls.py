@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +26,10 @@ from aiostorage import (
 )
 from aiostorage._core.facade_loop import FACADE_LOOP
 from aiostorage._core.layout import LAYOUT, TRIALS
-from aiostorage.drivers.sqlite import SQLiteDriver
+from aiostorage.drivers.sqlite import SQLiteDriver, connection
 from aiostorage.drivers.sqlite.connection import Connection
+from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL
+from aiostorage.drivers.sqlite.short_calls import ALONE_AFTER
 from aiostorage.drivers.sqlite.sql import tables_of
 from aiostorage.operations import And, Compare, Condition, Or
 
@@ -120,6 +124,60 @@ def test_two_callers_do_not_wait_for_each_other(
     assert facade._portal.call(both)
     assert threads
     assert LOOP not in threads
+
+
+def test_callers_who_have_met_are_expected_to_meet_again(
+    facade: SyncStorage, experiment: Experiment, threads: list[str]
+) -> None:
+    waiting = facade._portal._running().waiting
+    waiting.crowded = time.monotonic()
+    assert facade.reserve_trial(experiment)
+    assert set(threads).isdisjoint({LOOP})
+    waiting.crowded -= ALONE_AFTER
+    assert facade.reserve_trial(experiment)
+    assert threads[-1] == LOOP
+
+
+def test_who_is_interrupted_during_the_commit_has_reserved_nothing(
+    facade: SyncStorage, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal = facade._portal
+    call = portal.prepare(lambda: facade._storage.reserve_trial(experiment))
+    syncs: list[str] = []
+
+    def interrupted(log: int) -> None:
+        syncs.append(threading.current_thread().name)
+        call.cancel()
+        os.fdatasync(log)
+
+    monkeypatch.setattr(connection, "fdatasync", interrupted)
+    call.wait()
+    assert syncs[0] == LOOP
+    assert facade.fetch_trials_by_status(experiment, "reserved") == []
+
+
+def test_a_long_page_of_the_log_is_left_to_a_thread(
+    facade: SyncStorage, experiment: Experiment, threads: list[str]
+) -> None:
+    assert len(facade.changes_since(experiment, "oldest", limit=500).changes) == 100
+    assert LOOP in threads
+    threads.clear()
+    assert len(facade.changes_since(experiment, "oldest", limit=501).changes) == 100
+    assert LOOP not in threads
+
+
+def test_each_call_fails_once_the_log_is_known_to_be_gone(
+    path: Path, facade: SyncStorage, experiment: Experiment
+) -> None:
+    assert facade.reserve_trial(experiment) is not None
+    Path(f"{path}-wal").unlink()
+    with pytest.raises(BackendError, match="was removed or replaced"):
+        while True:
+            facade.reserve_trial(experiment)
+    end = time.monotonic() + 3 * LOOK_INTERVAL
+    while time.monotonic() < end:
+        with pytest.raises(BackendError, match="was removed or replaced"):
+            facade.reserve_trial(experiment)
 
 
 def test_another_process_that_writes_holds_up_no_other_caller(

@@ -307,6 +307,19 @@ def test_a_trial_asks_the_store_once_for_each_thing_that_is_set(
     assert asked == ["read_log", "insert_next", *["execute"] * 3] * 5
 
 
+@pytest.mark.parametrize(("before", "after"), [("load", "train"), (0, False), (1, 1.0)])
+def test_what_is_set_back_elsewhere_is_seen(
+    storage: OptunaStorage, other: OptunaStorage, before: Any, after: Any
+) -> None:
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE])
+    trial_id = storage.create_new_trial(study_id)
+    for value in (before, after, before):
+        storage.set_trial_user_attr(trial_id, "k", value)
+        [trial] = other.get_all_trials(study_id)
+        assert repr(trial.user_attrs) == repr({"k": value})
+        assert repr(other.get_trial(trial_id).user_attrs) == repr({"k": value})
+
+
 def test_what_others_have_set_comes_with_what_is_set_here(file: str) -> None:
     one, other = OptunaStorage(file), OptunaStorage(file)
     trial_id = one.create_new_trial(one.create_new_study([StudyDirection.MAXIMIZE], "tune"))

@@ -267,7 +267,10 @@ class Connection(sqlite3.Connection):
         self._next_look = monotonic() + LOOK_INTERVAL
         if extent[1] is not None and found.st_size > extent[0]:
             file.extent = found.st_size, extent[1]
-        return self._has_its_log()
+        if self._has_its_log():
+            return True
+        self._next_look = 0.0  # each call looks, and fails
+        return False
 
     def _has_its_log(self) -> bool:
         for name, known in self.file.logs:

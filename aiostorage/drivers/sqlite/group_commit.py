@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from aiostorage._core.facade_loop import FACADE_LOOP
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit
@@ -66,7 +67,8 @@ class GroupCommit:
         If the future is cancelled before the transaction has begun, it never happens. With `single`
         its result is that of the only operation, else a list.
         """
-        job = Job(operations, asyncio.get_running_loop().create_future(), single)
+        loop = asyncio.get_running_loop()
+        job = Job(operations, loop.create_future(), single)
         if self._flusher is not None and not self._flusher.done():
             self._queue.append(job)
             return job.future
@@ -79,7 +81,11 @@ class GroupCommit:
             if job.error is None or not is_busy(job.error):
                 if self._on_group is not None:
                     self._on_group(1, 0)
-                _answer(job)
+                waiting = FACADE_LOOP.waiting
+                if waiting is not None and waiting.interrupted:
+                    loop.call_soon(_answer, job)  # the caller is cancelled before
+                else:
+                    _answer(job)
                 return job.future
             job.error = None
         self._queue.append(job)

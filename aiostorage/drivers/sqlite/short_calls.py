@@ -34,7 +34,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["ShortCalls", "is_busy"]
+__all__ = ["SHORT_PAGE", "ShortCalls", "is_busy"]
 
 TURN: Final = 0.001
 """Seconds of such calls in a row, at most, before the event loop does something else."""
@@ -44,6 +44,12 @@ PATIENCE: Final = 0.002
 
 MAX_DOCUMENTS: Final = 64
 """Documents that a short operation reads or writes, at most."""
+
+SHORT_PAGE: Final = 500
+"""Rows that it reads of the log, at most."""
+
+ALONE_AFTER: Final = 1.0
+"""Seconds for which two callers who waited at the same time are expected to do so again."""
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -77,12 +83,15 @@ class ShortCalls:
         that `is_busy`; then nothing was done, and another thread, which may wait, has to do it.
         """
         waiting = FACADE_LOOP.waiting
-        if waiting is None or len(waiting) > 1 or self._file is None:
+        if waiting is None or self._file is None:
+            return None
+        now = monotonic()
+        if len(waiting) > 1 or now - waiting.crowded < ALONE_AFTER:
             return None
         if self._since is None:
-            self._since = monotonic()
+            self._since = now
             asyncio.get_running_loop().call_soon(self._has_turned)
-        elif monotonic() - self._since > TURN:
+        elif now - self._since > TURN:
             return None
         for operation in operations:
             if not self._is_short(operation):
