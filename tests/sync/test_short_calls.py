@@ -169,15 +169,16 @@ def test_a_long_page_of_the_log_is_left_to_a_thread(
 def test_each_call_fails_once_the_log_is_known_to_be_gone(
     path: Path, facade: SyncStorage, experiment: Experiment
 ) -> None:
-    assert facade.reserve_trial(experiment) is not None
+    trial = facade.reserve_trial(experiment)
+    assert trial is not None
     Path(f"{path}-wal").unlink()
     with pytest.raises(BackendError, match="was removed or replaced"):
         while True:
-            facade.reserve_trial(experiment)
+            facade.update_heartbeat(trial)
     end = time.monotonic() + 3 * LOOK_INTERVAL
     while time.monotonic() < end:
         with pytest.raises(BackendError, match="was removed or replaced"):
-            facade.reserve_trial(experiment)
+            facade.update_heartbeat(trial)
 
 
 def test_another_process_that_writes_holds_up_no_other_caller(
