@@ -513,4 +513,5 @@ def copy_of(error: E) -> E:
     """Return an error like this one, without its traceback: several callers may raise it."""
     copied = error.__class__.__new__(error.__class__, *error.args)  # an engine's own class, too
     vars(copied).update(vars(error))
+    copied.args = error.args  # which `OSError.__new__` leaves to its `__init__`
     return copied

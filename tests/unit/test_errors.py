@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from aiostorage import errors
+from aiostorage._core.gateway import copy_of
 from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.errors import (
     AioStorageError,
@@ -75,6 +76,16 @@ def test_errors_keep_what_they_know_when_pickled(error: AioStorageError) -> None
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_a_copy_says_the_same(error: type[AioStorageError]) -> None:
+    """Also of an error that is one of the operating system's, which Python makes differently."""
+    original = error()
+    copied = copy_of(original)
+    assert copied is not original
+    assert (type(copied), str(copied), copied.args) == (error, str(original), original.args)
+    assert vars(copied) == vars(original)
 
 
 def test_messages_say_what_is_known() -> None:
