@@ -521,7 +521,8 @@ def test_a_process_that_ends_writes_them(
     script = tmp_path / "ends.py"
     script.write_text(EXITS)
     ended = subprocess.run(
-        [sys.executable, script, file, how],
+        # newer Pythons warn of every fork of a process with threads
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", script, file, how],
         check=True,
         timeout=60,
         capture_output=True,
