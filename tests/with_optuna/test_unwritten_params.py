@@ -18,13 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aiostorage import (
-    RetryPolicy,
-    Storage,
-    SyncStorage,
-    TemporaryBackendError,
-    open_storage,
-)
+from aiostorage import RetryPolicy, Storage, SyncStorage, TemporaryBackendError, open_storage
 from aiostorage._core.gateway import Gateway
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation, Take, Update
