@@ -397,7 +397,9 @@ async def test_heartbeats_that_do_not_get_through_are_no_end(world: FaultCase) -
         async with storage.reserved_trial(world.experiment, heartbeat=0.01) as trial:
             assert trial is not None
             world.faulty.fail_next("before", count=3)
-            await anyio.sleep(0.1)
+            with anyio.fail_after(60):
+                while world.faulty.planned:
+                    await anyio.sleep(0.01)
             await storage.complete_trial(trial, 1)
         assert await world.truth.count_completed_trials(world.experiment) == 1
 
