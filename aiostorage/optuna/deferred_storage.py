@@ -28,8 +28,9 @@ from optuna.trial import FrozenTrial, TrialState
 from aiostorage.optuna.known_study import KnownStudy
 from aiostorage.optuna.storage import OptunaStorage
 from aiostorage.optuna.stored_params import StoredParam, stored_params
-from aiostorage.optuna.study_document import FIELD, SYSTEM_ATTRS, USER_ATTRS
+from aiostorage.optuna.study_document import SYSTEM_ATTRS, USER_ATTRS
 from aiostorage.optuna.study_ids import trial_id_of
+from aiostorage.optuna.trial_batches import TrialWrite
 from aiostorage.optuna.trial_document import (
     TrialUpdate,
     attribute_update,
@@ -37,6 +38,7 @@ from aiostorage.optuna.trial_document import (
     final_update,
     intermediate_update,
     own_copy,
+    with_params,
 )
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 
@@ -71,22 +73,16 @@ class RunningTrial:
         self.trial_id = trial_id
         self.trial = trial
         self.ended = self.lost = False
-        self._items = [param.item for param in stored_params(trial)]
+        self._stored = trial
+        self._params: dict[str, StoredParam] = {}
         self._changes: dict[str, Any] = {UNWRITTEN: False}  # as soon as anything is written
         self._lock = threading.Lock()
 
     def set_param(self, param: StoredParam) -> None:
         """Set a param."""
         with self._lock:
-            self._items = [item for item in self._items if item["name"] != param.name]
-            self._items.append(param.item)
-            self._changes["params"] = self._items
-            self._changes[f"{FIELD}.distributions.{param.field}"] = param.kept
-            self.trial = changed(
-                self.trial,
-                params={param.name: param.value},
-                distributions={param.name: param.distribution},
-            )
+            self._params[param.name] = param
+            self.trial = with_params(self.trial, [param])
 
     def set(self, update: TrialUpdate) -> None:
         """Note the changes of the document, and change the trial."""
@@ -101,8 +97,8 @@ class RunningTrial:
             self.trial = changed(self.trial, **update.fields)
             self.ended = True
 
-    def take_changes(self, *, ended: bool = True) -> dict[str, Any]:
-        """Return what is to be written, for the caller to write.
+    def take_write(self, *, ended: bool = True) -> TrialWrite | None:
+        """Return what is to be written, for the caller to write; None if nothing is.
 
         Parameters
         ----------
@@ -110,15 +106,27 @@ class RunningTrial:
             Whether that of a trial that has its final state is wanted, too.
         """
         with self._lock:
-            if self.ended and not ended:
-                return {}
+            if (self.ended and not ended) or not (self._params or self._changes):
+                return None
+            params, self._params = list(self._params.values()), {}
             changes, self._changes = self._changes, {}
-            return changes
+            return TrialWrite(self.number, self._stored, params, changes)
 
-    def give_back(self, changes: dict[str, Any]) -> None:
+    def written(self, write: TrialWrite) -> None:
+        """Note that something is written; another process may have added params before."""
+        with self._lock:
+            self._stored = write.stored
+            if added := write.stored.params.keys() - self.trial.params.keys():
+                self.trial = with_params(
+                    self.trial, [one for one in stored_params(write.stored) if one.name in added]
+                )
+
+    def give_back(self, write: TrialWrite) -> None:
         """Note again what could not be written; what was set since then stands."""
         with self._lock:
-            self._changes = {**changes, **self._changes}
+            self._stored = write.stored
+            self._params = {param.name: param for param in write.params} | self._params
+            self._changes = {**write.changes, **self._changes}
 
 
 class DeferredStorage(BaseStorage):

@@ -50,7 +50,7 @@ from aiostorage.optuna.trial_document import (
     number_of,
     trial_document,
 )
-from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords
+from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords, is_held
 from aiostorage.optuna.unwritten_params import (
     UNWRITTEN,
     UNWRITTEN_FIELD,
@@ -603,7 +603,7 @@ class Studies:
         document = await self.records.read(study.uid, number)
         if document is None:
             return
-        if document.get("status") != RESERVED or document.get("worker") != token:
+        if not is_held(document, token):
             study.take(document, number)
             study.lose(number, token)
             raise _lost(number)

@@ -19,7 +19,7 @@ from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.loop_turns import few_at_once, settle
-from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.optuna.trial_batches import TrialBatches, TrialWrite
 from aiostorage.optuna.unwritten_params import PATIENCE, UNWRITTEN
 from aiostorage.sync.portal import Portal
 
@@ -185,7 +185,7 @@ class StudyWriter:
                 self._synced = anyio.current_time()
             return await _answer(ended, outcomes, wanted, begun)
 
-    def _take_writes(self, ended: _Ended) -> dict[RunningTrial, dict[str, Any]]:
+    def _take_writes(self, ended: _Ended) -> dict[RunningTrial, TrialWrite]:
         """Return what is to be written of which trials."""
         dirty: list[RunningTrial] = []
         if self._due:
@@ -194,36 +194,37 @@ class StudyWriter:
             self.noted()
         # what has ended is written with its final state, when its task has asked for that
         return {
-            one: changes
+            one: write
             for one in {**dict.fromkeys(dirty), **ended}
-            if not one.lost and (changes := one.take_changes(ended=one in ended))
+            if not one.lost and (write := one.take_write(ended=one in ended)) is not None
         }
 
     async def _results(
-        self, writes: Mapping[RunningTrial, Mapping[str, Any]], count: int
+        self, writes: Mapping[RunningTrial, TrialWrite], count: int
     ) -> tuple[dict[RunningTrial, Any], list[int] | Exception]:
         """Return what `TrialBatches.carry_out` does, by trial."""
         if not writes and not count:
             return {}, []
-        changes = [(one.number, changes) for one, changes in writes.items()]
         try:
-            results, begun = await self.there(self._batches.carry_out, changes, count)
+            results, begun = await self.there(self._batches.carry_out, list(writes.values()), count)
         except Exception as error:  # noqa: BLE001  those who asked raise it
             return dict.fromkeys(writes, error), error
         return dict(zip(writes, results, strict=True)), begun
 
     def _take_outcome(
-        self, one: RunningTrial, result: Any, changes: dict[str, Any], *, has_ended: bool
+        self, one: RunningTrial, result: Any, write: TrialWrite, *, has_ended: bool
     ) -> None:
         """Note what has become of what was written of a trial."""
         if result is not True and result is not False and not has_ended:
-            self._delay(one, changes, result)
+            self._delay(one, write, result)
             return
         self._delayed.discard(one)
         if result is False:
             self._on_lost(one)
-        elif result is True and has_ended:
-            self._deferred.settle(one)
+        elif result is True:
+            one.written(write)
+            if has_ended:
+                self._deferred.settle(one)
 
     async def _return(self, numbers: list[int]) -> None:
         """Hand back trials that no task evaluates."""
@@ -237,10 +238,9 @@ class StudyWriter:
             results = []
             async with self._writing:  # what is being written now may come back
                 self._delayed.discard(running)
-                changes = running.take_changes()
-                if changes.keys() - {UNWRITTEN}:
-                    writes = [(running.number, changes)]
-                    results = await self.there(self._batches.write, writes)
+                write = running.take_write()
+                if write is not None and (write.params or write.changes.keys() - {UNWRITTEN}):
+                    results = await self.there(self._batches.write, [write])
             await self.there(self._batches.hand_back, [running.number], "cancelled")
             for result in results:
                 if isinstance(result, BaseException):
@@ -248,13 +248,13 @@ class StudyWriter:
 
         await clean_up(CLEAN_UP, written_and_back, "handing a trial back")
 
-    def _delay(self, running: RunningTrial, changes: dict[str, Any], error: Exception) -> None:
+    def _delay(self, running: RunningTrial, write: TrialWrite, error: Exception) -> None:
         """Keep what could not be written of a trial that goes on.
 
         It is written again soon, if that may succeed, and otherwise together with the final state,
         where the error is raised that it has then.
         """
-        running.give_back(changes)
+        running.give_back(write)
         if running not in self._delayed:
             self._delayed.add(running)
             events.warning(

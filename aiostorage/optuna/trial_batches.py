@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aiostorage._core.ids import new_token
 from aiostorage.optuna.known_study import KnownStudy
+from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_document import FIELD
 from aiostorage.optuna.study_ids import trial_id_of
@@ -22,11 +24,32 @@ from aiostorage.optuna.trial_document import (
     frozen_trial,
     own_copy,
     trial_document,
+    with_params,
 )
-from aiostorage.optuna.trial_records import NOW
-from aiostorage.optuna.unwritten_params import UNWRITTEN_FIELD
+from aiostorage.optuna.trial_records import NOW, is_held
+from aiostorage.optuna.unwritten_params import UNWRITTEN_FIELD, params_changes
 
-__all__ = ["TrialBatches"]
+__all__ = ["TrialBatches", "TrialWrite"]
+
+
+@dataclass
+class TrialWrite:
+    """What is to be written of a trial that runs here.
+
+    Attributes
+    ----------
+    stored
+        The trial as it was last known to be in the store; once this is written, as it is there.
+    params
+        The params to add.
+    changes
+        What else changes of its document.
+    """
+
+    number: int
+    stored: FrozenTrial
+    params: Sequence[StoredParam]
+    changes: Mapping[str, Any]
 
 
 class TrialBatches:
@@ -45,7 +68,7 @@ class TrialBatches:
         self._study = study
 
     async def carry_out(
-        self, writes: Sequence[tuple[int, Mapping[str, Any]]], count: int
+        self, writes: Sequence[TrialWrite], count: int
     ) -> tuple[list[Any], list[int] | Exception]:
         """Change trials that run here, and begin others; an engine may do both by one commit.
 
@@ -114,19 +137,23 @@ class TrialBatches:
         except (KeyError, UpdateFinishedTrialError):  # it was deleted or finished meanwhile
             return False
 
-    async def write(self, writes: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Any]:
+    async def write(self, writes: Sequence[TrialWrite]) -> list[Any]:
         """Change trials that run here; return for each whether it still did, or the error."""
-        return await asyncio.gather(
-            *(self._write(number, changes) for number, changes in writes), return_exceptions=True
-        )
+        return await asyncio.gather(*map(self._write, writes), return_exceptions=True)
 
-    async def _write(self, number: int, changes: Mapping[str, Any]) -> bool:
-        study = self._study
+    async def _write(self, write: TrialWrite) -> bool:
+        study, records, number = self._study, self._studies.records, write.number
         token = study.tokens.get(number)
-        if token is not None and await self._studies.records.write(
-            study.uid, number, changes, token
-        ):
-            return True
+        while token is not None:
+            more, as_known = params_changes(write.stored, write.params)
+            changes = {**more, **write.changes}
+            if await records.write(study.uid, number, changes, token, as_known):
+                write.stored = with_params(write.stored, write.params)
+                return True
+            document = await records.read(study.uid, number)
+            if not as_known or document is None or not is_held(document, token):
+                break
+            write.stored = frozen_trial(document, number)  # another has added a param meanwhile
         study.lose(number)
         await self._studies.trial(trial_id_of(study.id, number), reread=True)
         return False

@@ -8,7 +8,7 @@ seen by Optuna, too. Only what no status says is kept beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +18,7 @@ from aiostorage._core.ids import new_id
 from aiostorage._core.layout import PENDING
 from aiostorage.operations import StoreTime
 from aiostorage.optuna.field_names import attributes_of, field_name, fields_of
-from aiostorage.optuna.stored_params import read_params, stored_params
+from aiostorage.optuna.stored_params import StoredParam, read_params, stored_params
 from aiostorage.optuna.study_document import FIELD, USER_ATTRS, stored_attribute
 from aiostorage.optuna.study_ids import study_id_of, trial_id_of, trial_uid_of
 from aiostorage.values import TrialStatus
@@ -343,6 +343,14 @@ def changed(trial: FrozenTrial, **fields: Any) -> FrozenTrial:
         merged = {**getattr(trial, name), **value} if isinstance(value, Mapping) else value
         setattr(twin, name, merged)
     return twin
+
+
+def with_params(trial: FrozenTrial, params: Iterable[StoredParam]) -> FrozenTrial:
+    """Return a copy of a trial with further params."""
+    values, distributions = {}, {}
+    for param in params:
+        values[param.name], distributions[param.name] = param.value, param.distribution
+    return changed(trial, params=values, distributions=distributions)
 
 
 def own_copy(trial: FrozenTrial) -> FrozenTrial:

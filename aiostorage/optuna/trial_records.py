@@ -29,7 +29,7 @@ from aiostorage.optuna.study_ids import trial_uid_of
 from aiostorage.optuna.trial_document import local_now, moment_changes
 from aiostorage.values import TrialStatus
 
-__all__ = ["FINAL", "TrialRecords"]
+__all__ = ["FINAL", "TrialRecords", "is_held"]
 
 NOW: Final = StoreTime()
 
@@ -259,6 +259,11 @@ class TrialRecords:
         where = equal(experiment=uid, status=RESERVED, **{f"{FIELD}.watched": True})
         silent = Compare("heartbeat", "lt", StoreTime(-grace))
         return await self._gateway.execute(Find(TRIALS, both(where, silent)))
+
+
+def is_held(document: Document, token: str) -> bool:
+    """Return whether a trial runs under a reservation."""
+    return document.get("status") == RESERVED and document.get("worker") == token
 
 
 def _place(number: int) -> dict[str, Any]:

@@ -11,13 +11,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from aiostorage.operations import Compare, Condition
 from aiostorage.optuna.stored_params import StoredParam, stored_params
 from aiostorage.optuna.study_document import FIELD, SYSTEM_ATTRS
-from aiostorage.optuna.trial_document import attribute_update, changed
+from aiostorage.optuna.trial_document import attribute_update, changed, with_params
 
 __all__ = [
     "PATIENCE",
@@ -105,17 +104,15 @@ class UnwrittenParams:
     @property
     def trial(self) -> FrozenTrial:
         """The trial with all its params."""
-        values: dict[str, Any] = {}
-        distributions: dict[str, BaseDistribution] = {}
+        params: list[StoredParam] = []
         attributes: dict[str, Any] = {}
         for param in self.params:
             if isinstance(param, RelativeParams):
                 attributes |= param.fields
             else:
-                values[param.name], distributions[param.name] = param.value, param.distribution
-        return changed(
-            self.stored, params=values, distributions=distributions, system_attrs=attributes
-        )
+                params.append(param)
+        trial = with_params(self.stored, params)
+        return changed(trial, system_attrs=attributes) if attributes else trial
 
     def add(self, param: UnwrittenParam) -> bool:
         """Take a param, under the lock; return False if it has to be written at once."""

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from aiostorage import (
@@ -38,7 +39,7 @@ from aiostorage.optuna import (
     study_writer,
 )
 from aiostorage.optuna.studies import Studies
-from aiostorage.optuna.study_ids import trial_uid_of
+from aiostorage.optuna.study_ids import trial_id_of, trial_uid_of
 from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 from aiostorage.testing import FaultyDriver
@@ -117,6 +118,41 @@ async def test_many_tasks_evaluate_at_the_same_time(study: optuna.Study, file: s
         assert trial.constraints == {"small": trial.params["n"] - 4.0}
     known = await anyio.to_thread.run_sync(lambda: study.trials)
     assert known == trials
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_params_that_another_process_adds_stay(
+    study: optuna.Study, file: str, *, written: bool
+) -> None:
+    """They are added before anything of the trial is written here, or after."""
+    other = await anyio.to_thread.run_sync(OptunaStorage, file)
+
+    async def params(trial_id: int) -> dict[str, Any]:
+        trial = await anyio.to_thread.run_sync(other.get_trial, trial_id)
+        return trial.params
+
+    async def objective(trial: AsyncTrial) -> float:
+        x = await trial.suggest_float("x", 0, 1)
+        trial_id = trial_id_of(study._study_id, trial.number)
+        with anyio.fail_after(60):
+            while written and await params(trial_id) != {"x": x}:
+                await anyio.sleep(0.01)
+        await anyio.to_thread.run_sync(
+            other.set_trial_param, trial_id, "z", 0.25, FloatDistribution(0, 1)
+        )
+        y = await trial.suggest_int("y", 1, 8)
+        return x + y
+
+    try:
+        await optimize(study, objective, n_trials=3, tasks=1)
+    finally:
+        await anyio.to_thread.run_sync(other.close)
+    trials = await stored(file)
+    assert [set(trial.params) for trial in trials] == [{"x", "y", "z"}] * 3
+    for trial in trials:
+        assert trial.params["z"] == 0.25
+        assert trial.value == trial.params["x"] + trial.params["y"]
+    assert await anyio.to_thread.run_sync(lambda: study.trials) == trials
 
 
 async def test_the_loop_goes_on_while_a_sampler_thinks(study: optuna.Study) -> None:

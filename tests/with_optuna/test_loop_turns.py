@@ -132,10 +132,13 @@ async def test_the_end_of_a_trial_is_taken_for_its_own_task_alone() -> None:
     trial = create_trial(state=TrialState.RUNNING)
     running = RunningTrial(trial, 1)
     running.set(intermediate_update(0, 1.0))
-    assert running.take_changes(ended=False) == {UNWRITTEN: False, "optuna.intermediate.0": 1.0}
+    write = running.take_write(ended=False)
+    assert write is not None
+    assert write.changes == {UNWRITTEN: False, "optuna.intermediate.0": 1.0}
     running.set(intermediate_update(1, 2.0))
     running.end(final_update(trial, TrialState.COMPLETE, [3.0]))
-    assert running.take_changes(ended=False) == {}
-    changes = running.take_changes()
-    assert (changes["status"], changes["optuna.intermediate.1"]) == ("completed", 2.0)
-    assert running.take_changes() == {}
+    assert running.take_write(ended=False) is None
+    write = running.take_write()
+    assert write is not None
+    assert (write.changes["status"], write.changes["optuna.intermediate.1"]) == ("completed", 2.0)
+    assert running.take_write() is None
