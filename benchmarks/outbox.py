@@ -14,7 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from aiostorage import Storage
-from aiostorage._core.noting import NotingDriver
+from aiostorage._core.delivery.noting import NotingDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.protocols import Driver
 from benchmarks.workload import cycle, fill, rate, reserve

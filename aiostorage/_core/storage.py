@@ -59,7 +59,7 @@ from aiostorage.values import Results
 
 if TYPE_CHECKING:
     from aiostorage._core.collection_access import CollectionAccess
-    from aiostorage._core.mirror import Mirror
+    from aiostorage._core.delivery.mirror import Mirror
     from aiostorage.trackers.protocol import Tracker
 
 __all__ = ["Storage"]
@@ -707,9 +707,9 @@ def _mirrored(
     deliver_on_close: float,
 ) -> tuple[Gateway, Mirror]:
     """Return a gateway that notes changes, and what sends them; most storages import neither."""
-    from aiostorage._core.delivery import DeliverySettings  # noqa: PLC0415
-    from aiostorage._core.mirror import Mirror  # noqa: PLC0415
-    from aiostorage._core.noting import NotingDriver  # noqa: PLC0415
+    from aiostorage._core.delivery.deliverer import DeliverySettings  # noqa: PLC0415
+    from aiostorage._core.delivery.mirror import Mirror  # noqa: PLC0415
+    from aiostorage._core.delivery.noting import NotingDriver  # noqa: PLC0415
 
     gateway = Gateway(NotingDriver(driver), policy, history=history)
     settings = DeliverySettings(on_close=deliver_on_close)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiostorage import Storage
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage._core.holders import named_holder
-from aiostorage._core.outbox import Outbox
 from aiostorage.cli.directions import SELECTION, direction_of
 from aiostorage.cli.naming import no_experiment
 from aiostorage.summary import Direction, ExperimentSummary

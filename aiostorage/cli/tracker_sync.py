@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from aiostorage import Storage, TrackerTimeout
-from aiostorage._core.delivery import Deliverer
+from aiostorage._core.delivery.deliverer import Deliverer
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage._core.holders import named_holder
 from aiostorage._core.named_store import named_store
-from aiostorage._core.outbox import Outbox
 from aiostorage.cli.existing import connecting, open_existing
 from aiostorage.cli.options import debug_option, one_url, storage_option
 from aiostorage.cli.terminal import Terminal, echo

@@ -14,13 +14,13 @@ from urllib.parse import quote
 import anyio.to_thread
 
 import aiostorage
+from aiostorage._core.delivery.noting import NotingDriver
 from aiostorage._core.driver_options import hide_credentials
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.kinds import FLAG, check_values, option
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.named_store import NamedStore, named_by, named_store
-from aiostorage._core.noting import NotingDriver
 from aiostorage._core.state import MsgpackCodec
 from aiostorage._core.storage import Storage
 from aiostorage.doctor.history_checks import history_findings

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.holders import named_holder
 from aiostorage._core.layout import OUTBOX, RECEIPTS
-from aiostorage._core.outbox import Outbox
 from aiostorage.findings import REPAIR_COMMAND, Finding
 from aiostorage.operations import Compare, Count, StoreTime
 

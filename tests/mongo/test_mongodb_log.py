@@ -23,9 +23,9 @@ from aiostorage import (
     TemporaryBackendError,
     open_storage,
 )
+from aiostorage._core.delivery.noting import NotingDriver
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage._core.layout import CHANGES
-from aiostorage._core.noting import NotingDriver
-from aiostorage._core.outbox import Outbox
 from aiostorage.drivers.mongodb import (
     MongoDBDriver,
     commands,

@@ -9,8 +9,8 @@ from motor.frameworks import asyncio as motor_threads
 from pymongo import monitoring
 
 from aiostorage import Storage
-from aiostorage._core.noting import NotingDriver
-from aiostorage._core.outbox import Outbox
+from aiostorage._core.delivery.noting import NotingDriver
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.errors import TemporaryBackendError
 from aiostorage.testing import Deployment

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from aiostorage import Storage
-from aiostorage._core.noting import NotingDriver
-from aiostorage._core.outbox import Outbox
+from aiostorage._core.delivery.noting import NotingDriver
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.testing.contract.helpers import make_config, registered
 
 WORKER = """
 import asyncio, sys
 from aiostorage import Storage
-from aiostorage._core.noting import NotingDriver
+from aiostorage._core.delivery.noting import NotingDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 
 async def main():

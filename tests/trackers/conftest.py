@@ -11,7 +11,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from aiostorage import Storage
-from aiostorage._core.delivery import DeliverySettings
+from aiostorage._core.delivery.deliverer import DeliverySettings
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.protocols import Driver
 from tests.contract.conftest import make_driver, sockets_collected

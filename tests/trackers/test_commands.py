@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aiostorage import Storage, SyncStorage, Trial, open_storage
-from aiostorage._core.noting import NotingDriver
-from aiostorage._core.outbox import Outbox
+from aiostorage._core.delivery.noting import NotingDriver
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage.cli.app import cli
 from aiostorage.trackers import factory
 from tests.trackers.file_tracker import FileTracker, Seen

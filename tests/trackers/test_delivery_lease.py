@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from aiostorage._core.delivery_lease import DeliveryLease, LeaseLost
+from aiostorage._core.delivery.lease import DeliveryLease, LeaseLost
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage._core.gateway import Gateway
-from aiostorage._core.outbox import Outbox
 from aiostorage._core.retry import RetryPolicy
 from aiostorage.drivers.memory import MemoryDriver
 

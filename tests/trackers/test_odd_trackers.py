@@ -16,8 +16,8 @@ import anyio
 import pytest
 
 from aiostorage import InvalidResult, Storage, TrackerError, TrackerTimeout, Trial
-from aiostorage._core.mirror import Mirror
-from aiostorage._core.outbox import Outbox
+from aiostorage._core.delivery.mirror import Mirror
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Find
 from aiostorage.trackers import TrackedExperiment, TrackedTrial

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from aiostorage import Storage, Trial, open_storage
-from aiostorage._core.noting import NotingDriver
+from aiostorage._core.delivery.noting import NotingDriver
 from tests.contract.conftest import UNCLOSED, sockets_collected
 from tests.processes.support import Starter, starter
 from tests.trackers.conftest import QUICK

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from aiostorage import Storage, TrackerError, TrackerTimeout, Trial
-from aiostorage._core.noting import NotingDriver
+from aiostorage._core.delivery.noting import NotingDriver
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.operations import Compare, Update

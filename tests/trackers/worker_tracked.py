@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from aiostorage import open_storage
-from aiostorage._core.delivery import DeliverySettings
+from aiostorage._core.delivery.deliverer import DeliverySettings
 from tests.trackers.file_tracker import FileTracker
 
 SETTINGS = DeliverySettings(lease=2.0, call_limit=0.8, linger=0.1, initial=0.02, maximum=0.1)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from aiostorage._core.outbox import Change, MirrorRecord, OutboxRow
+from aiostorage._core.delivery.outbox import Change, MirrorRecord, OutboxRow
 
 
 def row(change: Change, worker: str | None) -> OutboxRow:

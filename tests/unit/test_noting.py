@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from aiostorage import Storage, Trial
+from aiostorage._core.delivery.noting import NotingDriver, noted
 from aiostorage._core.documents import equal
 from aiostorage._core.layout import ALGO, EXPERIMENTS, LAYOUT, OUTBOX, RECEIPTS, TRIALS
-from aiostorage._core.noting import NotingDriver, noted
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.sqlite.connection import Connection

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
 from opentelemetry.trace import SpanKind, StatusCode
 
 from aiostorage import FailedUpdate, LockAcquisitionTimeout, Storage, SyncStorage, Trial
-from aiostorage._core.noting import NotingDriver
+from aiostorage._core.delivery.noting import NotingDriver
 from aiostorage._core.observed import observe_by
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.telemetry import Telemetry, store_attributes

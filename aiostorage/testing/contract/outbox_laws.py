@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import anyio
 import pytest
 
-from aiostorage._core.noting import NotingDriver
-from aiostorage._core.outbox import Backlog, Outbox, OutboxRow
+from aiostorage._core.delivery.noting import NotingDriver
+from aiostorage._core.delivery.outbox import Backlog, Outbox, OutboxRow
 from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.storage import Storage
 from aiostorage.errors import DuplicateKeyError, FailedUpdate

@@ -18,14 +18,14 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from aiostorage._core.cancellation import shielded, wait_until_done
-from aiostorage._core.delivery_lease import DeliveryLease, LeaseLost
+from aiostorage._core.delivery.lease import DeliveryLease, LeaseLost
+from aiostorage._core.delivery.outbox import Outbox
+from aiostorage._core.delivery.sending import Page, Sender
+from aiostorage._core.delivery.tracker_threads import TrackerThreads, in_words
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.heartbeat import repeating
-from aiostorage._core.outbox import Outbox
 from aiostorage._core.retry import back_off
-from aiostorage._core.sending import Page, Sender
-from aiostorage._core.tracker_threads import TrackerThreads, in_words
 from aiostorage.errors import AioStorageError, StorageClosedError, TrackerError, TrackerUnavailable
 from aiostorage.trackers.protocol import Tracker
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import anyio
 
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage._core.ids import new_token
-from aiostorage._core.outbox import Outbox
 from aiostorage.errors import AioStorageError
 
 __all__ = ["DeliveryLease", "LeaseLost"]

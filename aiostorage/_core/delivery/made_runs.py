@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from aiostorage._core.outbox import Outbox
+from aiostorage._core.delivery.outbox import Outbox
 from aiostorage.trackers.protocol import TrackedTrial, Tracker
 
 __all__ = ["MadeRuns"]

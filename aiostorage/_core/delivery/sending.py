@@ -12,15 +12,15 @@ from typing import Any, Final, TypeAlias, TypeVar
 import anyio
 
 from aiostorage._core.cancellation import clean_up
-from aiostorage._core.delivery_lease import DeliveryLease
+from aiostorage._core.delivery.lease import DeliveryLease
+from aiostorage._core.delivery.made_runs import MadeRuns
+from aiostorage._core.delivery.outbox import MirrorRecord, Outbox, OutboxRow
+from aiostorage._core.delivery.tracker_threads import TrackerThreads, in_words
 from aiostorage._core.documents import equal
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
-from aiostorage._core.made_runs import MadeRuns
-from aiostorage._core.outbox import MirrorRecord, Outbox, OutboxRow
 from aiostorage._core.record_reader import TrialReader
-from aiostorage._core.tracker_threads import TrackerThreads, in_words
 from aiostorage.errors import AioStorageError, EncodingError, TrackerError, TrackerUnavailable
 from aiostorage.experiment import Experiment
 from aiostorage.operations import And, Compare, Document, Find, UnreadableDocument

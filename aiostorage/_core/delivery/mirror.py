@@ -9,13 +9,13 @@ from typing import Final
 
 import anyio
 
-from aiostorage._core.delivery import Deliverer, DeliverySettings
+from aiostorage._core.delivery.deliverer import Deliverer, DeliverySettings
+from aiostorage._core.delivery.noting import NotingDriver
+from aiostorage._core.delivery.outbox import MirrorRecord, Outbox
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import MIRRORED, OUTBOX
 from aiostorage._core.medium_results import results_from
-from aiostorage._core.noting import NotingDriver
-from aiostorage._core.outbox import MirrorRecord, Outbox
 from aiostorage.errors import TrackerError, TrackerTimeout
 from aiostorage.operations import Compare, Count
 from aiostorage.trackers.protocol import Tracker
