@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
-from aiostorage._core.steady_clock import SteadyClock
+from aiostorage._core.in_memory.steady_clock import SteadyClock
 from aiostorage.drivers.sqlite.clock import StoreClock
 
 __all__ = ["Patch", "step"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiostorage._core import sorted_keys
-from aiostorage._core.sorted_keys import Key, SortedKeys
+from aiostorage._core.in_memory import sorted_keys
+from aiostorage._core.in_memory.sorted_keys import Key, SortedKeys
 
 keys = st.tuples(st.integers(0, 3), st.integers(0, 40))
 

@@ -1,9 +1,9 @@
 """The outbox: the changes that have yet to be sent to a tracker, its records, and the deliverer.
 
-A row says that a trial or an experiment has changed, but not how. `aiostorage._core.delivery.noting`
-writes it together with the change. The deliverer reads some rows, then the present trial, sends the
-trial, and removes the rows that it had read. So many changes of one trial are sent once, and the
-row of a change that comes meanwhile stays.
+A row says that a trial or an experiment has changed, but not how. `NotingDriver` writes it together
+with the change. The deliverer reads some rows, then the present trial, sends the trial, and removes
+the rows that it had read. So many changes of one trial are sent once, and the row of a change that
+comes meanwhile stays.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from aiostorage._core.document_json import to_tree
-from aiostorage._core.steady_clock import SteadyMoment, micros
+from aiostorage._core.in_memory.steady_clock import SteadyMoment, micros
 from aiostorage.drivers.track.contents import (
     EXPERIMENTS,
     LOOSE,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aiostorage._core.file_options import checked_path, not_there
-from aiostorage._core.steady_clock import BootClock
+from aiostorage._core.in_memory.steady_clock import BootClock
 from aiostorage.drivers.track.data_file import DataFile
 from aiostorage.drivers.track.store import TrackStore
 from aiostorage.errors import ConfigurationError, PermissionDenied

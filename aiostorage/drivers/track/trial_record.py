@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from aiostorage._core.document_json import to_tree
-from aiostorage._core.steady_clock import EPOCH
+from aiostorage._core.in_memory.steady_clock import EPOCH
 from aiostorage.drivers.track.contents import MANY
 from aiostorage.drivers.track.exact import (
     OURS,

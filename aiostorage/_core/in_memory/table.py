@@ -10,11 +10,16 @@ from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from aiostorage._core.changes import changed_copy
+from aiostorage._core.in_memory.sorted_keys import Key
+from aiostorage._core.in_memory.steady_clock import ClockedFields
+from aiostorage._core.in_memory.table_indexes import (
+    GroupedIndex,
+    SortedIndex,
+    UniqueIndex,
+    sort_key,
+)
 from aiostorage._core.matching import compile_condition, conjuncts, meets
 from aiostorage._core.ordering import Order, order_key, place_of, position, values_of
-from aiostorage._core.sorted_keys import Key
-from aiostorage._core.steady_clock import ClockedFields
-from aiostorage._core.table_indexes import GroupedIndex, SortedIndex, UniqueIndex, sort_key
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
     After,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
+from aiostorage._core.in_memory.steady_clock import SteadyMoment
+from aiostorage._core.in_memory.table import DocumentTable
 from aiostorage._core.log_rows import log_rows
 from aiostorage._core.numbered_log import (
     BEGINNING,
@@ -16,8 +18,6 @@ from aiostorage._core.numbered_log import (
     raise_expired,
 )
 from aiostorage._core.projection import copy_tree
-from aiostorage._core.steady_clock import SteadyMoment
-from aiostorage._core.table import DocumentTable
 from aiostorage.operations import Document, Logged, LogPage
 
 __all__ = ["Pair", "add_to_log", "read_table_log"]
