@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiostorage import RetryPolicy, Storage
-from aiostorage._core.file_options import not_there
+from aiostorage._core.files.path_options import not_there
 from aiostorage._core.named_store import LEGACY, NamedStore, named_by, named_store
 from aiostorage.cli.options import DEFAULT_TIMEOUT
 from aiostorage.errors import AioStorageError, ConfigurationError, NotADatabaseError

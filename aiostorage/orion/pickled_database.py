@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from aiostorage._core.file_options import checked_path
+from aiostorage._core.files.path_options import checked_path
 from aiostorage._core.layout import ALGO, BENCHMARKS, EXPERIMENTS, TRIALS
 from aiostorage._core.state import PickleCodec
 from aiostorage.errors import BackendError, ConfigurationError, NotADatabaseError, PermissionDenied

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
-from aiostorage._core.file_kinds import HEAD, SQLITE, kind_of
-from aiostorage._core.file_options import checked_path, not_there
+from aiostorage._core.files.path_options import checked_path, not_there
+from aiostorage._core.files.signatures import HEAD, SQLITE, kind_of
 from aiostorage.errors import ConfigurationError, NotADatabaseError, PermissionDenied
 
 __all__ = ["DraftFile", "DumpFile", "check_output", "imported", "kind_at"]

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from aiostorage import Experiment, Storage, open_storage
-from aiostorage._core import file_places
+from aiostorage._core.files import places
 from aiostorage.doctor import examination, examine, repair
 from aiostorage.testing.contract.change_feed_laws import check_chains
 from tests.doctor.stores import codes_of, documents_in, fill, trial
@@ -282,8 +282,8 @@ def test_a_place_that_is_unfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     anyio.run(_fill, url)
     mounts = tmp_path / "mountinfo"
     mounts.write_text("30 1 0:50 / / rw,relatime - nfs4 server:/home rw\n")
-    monkeypatch.setattr(file_places, "MOUNTS", mounts)
-    monkeypatch.setattr(file_places, "MIN_FREE", 2**60)
+    monkeypatch.setattr(places, "MOUNTS", mounts)
+    monkeypatch.setattr(places, "MIN_FREE", 2**60)
     found = anyio.run(examine, url)
     assert codes_of(found) == {"network-file-system", "low-space"}
     copying = found.findings[0].command
@@ -319,7 +319,7 @@ def test_every_finding_is_in_the_reference() -> None:
     files = [
         *source.glob("doctor/*.py"),
         *source.glob("drivers/*/*.py"),
-        source / "_core/file_places.py",
+        source / "_core/files/places.py",
     ]
     pattern = re.compile(
         r"Finding\(\s*\"([a-z-]+)\"|: Final = \"([a-z]+-[a-z-]+)\"|code = \"([a-z]+-[a-z-]+)\""

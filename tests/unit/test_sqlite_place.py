@@ -22,7 +22,7 @@ from aiostorage import (
     Storage,
     upgrade_storage,
 )
-from aiostorage._core.file_places import NETWORK, filesystem_of
+from aiostorage._core.files.places import NETWORK, filesystem_of
 from aiostorage._core.layout import LAYOUT
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.sqlite.file_checks import check_place

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from aiostorage._core.file_options import checked_path, not_there
+from aiostorage._core.files.path_options import checked_path, not_there
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.errors import ConfigurationError
 from aiostorage.upgrades import UpgradeProgress, silent

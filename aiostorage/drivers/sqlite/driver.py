@@ -20,7 +20,7 @@ import anyio
 
 from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
-from aiostorage._core.file_options import checked_path, checked_seconds
+from aiostorage._core.files.path_options import checked_path, checked_seconds
 from aiostorage._core.kinds import choice, option
 from aiostorage._core.slices import consumed
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now

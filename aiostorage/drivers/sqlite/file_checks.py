@@ -13,9 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from aiostorage._core.file_kinds import HEAD, SQLITE, kind_of
-from aiostorage._core.file_options import not_there
-from aiostorage._core.file_places import MOUNTS, NETWORK, filesystem_of, mounted
+from aiostorage._core.files.path_options import not_there
+from aiostorage._core.files.places import MOUNTS, NETWORK, filesystem_of, mounted
+from aiostorage._core.files.signatures import HEAD, SQLITE, kind_of
 from aiostorage.drivers.sqlite.database_file import identity
 from aiostorage.drivers.sqlite.lock_holders import LOCKS, lock_holders
 from aiostorage.errors import (

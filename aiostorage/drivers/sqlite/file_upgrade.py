@@ -18,7 +18,7 @@ from typing import Final
 import anyio
 
 from aiostorage._core.cancellation import shielded
-from aiostorage._core.file_options import not_there
+from aiostorage._core.files.path_options import not_there
 from aiostorage.drivers.sqlite.backup import back_up, check_backup
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread

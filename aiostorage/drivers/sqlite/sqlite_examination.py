@@ -14,8 +14,8 @@ from typing import Final
 import anyio.to_thread
 
 from aiostorage._core.cancellation import shielded
-from aiostorage._core.file_options import not_there
-from aiostorage._core.file_places import UNFINISHED_BACKUP, delete_unfinished, file_system
+from aiostorage._core.files.path_options import not_there
+from aiostorage._core.files.places import UNFINISHED_BACKUP, delete_unfinished, file_system
 from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile, identity

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from aiostorage._core.file_places import NETWORK, backup_findings, file_system, place_findings
+from aiostorage._core.files.places import NETWORK, backup_findings, file_system, place_findings
 from aiostorage.drivers.sqlite.file_checks import check_log, check_place
 from aiostorage.errors import AioStorageError
 from aiostorage.findings import COPY_COMMAND, REPAIR_COMMAND, Finding

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar, cast
 import anyio.to_thread
 
 from aiostorage._core.cancellation import shielded
-from aiostorage._core.file_options import not_there
+from aiostorage._core.files.path_options import not_there
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
 from aiostorage.drivers.sqlite.database_file import DatabaseFile

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from aiostorage._core.file_kinds import HEAD, kind_of
+from aiostorage._core.files.signatures import HEAD, kind_of
 from aiostorage.drivers.track.exact import OURS, ours_of
 from aiostorage.errors import NotADatabaseError
 from aiostorage.operations import Document

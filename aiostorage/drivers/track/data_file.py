@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from aiostorage._core.file_options import not_there
+from aiostorage._core.files.path_options import not_there
 from aiostorage.errors import (
     BackendError,
     ConfigurationError,

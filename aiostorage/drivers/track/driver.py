@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import run_to_completion, shielded
-from aiostorage._core.file_options import checked_path, checked_seconds
+from aiostorage._core.files.path_options import checked_path, checked_seconds
 from aiostorage._core.in_memory.steady_clock import BootClock, utc_now
 from aiostorage.drivers.track.data_file import LONGEST_ADDITION, DataFile
 from aiostorage.drivers.track.shared_writes import SharedWrites

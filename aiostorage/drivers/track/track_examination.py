@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from aiostorage._core.file_options import not_there
-from aiostorage._core.file_places import (
+from aiostorage._core.files.path_options import not_there
+from aiostorage._core.files.places import (
     NETWORK,
     backup_findings,
     delete_unfinished,

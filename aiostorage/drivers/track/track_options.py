@@ -6,7 +6,7 @@ import os
 from typing import Any, Final
 
 from aiostorage._core.driver_options import hide_credentials
-from aiostorage._core.file_options import options_in_url, path_of_url, split_url
+from aiostorage._core.files.path_options import options_in_url, path_of_url, split_url
 from aiostorage.drivers.track.driver import TrackDriver
 from aiostorage.errors import ConfigurationError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from aiostorage._core.file_options import checked_path, not_there
+from aiostorage._core.files.path_options import checked_path, not_there
 from aiostorage._core.in_memory.steady_clock import BootClock
 from aiostorage.drivers.track.data_file import DataFile
 from aiostorage.drivers.track.store import TrackStore

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from aiostorage._core.driver_options import hide_credentials
-from aiostorage._core.file_options import checked_path, path_of_url, split_url
+from aiostorage._core.files.path_options import checked_path, path_of_url, split_url
 from aiostorage._core.kinds import URL
 from aiostorage.errors import ConfigurationError
 from aiostorage.trackers.comet.offline import CometArchives

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from aiostorage._core.driver_options import hide_credentials
-from aiostorage._core.file_options import checked_path
+from aiostorage._core.files.path_options import checked_path
 from aiostorage.errors import ConfigurationError
 
 __all__ = ["Address", "address_of", "require_packages"]
