@@ -2,7 +2,7 @@
 
 All of these are frozen records. The core builds them, and drivers carry them out; neither knows
 more about the other. Queries written by people are parsed into conditions by
-``aiostorage._core.query.parse``.
+``aiostorage._core.queries.query.parse``.
 """
 
 from __future__ import annotations

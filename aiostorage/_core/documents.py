@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from aiostorage._core.changes import check_changes
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.normalise import normalise
-from aiostorage._core.projection import check_selection
-from aiostorage._core.query import parse
+from aiostorage._core.queries.changes import check_changes
+from aiostorage._core.queries.projection import check_selection
+from aiostorage._core.queries.query import parse
 from aiostorage._core.record_checks import check_record, needed_items
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import And, Collection, Compare, Condition, Document, Update

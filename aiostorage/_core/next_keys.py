@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aiostorage._core.changes import apply_changes
-from aiostorage._core.projection import copy_tree
+from aiostorage._core.queries.changes import apply_changes
+from aiostorage._core.queries.projection import copy_tree
 from aiostorage.operations import Document, InsertNext
 
 __all__ = ["documents_at_next_keys", "next_places"]

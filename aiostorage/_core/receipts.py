@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage._core.outbox_rows import rows_of
-from aiostorage._core.projection import copy_tree
+from aiostorage._core.queries.projection import copy_tree
 from aiostorage.operations import Document, FollowUp, Insert, InsertNext, OutboxNote, Receipt
 
 __all__ = ["MAX_NOTED_TEXT", "insertion_of"]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS
 from aiostorage._core.normalise import error_at
-from aiostorage._core.paths import array_index
+from aiostorage._core.queries.paths import array_index
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import Compare
 from aiostorage.trial import Trial

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from aiostorage._core.matching import conjuncts
+from aiostorage._core.queries.matching import conjuncts
 from aiostorage.operations import And, Compare, Condition, Or, StoreTime, Take
 
 __all__ = ["are_alike", "excludes_itself"]

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from aiostorage._core.layout import LAYOUT, TRIALS
-from aiostorage._core.paths import array_index
-from aiostorage._core.query import parse_all
+from aiostorage._core.queries.paths import array_index
+from aiostorage._core.queries.query import parse_all
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import Compare, Condition, ElementMatch, SortBy, StoreTime
 from aiostorage.values import Param, Result, TrialStatus, Value

@@ -11,7 +11,6 @@ from typing import Any, Final, NoReturn, cast
 
 import anyio.lowlevel
 
-from aiostorage._core import comparison
 from aiostorage._core.arguments import TRIAL, check_arguments
 from aiostorage._core.change_feed import ChangeFeed
 from aiostorage._core.documents import (
@@ -28,8 +27,9 @@ from aiostorage._core.layout import PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.medium_results import results_from
 from aiostorage._core.normalise import normalise
-from aiostorage._core.ordering import Order, values_of
-from aiostorage._core.projection import check_selection
+from aiostorage._core.queries import comparison
+from aiostorage._core.queries.ordering import Order, values_of
+from aiostorage._core.queries.projection import check_selection
 from aiostorage._core.record_checks import document_of_trial, is_trial_id
 from aiostorage._core.record_reader import TrialReader
 from aiostorage._core.slices import SLICE, consumed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from aiostorage._core.query import matches
+from aiostorage._core.queries.query import matches
 from aiostorage.operations import And, Compare, Condition, Document, Or
 
 __all__ = ["FIRST_VERSION", "selects_version", "version_as_read", "version_of", "with_version"]

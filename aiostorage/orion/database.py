@@ -12,7 +12,7 @@ import orion.core.io.database as orion_database
 
 from aiostorage._core.collection_access import CollectionAccess
 from aiostorage._core.event_log import EventLog
-from aiostorage._core.projection import check_selection, select
+from aiostorage._core.queries.projection import check_selection, select
 from aiostorage.errors import AioStorageError
 from aiostorage.orion.configuration import shared_storage, storage_options
 from aiostorage.orion.conversion import orion_document, plain_document

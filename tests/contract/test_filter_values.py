@@ -12,7 +12,7 @@ import pytest
 
 from aiostorage import Storage, UnsupportedQuery
 from aiostorage._core.layout import LAYOUT as STORAGE
-from aiostorage._core.query import MAX_CONDITIONS, MAX_NESTING
+from aiostorage._core.queries.query import MAX_CONDITIONS, MAX_NESTING
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.errors import EncodingError
 from aiostorage.operations import Compare, Count, Find, Insert

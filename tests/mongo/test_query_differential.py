@@ -22,10 +22,10 @@ from pymongo import MongoClient, UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from aiostorage._core.changes import apply_changes
-from aiostorage._core.matching import meets
-from aiostorage._core.projection import check_selection, copy_tree, select
-from aiostorage._core.query import compile_condition, parse
+from aiostorage._core.queries.changes import apply_changes
+from aiostorage._core.queries.matching import meets
+from aiostorage._core.queries.projection import check_selection, copy_tree, select
+from aiostorage._core.queries.query import compile_condition, parse
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.drivers.sqlite import SQLiteDriver

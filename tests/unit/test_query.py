@@ -15,18 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostorage._core import matching
-from aiostorage._core.changes import (
+from aiostorage._core.queries import matching
+from aiostorage._core.queries.changes import (
     apply_changes,
     changed_copy,
     check_changes,
     compile_changes,
 )
-from aiostorage._core.comparison import equal
-from aiostorage._core.matching import meets
-from aiostorage._core.paths import array_index, split_path
-from aiostorage._core.projection import check_selection, copy_tree, select
-from aiostorage._core.query import compile_condition, matches, parse
+from aiostorage._core.queries.comparison import equal
+from aiostorage._core.queries.matching import meets
+from aiostorage._core.queries.paths import array_index, split_path
+from aiostorage._core.queries.projection import check_selection, copy_tree, select
+from aiostorage._core.queries.query import compile_condition, matches, parse
 from aiostorage.errors import EncodingError, UnsupportedQuery
 from aiostorage.operations import EVERYTHING, And, Compare, Or, StoreTime
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 
 from aiostorage._core.layout import EXPERIMENTS, OUTBOX, TRIALS
-from aiostorage._core.matching import conjuncts
+from aiostorage._core.queries.matching import conjuncts
 from aiostorage._core.slices import find_slices
 from aiostorage.operations import (
     Compare,

@@ -1,1 +1,1 @@
-"""Files that a store or a dump is kept in: the path that was meant, what is there, and its place."""
+"""Files of stores and dumps: the path that was meant, what a file is, and the disk it is on."""

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
-from aiostorage._core.changes import changed_copy
 from aiostorage._core.in_memory.sorted_keys import Key
 from aiostorage._core.in_memory.steady_clock import ClockedFields
 from aiostorage._core.in_memory.table_indexes import (
@@ -18,8 +17,9 @@ from aiostorage._core.in_memory.table_indexes import (
     UniqueIndex,
     sort_key,
 )
-from aiostorage._core.matching import compile_condition, conjuncts, meets
-from aiostorage._core.ordering import Order, order_key, place_of, position, values_of
+from aiostorage._core.queries.changes import changed_copy
+from aiostorage._core.queries.matching import compile_condition, conjuncts, meets
+from aiostorage._core.queries.ordering import Order, order_key, place_of, position, values_of
 from aiostorage.errors import DuplicateKeyError
 from aiostorage.operations import (
     After,

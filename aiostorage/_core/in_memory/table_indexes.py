@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from aiostorage._core.in_memory.sorted_keys import Key, SortedKeys
-from aiostorage._core.matching import compile_condition
+from aiostorage._core.queries.matching import compile_condition
 from aiostorage.operations import (
     EVERYTHING,
     And,

@@ -17,7 +17,7 @@ from aiostorage._core.numbered_log import (
     parsed_cursor,
     raise_expired,
 )
-from aiostorage._core.projection import copy_tree
+from aiostorage._core.queries.projection import copy_tree
 from aiostorage.operations import Document, Logged, LogPage
 
 __all__ = ["Pair", "add_to_log", "read_table_log"]

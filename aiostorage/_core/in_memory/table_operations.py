@@ -10,7 +10,7 @@ from aiostorage._core.in_memory.steady_clock import SteadyMoment
 from aiostorage._core.in_memory.table import DocumentTable
 from aiostorage._core.in_memory.table_log import Pair, add_to_log
 from aiostorage._core.log_rows import is_logged, sets_content
-from aiostorage._core.projection import copy_tree, select
+from aiostorage._core.queries.projection import copy_tree, select
 from aiostorage._core.receipts import insertion_of
 from aiostorage.operations import (
     Count,

@@ -24,8 +24,8 @@ from aiostorage._core.in_memory.steady_clock import SteadyClock, utc_now
 from aiostorage._core.in_memory.table import DocumentTable, sort_key_by, tables_of
 from aiostorage._core.in_memory.table_log import read_table_log
 from aiostorage._core.in_memory.table_operations import AllOrNone, run_all
-from aiostorage._core.projection import select
-from aiostorage._core.query import compile_condition
+from aiostorage._core.queries.projection import select
+from aiostorage._core.queries.query import compile_condition
 from aiostorage._core.slices import consumed
 from aiostorage.errors import ConfigurationError, StorageClosedError
 from aiostorage.operations import (

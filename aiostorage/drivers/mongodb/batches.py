@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteConcernError, WriteError
 
-from aiostorage._core.query import compile_condition
+from aiostorage._core.queries.query import compile_condition
 from aiostorage.drivers.mongodb.client import UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema

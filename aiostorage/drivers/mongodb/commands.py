@@ -15,7 +15,7 @@ from operator import itemgetter
 from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
-from aiostorage._core.ordering import Order, place_of
+from aiostorage._core.queries.ordering import Order, place_of
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.bson_codec import as_stored, packed, unpacked
 from aiostorage.drivers.mongodb.client import Client, UpdateOne

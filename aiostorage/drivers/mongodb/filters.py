@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from bson import ObjectId
 
-from aiostorage._core.matching import conjuncts
-from aiostorage._core.ordering import Order, key_of, value_of
+from aiostorage._core.queries.matching import conjuncts
+from aiostorage._core.queries.ordering import Order, key_of, value_of
 from aiostorage.operations import (
     Collection,
     Compare,

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from pymongo import errors as pymongo
 
-from aiostorage._core.changes import apply_changes
-from aiostorage._core.matching import conjuncts
-from aiostorage._core.projection import copy_tree
+from aiostorage._core.queries.changes import apply_changes
+from aiostorage._core.queries.matching import conjuncts
+from aiostorage._core.queries.projection import copy_tree
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.client import UpdateOne
 from aiostorage.drivers.mongodb.commands import Commands

@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any, Final
 
 from aiostorage._core.event_log import EventLog
-from aiostorage._core.matching import conjuncts
-from aiostorage._core.query import compile_condition
+from aiostorage._core.queries.matching import conjuncts
+from aiostorage._core.queries.query import compile_condition
 from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.attempted_transaction import BegunAnew
 from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each

@@ -13,7 +13,7 @@ from functools import lru_cache
 from operator import methodcaller
 from typing import Any, Final
 
-from aiostorage._core.changes import compile_changes
+from aiostorage._core.queries.changes import compile_changes
 from aiostorage.drivers.sqlite.clock import TICK, Moment
 from aiostorage.drivers.sqlite.schema_sql import quoted
 from aiostorage.errors import EncodingError, UnsupportedQuery

@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from aiostorage._core.log_rows import NO_REASON, UNKNOWN
-from aiostorage._core.matching import conjuncts
+from aiostorage._core.queries.matching import conjuncts
 from aiostorage.drivers.sqlite.schema_sql import create_statements, partial_where, quoted
 from aiostorage.operations import Collection, Compare, Condition, Index, Logged
 

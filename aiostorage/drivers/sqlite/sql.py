@@ -4,7 +4,7 @@ A collection is a table: one column for each declared field, and ``doc`` with th
 document as JSON text. A column is NULL when its field is None or missing; in the first case
 ``doc`` has the key, with a null. Conditions on declared fields become SQL that means
 exactly the same; a condition on anything else calls `MATCH`, an SQL function that the connection
-registers and that uses `aiostorage._core.query`, so that its meaning is written once.
+registers and that uses `aiostorage._core.queries.query`, so that its meaning is written once.
 
 Beside each clocked field stands a column with its ticks (see `clock`). Comparisons with the store's
 time and sorts go by the ticks, comparisons with other times by the field.
@@ -21,10 +21,10 @@ from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from aiostorage._core.document_json import dump_document, load_document
-from aiostorage._core.matching import conjuncts
-from aiostorage._core.ordering import value_of
-from aiostorage._core.projection import select
-from aiostorage._core.query import compile_condition, matches
+from aiostorage._core.queries.matching import conjuncts
+from aiostorage._core.queries.ordering import value_of
+from aiostorage._core.queries.projection import select
+from aiostorage._core.queries.query import compile_condition, matches
 from aiostorage.drivers.sqlite.clock import Moment
 from aiostorage.drivers.sqlite.columns import (
     Kept,

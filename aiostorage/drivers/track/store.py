@@ -20,8 +20,8 @@ from aiostorage._core.in_memory.steady_clock import BootClock
 from aiostorage._core.in_memory.table import tables_of
 from aiostorage._core.in_memory.table_log import read_table_log
 from aiostorage._core.in_memory.table_operations import AllOrNone, run, run_all
-from aiostorage._core.projection import select
-from aiostorage._core.query import compile_condition
+from aiostorage._core.queries.projection import select
+from aiostorage._core.queries.query import compile_condition
 from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from aiostorage._core.ordering import values_of
-from aiostorage._core.query import matches
+from aiostorage._core.queries.ordering import values_of
+from aiostorage._core.queries.query import matches
 from aiostorage.errors import DuplicateKeyError, UnsupportedQuery
 from aiostorage.operations import (
     EVERYTHING,

@@ -8,7 +8,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from aiostorage._core.matching import matches
+from aiostorage._core.queries.matching import matches
 from aiostorage.errors import EncodingError
 from aiostorage.operations import After, Document, Find, SortBy
 

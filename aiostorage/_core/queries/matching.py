@@ -1,6 +1,6 @@
 """What conditions mean on a document: functions that test documents.
 
-`aiostorage._core.query` says whose meaning that is.
+`aiostorage._core.queries.query` says whose meaning that is.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias, assert_never
 
-from aiostorage._core.comparison import (
+from aiostorage._core.queries.comparison import (
     MISSING,
     Predicate,
     equal_to,
@@ -16,7 +16,7 @@ from aiostorage._core.comparison import (
     one_of,
     ordered,
 )
-from aiostorage._core.paths import array_index, split_path
+from aiostorage._core.queries.paths import array_index, split_path
 from aiostorage.operations import And, Compare, Condition, ElementMatch, Or
 
 __all__ = ["Matcher", "compile_condition", "conjuncts", "matches", "meets"]

@@ -1,10 +1,10 @@
 """MongoDB's filters, and what they mean on a document: the one definition for every engine.
 
-`parse` turns a filter into the records of `aiostorage.operations`; `compile_condition`, in
-`aiostorage._core.matching`, turns those into a function that tests documents. The meaning is
-that of a MongoDB 6.0 server, from its manual ("Query and Projection Operators", "Comparison/Sort
-Order", "Query on Nested Documents", "Query an Array") and, where the manual is silent, from the
-server itself: ``tests/mongo/test_query_differential.py`` compares both on random documents.
+`parse` turns a filter into the records of `aiostorage.operations`; `compile_condition`, of the
+module `matching`, turns those into a function that tests documents. The meaning is that of a
+MongoDB 6.0 server, from its manual ("Query and Projection Operators", "Comparison/Sort Order",
+"Query on Nested Documents", "Query an Array") and, where the manual is silent, from the server
+itself: ``tests/mongo/test_query_differential.py`` compares both on random documents.
 
 There are deliberate deviations:
 
@@ -29,9 +29,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeGuard
 
-from aiostorage._core.matching import Matcher, compile_condition, conjuncts, matches
 from aiostorage._core.normalise import normalise
-from aiostorage._core.paths import split_path
+from aiostorage._core.queries.matching import Matcher, compile_condition, conjuncts, matches
+from aiostorage._core.queries.paths import split_path
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import (
     And,

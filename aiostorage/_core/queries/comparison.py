@@ -1,7 +1,7 @@
 """How MongoDB compares values.
 
 The source is MongoDB's manual, "Comparison/Sort Order", and the server where that is silent; see
-`aiostorage._core.query`.
+`aiostorage._core.queries.query`.
 """
 
 from __future__ import annotations

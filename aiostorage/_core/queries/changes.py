@@ -5,7 +5,7 @@ They follow the MongoDB 6.0 server: its manual on ``$set`` and
 
 There are deliberate deviations:
 
-- Paths have the shape that `aiostorage._core.paths.split_path` requires; none leads into ``_id``.
+- Paths have the shape that `split_path` requires; none leads into ``_id``.
 - Changes do not name ``01``. The server reads it as the index 1, which its queries do not; and
   6.0.5 crashes when one update names ``a.1`` and ``a.01.x``.
 - Of several indexes that are far out, each is compared with the length that the list had before.
@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from aiostorage._core.comparison import equal
-from aiostorage._core.paths import array_index, check_collisions, split_path
-from aiostorage._core.projection import copy_tree
+from aiostorage._core.queries.comparison import equal
+from aiostorage._core.queries.paths import array_index, check_collisions, split_path
+from aiostorage._core.queries.projection import copy_tree
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import Document
 

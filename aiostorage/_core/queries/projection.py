@@ -7,7 +7,7 @@ There are deliberate deviations:
 
 - Selections include and exclude by 0, 1, False and True, and by nothing else: no ``$slice``, no
   ``$elemMatch``, no expressions.
-- Paths have the shape that `aiostorage._core.paths.split_path` requires; none leads into ``_id``.
+- Paths have the shape that `split_path` requires; none leads into ``_id``.
 
 Documents are plain, as `aiostorage._core.normalise.normalise` returns them.
 """
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from aiostorage._core.paths import check_collisions, split_path
+from aiostorage._core.queries.paths import check_collisions, split_path
 from aiostorage.errors import UnsupportedQuery
 from aiostorage.operations import Document
 

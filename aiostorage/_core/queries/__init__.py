@@ -1,0 +1,1 @@
+"""What filters, orders, selections and changes mean on a document, as on a MongoDB server."""
