@@ -9,8 +9,8 @@
 import typing as _typing
 from importlib import import_module as _import_module
 
+from aiostorage._core.driver_calls.retry import RetryPolicy
 from aiostorage._core.ids import get_trial_uid_and_exp, get_uid
-from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.storage import Storage
 from aiostorage.algorithm import LockedAlgorithmState
 from aiostorage.errors import (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio.to_thread
 
+from aiostorage._core.driver_calls.retry import RetryPolicy
 from aiostorage._core.driver_options import (
     STORAGE_OPTIONS,
     STORE_SETTINGS,
@@ -30,7 +31,6 @@ from aiostorage._core.named_store import (
     named_store,
     scheme_of,
 )
-from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.slow import said_when_slow
 from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.storage import Storage

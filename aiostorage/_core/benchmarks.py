@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiostorage._core.documents import document_of, query_of
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.layout import BENCHMARKS
 from aiostorage._core.record_reader import whole_documents
 from aiostorage.operations import Delete, Document, Find, Insert

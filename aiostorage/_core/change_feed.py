@@ -10,7 +10,7 @@ import anyio
 from aiostorage._core.arguments import check_arguments
 from aiostorage._core.change_rows import change_of
 from aiostorage._core.documents import equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.ids import experiment_uid
 from aiostorage._core.layout import CHANGES, TRIALS
 from aiostorage._core.record_reader import TrialReader, missing_trial, warn_left_out

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from aiostorage._core.documents import both, document_of, equal, query_of, truncated, update_of
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS
 from aiostorage._core.lock_records import LockRecords

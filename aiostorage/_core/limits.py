@@ -14,7 +14,7 @@ import anyio
 
 from aiostorage._core.cancellation import clean_up
 from aiostorage._core.documents import equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.ids import experiment_uid
 from aiostorage._core.kinds import shown
 from aiostorage._core.layout import EXPERIMENTS, PENDING, TRIALS

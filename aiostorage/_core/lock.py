@@ -18,7 +18,7 @@ import anyio
 
 from aiostorage._core.cancellation import had_no_effect, shielded
 from aiostorage._core.documents import equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.heartbeat import repeating
 from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token

@@ -19,7 +19,7 @@ import anyio
 
 from aiostorage._core.cancellation import wait_until_done
 from aiostorage._core.documents import equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.layout import WAITERS
 from aiostorage.errors import AioStorageError
 from aiostorage.operations import (

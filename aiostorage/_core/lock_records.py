@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from aiostorage._core.documents import document_of, equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.ids import get_uid
 from aiostorage._core.layout import ALGO
 from aiostorage._core.normalise import to_utc, type_name

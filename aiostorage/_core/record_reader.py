@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from aiostorage._core.documents import both
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.event_log import EventLog
-from aiostorage._core.gateway import Gateway
 from aiostorage._core.record_checks import fault_in
 from aiostorage.errors import EncodingError, FailedUpdate, TrialLost
 from aiostorage.operations import (

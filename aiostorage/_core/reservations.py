@@ -12,7 +12,7 @@ import anyio
 
 from aiostorage._core.cancellation import had_no_effect
 from aiostorage._core.documents import both, changes_of, equal
-from aiostorage._core.gateway import Gateway, copy_of
+from aiostorage._core.driver_calls.gateway import Gateway, copy_of
 from aiostorage._core.holders import named_holder
 from aiostorage._core.ids import experiment_uid, new_token
 from aiostorage._core.kinds import COUNT, MAX_COUNT, WAIT

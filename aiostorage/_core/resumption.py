@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiostorage._core.documents import equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.layout import TRIALS
 from aiostorage._core.record_reader import TrialReader
 from aiostorage._core.reservations import RESERVED, Reservations

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from aiostorage._core.arguments import KNOWN, check_arguments
 from aiostorage._core.benchmarks import Benchmarks
 from aiostorage._core.change_feed import ChangeFeed
+from aiostorage._core.driver_calls.gateway import Gateway
+from aiostorage._core.driver_calls.retry import RetryPolicy
 from aiostorage._core.experiments import Experiments
 from aiostorage._core.frames import arrow_table, dataframe
-from aiostorage._core.gateway import Gateway
 from aiostorage._core.history import History
 from aiostorage._core.history_limit import HistoryLimit
 from aiostorage._core.kinds import (
@@ -40,7 +41,6 @@ from aiostorage._core.nan_policy import NanPolicy
 from aiostorage._core.observed import observe
 from aiostorage._core.reservations import Reservations
 from aiostorage._core.resumption import resume
-from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.state import MAX_INFLATED
 from aiostorage._core.state import state_codec as codec_named
 from aiostorage._core.summaries import Summaries

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from aiostorage._core.documents import equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.holders import named_holder, process_of
 from aiostorage._core.ids import experiment_uid
 from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS, WAITERS

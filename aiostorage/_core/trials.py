@@ -20,8 +20,8 @@ from aiostorage._core.documents import (
     truncated,
     update_of,
 )
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.experiments import Experiments
-from aiostorage._core.gateway import Gateway
 from aiostorage._core.ids import experiment_uid, get_trial_uid_and_exp, get_uid
 from aiostorage._core.layout import PENDING, TRIALS
 from aiostorage._core.lost_trials import LostTrials

@@ -15,8 +15,8 @@ import anyio.to_thread
 
 import aiostorage
 from aiostorage._core.delivery.noting import NotingDriver
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.driver_options import hide_credentials
-from aiostorage._core.gateway import Gateway
 from aiostorage._core.kinds import FLAG, check_values, option
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.lost_trials import LostTrials

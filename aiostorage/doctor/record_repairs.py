@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 from aiostorage._core.documents import equal
-from aiostorage._core.gateway import EXPIRED_RECEIPTS, Gateway
+from aiostorage._core.driver_calls.gateway import EXPIRED_RECEIPTS, Gateway
 from aiostorage._core.holders import named_holder
 from aiostorage._core.layout import ALGO, EXPERIMENTS, RECEIPTS, TRIALS, WAITERS
 from aiostorage._core.lock_records import unlocked

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS
 from aiostorage._core.lost_trials import LostTrials
 from aiostorage._core.state import MsgpackCodec

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from aiostorage._core.delivery.outbox import Outbox
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.holders import named_holder
 from aiostorage._core.layout import OUTBOX, RECEIPTS
 from aiostorage.findings import REPAIR_COMMAND, Finding

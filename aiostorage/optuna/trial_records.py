@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Final, cast
 
 from aiostorage._core.documents import both, equal, truncated
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
 from aiostorage._core.normalise import normalise

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from aiostorage import Storage, Trial
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
+from aiostorage._core.driver_calls.retry import RetryPolicy
 from aiostorage._core.layout import LAYOUT
 from aiostorage._core.named_store import named_store
-from aiostorage._core.retry import RetryPolicy
 from aiostorage.doctor import Examination
 from aiostorage.factory import storage_of
 from aiostorage.operations import Find

@@ -9,8 +9,8 @@ import pytest
 
 from aiostorage._core.delivery.lease import DeliveryLease, LeaseLost
 from aiostorage._core.delivery.outbox import Outbox
-from aiostorage._core.gateway import Gateway
-from aiostorage._core.retry import RetryPolicy
+from aiostorage._core.driver_calls.gateway import Gateway
+from aiostorage._core.driver_calls.retry import RetryPolicy
 from aiostorage.drivers.memory import MemoryDriver
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from aiostorage import errors
-from aiostorage._core.gateway import copy_of
+from aiostorage._core.driver_calls.gateway import copy_of
 from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.errors import (
     AioStorageError,

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from aiostorage import ConfigurationError, OperationTimeout, RetryPolicy, TemporaryBackendError
-from aiostorage._core.retry import retrying
+from aiostorage._core.driver_calls.retry import retrying
 
 pytestmark = pytest.mark.anyio
 

@@ -25,8 +25,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from aiostorage import FailedUpdate, LockAcquisitionTimeout, Storage, SyncStorage, Trial
 from aiostorage._core.delivery.noting import NotingDriver
+from aiostorage._core.driver_calls.retry import RetryPolicy
 from aiostorage._core.observed import observe_by
-from aiostorage._core.retry import RetryPolicy
 from aiostorage._core.telemetry import Telemetry, store_attributes
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver

@@ -11,7 +11,12 @@ import anyio
 import pytest
 
 from aiostorage import RetryPolicy, Storage
-from aiostorage._core.time_limit import PRESENT_CALL, TimedCall, TimeLimit, deadline_of_call
+from aiostorage._core.driver_calls.time_limit import (
+    PRESENT_CALL,
+    TimedCall,
+    TimeLimit,
+    deadline_of_call,
+)
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation
 

@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from aiostorage import DuplicateKeyError
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage.operations import Document, Find, InsertNext
 from aiostorage.optuna import OptunaStorage
 from aiostorage.optuna.study_ids import parts_of_trial_id

@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from aiostorage import EncodingError, RetryPolicy, Storage, SyncStorage, open_storage
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage.doctor import examine
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Update

@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aiostorage import RetryPolicy, Storage, SyncStorage, TemporaryBackendError, open_storage
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation, Take, Update
 from aiostorage.optuna import OptunaStorage, param_writer, studies

@@ -22,10 +22,10 @@ from aiostorage._core.delivery.lease import DeliveryLease, LeaseLost
 from aiostorage._core.delivery.outbox import Outbox
 from aiostorage._core.delivery.sending import Page, Sender
 from aiostorage._core.delivery.tracker_threads import TrackerThreads, in_words
+from aiostorage._core.driver_calls.gateway import Gateway
+from aiostorage._core.driver_calls.retry import back_off
 from aiostorage._core.event_log import EventLog
-from aiostorage._core.gateway import Gateway
 from aiostorage._core.heartbeat import repeating
-from aiostorage._core.retry import back_off
 from aiostorage.errors import AioStorageError, StorageClosedError, TrackerError, TrackerUnavailable
 from aiostorage.trackers.protocol import Tracker
 

@@ -12,8 +12,8 @@ import anyio
 from aiostorage._core.delivery.deliverer import Deliverer, DeliverySettings
 from aiostorage._core.delivery.noting import NotingDriver
 from aiostorage._core.delivery.outbox import MirrorRecord, Outbox
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.event_log import EventLog
-from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import MIRRORED, OUTBOX
 from aiostorage._core.medium_results import results_from
 from aiostorage.errors import TrackerError, TrackerTimeout

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 import anyio
 
 from aiostorage._core.documents import equal
-from aiostorage._core.gateway import Gateway
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import DELIVERERS, MIRRORED, OUTBOX
 from aiostorage.errors import DuplicateKeyError

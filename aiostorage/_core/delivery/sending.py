@@ -17,8 +17,8 @@ from aiostorage._core.delivery.made_runs import MadeRuns
 from aiostorage._core.delivery.outbox import MirrorRecord, Outbox, OutboxRow
 from aiostorage._core.delivery.tracker_threads import TrackerThreads, in_words
 from aiostorage._core.documents import equal
+from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.event_log import EventLog
-from aiostorage._core.gateway import Gateway
 from aiostorage._core.layout import EXPERIMENTS, TRIALS
 from aiostorage._core.record_reader import TrialReader
 from aiostorage.errors import AioStorageError, EncodingError, TrackerError, TrackerUnavailable

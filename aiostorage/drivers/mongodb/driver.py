@@ -26,8 +26,8 @@ from aiostorage._core.cancellation import (
     run_to_completion,
     shielded,
 )
+from aiostorage._core.driver_calls.time_limit import deadline_of_call
 from aiostorage._core.slices import consumed
-from aiostorage._core.time_limit import deadline_of_call
 from aiostorage.drivers.mongodb.batches import carry_out_batch
 from aiostorage.drivers.mongodb.blobs import Blobs
 from aiostorage.drivers.mongodb.change_streams import Changes

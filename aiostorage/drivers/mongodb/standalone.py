@@ -3,8 +3,8 @@
 A server that is no member of a replica set writes one document after the other. Therefore whatever
 can fail is checked before anything is written, deletions come last, and what was written is undone
 when something fails all the same. Where every operation has a collection of its own, the first
-one is carried out last: by it `aiostorage._core.gateway` knows that all of them have happened, so
-that the next call repeats what a crash leaves half done.
+one is carried out last: by it the gateway knows that all of them have happened, so that the next
+call repeats what a crash leaves half done.
 
 What is undone is what was written, and only where no other worker has changed it meanwhile.
 

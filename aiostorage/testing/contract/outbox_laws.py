@@ -14,7 +14,7 @@ import pytest
 
 from aiostorage._core.delivery.noting import NotingDriver
 from aiostorage._core.delivery.outbox import Backlog, Outbox, OutboxRow
-from aiostorage._core.retry import RetryPolicy
+from aiostorage._core.driver_calls.retry import RetryPolicy
 from aiostorage._core.storage import Storage
 from aiostorage.errors import DuplicateKeyError, FailedUpdate
 from aiostorage.experiment import Experiment

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aiostorage._core.cancellation import clean_up
+from aiostorage._core.driver_calls.retry import RetryPolicy, retrying
 from aiostorage._core.event_log import EventLog
-from aiostorage._core.retry import RetryPolicy, retrying
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Operation
 from aiostorage.protocols import Driver
