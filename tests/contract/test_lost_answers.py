@@ -23,8 +23,8 @@ from aiostorage import (
     Trial,
     TrialLost,
 )
-from aiostorage._core import receipts
 from aiostorage._core.collection_access import CollectionAccess
+from aiostorage._core.follow_ups import receipts
 from aiostorage._core.layout import ALGO, RECEIPTS
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.drivers.sqlite import SQLiteDriver

@@ -29,11 +29,11 @@ from aiostorage._core.driver_calls.compensation import Compensations
 from aiostorage._core.driver_calls.lost_answers import repeat, repeat_next, repeat_once
 from aiostorage._core.driver_calls.retry import RetryPolicy, retrying
 from aiostorage._core.driver_calls.time_limit import PRESENT_CALL, TimeLimit
+from aiostorage._core.follow_ups.next_keys import documents_at_next_keys
 from aiostorage._core.history import History
 from aiostorage._core.ids import new_id
 from aiostorage._core.layout import LAYOUT, RECEIPTS
 from aiostorage._core.named_store import named_by
-from aiostorage._core.next_keys import documents_at_next_keys
 from aiostorage._core.slices import find_slices
 from aiostorage._core.slow import said_when_slow
 from aiostorage._core.telemetry import Telemetry

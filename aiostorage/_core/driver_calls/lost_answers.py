@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from aiostorage._core.next_keys import documents_at_next_keys
+from aiostorage._core.follow_ups.next_keys import documents_at_next_keys
 from aiostorage.errors import AioStorageError, DuplicateKeyError, TemporaryBackendError
 from aiostorage.operations import (
     Compare,

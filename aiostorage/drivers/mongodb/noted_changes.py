@@ -19,9 +19,9 @@ from functools import partial
 from typing import Any, Final
 
 from aiostorage._core.event_log import EventLog
+from aiostorage._core.follow_ups.receipts import insertion_of
 from aiostorage._core.queries.matching import conjuncts
 from aiostorage._core.queries.query import compile_condition
-from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.attempted_transaction import BegunAnew
 from aiostorage.drivers.mongodb.batches import carry_out_batch, update_each
 from aiostorage.drivers.mongodb.client import Client, UpdateOne

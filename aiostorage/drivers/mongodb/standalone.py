@@ -22,10 +22,10 @@ from typing import Any, Final
 from pymongo import errors as pymongo
 
 from aiostorage._core.event_log import EventLog
+from aiostorage._core.follow_ups.receipts import insertion_of
 from aiostorage._core.ids import new_id
 from aiostorage._core.queries.changes import apply_changes
 from aiostorage._core.queries.projection import copy_tree
-from aiostorage._core.receipts import insertion_of
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.filters import CollectionSchema

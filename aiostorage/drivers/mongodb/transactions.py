@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final
 
-from aiostorage._core.receipts import insertion_of
+from aiostorage._core.follow_ups.receipts import insertion_of
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_head import forget_head
 from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transaction

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from aiostorage._core.follow_ups.next_keys import next_places
 from aiostorage._core.ids import new_id
-from aiostorage._core.next_keys import next_places
 from aiostorage.operations import Document, NotedChange, OutboxNote, StoreTime
 
 __all__ = ["rows_of"]

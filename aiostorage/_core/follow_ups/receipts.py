@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from aiostorage._core.next_keys import documents_at_next_keys
-from aiostorage._core.outbox_rows import rows_of
+from aiostorage._core.follow_ups.next_keys import documents_at_next_keys
+from aiostorage._core.follow_ups.outbox_rows import rows_of
 from aiostorage._core.queries.projection import copy_tree
 from aiostorage.operations import Document, FollowUp, Insert, InsertNext, OutboxNote, Receipt
 

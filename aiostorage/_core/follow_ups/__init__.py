@@ -1,0 +1,1 @@
+"""Follow ups: what an engine inserts after its operations, because it depends on their results."""
