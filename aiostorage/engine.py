@@ -6,8 +6,8 @@ own library does differently or not at all. The errors that it raises are those 
 `aiostorage.errors`.
 """
 
+from aiostorage._core.change_log.log_rows import is_logged, log_rows, sets_content
 from aiostorage._core.follow_ups.receipts import insertion_of
-from aiostorage._core.log_rows import is_logged, log_rows, sets_content
 from aiostorage._core.normalise import normalise
 from aiostorage._core.queries.changes import apply_changes, check_changes, compile_changes
 from aiostorage._core.queries.ordering import arranged, place_of, position, values_of

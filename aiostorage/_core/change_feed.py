@@ -8,7 +8,7 @@ from typing import Any, Final
 import anyio
 
 from aiostorage._core.arguments import check_arguments
-from aiostorage._core.change_rows import change_of
+from aiostorage._core.change_log.change_rows import change_of
 from aiostorage._core.documents import equal
 from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.ids import experiment_uid

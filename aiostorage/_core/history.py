@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from aiostorage._core.change_rows import break_row
+from aiostorage._core.change_log.change_rows import break_row
 from aiostorage._core.documents import equal
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.history_limit import DEFAULT_HISTORY, HistoryLimit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiostorage._core.change_rows import fault_in_row, trial_in_row
+from aiostorage._core.change_log.change_rows import fault_in_row, trial_in_row
 from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage._core.history import REMEDY, stored_limit
 from aiostorage._core.layout import CHANGES, SETTINGS

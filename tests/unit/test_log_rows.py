@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
+from aiostorage._core.change_log.log_rows import (
+    MAX_REASON,
+    entries_of,
+    keys_of,
+    known_before,
+    log_rows,
+)
 from aiostorage._core.layout import LAYOUT, TRIALS
-from aiostorage._core.log_rows import MAX_REASON, entries_of, keys_of, known_before, log_rows
 from aiostorage.operations import And, Compare, Logged, Update
 
 NOW = datetime(2026, 2, 28, tzinfo=UTC)

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
-from aiostorage._core.in_memory.steady_clock import SteadyMoment
-from aiostorage._core.in_memory.table import DocumentTable
-from aiostorage._core.log_rows import log_rows
-from aiostorage._core.numbered_log import (
+from aiostorage._core.change_log.log_rows import log_rows
+from aiostorage._core.change_log.numbered_log import (
     BEGINNING,
     MARKS,
     cursor_behind,
@@ -17,6 +15,8 @@ from aiostorage._core.numbered_log import (
     parsed_cursor,
     raise_expired,
 )
+from aiostorage._core.in_memory.steady_clock import SteadyMoment
+from aiostorage._core.in_memory.table import DocumentTable
 from aiostorage._core.queries.projection import copy_tree
 from aiostorage.operations import Document, Logged, LogPage
 
@@ -45,7 +45,7 @@ def add_to_log(
     undo
         Gets the functions that remove the rows again.
     content, reason
-        As for `aiostorage._core.log_rows.log_rows`.
+        As for `aiostorage._core.change_log.log_rows.log_rows`.
     """
     rows = tables[logged.log]
 

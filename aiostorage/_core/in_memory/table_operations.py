@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
+from aiostorage._core.change_log.log_rows import is_logged, sets_content
 from aiostorage._core.follow_ups.receipts import insertion_of
 from aiostorage._core.in_memory.steady_clock import SteadyMoment
 from aiostorage._core.in_memory.table import DocumentTable
 from aiostorage._core.in_memory.table_log import Pair, add_to_log
-from aiostorage._core.log_rows import is_logged, sets_content
 from aiostorage._core.queries.projection import copy_tree, select
 from aiostorage.operations import (
     Count,

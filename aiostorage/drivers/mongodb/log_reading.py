@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiostorage._core.numbered_log import raise_expired
+from aiostorage._core.change_log.numbered_log import raise_expired
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_head import read_head, stored_row

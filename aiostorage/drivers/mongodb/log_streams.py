@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pymongo.errors import OperationFailure, PyMongoError
 
-from aiostorage._core.change_rows import BREAK
+from aiostorage._core.change_log.change_rows import BREAK
 from aiostorage.drivers.mongodb.client import Client
 from aiostorage.errors import CursorExpired
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from pymongo.errors import WriteError
 
-from aiostorage._core.log_rows import log_rows
+from aiostorage._core.change_log.log_rows import log_rows
 from aiostorage.drivers.mongodb.attempted_transaction import BegunAnew
 from aiostorage.drivers.mongodb.bson_codec import as_stored
 from aiostorage.drivers.mongodb.commands import Commands

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from aiostorage._core.log_rows import is_logged, log_rows, sets_content
+from aiostorage._core.change_log.log_rows import is_logged, log_rows, sets_content
 from aiostorage.drivers.mongodb.log_ids import id_of, new_suffix, number_at, number_of
 from aiostorage.operations import (
     Condition,
@@ -89,7 +89,7 @@ class LoggedChange:
     time
         The server's time; None if it is not known yet.
     content, reason
-        As for `aiostorage._core.log_rows.log_rows`.
+        As for `aiostorage._core.change_log.log_rows.log_rows`.
     presumed
         What is probably its last row, if that is not known; None if nothing tells.
     """

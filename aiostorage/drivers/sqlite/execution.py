@@ -17,8 +17,7 @@ from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any, Final, cast
 
-from aiostorage._core.follow_ups.receipts import insertion_of
-from aiostorage._core.log_rows import (
+from aiostorage._core.change_log.log_rows import (
     UNKNOWN,
     Keys,
     LoggedChange,
@@ -27,7 +26,7 @@ from aiostorage._core.log_rows import (
     keys_of,
     known_before,
 )
-from aiostorage._core.numbered_log import (
+from aiostorage._core.change_log.numbered_log import (
     BEGINNING,
     MARKS,
     cursor_behind,
@@ -35,6 +34,7 @@ from aiostorage._core.numbered_log import (
     parsed_cursor,
     raise_expired,
 )
+from aiostorage._core.follow_ups.receipts import insertion_of
 from aiostorage._core.shared_takes import are_alike, excludes_itself
 from aiostorage.drivers.sqlite.clock import TICK, Moment, StoreClock
 from aiostorage.drivers.sqlite.columns import to_text

@@ -1,7 +1,7 @@
 """The log of changes as SQL: pure functions, no connection.
 
 The rows of all jobs of a transaction are collected, and one statement inserts them at its end,
-which takes a fraction of the time. `aiostorage._core.log_rows` says what they contain.
+which takes a fraction of the time. `aiostorage._core.change_log.log_rows` says what they contain.
 
 The rows of a document are found by their subject, the number of the document in its own table.
 Documents that change at the same time mostly have neighbouring numbers, while their names are
@@ -17,7 +17,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final
 
-from aiostorage._core.log_rows import NO_REASON, UNKNOWN
+from aiostorage._core.change_log.log_rows import NO_REASON, UNKNOWN
 from aiostorage._core.queries.matching import conjuncts
 from aiostorage.drivers.sqlite.schema_sql import create_statements, partial_where, quoted
 from aiostorage.operations import Collection, Compare, Condition, Index, Logged
@@ -94,9 +94,10 @@ class LogSql:
         )
         """The statement that inserts a row, and what makes its parameters of an entry.
 
-        An entry has the values in `_ENTRY`: those that `aiostorage._core.log_rows.entries_of`
-        makes, with the time as text and a random number of 32 bits. An ``_id`` begins with the
-        number of the row, so that the index of it grows at its end.
+        An entry has the values in `_ENTRY`: those that `entries_of` in
+        `aiostorage._core.change_log.log_rows` makes, with the time as text and a random number of
+        32 bits. An ``_id`` begins with the number of the row, so that the index of it grows at its
+        end.
         """
         self._subjects = (
             f"subject IN (SELECT subject FROM {log} WHERE {partial_where(_DELETED)} "

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, get_args
 
+from aiostorage._core.change_log.log_rows import LoggedKind
 from aiostorage._core.kinds import shown
-from aiostorage._core.log_rows import LoggedKind
 from aiostorage.errors import EncodingError
 from aiostorage.operations import Document, StoreTime, UnreadableDocument
 from aiostorage.trial_change import TrialChange

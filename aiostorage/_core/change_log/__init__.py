@@ -1,0 +1,1 @@
+"""The log of changes of trials: its rows, their cursors, and what they say."""
