@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from aiostorage._core.exits import also_in_child, at_exit
-from aiostorage._core.facade_loop import FACADE_LOOP, WaitingCalls
+from aiostorage._core.process.exits import also_in_child, at_exit
+from aiostorage._core.process.facade_loop import FACADE_LOOP, WaitingCalls
 from aiostorage.errors import StorageClosedError
 
 __all__ = ["LoopCall", "LoopThread", "LoopUse", "use_loop"]

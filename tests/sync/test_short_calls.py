@@ -25,8 +25,8 @@ from aiostorage import (
     Trial,
     open_storage,
 )
-from aiostorage._core.facade_loop import FACADE_LOOP
 from aiostorage._core.layout import LAYOUT, TRIALS
+from aiostorage._core.process.facade_loop import FACADE_LOOP
 from aiostorage.drivers.sqlite import SQLiteDriver, connection, short_calls
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL

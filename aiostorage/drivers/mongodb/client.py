@@ -22,8 +22,8 @@ from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 from pymongo.read_concern import ReadConcern
 
-from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import run_to_completion, shielded
+from aiostorage._core.process.abandoned import end_in_thread
 from aiostorage.drivers.mongodb.attempted_transaction import AttemptedTransaction
 from aiostorage.drivers.mongodb.blocking import BlockingDatabase, run_at_once
 from aiostorage.drivers.mongodb.bson_codec import AS_DOCUMENTS, AS_LIBRARY

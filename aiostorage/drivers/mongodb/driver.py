@@ -19,7 +19,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import (
     mark_without_effect,
     run_detached,
@@ -27,6 +26,7 @@ from aiostorage._core.cancellation import (
     shielded,
 )
 from aiostorage._core.driver_calls.time_limit import deadline_of_call
+from aiostorage._core.process.abandoned import warn_unclosed
 from aiostorage._core.slices import consumed
 from aiostorage.drivers.mongodb.batches import carry_out_batch
 from aiostorage.drivers.mongodb.blobs import Blobs

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from aiostorage._core.boot import boot_id
+from aiostorage._core.process.boot import boot_id
 
 if TYPE_CHECKING:
     from aiostorage.drivers.sqlite.connection import Connection

@@ -17,9 +17,9 @@ from weakref import WeakSet, finalize
 import aiosqlite
 import anyio
 
-from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
-from aiostorage._core.exits import at_exit
+from aiostorage._core.process.abandoned import end_in_thread
+from aiostorage._core.process.exits import at_exit
 from aiostorage.drivers.sqlite.columns import SET
 from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, VALUE

@@ -18,10 +18,10 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 
-from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.files.path_options import checked_path, checked_seconds
 from aiostorage._core.kinds import choice, option
+from aiostorage._core.process.abandoned import warn_unclosed
 from aiostorage._core.slices import consumed
 from aiostorage.drivers.sqlite.clock import StoreClock, utc_now
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread

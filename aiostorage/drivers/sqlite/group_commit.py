@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from aiostorage._core.facade_loop import FACADE_LOOP
+from aiostorage._core.process.facade_loop import FACADE_LOOP
 from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit

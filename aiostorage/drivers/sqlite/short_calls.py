@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from aiostorage._core.facade_loop import FACADE_LOOP
+from aiostorage._core.process.facade_loop import FACADE_LOOP
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.sql import Table

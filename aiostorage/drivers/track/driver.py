@@ -16,10 +16,10 @@ from typing import Any, Final, TypeVar, cast
 import anyio
 import anyio.to_thread
 
-from aiostorage._core.abandoned import warn_unclosed
 from aiostorage._core.cancellation import run_to_completion, shielded
 from aiostorage._core.files.path_options import checked_path, checked_seconds
 from aiostorage._core.in_memory.steady_clock import BootClock, utc_now
+from aiostorage._core.process.abandoned import warn_unclosed
 from aiostorage.drivers.track.data_file import LONGEST_ADDITION, DataFile
 from aiostorage.drivers.track.shared_writes import SharedWrites
 from aiostorage.drivers.track.store import TrackStore

@@ -14,12 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from aiostorage._core.boot import boot_id
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.in_memory.steady_clock import BootClock
 from aiostorage._core.in_memory.table import tables_of
 from aiostorage._core.in_memory.table_log import read_table_log
 from aiostorage._core.in_memory.table_operations import AllOrNone, run, run_all
+from aiostorage._core.process.boot import boot_id
 from aiostorage._core.queries.projection import select
 from aiostorage._core.queries.query import compile_condition
 from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of

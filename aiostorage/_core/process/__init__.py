@@ -1,0 +1,1 @@
+"""The process that a storage is used in: its machine, its loop, its end, what is abandoned."""
