@@ -36,8 +36,8 @@ from aiostorage.plot import (
     write_page,
     write_picture,
 )
-from aiostorage.plot.plot_files import PICTURES, check_pictures
-from aiostorage.plot.plot_theme import graph_objects
+from aiostorage.plot.figure_files import PICTURES, check_pictures
+from aiostorage.plot.theme import graph_objects
 from aiostorage.summary import Direction
 
 if TYPE_CHECKING:

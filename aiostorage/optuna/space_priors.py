@@ -18,7 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from aiostorage.plot.plot_axes import is_log_scale
+from aiostorage.plot.axes import is_log_scale
 
 __all__ = ["choice_of", "distribution_of", "expanded", "flat_space", "inferred"]
 

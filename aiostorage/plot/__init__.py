@@ -5,12 +5,12 @@
 >>> history_figure(rows, PlotOptions(direction="maximize")).show()
 """
 
+from aiostorage.plot.figure_files import plot_page, write_page, write_picture
+from aiostorage.plot.figure_options import PlotOptions
 from aiostorage.plot.history_plot import history_figure
 from aiostorage.plot.parallel_plot import parallel_figure
-from aiostorage.plot.plot_files import plot_page, write_page, write_picture
-from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_rows import PlotRow, PlotRows, PlotRowsBuilder
 from aiostorage.plot.read_rows import read_plot_rows
+from aiostorage.plot.rows import PlotRow, PlotRows, PlotRowsBuilder
 from aiostorage.plot.slice_plot import slice_figure
 
 __all__ = [

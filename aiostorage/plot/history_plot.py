@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_points import drawn_points, placed_points
-from aiostorage.plot.plot_rows import PlotRow, PlotRows, best_so_far
-from aiostorage.plot.plot_theme import (
+from aiostorage.plot.figure_options import PlotOptions
+from aiostorage.plot.points import drawn_points, placed_points
+from aiostorage.plot.rows import PlotRow, PlotRows, best_so_far
+from aiostorage.plot.theme import (
     BEST_COLOUR,
     POINT_COLOUR,
     empty_figure,

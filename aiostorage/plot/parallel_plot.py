@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aiostorage.plot.plot_axes import (
+from aiostorage.plot.axes import (
     MISSING,
     PlotAxis,
     axis_label,
@@ -14,9 +14,9 @@ from aiostorage.plot.plot_axes import (
     make_axis,
     outlier_limit,
 )
-from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_rows import PlotRow, PlotRows, thin_rows
-from aiostorage.plot.plot_theme import (
+from aiostorage.plot.figure_options import PlotOptions
+from aiostorage.plot.rows import PlotRow, PlotRows, thin_rows
+from aiostorage.plot.theme import (
     COLOUR_SCALE,
     TEXT_COLOUR,
     empty_figure,

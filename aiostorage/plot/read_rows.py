@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiostorage.plot.plot_rows import PlotRows, PlotRowsBuilder
+from aiostorage.plot.rows import PlotRows, PlotRowsBuilder
 from aiostorage.protocols import AsyncStorageProtocol
 
 __all__ = ["read_plot_rows"]

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from aiostorage.plot.plot_axes import MISSING, PlotAxis, axis_label, make_axis
-from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_points import drawn_points, placed_points
-from aiostorage.plot.plot_rows import PlotRow, PlotRows
-from aiostorage.plot.plot_theme import (
+from aiostorage.plot.axes import MISSING, PlotAxis, axis_label, make_axis
+from aiostorage.plot.figure_options import PlotOptions
+from aiostorage.plot.points import drawn_points, placed_points
+from aiostorage.plot.rows import PlotRow, PlotRows
+from aiostorage.plot.theme import (
     BEST_COLOUR,
     COLOUR_SCALE,
     empty_figure,

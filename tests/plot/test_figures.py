@@ -23,8 +23,8 @@ from aiostorage.plot import (
     slice_figure,
     write_page,
 )
-from aiostorage.plot.plot_axes import MISSING, axis_label, is_log_scale, make_axis, outlier_limit
-from aiostorage.plot.plot_rows import best_so_far, log_priors, thin_rows
+from aiostorage.plot.axes import MISSING, axis_label, is_log_scale, make_axis, outlier_limit
+from aiostorage.plot.rows import best_so_far, log_priors, thin_rows
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SPACE = {"lr": "loguniform(1e-5, 1)", "net": {"width": "uniform(1, 512, discrete=True)"}}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from aiostorage.errors import ConfigurationError
-from aiostorage.plot.plot_axes import axis_label
-from aiostorage.plot.plot_theme import TEXT_COLOUR
+from aiostorage.plot.axes import axis_label
+from aiostorage.plot.theme import TEXT_COLOUR
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

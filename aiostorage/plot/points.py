@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_rows import PlotRow, PlotRows, thin_rows
-from aiostorage.plot.plot_theme import objective_range
+from aiostorage.plot.figure_options import PlotOptions
+from aiostorage.plot.rows import PlotRow, PlotRows, thin_rows
+from aiostorage.plot.theme import objective_range
 
 __all__ = ["drawn_points", "placed_points"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiostorage.errors import InvalidArgument
-from aiostorage.plot.plot_axes import axis_label, is_log_scale
-from aiostorage.plot.plot_rows import PlotRows
+from aiostorage.plot.axes import axis_label, is_log_scale
+from aiostorage.plot.rows import PlotRows
 from aiostorage.summary import Direction
 
 __all__ = ["OBJECTIVE", "PlotOptions"]

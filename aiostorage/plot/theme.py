@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from aiostorage.errors import ConfigurationError
-from aiostorage.plot.plot_axes import axis_label, outlier_limit
-from aiostorage.plot.plot_options import PlotOptions
-from aiostorage.plot.plot_rows import PlotRows
+from aiostorage.plot.axes import axis_label, outlier_limit
+from aiostorage.plot.figure_options import PlotOptions
+from aiostorage.plot.rows import PlotRows
 from aiostorage.summary import Direction
 
 if TYPE_CHECKING:
