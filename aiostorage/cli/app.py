@@ -41,7 +41,7 @@ from aiostorage.cli.status import status
 from aiostorage.cli.terminal import discard_unwritten, echo
 from aiostorage.cli.tracker_sync import tracker_sync
 from aiostorage.cli.upgrade import upgrade
-from aiostorage.cli.watch.watch_command import watch
+from aiostorage.cli.watch.command import watch
 from aiostorage.errors import (
     AioStorageError,
     BackendError,

@@ -25,9 +25,9 @@ sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]
 
 from aiostorage import Storage, Trial, open_storage  # noqa: E402
 from aiostorage.cli.existing import open_named  # noqa: E402
-from aiostorage.cli.watch.watch_feed import WatchFeed  # noqa: E402
-from aiostorage.cli.watch.watch_screen import WatchApp  # noqa: E402
-from aiostorage.cli.watch.watch_state import WatchState  # noqa: E402
+from aiostorage.cli.watch.feed import WatchFeed  # noqa: E402
+from aiostorage.cli.watch.screen import WatchApp  # noqa: E402
+from aiostorage.cli.watch.shown_state import WatchState  # noqa: E402
 from aiostorage.experiment import Experiment  # noqa: E402
 from aiostorage.plot import (  # noqa: E402
     PlotOptions,

@@ -24,10 +24,11 @@ from aiostorage import (
 )
 from aiostorage.cli.app import cli
 from aiostorage.cli.existing import open_named
-from aiostorage.cli.watch import change_lines, watch_feed
+from aiostorage.cli.watch import change_lines
+from aiostorage.cli.watch import feed as watch_feed
 from aiostorage.cli.watch.change_lines import follow_lines
-from aiostorage.cli.watch.watch_feed import WatchFeed
-from aiostorage.cli.watch.watch_state import WatchState
+from aiostorage.cli.watch.feed import WatchFeed
+from aiostorage.cli.watch.shown_state import WatchState
 from aiostorage.trial_change import TrialChange
 
 from .support import DEADLINE, started

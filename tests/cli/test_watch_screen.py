@@ -26,13 +26,13 @@ from aiostorage import open_storage
 from aiostorage._core.cancellation import shielded
 from aiostorage.cli.app import cli
 from aiostorage.cli.existing import open_named
-from aiostorage.cli.watch.watch_feed import WatchFeed
-from aiostorage.cli.watch.watch_state import WatchState
+from aiostorage.cli.watch.feed import WatchFeed
+from aiostorage.cli.watch.shown_state import WatchState
 
 from .support import DEADLINE, command, environment
 from .test_watch import complete, experiment_with, filled, until
 
-watch_screen = pytest.importorskip("aiostorage.cli.watch.watch_screen")
+screen = pytest.importorskip("aiostorage.cli.watch.screen")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 async def test_the_screen(folder: Path) -> None:  # noqa: PLR0915  one store for all of it
     from textual.widgets import DataTable
 
-    from aiostorage.cli.watch.watch_screen import WatchApp
+    from aiostorage.cli.watch.screen import WatchApp
 
     url = f"sqlite:///{folder}/aiostorage-demo.db"
     async with open_storage(url) as storage:
@@ -115,7 +115,7 @@ async def test_the_screen(folder: Path) -> None:  # noqa: PLR0915  one store for
 @pytest.mark.anyio
 async def test_the_end_of_the_feed_is_waited_for() -> None:
     """A call in the store's thread that outlived the event loop would be a traceback."""
-    from aiostorage.cli.watch.watch_screen import WatchApp
+    from aiostorage.cli.watch.screen import WatchApp
 
     begun = ended = False
 
@@ -238,7 +238,7 @@ def test_what_is_not_installed_is_named(folder: Path, monkeypatch: pytest.Monkey
     filled(folder)
     for name in ("textual.app", "textual_serve.server"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("watch_screen", "watch_web"):
+    for name in ("screen", "browser"):
         monkeypatch.delitem(sys.modules, f"aiostorage.cli.watch.{name}", raising=False)
     monkeypatch.setenv("TEXTUAL_DRIVER", "x")
     for more in ([], ["--web", "8765"]):
@@ -251,7 +251,7 @@ def test_a_screen_that_nobody_sees_any_more_ends(monkeypatch: pytest.MonkeyPatch
     reading, writing = os.pipe()
     with os.fdopen(reading) as stdin:
         monkeypatch.setattr(sys, "__stdin__", stdin)
-        assert not watch_screen._has_hung_up()
+        assert not screen._has_hung_up()
         os.close(writing)
-        assert watch_screen._has_hung_up()
-    assert not watch_screen._has_hung_up()
+        assert screen._has_hung_up()
+    assert not screen._has_hung_up()

@@ -11,7 +11,7 @@ import pytest
 from aiostorage import Trial
 from aiostorage.cli.watch.braille import braille_steps
 from aiostorage.cli.watch.change_lines import json_line, plain_line
-from aiostorage.cli.watch.watch_panels import (
+from aiostorage.cli.watch.panels import (
     best_panel,
     change_cells,
     counts_line,
@@ -21,7 +21,7 @@ from aiostorage.cli.watch.watch_panels import (
     worker_cells,
     workers_title,
 )
-from aiostorage.cli.watch.watch_state import WatchState, WorkerRow, sorted_workers
+from aiostorage.cli.watch.shown_state import WatchState, WorkerRow, sorted_workers
 from aiostorage.summary import ExperimentSummary, LockSummary
 from aiostorage.trial_change import TrialChange
 

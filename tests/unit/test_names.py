@@ -11,9 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "aiostorage"
 
-ROLES = {"driver", "storage", "facade", "factory", "imports", "cancellation"}
-"""Modules of one role: an engine's driver; what makes a thing of its URL; what brings records of
-another program; in `testing`, what tests a thing has its name."""
+ROLES = {"driver", "storage", "tracker", "command", "facade", "factory", "imports", "cancellation"}
+"""Modules of one role: an engine's driver; a program's tracker; a command that has a package of its
+own; what makes a thing of its URL; what brings records of another program; in `testing`, what tests
+a thing has its name."""
 
 MOVED = {"legacy", "driver_contract", "facade", "mongod", "replica_set", "stateful"}
 """Old import paths, which are there for one minor version."""

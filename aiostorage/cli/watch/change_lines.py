@@ -13,7 +13,7 @@ import anyio.to_thread
 from aiostorage import Storage
 from aiostorage._core.holders import named_holder
 from aiostorage.cli.naming import NothingFound, experiment_label, find_experiment
-from aiostorage.cli.watch.watch_feed import MAX_PAUSE, OpenStorage, store_is_away
+from aiostorage.cli.watch.feed import MAX_PAUSE, OpenStorage, store_is_away
 from aiostorage.trial_change import TrialChange
 
 __all__ = ["COLUMNS", "follow_lines", "json_line", "plain_line"]

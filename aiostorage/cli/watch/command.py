@@ -22,8 +22,8 @@ from aiostorage.cli.options import (
 )
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.watch.change_lines import COLUMNS, follow_lines, json_line, plain_line
-from aiostorage.cli.watch.watch_feed import OpenStorage, WatchFeed
-from aiostorage.cli.watch.watch_state import WatchState
+from aiostorage.cli.watch.feed import OpenStorage, WatchFeed
+from aiostorage.cli.watch.shown_state import WatchState
 from aiostorage.errors import ConfigurationError
 from aiostorage.summary import Direction
 from aiostorage.trial_change import TrialChange
@@ -132,7 +132,7 @@ def _has_screen() -> bool:
 
 def _show(feed: WatchFeed, url: str | None, lost_after: float | None) -> None:
     try:
-        from aiostorage.cli.watch.watch_screen import WatchApp  # noqa: PLC0415  an extra
+        from aiostorage.cli.watch.screen import WatchApp  # noqa: PLC0415  an extra
     except ImportError as error:
         raise _missing(error) from error
     location = open_existing(named_store(url)).location
@@ -146,7 +146,7 @@ def _show(feed: WatchFeed, url: str | None, lost_after: float | None) -> None:
 
 def _serve(arguments: list[str], port: int, url: str | None, experiment: str) -> None:
     try:
-        from aiostorage.cli.watch.watch_web import serve_screen  # noqa: PLC0415  an extra
+        from aiostorage.cli.watch.browser import serve_screen  # noqa: PLC0415  an extra
     except ImportError as error:
         raise _missing(error) from error
     with socket.socket() as free:

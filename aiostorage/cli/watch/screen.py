@@ -21,8 +21,8 @@ from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.widgets import DataTable, Footer, Static
 
-from aiostorage.cli.watch.watch_feed import WatchFeed
-from aiostorage.cli.watch.watch_panels import (
+from aiostorage.cli.watch.feed import WatchFeed
+from aiostorage.cli.watch.panels import (
     best_panel,
     change_cells,
     counts_line,
@@ -32,7 +32,7 @@ from aiostorage.cli.watch.watch_panels import (
     worker_cells,
     workers_title,
 )
-from aiostorage.cli.watch.watch_state import SortKey, sorted_workers
+from aiostorage.cli.watch.shown_state import SortKey, sorted_workers
 
 __all__ = ["WatchApp"]
 

@@ -13,7 +13,7 @@ from aiostorage.cli.escapes import printable
 from aiostorage.cli.naming import experiment_label
 from aiostorage.cli.text import number, plural, span
 from aiostorage.cli.watch.braille import braille_steps
-from aiostorage.cli.watch.watch_state import WatchState, WorkerRow
+from aiostorage.cli.watch.shown_state import WatchState, WorkerRow
 from aiostorage.trial import TrialStatus
 from aiostorage.trial_change import TrialChange
 

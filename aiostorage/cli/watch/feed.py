@@ -16,7 +16,7 @@ from aiostorage._core.holders import named_holder
 from aiostorage.cli.directions import direction_of
 from aiostorage.cli.naming import NothingFound, find_experiment
 from aiostorage.cli.results import objective_of
-from aiostorage.cli.watch.watch_state import WatchState, WorkerRow
+from aiostorage.cli.watch.shown_state import WatchState, WorkerRow
 from aiostorage.errors import (
     AioStorageError,
     BackendError,
