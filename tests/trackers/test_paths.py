@@ -12,7 +12,7 @@ from aiostorage import ConfigurationError
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers.comet.comet_archive import archive_home
 from aiostorage.trackers.factory import tracker_from_url
-from aiostorage.trackers.mlflow.mlflow_database import _check_file
+from aiostorage.trackers.mlflow.local_database import _check_file
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from aiostorage import errors
 from aiostorage._core.driver_calls.gateway import copy_of
-from aiostorage.drivers.sqlite.sqlite_errors import translated
+from aiostorage.drivers.sqlite.translated_errors import translated
 from aiostorage.errors import (
     AioStorageError,
     BackendError,

@@ -26,8 +26,8 @@ from aiostorage._core.files.places import NETWORK, filesystem_of
 from aiostorage._core.layout import LAYOUT
 from aiostorage.drivers.sqlite import SQLiteDriver
 from aiostorage.drivers.sqlite.file_checks import check_place
-from aiostorage.drivers.sqlite.sqlite_errors import translated
 from aiostorage.drivers.sqlite.tables import APPLICATION_ID
+from aiostorage.drivers.sqlite.translated_errors import translated
 
 MOUNTINFO = r"""
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

@@ -18,7 +18,7 @@ import pytest
 from aiostorage import Experiment, TrackerError, TrackerUnavailable, Trial
 from aiostorage.trackers import TrackedExperiment, TrackedTrial, Tracker
 from aiostorage.trackers.factory import tracker_from_url
-from aiostorage.trackers.mlflow import mlflow_api, rest
+from aiostorage.trackers.mlflow import interface, rest
 
 pytestmark = pytest.mark.usefixtures("mlflow")
 
@@ -114,11 +114,11 @@ def test_a_server_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_time_limit_is_for_all_requests_of_a_call() -> None:
-    with mlflow_api.time_limit(0.05):
-        assert mlflow_api.time_left() > 0
+    with interface.time_limit(0.05):
+        assert interface.time_left() > 0
         time.sleep(0.06)
         with pytest.raises(TrackerUnavailable):
-            mlflow_api.time_left()
+            interface.time_left()
 
 
 def test_the_user_and_the_password_are_sent() -> None:

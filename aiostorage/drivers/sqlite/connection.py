@@ -24,7 +24,7 @@ from aiostorage.drivers.sqlite.columns import SET
 from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
 from aiostorage.drivers.sqlite.sql import MATCH, VALUE
 from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
-from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
+from aiostorage.drivers.sqlite.translated_errors import raise_translated
 from aiostorage.errors import BackendError
 
 __all__ = ["Connection", "ConnectionThread"]

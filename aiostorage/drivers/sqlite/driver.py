@@ -35,15 +35,15 @@ from aiostorage.drivers.sqlite.execution import (
     read_log,
 )
 from aiostorage.drivers.sqlite.file_checks import check_log, check_place, not_a_database
+from aiostorage.drivers.sqlite.file_examination import FileExamination
 from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
+from aiostorage.drivers.sqlite.read_only_file import SQLiteReader
 from aiostorage.drivers.sqlite.readers import Readers
 from aiostorage.drivers.sqlite.short_calls import SHORT_PAGE, ShortCalls, is_busy
 from aiostorage.drivers.sqlite.sql import Table, tables_of
-from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
-from aiostorage.drivers.sqlite.sqlite_examination import FileExamination
-from aiostorage.drivers.sqlite.sqlite_reader import SQLiteReader
 from aiostorage.drivers.sqlite.tables import prepare
+from aiostorage.drivers.sqlite.translated_errors import raise_translated
 from aiostorage.errors import (
     NotADatabaseError,
     StorageClosedError,

@@ -12,7 +12,7 @@ from aiostorage.drivers.sqlite.clock import StoreClock
 from aiostorage.drivers.sqlite.connection import ConnectionThread
 from aiostorage.drivers.sqlite.execution import Job, Tables, commit
 from aiostorage.drivers.sqlite.short_calls import ShortCalls, is_busy
-from aiostorage.drivers.sqlite.sqlite_errors import translated
+from aiostorage.drivers.sqlite.translated_errors import translated
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Operation
 

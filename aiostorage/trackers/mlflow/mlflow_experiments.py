@@ -7,7 +7,7 @@ from itertools import count
 
 from aiostorage._core.event_log import EventLog
 from aiostorage.trackers.mlflow.content import EXPERIMENT
-from aiostorage.trackers.mlflow.mlflow_api import Api, ExperimentState, MlflowRefused
+from aiostorage.trackers.mlflow.interface import Api, ExperimentState, MlflowRefused
 from aiostorage.trackers.mlflow.names import PREFIX, experiment_name
 from aiostorage.trackers.protocol import TrackedExperiment
 

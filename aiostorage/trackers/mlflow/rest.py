@@ -15,7 +15,7 @@ from urllib.parse import quote
 from aiostorage._core.driver_options import hide_credentials_in
 from aiostorage.errors import TrackerUnavailable
 from aiostorage.trackers.mlflow.address import Address
-from aiostorage.trackers.mlflow.mlflow_api import (
+from aiostorage.trackers.mlflow.interface import (
     ExperimentState,
     MetricPoint,
     MlflowRefused,

@@ -16,7 +16,7 @@ from aiostorage.trackers.mlflow.content import (
     content_of,
     same_number,
 )
-from aiostorage.trackers.mlflow.mlflow_api import Api, MetricPoint, MlflowRefused, MlflowRun
+from aiostorage.trackers.mlflow.interface import Api, MetricPoint, MlflowRefused, MlflowRun
 from aiostorage.trackers.protocol import TrackedTrial
 from aiostorage.values import TrialStatus
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiostorage.errors import UnknownExperiment
 from aiostorage.trackers.mlflow.content import PARAM_TAG, START
-from aiostorage.trackers.mlflow.mlflow_api import (
+from aiostorage.trackers.mlflow.interface import (
     Api,
     ExperimentState,
     MlflowRefused,

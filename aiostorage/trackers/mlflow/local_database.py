@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiostorage.errors import TrackerUnavailable
 from aiostorage.trackers.mlflow.address import Address
-from aiostorage.trackers.mlflow.mlflow_api import (
+from aiostorage.trackers.mlflow.interface import (
     ExperimentState,
     MetricPoint,
     MlflowRefused,

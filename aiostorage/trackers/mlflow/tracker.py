@@ -10,8 +10,8 @@ from typing import Final, Self
 from aiostorage._core.driver_options import call_with_options
 from aiostorage.errors import TrackerError, TrackerUnavailable
 from aiostorage.trackers.mlflow.address import Address, address_of, require_packages
-from aiostorage.trackers.mlflow.mlflow_api import Api, MlflowRefused, time_limit
-from aiostorage.trackers.mlflow.mlflow_database import DatabaseApi
+from aiostorage.trackers.mlflow.interface import Api, MlflowRefused, time_limit
+from aiostorage.trackers.mlflow.local_database import DatabaseApi
 from aiostorage.trackers.mlflow.mlflow_experiments import MlflowExperiments
 from aiostorage.trackers.mlflow.rest import RestApi
 from aiostorage.trackers.mlflow.runs import Runs

@@ -18,13 +18,7 @@ from aiostorage._core.files.path_options import not_there
 from aiostorage._core.files.places import UNFINISHED_BACKUP, delete_unfinished, file_system
 from aiostorage.drivers.sqlite.clock import BOOT_TABLE, StoreClock
 from aiostorage.drivers.sqlite.connection import Connection, ConnectionThread
-from aiostorage.drivers.sqlite.database_file import DatabaseFile, identity
-from aiostorage.drivers.sqlite.file_checks import check_log, check_place
-from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
-from aiostorage.drivers.sqlite.lock_holders import lock_holders
-from aiostorage.drivers.sqlite.schema_changes import Schema, schema_of
-from aiostorage.drivers.sqlite.schema_sql import quoted
-from aiostorage.drivers.sqlite.sqlite_checks import (
+from aiostorage.drivers.sqlite.content_checks import (
     BOOT_NUMBER,
     DAMAGED_INDEX,
     MISSING_TICKS,
@@ -33,8 +27,14 @@ from aiostorage.drivers.sqlite.sqlite_checks import (
     highest_boot,
     inner_findings,
 )
-from aiostorage.drivers.sqlite.sqlite_place_checks import LARGE_LOG, outer_findings
-from aiostorage.drivers.sqlite.sqlite_reader import SQLiteReader
+from aiostorage.drivers.sqlite.database_file import DatabaseFile, identity
+from aiostorage.drivers.sqlite.file_checks import check_log, check_place
+from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
+from aiostorage.drivers.sqlite.lock_holders import lock_holders
+from aiostorage.drivers.sqlite.place_checks import LARGE_LOG, outer_findings
+from aiostorage.drivers.sqlite.read_only_file import SQLiteReader
+from aiostorage.drivers.sqlite.schema_changes import Schema, schema_of
+from aiostorage.drivers.sqlite.schema_sql import quoted
 from aiostorage.drivers.sqlite.tables import fill_ticks, layout_of, wanted_schema
 from aiostorage.errors import NotADatabaseError, SchemaVersionError
 from aiostorage.findings import (
