@@ -49,8 +49,8 @@ nitpick_ignore = [
     # fixtures pass it to each other; users get a `Deployment`
     ("py:class", "aiostorage.testing.mongodb.deployments.Deployments"),
     # `optimize` makes an `AsyncTrial` of them; users get one
-    ("py:class", "aiostorage.optuna.async_trial.StudyTrial"),
-    ("py:class", "aiostorage.optuna.deferred_storage.RunningTrial"),
+    ("py:class", "aiostorage.optuna.async_objectives.async_trial.StudyTrial"),
+    ("py:class", "aiostorage.optuna.async_objectives.deferred_storage.RunningTrial"),
 ]
 
 

@@ -66,11 +66,11 @@ def dashboard(
     It needs optuna-dashboard: pip install 'aiostorage-orion[dashboard]'.
     """
     with optuna_needed("dashboard"):
-        from aiostorage.optuna.dashboard_server import (  # noqa: PLC0415  an extra
+        from aiostorage.optuna.dashboard.server import (  # noqa: PLC0415  an extra
             dashboard_server,
             is_loopback,
         )
-        from aiostorage.optuna.dashboard_storage import (  # noqa: PLC0415  an extra
+        from aiostorage.optuna.dashboard.storage import (  # noqa: PLC0415  an extra
             DashboardStorage,
             direction_named,
         )

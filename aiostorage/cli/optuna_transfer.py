@@ -88,7 +88,7 @@ def import_studies_command(
     It needs Optuna: pip install 'aiostorage-orion[optuna]'.
     """
     with optuna_needed():
-        from aiostorage.optuna.study_imports import import_optuna  # noqa: PLC0415  an extra
+        from aiostorage.optuna.moves.study_imports import import_optuna  # noqa: PLC0415  an extra
     destination, location = destination_of(named_store(url), dry_run=dry_run)
 
     async def move() -> MoveReport:
@@ -139,7 +139,7 @@ def export_studies_command(
     if len(source) > 1:
         raise click.UsageError("name the storage, or leave it out, and then the target", ctx)
     with optuna_needed():
-        from aiostorage.optuna.study_exports import export_optuna  # noqa: PLC0415  an extra
+        from aiostorage.optuna.moves.study_exports import export_optuna  # noqa: PLC0415  an extra
     logging.getLogger("optuna").setLevel(logging.WARNING)  # it would tell of each new study
     named = named_store(one_url(source[0] if source else None, url))
     storage = open_existing(named, **connecting(named))

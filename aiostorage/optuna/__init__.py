@@ -10,20 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aiostorage.optuna.async_trial import AsyncTrial
-    from aiostorage.optuna.optimization import optimize
+    from aiostorage.optuna.async_objectives.async_trial import AsyncTrial
+    from aiostorage.optuna.async_objectives.optimization import optimize
+    from aiostorage.optuna.moves.study_exports import export_optuna
+    from aiostorage.optuna.moves.study_imports import import_optuna
     from aiostorage.optuna.storage import OptunaStorage
-    from aiostorage.optuna.study_exports import export_optuna
-    from aiostorage.optuna.study_imports import import_optuna
 
 __all__ = ["AsyncTrial", "OptunaStorage", "export_optuna", "import_optuna", "optimize"]
 
 _MODULES = {
-    "AsyncTrial": "aiostorage.optuna.async_trial",
+    "AsyncTrial": "aiostorage.optuna.async_objectives.async_trial",
     "OptunaStorage": "aiostorage.optuna.storage",
-    "export_optuna": "aiostorage.optuna.study_exports",
-    "import_optuna": "aiostorage.optuna.study_imports",
-    "optimize": "aiostorage.optuna.optimization",
+    "export_optuna": "aiostorage.optuna.moves.study_exports",
+    "import_optuna": "aiostorage.optuna.moves.study_imports",
+    "optimize": "aiostorage.optuna.async_objectives.optimization",
 }
 
 

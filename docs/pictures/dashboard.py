@@ -28,8 +28,8 @@ from optuna.trial import FrozenTrial, TrialState  # noqa: E402
 
 from aiostorage import open_storage  # noqa: E402
 from aiostorage.optuna import OptunaStorage  # noqa: E402
-from aiostorage.optuna.dashboard_server import dashboard_server  # noqa: E402
-from aiostorage.optuna.dashboard_storage import DashboardStorage  # noqa: E402
+from aiostorage.optuna.dashboard.server import dashboard_server  # noqa: E402
+from aiostorage.optuna.dashboard.storage import DashboardStorage  # noqa: E402
 
 HERE = Path(__file__).parent
 SIZE = "1100,660"

@@ -37,7 +37,7 @@ __all__ = [
 
 LIBRARIES = (
     *("aiostorage.cli.app", "aiostorage.drivers.sqlite"),
-    *("aiostorage.optuna.study_exports", "aiostorage.optuna.dashboard_server"),
+    *("aiostorage.optuna.moves.study_exports", "aiostorage.optuna.dashboard.server"),
 )
 """What processes of the tests need not import themselves."""
 

@@ -38,9 +38,9 @@ from aiostorage.optuna import (
     studies,
     study_writer,
 )
+from aiostorage.optuna.async_objectives.trial_batches import TrialBatches
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_ids import trial_id_of, trial_uid_of
-from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 from aiostorage.testing import FaultyDriver
 

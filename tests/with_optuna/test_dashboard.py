@@ -31,9 +31,9 @@ from aiostorage import Storage, Trial, open_storage
 from aiostorage.cli.app import cli
 from aiostorage.experiment import Experiment
 from aiostorage.optuna import OptunaStorage
-from aiostorage.optuna.dashboard_server import dashboard_server
-from aiostorage.optuna.dashboard_storage import DashboardStorage
-from aiostorage.optuna.space_priors import distribution_of, flat_space, inferred
+from aiostorage.optuna.dashboard.server import dashboard_server
+from aiostorage.optuna.dashboard.space_priors import distribution_of, flat_space, inferred
+from aiostorage.optuna.dashboard.storage import DashboardStorage
 from tests.cli.support import environment, run
 from tests.preloaded import Process, preloaded
 from tests.with_optuna.optuna_stores import LIBRARIES, fill

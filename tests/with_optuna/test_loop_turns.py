@@ -13,10 +13,10 @@ import anyio
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from aiostorage.optuna import study_thread
-from aiostorage.optuna.deferred_storage import RunningTrial
-from aiostorage.optuna.loop_turns import AT_ONCE, LoopTurns, few_at_once, settle
-from aiostorage.optuna.study_thread import StudyThread
+from aiostorage.optuna.async_objectives import study_thread
+from aiostorage.optuna.async_objectives.deferred_storage import RunningTrial
+from aiostorage.optuna.async_objectives.loop_turns import AT_ONCE, LoopTurns, few_at_once, settle
+from aiostorage.optuna.async_objectives.study_thread import StudyThread
 from aiostorage.optuna.trial_document import final_update, intermediate_update
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 

@@ -18,7 +18,7 @@ from aiostorage.errors import (
     SchemaVersionError,
 )
 from aiostorage.optuna import OptunaStorage
-from aiostorage.optuna.optuna_places import open_place, place_name
+from aiostorage.optuna.moves.optuna_places import open_place, place_name
 from tests.with_optuna.optuna_stores import opened_rdb
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

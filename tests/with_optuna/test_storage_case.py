@@ -10,8 +10,8 @@ from optuna.testing.pytest_storages import StorageTestCase
 
 from aiostorage import open_storage
 from aiostorage.optuna import OptunaStorage
-from aiostorage.optuna.dashboard_storage import DashboardStorage
-from aiostorage.optuna.deferred_storage import DeferredStorage
+from aiostorage.optuna.async_objectives.deferred_storage import DeferredStorage
+from aiostorage.optuna.dashboard.storage import DashboardStorage
 from aiostorage.optuna.studies import Studies
 
 

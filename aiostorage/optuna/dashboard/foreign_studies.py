@@ -18,7 +18,7 @@ from aiostorage._core.layout import EXPERIMENTS, TRIALS
 from aiostorage._core.storage import Storage
 from aiostorage._core.versions import FIRST_VERSION, version_of
 from aiostorage.operations import Document, UnreadableDocument
-from aiostorage.optuna.space_priors import (
+from aiostorage.optuna.dashboard.space_priors import (
     distribution_of,
     expanded,
     flat_space,

@@ -25,12 +25,12 @@ from aiostorage._core.kinds import check_values
 from aiostorage._core.layout import TRIALS
 from aiostorage._core.storage import Storage
 from aiostorage.errors import DuplicateKeyError, EncodingError, IncompleteCopy
-from aiostorage.optuna.optuna_places import opened_place, place_name, translated
+from aiostorage.optuna.moves.optuna_places import opened_place, place_name, translated
+from aiostorage.optuna.moves.study_imports import STUDY_MOVES
+from aiostorage.optuna.moves.study_source import chosen_studies, trial_pages
 from aiostorage.optuna.study_document import frozen_study
 from aiostorage.optuna.study_ids import trial_uid_of
-from aiostorage.optuna.study_imports import STUDY_MOVES
 from aiostorage.optuna.study_records import StudyRecords
-from aiostorage.optuna.study_source import chosen_studies, trial_pages
 from aiostorage.optuna.trial_document import frozen_trial
 from aiostorage.optuna.trial_records import TrialRecords
 from aiostorage.transfer.record_sources import PAGE

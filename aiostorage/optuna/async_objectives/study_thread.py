@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from aiostorage.optuna.loop_turns import LoopTurns, settle
+from aiostorage.optuna.async_objectives.loop_turns import LoopTurns, settle
 
 __all__ = ["StudyThread"]
 

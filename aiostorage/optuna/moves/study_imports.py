@@ -9,8 +9,8 @@ from optuna.storages import BaseStorage
 
 from aiostorage._core.kinds import check_values, choice, option, optional
 from aiostorage._core.storage import Storage
-from aiostorage.optuna.optuna_places import opened_place, place_name
-from aiostorage.optuna.study_source import StudySource
+from aiostorage.optuna.moves.optuna_places import opened_place, place_name
+from aiostorage.optuna.moves.study_source import StudySource
 from aiostorage.transfer.moving import move_records
 from aiostorage.transfer.transfer_reports import MOVES, MoveProgress, MoveReport, StudyResolve
 

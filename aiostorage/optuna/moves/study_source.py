@@ -17,7 +17,7 @@ from aiostorage._core.layout import ALGO, EXPERIMENTS, TRIALS
 from aiostorage._core.normalise import normalise
 from aiostorage.errors import EncodingError, InvalidArgument
 from aiostorage.operations import Document
-from aiostorage.optuna.optuna_places import translated
+from aiostorage.optuna.moves.optuna_places import translated
 from aiostorage.optuna.study_document import study_document
 from aiostorage.optuna.trial_document import trial_document
 from aiostorage.transfer.move_plan import derived_id

@@ -10,7 +10,7 @@ from optuna.study._frozen import FrozenStudy  # what `BaseStorage` wants; it has
 from optuna.trial import FrozenTrial, TrialState
 
 from aiostorage._core.storage import Storage
-from aiostorage.optuna.foreign_studies import ForeignStudies
+from aiostorage.optuna.dashboard.foreign_studies import ForeignStudies
 from aiostorage.optuna.storage import OptunaStorage
 from aiostorage.optuna.study_ids import parts_of_trial_id
 

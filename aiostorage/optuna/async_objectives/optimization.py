@@ -28,14 +28,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import BackendError, ConfigurationError
-from aiostorage.optuna.async_trial import AsyncTrial, StudyTrial, ThreadTrial
-from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
-from aiostorage.optuna.loop_turns import LoopTurns
+from aiostorage.optuna.async_objectives.async_trial import AsyncTrial, StudyTrial, ThreadTrial
+from aiostorage.optuna.async_objectives.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.async_objectives.loop_turns import LoopTurns
+from aiostorage.optuna.async_objectives.study_thread import StudyThread
+from aiostorage.optuna.async_objectives.study_writer import StudyWriter
+from aiostorage.optuna.async_objectives.trial_batches import TrialBatches
 from aiostorage.optuna.storage import OptunaStorage
 from aiostorage.optuna.studies import Studies
-from aiostorage.optuna.study_thread import StudyThread
-from aiostorage.optuna.study_writer import StudyWriter
-from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.work.stop_signals import stopped_by_signals
 
 __all__ = ["Callback", "Objective", "optimize"]

@@ -17,9 +17,9 @@ import anyio
 from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
-from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
-from aiostorage.optuna.loop_turns import few_at_once, settle
-from aiostorage.optuna.trial_batches import TrialBatches, TrialWrite
+from aiostorage.optuna.async_objectives.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.async_objectives.loop_turns import few_at_once, settle
+from aiostorage.optuna.async_objectives.trial_batches import TrialBatches, TrialWrite
 from aiostorage.optuna.unwritten_params import PATIENCE, UNWRITTEN
 from aiostorage.sync.portal import Portal
 

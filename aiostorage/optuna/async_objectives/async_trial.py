@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalChoiceType
 
-from aiostorage.optuna.deferred_storage import RunningTrial
-from aiostorage.optuna.study_thread import StudyThread
+from aiostorage.optuna.async_objectives.deferred_storage import RunningTrial
+from aiostorage.optuna.async_objectives.study_thread import StudyThread
 
 __all__ = ["AsyncTrial", "StudyTrial", "ThreadTrial"]
 

@@ -16,7 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from optuna_dashboard import wsgi
 
 from aiostorage.errors import ConfigurationError
-from aiostorage.optuna.dashboard_storage import DashboardStorage
+from aiostorage.optuna.dashboard.storage import DashboardStorage
 from aiostorage.optuna.study_ids import parts_of_trial_id
 
 if TYPE_CHECKING:

@@ -25,12 +25,12 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy  # what `BaseStorage` wants; it has no public name
 from optuna.trial import FrozenTrial, TrialState
 
+from aiostorage.optuna.async_objectives.trial_batches import TrialWrite
 from aiostorage.optuna.known_study import KnownStudy
 from aiostorage.optuna.storage import OptunaStorage
 from aiostorage.optuna.stored_params import StoredParam, stored_params
 from aiostorage.optuna.study_document import SYSTEM_ATTRS, USER_ATTRS
 from aiostorage.optuna.study_ids import trial_id_of
-from aiostorage.optuna.trial_batches import TrialWrite
 from aiostorage.optuna.trial_document import (
     TrialUpdate,
     attribute_update,

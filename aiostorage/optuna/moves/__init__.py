@@ -1,0 +1,1 @@
+"""Studies copied from and to the storages of Optuna itself."""
