@@ -30,14 +30,8 @@ from aiostorage import (
 from aiostorage._core.layout import TRIALS
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Compare, Insert, InsertNext, Take, Update
-from aiostorage.optuna import (
-    AsyncTrial,
-    OptunaStorage,
-    optimization,
-    optimize,
-    studies,
-    study_writer,
-)
+from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize, studies
+from aiostorage.optuna.async_objectives import optimization, study_writer
 from aiostorage.optuna.async_objectives.trial_batches import TrialBatches
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_ids import trial_id_of, trial_uid_of
