@@ -31,6 +31,13 @@ def test_the_modules_that_the_page_names_are_there() -> None:
         assert (ROOT / path).is_file(), path
 
 
+def test_every_package_of_the_core_is_on_the_page() -> None:
+    table = PAGE.read_text(encoding="utf-8").partition("### The packages of the core")[2]
+    shown = re.findall(r"^\| `_core/(\w+)/` \|", table, re.MULTILINE)
+    found = [file.parent.name for file in (ROOT / "aiostorage" / "_core").glob("*/__init__.py")]
+    assert sorted(shown) == sorted(found)
+
+
 def test_the_layers_of_the_page_are_those_that_are_checked() -> None:
     text = PAGE.read_text(encoding="utf-8").partition("## Who may import whom")[2]
     shown = text.partition("```text\n")[2].partition("\n```")[0].replace("drivers.*", "drivers")
