@@ -304,7 +304,7 @@ def test_a_new_study_does_not_get_the_trials_that_a_killed_load_has_left(tmp_pat
 def test_a_package_that_is_missing_is_named_with_its_extra(
     arguments: tuple[str, ...], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("study_imports", "study_exports", "dashboard_server"):
+    for name in ("moves.study_imports", "moves.study_exports", "dashboard.server"):
         monkeypatch.delitem(sys.modules, f"aiostorage.optuna.{name}", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     refused = run(*arguments)
