@@ -1,4 +1,4 @@
-"""Optuna's storage as coroutines: studies and trials, written, and read through what is known.
+"""Optuna's storage as coroutines: studies and trials by their ids, read through what is known.
 
 All of this runs in one event loop, so little here needs a lock against other threads.
 """
@@ -10,19 +10,15 @@ import time
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-import anyio
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aiostorage._core.ids import new_token
 from aiostorage._core.storage import Storage
-from aiostorage.operations import Compare, Or, StoreTime
 from aiostorage.optuna.field_names import field_name
 from aiostorage.optuna.known_study import KnownStudy, StudyReader, no_study, no_trial
-from aiostorage.optuna.param_writer import ParamWriter
 from aiostorage.optuna.stored_params import StoredParam
 from aiostorage.optuna.study_document import (
     FIELD,
@@ -41,23 +37,18 @@ from aiostorage.optuna.study_ids import (
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.study_trials import StudyTrials
 from aiostorage.optuna.trial_document import (
-    TrialUpdate,
     attribute_update,
-    changed,
-    final_update,
     frozen_trial,
     intermediate_update,
     number_of,
     trial_document,
 )
-from aiostorage.optuna.trial_records import INTERRUPTED, NOW, RESERVED, TrialRecords, is_held
+from aiostorage.optuna.trial_records import NOW, TrialRecords
+from aiostorage.optuna.trial_writes import TrialWrites
 from aiostorage.optuna.unwritten_params import (
-    UNWRITTEN,
     UNWRITTEN_FIELD,
     RelativeParams,
     UnwrittenParam,
-    params_changes,
-    params_conditions,
 )
 
 __all__ = ["Studies"]
@@ -70,21 +61,6 @@ FRESH_FOR: Final = 0.1
 
 Optuna asks for it at once.
 """
-
-AWAITED: Final = 5.0
-"""Seconds for which the end of a trial waits for params that another process is about to write."""
-
-AWAITED_INTERVAL: Final = 0.02
-"""Seconds between two looks whether it has written them."""
-
-_ALL_WRITTEN: Final = Or(
-    (
-        Compare(UNWRITTEN, "ne", True),
-        Compare("status", "ne", RESERVED),
-        Compare("heartbeat", "lt", StoreTime(-AWAITED)),
-    )
-)
-"""The condition that the worker of a trial is not about to write params, as far as anyone knows."""
 
 
 class Studies:
@@ -114,10 +90,11 @@ class Studies:
         self.records = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
         """The trials in the store."""
         self._reader = StudyReader(storage, self._records, self.records)
+        self.writes = TrialWrites(self.records, self._reader, hold)
+        """The writes to trials of a known study."""
         self._studies: dict[int, KnownStudy] = {}
         self._inherited = dict(tokens or {})
         self._inherited_params = dict(params or {})
-        self._params = None if hold is None else ParamWriter(hold)
 
     @property
     def tokens(self) -> dict[int, str]:
@@ -248,13 +225,13 @@ class Studies:
         if template.state is TrialState.RUNNING:
             token = document["worker"] = new_token()
             document["heartbeat"] = NOW
-            document[FIELD][UNWRITTEN_FIELD] = self._params is not None
+            document[FIELD][UNWRITTEN_FIELD] = self.writes.defers
         (inserted,) = await self.records.insert(study.uid, document, first)
         frozen = study.put(frozen_trial(inserted))
         if token is not None:
             study.hold(frozen.number, token)
             study.fresh[frozen.number] = time.monotonic()
-            self._defer(study, frozen, token)
+            self.writes.defer(study, frozen, token)
         return trial_id_of(study_id, frozen.number)
 
     # ------------------------------------------------------------------------ trials: reading
@@ -364,23 +341,17 @@ class Studies:
             earlier = study.trials.distributions.get(name)
         if earlier is not None:
             check_distribution_compatibility(earlier, distribution)
-        param = StoredParam(name, internal, distribution)
-        token = study.tokens.get(number)
-        if token is None or self._params is None or number in study.unwritten:
-            await self._change(study, number, known, {}, param)
-            return
-        frozen = await self._change(study, number, known, {UNWRITTEN: True}, param)
-        self._defer(study, frozen, token)
+        await self.writes.add_param(study, number, known, StoredParam(name, internal, distribution))
 
     async def set_intermediate(self, trial_id: int, step: int, value: float) -> None:
         """Set an intermediate value of a trial."""
         study, number, known = await self._unfinished(trial_id)
-        await self._change(study, number, known, intermediate_update(step, value).changes)
+        await self.writes.change(study, number, known, intermediate_update(step, value).changes)
 
     async def set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
         """Set an attribute of a trial; `kind` is `USER_ATTRS` or `SYSTEM_ATTRS`."""
         study, number, known = await self._unfinished(trial_id)
-        await self._change(study, number, known, attribute_update(kind, key, value).changes)
+        await self.writes.change(study, number, known, attribute_update(kind, key, value).changes)
 
     async def set_state(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None
@@ -388,242 +359,23 @@ class Studies:
         """Set the state of a trial, and its values; return False if it runs already."""
         study, number, known = await self._unfinished(trial_id)
         if state is TrialState.RUNNING:
-            begun = await self.claim(study, number, defers=self._params is not None)
-            if begun is not None:
-                self._defer(study, begun, study.tokens[number])
-            return begun is not None
+            return await self.writes.begin(study, number)
         if state is TrialState.WAITING:
             await self.hand_back(trial_id)
-            return True
-        silent = study.silent.pop(number, None)
-        if silent is not None and state is TrialState.FAIL:
-            await self._fail(study, number, silent)
-            return True
-        if silent is not None:
-            known = await self._read_unfinished(study, number)  # it may have been set elsewhere
-        token = self._token(study, number)
-        if token is None:
-            await self._finish_elsewhere(study, number, state, values)
         else:
-            await self._finish(study, number, final_update(known, state, values), token)
+            await self.writes.finish(study, number, known, state, values)
         return True
-
-    async def _finish(
-        self, study: KnownStudy, number: int, update: TrialUpdate, token: str
-    ) -> None:
-        if not await self._write(study, number, update.changes, token):
-            await self._check_held(study, number, token)
-            await self._read_unfinished(study, number)
-            raise _lost(number)
-        known = study.trials.get(number) or await self._reader.read(study, number)
-        study.put(changed(known, **update.fields))
-
-    async def _finish_elsewhere(
-        self,
-        study: KnownStudy,
-        number: int,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """End a trial that does not run here, with all the params that its worker has set.
-
-        The worker may be dead: then this does not wait for ever.
-        """
-        end = time.monotonic() + AWAITED
-        while True:
-            known = await self._read_unfinished(study, number)
-            update = final_update(known, state, values)
-            where = params_conditions(known)
-            if time.monotonic() < end:
-                where = (*where, _ALL_WRITTEN)
-            if await self.records.write(study.uid, number, update.changes, None, where):
-                study.put(changed(known, **update.fields))
-                return
-            await anyio.sleep(AWAITED_INTERVAL)
-
-    async def _fail(self, study: KnownStudy, number: int, worker: str) -> None:
-        """Fail a trial that was found stale, if it has the same worker still."""
-        known = await self._read_unfinished(study, number)  # it may have been set elsewhere
-        update = final_update(known, TrialState.FAIL, None)
-        if not await self._write(study, number, update.changes, worker):
-            await self._read_unfinished(study, number)
-            raise UpdateFinishedTrialError(f"Trial#{number} has another worker by now.")
-        study.lose(number, worker)
-        study.put(changed(known, **update.fields))
 
     async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
         """Let a trial wait again, with its params, if this process runs it, or an unknown one."""
         study, number, known = await self._unfinished(trial_id)
-        if known.state is TrialState.WAITING:
-            return
-        changes: dict[str, Any] = {
-            "status": INTERRUPTED,
-            "worker": None,
-            "results": [],
-            f"{FIELD}.intermediate": {},
-        }
-        token = self._token(study, number)
-        if not await self._write(study, number, changes, token, reason=reason):
-            await self._read_unfinished(study, number)
-            raise _lost(number)
-        if token is not None:
-            study.lose(number, token)
-        await self._reader.read(study, number)
-
-    async def claim(self, study: KnownStudy, number: int, *, defers: bool) -> FrozenTrial | None:
-        """Begin a trial that waits, for this process alone; return None if it did not wait.
-
-        Parameters
-        ----------
-        defers
-            Whether its params may be written a little later than they are set.
-        """
-        token = new_token()
-        document = await self.records.claim(study.uid, number, token, {UNWRITTEN: defers})
-        if document is None:
-            await self._read_unfinished(study, number)
-            return None
-        study.hold(number, token)
-        study.fresh[number] = time.monotonic()
-        return study.take(document, number)
-
-    def _defer(self, study: KnownStudy, frozen: FrozenTrial, token: str) -> None:
-        """Let params of a trial wait, whose document says that they may."""
-        if self._params is not None:
-            study.defer_params(frozen.number, token, frozen)
-            self._params.add(study, frozen.number, self._write_params)
-
-    async def _write_params(self, study: KnownStudy, number: int) -> None:
-        """Write the params of a trial that wait, and let no more of them wait."""
-        unwritten = study.unwritten.get(number)
-        if unwritten is None:
-            return
-        try:
-            if await self._write(study, number, {}, unwritten.token):
-                return
-            await self._check_held(study, number, unwritten.token)
-        except (KeyError, UpdateFinishedTrialError):
-            pass  # the worker is told so when it writes to the trial
-        if study.unwritten.get(number) is unwritten:
-            study.drop_params(number)
-
-    async def _change(
-        self,
-        study: KnownStudy,
-        number: int,
-        known: FrozenTrial,
-        changes: Mapping[str, Any],
-        param: UnwrittenParam | None = None,
-    ) -> FrozenTrial:
-        """Change a trial, with its params that wait and with one more, and read it.
-
-        Parameters
-        ----------
-        known
-            The trial as it was last read; where params wait, that is not asked for.
-
-        Raises
-        ------
-        UpdateFinishedTrialError
-            It is finished, or runs elsewhere, under another reservation than this process has had.
-        """
-        token = self._token(study, number)
-        while True:
-            unwritten = study.unwritten.get(number)
-            params = [] if unwritten is None else unwritten.params
-            added = params if param is None else [*params, param]
-            more, as_known = params_changes(known if unwritten is None else unwritten.stored, added)
-            document = await self.records.change(
-                study.uid, number, {**more, **changes}, token, as_known
-            )
-            if document is not None:
-                break
-            await self._check_held(study, number, token)
-            known = await self._read_unfinished(study, number)
-            if not added:
-                raise _lost(number)
-        frozen = study.take(document, number, params)
-        if token is not None:
-            study.fresh[number] = time.monotonic()
-        return frozen
-
-    async def _write(
-        self,
-        study: KnownStudy,
-        number: int,
-        changes: Mapping[str, Any],
-        token: str | None,
-        *,
-        reason: str | None = None,
-    ) -> bool:
-        """Change a trial with all its params that wait; then none does any more.
-
-        Return whether it is unfinished and, with a token, runs under that reservation.
-        """
-        while True:
-            unwritten = study.unwritten.get(number)
-            if unwritten is None or unwritten.token != token:
-                return await self.records.write(study.uid, number, changes, token, reason=reason)
-            unwritten.close()
-            params = unwritten.params
-            more, as_known = params_changes(unwritten.stored, params)
-            all_changes = {**more, **changes, UNWRITTEN: False}
-            if await self.records.write(
-                study.uid, number, all_changes, token, as_known, reason=reason
-            ):
-                study.params_written(number, unwritten)
-                return True
-            if not params:
-                return False
-            await self._check_held(study, number, token)
-            await self._read_unfinished(study, number)  # another has added a param meanwhile
-
-    def _token(self, study: KnownStudy, number: int) -> str | None:
-        """Return the reservation of a trial, if this process has it.
-
-        Raises
-        ------
-        UpdateFinishedTrialError
-            It is known to run elsewhere.
-        """
-        if number in study.lost:
-            raise _lost(number)
-        return study.tokens.get(number)
-
-    async def _check_held(self, study: KnownStudy, number: int, token: str | None) -> None:
-        """Look why a trial could not be written to.
-
-        Raises
-        ------
-        UpdateFinishedTrialError
-            It runs elsewhere, under another reservation than this process has had.
-        """
-        if token is None:
-            return
-        document = await self.records.read(study.uid, number)
-        if document is None:
-            return
-        if not is_held(document, token):
-            study.take(document, number)
-            study.lose(number, token)
-            raise _lost(number)
+        if known.state is not TrialState.WAITING:
+            await self.writes.hand_back(study, number, reason)
 
     async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:
         """Return a trial that may be written to, as this process knows it."""
         study, number = await self._place(trial_id)
-        study.fresh.pop(number, None)
-        known = study.trials.get(number)
-        if known is None or (not known.state.is_finished() and number not in study.tokens):
-            known = await self._reader.read(study, number)
-        if known.state.is_finished():
-            raise _finished(number)
-        return study, number, known
-
-    async def _read_unfinished(self, study: KnownStudy, number: int) -> FrozenTrial:
-        known = await self._reader.read(study, number)
-        if known.state.is_finished():
-            raise _finished(number)
-        return known
+        return study, number, await self.writes.unfinished(study, number)
 
     # ------------------------------------------------------------------------------ heartbeats
 
@@ -639,14 +391,3 @@ class Studies:
         workers = {n: one.get("worker") for one in found if (n := number_of(one)) is not None}
         study.silent = {number: worker for number, worker in workers.items() if worker is not None}
         return [trial_id_of(study_id, number) for number in sorted(workers)]
-
-
-def _finished(number: int) -> UpdateFinishedTrialError:
-    return UpdateFinishedTrialError(f"Trial#{number} has already finished and can not be updated.")
-
-
-def _lost(number: int) -> UpdateFinishedTrialError:
-    return UpdateFinishedTrialError(
-        f"Trial#{number} is no longer this worker's: it was handed back or declared stale, and "
-        "nothing was written."
-    )

@@ -30,7 +30,7 @@ from aiostorage import (
 from aiostorage._core.layout import TRIALS
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Compare, Insert, InsertNext, Take, Update
-from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize, studies
+from aiostorage.optuna import AsyncTrial, OptunaStorage, optimize, trial_writes
 from aiostorage.optuna.async_objectives import optimization, study_writer
 from aiostorage.optuna.async_objectives.trial_batches import TrialBatches
 from aiostorage.optuna.studies import Studies
@@ -686,8 +686,8 @@ async def test_what_was_set_is_written_when_it_has_waited(monkeypatch: pytest.Mo
 async def test_who_ends_a_trial_of_another_process_waits_for_what_it_has_set(
     study: optuna.Study, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studies, "AWAITED", 3600.0)
-    monkeypatch.setattr(studies, "_ALL_WRITTEN", Compare(UNWRITTEN, "ne", True))
+    monkeypatch.setattr(trial_writes, "PARAMS_TIMEOUT", 3600.0)
+    monkeypatch.setattr(trial_writes, "_ALL_WRITTEN", Compare(UNWRITTEN, "ne", True))
 
     def tell(trial_id: int) -> None:
         other = OptunaStorage(file)

@@ -22,7 +22,7 @@ from aiostorage import RetryPolicy, Storage, SyncStorage, TemporaryBackendError,
 from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage.drivers.memory import MemoryDriver
 from aiostorage.operations import Operation, Take, Update
-from aiostorage.optuna import OptunaStorage, param_writer, studies
+from aiostorage.optuna import OptunaStorage, param_writer, trial_writes
 from aiostorage.optuna.study_ids import parts_of_trial_id
 from aiostorage.testing import FaultyDriver
 
@@ -227,7 +227,7 @@ def test_who_ends_a_trial_of_a_dead_process_does_not_wait_for_ever(
     study_id = known_names(one)
     trial_id = one.create_new_trial(study_id)
     one.set_trial_param(trial_id, "x", 0.5, UNIT)
-    monkeypatch.setattr(studies, "AWAITED", 0.05)
+    monkeypatch.setattr(trial_writes, "PARAMS_TIMEOUT", 0.05)
     other.set_trial_state_values(trial_id, TrialState.FAIL)
     assert other.get_trial(trial_id).params == {}
     with pytest.raises(UpdateFinishedTrialError):

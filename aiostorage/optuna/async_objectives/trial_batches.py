@@ -133,7 +133,7 @@ class TrialBatches:
 
     async def _is_claimed(self, number: int) -> bool:
         try:
-            return await self._studies.claim(self._study, number, defers=True) is not None
+            return await self._studies.writes.claim(self._study, number, defers=True) is not None
         except (KeyError, UpdateFinishedTrialError):  # it was deleted or finished meanwhile
             return False
 
