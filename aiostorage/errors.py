@@ -12,7 +12,7 @@
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
     ├── CursorExpired                 changes behind a cursor are not kept any more
-    ├── InvalidReservation            (ValueError) what is to be resumed is no reservation
+    ├── InvalidReservation            (ValueError) what is to be resumed is not a reservation
     ├── MissingObjective              (ValueError) a trial has no objective, such as before its end
     ├── DuplicateKeyError             a record with that key exists
     ├── FailedUpdate                  the record is not in the state that the update requires

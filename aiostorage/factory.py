@@ -459,7 +459,7 @@ _BUILT_IN: Final[dict[str, _BuiltIn]] = {
 def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | None = None) -> Driver:
     """Make the driver that takes the place of one of Oríon's databases: the type ``legacy``."""
     if url is not None:
-        raise ConfigurationError("`legacy` is no URL scheme; it is a type with a `database`")
+        raise ConfigurationError("`legacy` is not a URL scheme; it is a type with a `database`")
     option(replace(optional(MAPPING), secret=True)).check("legacy", "database", database)
     options = dict(database or {})
     of_type = str(options.pop("type", "pickleddb")).lower()

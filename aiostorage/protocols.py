@@ -373,7 +373,7 @@ class AsyncStorageProtocol(Protocol):
 
     - **Arguments** are checked before anything is done. What is of the wrong kind, or outside its
       range, raises `InvalidArgument` (a TypeError and a ValueError), which names the argument;
-      `MissingArguments` if it is no experiment, `UnsupportedQuery` if it is no filter.
+      `MissingArguments` if it is not an experiment, `UnsupportedQuery` if it is not a filter.
 
     An `experiment` argument is anything with ``.id`` or ``._id``, or a mapping with ``_id``; an id
     by itself is none. Where there is a `uid` argument as well, either will do; if both are passed,

@@ -407,7 +407,9 @@ class Trial:
             return float(value)
         uid = self.id if self._params or self.experiment else None
         shown = f"trial {uid}" if uid else "a trial without an id"
-        what = "no objective" if value is None else f"an objective that is no number: {value!r:.60}"
+        what = f"an objective that is not a number: {value!r:.60}"
+        if value is None:
+            what = "no objective"
         raise MissingObjective(
             f"{shown} is {self._status!r} and has {what}", uid=uid, status=self._status
         )
@@ -475,7 +477,7 @@ class Trial:
 
     @property
     def hash_params(self) -> str:
-        """The md5 of the params that are no fidelities, in hex."""
+        """The md5 of the params that are not fidelities, in hex."""
         return self.compute_trial_hash(
             self, ignore_fidelity=True, ignore_lie=True, ignore_parent=True
         )

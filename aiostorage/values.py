@@ -247,7 +247,7 @@ def as_results(value: Results, *, bools: bool = False) -> list[Result]:
     value = value.tolist() if hasattr(value, "tolist") else value
     try:
         if isinstance(value, bool):
-            raise TypeError("a bool is no objective")  # noqa: TRY301  like those from within
+            raise TypeError("a bool is not an objective")  # noqa: TRY301  like those from within
         if isinstance(value, (int, float)):
             results = [Result("objective", "objective", value)]
         elif isinstance(value, Mapping):

@@ -133,10 +133,10 @@ def confirmed(question: str, yes: bool) -> bool:
     Raises
     ------
     click.UsageError
-        The user cannot be asked: standard input is no terminal.
+        The user cannot be asked: standard input is not a terminal.
     """
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError("standard input is no terminal to ask at; say --yes to do it")
+        raise click.UsageError("standard input is not a terminal to ask at; say --yes to do it")
     return click.confirm(printable(question), err=True)

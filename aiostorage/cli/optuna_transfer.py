@@ -129,9 +129,9 @@ def export_studies_command(
 
     URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the storage
     that is configured, as for `aiostorage status`. TARGET is the URL of a database as Optuna has
-    it, the path of a journal, or redis://…; what does not exist is made. Experiments that are no
-    studies are left out. Run the command again after an interruption, and it goes on where the
-    trials in TARGET end.
+    it, the path of a journal, or redis://…; TARGET is created if it does not exist. Experiments
+    that are not studies are left out. Run the command again after an interruption, and it
+    continues where the trials in TARGET end.
 
     It needs Optuna: pip install 'aiostorage-orion[optuna]'.
     """

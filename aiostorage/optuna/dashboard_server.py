@@ -38,7 +38,7 @@ def dashboard_app(
     Parameters
     ----------
     read_only
-        Refuse every change. Otherwise only those of experiments that are no studies are refused.
+        Refuse every change. Otherwise only those of experiments that are not studies are refused.
     hosts
         What browsers may call this server, with the port; None for anything.
     """
@@ -59,7 +59,7 @@ def dashboard_app(
             if _is_foreign(storage, environ.get("PATH_INFO", "")):
                 return _refusal(
                     start_response,
-                    "this experiment is no study of Optuna, and cannot be changed here",
+                    "this experiment is not a study of Optuna, and cannot be changed here",
                 )
         return app(environ, start_response)
 

@@ -62,7 +62,7 @@ async def export_optuna(
 ) -> MoveReport:
     """Copy studies to one of Optuna's own storages.
 
-    All of a study is copied, as `import_optuna` does it. Experiments that are no studies are left
+    All of a study is copied, as `import_optuna` does it. Experiments that are not studies are left
     out.
 
     Optuna's storages show a study while it is still growing. When an export was interrupted, call

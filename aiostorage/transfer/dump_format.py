@@ -169,7 +169,7 @@ class DumpDecoder:
         Raises
         ------
         NotADatabaseError
-            This is no dump.
+            This is not a dump.
         SchemaVersionError
             A newer aiostorage has made it.
         """

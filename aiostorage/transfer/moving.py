@@ -80,7 +80,7 @@ async def load_storage(
         written. Or a new experiment has got the ``_id`` of a loaded one meanwhile: that one was not
         written, and a second load gives it another ``_id``.
     NotADatabaseError
-        The file is no dump, or it is damaged. Nothing was written.
+        The file is not a dump, or it is damaged. Nothing was written.
     SchemaVersionError
         A newer aiostorage made the file. Nothing was written.
     EncodingError

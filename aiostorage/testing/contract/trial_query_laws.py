@@ -188,7 +188,7 @@ REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
     ({"status": {"$ne": None}}, "no status None: it is one of new, reserved"),
     ({"status": {"$gt": 1}}, "no status 1"),
     ({"status.name": "new"}, "status has no parts"),
-    ({"status": {"$elemMatch": {"$eq": "new"}}}, "status is no list"),
+    ({"status": {"$elemMatch": {"$eq": "new"}}}, "status is not a list"),
     ({"$or": [{"status": "new"}, {"status": "braken"}]}, "did you mean 'broken'"),
     ({"params.lr": 1}, r"write (params={'lr': …}, or )?where={'params': {'\$elemMatch'"),
     ({"params.opt.lr": {"$gt": 1}}, "'opt.lr': …|'name': 'opt.lr'"),

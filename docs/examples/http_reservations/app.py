@@ -100,7 +100,7 @@ Held = Annotated[Trial, Depends(held_trial)]
 
 
 LOST: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": Problem, "description": "this is no reservation"},
+    400: {"model": Problem, "description": "this is not a reservation"},
     409: {"model": Problem, "description": "the reservation is lost; stop the evaluation"},
     410: {"model": Problem, "description": "the trial is finished; `status` tells how"},
 }
