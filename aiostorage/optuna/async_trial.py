@@ -59,7 +59,7 @@ class StudyTrial:
 class AsyncTrial:
     """A trial for an objective that is a coroutine: the methods of Optuna's `Trial`, awaited.
 
-    What only reads what was suggested or set before is a property, and needs no await.
+    Values that were suggested or set before are properties, which need no await.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class AsyncTrial:
         return chosen
 
     async def report(self, value: float, step: int) -> None:
-        """Report an intermediate value; a pruner goes by it."""
+        """Report an intermediate value, which pruners use."""
         await self._call(self._trial.call, "report", value, step)
 
     async def should_prune(self) -> bool:

@@ -38,9 +38,9 @@ def dashboard_app(
     Parameters
     ----------
     read_only
-        Refuse every change. Otherwise only those of experiments that are not studies are refused.
+        Refuse every change. Otherwise only changes of experiments that are not studies are refused.
     hosts
-        What browsers may call this server, with the port; None for anything.
+        The names by which browsers may call this server, with the port; None for any name.
     """
     app: WSGIApplication = wsgi(storage)
     names = None if hosts is None else frozenset(hosts)
@@ -118,7 +118,7 @@ def dashboard_server(
     host
         The address, or the name, of an interface of this machine.
     port
-        0 for any that is free; ``server_port`` says which.
+        0 for any free port; ``server_port`` says which.
     read_only
         As for `dashboard_app`.
 

@@ -69,11 +69,11 @@ async def optimize(
     """Evaluate trials of a study, several at the same time in this event loop.
 
     An objective that is a coroutine function gets an `AsyncTrial`: the methods of Optuna's trial,
-    to be awaited. One that is a plain function gets Optuna's own and runs in a thread.
+    to be awaited. A plain function gets Optuna's own trial and runs in a thread.
 
-    The sampler, the pruner and the callbacks run in one thread, one after the other, since Optuna's
-    are not made for several threads. They do not block the event loop, and none of them waits for
-    the store.
+    The sampler, the pruner and the callbacks run in one thread, one after the other, because they
+    are not thread-safe in Optuna. They do not block the event loop, and none of them waits for the
+    store.
 
     When this is cancelled, or the process gets SIGTERM or Ctrl-C, trials under way are handed back:
     they wait, with their params, for the next worker. So are the others when an objective raises
@@ -96,7 +96,7 @@ async def optimize(
     catch
         Exceptions of the objective that only fail the trial. Any other ends this, too.
     show_progress_bar
-        Whether to show how far it is.
+        Whether to show the progress.
 
     Raises
     ------
