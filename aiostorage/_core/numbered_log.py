@@ -69,6 +69,6 @@ def log_page(
 def raise_expired(cursor: str) -> NoReturn:
     """Raise `CursorExpired` for a cursor whose row is gone."""
     raise CursorExpired(
-        f"the changes behind the cursor {cursor[:40]!r} are not kept any more, or it is the cursor "
-        "of another store; read the trials again, and go on with a new cursor"
+        f"the changes behind the cursor {cursor[:40]!r} are no longer kept, or it is the cursor "
+        "of another store; read the trials again, and continue with a new cursor"
     )

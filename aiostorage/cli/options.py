@@ -58,7 +58,7 @@ def storage_option(function: F) -> F:
         "url",
         metavar="URL",
         help="The storage, such as sqlite:///tune.db or mongodb://localhost/tune. Default: the one "
-        "in AIOSTORAGE_URL, else that of aiostorage.toml, else a SQLite file in the user's data "
+        "in AIOSTORAGE_URL, else the one in aiostorage.toml, else a SQLite file in the user's data "
         "directory.",
     )(function)
 
@@ -69,7 +69,7 @@ def timeout_option(function: F) -> F:
         "--timeout",
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True, max=3600, max_open=True),
-        help="Give up when the storage does not answer for so long. Default: "
+        help="Give up when the storage does not answer for this long. Default: "
         f"{DEFAULT_TIMEOUT:g}, unless the URL has a timeout.",
     )(function)
 
