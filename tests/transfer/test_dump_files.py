@@ -69,7 +69,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "edited value": (edited(b'"status":"new"', b'"status":"old"'), "changed after it was made"),
     "edited line": (edited(b'{"trial":{', b'{"trial":{{'), "damaged in line .*JSON"),
     "a line of another kind": (edited(b'{"trial":{', b'{"trail":{'), "none of the records"),
-    "a line too many": (lambda: plain() + b"{}\n", "goes on behind its last line"),
+    "a line too many": (lambda: plain() + b"{}\n", "continues after its last line"),
     "lines in another order": (
         edited(b'"experiment":7,', b'"experiment":8,'),
         "does not belong to the experiment before it",
