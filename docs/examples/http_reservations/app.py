@@ -32,7 +32,7 @@ from aiostorage import (
 )
 
 LONGEST_WAIT: Final = 30.0
-"""Seconds that a request may wait for a trial; shorter than the time that proxies wait for an answer."""
+"""Seconds that a request may wait for a trial; less than the time limit of proxies."""
 
 
 class Reserved(BaseModel):
