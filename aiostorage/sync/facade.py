@@ -30,7 +30,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
     Every method does what the async one of the same name does, in an event loop in a thread of its
     own, and waits for it. Any number of threads may share one. It opens with its first call; it is
-    closed by ``with``, by `close`, or at exit. A pickled or forked copy opens anew.
+    closed by ``with``, by `close`, or at exit. A pickled or forked copy opens the storage again.
 
     Parameters
     ----------
