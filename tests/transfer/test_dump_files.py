@@ -74,7 +74,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
         edited(b'"experiment":7,', b'"experiment":8,'),
         "does not belong to the experiment before it",
     ),
-    "a bad tag": (edited(b'{"$float":"nan"}', b'{"$float":"man"}'), "damaged in line 2.*no tag"),
+    "a bad tag": (edited(b'{"$float":"nan"}', b'{"$float":"man"}'), "damaged in line 2.*not a tag"),
     "no dump": (lambda: b'{"name": "tune"}\n', "is not a dump of aiostorage"),
     "text": (lambda: b"Dear all,\n", "is not a dump of .*; it is a text file"),
     "empty": (lambda: b"", "is not a dump of .*; it is an empty file"),
