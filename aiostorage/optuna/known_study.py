@@ -360,4 +360,4 @@ def no_study(study_id: int) -> KeyError:
 
 def no_trial(trial_id: int) -> KeyError:
     """Return the error that says that there is no such trial."""
-    return KeyError(f"there is no trial of the id {trial_id}")
+    return KeyError(f"there is no trial with the id {trial_id}")
