@@ -69,9 +69,9 @@ class Page:
     in_a_row: int = 0
     failure: AioStorageError | None = None
 
-    def stops(self, patience: int) -> bool:
+    def stops(self, max_failures: int) -> bool:
         """Return whether it is of no use to go on."""
-        return self.failure is not None or self.in_a_row >= patience
+        return self.failure is not None or self.in_a_row >= max_failures
 
 
 @dataclass(slots=True)
@@ -153,20 +153,20 @@ class Sender:
         trials = [name for name in groups if name[1] is not None]
         trials.sort(key=lambda name: name in self._late)
         for names in _portions(trials, READ_TOGETHER):
-            if page.stops(self._patience):
+            if page.stops(self._concurrency):
                 break
             found = await self._documents(names)
             portion = [(subjects[name[0]], name, groups[name], found.get(name)) for name in names]
             await self._each(page, portion, lambda one: self._trial(*one))
         gone = [s for s in subjects.values() if s.experiment is None and s.rows]
-        if not page.stops(self._patience):
+        if not page.stops(self._concurrency):
             await self._each(page, gone, self._without_experiment)
         if page.failure is not None:
             raise page.failure
         return page
 
     @property
-    def _patience(self) -> int:
+    def _concurrency(self) -> int:
         return max(self._tracker.max_concurrency, 1)
 
     async def _each(self, page: Page, items: Sequence[T], send: Callable[[T], Any]) -> None:
@@ -178,7 +178,7 @@ class Sender:
 
         async def work() -> None:
             async with anyio.create_task_group() as workers:
-                for _ in range(min(self._patience, len(items))):
+                for _ in range(min(self._concurrency, len(items))):
                     workers.start_soon(self._work_off, page, left, send)
             ended.set()
 
@@ -193,7 +193,7 @@ class Sender:
     async def _work_off(self, page: Page, items: Iterator[T], send: Callable[[T], Any]) -> None:
         """Await `send` of one item after the other, and note how it went."""
         for item in items:
-            if page.stops(self._patience):
+            if page.stops(self._concurrency):
                 return
             try:
                 settled = await send(item)

@@ -82,10 +82,10 @@ def tracker_sync(
     wanted = tracker or os.environ.get("AIOSTORAGE_TRACKER") or configured_tracker(named)
     if wanted is None:
         raise click.UsageError("which tracker? name it with --tracker, or in AIOSTORAGE_TRACKER")
-    patience = connecting(named)
-    existing = open_existing(named, **patience)
+    timeouts = connecting(named)
+    existing = open_existing(named, **timeouts)
     made = tracker_of(wanted)
-    storage = storage_of(named.without_tracker(), tracker=made, deliver_on_close=0.0, **patience)
+    storage = storage_of(named.without_tracker(), tracker=made, deliver_on_close=0.0, **timeouts)
     started = time.monotonic()
     console = Terminal()
     anyio.run(_check, existing)

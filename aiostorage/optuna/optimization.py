@@ -51,8 +51,8 @@ Callback: TypeAlias = Callable[[optuna.Study, FrozenTrial], object]
 events = EventLog("optuna")
 _logger: Final = optuna.logging.get_logger("optuna.study")
 
-BEATS: Final = 5
-"""Heartbeats in the time after which a trial counts as lost, where Optuna wants none."""
+LOST_AFTER_HEARTBEATS: Final = 5
+"""Heartbeats in the time after which a trial counts as lost, where Optuna itself wants none."""
 
 
 async def optimize(
@@ -411,7 +411,7 @@ class _Optimization:
         interval: float | None = self._storage.get_heartbeat_interval()
         watched = interval is not None
         if interval is None:
-            interval = self._storage.lost_after / BEATS
+            interval = self._storage.lost_after / LOST_AFTER_HEARTBEATS
         while True:
             try:
                 if watched:

@@ -62,26 +62,26 @@ from aiostorage.optuna.unwritten_params import (
 
 __all__ = ["Studies"]
 
-SEEN_FOR: Final = 1.0
+MAX_STUDY_AGE: Final = 1.0
 """Seconds for which a study counts as there without a read when a trial is created."""
 
-FRESH_FOR: Final = 0.1
+MAX_TRIAL_AGE: Final = 0.1
 """Seconds for which a trial counts as known that was read when it was begun or written to here.
 
 Optuna asks for it at once.
 """
 
-AWAITED: Final = 5.0
+PARAMS_TIMEOUT: Final = 5.0
 """Seconds for which the end of a trial waits for params that another process is about to write."""
 
-AWAITED_INTERVAL: Final = 0.02
-"""Seconds between two looks whether it has written them."""
+PARAMS_POLL_INTERVAL: Final = 0.02
+"""Seconds between two checks whether it has written them."""
 
 _ALL_WRITTEN: Final = Or(
     (
         Compare(UNWRITTEN, "ne", True),
         Compare("status", "ne", RESERVED),
-        Compare("heartbeat", "lt", StoreTime(-AWAITED)),
+        Compare("heartbeat", "lt", StoreTime(-PARAMS_TIMEOUT)),
     )
 )
 """The condition that the worker of a trial is not about to write params, as far as anyone knows."""
@@ -238,7 +238,9 @@ class Studies:
     async def create_trial(self, study_id: int, template: FrozenTrial | None) -> int:
         """Insert a trial with the next free number; return its id."""
         study = await self.study(study_id)
-        if time.monotonic() - study.seen > SEEN_FOR and not await self._records.exists(study.uid):
+        if time.monotonic() - study.seen > MAX_STUDY_AGE and not await self._records.exists(
+            study.uid
+        ):
             raise self._gone(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
@@ -282,7 +284,7 @@ class Studies:
         if known.state.is_finished():
             return known
         begun = study.fresh.pop(number, -math.inf)
-        return known if time.monotonic() - begun < FRESH_FOR else None
+        return known if time.monotonic() - begun < MAX_TRIAL_AGE else None
 
     async def trials(
         self, study_id: int, states: Container[TrialState] | None
@@ -429,7 +431,7 @@ class Studies:
 
         The worker may be dead: then this does not wait for ever.
         """
-        end = time.monotonic() + AWAITED
+        end = time.monotonic() + PARAMS_TIMEOUT
         while True:
             known = await self._read_unfinished(study, number)
             update = final_update(known, state, values)
@@ -439,7 +441,7 @@ class Studies:
             if await self.records.write(study.uid, number, update.changes, None, where):
                 study.put(changed(known, **update.fields))
                 return
-            await anyio.sleep(AWAITED_INTERVAL)
+            await anyio.sleep(PARAMS_POLL_INTERVAL)
 
     async def _fail(self, study: KnownStudy, number: int, worker: str) -> None:
         """Fail a trial that was found stale, if it has the same worker still."""

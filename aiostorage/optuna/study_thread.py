@@ -18,10 +18,10 @@ __all__ = ["StudyThread"]
 
 T = TypeVar("T")
 
-HOLD: Final = 0.001
+MAX_RESULT_DELAY: Final = 0.001
 """Seconds that a result waits for others, at most, so that one call wakes the loop for all."""
 
-TAKEN: Final = 0.1
+TAKE_TIMEOUT: Final = 0.1
 """Seconds that the thread waits for the loop to take results, at most: it may be blocked."""
 
 
@@ -97,7 +97,7 @@ class StudyThread:
                     ended = True
                     break
                 results.append(work())
-                if time.monotonic() - since > HOLD:
+                if time.monotonic() - since > MAX_RESULT_DELAY:
                     break
                 try:
                     work = self._waiting.get_nowait()
@@ -107,7 +107,7 @@ class StudyThread:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._take, results)
                 if not self._waiting.empty():
-                    self._taken.wait(TAKEN)
+                    self._taken.wait(TAKE_TIMEOUT)
 
     def _take(self, results: list[Callable[[], None]]) -> None:
         self._taken.set()

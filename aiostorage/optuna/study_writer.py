@@ -20,7 +20,7 @@ from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.loop_turns import few_at_once, settle
 from aiostorage.optuna.trial_batches import TrialBatches, TrialWrite
-from aiostorage.optuna.unwritten_params import PATIENCE, UNWRITTEN
+from aiostorage.optuna.unwritten_params import MAX_WRITE_DELAY, UNWRITTEN
 from aiostorage.sync.portal import Portal
 
 __all__ = ["StudyWriter"]
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 events = EventLog("optuna")
 
-CLEAN_UP: Final = 30.0
+CLEAN_UP_TIMEOUT: Final = 30.0
 """Seconds for which trials are handed back after a cancellation, at most."""
 
-TOGETHER: Final = 0.025
-"""Seconds that something is written before it is due, at most, together with what is due."""
+EARLY_WRITE_WINDOW: Final = 0.025
+"""Seconds for which a write may come before it is due, at most, together with one that is due."""
 
 SYNC_INTERVAL: Final = 0.5
 """Seconds for which the other trials of the study count as known when a pruner is asked."""
@@ -101,7 +101,7 @@ class StudyWriter:
         """Write what was set, soon; call it in the event loop."""
         since = self._deferred.dirty_since
         if since is not None and self._timer is None:
-            delay = since + PATIENCE - time.monotonic()
+            delay = since + MAX_WRITE_DELAY - time.monotonic()
             self._timer = asyncio.get_running_loop().call_later(delay, self._is_due)
 
     def _is_due(self) -> None:
@@ -190,7 +190,9 @@ class StudyWriter:
         dirty: list[RunningTrial] = []
         if self._due:
             self._due = False
-            dirty = self._deferred.take_dirty(time.monotonic() - PATIENCE + TOGETHER)
+            dirty = self._deferred.take_dirty(
+                time.monotonic() - MAX_WRITE_DELAY + EARLY_WRITE_WINDOW
+            )
             self.noted()
         # what has ended is written with its final state, when its task has asked for that
         return {
@@ -229,7 +231,7 @@ class StudyWriter:
     async def _return(self, numbers: list[int]) -> None:
         """Hand back trials that no task evaluates."""
         hand_back = partial(self.there, self._batches.hand_back, numbers, "cancelled")
-        await clean_up(CLEAN_UP, hand_back, "handing trials back")
+        await clean_up(CLEAN_UP_TIMEOUT, hand_back, "handing trials back")
 
     async def hand_back(self, running: RunningTrial) -> None:
         """Hand back a trial whose evaluation was cancelled, with the params that it has."""
@@ -246,7 +248,7 @@ class StudyWriter:
                 if isinstance(result, BaseException):
                     raise result
 
-        await clean_up(CLEAN_UP, written_and_back, "handing a trial back")
+        await clean_up(CLEAN_UP_TIMEOUT, written_and_back, "handing a trial back")
 
     def _delay(self, running: RunningTrial, write: TrialWrite, error: Exception) -> None:
         """Keep what could not be written of a trial that goes on.

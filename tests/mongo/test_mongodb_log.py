@@ -376,7 +376,7 @@ async def test_a_writer_that_died_between_the_number_and_the_row(
     seen = await all_changes(storage, experiment)
     assert kinds(seen)[-1] == ("reserved", "reserved")
     assert len(await storage.trial_history(trial)) == 1
-    monkeypatch.setattr(log_head, "STUCK", 0)
+    monkeypatch.setattr(log_head, "MAX_HEAD_AGE", 0)
     other = await opened(alone)
     assert await other.reserve_trial(experiment) is not None
     assert len(await storage.trial_history(trial)) == 2
@@ -505,7 +505,7 @@ async def test_rows_are_deleted_in_front_of_a_reader_of_the_oldest(
     replicated: str, opened: Opening, monkeypatch: pytest.MonkeyPatch, settled: bool
 ) -> None:
     if settled:
-        monkeypatch.setattr(log_reading, "UNSETTLED", -60)
+        monkeypatch.setattr(log_reading, "MAX_ROW_DELAY", -60)
     storage = await opened(replicated, history="3")
     experiment = await storage.create_experiment(make_config())
     await registered(storage, experiment, 8)

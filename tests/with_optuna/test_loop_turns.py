@@ -87,8 +87,8 @@ async def test_what_settles_a_future() -> None:
 async def test_the_thread_waits_until_its_results_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study_thread, "HOLD", 0.0)
-    monkeypatch.setattr(study_thread, "TAKEN", 60.0)
+    monkeypatch.setattr(study_thread, "MAX_RESULT_DELAY", 0.0)
+    monkeypatch.setattr(study_thread, "TAKE_TIMEOUT", 60.0)
     begun = threading.Event()
     ran: list[int] = []
 
@@ -113,8 +113,8 @@ async def test_the_thread_waits_until_its_results_are_taken(
 async def test_the_thread_goes_on_though_the_loop_is_blocked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study_thread, "HOLD", 0.0)
-    monkeypatch.setattr(study_thread, "TAKEN", 0.001)
+    monkeypatch.setattr(study_thread, "MAX_RESULT_DELAY", 0.0)
+    monkeypatch.setattr(study_thread, "TAKE_TIMEOUT", 0.001)
     ended = threading.Event()
     thread = StudyThread(LoopTurns(), lambda: None)
     with anyio.fail_after(60):

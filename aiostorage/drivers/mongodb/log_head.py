@@ -33,8 +33,8 @@ HEADS: Final = "aiostorage_meta"
 MAX_ROWS: Final = 1000
 """Rows that get their numbers in one update, at most."""
 
-STUCK: Final = 1000 * PER_MILLISECOND
-"""Numbers after which a row in the head is copied by another writer."""
+MAX_HEAD_AGE: Final = 1000 * PER_MILLISECOND
+"""The age from which a row in the head is copied by another writer, in numbers: about a second."""
 
 _DUPLICATE: Final = 11000
 
@@ -144,7 +144,7 @@ async def _add(commands: Commands, log: str, rows: Sequence[Document], seen: int
     commands.numbers[log] = head.number
     ours = set(uids)
     mine = [row for row in head.rows if row["uid"] in ours]
-    stuck = [row for row in head.rows if row["n"] < head.number - STUCK and row not in mine]
+    stuck = [row for row in head.rows if row["n"] < head.number - MAX_HEAD_AGE and row not in mine]
     await _copy(commands, log, [*mine, *stuck])
     commands.copied[log] = [row["n"] for row in (*mine, *stuck)]
     return None

@@ -21,7 +21,12 @@ from aiostorage._core.abandoned import end_in_thread
 from aiostorage._core.cancellation import shielded
 from aiostorage._core.exits import at_exit
 from aiostorage.drivers.sqlite.columns import SET
-from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
+from aiostorage.drivers.sqlite.database_file import (
+    LOG_CHECK_INTERVAL,
+    MAX_CHECK_AGE,
+    MAX_OPENINGS,
+    DatabaseFile,
+)
 from aiostorage.drivers.sqlite.sql import MATCH, VALUE
 from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
 from aiostorage.drivers.sqlite.sqlite_errors import raise_translated
@@ -147,7 +152,7 @@ class Connection(sqlite3.Connection):
 
     def _open(self) -> None:
         ours = dict(vars(self))
-        for _ in range(OPENINGS):
+        for _ in range(MAX_OPENINGS):
             before = self.file.before_opening()
             try:
                 super().__init__(
@@ -190,7 +195,7 @@ class Connection(sqlite3.Connection):
             except Exception as error:
                 self.file.explain(self, error)
                 raise
-            if monotonic() > self._looked + RECENT and not self._has_its_file():
+            if monotonic() > self._looked + MAX_CHECK_AGE and not self._has_its_file():
                 self.file.check(self, "this call used the earlier file only")
             return _Outcome(result)
 
@@ -264,7 +269,7 @@ class Connection(sqlite3.Connection):
             return False
         if monotonic() < self._next_look:
             return True
-        self._next_look = monotonic() + LOOK_INTERVAL
+        self._next_look = monotonic() + LOG_CHECK_INTERVAL
         if extent[1] is not None and found.st_size > extent[0]:
             file.extent = found.st_size, extent[1]
         if self._has_its_log():

@@ -20,8 +20,8 @@ from aiostorage.errors import NotADatabaseError
 from aiostorage.operations import Document
 
 __all__ = [
+    "COUNTER_LIMIT",
     "EXPERIMENTS",
-    "MANY",
     "SECTION",
     "TOO_DEEP",
     "TRIALS",
@@ -43,7 +43,7 @@ TOO_DEEP: Final = "its values are nested too deeply"
 LOOSE: Final = ""
 """In place of the uid of a project, which is never empty: what stands beside the projects."""
 
-MANY: Final = 10**18
+COUNTER_LIMIT: Final = 10**18
 """More than aiostorage can ever have counted."""
 
 _PLACE: Final = re.compile("[1-9][0-9]{0,17}")
@@ -236,7 +236,7 @@ def _placed(
     rest = []
     for home, raw in found:
         place = ours_of(_metadata(raw)).get("order")
-        if type(place) is int and 0 < place < MANY and place not in places:
+        if type(place) is int and 0 < place < COUNTER_LIMIT and place not in places:
             places[place] = home, raw, True
         else:
             rest.append((home, raw))

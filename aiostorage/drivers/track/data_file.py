@@ -32,7 +32,7 @@ SHORTAGES: Final = frozenset(
 )
 """What a machine may lack for a while: room on a disk, open files, memory, a drive."""
 
-RECENT: Final = 2_000_000_000
+MAX_TIME_ROUNDING_NS: Final = 2_000_000_000
 """Nanoseconds within which two changes may have the same time, on file systems that round it."""
 
 SWEEP_INTERVAL: Final = 10.0
@@ -139,7 +139,7 @@ class DataFile:
             os.close(descriptor)
         tells = _signature(before) == _signature(after)
         now, last = time.time_ns(), (after.st_mtime_ns, after.st_ctime_ns)
-        tells = tells and all(abs(now - moment) > RECENT for moment in last)
+        tells = tells and all(abs(now - moment) > MAX_TIME_ROUNDING_NS for moment in last)
         return data, _signature(before), tells
 
     def gone(self) -> BackendError:

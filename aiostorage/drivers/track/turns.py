@@ -23,11 +23,11 @@ from aiostorage.errors import BackendError, PermissionDenied, TemporaryBackendEr
 
 __all__ = ["Turns"]
 
-POLL: Final = 0.002
+POLL_INTERVAL: Final = 0.002
 """Seconds between two attempts to get the lock."""
 
-YIELD: Final = 3 * POLL
-"""Seconds that one who has written leaves to those who wait."""
+YIELD_DELAY: Final = 3 * POLL_INTERVAL
+"""Seconds that a process leaves to those who wait for the lock after it has written."""
 
 _held: Final[set[int]] = set()
 """The descriptors of this process that have a lock, or try to get it.
@@ -75,7 +75,7 @@ class Turns:
                     f"waited {timeout - max(left, 0.0):.3g} s for {self.path}: another process "
                     "holds that lock"
                 )
-            time.sleep(min(POLL, left))
+            time.sleep(min(POLL_INTERVAL, left))
 
     def end(self) -> bool:
         """End the turn; return whether another process waits."""
