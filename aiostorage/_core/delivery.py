@@ -33,7 +33,7 @@ __all__ = ["Deliverer", "DeliverySettings"]
 
 T = TypeVar("T")
 
-PAGE: Final = 500
+PAGE_SIZE: Final = 500
 """Maximum number of rows per read, and so in memory."""
 
 END_TIMEOUT: Final = 2.0
@@ -337,7 +337,7 @@ class _Delivery:
     async def _deliver(self) -> None:
         """Deliver as long as the storage is open."""
         while True:
-            rows = await self._outbox.rows(PAGE)
+            rows = await self._outbox.rows(PAGE_SIZE)
             if not rows:
                 if self.closing:
                     return
@@ -351,7 +351,7 @@ class _Delivery:
                 page = Page(unavailable=TrackerUnavailable(str(error)))
             if page.unavailable is None:
                 self._note_success()
-                if len(rows) < PAGE:
+                if len(rows) < PAGE_SIZE:
                     await self._linger()
                 continue
             self.last_error = str(page.unavailable)

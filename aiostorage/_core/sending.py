@@ -33,7 +33,7 @@ T = TypeVar("T")
 Name: TypeAlias = "tuple[Any, str | None]"
 """The ids of an experiment and a trial; of an experiment alone, None for the trial."""
 
-READ_TOGETHER: Final = 100
+READ_BATCH_SIZE: Final = 100
 """Trials that are read at once, and so held in memory at the same time, at most."""
 
 MAX_CACHED: Final = 10_000
@@ -152,7 +152,7 @@ class Sender:
         await self._each(page, present, lambda one: self._experiment(*one))
         trials = [name for name in groups if name[1] is not None]
         trials.sort(key=lambda name: name in self._late)
-        for names in _portions(trials, READ_TOGETHER):
+        for names in _portions(trials, READ_BATCH_SIZE):
             if page.stops(self._concurrency):
                 break
             found = await self._documents(names)

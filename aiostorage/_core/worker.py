@@ -28,7 +28,7 @@ events = EventLog("worker")
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for one last attempt, when the engine has not answered for long."""
 
-PAUSE: Final = 0.2
+RETRY_DELAY: Final = 0.2
 """Seconds between one vain attempt to write again and the next."""
 
 
@@ -248,7 +248,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
                 except TemporaryBackendError:
                     if not persists:
                         raise
-                await anyio.sleep(PAUSE)
+                await anyio.sleep(RETRY_DELAY)
 
         left = turn.beaten + self._lost_after - anyio.current_time()
         await shielded(min(self._end_timeout, max(left, LAST_ATTEMPT_TIMEOUT)), write)

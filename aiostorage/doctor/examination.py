@@ -36,7 +36,7 @@ from aiostorage.protocols import Driver, ExaminableDriver
 
 __all__ = ["examine", "repair"]
 
-ROUNDS: Final = 3
+MAX_ROUNDS: Final = 3
 """How many times to repair, since a repair may bring further findings to light."""
 
 _RANKS: Final = ("error", "warning", "note")
@@ -133,7 +133,7 @@ async def repair(
     more = {ORPHAN_TRIAL} if delete_orphans else set()
     done: list[Repair] = []
     found = await _examined(patient)
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         todo = [one for one in found.findings if one.repairable or one.code in more]
         fresh = await _repaired(patient, todo) if todo else []
         if not fresh:

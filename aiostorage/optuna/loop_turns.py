@@ -11,7 +11,7 @@ __all__ = ["LoopTurns", "few_at_once", "settle"]
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 16
+MAX_RESUMED: Final = 16
 """Tasks that are resumed in one turn of the event loop, at most."""
 
 
@@ -33,7 +33,7 @@ class LoopTurns:
             self._resume_some()
 
     def _resume_some(self) -> None:
-        for _ in range(min(AT_ONCE, len(self._waiting))):
+        for _ in range(min(MAX_RESUMED, len(self._waiting))):
             self._waiting.popleft()()
         self._resuming = bool(self._waiting)
         if self._resuming:
@@ -44,7 +44,7 @@ async def few_at_once(items: Iterable[T]) -> AsyncIterator[T]:
     """Yield items, each of which resumes one task, a few in each turn of the event loop."""
     for number, item in enumerate(items, 1):
         yield item
-        if number % AT_ONCE == 0:
+        if number % MAX_RESUMED == 0:
             await asyncio.sleep(0)
 
 

@@ -44,7 +44,7 @@ UNFINISHED: Final = (NEW, RESERVED, *HANDED_BACK)
 
 FINAL: Final = (TrialStatus.COMPLETED.value, TrialStatus.BROKEN.value)
 
-PAGE: Final = 500
+PAGE_SIZE: Final = 500
 """Trials that are read at a time."""
 
 MIN_TRIED_NUMBERS: Final = 8
@@ -248,7 +248,7 @@ class TrialRecords:
 
     async def pages(self, uid: Any) -> AsyncIterator[list[Document]]:
         """Yield all trials of an experiment, some at a time."""
-        async for page in self._gateway.pages(Find(TRIALS, equal(experiment=uid)), PAGE):
+        async for page in self._gateway.pages(Find(TRIALS, equal(experiment=uid)), PAGE_SIZE):
             yield [one for one in page if not isinstance(one, UnreadableDocument)]
 
     async def stale(self, uid: Any, grace: float) -> list[Document]:

@@ -34,7 +34,7 @@ from aiostorage.work.worker_report import (
 
 __all__ = ["WorkerSettings", "WorkerTasks"]
 
-LOOK_INTERVAL: Final = 2.0
+IDLE_CHECK_INTERVAL: Final = 2.0
 """Seconds of waiting for a trial after which an idle task checks whether there is work left."""
 
 
@@ -251,12 +251,12 @@ class WorkerTasks:
         unfinished = {"status": {"$in": [*PENDING_STATUSES, TrialStatus.RESERVED.value]}}
         if await storage.count_trials(self._experiment, where=unfinished):
             self._last_work = anyio.current_time()
-            slot.wait = LOOK_INTERVAL
+            slot.wait = IDLE_CHECK_INTERVAL
             return
         left = self._last_work + settings.wait - anyio.current_time()
         if left <= 0:  # the last trials may have been completed since
             self._end(await self._limit_reached() or "done")
-        slot.wait = min(LOOK_INTERVAL, max(left, 0.0))
+        slot.wait = min(IDLE_CHECK_INTERVAL, max(left, 0.0))
 
     async def _limit_reached(self) -> EndedBy | None:
         return await self._storage.limit_reached(

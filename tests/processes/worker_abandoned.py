@@ -20,10 +20,10 @@ from typing import Any
 
 from aiostorage import DuplicateKeyError, Storage, SyncStorage, Trial, open_storage
 
-PATIENCE = 10.0
+THREAD_TIMEOUT = 10.0
 """Seconds that threads have to end on a machine that has much else to do."""
 
-FEW = 3
+MAX_LEFT = 3
 """How many threads and descriptors may come and go by themselves."""
 
 
@@ -141,11 +141,11 @@ def main(scenario: Callable[[str, int], None], url: str, count: int) -> None:
 
 def settle(before: tuple[int, int]) -> tuple[int, int]:
     """Wait until no more is left than there was before."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + THREAD_TIMEOUT
     while True:
         gc.collect()
         after = counted()
-        few = all(now - then <= FEW for now, then in zip(after, before, strict=True))
+        few = all(now - then <= MAX_LEFT for now, then in zip(after, before, strict=True))
         if few or time.monotonic() > end:
             return after
         time.sleep(0.02)

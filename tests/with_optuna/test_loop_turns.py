@@ -15,14 +15,14 @@ from optuna.trial import TrialState, create_trial
 
 from aiostorage.optuna import study_thread
 from aiostorage.optuna.deferred_storage import RunningTrial
-from aiostorage.optuna.loop_turns import AT_ONCE, LoopTurns, few_at_once, settle
+from aiostorage.optuna.loop_turns import MAX_RESUMED, LoopTurns, few_at_once, settle
 from aiostorage.optuna.study_thread import StudyThread
 from aiostorage.optuna.trial_document import final_update, intermediate_update
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 
 pytestmark = pytest.mark.anyio
 
-TASKS = 5 * AT_ONCE + 3
+TASKS = 5 * MAX_RESUMED + 3
 
 
 async def resumed_by_turn(resume: Callable[[list[asyncio.Future[int]]], Any]) -> list[int]:
@@ -56,7 +56,7 @@ async def test_few_tasks_are_resumed_in_one_turn() -> None:
         made.resume(settles[: TASKS // 2])
         made.resume(settles[TASKS // 2 :])  # these wait for the others
 
-    assert max(await resumed_by_turn(resume)) == AT_ONCE
+    assert max(await resumed_by_turn(resume)) == MAX_RESUMED
 
 
 async def test_few_items_come_in_one_turn() -> None:
@@ -69,7 +69,7 @@ async def test_few_items_come_in_one_turn() -> None:
     def resume(futures: list[asyncio.Future[int]]) -> None:
         tasks.append(asyncio.create_task(resume_all(futures)))
 
-    assert max(await resumed_by_turn(resume)) == AT_ONCE
+    assert max(await resumed_by_turn(resume)) == MAX_RESUMED
 
 
 async def test_what_settles_a_future() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from aiostorage._core.file_kinds import HEAD, kind_of
+from aiostorage._core.file_kinds import HEAD_BYTES, kind_of
 from aiostorage.drivers.track.exact import OURS, ours_of
 from aiostorage.errors import NotADatabaseError
 from aiostorage.operations import Document
@@ -263,7 +263,7 @@ def _not_json(path: Path, data: bytes, what: str) -> NotADatabaseError:
     """Return the error about a file that is no JSON, which may be something else altogether."""
     if data.lstrip()[:1] in (b"[", b"{"):
         return _damaged(path, what)
-    kind = kind_of(data[:HEAD])
+    kind = kind_of(data[:HEAD_BYTES])
     advice = f"; open it with sqlite:///{path}" if kind == "a SQLite database" else ""
     return NotADatabaseError(
         f"{path} is no Track file but {kind}, and was left as it is: {what}{advice}"

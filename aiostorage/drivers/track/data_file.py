@@ -20,11 +20,11 @@ from aiostorage.errors import (
     TemporaryBackendError,
 )
 
-__all__ = ["LONGEST_ADDITION", "SHORTAGES", "DataFile", "Signature"]
+__all__ = ["MAX_ADDED_BYTES", "SHORTAGES", "DataFile", "Signature"]
 
 NEW_MODE: Final = 0o600
 
-LONGEST_ADDITION: Final = len("..aiostorage-012345678901.tmp")
+MAX_ADDED_BYTES: Final = len("..aiostorage-012345678901.tmp")
 """Bytes that the name of a temporary file has beside that of the file."""
 
 SHORTAGES: Final = frozenset(

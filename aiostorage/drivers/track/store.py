@@ -41,10 +41,10 @@ from aiostorage.upgrades import UpgradeStep, steps_from
 
 __all__ = ["TrackStore"]
 
-MANY_TRIALS: Final = 5000
+LARGE_FILE_TRIALS: Final = 5000
 """Trials beyond which a warning says that each write writes them all."""
 
-ATTEMPTS: Final = 10
+MAX_ATTEMPTS: Final = 10
 """How often a write starts again because a program without the lock has changed the file."""
 
 events = EventLog("track")
@@ -159,7 +159,7 @@ class TrackStore:
         self._take_turn(jobs)
         try:
             with self._lock:
-                for _ in range(ATTEMPTS):
+                for _ in range(MAX_ATTEMPTS):
                     if self._is_done(jobs, lays_out):
                         break
                 else:
@@ -361,7 +361,7 @@ class TrackStore:
 
     def _warn_of_many(self) -> None:
         count, path = len(self._contents.items.get(TRIALS, ())), self._file.path
-        if count > MANY_TRIALS and path not in _warned:
+        if count > LARGE_FILE_TRIALS and path not in _warned:
             _warned.add(path)
             events.warning(
                 "large_file",
