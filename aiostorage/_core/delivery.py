@@ -304,7 +304,7 @@ class _Delivery:
             self._may_have_lease = True  # also if this is cancelled
             if await self._lease.acquire():
                 self.was_deliverer = True
-                self._sender.forget()
+                self._sender.reset()
                 async with repeating(self._lease.renew, self._lease.renewal_interval):
                     await self._deliver()
                 return True
@@ -355,7 +355,7 @@ class _Delivery:
                     await self._linger()
                 continue
             self.last_error = str(page.unavailable)
-            if page.settled:  # it is there, but some trials have to wait
+            if page.confirmed:  # it is there, but some trials have to wait
                 self._failures = 1
             else:
                 self._note_failure(page.unavailable)

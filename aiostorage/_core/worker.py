@@ -159,7 +159,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
             return error
         lost = turn.lost if error is None else lost_by(error, turn.worker)
         if lost is None and turn.lost is None:
-            lost = await self._settle(turn, error)
+            lost = await self._write_or_hand_back(turn, error)
         if lost is None:
             return error
         turn.trial.status = TrialStatus.INTERRUPTED
@@ -174,7 +174,9 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         )
         return None
 
-    async def _settle(self, turn: Turn, error: BaseException | None) -> TrialLost | None:
+    async def _write_or_hand_back(
+        self, turn: Turn, error: BaseException | None
+    ) -> TrialLost | None:
         """Write what the body could not write, else hand the trial back.
 
         Returns the loss of the trial if that shows only here and the body ended without an error.

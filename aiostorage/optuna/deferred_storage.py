@@ -157,8 +157,8 @@ class DeferredStorage(BaseStorage):
         self.note(running)
         return running
 
-    def settle(self, running: RunningTrial) -> None:
-        """Let a trial be seen in its final state, which is written."""
+    def publish(self, running: RunningTrial) -> None:
+        """Show a trial in its final state, which is written."""
         self._study.put(running.trial)
 
     def end(self, running: RunningTrial) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, TypeVar
 
-__all__ = ["LoopTurns", "few_at_once", "settle"]
+__all__ = ["LoopTurns", "few_at_once", "resolve"]
 
 T = TypeVar("T")
 
@@ -26,9 +26,9 @@ class LoopTurns:
         self._waiting: deque[Callable[[], object]] = deque()
         self._resuming = False
 
-    def resume(self, settle: Iterable[Callable[[], object]]) -> None:
-        """Call what settles futures, soon; each resumes one task."""
-        self._waiting.extend(settle)
+    def resume(self, calls: Iterable[Callable[[], object]]) -> None:
+        """Make calls, soon, each of which sets the result of a future and so resumes one task."""
+        self._waiting.extend(calls)
         if self._waiting and not self._resuming:
             self._resume_some()
 
@@ -48,8 +48,8 @@ async def few_at_once(items: Iterable[T]) -> AsyncIterator[T]:
             await asyncio.sleep(0)
 
 
-def settle(future: asyncio.Future[Any], result: Any, error: BaseException | None = None) -> None:
-    """Give a future its result or its error, unless who waited was cancelled."""
+def resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None = None) -> None:
+    """Set the result or the exception of a future, unless its waiter was cancelled."""
     if future.done():
         return
     if error is None:

@@ -366,7 +366,7 @@ class _Optimization:
         return complaint
 
     def _is_shown(self, trial: FrozenTrial) -> bool:
-        """Return whether anybody is told of a trial that has ended."""
+        """Return whether the user is told of a trial that has ended: by callback, bar or log."""
         level = logging.WARNING if trial.state is TrialState.FAIL else logging.INFO
         return bool(self._callbacks) or self._progress is not None or _logger.isEnabledFor(level)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from aiostorage.optuna.loop_turns import LoopTurns, settle
+from aiostorage.optuna.loop_turns import LoopTurns, resolve
 
 __all__ = ["StudyThread"]
 
@@ -60,8 +60,8 @@ class StudyThread:
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001  it is raised in the loop
-                return partial(settle, future, None, error)
-            return partial(settle, future, result)
+                return partial(resolve, future, None, error)
+            return partial(resolve, future, result)
 
         self._waiting.put(run)
         return await future
@@ -116,4 +116,4 @@ class StudyThread:
 
 
 def _nothing() -> None:
-    """Settle nothing."""
+    """Set no result: the caller does not wait any more, or has it already."""

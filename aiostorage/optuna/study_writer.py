@@ -18,7 +18,7 @@ from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
-from aiostorage.optuna.loop_turns import few_at_once, settle
+from aiostorage.optuna.loop_turns import few_at_once, resolve
 from aiostorage.optuna.trial_batches import TrialBatches, TrialWrite
 from aiostorage.optuna.unwritten_params import MAX_WRITE_DELAY, UNWRITTEN
 from aiostorage.sync.portal import Portal
@@ -172,7 +172,7 @@ class StudyWriter:
                 self._timer.cancel()
 
     async def _carry_out(self) -> list[int]:
-        """Write and begin what is asked for; return the numbers of trials that nobody wants."""
+        """Write and begin what is asked for; return the numbers of trials that no task wants."""
         async with self._writing:
             wanted = [future for future in self._wanted if not future.done()]
             ended, self._wanted, self._ended = self._ended, [], {}
@@ -226,7 +226,7 @@ class StudyWriter:
         elif result is True:
             one.written(write)
             if has_ended:
-                self._deferred.settle(one)
+                self._deferred.publish(one)
 
     async def _return(self, numbers: list[int]) -> None:
         """Hand back trials that no task evaluates."""
@@ -276,17 +276,17 @@ async def _answer(
     wanted: Sequence[asyncio.Future[int]],
     begun: list[int] | Exception,
 ) -> list[int]:
-    """Tell those who asked what has become of it; return the numbers that nobody gets."""
+    """Resolve the futures of those who asked; return the numbers of trials that no task gets."""
     numbers = deque(begun if isinstance(begun, list) else ())
     async for one, (future, begins) in few_at_once(ended.items()):
         result = outcomes.get(one, False)
         if isinstance(result, BaseException):
-            settle(future, None, result)
+            resolve(future, None, result)
         elif not future.done():
             future.set_result((result, numbers.popleft() if begins and numbers else None))
     async for of_begun in few_at_once(wanted):
         if isinstance(begun, Exception):
-            settle(of_begun, None, begun)
+            resolve(of_begun, None, begun)
         elif not of_begun.done():  # not cancelled meanwhile
             of_begun.set_result(numbers.popleft())
     return list(numbers)

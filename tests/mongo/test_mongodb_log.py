@@ -420,7 +420,7 @@ async def test_several_that_change_all_trials_in_the_same_way(alone: str, opened
             for one in storages
         )
         assert sum(counts) == 40
-    for storage in storages:  # what was in doubt is settled before anything is read
+    for storage in storages:  # what was in doubt is logged before anything is read
         changes = await all_changes(storage, experiment)
     assert {len(chain) for chain in check_chains(changes).values()} == {5}
 
@@ -500,11 +500,11 @@ async def test_a_history_that_was_off(
                 await one.changes_since(experiment, cursor)
 
 
-@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("old_enough", [True, False])
 async def test_rows_are_deleted_in_front_of_a_reader_of_the_oldest(
-    replicated: str, opened: Opening, monkeypatch: pytest.MonkeyPatch, settled: bool
+    replicated: str, opened: Opening, monkeypatch: pytest.MonkeyPatch, old_enough: bool
 ) -> None:
-    if settled:
+    if old_enough:
         monkeypatch.setattr(log_reading, "MAX_ROW_DELAY", -60)
     storage = await opened(replicated, history="3")
     experiment = await storage.create_experiment(make_config())

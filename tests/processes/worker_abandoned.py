@@ -127,11 +127,11 @@ def main(scenario: Callable[[str, int], None], url: str, count: int) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scenario(url, 2)  # what is made once
-        settle(counted())
+        counted_at_rest(counted())
         caught.clear()
         before = counted()
         scenario(url, count)
-        after = settle(before)
+        after = counted_at_rest(before)
     ours = [w for w in caught if "was not closed" in str(w.message)]
     others = [str(w.message) for w in caught if w not in ours]
     assert all(w.category is ResourceWarning for w in ours), ours
@@ -139,8 +139,8 @@ def main(scenario: Callable[[str, int], None], url: str, count: int) -> None:
     say("warned", len(ours), *others)
 
 
-def settle(before: tuple[int, int]) -> tuple[int, int]:
-    """Wait until no more is left than there was before."""
+def counted_at_rest(before: tuple[int, int]) -> tuple[int, int]:
+    """Wait until no more is left than there was before; return what is left."""
     end = time.monotonic() + THREAD_TIMEOUT
     while True:
         gc.collect()

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from aiostorage.optuna import study_thread
 from aiostorage.optuna.deferred_storage import RunningTrial
-from aiostorage.optuna.loop_turns import MAX_RESUMED, LoopTurns, few_at_once, settle
+from aiostorage.optuna.loop_turns import MAX_RESUMED, LoopTurns, few_at_once, resolve
 from aiostorage.optuna.study_thread import StudyThread
 from aiostorage.optuna.trial_document import final_update, intermediate_update
 from aiostorage.optuna.unwritten_params import UNWRITTEN
@@ -52,9 +52,9 @@ async def test_few_tasks_are_resumed_in_one_turn() -> None:
     made = LoopTurns()
 
     def resume(futures: list[asyncio.Future[int]]) -> None:
-        settles = [partial(settle, future, number) for number, future in enumerate(futures)]
-        made.resume(settles[: TASKS // 2])
-        made.resume(settles[TASKS // 2 :])  # these wait for the others
+        calls = [partial(resolve, future, number) for number, future in enumerate(futures)]
+        made.resume(calls[: TASKS // 2])
+        made.resume(calls[TASKS // 2 :])  # these wait for the others
 
     assert max(await resumed_by_turn(resume)) == MAX_RESUMED
 
@@ -72,15 +72,15 @@ async def test_few_items_come_in_one_turn() -> None:
     assert max(await resumed_by_turn(resume)) == MAX_RESUMED
 
 
-async def test_what_settles_a_future() -> None:
+async def test_what_resolves_a_future() -> None:
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[None] = loop.create_future()
-    settle(stopped, None, StopIteration(1))
+    resolve(stopped, None, StopIteration(1))
     with pytest.raises(RuntimeError, match="StopIteration"):
         await stopped
     cancelled: asyncio.Future[int] = loop.create_future()
     cancelled.cancel()
-    settle(cancelled, 1)
+    resolve(cancelled, 1)
     assert cancelled.cancelled()
 
 

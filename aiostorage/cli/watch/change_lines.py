@@ -73,8 +73,8 @@ async def follow_lines(
         The store could not be opened at first, or keeps no history, or the cursor is too old; or
         the output cannot be written.
     """
-    say = _told_apart(say)
-    follower = _Follower(wanted, _told_apart(show), say, since=since, heartbeats=heartbeats)
+    say = _with_output_errors(say)
+    follower = _Follower(wanted, _with_output_errors(show), say, since=since, heartbeats=heartbeats)
     opened, pause = False, 0.5
     while True:
         try:
@@ -105,7 +105,7 @@ class _NotWrittenError(Exception):
         self.error = error
 
 
-def _told_apart(write: Callable[[T], None]) -> Callable[[T], None]:
+def _with_output_errors(write: Callable[[T], None]) -> Callable[[T], None]:
     """Return a function that raises the errors of another one as those of the output."""
 
     def write_or_tell(what: T) -> None:

@@ -25,7 +25,7 @@ from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of
 from aiostorage.operations import Document
 
-__all__ = ["LogHead", "RowsBetween", "add_rows", "forget_head", "read_head", "stored_row"]
+__all__ = ["LogHead", "RowsBetween", "add_rows", "clear_head", "read_head", "stored_row"]
 
 HEADS: Final = "aiostorage_meta"
 """The collection of the heads."""
@@ -87,7 +87,7 @@ async def read_head(commands: Commands, log: str) -> LogHead:
     return LogHead() if found is None else _head(found)
 
 
-async def forget_head(commands: Commands, log: str) -> None:
+async def clear_head(commands: Commands, log: str) -> None:
     """Note that all rows of a log have been deleted, so that the next one is the first."""
     change = {
         "$unset": {"first": "", "last": ""},

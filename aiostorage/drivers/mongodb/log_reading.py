@@ -126,8 +126,8 @@ class _StreamReader:
             now = number_at(await self.commands.client.now())
             found, _ = await self._find(place, id_of(now - _at_second(MAX_ROW_DELAY)))
             if len(found) == self.limit:
-                settled = tuple((self._cursor("", row["_id"]), _row(row)) for row in found)
-                return LogPage(settled, settled[-1][0])
+                old_rows = tuple((self._cursor("", row["_id"]), _row(row)) for row in found)
+                return LogPage(old_rows, old_rows[-1][0])
         stream = await self._stream(token)
         try:
             rows, ended = await self._zone(stream, place)

@@ -47,7 +47,7 @@ from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Document, Logged
 
-__all__ = ["log_for_good", "log_in_transaction", "settle_doubts"]
+__all__ = ["log_doubts", "log_for_good", "log_in_transaction"]
 
 log: logging.Logger = logging.getLogger("aiostorage")
 
@@ -105,8 +105,8 @@ async def _add_after_presumed(
 ) -> None:
     """Add rows, each on condition that the last row of its document is the presumed one.
 
-    That is one command. The document itself has been written in this transaction, so that nobody
-    else can add a row of it.
+    That is one command. The document itself has been written in this transaction, so that no other
+    writer can add a row of it.
     """
     if not presumed:
         return
@@ -125,7 +125,7 @@ async def _add_after_presumed(
     for failed in answer.get("writeErrors") or ():
         raise WriteError(failed.get("errmsg", ""), failed.get("code"), failed)
     if len(answer.get("upserted") or ()) < len(presumed) or answer["n"] < len(updates):
-        commands.known.forget(log, [(row["owner"], row["name"]) for row, _ in presumed])
+        commands.known.discard(log, [(row["owner"], row["name"]) for row, _ in presumed])
         raise BegunAnew
 
 
@@ -133,12 +133,12 @@ async def log_for_good(commands: Commands) -> None:
     """Write the rows of the changes on a server without transactions.
 
     The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
-    are written with the next ones. What is in doubt is settled now if it can be.
+    are written with the next ones. What is in doubt is logged now if it can be.
     """
     await _log_known(commands)
     if commands.doubts:
         with suppress(AioStorageError):  # the next operation tries again
-            await settle_doubts(commands)
+            await log_doubts(commands)
 
 
 async def _log_known(commands: Commands) -> None:
@@ -162,19 +162,19 @@ async def _log_known(commands: Commands) -> None:
         log.warning("%s: a change is still to be logged: %s", location, error)
 
 
-async def settle_doubts(commands: Commands) -> None:
+async def log_doubts(commands: Commands) -> None:
     """Write the rows of changes whose outcome was unknown, if they have happened."""
     while commands.doubts:
         doubt = commands.doubts.pop()
         try:
             with translated(commands.client.settings.location, writing=False):
-                await _settle(commands, doubt)
+                await _log_doubt(commands, doubt)
         except BaseException:
             commands.doubts.append(doubt)
             raise
 
 
-async def _settle(commands: Commands, doubt: Doubt) -> None:
+async def _log_doubt(commands: Commands, doubt: Doubt) -> None:
     schema = commands.schemas[doubt.collection]
     if (logged := schema.logged) is None:
         return

@@ -170,7 +170,7 @@ class _Together:
         if self._presumes:
             presumed = own.known.last(logged.log, change.name)
             if presumed is None and seen.document.get(logged.holder) is None:
-                presumed = NO_ROW  # nobody has taken it yet
+                presumed = NO_ROW  # no worker has taken it yet
         own.changed.append(replace(change, last=seen.last, time=seen.now, presumed=presumed))
 
 

@@ -40,7 +40,7 @@ T = TypeVar("T")
 MIN_PAUSE: Final = 0.0003
 MAX_PAUSE: Final = 0.005
 """Seconds between two attempts to begin a transaction while another process has one: at first, and
-after a while. SQLite's own waiting pauses for up to 0.1 s, while nobody writes."""
+after a while. SQLite's own waiting pauses for up to 0.1 s, although the file is free by then."""
 
 
 EXIT_TIMEOUT: Final = 5.0
@@ -351,7 +351,7 @@ def _before_fork() -> None:
     for connection in list(_connections):
         connection.put_away()
     for connection in list(_connections):
-        connection.file.forget_log()
+        connection.file.discard_log()
 
 
 _left_open: Final[list[Connection]] = []

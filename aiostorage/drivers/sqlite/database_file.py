@@ -150,8 +150,8 @@ class DatabaseFile:
             os.close(log)
         raise BackendError(f"{name}, which belongs to the database, was removed or replaced")
 
-    def forget_log(self) -> None:
-        """Forget the log: the next connection may make another one."""
+    def discard_log(self) -> None:
+        """Discard what is known of the log: the next connection may make another one."""
         self.logs = ()
 
     # ---------------------------------------------------------------------------- watching
