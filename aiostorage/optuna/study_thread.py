@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from aiostorage.optuna.loop_turns import LoopTurns, resolve
+from aiostorage.optuna.task_resumer import TaskResumer, resolve
 
 __all__ = ["StudyThread"]
 
@@ -34,15 +34,15 @@ class StudyThread:
 
     Parameters
     ----------
-    turns
-        Resumes those who wait for a result.
+    resumer
+        Resumes the tasks that wait for a result.
     delivered
         Called in the event loop when functions have been run.
     """
 
-    def __init__(self, turns: LoopTurns, delivered: Callable[[], object]) -> None:
+    def __init__(self, resumer: TaskResumer, delivered: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._turns = turns
+        self._resumer = resumer
         self._delivered = delivered
         self._taken = threading.Event()
         self._waiting: queue.SimpleQueue[Callable[[], Callable[[], None]] | None]
@@ -111,7 +111,7 @@ class StudyThread:
 
     def _take(self, results: list[Callable[[], None]]) -> None:
         self._taken.set()
-        self._turns.resume(results)
+        self._resumer.resume(results)
         self._delivered()
 
 

@@ -15,8 +15,8 @@ from optuna.trial import TrialState, create_trial
 
 from aiostorage.optuna import study_thread
 from aiostorage.optuna.deferred_storage import RunningTrial
-from aiostorage.optuna.loop_turns import MAX_RESUMED, LoopTurns, few_at_once, resolve
 from aiostorage.optuna.study_thread import StudyThread
+from aiostorage.optuna.task_resumer import MAX_RESUMED, TaskResumer, few_at_once, resolve
 from aiostorage.optuna.trial_document import final_update, intermediate_update
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 
@@ -49,7 +49,7 @@ async def resumed_by_turn(resume: Callable[[list[asyncio.Future[int]]], Any]) ->
 
 
 async def test_few_tasks_are_resumed_in_one_turn() -> None:
-    made = LoopTurns()
+    made = TaskResumer()
 
     def resume(futures: list[asyncio.Future[int]]) -> None:
         calls = [partial(resolve, future, number) for number, future in enumerate(futures)]
@@ -96,7 +96,7 @@ async def test_the_thread_waits_until_its_results_are_taken(
         begun.wait(60)  # until all of them wait in line
         ran.append(number)
 
-    thread = StudyThread(LoopTurns(), lambda: None)
+    thread = StudyThread(TaskResumer(), lambda: None)
     async with anyio.create_task_group() as group:
         for number in range(5):
             group.start_soon(thread.call, run, number)
@@ -116,7 +116,7 @@ async def test_the_thread_goes_on_though_the_loop_is_blocked(
     monkeypatch.setattr(study_thread, "MAX_RESULT_DELAY", 0.0)
     monkeypatch.setattr(study_thread, "TAKE_TIMEOUT", 0.001)
     ended = threading.Event()
-    thread = StudyThread(LoopTurns(), lambda: None)
+    thread = StudyThread(TaskResumer(), lambda: None)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(thread.call, int)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from aiostorage.drivers.track.file_lock import YIELD_DELAY
 from aiostorage.drivers.track.pending_write import PendingWrite
 from aiostorage.drivers.track.store import TrackStore
-from aiostorage.drivers.track.turns import YIELD_DELAY
 from aiostorage.errors import AioStorageError, BackendError, TemporaryBackendError
 from aiostorage.operations import Operation
 

@@ -25,11 +25,11 @@ from aiostorage._core.table_operations import AllOrNone, run, run_all
 from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS
+from aiostorage.drivers.track.file_lock import FileLock
 from aiostorage.drivers.track.file_text import text_of
 from aiostorage.drivers.track.pending_write import PendingWrite
 from aiostorage.drivers.track.records import Records
 from aiostorage.drivers.track.section import boot_of, version_of
-from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
     BackendError,
     DuplicateKeyError,
@@ -65,7 +65,7 @@ class TrackStore:
     objective
         The name of the metric that is the objective, if it is known.
     timeout
-        Seconds to wait for the turn to write.
+        Seconds to wait for the lock of the file.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class TrackStore:
         self._clock = clock
         self._timeout = timeout
         self._records = Records(layout, objective)
-        self._turns = Turns(file.path)
+        self._file_lock = FileLock(file.path)
         self._boot = boot_id()
         self._given_up = threading.Event()
         self._lock = threading.Lock()
@@ -111,7 +111,7 @@ class TrackStore:
         self.commit((), lays_out=True)
 
     def give_up(self) -> None:
-        """Have `open` wait for its turn no longer: it is not wanted any more."""
+        """Have `open` wait for the lock no longer: it is not wanted any more."""
         self._given_up.set()
 
     def read(self, operation: Operation[Any]) -> Any:
@@ -156,7 +156,7 @@ class TrackStore:
         lays_out
             Whether the file may be missing or empty, and is written in any case.
         """
-        self._take_turn(jobs)
+        self._acquire_file_lock(jobs)
         try:
             with self._lock:
                 for _ in range(MAX_ATTEMPTS):
@@ -168,7 +168,7 @@ class TrackStore:
                         "a program that does not lock it"
                     )
         finally:
-            waits = self._turns.end()
+            waits = self._file_lock.release()
         return waits
 
     def upgrade(
@@ -185,7 +185,7 @@ class TrackStore:
         back_up
             Called with that version and the bytes of the file, before they are replaced.
         """
-        self._take_turn()
+        self._acquire_file_lock()
         notes: list[str] = []
         try:
             with self._lock:
@@ -205,18 +205,18 @@ class TrackStore:
         except _ChangedMeanwhileError:
             raise TemporaryBackendError(f"{self._file.path} was changed meanwhile") from None
         finally:
-            self._turns.end()
+            self._file_lock.release()
         return found, notes
 
     # ------------------------------------------------------------------------------ the file
 
-    def _take_turn(self, jobs: Sequence[PendingWrite] = ()) -> None:
+    def _acquire_file_lock(self, jobs: Sequence[PendingWrite] = ()) -> None:
         def unwanted() -> bool:
             if jobs:
                 return all(job.future.cancelled() for job in jobs)
             return self._given_up.is_set()
 
-        self._turns.take(self._timeout, self._file.mode & 0o666, unwanted)
+        self._file_lock.acquire(self._timeout, self._file.mode & 0o666, unwanted)
 
     @contextmanager
     def _fresh(self) -> Iterator[None]:
@@ -225,19 +225,19 @@ class TrackStore:
             try:
                 self._refresh()
             except NotADatabaseError:
-                if not self._turns.path.exists():
+                if not self._file_lock.path.exists():
                     raise
                 # a program may be writing it in place, under the lock
             else:
                 yield
                 return
-        self._take_turn()
+        self._acquire_file_lock()
         try:
             with self._lock:
                 self._refresh()
                 yield
         finally:
-            self._turns.end()
+            self._file_lock.release()
 
     def _is_done(self, jobs: Sequence[PendingWrite], lays_out: bool) -> bool:
         """Carry out jobs; return False if the file was changed meanwhile, so that nothing was."""
@@ -289,7 +289,7 @@ class TrackStore:
             raise BackendError(f"{self._file.path} cannot be written: {TOO_DEEP}") from None
         except ValueError as error:  # another program has put in what is no JSON, as 1e999
             raise BackendError(f"{self._file.path} cannot be written: {error}") from error
-        written = self._file.replace(data, self._signature) if self._turns.holds else None
+        written = self._file.replace(data, self._signature) if self._file_lock.holds else None
         if written is None:
             raise _ChangedMeanwhileError
         self._contents, self._data = contents, data

@@ -19,8 +19,8 @@ from aiostorage._core.file_places import (
 )
 from aiostorage.drivers.track.contents import SECTION, TRIALS, Parts, parts_of
 from aiostorage.drivers.track.data_file import DataFile
+from aiostorage.drivers.track.file_lock import FileLock
 from aiostorage.drivers.track.section import boot_of, version_of
-from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
     AioStorageError,
     NotADatabaseError,
@@ -152,14 +152,14 @@ def repair_file(path: Path, busy_timeout: float, findings: Sequence[Finding]) ->
     for one in findings:
         if one.code != LEFTOVER_FILES:
             continue
-        turns = Turns(file.path)
+        lock = FileLock(file.path)
         try:
-            turns.take(busy_timeout, file.mode & 0o666)
+            lock.acquire(busy_timeout, file.mode & 0o666)
         except TemporaryBackendError as error:
             done.append(Repair(one.code, str(error), one.where, done=False))
             continue
         try:
             done.append(Repair(one.code, f"{file.sweep()} were deleted", one.where))
         finally:
-            turns.end()
+            lock.release()
     return done

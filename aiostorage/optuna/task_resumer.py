@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, TypeVar
 
-__all__ = ["LoopTurns", "few_at_once", "resolve"]
+__all__ = ["TaskResumer", "few_at_once", "resolve"]
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ MAX_RESUMED: Final = 16
 """Tasks that are resumed in one turn of the event loop, at most."""
 
 
-class LoopTurns:
+class TaskResumer:
     """Resumes tasks that wait for a future, in order, a few in each turn of the event loop.
 
     It belongs to the loop in which it is made.

@@ -21,7 +21,7 @@ from filelock import lock_descriptor, unlock_descriptor
 from aiostorage.drivers.track.data_file import SHORTAGES
 from aiostorage.errors import BackendError, PermissionDenied, TemporaryBackendError
 
-__all__ = ["Turns"]
+__all__ = ["FileLock"]
 
 POLL_INTERVAL: Final = 0.002
 """Seconds between two attempts to get the lock."""
@@ -36,8 +36,8 @@ A forked child must not keep them open.
 """
 
 
-class Turns:
-    """The turns of one driver at writing a file.
+class FileLock:
+    """The lock of a file that one driver writes.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ class Turns:
         self._descriptor = -1
         self._touched = 0
 
-    def take(self, timeout: float, mode: int, unwanted: Callable[[], bool] = bool) -> None:
-        """Wait for the turn.
+    def acquire(self, timeout: float, mode: int, unwanted: Callable[[], bool] = bool) -> None:
+        """Wait for the lock.
 
         Parameters
         ----------
@@ -77,8 +77,8 @@ class Turns:
                 )
             time.sleep(min(POLL_INTERVAL, left))
 
-    def end(self) -> bool:
-        """End the turn; return whether another process waits."""
+    def release(self) -> bool:
+        """Release the lock; return whether another process waits."""
         descriptor, self._descriptor = self._descriptor, -1
         waits = os.fstat(descriptor).st_mtime_ns != self._touched
         unlock_descriptor(descriptor)
