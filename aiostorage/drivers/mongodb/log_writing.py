@@ -64,7 +64,7 @@ LATE_ROW_WINDOW: Final = 60.0
 """Seconds for which a writer looks back who could not write its rows with an earlier operation."""
 
 MAX_PRESUMED: Final = 16
-"""Rows that are added after presumed ones in one command, at most.
+"""Rows that are added after presumed rows in one command, at most.
 
 Of more, the server finds the last rows faster in one command for all.
 """
