@@ -30,7 +30,7 @@ from aiostorage._core.layout import LAYOUT, TRIALS
 from aiostorage.drivers.sqlite import SQLiteDriver, connection, short_calls
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.database_file import LOG_CHECK_INTERVAL
-from aiostorage.drivers.sqlite.short_calls import ALONE_AFTER
+from aiostorage.drivers.sqlite.short_calls import CROWDED_SECONDS
 from aiostorage.drivers.sqlite.sql import tables_of
 from aiostorage.operations import And, Compare, Condition, Or
 
@@ -139,7 +139,7 @@ def test_callers_who_have_met_are_expected_to_meet_again(
     waiting.crowded = time.monotonic()
     assert facade.reserve_trial(experiment)
     assert set(threads).isdisjoint({LOOP})
-    waiting.crowded -= ALONE_AFTER
+    waiting.crowded -= CROWDED_SECONDS
     assert facade.reserve_trial(experiment)
     assert threads[-1] == LOOP
 

@@ -36,7 +36,7 @@ MAX_ROWS: Final = 1000
 MAX_HEAD_AGE: Final = 1000 * PER_MILLISECOND
 """The age from which a row in the head is copied by another writer, in numbers: about a second."""
 
-_DUPLICATE: Final = 11000
+_DUPLICATE_CODE: Final = 11000
 
 
 class RowsBetween(Exception):
@@ -156,7 +156,7 @@ async def _copy(commands: Commands, log: str, rows: Sequence[Document]) -> None:
         await commands.client.undecoded[log].insert_many(copies, ordered=False)
     except BulkWriteError as error:
         failed = (error.details or {}).get("writeErrors") or ()
-        if not failed or any(one.get("code") != _DUPLICATE for one in failed):
+        if not failed or any(one.get("code") != _DUPLICATE_CODE for one in failed):
             raise
 
 

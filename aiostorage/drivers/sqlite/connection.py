@@ -37,8 +37,8 @@ __all__ = ["Connection", "ConnectionThread"]
 T = TypeVar("T")
 
 
-MIN_PAUSE: Final = 0.0003
-MAX_PAUSE: Final = 0.005
+MIN_RETRY_DELAY: Final = 0.0003
+MAX_RETRY_DELAY: Final = 0.005
 """Seconds between two attempts to begin a transaction while another process has one: at first, and
 after a while. SQLite's own waiting pauses for up to 0.1 s, although the file is free by then."""
 
@@ -217,7 +217,7 @@ class Connection(sqlite3.Connection):
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or waited >= self._timeout or (unwanted or self.unwanted)():
                     raise
-                pause = min(max(MIN_PAUSE, waited / 4), MAX_PAUSE)
+                pause = min(max(MIN_RETRY_DELAY, waited / 4), MAX_RETRY_DELAY)
                 sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  it is no secret
             else:
                 return

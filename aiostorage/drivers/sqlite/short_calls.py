@@ -34,7 +34,7 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["SHORT_PAGE", "ShortCalls", "is_busy"]
+__all__ = ["MAX_LOG_ROWS", "ShortCalls", "is_busy"]
 
 MAX_BLOCKING_SECONDS: Final = 0.001
 """Seconds of short calls in a row, at most, before the event loop does something else."""
@@ -45,11 +45,11 @@ BUSY_TIMEOUT: Final = 0.002
 MAX_DOCUMENTS: Final = 64
 """Documents that a short operation reads or writes, at most."""
 
-SHORT_PAGE: Final = 500
-"""Rows that it reads of the log, at most."""
+MAX_LOG_ROWS: Final = 500
+"""Rows of the log that a short call reads, at most."""
 
-ALONE_AFTER: Final = 1.0
-"""Seconds for which two callers who waited at the same time are expected to do so again."""
+CROWDED_SECONDS: Final = 1.0
+"""Seconds for which callers that waited at the same time are expected to do so again."""
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -86,7 +86,7 @@ class ShortCalls:
         if waiting is None or self._file is None:
             return None
         now = monotonic()
-        if len(waiting) > 1 or now - waiting.crowded < ALONE_AFTER:
+        if len(waiting) > 1 or now - waiting.crowded < CROWDED_SECONDS:
             return None
         if self._since is None:
             self._since = now
