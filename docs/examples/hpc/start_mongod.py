@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 USER: Final = "tuner"
 STEP_TIMEOUT: Final = 60
-"""Within which a step has to succeed."""
+"""Seconds within which a step has to succeed."""
 
 
 def secret(file: Path) -> str:
