@@ -239,7 +239,7 @@ async def test_a_key_does_not_wait_for_another_call(making: Making) -> None:
         goes_on.set()
 
 
-async def test_closing_settles_what_was_sent(making: Making) -> None:
+async def test_closing_confirms_what_was_sent(making: Making) -> None:
     goes_on = threading.Event()
     storage = await making(lambda: goes_on.wait(5) and "1", replace(QUICK, on_close=0.0))
     await tuned(storage, 3)
