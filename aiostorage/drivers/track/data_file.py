@@ -123,7 +123,7 @@ class DataFile:
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            raise self.gone() from None
+            raise self.missing_error() from None
         except OSError as error:
             raise _read_error(self.path, error) from error
         try:
@@ -142,7 +142,7 @@ class DataFile:
         tells = tells and all(abs(now - moment) > MAX_TIME_ROUNDING_NS for moment in last)
         return data, _signature(before), tells
 
-    def gone(self) -> BackendError:
+    def missing_error(self) -> BackendError:
         """Return the error that the file is not there any more."""
         return BackendError(
             f"the file {self._shown} is gone: it was moved or deleted while it was in use. Put it "

@@ -96,7 +96,7 @@ class TrackStore:
         self._data: bytes | None = None
         self._signature: Signature | None = None
         self._tells = False
-        self._forget()
+        self._reset()
 
     def open(self, creates: bool) -> None:
         """Read the file, or make it."""
@@ -107,7 +107,7 @@ class TrackStore:
                 with self._fresh():
                     return
         elif not creates:
-            raise self._file.gone()
+            raise self._file.missing_error()
         self.commit((), lays_out=True)
 
     def give_up(self) -> None:
@@ -273,7 +273,7 @@ class TrackStore:
         """Be ready to make a file; or read the one that another process has made."""
         signature = self._file.signature()
         if signature is None or signature.size == 0:
-            self._forget()
+            self._reset()
             self._signature, self._tells = signature, True
             self._number_boot(None)
         else:
@@ -300,7 +300,7 @@ class TrackStore:
         """Read the file if it has changed."""
         found = self._file.signature()
         if found is None:
-            raise self._file.gone()
+            raise self._file.missing_error()
         if found == self._signature and self._tells:
             return
         for pause in (0.01, 0.03, 0.1, None):
@@ -320,7 +320,7 @@ class TrackStore:
         try:
             self._take_over(data)
         except RecursionError:
-            self._forget()
+            self._reset()
             raise NotADatabaseError(
                 f"{self._file.path} cannot be read, and was left as it is: {TOO_DEEP}"
             ) from None
@@ -340,12 +340,12 @@ class TrackStore:
                 items = contents.items.get(name, {})
                 table.load({seq: item.document for seq, item in items.items() if item.document})
         except DuplicateKeyError as error:
-            self._forget()
+            self._reset()
             raise NotADatabaseError(f"{path} is damaged, and was left as it is: {error}") from error
         self._contents = contents
         self._warn_of_many()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         """Have no documents, until the file is read."""
         self._tables = tables_of(self._layout)
         self._contents = Contents()
