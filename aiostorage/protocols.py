@@ -295,7 +295,7 @@ class SlicingDriver(Driver, Protocol):
     async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
         """Find documents, as `execute` does, in lists of `size` at most.
 
-        What matches is fixed when this returns, as one state of the store has it. The iterator
+        What matches is settled when this returns, as one state of the store has it. The iterator
         only makes documents of that, does not block, and needs neither an open driver nor a thread.
         """
         ...

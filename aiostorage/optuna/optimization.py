@@ -30,11 +30,11 @@ from aiostorage._core.event_log import EventLog
 from aiostorage.errors import BackendError, ConfigurationError
 from aiostorage.optuna.async_trial import AsyncTrial, StudyTrial, ThreadTrial
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
+from aiostorage.optuna.loop_turns import TaskResumer
 from aiostorage.optuna.storage import OptunaStorage
 from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_thread import StudyThread
 from aiostorage.optuna.study_writer import StudyWriter
-from aiostorage.optuna.task_resumer import TaskResumer
 from aiostorage.optuna.trial_batches import TrialBatches
 from aiostorage.work.stop_signals import stopped_by_signals
 

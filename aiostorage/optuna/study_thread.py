@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from aiostorage.optuna.task_resumer import TaskResumer, resolve
+from aiostorage.optuna.loop_turns import TaskResumer, resolve
 
 __all__ = ["StudyThread"]
 

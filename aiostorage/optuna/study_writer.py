@@ -18,7 +18,7 @@ from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.deferred_storage import DeferredStorage, RunningTrial
-from aiostorage.optuna.task_resumer import few_at_once, resolve
+from aiostorage.optuna.loop_turns import few_at_once, resolve
 from aiostorage.optuna.trial_batches import TrialBatches, TrialWrite
 from aiostorage.optuna.unwritten_params import MAX_WRITE_DELAY, UNWRITTEN
 from aiostorage.sync.portal import Portal

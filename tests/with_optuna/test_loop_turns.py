@@ -15,8 +15,8 @@ from optuna.trial import TrialState, create_trial
 
 from aiostorage.optuna import study_thread
 from aiostorage.optuna.deferred_storage import RunningTrial
+from aiostorage.optuna.loop_turns import MAX_RESUMED, TaskResumer, few_at_once, resolve
 from aiostorage.optuna.study_thread import StudyThread
-from aiostorage.optuna.task_resumer import MAX_RESUMED, TaskResumer, few_at_once, resolve
 from aiostorage.optuna.trial_document import final_update, intermediate_update
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 

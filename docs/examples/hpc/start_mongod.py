@@ -18,8 +18,8 @@ from pymongo.errors import AutoReconnect, PyMongoError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 USER: Final = "tuner"
-STEP_TIMEOUT: Final = 60
-"""Seconds within which a step has to succeed."""
+SECONDS: Final = 60
+"""Within which a step has to succeed."""
 
 
 def secret(file: Path) -> str:
@@ -67,7 +67,7 @@ def start(directory: Path, host: str, port: int) -> str:
     )
     patiently = Retrying(
         retry=retry_if_exception_type(PyMongoError),
-        stop=stop_after_delay(STEP_TIMEOUT),
+        stop=stop_after_delay(SECONDS),
         wait=wait_fixed(0.1),
         reraise=True,
     )
