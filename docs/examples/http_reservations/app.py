@@ -31,8 +31,8 @@ from aiostorage import (
     open_storage,
 )
 
-LONGEST_WAIT: Final = 30.0
-"""Seconds that a request may wait for a trial; less than proxies wait for an answer."""
+MAX_WAIT: Final = 30.0
+"""Seconds that a request may wait for a trial; less than the time limit of proxies."""
 
 
 class Reserved(BaseModel):
@@ -100,7 +100,7 @@ Held = Annotated[Trial, Depends(held_trial)]
 
 
 LOST: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": Problem, "description": "this is no reservation"},
+    400: {"model": Problem, "description": "this is not a reservation"},
     409: {"model": Problem, "description": "the reservation is lost; stop the evaluation"},
     410: {"model": Problem, "description": "the trial is finished; `status` tells how"},
 }
@@ -119,7 +119,7 @@ async def reserve(
     request: Request,
     storage: Store,
     version: int = 1,
-    wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0.0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0.0,
 ) -> Reserved | Response:
     """Reserve a trial of an experiment, if there is one within `wait` seconds."""
     found = await storage.fetch_experiments({"name": name, "version": version})
