@@ -16,7 +16,7 @@ __all__ = ["Reservation"]
 _PREFIX: Final = "r1."
 """The prefix of a text: the version of its form."""
 
-_LONGEST: Final = 8192
+_MAX_LENGTH: Final = 8192
 """Maximum number of characters of a text."""
 
 _INTS: Final = range(-(2**63), 2**63)
@@ -91,7 +91,7 @@ class Reservation:
             raise InvalidReservation(
                 f"the text of a reservation is a str, not of type {type(text).__name__}"
             )
-        if len(text) > _LONGEST or not text.startswith(_PREFIX):
+        if len(text) > _MAX_LENGTH or not text.startswith(_PREFIX):
             raise InvalidReservation
         encoded = text.removeprefix(_PREFIX)
         try:

@@ -21,7 +21,7 @@ from benchmarks.definitions import Figures, Setting, Side
 
 __all__ = ["Done", "SideError", "SideProcess", "peak_memory"]
 
-DEADLINE = 900.0
+ANSWER_TIMEOUT = 900.0
 """Seconds after which a process that does not answer is given up."""
 
 
@@ -100,9 +100,9 @@ class SideProcess:
 
     def _answer(self) -> object:
         try:
-            if not self._pipe.poll(DEADLINE):
+            if not self._pipe.poll(ANSWER_TIMEOUT):
                 self._process.kill()
-                raise SideError(f"no answer for {DEADLINE:.0f} s")
+                raise SideError(f"no answer for {ANSWER_TIMEOUT:.0f} s")
             answer: object = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(60)

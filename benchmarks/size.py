@@ -18,7 +18,7 @@ from benchmarks.workload import PARAM_COUNT, cycle, fill
 __all__ = ["TASKS", "CollectionSize", "StudySize", "connections", "study"]
 
 TASKS = 64
-SETTLED = 4.0
+CONNECTED_AFTER = 4.0
 """Seconds after which a client has opened what it keeps open."""
 
 
@@ -127,7 +127,7 @@ def connections(url: str) -> Iterator[tuple[str, int, int]]:
                 async def share() -> None:
                     for _ in range(10):
                         await cycle(storage, experiment)
-                    await storage.reserve_trial(experiment, wait=SETTLED)
+                    await storage.reserve_trial(experiment, wait=CONNECTED_AFTER)
 
                 async with asyncio.TaskGroup() as group:
                     for _ in range(tasks):

@@ -22,13 +22,13 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["ChangeFeed"]
 
-PAGE: Final = 500
+PAGE_SIZE: Final = 500
 """Changes per read."""
 
-MIN_INTERVAL: Final = 0.02
+MIN_READ_INTERVAL: Final = 0.02
 """Seconds between two reads, at least: a busy store must not wake its followers all the time."""
 
-MAX_INTERVAL: Final = 5.0
+MAX_READ_INTERVAL: Final = 5.0
 """Seconds between two reads, at most, even if the engine reports no change."""
 
 BEAT_INTERVAL: Final = 0.5
@@ -51,9 +51,9 @@ class ChangeFeed:
         """Return the ids of the trials that have changed, each once."""
         ids: dict[str, None] = {}
         while True:
-            changes, cursor = await self._read(uid, cursor, PAGE)
+            changes, cursor = await self._read(uid, cursor, PAGE_SIZE)
             ids |= {change.trial: None for change in changes}
-            if len(changes) < PAGE:
+            if len(changes) < PAGE_SIZE:
                 return list(ids)
 
     async def watch(
@@ -61,20 +61,22 @@ class ChangeFeed:
     ) -> AsyncIterator[TrialChange]:
         check_arguments("watch_trials", experiment, since, heartbeats)
         uid = experiment_uid(experiment)
-        _, cursor = await self._read(uid, since, PAGE) if since is None else ((), since)
+        _, cursor = await self._read(uid, since, PAGE_SIZE) if since is None else ((), since)
         beats = _Beats(self._gateway, uid) if heartbeats else None
         version: object | None = None
         while True:
-            changes, cursor = await self._read(uid, cursor, PAGE)
+            changes, cursor = await self._read(uid, cursor, PAGE_SIZE)
             for change in changes:
                 yield change
             if beats is not None:
                 for change in await beats.look(cursor):
                     yield change
-            if len(changes) < PAGE:
-                await anyio.sleep(MIN_INTERVAL if beats is None else BEAT_INTERVAL)
+            if len(changes) < PAGE_SIZE:
+                await anyio.sleep(MIN_READ_INTERVAL if beats is None else BEAT_INTERVAL)
                 collection = CHANGES if beats is None else TRIALS
-                version = await self._gateway.wait_for_change(collection, version, MAX_INTERVAL)
+                version = await self._gateway.wait_for_change(
+                    collection, version, MAX_READ_INTERVAL
+                )
 
     async def wait_for(
         self, trial: Trial, status: str | Collection[str], timeout: float | None
@@ -93,8 +95,8 @@ class ChangeFeed:
                     return self._reader.read(found[0])
                 if timeout == 0:  # it was looked at, however long that took
                     break
-                await anyio.sleep(MIN_INTERVAL)
-                version = await self._gateway.wait_for_change(TRIALS, version, MAX_INTERVAL)
+                await anyio.sleep(MIN_READ_INTERVAL)
+                version = await self._gateway.wait_for_change(TRIALS, version, MAX_READ_INTERVAL)
         raise TimeoutError(f"trial {trial.id} is {status_now!r} after {timeout:g} s")
 
     async def history(self, trial: Trial) -> list[TrialChange]:

@@ -17,7 +17,7 @@ __all__ = ["Columns", "arrow_table", "dataframe"]
 FIXED: Final = ("id", "status", "submit_time", "start_time", "end_time", "objective")
 TIMES: Final = ("submit_time", "start_time", "end_time")
 
-PAGE: Final = 1000
+PAGE_SIZE: Final = 1000
 """Trials per read."""
 
 
@@ -98,7 +98,7 @@ async def _read(
     params: Mapping[str, Any] | None,
 ) -> Columns:
     columns = Columns()
-    async for trial in trials.iterate(experiment, where, params, None, PAGE):
+    async for trial in trials.iterate(experiment, where, params, None, PAGE_SIZE):
         columns.add(trial)
     return columns
 

@@ -30,16 +30,16 @@ __all__ = ["ONE_TOO_MANY", "LimitName", "LimitedReservations", "Limits", "config
 LimitName: TypeAlias = Literal["max_trials", "max_broken"]
 AskedLimit: TypeAlias = int | bool | None
 
-PAUSE: Final = 0.05
+MIN_COUNT_INTERVAL: Final = 0.05
 """Seconds between two counts, at least, while other callers decide or no trial is pending."""
 
-PATIENCE: Final = 20
-"""How often to count again while later reservations are expected to be handed back."""
+MAX_RECOUNTS: Final = 20
+"""How often to count again, at most, while later reservations may still be handed back."""
 
 ONE_TOO_MANY: Final = "released by a worker that would have exceeded max_trials"
 """The reason in the history of a trial that was handed back at once."""
 
-CHECK_INTERVAL: Final = 1.0
+MAX_COUNT_INTERVAL: Final = 1.0
 """Seconds between two counts while waiting, at most."""
 
 
@@ -128,10 +128,10 @@ class LimitedReservations:
                 next_look = now + self._lost.look_interval
             if (left := end - now) <= 0:
                 return []
-            await anyio.sleep(min(PAUSE, left))
+            await anyio.sleep(min(MIN_COUNT_INTERVAL, left))
             if now >= next_check:
                 await self._reservations.check_experiment(experiment)
-                next_check = now + CHECK_INTERVAL
+                next_check = now + MAX_COUNT_INTERVAL
             left = min(end, next_check) - anyio.current_time()
             # without a version it returns at once: a change may have come before the first call
             version = await self._gateway.wait_for_change(TRIALS, version, max(left, 0.0))
@@ -164,7 +164,7 @@ class LimitedReservations:
         If several callers have reserved the last one at the same time, the first of them waits
         until the others have handed theirs back.
         """
-        for _ in range(PATIENCE):
+        for _ in range(MAX_RECOUNTS):
             if await self._count_taken(trial.experiment) <= limit:
                 return True
             earlier = Or(
@@ -180,7 +180,7 @@ class LimitedReservations:
             )
             if await self._count_taken(trial.experiment, earlier) >= limit:
                 return False
-            await anyio.sleep(PAUSE)
+            await anyio.sleep(MIN_COUNT_INTERVAL)
         return False
 
     async def _give_back(self, trial: Trial) -> None:

@@ -275,7 +275,7 @@ class AlgorithmLocks:
             result = (await self._gateway.transact((end, *self._leaving(claim))))[0]
             # if its answer was lost, others may have held the lock since
             if heir is not None and result and result[0].get("owner") == token:
-                heir.settle(result[0])
+                heir.resolve(result[0])
             return bool(result)
 
         try:
@@ -293,7 +293,7 @@ class AlgorithmLocks:
             ) from error
         finally:
             if heir is not None:
-                heir.settle(None)
+                heir.resolve(None)
 
     def _giving_up(self, claim: _Claim, heir: str | None = None) -> list[Update | Delete]:
         """Return the operations that open the lock of a caller, and give its ticket back.

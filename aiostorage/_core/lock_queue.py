@@ -149,8 +149,8 @@ class Place:
         """Make this caller wait until the lock has been handed over to it, or has not."""
         self._promise = asyncio.get_running_loop().create_future()
 
-    def settle(self, record: Document | None) -> None:
-        """Keep the promise with the record of the lock, or take it back with None."""
+    def resolve(self, record: Document | None) -> None:
+        """Resolve the promise: with the record of the lock, or with None, which takes it back."""
         promise, self._promise = self._promise, None
         if promise is not None:
             if record is not None:

@@ -18,7 +18,7 @@ MISSING: Final = tuple(Compare(field, "eq", None) for field in SIGNS_OF_LIFE)
 MAX_SECONDS: Final = 1e10
 """Three centuries: a time that is still further in the past cannot be computed."""
 
-MIN_LOOK_INTERVAL: Final = 0.05
+MIN_SEARCH_INTERVAL: Final = 0.05
 """Seconds between two searches for lost trials while waiting for one, at least."""
 
 
@@ -42,7 +42,7 @@ class LostTrials:
     @property
     def look_interval(self) -> float:
         """Seconds between two searches for lost trials while a caller waits for a trial."""
-        return max(self.after / 10, MIN_LOOK_INTERVAL)
+        return max(self.after / 10, MIN_SEARCH_INTERVAL)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

@@ -19,7 +19,7 @@ __all__ = ["resume"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _ResumedTrial:
     """The trial of a reservation that is resumed; it satisfies `aiostorage._core.turn.Held`."""
 
     experiment: Any
@@ -37,7 +37,7 @@ async def resume(
         raise InvalidReservation(
             f"a reservation is a Reservation or its text, not of type {type(reservation).__name__}"
         )
-    held = _Held(reservation.experiment, reservation.trial, reservation.token)
+    held = _ResumedTrial(reservation.experiment, reservation.trial, reservation.token)
     where = equal(experiment=held.experiment, id=held.id, status=RESERVED, worker=held.worker)
     while True:
         await reservations.beat(held)  # raises if it is lost or finished

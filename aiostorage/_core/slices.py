@@ -8,11 +8,11 @@ from typing import Final, TypeVar
 from aiostorage.operations import Document, Find
 from aiostorage.protocols import Driver
 
-__all__ = ["SLICE", "consumed", "find_slices"]
+__all__ = ["SLICE_SIZE", "consumed", "find_slices"]
 
 T = TypeVar("T")
 
-SLICE: Final = 200
+SLICE_SIZE: Final = 200
 """Documents that are handled in one turn of the event loop, at most."""
 
 

@@ -43,12 +43,12 @@ SCHEMA: Final = "https://opentelemetry.io/schemas/1.42.0"
 PROVIDER_VARIABLES: Final = ("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
 """Name a provider that OpenTelemetry makes at its first use."""
 
-SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+CALL_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """Boundaries of the buckets of operation times, as the semantic conventions want them."""
 
-WAITS: Final = (*SECONDS, 30.0, 60.0, 300.0, 600.0)
-SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-LENGTHS: Final = (0, *SIZES, 512, 1024)
+WAIT_BUCKETS: Final = (*CALL_BUCKETS, 30.0, 60.0, 300.0, 600.0)
+GROUP_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+QUEUE_BUCKETS: Final = (0, *GROUP_BUCKETS, 512, 1024)
 
 
 def is_wanted(telemetry: bool | None) -> bool:
@@ -128,7 +128,7 @@ def _instruments(
         histogram(
             "db.client.operation.duration",
             "s",
-            SECONDS,
+            CALL_BUCKETS,
             "Duration of database client operations.",
         ),
         meter.create_counter(
@@ -136,16 +136,25 @@ def _instruments(
             "{retry}",
             "Attempts after one that failed in a way that may pass.",
         ),
-        histogram("aiostorage.lock.wait_time", "s", WAITS, "Time to get the algorithm lock."),
-        histogram("aiostorage.lock.hold_time", "s", WAITS, "Time the algorithm lock was held."),
-        histogram("aiostorage.heartbeat.lag", "s", WAITS, "How late heartbeats reached the store."),
         histogram(
-            "aiostorage.group.size", "{operation}", SIZES, "Operations that shared one write."
+            "aiostorage.lock.wait_time", "s", WAIT_BUCKETS, "Time to get the algorithm lock."
+        ),
+        histogram(
+            "aiostorage.lock.hold_time", "s", WAIT_BUCKETS, "Time the algorithm lock was held."
+        ),
+        histogram(
+            "aiostorage.heartbeat.lag", "s", WAIT_BUCKETS, "How late heartbeats reached the store."
+        ),
+        histogram(
+            "aiostorage.group.size",
+            "{operation}",
+            GROUP_BUCKETS,
+            "Operations that shared one write.",
         ),
         histogram(
             "aiostorage.queue.length",
             "{operation}",
-            LENGTHS,
+            QUEUE_BUCKETS,
             "Operations that waited when a write began.",
         ),
     )

@@ -32,7 +32,7 @@ from aiostorage._core.queries.ordering import Order, values_of
 from aiostorage._core.queries.projection import check_selection
 from aiostorage._core.record_checks import document_of_trial, is_trial_id
 from aiostorage._core.record_reader import TrialReader
-from aiostorage._core.slices import SLICE, consumed
+from aiostorage._core.slices import SLICE_SIZE, consumed
 from aiostorage._core.trial_queries import order_of, trial_condition
 from aiostorage.errors import AioStorageError, DuplicateKeyError
 from aiostorage.operations import (
@@ -250,7 +250,7 @@ class Trials:
                 reason=LOST,
             )
         )
-        return (await self._built(consumed(documents, SLICE)))[0]
+        return (await self._built(consumed(documents, SLICE_SIZE)))[0]
 
     async def count(self, experiment: Any, status: str) -> int:
         where = equal(experiment=experiment_uid(experiment), status=status)
@@ -283,7 +283,7 @@ class Trials:
             Find(TRIALS, condition, selected), int(batch_size)
         ):
             for number, document in enumerate(documents):
-                if number % SLICE == SLICE - 1:
+                if number % SLICE_SIZE == SLICE_SIZE - 1:
                     await anyio.lowlevel.checkpoint()
                 if selection is not None:
                     yield document
@@ -310,7 +310,7 @@ class Trials:
 
     async def _found(self, find: Find) -> tuple[list[Trial], int]:
         """Return the readable trials, and how many there are with the others."""
-        return await self._built(await self._gateway.slices(find, SLICE))
+        return await self._built(await self._gateway.slices(find, SLICE_SIZE))
 
     async def _built(self, slices: Iterator[list[Document]]) -> tuple[list[Trial], int]:
         """Build the readable trials, a slice in each turn of the event loop; count them all."""

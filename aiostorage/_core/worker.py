@@ -28,7 +28,7 @@ events = EventLog("worker")
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for one last attempt, when the engine has not answered for long."""
 
-PAUSE: Final = 0.2
+RETRY_DELAY: Final = 0.2
 """Seconds between one vain attempt to write again and the next."""
 
 
@@ -159,7 +159,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
             return error
         lost = turn.lost if error is None else lost_by(error, turn.worker)
         if lost is None and turn.lost is None:
-            lost = await self._settle(turn, error)
+            lost = await self._write_or_hand_back(turn, error)
         if lost is None:
             return error
         turn.trial.status = TrialStatus.INTERRUPTED
@@ -174,7 +174,9 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
         )
         return None
 
-    async def _settle(self, turn: Turn, error: BaseException | None) -> TrialLost | None:
+    async def _write_or_hand_back(
+        self, turn: Turn, error: BaseException | None
+    ) -> TrialLost | None:
         """Write what the body could not write, else hand the trial back.
 
         Returns the loss of the trial if that shows only here and the body ended without an error.
@@ -248,7 +250,7 @@ class ReservedTrial(AbstractAsyncContextManager["Trial | None"]):
                 except TemporaryBackendError:
                     if not persists:
                         raise
-                await anyio.sleep(PAUSE)
+                await anyio.sleep(RETRY_DELAY)
 
         left = turn.beaten + self._lost_after - anyio.current_time()
         await shielded(min(self._end_timeout, max(left, LAST_ATTEMPT_TIMEOUT)), write)

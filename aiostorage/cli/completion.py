@@ -15,7 +15,7 @@ from aiostorage.cli.naming import experiment_label
 
 __all__ = ["EXPERIMENT", "EXPERIMENT_OR_TRIAL"]
 
-PATIENCE: Final = 1.0
+COMPLETION_TIMEOUT: Final = 1.0
 """Seconds that a storage may take: the user has pressed the Tab key and waits."""
 
 
@@ -33,7 +33,7 @@ class Named(click.ParamType[str]):
     ) -> list[CompletionItem]:
         """Return the experiments whose NAME@VERSION has this prefix; none if there is an error."""
         try:
-            labels = anyio.run(_labels, open_named(ctx.params.get("url"), PATIENCE))
+            labels = anyio.run(_labels, open_named(ctx.params.get("url"), COMPLETION_TIMEOUT))
         except Exception:  # noqa: BLE001  a shell that completes has no place for an error
             return []
         return [CompletionItem(label) for label in labels if label.startswith(incomplete)]

@@ -35,10 +35,10 @@ TASKS: Final = (1, 8, 64)
 PARTS: Final = 5 + len(TASKS)
 """The number of measurements that share the time."""
 
-BATCH: Final = 200
+BATCH_SIZE: Final = 200
 """Trials that are registered in one call, to be reserved."""
 
-CLEAN_UP_SECONDS: Final = 10.0
+CLEAN_UP_TIMEOUT: Final = 10.0
 """Seconds that removing everything may take, at most."""
 
 FILES: Final = ("sqlite", "track")
@@ -209,9 +209,9 @@ class _Work:
         """Reserve trials that are there already."""
         spent, done = 0.0, 0
         while spent < seconds:
-            await self._storage.register_trials([self._trial() for _ in range(BATCH)])
+            await self._storage.register_trials([self._trial() for _ in range(BATCH_SIZE)])
             begin = time.perf_counter()
-            for _ in range(BATCH):
+            for _ in range(BATCH_SIZE):
                 await self._storage.reserve_trial(self._experiment)
                 done += 1
                 if spent + time.perf_counter() - begin > seconds:
@@ -237,14 +237,14 @@ async def _experiment(scratch: Scratch) -> AsyncIterator[tuple[Storage, Storage,
                 yield storage, other, experiment
             finally:
                 if experiment is not None and scratch.file is None and scratch.beside is None:
-                    with anyio.move_on_after(CLEAN_UP_SECONDS, shield=True):
+                    with anyio.move_on_after(CLEAN_UP_TIMEOUT, shield=True):
                         await _remove(storage, experiment)
     finally:
         if scratch.file is not None:
-            with anyio.move_on_after(CLEAN_UP_SECONDS, shield=True):
+            with anyio.move_on_after(CLEAN_UP_TIMEOUT, shield=True):
                 await anyio.to_thread.run_sync(_delete, scratch.file)
         if scratch.beside is not None:
-            with anyio.move_on_after(CLEAN_UP_SECONDS, shield=True):
+            with anyio.move_on_after(CLEAN_UP_TIMEOUT, shield=True):
                 await _drop(scratch.named)
 
 

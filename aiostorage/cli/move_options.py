@@ -19,7 +19,7 @@ __all__ = ["destination_of", "move_options", "opened"]
 NOT_THERE: Final = "there is no "
 """The beginning of the message that a file or a database does not exist."""
 
-PATIENT: Final = RetryPolicy(attempt_timeout=300.0, total=600.0)
+PATIENT_RETRIES: Final = RetryPolicy(attempt_timeout=300.0, total=600.0)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,7 +60,7 @@ def destination_of(named: NamedStore, *, dry_run: bool) -> tuple[Storage, str]:
     more: dict[str, Any] = connecting(named)
     if not dry_run:
         if named.engine == "track" and "retry" not in named.options:
-            more["retry"] = PATIENT  # it writes a whole experiment at once
+            more["retry"] = PATIENT_RETRIES  # it writes a whole experiment at once
         storage = storage_of(named, **more)
         return storage, storage.location
     try:

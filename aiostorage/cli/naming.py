@@ -33,7 +33,7 @@ MIN_BEGINNING: Final = 4
 MAX_LISTED: Final = 10
 """Names that a message lists, at most."""
 
-LAST: Final = "\U0010ffff"
+LAST_CHARACTER: Final = "\U0010ffff"
 """The greatest character: no id that begins with a text comes after that text and this."""
 
 naming_help: Final = (
@@ -159,7 +159,7 @@ async def _trial_of(storage: AsyncStorageProtocol, config: dict[str, Any], text:
         raise NothingFound(
             f"{label} has no trial {text!r}; give at least {MIN_BEGINNING} characters of its id"
         )
-    where = {"id": {"$gte": text, "$lt": text + LAST}}
+    where = {"id": {"$gte": text, "$lt": text + LAST_CHARACTER}}
     found = await storage.fetch_trials(config, where=where, limit=MAX_LISTED + 1) or []
     if not found:
         raise NothingFound(f"{label} has no trial {text!r}")

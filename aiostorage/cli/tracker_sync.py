@@ -28,13 +28,13 @@ from aiostorage.trackers.factory import tracker_of
 
 __all__ = ["tracker_sync"]
 
-LOOK_INTERVAL: Final = 0.25
+CHECK_INTERVAL: Final = 0.25
 """Seconds between two checks of how much is left."""
 
 LINE_INTERVAL: Final = 5.0
 """Seconds between two lines, if there is no terminal."""
 
-BATCH: Final = 500
+BATCH_SIZE: Final = 500
 """Maximum number of trial ids in memory at the same time."""
 
 
@@ -82,10 +82,10 @@ def tracker_sync(
     wanted = tracker or os.environ.get("AIOSTORAGE_TRACKER") or configured_tracker(named)
     if wanted is None:
         raise click.UsageError("which tracker? name it with --tracker, or in AIOSTORAGE_TRACKER")
-    patience = connecting(named)
-    existing = open_existing(named, **patience)
+    timeouts = connecting(named)
+    existing = open_existing(named, **timeouts)
     made = tracker_of(wanted)
-    storage = storage_of(named.without_tracker(), tracker=made, deliver_on_close=0.0, **patience)
+    storage = storage_of(named.without_tracker(), tracker=made, deliver_on_close=0.0, **timeouts)
     started = time.monotonic()
     console = Terminal()
     anyio.run(_check, existing)
@@ -122,7 +122,7 @@ async def _sync(
         progress_at, told = time.monotonic(), False
         while left and time.monotonic() - progress_at < timeout:
             try:
-                await storage.flush_tracker(LOOK_INTERVAL)
+                await storage.flush_tracker(CHECK_INTERVAL)
                 left = 0
             except TrackerTimeout as error:
                 if error.left < left:
@@ -150,9 +150,11 @@ async def _add_all(storage: Storage, outbox: Outbox) -> None:
     for config in await storage.fetch_experiments({}, {"_id": 1, "name": 1, "version": 1}):
         uid, ids = config["_id"], list[Any]()
         await outbox.add(uid, (None,), "anew")
-        async for document in storage.iter_trials(config, selection={"id": 1}, batch_size=BATCH):
+        async for document in storage.iter_trials(
+            config, selection={"id": 1}, batch_size=BATCH_SIZE
+        ):
             ids.append(document["id"])
-            if len(ids) == BATCH:
+            if len(ids) == BATCH_SIZE:
                 await outbox.add(uid, ids, "anew")
                 ids.clear()
         await outbox.add(uid, ids, "anew")

@@ -36,7 +36,7 @@ from aiostorage.protocols import Driver, ExaminableDriver
 
 __all__ = ["examine", "repair"]
 
-ROUNDS: Final = 3
+MAX_ROUNDS: Final = 3
 """How many times to repair, since a repair may bring further findings to light."""
 
 _RANKS: Final = ("error", "warning", "note")
@@ -44,7 +44,7 @@ _REPAIR: Final = {"delete_orphans": option(FLAG)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Patient:
+class _ExaminedStore:
     """The store to examine.
 
     Attributes
@@ -100,7 +100,7 @@ async def examine(
     >>> found.healthy
     True
     """
-    return await _examined(await _patient(storage, settings))
+    return await _examined(await _store_to_examine(storage, settings))
 
 
 async def repair(
@@ -129,27 +129,27 @@ async def repair(
         As for `examine`.
     """
     check_values("repair", _REPAIR, {"delete_orphans": delete_orphans})
-    patient = await _patient(storage, settings)
+    store = await _store_to_examine(storage, settings)
     more = {ORPHAN_TRIAL} if delete_orphans else set()
     done: list[Repair] = []
-    found = await _examined(patient)
-    for _ in range(ROUNDS):
+    found = await _examined(store)
+    for _ in range(MAX_ROUNDS):
         todo = [one for one in found.findings if one.repairable or one.code in more]
-        fresh = await _repaired(patient, todo) if todo else []
+        fresh = await _repaired(store, todo) if todo else []
         if not fresh:
             break
         done += fresh
-        found = await _examined(patient)
+        found = await _examined(store)
     return replace(found, repairs=tuple(done))
 
 
-async def _patient(
+async def _store_to_examine(
     given: Storage | str | Mapping[str, Any] | None, settings: Mapping[str, Any]
-) -> _Patient:
+) -> _ExaminedStore:
     if isinstance(given, Storage):
         if settings:
             raise ConfigurationError("a storage has its settings; pass a URL to choose others")
-        return _Patient(given, None, _url_of(given))
+        return _ExaminedStore(given, None, _url_of(given))
     named = await anyio.to_thread.run_sync(named_store, given)
     lasting = NamedStore(named.options, named.origin)  # of which no directory is made
     make = partial(storage_of, lasting.without_tracker(), **settings)
@@ -159,9 +159,9 @@ async def _patient(
         raise named_by(error, named.origin)
     url = named.options.get("url")
     if named.origin is not None:
-        return _Patient(storage, partial(storage_of, lasting, **settings), None)
+        return _ExaminedStore(storage, partial(storage_of, lasting, **settings), None)
     shown = hide_credentials(str(url)) if url is not None else _url_of(storage)
-    return _Patient(storage, partial(storage_of, lasting, **settings), shown)
+    return _ExaminedStore(storage, partial(storage_of, lasting, **settings), shown)
 
 
 def _url_of(storage: Storage) -> str:
@@ -172,14 +172,14 @@ def _url_of(storage: Storage) -> str:
 # ------------------------------------------------------------------------------- examination
 
 
-async def _examined(patient: _Patient) -> Examination:
-    driver = patient.driver
+async def _examined(store: _ExaminedStore) -> Examination:
+    driver = store.driver
     report = EngineReport()
     if isinstance(driver, ExaminableDriver):
         try:
             report = await driver.examine(LAYOUT)
         except AioStorageError as error:
-            raise named_by(error, patient.storage._gateway.origin)  # noqa: B904, SLF001  the same error
+            raise named_by(error, store.storage._gateway.origin)  # noqa: B904, SLF001  the same error
     findings = list(report.findings)
     facts: dict[str, str | int | float | None] = {
         "aiostorage": aiostorage.__version__,
@@ -187,20 +187,20 @@ async def _examined(patient: _Patient) -> Examination:
         **report.facts,
     }
     if report.readable:
-        async with _readable(patient) as gateway:
-            findings += await _of_records(patient, gateway, facts)
+        async with _readable(store) as gateway:
+            findings += await _of_records(store, gateway, facts)
     findings.sort(key=lambda one: _RANKS.index(one.severity))
-    addressed = tuple(_addressed(one, patient.url) for one in findings)
-    return Examination(patient.storage.location, driver.name, facts, addressed)
+    addressed = tuple(_addressed(one, store.url) for one in findings)
+    return Examination(store.storage.location, driver.name, facts, addressed)
 
 
 @asynccontextmanager
-async def _readable(patient: _Patient) -> AsyncIterator[Gateway]:
+async def _readable(store: _ExaminedStore) -> AsyncIterator[Gateway]:
     """Yield a gateway to the records, with a driver that only reads if the engine has one."""
-    gateway, driver = patient.storage._gateway, patient.driver  # noqa: SLF001  as above
+    gateway, driver = store.storage._gateway, store.driver  # noqa: SLF001  as above
     if isinstance(driver, ExaminableDriver):
         gateway = Gateway(driver.reader(), gateway.policy, gateway.origin)
-    elif patient.make is None:
+    elif store.make is None:
         await gateway.open()
         yield gateway
         return
@@ -212,11 +212,11 @@ async def _readable(patient: _Patient) -> AsyncIterator[Gateway]:
 
 
 async def _of_records(
-    patient: _Patient, gateway: Gateway, facts: dict[str, str | int | float | None]
+    store: _ExaminedStore, gateway: Gateway, facts: dict[str, str | int | float | None]
 ) -> list[Finding]:
     """Return the findings about the records; a failure to read them is a finding, too."""
     try:
-        records = await _records(patient, gateway)
+        records = await _records(store, gateway)
         findings, trials = await trial_findings(records)
         facts |= {"experiments": len(records.labels), "trials": trials}
         findings += records.unreadable
@@ -232,8 +232,8 @@ async def _of_records(
     return findings
 
 
-async def _records(patient: _Patient, gateway: Gateway) -> StoredRecords:
-    storage = patient.storage
+async def _records(store: _ExaminedStore, gateway: Gateway) -> StoredRecords:
+    storage = store.storage
     codec = MsgpackCodec(storage._max_inflated)  # noqa: SLF001  as above
     return await experiments_of(gateway, LostTrials(storage._lost_after), codec)  # noqa: SLF001
 
@@ -255,26 +255,26 @@ def _addressed(finding: Finding, url: str | None) -> Finding:
 # ------------------------------------------------------------------------------------ repair
 
 
-async def _repaired(patient: _Patient, findings: list[Finding]) -> list[Repair]:
-    driver = patient.driver
+async def _repaired(store: _ExaminedStore, findings: list[Finding]) -> list[Repair]:
+    driver = store.driver
     done: list[Repair] = []
     codes = {one.code for one in findings}
     if isinstance(driver, ExaminableDriver) and codes - RECORD_REPAIRS.keys():
         done += await driver.repair(LAYOUT, findings)
     codes &= RECORD_REPAIRS.keys()
     if codes:
-        async with _writable(patient) as storage:
-            records = await _records(patient, storage._gateway)  # noqa: SLF001  as above
+        async with _writable(store) as storage:
+            records = await _records(store, storage._gateway)  # noqa: SLF001  as above
             done += await repair_records(storage, records, codes)
     return done
 
 
 @asynccontextmanager
-async def _writable(patient: _Patient) -> AsyncIterator[Storage]:
-    if patient.make is None:
-        await patient.storage.open()
-        yield patient.storage
+async def _writable(store: _ExaminedStore) -> AsyncIterator[Storage]:
+    if store.make is None:
+        await store.storage.open()
+        yield store.storage
         return
-    storage = await anyio.to_thread.run_sync(patient.make)
+    storage = await anyio.to_thread.run_sync(store.make)
     async with storage:
         yield storage

@@ -47,7 +47,7 @@ STALE_WAITER: Final = "stale-waiter"
 MIN_AGE: Final = 60.0
 """Seconds for which a record may be incomplete, or about to be renewed."""
 
-MIN_LEASELESS: Final = 600.0
+MIN_LEASELESS_AGE: Final = 600.0
 """Seconds for which a lock without a lease may be held, as Oríon's own storage holds it."""
 
 OLD_LOCKS: Final = Or(
@@ -121,7 +121,7 @@ async def _ids(records: StoredRecords, where: Condition) -> set[Any]:
 async def _held(records: StoredRecords, locks: list[Document]) -> list[Finding]:
     expired = await _ids(records, EXPIRED_LEASES)
     locked = Compare("locked", "eq", 1)
-    long = Compare("heartbeat", "lte", StoreTime(-MIN_LEASELESS))
+    long = Compare("heartbeat", "lte", StoreTime(-MIN_LEASELESS_AGE))
     leaseless = await _ids(records, And((locked, Compare("expires", "eq", None), long)))
     findings = []
     for one in locks:

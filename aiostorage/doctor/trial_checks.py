@@ -34,7 +34,7 @@ ORPHAN_TRIAL: Final = "orphan-trial"
 MAX_NAMED: Final = 20
 """Maximum number of trials of one kind with a finding each; further ones are counted."""
 
-AHEAD: Final = 60.0
+MAX_HEARTBEAT_LEAD: Final = 60.0
 """Seconds that a heartbeat may be in the future."""
 
 
@@ -134,7 +134,7 @@ def _workers(documents: Sequence[Document]) -> str:
 async def _ahead(records: StoredRecords) -> list[Finding]:
     """Return the trials whose heartbeat is in the future, so that they do not become lost."""
     reserved = Compare("status", "eq", TrialStatus.RESERVED.value)
-    ahead = And((reserved, Compare("heartbeat", "gt", StoreTime(AHEAD))))
+    ahead = And((reserved, Compare("heartbeat", "gt", StoreTime(MAX_HEARTBEAT_LEAD))))
     found = await records.gateway.execute(Find(TRIALS, ahead, {"experiment": True}))
     counts = Counter(dict.get(document, "experiment") for document in found)
     return [

@@ -16,7 +16,7 @@ __all__ = ["EXPIRED_RECEIPT", "skew_findings", "upkeep_findings"]
 
 EXPIRED_RECEIPT: Final = "expired-receipts"
 
-MANY_RECEIPTS: Final = 1000
+MAX_EXPIRED_RECEIPTS: Final = 1000
 """Expired receipts that are normal, since a later write deletes so many."""
 
 MAX_OUTBOX_AGE: Final = 300.0
@@ -30,7 +30,7 @@ async def upkeep_findings(gateway: Gateway) -> list[Finding]:
     """Return the findings about the upkeep of a store."""
     findings = await _clock(gateway)
     expired = Count(RECEIPTS, Compare("expires", "lte", StoreTime()))
-    if (count := await gateway.execute(expired)) > MANY_RECEIPTS:
+    if (count := await gateway.execute(expired)) > MAX_EXPIRED_RECEIPTS:
         what = f"{count} receipts of earlier writes have expired, and no write takes them along"
         findings.append(
             Finding(EXPIRED_RECEIPT, "warning", what, RECEIPTS, REPAIR_COMMAND, repairable=True)

@@ -34,7 +34,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["KnownStudy", "StudyReader", "no_study", "no_trial"]
 
-CHANGES: Final = 500
+CHANGES_PAGE_SIZE: Final = 500
 """Changes that are asked for at a time."""
 
 _STATUSES: Final = {
@@ -46,7 +46,7 @@ _STATUSES: Final = {
 }
 """The statuses that a trial of each state may have; a completed one may have no objective."""
 
-PROBED: Final = 16
+PROBE_BATCH_SIZE: Final = 16
 """Numbers of new trials that are asked for at a time, where there is no history."""
 
 
@@ -270,10 +270,10 @@ class StudyReader:
         while True:
             assert study.cursor is not None  # noqa: S101  for mypy: `sync` has checked it
             changes, study.cursor = await self._storage.changes_since(
-                {"_id": study.uid}, study.cursor, limit=CHANGES
+                {"_id": study.uid}, study.cursor, limit=CHANGES_PAGE_SIZE
             )
             last |= {change.trial: change for change in changes}
-            if len(changes) < CHANGES:
+            if len(changes) < CHANGES_PAGE_SIZE:
                 break
         deleted = False
         for uid, change in last.items():
@@ -313,9 +313,9 @@ class StudyReader:
         ids = {trial_uid_of(number) for number in (*unfinished, *study.trials.skipped)}
         while True:
             first = study.trials.next_number
-            ids |= {trial_uid_of(number) for number in range(first, first + PROBED)}
+            ids |= {trial_uid_of(number) for number in range(first, first + PROBE_BATCH_SIZE)}
             await self._refresh(study, ids)
-            if study.trials.next_number < first + PROBED:
+            if study.trials.next_number < first + PROBE_BATCH_SIZE:
                 return
             ids = set()
 

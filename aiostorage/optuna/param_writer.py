@@ -12,13 +12,13 @@ from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.optuna.known_study import KnownStudy
-from aiostorage.optuna.unwritten_params import PATIENCE, UnwrittenParams
+from aiostorage.optuna.unwritten_params import MAX_WRITE_DELAY, UnwrittenParams
 
 __all__ = ["ParamWriter"]
 
 events = EventLog("optuna")
 
-CLEAN_UP: Final = 5.0
+CLEAN_UP_TIMEOUT: Final = 5.0
 """Seconds for which params are written when the storage is closed, at most."""
 
 
@@ -57,7 +57,7 @@ class ParamWriter:
     ) -> None:
         """Have the params of a trial written, by `write`, that may be set from now on."""
         unwritten = study.unwritten[number]
-        self._due[unwritten] = _Due(time.monotonic() + PATIENCE, study, number, write)
+        self._due[unwritten] = _Due(time.monotonic() + MAX_WRITE_DELAY, study, number, write)
         if not self._runs:
             self._runs = True
             self._hold(self._run)
@@ -70,7 +70,7 @@ class ParamWriter:
                 else:
                     await self._write_until(time.monotonic())
         except asyncio.CancelledError:  # the storage is about to be closed
-            await clean_up(CLEAN_UP, lambda: self._write_until(math.inf), "writing params")
+            await clean_up(CLEAN_UP_TIMEOUT, lambda: self._write_until(math.inf), "writing params")
             raise
         finally:
             self._runs = False
@@ -105,7 +105,7 @@ class ParamWriter:
                 )
             del self._due[unwritten]
             if isinstance(error, TemporaryBackendError):
-                self._due[unwritten] = one._replace(time=time.monotonic() + PATIENCE)
+                self._due[unwritten] = one._replace(time=time.monotonic() + MAX_WRITE_DELAY)
         else:
             self._forget(unwritten)
 

@@ -53,10 +53,10 @@ from aiostorage.optuna.unwritten_params import (
 
 __all__ = ["Studies"]
 
-SEEN_FOR: Final = 1.0
+MAX_STUDY_AGE: Final = 1.0
 """Seconds for which a study counts as there without a read when a trial is created."""
 
-FRESH_FOR: Final = 0.1
+MAX_TRIAL_AGE: Final = 0.1
 """Seconds for which a trial counts as known that was read when it was begun or written to here.
 
 Optuna asks for it at once.
@@ -215,7 +215,9 @@ class Studies:
     async def create_trial(self, study_id: int, template: FrozenTrial | None) -> int:
         """Insert a trial with the next free number; return its id."""
         study = await self.study(study_id)
-        if time.monotonic() - study.seen > SEEN_FOR and not await self._records.exists(study.uid):
+        if time.monotonic() - study.seen > MAX_STUDY_AGE and not await self._records.exists(
+            study.uid
+        ):
             raise self._gone(study)
         if template is None:
             template = create_trial(state=TrialState.RUNNING)
@@ -259,7 +261,7 @@ class Studies:
         if known.state.is_finished():
             return known
         begun = study.fresh.pop(number, -math.inf)
-        return known if time.monotonic() - begun < FRESH_FOR else None
+        return known if time.monotonic() - begun < MAX_TRIAL_AGE else None
 
     async def trials(
         self, study_id: int, states: Container[TrialState] | None

@@ -59,7 +59,7 @@ _MOMENTS: Final = {"start_time": "started", "end_time": "completed"}
 """The times of a trial, and where their text is as Optuna has them: naive, local and exact."""
 
 
-COARSEST: Final = timedelta(milliseconds=1)
+TIME_RESOLUTION: Final = timedelta(milliseconds=1)
 """How finely times are kept by the engine that keeps them least so."""
 
 
@@ -319,7 +319,7 @@ def _moment(document: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> 
         return None
     if text is not None:
         exact = datetime.fromisoformat(text)
-        if abs(exact.astimezone(UTC) - stored) < COARSEST:
+        if abs(exact.astimezone(UTC) - stored) < TIME_RESOLUTION:
             return exact
     return _as_local(stored)
 

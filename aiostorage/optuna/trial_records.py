@@ -44,17 +44,17 @@ UNFINISHED: Final = (NEW, RESERVED, *HANDED_BACK)
 
 FINAL: Final = (TrialStatus.COMPLETED.value, TrialStatus.BROKEN.value)
 
-PAGE: Final = 500
+PAGE_SIZE: Final = 500
 """Trials that are read at a time."""
 
-NUMBERS: Final = 8
-"""Numbers that other processes may have taken since, of which one insertion finds the next."""
+MIN_TRIED_NUMBERS: Final = 8
+"""Numbers that one insertion tries, at least: other processes may have taken the first of them."""
 
-MAX_NUMBERS: Final = 1024
-"""The same where more are taken: twice as many as lately, at most so many."""
+MAX_TRIED_NUMBERS: Final = 1024
+"""Numbers that one insertion tries, at most: twice as many as others took since the last one."""
 
-LATELY: Final = 0.9
-"""What an earlier insertion counts for, beside the one after it."""
+TAKEN_DECAY: Final = 0.9
+"""The part that is kept, with each insertion, of how many numbers others took before."""
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -110,8 +110,8 @@ class TrialRecords:
         """
         one = self._stored(document)
         stored = (one, *({**one, "_id": new_id()} for _ in range(count - 1)))
-        known, among = first, NUMBERS
-        while among < 2 * self._taken and among < MAX_NUMBERS:
+        known, among = first, MIN_TRIED_NUMBERS
+        while among < 2 * self._taken and among < MAX_TRIED_NUMBERS:
             among *= 2
         while True:
             places = [_place(number) for number in range(first, first + among + len(stored))]
@@ -128,9 +128,9 @@ class TrialRecords:
             else:
                 if inserted:
                     taken = inserted[0][FIELD]["number"] - known
-                    self._taken = max(float(taken), LATELY * self._taken)
+                    self._taken = max(float(taken), TAKEN_DECAY * self._taken)
                     return inserted
-                first, among = first + among, min(2 * among, MAX_NUMBERS)
+                first, among = first + among, min(2 * among, MAX_TRIED_NUMBERS)
 
     def _stored(self, document: Document) -> Document:
         """Return a document as the engine stores it, which takes it as it is."""
@@ -248,7 +248,7 @@ class TrialRecords:
 
     async def pages(self, uid: Any) -> AsyncIterator[list[Document]]:
         """Yield all trials of an experiment, some at a time."""
-        async for page in self._gateway.pages(Find(TRIALS, equal(experiment=uid)), PAGE):
+        async for page in self._gateway.pages(Find(TRIALS, equal(experiment=uid)), PAGE_SIZE):
             yield [one for one in page if not isinstance(one, UnreadableDocument)]
 
     async def stale(self, uid: Any, grace: float) -> list[Document]:

@@ -19,7 +19,7 @@ from aiostorage.optuna.study_document import FIELD, SYSTEM_ATTRS
 from aiostorage.optuna.trial_document import attribute_update, changed, with_params
 
 __all__ = [
-    "PATIENCE",
+    "MAX_WRITE_DELAY",
     "UNWRITTEN",
     "UNWRITTEN_FIELD",
     "RelativeParams",
@@ -29,7 +29,7 @@ __all__ = [
     "params_conditions",
 ]
 
-PATIENCE: Final = 0.1
+MAX_WRITE_DELAY: Final = 0.1
 """Seconds that what was set of a trial waits for its next write, at most."""
 
 UNWRITTEN_FIELD: Final = "unwritten"

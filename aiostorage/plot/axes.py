@@ -23,11 +23,11 @@ __all__ = [
 MISSING: Final = object()
 """The value of a parameter that a trial does not have."""
 
-_MOST_CATEGORIES: Final = 20
+_MAX_CATEGORIES: Final = 20
 """More categories than that cannot be distinguished; the rarer ones share one place."""
 
-_LABEL_LENGTH: Final = 28
-_SPAN: Final = 100.0
+_MAX_LABEL_LENGTH: Final = 28
+_MIN_LOG_RATIO: Final = 100.0
 """Positive numbers get a logarithmic scale if the greatest tenth is so many times the smallest."""
 
 
@@ -98,7 +98,7 @@ def is_log_scale(numbers: Collection[float]) -> bool:
     ordered = sorted(numbers)
     if not ordered or ordered[0] <= 0:
         return False
-    return ordered[9 * len(ordered) // 10] / ordered[len(ordered) // 10] >= _SPAN
+    return ordered[9 * len(ordered) // 10] / ordered[len(ordered) // 10] >= _MIN_LOG_RATIO
 
 
 def outlier_limit(numbers: Collection[float], *, above: bool) -> float | None:
@@ -117,12 +117,12 @@ def outlier_limit(numbers: Collection[float], *, above: bool) -> float | None:
     return first - reach if ordered[0] < first - reach < first else None
 
 
-def axis_label(value: object, length: int = _LABEL_LENGTH) -> str:
+def axis_label(value: object, length: int = _MAX_LABEL_LENGTH) -> str:
     """Return a short text that plotly shows as it is, not as markup."""
     return escape(_short_text(value, length), quote=False)
 
 
-def _short_text(value: object, length: int = _LABEL_LENGTH) -> str:
+def _short_text(value: object, length: int = _MAX_LABEL_LENGTH) -> str:
     """Return a text without control characters, shortened in its middle."""
     raw = f"{value:.4g}" if isinstance(value, float) else str(value)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw)
@@ -150,7 +150,7 @@ def _with_missing(axis: PlotAxis, values: Sequence[Any]) -> PlotAxis:
 def _category_axis(name: str, values: Sequence[Any]) -> PlotAxis:
     texts = ["(none)" if value is MISSING else _short_text(value) for value in values]
     counts = Counter(texts)
-    shown = [text for text, _ in counts.most_common(_MOST_CATEGORIES)]
+    shown = [text for text, _ in counts.most_common(_MAX_CATEGORIES)]
     others = len(counts) - len(shown)
     shown.sort(key=_category_order)
     labels = [*shown, f"{others} others"] if others else shown

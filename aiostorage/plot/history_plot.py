@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["history_figure"]
 
 _TITLE = "Objective over time"
-_MOST_POINTS = 10_000
-_WEBGL_FROM = 2_000
+_MAX_POINTS = 10_000
+_MIN_WEBGL_POINTS = 2_000
 
 
 def history_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure:
@@ -47,9 +47,9 @@ def history_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure
     placed, log = placed_points(rows, options, notes)
     if not placed:
         return empty_figure(_TITLE, notes, "No completed trial with an objective to plot yet")
-    drawn, view = drawn_points(placed, _MOST_POINTS, options, notes, log=log)
+    drawn, view = drawn_points(placed, _MAX_POINTS, options, notes, log=log)
     by_time = rows.has_times and not options.by_number
-    point_kind = go.Scattergl if len(drawn) > _WEBGL_FROM else go.Scatter
+    point_kind = go.Scattergl if len(drawn) > _MIN_WEBGL_POINTS else go.Scatter
     figure = go.Figure()
     figure.add_trace(
         point_kind(

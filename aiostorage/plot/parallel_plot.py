@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["parallel_figure"]
 
 _TITLE = "Parallel coordinates"
-_MOST_LINES = 1_000
-_MOST_AXES = 12
+_MAX_LINES = 1_000
+_MAX_AXES = 12
 
 
 def parallel_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure:
@@ -52,9 +52,9 @@ def parallel_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figur
     options.check(rows)
     label = options.objective_label(rows)
     notes = [goal_text(label, options.direction), left_out_text(rows)]
-    names, more = options.chosen_params(rows, _MOST_AXES)
+    names, more = options.chosen_params(rows, _MAX_AXES)
     notes += more
-    drawn = thin_rows(rows.rows, _MOST_LINES, options.direction)
+    drawn = thin_rows(rows.rows, _MAX_LINES, options.direction)
     if len(drawn) < len(rows.rows):
         notes.append(f"{len(drawn):,} of {len(rows.rows):,} lines drawn")
     axes, placed = _axes(drawn, names, rows, options)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["slice_figure"]
 
 _TITLE = "Objective over each parameter"
-_MOST_PLOTS = 18
-_MOST_POINTS = 20_000
-_WEBGL_FROM = 4_000
+_MAX_PLOTS = 18
+_MAX_POINTS = 20_000
+_MIN_WEBGL_POINTS = 4_000
 _COLUMNS = 3
 
 
@@ -48,14 +48,14 @@ def slice_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure:
     go = graph_objects()
     label = options.objective_label(rows)
     notes = [goal_text(label, options.direction), left_out_text(rows)]
-    names, more = options.chosen_params(rows, _MOST_PLOTS)
+    names, more = options.chosen_params(rows, _MAX_PLOTS)
     notes += more
     placed, log = placed_points(rows, options, notes)
     title = f"{_TITLE}: {options.experiment_label(rows)}"
     if not placed or not names:
         why = "The trials have no parameters" if placed else "No completed trial to plot yet"
         return empty_figure(title, notes, why)
-    most = max(500, _MOST_POINTS // len(names))
+    most = max(500, _MAX_POINTS // len(names))
     drawn, view = drawn_points(placed, most, options, notes, log=log)
 
     from plotly.subplots import make_subplots  # noqa: PLC0415  an extra
@@ -70,7 +70,7 @@ def slice_figure(rows: PlotRows, options: PlotOptions | None = None) -> Figure:
         horizontal_spacing=0.04,
         vertical_spacing=min(0.16, 75 / (height - 165)) if lines > 1 else 0,
     )
-    webgl = len(drawn) * len(names) > _WEBGL_FROM
+    webgl = len(drawn) * len(names) > _MIN_WEBGL_POINTS
     best = (min if options.direction == "minimize" else max)(placed, key=lambda r: r.objective)
     lost: list[str] = []
     for index, name in enumerate(names):

@@ -39,8 +39,8 @@ COLOUR_SCALE: Final = "Viridis"
 """Its order can also be seen in grey."""
 
 _GRID_COLOUR: Final = "#e3e6ea"
-_HOVER_PARAMS: Final = 12
-_LINE_LENGTH: Final = 120
+_MAX_HOVER_PARAMS: Final = 12
+_MAX_LINE_LENGTH: Final = 120
 
 
 def graph_objects() -> Any:
@@ -107,7 +107,7 @@ def _lines(notes: Sequence[str]) -> list[str]:
     """Return notes broken into lines that fit into a figure."""
     lines: list[str] = []
     for note in notes:
-        if lines and len(lines[-1]) + len(note) <= _LINE_LENGTH:
+        if lines and len(lines[-1]) + len(note) <= _MAX_LINE_LENGTH:
             lines[-1] += f" · {note}"
         else:
             lines.append(note)
@@ -165,5 +165,5 @@ def hover_texts(rows: PlotRows, shown: Sequence[Any]) -> list[str]:
 
 def _param_lines(params: Mapping[str, Any]) -> str:
     lines = [f"<br>{axis_label(k)}: {axis_label(v)}" for k, v in params.items()]
-    more = len(lines) - _HOVER_PARAMS
-    return "".join(lines[:_HOVER_PARAMS]) + (f"<br>and {more} more" if more > 0 else "")
+    more = len(lines) - _MAX_HOVER_PARAMS
+    return "".join(lines[:_MAX_HOVER_PARAMS]) + (f"<br>and {more} more" if more > 0 else "")

@@ -323,7 +323,7 @@ class _PortalCall(Generic[T]):
 
 
 class _HoldingTask:
-    """A task that was started in the loop and holds something; nobody waits for it."""
+    """A task that was started in the loop and holds something; no thread waits for its result."""
 
     holds = True
 

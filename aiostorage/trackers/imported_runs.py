@@ -25,7 +25,7 @@ _FLOAT: Final = re.compile(
     r"-?(0|[1-9][0-9]*)(\.[0-9]+(e[+-]?[0-9]+)?|e[+-]?[0-9]+)|nan|-?inf", re.IGNORECASE
 )
 _WORDS: Final = {"True": True, "False": False, "None": None}
-_LARGEST: Final = 2**63
+_MAX_INT: Final = 2**63
 
 events = EventLog("tracker")
 
@@ -109,7 +109,7 @@ def value_of(text: Any) -> Any:
         return _WORDS[text]
     if _INT.fullmatch(text):
         # digits beyond those of an int of 64 bits are a name rather than a number
-        return int(text) if len(text) < 20 and -_LARGEST <= int(text) < _LARGEST else text
+        return int(text) if len(text) < 20 and -_MAX_INT <= int(text) < _MAX_INT else text
     if _FLOAT.fullmatch(text):
         number = float(text)
         return text if math.isinf(number) and text[-1:].isdigit() else number

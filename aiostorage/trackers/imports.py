@@ -22,7 +22,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["ImportCounts", "import_runs"]
 
-BATCH: Final = 200
+BATCH_SIZE: Final = 200
 """Runs that are written together."""
 
 events = EventLog("tracker")
@@ -247,7 +247,7 @@ class _Import:
 
 
 def _take(runs: Iterator[TrackerRun]) -> list[TrackerRun]:
-    return list(islice(runs, BATCH))
+    return list(islice(runs, BATCH_SIZE))
 
 
 def _is_better(trial: Trial, other: Trial) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
 from aiostorage._core.files.path_options import checked_path, not_there
-from aiostorage._core.files.signatures import HEAD, SQLITE, kind_of
+from aiostorage._core.files.signatures import HEAD_BYTES, SQLITE, kind_of
 from aiostorage.errors import ConfigurationError, NotADatabaseError, PermissionDenied
 
 __all__ = ["DraftFile", "DumpFile", "check_output", "imported", "kind_at"]
@@ -28,7 +28,7 @@ SQLITE_DATABASE: Final = kind_of(SQLITE)
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
-BUFFER: Final = 256 * 1024
+BUFFER_BYTES: Final = 256 * 1024
 """Bytes per read."""
 
 
@@ -78,7 +78,7 @@ def _check_replaced(path: Path) -> None:
 def kind_at(path: Path) -> str:
     """Return the apparent kind of a file, for messages."""
     with path.open("rb") as file:
-        return kind_of(file.read(HEAD))
+        return kind_of(file.read(HEAD_BYTES))
 
 
 class DraftFile:
@@ -114,7 +114,7 @@ class DraftFile:
                 f"cannot write in {self._path.parent}: {error.strerror}"
             ) from error
         self._draft = Path(name)
-        self._raw = os.fdopen(number, "wb", BUFFER)
+        self._raw = os.fdopen(number, "wb", BUFFER_BYTES)
         self.stream = self._compressed(self._raw, self._path.suffix)
 
     @staticmethod
@@ -206,11 +206,11 @@ class DumpFile:
         head = raw.read(4)
         raw.seek(0)
         if head[:2] == _GZIP:
-            self._stream = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), BUFFER)
+            self._stream = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), BUFFER_BYTES)
         elif head == _ZSTD:
             decompressor = _zstandard().ZstdDecompressor()
             reader = decompressor.stream_reader(raw, read_across_frames=True, closefd=False)
-            self._stream = io.BufferedReader(reader, BUFFER)
+            self._stream = io.BufferedReader(reader, BUFFER_BYTES)
         else:
             self._stream = raw
 

@@ -21,7 +21,7 @@ from aiostorage.operations import Document, UnreadableDocument
 __all__ = [
     "FORMAT",
     "KINDS",
-    "MAX_HEADER",
+    "MAX_HEADER_BYTES",
     "VERSION",
     "DumpDecoder",
     "DumpEncoder",
@@ -35,7 +35,7 @@ FORMAT: Final = "aiostorage dump"
 VERSION: Final = 1
 """The version of the format."""
 
-MAX_HEADER: Final = 65536
+MAX_HEADER_BYTES: Final = 65536
 """Maximum number of bytes in the first line of a dump; other files may not have lines at all."""
 
 KINDS: Final[Mapping[str, str]] = {

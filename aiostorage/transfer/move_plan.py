@@ -26,7 +26,7 @@ from aiostorage.operations import Document
 from aiostorage.orion.conversion import interrupt_reserved
 from aiostorage.transfer.checksums import Checksum, content_of
 from aiostorage.transfer.dump_format import name_of, readable
-from aiostorage.transfer.record_sources import PAGE, RecordSource, StoreSource
+from aiostorage.transfer.record_sources import PAGE_SIZE, RecordSource, StoreSource
 from aiostorage.transfer.transfer_reports import MoveOutcome, MoveProgress, Resolve
 
 __all__ = [
@@ -318,7 +318,7 @@ class MovePlanner:
         if not benchmarks:
             return
         stored: dict[Any, Document] = {}
-        async for page in self._collections.pages(BENCHMARKS, {}, PAGE):
+        async for page in self._collections.pages(BENCHMARKS, {}, PAGE_SIZE):
             readable(BENCHMARKS, page, self._move.destination.location)
             stored |= {found.get("name"): found for found in page}
         taken = {found["_id"] for found in stored.values()}

@@ -26,12 +26,12 @@ from aiostorage.transfer.move_plan import (
     derived_id,
     set_free,
 )
-from aiostorage.transfer.record_sources import PAGE, StoreSource
+from aiostorage.transfer.record_sources import PAGE_SIZE, StoreSource
 from aiostorage.transfer.transfer_reports import MoveProgress
 
 __all__ = ["MoveWriter"]
 
-BATCH: Final = 500
+BATCH_SIZE: Final = 500
 """Trials that are inserted in one transaction."""
 
 REWRITING: Final = frozenset({"track"})
@@ -159,8 +159,8 @@ class MoveWriter:
             current.seen.update(trial["_id"] for trial in trials)
             trials = await self._missing(trials)
         current.waiting += trials
-        while len(current.waiting) > BATCH and not self._whole:
-            batch, current.waiting = current.waiting[:BATCH], current.waiting[BATCH:]
+        while len(current.waiting) > BATCH_SIZE and not self._whole:
+            batch, current.waiting = current.waiting[:BATCH_SIZE], current.waiting[BATCH_SIZE:]
             await self._gateway.execute_once(Insert(TRIALS, tuple(batch)))
             self._told()
 
@@ -244,10 +244,10 @@ class MoveWriter:
     async def _delete_others(self, uid: Any, seen: set[Any]) -> None:
         """Delete trials of the incomplete experiment that are not in the source."""
         others: list[Any] = []
-        async for page in self._collections.pages(TRIALS, {"experiment": uid}, PAGE):
+        async for page in self._collections.pages(TRIALS, {"experiment": uid}, PAGE_SIZE):
             others += (one["_id"] for one in page if one["_id"] not in seen)
-        for start in range(0, len(others), PAGE):
-            ids = tuple(others[start : start + PAGE])
+        for start in range(0, len(others), PAGE_SIZE):
+            ids = tuple(others[start : start + PAGE_SIZE])
             await self._gateway.execute_once(Delete(TRIALS, Compare("_id", "in", ids)))
 
     async def _write_benchmarks(self) -> None:

@@ -16,11 +16,11 @@ from aiostorage._core.versions import FIRST_VERSION
 from aiostorage.errors import InvalidArgument, NotADatabaseError
 from aiostorage.operations import Document
 from aiostorage.transfer.dump_files import DumpFile, kind_at
-from aiostorage.transfer.dump_format import MAX_HEADER, DumpDecoder, readable
+from aiostorage.transfer.dump_format import MAX_HEADER_BYTES, DumpDecoder, readable
 
-__all__ = ["PAGE", "DumpSource", "Page", "RecordSource", "StoreSource"]
+__all__ = ["PAGE_SIZE", "DumpSource", "Page", "RecordSource", "StoreSource"]
 
-PAGE: Final = 500
+PAGE_SIZE: Final = 500
 """Records per page."""
 
 Page: TypeAlias = tuple[str, list[Document]]
@@ -101,7 +101,7 @@ class StoreSource:
                 yield collection, documents
         self.orphans = max(orphans, 0)
         if self._names is None:
-            async for benchmarks in self._collections.pages(BENCHMARKS, {}, PAGE):
+            async for benchmarks in self._collections.pages(BENCHMARKS, {}, PAGE_SIZE):
                 yield BENCHMARKS, readable(BENCHMARKS, benchmarks, self.location)
 
     async def of_experiment(self, uid: Any) -> AsyncIterator[Page]:
@@ -120,7 +120,7 @@ class StoreSource:
         if locks:
             # `orion db upgrade` adds a second one, an empty one, to a MongoDB that has one
             yield ALGO, [next((o for o in locks if o.get("state") is not None), locks[0])]
-        async for trials in self._collections.pages(TRIALS, owned, PAGE):
+        async for trials in self._collections.pages(TRIALS, owned, PAGE_SIZE):
             yield TRIALS, readable(TRIALS, trials, self.location)
 
     async def _experiments(self) -> list[Document]:
@@ -176,7 +176,7 @@ class DumpSource:
 
 def _begin(file: DumpFile, decoder: DumpDecoder) -> None:
     file.open()
-    line = file.line(MAX_HEADER)
+    line = file.line(MAX_HEADER_BYTES)
     if not line and file.is_compressed:
         raise NotADatabaseError(f"{file.path} is damaged: nothing of it can be decompressed")
     try:
@@ -190,7 +190,7 @@ def _begin(file: DumpFile, decoder: DumpDecoder) -> None:
 def _next_pages(file: DumpFile, decoder: DumpDecoder) -> list[Page]:
     """Return the next records; none at the end of the file, which is checked then."""
     pages: list[Page] = []
-    for _ in range(PAGE):
+    for _ in range(PAGE_SIZE):
         line = file.line()
         if not line:
             decoder.end()

@@ -83,7 +83,7 @@ async def dump_trials(
     report = progress or (lambda _: None)
     if format == "parquet":
         _pyarrow()
-    source, columns = StoreSource(storage, experiments), _Columns()
+    source, columns = StoreSource(storage, experiments), _ExportedColumns()
     async with drafted(target, overwrite) as write:
         await source.check_names()
         total, done = await source.count(), 0
@@ -112,7 +112,7 @@ async def dump_trials(
 
 
 @dataclass(slots=True)
-class _Columns:
+class _ExportedColumns:
     """The columns of the parameters and results, with the types of their values."""
 
     types: dict[str, set[type]] = field(default_factory=dict)
@@ -171,7 +171,7 @@ def _text(value: Any) -> Any:
 
 
 class _CsvTable:
-    def __init__(self, columns: _Columns) -> None:
+    def __init__(self, columns: _ExportedColumns) -> None:
         self._columns = columns
 
     def begin(self) -> bytes:
@@ -193,7 +193,7 @@ class _CsvTable:
 
 
 class _ParquetTable:
-    def __init__(self, columns: _Columns) -> None:
+    def __init__(self, columns: _ExportedColumns) -> None:
         self._columns = columns
         self._chunks = _Chunks()
         self._arrow = arrow = _pyarrow()

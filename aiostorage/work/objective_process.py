@@ -21,7 +21,7 @@ from aiostorage.work.objective_server import READY, serve
 
 __all__ = ["ObjectiveProcess", "ProcessDied", "check_main_module", "pickled_objective"]
 
-LOOK_INTERVAL: Final = 1.0
+CHECK_INTERVAL: Final = 1.0
 """Seconds between two checks of whether the process is alive.
 
 Usually its pipe is closed at once; but a process that the objective has started may keep it open.
@@ -190,7 +190,7 @@ class ObjectiveProcess:
 
     def _answer(self, process: BaseProcess) -> bytes:
         while True:
-            ready = wait([self._connection, process.sentinel], LOOK_INTERVAL)
+            ready = wait([self._connection, process.sentinel], CHECK_INTERVAL)
             if self._connection in ready:
                 return self._connection.recv_bytes()
             if not process.is_alive():

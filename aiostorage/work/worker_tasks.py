@@ -34,7 +34,7 @@ from aiostorage.work.worker_report import (
 
 __all__ = ["WorkerSettings", "WorkerTasks"]
 
-LOOK_INTERVAL: Final = 2.0
+IDLE_CHECK_INTERVAL: Final = 2.0
 """Seconds of waiting for a trial after which an idle task checks whether there is work left."""
 
 
@@ -55,7 +55,7 @@ class WorkerSettings:
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One task: whether it evaluates a trial, and the scope of its turn."""
+    """One task: whether it evaluates a trial, and the scope of what it does."""
 
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     idle: bool = True
@@ -63,7 +63,7 @@ class _Slot:
 
 
 @dataclass(slots=True)
-class _Turn:
+class _TrialEvaluation:
     """The evaluation of one trial by a task, and its outcome."""
 
     trial: Trial
@@ -177,7 +177,7 @@ class WorkerTasks:
 
     async def _take(self, evaluator: Evaluator, slot: _Slot) -> bool:
         """Reserve a trial and evaluate it; return whether there was one."""
-        settings, turn = self._settings, None
+        settings, evaluation = self._settings, None
         try:
             async with self._storage.reserved_trial(
                 self._experiment,
@@ -189,51 +189,51 @@ class WorkerTasks:
                 if trial is None:
                     return False
                 slot.idle = False
-                turn = _Turn(trial)
+                evaluation = _TrialEvaluation(trial)
                 if self._tally.ended_by is None:
                     self._tally.add("started", trial)
-                    await self._evaluate(evaluator, turn)
-                turn.ended = True
+                    await self._evaluate(evaluator, evaluation)
+                evaluation.ended = True
         except Exception as error:
-            if turn is not None:
-                turn.lost = isinstance(error, TrialLost)
-            if turn is None or not _is_of_the_trial(error, turn):
+            if evaluation is not None:
+                evaluation.lost = isinstance(error, TrialLost)
+            if evaluation is None or not _is_of_the_trial(error, evaluation):
                 raise
-            if turn.trial.status != TrialStatus.COMPLETED:
-                turn.reason = reason_of(error)
+            if evaluation.trial.status != TrialStatus.COMPLETED:
+                evaluation.reason = reason_of(error)
         else:  # if the block ends before that without an error, it has lost its trial
-            turn.lost = not turn.ended
+            evaluation.lost = not evaluation.ended
         finally:
             slot.idle, slot.wait = True, 0.0
             self._last_work = anyio.current_time()
-            if turn is not None:
-                self._tally.add(_became(turn), turn.trial, turn.reason)
-        if turn.fault is not None:
-            raise turn.fault
+            if evaluation is not None:
+                self._tally.add(_became(evaluation), evaluation.trial, evaluation.reason)
+        if evaluation.fault is not None:
+            raise evaluation.fault
         return True
 
-    async def _evaluate(self, evaluator: Evaluator, turn: _Turn) -> None:
+    async def _evaluate(self, evaluator: Evaluator, evaluation: _TrialEvaluation) -> None:
         """Evaluate a reserved trial; leave it reserved to hand it back."""
-        storage, trial, most = self._storage, turn.trial, self._settings.max_attempts
+        storage, trial, most = self._storage, evaluation.trial, self._settings.max_attempts
         try:
             if most is not None and (reason := await gave_up(storage, trial, most)):
-                turn.reason = reason
+                evaluation.reason = reason
                 return
             arguments = objective_arguments(self._call, trial)
         except ConfigurationError as fault:  # the trial is not to blame
-            turn.fault = fault
+            evaluation.fault = fault
             return
         try:
             results = await evaluator.evaluate(arguments)
         except Exception as error:
             if _is_worth_another_attempt(error, most):
-                turn.reason = reason_of(error)
+                evaluation.reason = reason_of(error)
                 return
-            turn.failure = error
+            evaluation.failure = error
             raise
         await storage.complete_trial(trial, results)
         if trial.status == TrialStatus.BROKEN:
-            turn.reason = "the objective is NaN"
+            evaluation.reason = "the objective is NaN"
 
     async def _without_trial(self, slot: _Slot) -> None:
         """End, have trials suggested, or wait, depending on why there was no trial."""
@@ -251,12 +251,12 @@ class WorkerTasks:
         unfinished = {"status": {"$in": [*PENDING_STATUSES, TrialStatus.RESERVED.value]}}
         if await storage.count_trials(self._experiment, where=unfinished):
             self._last_work = anyio.current_time()
-            slot.wait = LOOK_INTERVAL
+            slot.wait = IDLE_CHECK_INTERVAL
             return
         left = self._last_work + settings.wait - anyio.current_time()
         if left <= 0:  # the last trials may have been completed since
             self._end(await self._limit_reached() or "done")
-        slot.wait = min(LOOK_INTERVAL, max(left, 0.0))
+        slot.wait = min(IDLE_CHECK_INTERVAL, max(left, 0.0))
 
     async def _limit_reached(self) -> EndedBy | None:
         return await self._storage.limit_reached(
@@ -266,19 +266,19 @@ class WorkerTasks:
         )
 
 
-def _became(turn: _Turn) -> EventName:
-    """Return the event at the end of a turn."""
-    if turn.trial.status == TrialStatus.COMPLETED:
+def _became(evaluation: _TrialEvaluation) -> EventName:
+    """Return the event at the end of an evaluation."""
+    if evaluation.trial.status == TrialStatus.COMPLETED:
         return "completed"
-    if turn.trial.status == TrialStatus.BROKEN or turn.failure is not None:
+    if evaluation.trial.status == TrialStatus.BROKEN or evaluation.failure is not None:
         return "broken"
-    return "lost" if turn.lost else "interrupted"
+    return "lost" if evaluation.lost else "interrupted"
 
 
-def _is_of_the_trial(error: Exception, turn: _Turn) -> bool:
+def _is_of_the_trial(error: Exception, evaluation: _TrialEvaluation) -> bool:
     """Return whether the worker goes on: the trial is to blame, or was completed after all."""
-    return turn.trial.status in (TrialStatus.BROKEN, TrialStatus.COMPLETED) or (
-        error is turn.failure and status_after(error) is TrialStatus.BROKEN
+    return evaluation.trial.status in (TrialStatus.BROKEN, TrialStatus.COMPLETED) or (
+        error is evaluation.failure and status_after(error) is TrialStatus.BROKEN
     )
 
 

@@ -20,7 +20,7 @@ FILL_SQLITE = """
     SELECT printf('%024x', n), experiment, md5_of(n), status, submit_time, doc
     FROM numbers, (SELECT * FROM trials LIMIT 1)
 """
-BATCH = 10_000
+BATCH_SIZE = 10_000
 
 
 def fill_quickly(setting: Setting, engine: str, count: int) -> None:
@@ -49,7 +49,7 @@ def _fill_mongodb(setting: Setting, count: int) -> None:
     with MongoClient[Any](setting.mongodb, tz_aware=True) as client:
         trials = client[setting.store].get_collection("trials", write_concern=WriteConcern(w=1))
         copies = _copies(trials.find_one() or {}, count)
-        while batch := list(islice(copies, BATCH)):
+        while batch := list(islice(copies, BATCH_SIZE)):
             trials.insert_many(batch, ordered=False)
 
 

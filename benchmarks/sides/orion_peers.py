@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from benchmarks.definitions import Block, Figures, Setting, Span
 from benchmarks.samples import combined
-from benchmarks.sides.ours import HOLD, NAME
+from benchmarks.sides.ours import HOLD_SECONDS, NAME
 from benchmarks.workload import make_trials, measured_calls
 
 __all__ = ["Kind", "OrionStore", "counts", "cycles", "fetches", "handovers", "inserts", "states"]
@@ -156,7 +156,7 @@ def handovers(setting: Setting, kind: Kind) -> Iterator[Block]:
         for _ in range(setting.count // setting.tasks):
             with store.storage.acquire_algorithm_lock(uid=store.id):
                 acquired = time.perf_counter()
-                time.sleep(HOLD)
+                time.sleep(HOLD_SECONDS)
                 released = time.perf_counter()
             spans.append((holder, acquired, released))
 

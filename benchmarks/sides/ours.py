@@ -14,7 +14,7 @@ from benchmarks.sides.filling import fill_quickly
 from benchmarks.workload import add_trials, cycle, make_trials, measured, measured_calls, reserve
 
 __all__ = [
-    "HOLD",
+    "HOLD_SECONDS",
     "NAME",
     "Engine",
     "cycles",
@@ -31,10 +31,10 @@ Engine = Literal["memory", "sqlite", "motor", "pymongo"]
 NAME = "bench"
 """The name of every experiment."""
 
-HOLD = 0.002
+HOLD_SECONDS = 0.002
 """Seconds for which a lock is held while others come to wait for it."""
 
-QUICKLY = 20_000
+MIN_DIRECT_FILL = 20_000
 """From so many trials on a store is filled past the storage."""
 
 
@@ -86,7 +86,7 @@ async def opened(
         experiment = await make({"name": NAME})
         filled = hasattr(ours, "count_trials") and await ours.count_trials(experiment)
         if setting.size and not filled:
-            if setting.size < QUICKLY or engine == "memory":
+            if setting.size < MIN_DIRECT_FILL or engine == "memory":
                 await add_trials(ours, experiment, setting.size)
             else:
                 await add_trials(ours, experiment, 1)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from benchmarks.definitions import Figures, Setting, Span
-from benchmarks.sides.ours import HOLD, Engine, in_loop, opened
+from benchmarks.sides.ours import HOLD_SECONDS, Engine, in_loop, opened
 from benchmarks.workload import measured, stall_watched
 
 __all__ = ["handovers", "states"]
@@ -28,7 +28,7 @@ async def handovers(
             for _ in range(setting.count // setting.tasks):
                 async with ours.acquire_algorithm_lock(experiment):
                     acquired = time.perf_counter()
-                    await asyncio.sleep(HOLD)
+                    await asyncio.sleep(HOLD_SECONDS)
                     released = time.perf_counter()
                 spans.append((holder, acquired, released))
 

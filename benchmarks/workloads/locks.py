@@ -33,7 +33,7 @@ LOCKS = Workload(
 )
 
 _SIZES = (("1 KiB", 2**10, 40), ("1 MiB", 2**20, 10), ("50 MiB", 50 * 2**20, 1))
-ORION_LIMIT = 2**24
+MAX_ORION_STATE = 2**24
 """Bytes from which Oríon cannot keep a state in MongoDB."""
 
 
@@ -46,7 +46,7 @@ def _states() -> Iterator[Side]:
             yield ours("sqlite", case, mine, count)
             yield ours("motor", case, mine, count)
             yield orion("pickleddb", case, theirs, count)
-            if size < ORION_LIMIT:
+            if size < MAX_ORION_STATE:
                 yield orion("mongodb", case, theirs, count)
 
 

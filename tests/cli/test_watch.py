@@ -44,8 +44,8 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(watch_feed, "IDLE", 1.0)
-    monkeypatch.setattr(change_lines, "LOOK", 0.05)
+    monkeypatch.setattr(watch_feed, "SUMMARY_INTERVAL", 1.0)
+    monkeypatch.setattr(change_lines, "EXPERIMENT_CHECK_INTERVAL", 0.05)
 
 
 async def experiment_with(storage: Storage, count: int) -> Experiment:
@@ -119,7 +119,7 @@ async def test_a_feed_goes_on_whatever_happens_to_the_store(tmp_path: Path) -> N
 async def test_a_feed_begins_with_the_trials_that_were_completed_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_feed, "EARLIER", 2)
+    monkeypatch.setattr(watch_feed, "MAX_EARLIER_TRIALS", 2)
     monkeypatch.setattr(watch_feed, "MAX_WORKERS", 1)
     path = tmp_path / "tune.db"
     async with open_storage(f"sqlite:///{path}", history="off") as storage:

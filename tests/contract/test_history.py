@@ -349,7 +349,7 @@ async def test_a_copy_and_another_store(make: Make, tmp_path: Path) -> None:
 async def test_a_file_that_is_taken_from_a_follower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, fate: str
 ) -> None:
-    monkeypatch.setattr(change_feed, "MAX_INTERVAL", 0.1)
+    monkeypatch.setattr(change_feed, "MAX_READ_INTERVAL", 0.1)
     path, other = tmp_path / "store", tmp_path / "other"
     seen: list[TrialChange] = []
 

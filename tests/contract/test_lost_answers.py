@@ -1,4 +1,4 @@
-"""Law 11 for writes that no token settles: they happen once, and their callers get the answer.
+"""Law 11 for writes that no token identifies: they happen once, and their callers get the answer.
 
 `tests.contract.test_faults` has the others, and what the cases here are made of.
 """
@@ -248,7 +248,7 @@ async def test_each_call_fails_once(
 ) -> None:
     async with world.truth:
         for kind in kinds:
-            if kind != "before":  # then nothing has to be settled
+            if kind != "before":  # then nothing has to be found out
                 await fails_once(world, call, kind)
 
 

@@ -22,7 +22,7 @@ Call: TypeAlias = Callable[[Storage, Experiment], Awaitable[object]]
 LIMIT = 0.2
 """Seconds that a call may take."""
 
-LATE = 1.5
+MAX_CALL_SECONDS = 1.5
 """Seconds after which it is late; the engines wait for five."""
 
 
@@ -94,8 +94,8 @@ async def test_every_call(store: tuple[Storage, Experiment, Path], engine: str) 
     storage, experiment, file = store
     async with foreign_writer(engine, file):
         took = await asyncio.gather(*(limited(c(storage, experiment)) for c in CALLS.values()))
-        assert max(took) < LATE, dict(zip(CALLS, took, strict=True))
-    async with asyncio.timeout(LATE):  # no call waits for the other process any more
+        assert max(took) < MAX_CALL_SECONDS, dict(zip(CALLS, took, strict=True))
+    async with asyncio.timeout(MAX_CALL_SECONDS):  # no call waits for the other process any more
         trials = await storage.fetch_trials(experiment) or []
         assert [trial.status for trial in trials] == ["new"] * 3
         assert len(await storage.fetch_experiments({})) == 1
@@ -109,14 +109,14 @@ async def test_the_storage_is_closed(store: tuple[Storage, Experiment, Path], en
         await limited(storage.reserve_trial(experiment))
         start = time.monotonic()
         await storage.aclose()
-        assert time.monotonic() - start < LATE
+        assert time.monotonic() - start < MAX_CALL_SECONDS
 
 
 async def test_the_first_call_makes_the_file(tmp_path: Path, engine: str) -> None:
     file = tmp_path / "new"
     storage = open_storage(f"{engine}:///{file}")
     async with foreign_writer(engine, file):
-        assert await limited(storage.reserve_trial({"_id": 1})) < LATE
+        assert await limited(storage.reserve_trial({"_id": 1})) < MAX_CALL_SECONDS
     assert await storage.fetch_experiments({}) == []
     await storage.aclose()
 
@@ -126,7 +126,7 @@ async def test_what_waits_goes_on(store: tuple[Storage, Experiment, Path], engin
     storage, experiment, file = store
     async with foreign_writer(engine, file):
         other: asyncio.Task[Any] = asyncio.create_task(storage.reserve_trial(experiment))
-        assert await limited(storage.reserve_trial(experiment)) < LATE
+        assert await limited(storage.reserve_trial(experiment)) < MAX_CALL_SECONDS
         assert not other.done()
     trial = await other
     assert trial is not None

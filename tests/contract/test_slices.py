@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from aiostorage import Experiment, Storage, Trial
-from aiostorage._core.slices import SLICE
+from aiostorage._core.slices import SLICE_SIZE
 from aiostorage.protocols import Driver
 from aiostorage.testing.contract.helpers import make_config, make_trial
 from tests.contract.conftest import UNCLOSED
 
 pytestmark = [UNCLOSED, pytest.mark.anyio]
 
-COUNT = 5 * SLICE + 7
+COUNT = 5 * SLICE_SIZE + 7
 
 MakeDriver = Callable[[], Driver]
 
@@ -92,7 +92,7 @@ async def test_no_turn_makes_more_than_a_slice(
         turns = Turns(monkeypatch)
         assert len(await turns.during(CALLS[name](storage, experiment))) == COUNT
         assert sum(turns.made) == COUNT
-        assert max(turns.made) <= SLICE
+        assert max(turns.made) <= SLICE_SIZE
 
 
 @pytest.mark.parametrize("make_driver", ["memory", "sqlite"], indirect=True)
@@ -105,7 +105,7 @@ async def test_the_collector_has_one_object_a_trial_to_look_through(
         trials = await turns.during(storage.fetch_trials(experiment))
         assert len(trials) == COUNT
         # the slice under way has documents beside its trials
-        assert turns.objects < COUNT + 5 * SLICE
+        assert turns.objects < COUNT + 5 * SLICE_SIZE
 
 
 @pytest.mark.parametrize("make_driver", ["memory", "sqlite"], indirect=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiostorage import Experiment, Storage, Trial
 from aiostorage.testing.contract.helpers import gather, make_config, make_trial, registered
 
-__all__ = ["CALLS", "GROUP", "GROUPS", "Call", "Case", "prepared", "settled"]
+__all__ = ["CALLS", "GROUP", "GROUPS", "Call", "Case", "prepared", "warmed_up"]
 
 GROUP: Final = 64
 """Tasks that make the same call at the same time."""
@@ -28,7 +28,7 @@ class Case:
 Call = Callable[[Case], Awaitable[Any]]
 
 
-async def settled(storage: Storage) -> None:
+async def warmed_up(storage: Storage) -> None:
     """Open a storage, and have it do at once what it does from time to time."""
     await storage.create_experiment(make_config("the first"))
     gateway = storage._gateway

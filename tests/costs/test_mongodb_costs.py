@@ -20,7 +20,7 @@ from pymongo import AsyncMongoClient, monitoring
 from aiostorage import Storage
 from aiostorage.drivers.mongodb import MongoDBDriver
 from aiostorage.testing import Deployment
-from tests.costs.public_calls import CALLS, GROUPS, Call, prepared, settled
+from tests.costs.public_calls import CALLS, GROUPS, Call, prepared, warmed_up
 from tests.mongo.conftest import UNCLOSED
 from tests.mongo.heard_commands import CommandHearer, hear
 
@@ -138,7 +138,7 @@ async def sent_by(url: str, commands: Commands, calls: Mapping[str, Call]) -> Se
     """Make each call; return the commands that it has sent."""
     sent: Sent = {}
     async with Storage(MongoDBDriver(url)) as storage:
-        await settled(storage)
+        await warmed_up(storage)
         for name, call in calls.items():
             case = await prepared(storage, name)
             commands.sent.clear()

@@ -17,7 +17,7 @@ import pytest
 from aiostorage import Storage
 from aiostorage.drivers.sqlite import SQLiteDriver, connection
 from aiostorage.testing.contract.helpers import make_trial
-from tests.costs.public_calls import CALLS, GROUPS, Case, prepared, settled
+from tests.costs.public_calls import CALLS, GROUPS, Case, prepared, warmed_up
 
 pytestmark = pytest.mark.anyio
 
@@ -143,7 +143,7 @@ async def costs(
     found: dict[str, Cost] = {}
     statements: dict[str, list[tuple[str, Any]]] = {}
     async with Storage(SQLiteDriver(path, synchronous="NORMAL")) as storage:
-        await settled(storage)
+        await warmed_up(storage)
         for name, call in calls.items():
             case = await prepared(storage, name)
             counter.clear()
@@ -173,7 +173,7 @@ async def test_an_experiment_that_is_named_by_an_int_costs_the_same(
 ) -> None:
     name = "complete_trial"
     async with Storage(SQLiteDriver(tmp_path / "store.db", synchronous="NORMAL")) as storage:
-        await settled(storage)
+        await warmed_up(storage)
         case = await prepared(storage, name, _id=7)
         counter.clear()
         await CALLS[name](case)
@@ -204,7 +204,7 @@ async def steps(path: Path, counter: Counter, trials: int) -> dict[str, int]:
     """Return how many steps each call makes among so many trials, and as many changes."""
     found: dict[str, int] = {}
     async with Storage(SQLiteDriver(path, synchronous="NORMAL")) as storage:
-        await settled(storage)
+        await warmed_up(storage)
         case = await prepared(storage, "the only one")
         await storage.register_trials([make_trial(case.experiment, -9 - n) for n in range(trials)])
         for name in CONSTANT:

@@ -10,9 +10,14 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 
 
+def glossary() -> list[tuple[str, str]]:
+    """Return the terms and their meanings."""
+    text = PAGE.read_text(encoding="utf-8").partition("## Glossary")[2]
+    return re.findall(r"^\| ([a-z][^|]*) \| ([^|]*) \|$", text, re.MULTILINE)
+
+
 def test_every_term_and_every_module_of_the_glossary_is_in_the_code() -> None:
-    glossary = PAGE.read_text(encoding="utf-8").partition("## Glossary")[2]
-    rows = re.findall(r"^\| ([a-z][^|]*) \| ([^|]*) \|$", glossary, re.MULTILINE)
+    rows = glossary()
     assert len(rows) > 20
     code = "\n".join(
         file.read_text(encoding="utf-8") for file in sorted((ROOT / "aiostorage").rglob("*.py"))
@@ -24,6 +29,11 @@ def test_every_term_and_every_module_of_the_glossary_is_in_the_code() -> None:
             assert (ROOT / "aiostorage" / path).is_file(), f"{term}: there is no {path}"
         for owner, name in re.findall(r"`([A-Z]\w+)\.(\w+)`", meaning):
             assert re.search(rf"class {owner}\b[\s\S]*?\b{name}\b", code), f"{term}: {owner}.{name}"
+
+
+def test_the_terms_of_the_glossary_are_in_alphabetical_order() -> None:
+    terms = [term for term, _ in glossary()]
+    assert terms == sorted(terms)
 
 
 def test_the_modules_that_the_page_names_are_there() -> None:

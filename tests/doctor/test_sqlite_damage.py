@@ -283,7 +283,7 @@ def test_a_place_that_is_unfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     mounts = tmp_path / "mountinfo"
     mounts.write_text("30 1 0:50 / / rw,relatime - nfs4 server:/home rw\n")
     monkeypatch.setattr(places, "MOUNTS", mounts)
-    monkeypatch.setattr(places, "MIN_FREE", 2**60)
+    monkeypatch.setattr(places, "MIN_FREE_BYTES", 2**60)
     found = anyio.run(examine, url)
     assert codes_of(found) == {"network-file-system", "low-space"}
     copying = found.findings[0].command

@@ -376,7 +376,7 @@ async def test_a_writer_that_died_between_the_number_and_the_row(
     seen = await all_changes(storage, experiment)
     assert kinds(seen)[-1] == ("reserved", "reserved")
     assert len(await storage.trial_history(trial)) == 1
-    monkeypatch.setattr(log_head, "STUCK", 0)
+    monkeypatch.setattr(log_head, "MAX_HEAD_AGE", 0)
     other = await opened(alone)
     assert await other.reserve_trial(experiment) is not None
     assert len(await storage.trial_history(trial)) == 2
@@ -420,7 +420,7 @@ async def test_several_that_change_all_trials_in_the_same_way(alone: str, opened
             for one in storages
         )
         assert sum(counts) == 40
-    for storage in storages:  # what was in doubt is settled before anything is read
+    for storage in storages:  # what was in doubt is logged before anything is read
         changes = await all_changes(storage, experiment)
     assert {len(chain) for chain in check_chains(changes).values()} == {5}
 
@@ -500,12 +500,12 @@ async def test_a_history_that_was_off(
                 await one.changes_since(experiment, cursor)
 
 
-@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("old_enough", [True, False])
 async def test_rows_are_deleted_in_front_of_a_reader_of_the_oldest(
-    replicated: str, opened: Opening, monkeypatch: pytest.MonkeyPatch, settled: bool
+    replicated: str, opened: Opening, monkeypatch: pytest.MonkeyPatch, old_enough: bool
 ) -> None:
-    if settled:
-        monkeypatch.setattr(log_reading, "UNSETTLED", -60)
+    if old_enough:
+        monkeypatch.setattr(log_reading, "MAX_ROW_DELAY", -60)
     storage = await opened(replicated, history="3")
     experiment = await storage.create_experiment(make_config())
     await registered(storage, experiment, 8)

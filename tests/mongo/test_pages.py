@@ -41,7 +41,7 @@ async def driver(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Mong
 @pytest.fixture
 def few_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read few ids in advance: 2 at first, then 4, then 5."""
-    monkeypatch.setattr(pages, "FIRST_IDS", 2)
+    monkeypatch.setattr(pages, "MAX_FIRST_IDS", 2)
     monkeypatch.setattr(pages, "MAX_IDS", 5)
 
 

@@ -15,7 +15,7 @@ from .support import Starter, Store, on_each
 SCRIPT = "worker_abandoned.py"
 
 COUNT = 7
-FEW = 3
+MAX_LEFT = 3
 
 PYMONGO = "client=pymongo"
 
@@ -35,7 +35,7 @@ def test_all_of_it_ends(start: Starter, stores: list[Store], scenario: str) -> N
             worker.wait()  # PyMongo's own tasks complain that their loop was closed
         else:
             worker.succeed()
-        assert max(left) <= FEW, left
+        assert max(left) <= MAX_LEFT, left
         assert int(warned) == (0 if scenario == "facades" else COUNT)
         if PYMONGO not in store.url:  # it leaves sockets to the garbage collector
             assert others == []

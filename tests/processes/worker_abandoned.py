@@ -20,10 +20,10 @@ from typing import Any
 
 from aiostorage import DuplicateKeyError, Storage, SyncStorage, Trial, open_storage
 
-PATIENCE = 10.0
+THREAD_TIMEOUT = 10.0
 """Seconds that threads have to end on a machine that has much else to do."""
 
-FEW = 3
+MAX_LEFT = 3
 """How many threads and descriptors may come and go by themselves."""
 
 
@@ -127,11 +127,11 @@ def main(scenario: Callable[[str, int], None], url: str, count: int) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scenario(url, 2)  # what is made once
-        settle(counted())
+        counted_at_rest(counted())
         caught.clear()
         before = counted()
         scenario(url, count)
-        after = settle(before)
+        after = counted_at_rest(before)
     ours = [w for w in caught if "was not closed" in str(w.message)]
     others = [str(w.message) for w in caught if w not in ours]
     assert all(w.category is ResourceWarning for w in ours), ours
@@ -139,13 +139,13 @@ def main(scenario: Callable[[str, int], None], url: str, count: int) -> None:
     say("warned", len(ours), *others)
 
 
-def settle(before: tuple[int, int]) -> tuple[int, int]:
-    """Wait until no more is left than there was before."""
-    end = time.monotonic() + PATIENCE
+def counted_at_rest(before: tuple[int, int]) -> tuple[int, int]:
+    """Wait until no more is left than there was before; return what is left."""
+    end = time.monotonic() + THREAD_TIMEOUT
     while True:
         gc.collect()
         after = counted()
-        few = all(now - then <= FEW for now, then in zip(after, before, strict=True))
+        few = all(now - then <= MAX_LEFT for now, then in zip(after, before, strict=True))
         if few or time.monotonic() > end:
             return after
         time.sleep(0.02)

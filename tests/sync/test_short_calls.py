@@ -29,8 +29,8 @@ from aiostorage._core.layout import LAYOUT, TRIALS
 from aiostorage._core.process.facade_loop import FACADE_LOOP
 from aiostorage.drivers.sqlite import SQLiteDriver, connection, short_calls
 from aiostorage.drivers.sqlite.connection import Connection
-from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL
-from aiostorage.drivers.sqlite.short_calls import ALONE_AFTER
+from aiostorage.drivers.sqlite.database_file import LOG_CHECK_INTERVAL
+from aiostorage.drivers.sqlite.short_calls import CROWDED_SECONDS
 from aiostorage.drivers.sqlite.sql import tables_of
 from aiostorage.operations import And, Compare, Condition, Or
 
@@ -89,7 +89,8 @@ def test_no_other_thread_is_woken(
     threads: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(short_calls, "TURN", math.inf)  # however slow the machine is
+    # however slow the machine is
+    monkeypatch.setattr(short_calls, "MAX_BLOCKING_SECONDS", math.inf)
     assert cycle(facade, experiment).status == "completed"
     assert len(threads) > 5
     assert set(threads) == {LOOP}
@@ -138,7 +139,7 @@ def test_callers_who_have_met_are_expected_to_meet_again(
     waiting.crowded = time.monotonic()
     assert facade.reserve_trial(experiment)
     assert set(threads).isdisjoint({LOOP})
-    waiting.crowded -= ALONE_AFTER
+    waiting.crowded -= CROWDED_SECONDS
     assert facade.reserve_trial(experiment)
     assert threads[-1] == LOOP
 
@@ -180,7 +181,7 @@ def test_each_call_fails_once_the_log_is_known_to_be_gone(
     with pytest.raises(BackendError, match="was removed or replaced"):
         while True:
             facade.update_heartbeat(trial)
-    end = time.monotonic() + 3 * LOOK_INTERVAL
+    end = time.monotonic() + 3 * LOG_CHECK_INTERVAL
     while time.monotonic() < end:
         with pytest.raises(BackendError, match="was removed or replaced"):
             facade.update_heartbeat(trial)

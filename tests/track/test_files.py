@@ -358,7 +358,7 @@ async def test_two_experiments_may_have_the_same_trials(path: Path) -> None:
 async def test_many_trials_are_warned_of_once(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("aiostorage.drivers.track.store.MANY_TRIALS", 3)
+    monkeypatch.setattr("aiostorage.drivers.track.store.LARGE_FILE_TRIALS", 3)
     for _ in range(2):
         async with opened(path) as storage:
             if not (experiments := await storage.fetch_experiments({})):

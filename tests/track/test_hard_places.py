@@ -24,7 +24,7 @@ from aiostorage import (
     Trial,
     upgrade_storage,
 )
-from aiostorage.drivers.track.turns import Turns
+from aiostorage.drivers.track.file_lock import FileLock
 from tests.track.test_edited_files import (
     opened,
     registered,
@@ -58,11 +58,11 @@ async def test_a_stopped_process_that_has_the_lock(path: Path) -> None:
     ready, told = os.pipe()
     child = os.fork()
     if child == 0:
-        turns = Turns(path)
-        turns.take(5, 0o600)
+        lock = FileLock(path)
+        lock.acquire(5, 0o600)
         os.write(told, b"x")
         time.sleep(0.1)
-        turns.end()
+        lock.release()
         os._exit(0)
     os.read(ready, 1)
     os.kill(child, signal.SIGSTOP)

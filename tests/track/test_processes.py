@@ -153,10 +153,10 @@ def test_a_lock_that_is_held_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
-    from aiostorage.drivers.track.turns import Turns
+    from aiostorage.drivers.track.file_lock import FileLock
 
-    turns = Turns(tmp_path / "f")
-    turns.take(1, 0o600)
+    lock = FileLock(tmp_path / "f")
+    lock.acquire(1, 0o600)
     ready, parent = os.pipe()
     child = os.fork()
     if child == 0:
@@ -164,11 +164,11 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
         os.read(ready, 1)  # until the parent says so
         os._exit(0)
     # as if the parent were killed: its descriptor is closed without a word
-    os.close(turns._descriptor)
-    other = Turns(tmp_path / "f")
+    os.close(lock._descriptor)
+    other = FileLock(tmp_path / "f")
     try:
-        other.take(1, 0o600)
-        other.end()
+        other.acquire(1, 0o600)
+        other.release()
     finally:
         os.write(parent, b"x")
         os.kill(child, signal.SIGKILL)

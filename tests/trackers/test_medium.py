@@ -138,6 +138,6 @@ class TestOnOneEngine:
         [trial] = await storage.fetch_pending_trials(experiment)
         await storage._gateway.driver.execute(Delete("mirrored", EVERYTHING))
         run: object = storage._mirror.deliverer._run  # type: ignore[union-attr]
-        run._sender.forget()  # type: ignore[attr-defined]
+        run._sender.reset()  # type: ignore[attr-defined]
         variables = await storage.tracker_environment(trial)
         assert variables["FILE_TRACKER_RUN"] in {run.key for run in seen.runs()}

@@ -209,18 +209,18 @@ async def test_the_timeout_holds_for_the_call_too(making: Making) -> None:
     assert anyio.current_time() - begin < 0.5
 
 
-async def test_what_was_sent_is_settled_together(
+async def test_what_was_sent_is_confirmed_together(
     making: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = await making(lambda: "1")
     sizes = []
-    settle = Outbox.settle_together
+    confirm = Outbox.confirm_together
 
-    async def counted(outbox: Outbox, settled: Any) -> None:
-        sizes.append(len(settled))
-        await settle(outbox, settled)
+    async def counted(outbox: Outbox, confirmed: Any) -> None:
+        sizes.append(len(confirmed))
+        await confirm(outbox, confirmed)
 
-    monkeypatch.setattr(Outbox, "settle_together", counted)
+    monkeypatch.setattr(Outbox, "confirm_together", counted)
     await tuned(storage, 100)
     await storage.flush_tracker(5)
     assert sum(sizes) == 101
@@ -239,7 +239,7 @@ async def test_a_key_does_not_wait_for_another_call(making: Making) -> None:
         goes_on.set()
 
 
-async def test_closing_settles_what_was_sent(making: Making) -> None:
+async def test_closing_confirms_what_was_sent(making: Making) -> None:
     goes_on = threading.Event()
     storage = await making(lambda: goes_on.wait(5) and "1", replace(QUICK, on_close=0.0))
     await tuned(storage, 3)
@@ -281,7 +281,7 @@ async def test_a_run_that_is_made_after_the_lease(making: Making, wanted: str) -
         [trial] = [t for t in await stored(storage, experiment) if t.params["x"] == 1]
         record = await outbox.record(experiment.id, trial.id)
         assert record.uncertain
-        await outbox.settle(await outbox.rows(9), replace(record, key=wanted))
+        await outbox.confirm(await outbox.rows(9), replace(record, key=wanted))
     finally:
         goes_on.set()
     deleted = tracker_of(storage).deleted

@@ -188,8 +188,8 @@ def cut_after(steps: int) -> Callable[[MoveProgress], None]:
 async def test_a_load_that_is_cut_off_anywhere_goes_on(
     monkeypatch: pytest.MonkeyPatch, resolve: Resolve | None
 ) -> None:
-    monkeypatch.setattr(move_writer, "BATCH", 3)
-    monkeypatch.setattr("aiostorage.transfer.record_sources.PAGE", 4)
+    monkeypatch.setattr(move_writer, "BATCH_SIZE", 3)
+    monkeypatch.setattr("aiostorage.transfer.record_sources.PAGE_SIZE", 4)
 
     async def destination() -> Storage:
         storage = open_storage("memory://")
@@ -231,8 +231,8 @@ async def test_a_load_that_is_cut_off_anywhere_goes_on(
 async def test_what_an_earlier_load_left_is_brought_up_to_date(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(move_writer, "BATCH", 3)
-    monkeypatch.setattr("aiostorage.transfer.record_sources.PAGE", 4)
+    monkeypatch.setattr(move_writer, "BATCH_SIZE", 3)
+    monkeypatch.setattr("aiostorage.transfer.record_sources.PAGE_SIZE", 4)
     async with open_storage("memory://") as one, open_storage("memory://") as two:
         await fill_plainly(one, 20)
         for steps in range(100):

@@ -55,7 +55,7 @@ def test_known_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows.last("other", ("e", "a")) is None
     rows.add("log", [row("c", 5)])  # b has been there for longest
     assert rows.last("log", ("e", "b")) is None
-    rows.forget("log", [("e", "a"), ("e", "never there")])
+    rows.discard("log", [("e", "a"), ("e", "never there")])
     assert rows.last("log", ("e", "a")) is None
     assert rows.last("log", ("e", "c")) is not None
 

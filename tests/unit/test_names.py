@@ -25,10 +25,11 @@ def modules() -> list[Path]:
 
 
 def classes(folder: Path) -> Iterator[str]:
+    """Yield the names of classes without the underscore of private ones."""
     for file in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
-                yield node.name
+                yield node.name.lstrip("_")
 
 
 def test_modules_have_names_of_their_own() -> None:

@@ -14,7 +14,7 @@ keys = st.tuples(st.integers(0, 3), st.integers(0, 40))
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sorted_keys, "BLOCK", 4)
+    monkeypatch.setattr(sorted_keys, "MAX_BLOCK_SIZE", 4)
 
 
 @settings(max_examples=300)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aiostorage.drivers.sqlite import clock as clock_module
-from aiostorage.drivers.sqlite.clock import BITS, BOOT_TABLE, TICK, Moment, StoreClock, boot_id
+from aiostorage.drivers.sqlite.clock import BOOT_TABLE, TICK, TICK_BITS, Moment, StoreClock, boot_id
 from aiostorage.drivers.sqlite.connection import Connection
 from aiostorage.drivers.sqlite.database_file import DatabaseFile
 from aiostorage.drivers.sqlite.execution import moment
@@ -68,7 +68,7 @@ def test_a_boot_has_an_id() -> None:
 def test_ticks_are_milliseconds_of_the_machine(connection: Connection) -> None:
     connection.execute(BOOT_TABLE)
     before = time.monotonic_ns() // 10**6
-    number, milliseconds = divmod(ticks(connection), 1 << BITS)
+    number, milliseconds = divmod(ticks(connection), 1 << TICK_BITS)
     assert number == 1
     assert before <= milliseconds <= time.monotonic_ns() // 10**6
 
@@ -79,7 +79,7 @@ def test_each_boot_is_later_than_all_before(connection: Connection, boot: list[s
     for boot[0] in ("first", "first", "second", "second", "", "first"):
         found.append(ticks(connection))
     assert found == sorted(found)
-    assert [tick >> BITS for tick in found] == [1, 1, 2, 2, 3, 4]
+    assert [tick >> TICK_BITS for tick in found] == [1, 1, 2, 2, 3, 4]
     assert connection.execute("SELECT * FROM aiostorage_boot").fetchall() == [(4, "first")]
 
 
@@ -90,7 +90,7 @@ def test_a_boot_is_numbered_in_the_transaction_that_is_open(
     ticks(connection)
     connection.execute("BEGIN IMMEDIATE")
     boot[0] = "second"
-    assert ticks(connection) >> BITS == 2
+    assert ticks(connection) >> TICK_BITS == 2
     assert connection.in_transaction
     connection.execute("ROLLBACK")
     assert connection.execute("SELECT * FROM aiostorage_boot").fetchall() == [(1, "first")]
@@ -99,7 +99,7 @@ def test_a_boot_is_numbered_in_the_transaction_that_is_open(
 def test_without_an_id_the_time_of_day_counts(connection: Connection, boot: list[str]) -> None:
     connection.execute(BOOT_TABLE)
     boot[0] = ""
-    milliseconds = ticks(connection) - (1 << BITS)
+    milliseconds = ticks(connection) - (1 << TICK_BITS)
     assert abs(milliseconds / 1000 - time.time()) < 60
     clock = FakeClock(NOON)
     before = ticks(connection, StoreClock(clock))

@@ -17,7 +17,7 @@ from tests.with_comet.test_online import SCRIPT
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 60.0
+DEADLINE = 60.0
 
 
 async def work(storage: Storage, experiment: Any) -> None:
@@ -52,7 +52,7 @@ async def test_archives(comet_ml: Any, tmp_path: Path) -> None:
         async with anyio.create_task_group() as group:
             for _ in range(4):
                 group.start_soon(work, storage, experiment)
-        await storage.flush_tracker(PATIENCE)
+        await storage.flush_tracker(DEADLINE)
         trials = await stored(storage, experiment)
     found = await anyio.to_thread.run_sync(lambda: [read(path) for path in runs.glob("*.zip")])
     assert len(found) == len(trials) == 100
@@ -68,7 +68,7 @@ async def test_comet_is_away_in_the_middle(server: CometServer, tmp_path: Path) 
     url = f"sqlite:///{tmp_path / 'tune.db'}"
     async with open_storage(url, tracker="comet://lab/tuning") as storage:
         experiment = await begin(storage, 30)
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(DEADLINE):
             async with anyio.create_task_group() as group:
                 group.start_soon(work, storage, experiment)
                 while len(server.runs) < 5:
@@ -77,7 +77,7 @@ async def test_comet_is_away_in_the_middle(server: CometServer, tmp_path: Path) 
             await anyio.sleep(0.1)
             server.plan("500", "drop", "lost", "429")
             await anyio.to_thread.run_sync(server.start)
-        await storage.flush_tracker(PATIENCE)
+        await storage.flush_tracker(DEADLINE)
         trials = await stored(storage, experiment)
     assert server.made == len(server.runs) == len(trials) == 30
     for key, run in server.runs.items():
@@ -98,7 +98,7 @@ async def test_a_script_that_knows_comet_only(server: CometServer, tmp_path: Pat
             await anyio.run_process([sys.executable, "-c", SCRIPT])
             await storage.retrieve_result(trial)
             await storage.complete_trial(trial, trial.results)
-        await storage.flush_tracker(PATIENCE)
+        await storage.flush_tracker(DEADLINE)
         [done] = (await stored(storage, experiment)).values()
     assert done.objective is not None
     assert done.objective.value == pytest.approx(1 / 3)

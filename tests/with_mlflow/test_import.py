@@ -169,7 +169,7 @@ def test_a_second_call_brings_what_has_come_since(
 def test_several_pages_with_runs_of_one_moment(
     client: Any, name: str, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "PAGE", 7)  # fewer than begin in one moment
+    monkeypatch.setattr(source, "PAGE_SIZE", 7)  # fewer than begin in one moment
     client.create_experiment(name)
     many(database, client, name, 60)
     tracker = tracker_from_url(f"mlflow+sqlite:///{database}")

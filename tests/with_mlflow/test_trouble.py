@@ -102,7 +102,7 @@ def test_answers_that_do_not_help(status: int, text: str, words: str) -> None:
 
 
 def test_a_server_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(rest, "ANSWER_TIMEOUT", 0.2)
     done = threading.Event()
 
     def wait(_: BaseHTTPRequestHandler) -> None:

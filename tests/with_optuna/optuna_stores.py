@@ -56,7 +56,7 @@ SPACE: dict[str, BaseDistribution] = {
 def opened_rdb(path: Path) -> RDBStorage:
     """Return Optuna's storage in a SQLite file, which does not wait for the disk.
 
-    It keeps no connection open, since nobody closes it.
+    It keeps no connection open, since no test closes it.
     """
     storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"poolclass": NullPool})
     sqlalchemy.event.listen(

@@ -529,7 +529,7 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 async def test_the_next_trial_begins_with_the_end_of_the_last_one(
     study: optuna.Study, carried_out: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_writer, "PATIENCE", 60.0)
+    monkeypatch.setattr(study_writer, "MAX_WRITE_DELAY", 60.0)
     await optimize(study, square, n_trials=4, tasks=1)
     assert carried_out == [(0, 1), (1, 1), (1, 1), (1, 1), (1, 0)]
 
@@ -641,7 +641,7 @@ async def test_what_was_set_is_written_when_it_has_waited(monkeypatch: pytest.Mo
         return False
 
     driver.fail_next("before", matching=noted)
-    monkeypatch.setattr(study_writer, "PATIENCE", 1.0)
+    monkeypatch.setattr(study_writer, "MAX_WRITE_DELAY", 1.0)
 
     async def objective(trial: AsyncTrial) -> float:
         x = await trial.suggest_float("x", 0, 1)

@@ -199,9 +199,9 @@ async def test_a_trial_that_is_used_after_the_end(study: optuna.Study) -> None:
 
 
 async def test_a_thread_that_was_stopped_takes_no_calls() -> None:
-    from aiostorage.optuna.async_objectives.loop_turns import LoopTurns
+    from aiostorage.optuna.async_objectives.loop_turns import TaskResumer
 
-    thread = StudyThread(LoopTurns(), lambda: None)
+    thread = StudyThread(TaskResumer(), lambda: None)
     assert await thread.call(int) == 0
     thread.stop()
     with pytest.raises(RuntimeError, match="has ended"):

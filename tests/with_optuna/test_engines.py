@@ -17,7 +17,7 @@ from aiostorage._core.driver_calls.gateway import Gateway
 from aiostorage.operations import Document, Find, InsertNext
 from aiostorage.optuna import OptunaStorage
 from aiostorage.optuna.study_ids import parts_of_trial_id
-from aiostorage.optuna.trial_records import NUMBERS
+from aiostorage.optuna.trial_records import MIN_TRIED_NUMBERS
 
 UP = [StudyDirection.MAXIMIZE]
 
@@ -27,13 +27,14 @@ def test_numbers_and_ids_are_taken_once(pair: tuple[OptunaStorage, OptunaStorage
     assert [s.create_new_study(UP, f"{n}") for n, s in enumerate((one, other, one))] == [1, 2, 3]
     with pytest.raises(DuplicatedStudyError):
         other.create_new_study(UP, "0")
-    for _ in range(NUMBERS + 3):  # so many that the other one has to search for the highest number
+    # so many that the other one has to search for the highest number
+    for _ in range(MIN_TRIED_NUMBERS + 3):
         one.create_new_trial(1)
     other.create_new_trial(1)
     waiting = create_trial(state=TrialState.WAITING)
     ids = [s.create_new_trial(1, waiting) for s in (one, other)]
     assert len({*ids}) == 2
-    assert [trial.number for trial in one.get_all_trials(1)] == list(range(NUMBERS + 6))
+    assert [trial.number for trial in one.get_all_trials(1)] == list(range(MIN_TRIED_NUMBERS + 6))
     assert other.get_all_trials(1) == one.get_all_trials(1)
     assert one.set_trial_state_values(ids[0], TrialState.RUNNING)
     assert not other.set_trial_state_values(ids[0], TrialState.RUNNING)

@@ -15,14 +15,19 @@ from optuna.trial import TrialState, create_trial
 
 from aiostorage.optuna.async_objectives import study_thread
 from aiostorage.optuna.async_objectives.deferred_storage import RunningTrial
-from aiostorage.optuna.async_objectives.loop_turns import AT_ONCE, LoopTurns, few_at_once, settle
+from aiostorage.optuna.async_objectives.loop_turns import (
+    MAX_RESUMED,
+    TaskResumer,
+    few_at_once,
+    resolve,
+)
 from aiostorage.optuna.async_objectives.study_thread import StudyThread
 from aiostorage.optuna.trial_document import final_update, intermediate_update
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 
 pytestmark = pytest.mark.anyio
 
-TASKS = 5 * AT_ONCE + 3
+TASKS = 5 * MAX_RESUMED + 3
 
 
 async def resumed_by_turn(resume: Callable[[list[asyncio.Future[int]]], Any]) -> list[int]:
@@ -49,14 +54,14 @@ async def resumed_by_turn(resume: Callable[[list[asyncio.Future[int]]], Any]) ->
 
 
 async def test_few_tasks_are_resumed_in_one_turn() -> None:
-    made = LoopTurns()
+    made = TaskResumer()
 
     def resume(futures: list[asyncio.Future[int]]) -> None:
-        settles = [partial(settle, future, number) for number, future in enumerate(futures)]
-        made.resume(settles[: TASKS // 2])
-        made.resume(settles[TASKS // 2 :])  # these wait for the others
+        calls = [partial(resolve, future, number) for number, future in enumerate(futures)]
+        made.resume(calls[: TASKS // 2])
+        made.resume(calls[TASKS // 2 :])  # these wait for the others
 
-    assert max(await resumed_by_turn(resume)) == AT_ONCE
+    assert max(await resumed_by_turn(resume)) == MAX_RESUMED
 
 
 async def test_few_items_come_in_one_turn() -> None:
@@ -69,26 +74,26 @@ async def test_few_items_come_in_one_turn() -> None:
     def resume(futures: list[asyncio.Future[int]]) -> None:
         tasks.append(asyncio.create_task(resume_all(futures)))
 
-    assert max(await resumed_by_turn(resume)) == AT_ONCE
+    assert max(await resumed_by_turn(resume)) == MAX_RESUMED
 
 
-async def test_what_settles_a_future() -> None:
+async def test_what_resolves_a_future() -> None:
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[None] = loop.create_future()
-    settle(stopped, None, StopIteration(1))
+    resolve(stopped, None, StopIteration(1))
     with pytest.raises(RuntimeError, match="StopIteration"):
         await stopped
     cancelled: asyncio.Future[int] = loop.create_future()
     cancelled.cancel()
-    settle(cancelled, 1)
+    resolve(cancelled, 1)
     assert cancelled.cancelled()
 
 
 async def test_the_thread_waits_until_its_results_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study_thread, "HOLD", 0.0)
-    monkeypatch.setattr(study_thread, "TAKEN", 60.0)
+    monkeypatch.setattr(study_thread, "MAX_RESULT_DELAY", 0.0)
+    monkeypatch.setattr(study_thread, "TAKE_TIMEOUT", 60.0)
     begun = threading.Event()
     ran: list[int] = []
 
@@ -96,7 +101,7 @@ async def test_the_thread_waits_until_its_results_are_taken(
         begun.wait(60)  # until all of them wait in line
         ran.append(number)
 
-    thread = StudyThread(LoopTurns(), lambda: None)
+    thread = StudyThread(TaskResumer(), lambda: None)
     async with anyio.create_task_group() as group:
         for number in range(5):
             group.start_soon(thread.call, run, number)
@@ -113,10 +118,10 @@ async def test_the_thread_waits_until_its_results_are_taken(
 async def test_the_thread_goes_on_though_the_loop_is_blocked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study_thread, "HOLD", 0.0)
-    monkeypatch.setattr(study_thread, "TAKEN", 0.001)
+    monkeypatch.setattr(study_thread, "MAX_RESULT_DELAY", 0.0)
+    monkeypatch.setattr(study_thread, "TAKE_TIMEOUT", 0.001)
     ended = threading.Event()
-    thread = StudyThread(LoopTurns(), lambda: None)
+    thread = StudyThread(TaskResumer(), lambda: None)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(thread.call, int)

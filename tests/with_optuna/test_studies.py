@@ -278,8 +278,8 @@ def test_trials_begun_elsewhere_before_an_own_one_are_seen(file: str, history: s
 def test_a_trial_asks_the_store_once_for_each_thing_that_is_set(
     storage: OptunaStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studies, "FRESH_FOR", 60.0)  # however slow this machine is
-    monkeypatch.setattr(param_writer, "PATIENCE", 60.0)
+    monkeypatch.setattr(studies, "MAX_TRIAL_AGE", 60.0)  # however slow this machine is
+    monkeypatch.setattr(param_writer, "MAX_WRITE_DELAY", 60.0)
     study = optuna.create_study(storage=storage, study_name="tune")
     asked: list[str] = []
     for name in ("execute", "execute_once", "transact", "transact_once", "insert_next", "read_log"):

@@ -66,7 +66,7 @@ def soon(found: Callable[[], object]) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let params wait until something else is written."""
-    monkeypatch.setattr(param_writer, "PATIENCE", 3600.0)
+    monkeypatch.setattr(param_writer, "MAX_WRITE_DELAY", 3600.0)
 
 
 def test_params_are_seen_here_at_once_and_elsewhere_soon(pair: Pair) -> None:
@@ -136,7 +136,7 @@ def test_what_another_process_adds_meanwhile_stays(pair: Pair) -> None:
 def test_params_of_a_trial_that_was_taken_away_never_reach_its_successor(
     file: str, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    monkeypatch.setattr(param_writer, "PATIENCE", 0.5 if end == "in time" else 3600.0)
+    monkeypatch.setattr(param_writer, "MAX_WRITE_DELAY", 0.5 if end == "in time" else 3600.0)
     one, other = OptunaStorage(file), OptunaStorage(file)
     study_id = known_names(one)
     trial_id = one.create_new_trial(study_id)
@@ -242,7 +242,7 @@ def test_params_that_come_late_wait_for_those_behind_them(
     study_id = known_names(storage)
     trial_id = storage.create_new_trial(study_id)
     soon(lambda: not storage.studies._studies[study_id].unwritten)
-    monkeypatch.setattr(param_writer, "PATIENCE", 3600.0)
+    monkeypatch.setattr(param_writer, "MAX_WRITE_DELAY", 3600.0)
     for name in NAMES:
         storage.set_trial_param(trial_id, name, 0.5, UNIT)
     assert waiting(storage) == {trial_id: ["y", "z"]}
@@ -392,7 +392,7 @@ def _second(storage: OptunaStorage) -> int:
 def test_the_facade_writes_them_before_it_is_closed(
     file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(param_writer, "PATIENCE", 3600.0)
+    monkeypatch.setattr(param_writer, "MAX_WRITE_DELAY", 3600.0)
     with SyncStorage(open_storage(file), in_running_loop=True) as facade:
         storage = OptunaStorage(facade)
         trial_id = storage.create_new_trial(known_names(storage))
@@ -464,7 +464,7 @@ EXITS = """
 import multiprocessing, os, sys, optuna
 from aiostorage.optuna import OptunaStorage, param_writer
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-param_writer.PATIENCE = 3600.0
+param_writer.MAX_WRITE_DELAY = 3600.0
 
 def suggests(storage):
     study = optuna.load_study(study_name="tune", storage=storage)

@@ -239,7 +239,7 @@ async def test_the_end_of_suggestions(kind: str) -> None:
 
 
 async def test_stopping_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_tasks, "LOOK_INTERVAL", 60.0)  # idle tasks are told at once
+    monkeypatch.setattr(worker_tasks, "IDLE_CHECK_INTERVAL", 60.0)  # idle tasks are told at once
     async with open_storage("memory://") as storage:
         experiment = await made(storage, 3)
         inside, both, count = anyio.Event(), anyio.Event(), 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiostorage import Trial
 
-PATIENCE = 60.0
+DEADLINE = 60.0
 
 
 class Picky(Exception):
@@ -55,7 +55,7 @@ def misbehaving(x: str, trial: Trial, where: str = "") -> Any:
     if not once.exists():
         once.touch()
         os.kill(os.getpid(), getattr(signal, x))
-        time.sleep(PATIENCE)
+        time.sleep(DEADLINE)
     return 2.0
 
 
@@ -69,7 +69,7 @@ def blocking(x: int, where: str) -> int:
     """Leave a file that says which process this is, and go on when there is the file ``go``."""
     directory = Path(where)
     (directory / f"began-{x}-{os.getpid()}").touch()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + DEADLINE
     while not (directory / "go").exists():
         if time.monotonic() > end:
             raise TimeoutError

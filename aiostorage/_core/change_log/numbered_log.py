@@ -14,7 +14,14 @@ from typing import Any, Final, NoReturn
 from aiostorage.errors import CursorExpired
 from aiostorage.operations import Document, LogPage
 
-__all__ = ["BEGINNING", "MARKS", "cursor_behind", "log_page", "parsed_cursor", "raise_expired"]
+__all__ = [
+    "BEGINNING",
+    "ID_SUFFIXES",
+    "cursor_behind",
+    "log_page",
+    "parsed_cursor",
+    "raise_expired",
+]
 
 BEGINNING: Final = "0-"
 """The cursor of a log that has never had a row."""
@@ -23,7 +30,7 @@ ID_LENGTH: Final = 8
 """Characters of an ``_id`` in a cursor."""
 
 
-MARKS: Final = Random()  # noqa: S311  no secret
+ID_SUFFIXES: Final = Random()  # noqa: S311  no secret
 """Makes the random ends of ids. Many programs seed the generator that all share, and alike."""
 
 

@@ -33,7 +33,7 @@ __all__ = ["Deliverer", "DeliverySettings"]
 
 T = TypeVar("T")
 
-PAGE: Final = 500
+PAGE_SIZE: Final = 500
 """Maximum number of rows per read, and so in memory."""
 
 END_TIMEOUT: Final = 2.0
@@ -304,7 +304,7 @@ class _Delivery:
             self._may_have_lease = True  # also if this is cancelled
             if await self._lease.acquire():
                 self.was_deliverer = True
-                self._sender.forget()
+                self._sender.reset()
                 async with repeating(self._lease.renew, self._lease.renewal_interval):
                     await self._deliver()
                 return True
@@ -337,7 +337,7 @@ class _Delivery:
     async def _deliver(self) -> None:
         """Deliver as long as the storage is open."""
         while True:
-            rows = await self._outbox.rows(PAGE)
+            rows = await self._outbox.rows(PAGE_SIZE)
             if not rows:
                 if self.closing:
                     return
@@ -351,11 +351,11 @@ class _Delivery:
                 page = Page(unavailable=TrackerUnavailable(str(error)))
             if page.unavailable is None:
                 self._note_success()
-                if len(rows) < PAGE:
+                if len(rows) < PAGE_SIZE:
                     await self._linger()
                 continue
             self.last_error = str(page.unavailable)
-            if page.settled:  # it is there, but some trials have to wait
+            if page.confirmed:  # it is there, but some trials have to wait
                 self._failures = 1
             else:
                 self._note_failure(page.unavailable)

@@ -18,7 +18,7 @@ Name: TypeAlias = "tuple[Any, str | None]"
 
 
 class MadeRuns:
-    """The runs that this process has created and not yet settled.
+    """The runs that this process has created, and that the store does not have yet.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class MadeRuns:
 
         return send_trial
 
-    def settled(self, name: Name) -> None:
-        """Forget a run: the store knows it."""
+    def confirmed(self, name: Name) -> None:
+        """Discard the key of a run: the store has it."""
         self._keys.pop(name, None)
 
     async def delete_unwanted(self, delete: Callable[[Name, str], Awaitable[object]]) -> None:

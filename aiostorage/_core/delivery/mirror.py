@@ -26,13 +26,13 @@ __all__ = ["Mirror"]
 
 events = EventLog("tracker")
 
-POLL_INTERVAL: Final = 0.02
+MIN_POLL_INTERVAL: Final = 0.02
 """Seconds between two reads of the store while waiting, at least."""
 
-SHORTEST_CALL: Final = 0.05
+MIN_CALL_TIMEOUT: Final = 0.05
 """Minimum time limit of a call to the tracker in seconds, however late it is made."""
 
-LONGEST_WAIT: Final = 0.5
+MAX_POLL_INTERVAL: Final = 0.5
 """Seconds after which to check again although nothing seems to have changed."""
 
 
@@ -92,7 +92,7 @@ class Mirror:
         version: object | None = None
         while left := await self._gateway.execute(Count(OUTBOX, before)):
             self.deliverer.hurry()
-            rest = LONGEST_WAIT
+            rest = MAX_POLL_INTERVAL
             if timeout is not None:
                 rest = min(rest, begin + timeout - anyio.current_time())
                 if rest <= 0:
@@ -102,7 +102,7 @@ class Mirror:
                         left=left,
                         last_error=self.deliverer.last_error,
                     )
-            await anyio.sleep(min(POLL_INTERVAL, rest))
+            await anyio.sleep(min(MIN_POLL_INTERVAL, rest))
             version = await self._gateway.wait_for_change(OUTBOX, version, rest)
 
     async def left(self) -> int:
@@ -115,7 +115,7 @@ class Mirror:
         record = await self._known(trial, timeout)
         experiment = await Outbox(self._gateway).record(record.experiment, None)
         rest = math.inf if timeout is None else begin + timeout - anyio.current_time()
-        with anyio.move_on_after(max(rest, SHORTEST_CALL)):
+        with anyio.move_on_after(max(rest, MIN_CALL_TIMEOUT)):
             call = self.deliverer.call
             variables = await call(self.tracker.environment, experiment.key, record.key)
             return self._checked_environment(variables)
@@ -159,7 +159,7 @@ class Mirror:
                 await outbox.add(trial.experiment, (trial.id,))  # from before there was a tracker
             asked = True
             self.deliverer.hurry()
-            rest = LONGEST_WAIT
+            rest = MAX_POLL_INTERVAL
             if end is not None:
                 rest = min(rest, end - anyio.current_time())
                 if rest <= 0:
@@ -169,7 +169,7 @@ class Mirror:
                         left=1,
                         last_error=self.deliverer.last_error,
                     )
-            await anyio.sleep(min(POLL_INTERVAL, rest))
+            await anyio.sleep(min(MIN_POLL_INTERVAL, rest))
             version = await self._gateway.wait_for_change(MIRRORED, version, rest)
         return record
 

@@ -93,7 +93,7 @@ class MirrorRecord:
         Whether it began to be sent without a key, so that the tracker may have it under an unknown
         key.
     attempts
-        How often the trial was reserved, according to the rows that were settled.
+        How often the trial was reserved, according to the rows that were confirmed.
     worker
         The token of the last reservation that was counted.
     stored
@@ -229,7 +229,7 @@ class Outbox:
     async def begin(self, record: MirrorRecord) -> MirrorRecord:
         """Note that a sending without a key begins; return the record as it is stored then.
 
-        If it is never settled, the next reader of the record finds it `uncertain`. The returned
+        If it is never confirmed, the next reader of the record finds it `uncertain`. The returned
         record has the `uncertain` of the given one, which says whether an *earlier* attempt to send
         may have created a run.
         """
@@ -237,8 +237,8 @@ class Outbox:
         await self._gateway.transact(self._write(record, changes))
         return replace(record, stored=True)
 
-    async def settle(
-        self, rows: Sequence[OutboxRow], record: MirrorRecord, *, forget: bool = False
+    async def confirm(
+        self, rows: Sequence[OutboxRow], record: MirrorRecord, *, remove_record: bool = False
     ) -> None:
         """Remove rows and write the record that results from them, both or neither.
 
@@ -250,12 +250,12 @@ class Outbox:
             The rows, all of the trial, or of the experiment and its trials.
         record
             The record to write.
-        forget
+        remove_record
             Whether to remove the record instead, and with that of an experiment those of all its
             trials.
         """
         operations: list[Operation[Any]] = []
-        if forget:
+        if remove_record:
             where = Compare("_id", "eq", _record_id(record.experiment, record.trial))
             own: Condition = where if record.trial is not None else _of(record.experiment, None)
             operations.append(Delete(MIRRORED, own))
@@ -268,17 +268,17 @@ class Outbox:
             operations.append(Delete(OUTBOX, Compare("_id", "in", ids)))
         await self._gateway.transact(operations)
 
-    async def settle_together(
-        self, settled: Sequence[tuple[Sequence[OutboxRow], MirrorRecord]]
+    async def confirm_together(
+        self, confirmed: Sequence[tuple[Sequence[OutboxRow], MirrorRecord]]
     ) -> None:
-        """Remove the rows of several trials and write their records, all or none; see `settle`."""
+        """Remove the rows of several trials and write their records, all or none; see `confirm`."""
         changes: list[Operation[Any]] = []
         additions: list[Operation[Any]] = []
-        for _, record in settled:
+        for _, record in confirmed:
             content = _content(record)
             content["uncertain"] = record.uncertain and record.key is None
             (changes if record.stored else additions).extend(self._write(record, content))
-        ids = tuple(row.id for rows, _ in settled for row in rows)
+        ids = tuple(row.id for rows, _ in confirmed for row in rows)
         removal = (Delete(OUTBOX, Compare("_id", "in", ids)),) if ids else ()
         await self._gateway.transact((*changes, *additions, *removal))
 

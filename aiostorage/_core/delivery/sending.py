@@ -33,17 +33,17 @@ T = TypeVar("T")
 Name: TypeAlias = "tuple[Any, str | None]"
 """The ids of an experiment and a trial; of an experiment alone, None for the trial."""
 
-READ_TOGETHER: Final = 100
+READ_BATCH_SIZE: Final = 100
 """Trials that are read at once, and so held in memory at the same time, at most."""
 
 MAX_CACHED: Final = 10_000
 """Records that are kept in memory: only the holder of the lease writes them."""
 
-SETTLE_INTERVAL: Final = 0.05
-"""Seconds for which trials that were sent are settled together, at most."""
+CONFIRM_INTERVAL: Final = 0.05
+"""Seconds for which trials that were sent are confirmed together, at most."""
 
 END_TIMEOUT: Final = 1.0
-"""Seconds that settling may take at the end."""
+"""Seconds that confirming may take at the end."""
 
 events = EventLog("tracker")
 
@@ -54,8 +54,8 @@ class Page:
 
     Attributes
     ----------
-    settled
-        How many of them have been settled.
+    confirmed
+        How many of them have been confirmed.
     unavailable
         The last error of a call that has to be repeated.
     in_a_row
@@ -64,14 +64,14 @@ class Page:
         An error of the engine, or the loss of the lease, which ended the page.
     """
 
-    settled: int = 0
+    confirmed: int = 0
     unavailable: TrackerUnavailable | None = None
     in_a_row: int = 0
     failure: AioStorageError | None = None
 
-    def stops(self, patience: int) -> bool:
+    def stops(self, max_failures: int) -> bool:
         """Return whether it is of no use to go on."""
-        return self.failure is not None or self.in_a_row >= patience
+        return self.failure is not None or self.in_a_row >= max_failures
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class Sender:
         """How many experiments and trials the tracker has refused."""
 
     async def deliver(self, rows: Sequence[OutboxRow]) -> Page:
-        """Send the records in these rows to the tracker, and settle the rows.
+        """Send the records in these rows to the tracker, and confirm the rows.
 
         Raises
         ------
@@ -152,25 +152,25 @@ class Sender:
         await self._each(page, present, lambda one: self._experiment(*one))
         trials = [name for name in groups if name[1] is not None]
         trials.sort(key=lambda name: name in self._late)
-        for names in _portions(trials, READ_TOGETHER):
-            if page.stops(self._patience):
+        for names in _portions(trials, READ_BATCH_SIZE):
+            if page.stops(self._concurrency):
                 break
             found = await self._documents(names)
             portion = [(subjects[name[0]], name, groups[name], found.get(name)) for name in names]
             await self._each(page, portion, lambda one: self._trial(*one))
         gone = [s for s in subjects.values() if s.experiment is None and s.rows]
-        if not page.stops(self._patience):
+        if not page.stops(self._concurrency):
             await self._each(page, gone, self._without_experiment)
         if page.failure is not None:
             raise page.failure
         return page
 
     @property
-    def _patience(self) -> int:
+    def _concurrency(self) -> int:
         return max(self._tracker.max_concurrency, 1)
 
     async def _each(self, page: Page, items: Sequence[T], send: Callable[[T], Any]) -> None:
-        """Await `send` of each item, of several at the same time, and settle them meanwhile."""
+        """Await `send` of each item, of several at the same time, and confirm them meanwhile."""
         if not items:
             return
         left = iter(items)
@@ -178,41 +178,41 @@ class Sender:
 
         async def work() -> None:
             async with anyio.create_task_group() as workers:
-                for _ in range(min(self._patience, len(items))):
+                for _ in range(min(self._concurrency, len(items))):
                     workers.start_soon(self._work_off, page, left, send)
             ended.set()
 
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._settle_often, page, ended)
+                group.start_soon(self._confirm_often, page, ended)
                 group.start_soon(work)
         finally:
             if self._sent and self._lease.left > 0:  # this has been cancelled
-                await clean_up(END_TIMEOUT, self._settle_sent, "noting what the tracker has")
+                await clean_up(END_TIMEOUT, self._confirm_sent, "noting what the tracker has")
 
     async def _work_off(self, page: Page, items: Iterator[T], send: Callable[[T], Any]) -> None:
         """Await `send` of one item after the other, and note how it went."""
         for item in items:
-            if page.stops(self._patience):
+            if page.stops(self._concurrency):
                 return
             try:
-                settled = await send(item)
+                confirmed = await send(item)
             except TrackerUnavailable as error:
                 page.unavailable = error
                 page.in_a_row += 1
             except AioStorageError as error:
                 page.failure = error
             else:
-                page.settled += settled
-                page.in_a_row = 0 if settled else page.in_a_row
+                page.confirmed += confirmed
+                page.in_a_row = 0 if confirmed else page.in_a_row
 
-    async def _settle_often(self, page: Page, ended: anyio.Event) -> None:
-        """Settle what was sent, again and again, and once more at the end."""
+    async def _confirm_often(self, page: Page, ended: anyio.Event) -> None:
+        """Confirm what was sent, again and again, and once more at the end."""
         while not ended.is_set():
-            with anyio.move_on_after(SETTLE_INTERVAL):
+            with anyio.move_on_after(CONFIRM_INTERVAL):
                 await ended.wait()
             try:
-                await self._settle_sent()
+                await self._confirm_sent()
             except AioStorageError as error:
                 page.failure = error
 
@@ -266,7 +266,7 @@ class Sender:
                 experiment=subject.id,
                 error=error,
             )
-        self._settle(name, subject.rows, record)
+        self._confirm_soon(name, subject.rows, record)
         return len(subject.rows)
 
     async def _without_experiment(self, subject: _Subject) -> int:
@@ -289,7 +289,7 @@ class Sender:
                 )
         for other in [other for other in self._records if other[0] == subject.id]:
             del self._records[other]
-        await self._outbox.settle(subject.rows, record, forget=True)
+        await self._outbox.confirm(subject.rows, record, remove_record=True)
         return len(subject.rows)
 
     # -------------------------------------------------------------------------------- trials
@@ -334,7 +334,7 @@ class Sender:
     async def _send(
         self, subject: _Subject, name: Name, rows: list[OutboxRow], document: Document
     ) -> None:
-        """Send a trial, unless that is of no use, and settle its rows."""
+        """Send a trial, unless that is of no use, and confirm its rows."""
         record = await self._record(name)
         deletions = [n for n, row in enumerate(rows, 1) if row.change == "deleted"]
         if deletions:  # and registered again
@@ -386,7 +386,7 @@ class Sender:
                 experiment=name[0],
                 reason=subject.reason,
             )
-        self._settle(name, rows, record.counted(rows_since))
+        self._confirm_soon(name, rows, record.counted(rows_since))
 
     async def _deleted(self, subject: _Subject, name: Name, rows: list[OutboxRow]) -> None:
         record = await self._record(name)
@@ -402,7 +402,7 @@ class Sender:
                     experiment=name[0],
                 )
         self._records.pop(name, None)
-        await self._outbox.settle(rows, record, forget=True)
+        await self._outbox.confirm(rows, record, remove_record=True)
 
     async def _delete(self, name: Name, key: str) -> None:
         try:
@@ -447,21 +447,21 @@ class Sender:
             self._records.move_to_end(name)
         return record
 
-    def _settle(self, name: Name, rows: Sequence[OutboxRow], record: MirrorRecord) -> None:
-        """Have the rows of a trial settled soon, together with those of others."""
+    def _confirm_soon(self, name: Name, rows: Sequence[OutboxRow], record: MirrorRecord) -> None:
+        """Have the rows of a trial confirmed soon, together with those of others."""
         self._records.pop(name, None)  # what is stored is not known if this fails
         self._sent.append((name, rows, record))
 
-    async def _settle_sent(self) -> None:
-        """Settle what was sent."""
+    async def _confirm_sent(self) -> None:
+        """Confirm what was sent."""
         sent, self._sent = self._sent, []
         if not sent:
             return
         if self._lease.left <= 0:
             await self._lease.check()
-        await self._outbox.settle_together([(rows, record) for _, rows, record in sent])
+        await self._outbox.confirm_together([(rows, record) for _, rows, record in sent])
         for name, _, record in sent:
-            self._made.settled(name)
+            self._made.confirmed(name)
             uncertain = record.uncertain and record.key is None
             self._keep(name, replace(record, stored=True, uncertain=uncertain))
 
@@ -502,8 +502,8 @@ class Sender:
                 reason=in_words(error),
             )
 
-    def forget(self) -> None:
-        """Forget what may have changed: another process may have been the deliverer."""
+    def reset(self) -> None:
+        """Discard what is known of the store: another process may have been the deliverer."""
         self._records.clear()
         self._sent.clear()
         self._late.clear()

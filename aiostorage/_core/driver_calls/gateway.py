@@ -75,7 +75,7 @@ MAX_TOTAL: Final = 365 * 86400.0
 SWEEP_INTERVAL: Final = 60.0
 """Seconds after which a write also deletes expired receipts, and trims the history."""
 
-FIRST_TRIM: Final = 10.0, 60.0
+FIRST_TRIM_DELAY_RANGE: Final = 10.0, 60.0
 """Range of seconds of the first trim, at random, so that processes that end soon trim as well."""
 
 EXPIRED_RECEIPTS: Final = Find(
@@ -176,7 +176,7 @@ class Gateway:
                 except BaseException:
                     await shielded(None, self.driver.aclose)
                     raise
-                self._trim_at = time.monotonic() + random.uniform(*FIRST_TRIM)  # noqa: S311
+                self._trim_at = time.monotonic() + random.uniform(*FIRST_TRIM_DELAY_RANGE)  # noqa: S311
         except AioStorageError as error:
             named_by(error, self.origin)
             self._failed = self._begun, copy_of(error)  # its traceback would refer to this

@@ -15,7 +15,7 @@ import anyio
 
 __all__ = ["PRESENT_CALL", "TimeLimit", "TimedCall", "deadline_of_call"]
 
-PAUSE: Final = 0.1
+RECANCEL_INTERVAL: Final = 0.1
 """Seconds after which a call that has swallowed its cancellation is cancelled again."""
 
 
@@ -111,4 +111,6 @@ class TimeLimit:
             call.cancellations += 1
         if self.calls:
             first = next(iter(self.calls))
-            self._timer = loop.call_at(max(first.deadline, now + PAUSE), self._expire, loop)
+            self._timer = loop.call_at(
+                max(first.deadline, now + RECANCEL_INTERVAL), self._expire, loop
+            )

@@ -23,7 +23,7 @@ __all__ = [
 
 _URL: Final = re.compile(r"[A-Za-z][\w+.-]*:(//|/.*@)")
 
-LONGEST_NAME: Final = 255
+MAX_NAME_BYTES: Final = 255
 """Bytes that file systems allow in the name of a file."""
 
 
@@ -73,10 +73,10 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
         ) from None
     if "\0" in text:
         raise ConfigurationError(f"{engine}: the path {text!r} has a NUL, which no file name has")
-    if len(name) + beside > LONGEST_NAME:
+    if len(name) + beside > MAX_NAME_BYTES:
         raise ConfigurationError(
             f"{engine}: the file name {text[-40:]!r} (its end) has {len(name)} bytes; at most "
-            f"{LONGEST_NAME - beside} leave room for the files beside it"
+            f"{MAX_NAME_BYTES - beside} leave room for the files beside it"
         )
     return Path(text)
 

@@ -38,10 +38,10 @@ NETWORK: Final = frozenset(_NAMES.split())
 
 VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
 
-MIN_FREE: Final = 64 * 2**20
+MIN_FREE_BYTES: Final = 64 * 2**20
 """Bytes that have to be free beside a file, at least."""
 
-MIN_LEFT: Final = 3600.0
+STALE_BACKUP_AGE: Final = 3600.0
 """Seconds after which a backup that is not finished was interrupted."""
 
 UNFINISHED_BACKUP: Final = "unfinished-backup"
@@ -92,7 +92,7 @@ def place_findings(path: Path) -> Iterator[Finding]:
         free = shutil.disk_usage(path.parent).free
     except OSError:
         return
-    needed = max(MIN_FREE, path.stat().st_size)
+    needed = max(MIN_FREE_BYTES, path.stat().st_size)
     if free < needed:
         what = f"{free:,} bytes are free beside {path}; a copy of it may need {needed:,}"
         command = f"df -h {shlex.quote(str(path.parent))}"
@@ -106,7 +106,7 @@ def backup_findings(path: Path) -> Iterator[Finding]:
         if not other.name.endswith(".part"):
             what = f"{other} is the backup of an upgrade, of {size:,} bytes"
             yield Finding("old-backup", "note", what, where, f"rm {shlex.quote(where)}")
-        elif time.time() - other.stat().st_mtime > MIN_LEFT:
+        elif time.time() - other.stat().st_mtime > STALE_BACKUP_AGE:
             what = f"{other} is a backup that was interrupted, of {size:,} bytes"
             yield Finding(
                 UNFINISHED_BACKUP, "warning", what, where, REPAIR_COMMAND, repairable=True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["HEAD", "SQLITE", "kind_of"]
+__all__ = ["HEAD_BYTES", "SQLITE", "kind_of"]
 
-HEAD: Final = 4096
+HEAD_BYTES: Final = 4096
 """Bytes of the beginning of a file that are enough."""
 
 SQLITE: Final = b"SQLite format 3\0"
@@ -32,7 +32,7 @@ _KINDS: Final[tuple[tuple[bytes, str], ...]] = (
 
 
 def kind_of(head: bytes) -> str:
-    """Return the kind of a file by its first `HEAD` bytes, as a noun with its article."""
+    """Return the kind of a file by its first `HEAD_BYTES` bytes, as a noun with its article."""
     if not head:
         return "an empty file"
     for start, kind in _KINDS:

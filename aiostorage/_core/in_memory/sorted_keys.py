@@ -11,7 +11,7 @@ __all__ = ["Key", "SortedKeys"]
 Key: TypeAlias = tuple[Any, ...]
 """Values that can be compared; no two keys of a list are equal."""
 
-BLOCK: Final = 512
+MAX_BLOCK_SIZE: Final = 512
 """How many keys a block has before it is divided."""
 
 
@@ -36,7 +36,7 @@ class SortedKeys:
         """Put a key in its place."""
         place = bisect_left(self._lasts, key)
         if place == len(self._lasts):  # behind all others
-            if place and len(self._blocks[-1]) < BLOCK:
+            if place and len(self._blocks[-1]) < MAX_BLOCK_SIZE:
                 self._blocks[-1].append(key)
                 self._lasts[-1] = key
             else:
@@ -45,8 +45,8 @@ class SortedKeys:
             return
         block = self._blocks[place]
         insort(block, key)
-        if len(block) > BLOCK:
-            half = BLOCK // 2
+        if len(block) > MAX_BLOCK_SIZE:
+            half = MAX_BLOCK_SIZE // 2
             self._blocks[place : place + 1] = [block[:half], block[half:]]
             self._lasts.insert(place, block[half - 1])
 

@@ -35,8 +35,8 @@ from aiostorage.operations import (
 
 __all__ = ["DocumentTable", "sort_key_by", "tables_of"]
 
-FEW: Final = 4
-"""How many documents are tested in less time than it takes to compile their condition."""
+MAX_UNCOMPILED_TESTS: Final = 4
+"""How many documents are tested before their condition is compiled, which takes as long."""
 
 SUBJECT: Final = ("owner", "name")
 """The fields of a row of a log that name what it is about."""
@@ -240,7 +240,7 @@ class DocumentTable:
 
 def _matching(candidates: Iterator[Document], where: Condition) -> Iterator[Document]:
     """Yield the documents that match a condition, which is compiled only for many of them."""
-    for document in islice(candidates, FEW):
+    for document in islice(candidates, MAX_UNCOMPILED_TESTS):
         if meets(document, where):
             yield document
     for document in candidates:

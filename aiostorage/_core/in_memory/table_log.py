@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from aiostorage._core.change_log.log_rows import log_rows
 from aiostorage._core.change_log.numbered_log import (
     BEGINNING,
-    MARKS,
+    ID_SUFFIXES,
     cursor_behind,
     log_page,
     parsed_cursor,
@@ -50,7 +50,7 @@ def add_to_log(
     rows = tables[logged.log]
 
     def make_id() -> str:
-        return f"{rows.last + 1:016x}{MARKS.getrandbits(32):08x}"
+        return f"{rows.last + 1:016x}{ID_SUFFIXES.getrandbits(32):08x}"
 
     for before, after in pairs:
         one = before if before is not None else after

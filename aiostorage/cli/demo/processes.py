@@ -32,7 +32,7 @@ TERM_TIMEOUT: Final = 1.0
 STDERR_TIMEOUT: Final = 0.2
 """Seconds that stderr is read after a process has ended: its own children may hold it open."""
 
-KILL_AFTER: Final = 0.25
+KILL_AFTER_SHARE: Final = 0.25
 """The part of the trials that is completed before a process is killed."""
 
 KILL_POLL_INTERVAL: Final = 0.05
@@ -160,7 +160,7 @@ class WorkerProcesses:
 
     def _check_progress(self) -> None:
         state = self._state
-        is_far_enough = len(state.completed_by) >= KILL_AFTER * state.trials
+        is_far_enough = len(state.completed_by) >= KILL_AFTER_SHARE * state.trials
         if is_far_enough and state.evaluating(self._count):
             self._may_kill.set()
 

@@ -13,7 +13,7 @@ import anyio.to_thread
 from aiostorage import Storage
 from aiostorage._core.holders import named_holder
 from aiostorage.cli.naming import NothingFound, experiment_label, find_experiment
-from aiostorage.cli.watch.feed import MAX_PAUSE, OpenStorage, store_is_away
+from aiostorage.cli.watch.feed import MAX_RETRY_DELAY, OpenStorage, store_is_away
 from aiostorage.trial_change import TrialChange
 
 __all__ = ["COLUMNS", "follow_lines", "json_line", "plain_line"]
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 COLUMNS: Final = ("time", "kind", "trial", "before", "after", "attempt", "worker", "reason")
 
-LOOK: Final = 2.0
+EXPERIMENT_CHECK_INTERVAL: Final = 2.0
 """Seconds between two checks of whether the experiment exists."""
 
 
@@ -73,8 +73,8 @@ async def follow_lines(
         The store could not be opened at first, or keeps no history, or the cursor is too old; or
         the output cannot be written.
     """
-    say = _told_apart(say)
-    follower = _Follower(wanted, _told_apart(show), say, since=since, heartbeats=heartbeats)
+    say = _with_output_errors(say)
+    follower = _Follower(wanted, _with_output_errors(show), say, since=since, heartbeats=heartbeats)
     opened, pause = False, 0.5
     while True:
         try:
@@ -94,7 +94,7 @@ async def follow_lines(
             if pause <= 0.5:
                 say(f"the store is away: {error}")
         await anyio.sleep(pause)
-        pause = min(pause * 2, MAX_PAUSE)
+        pause = min(pause * 2, MAX_RETRY_DELAY)
 
 
 class _NotWrittenError(Exception):
@@ -105,7 +105,7 @@ class _NotWrittenError(Exception):
         self.error = error
 
 
-def _told_apart(write: Callable[[T], None]) -> Callable[[T], None]:
+def _with_output_errors(write: Callable[[T], None]) -> Callable[[T], None]:
     """Return a function that raises the errors of another one as those of the output."""
 
     def write_or_tell(what: T) -> None:
@@ -145,7 +145,7 @@ class _Follower:
                 if not self._missing:
                     self._say(f"waiting: {error}")
                 self._missing = True
-                await anyio.sleep(LOOK)
+                await anyio.sleep(EXPERIMENT_CHECK_INTERVAL)
                 continue
             if self._missing:
                 self._say(f"{experiment_label(config)} is there now")
@@ -160,7 +160,7 @@ class _Follower:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._show_changes, storage)
             while await storage.fetch_experiments({"_id": self._config["_id"]}, {"_id": 1}):  # noqa: ASYNC110
-                await anyio.sleep(LOOK)
+                await anyio.sleep(EXPERIMENT_CHECK_INTERVAL)
             tasks.cancel_scope.cancel()
         self._say(f"the experiment {self._wanted!r} was deleted")
 

@@ -31,19 +31,19 @@ __all__ = ["OpenStorage", "WatchFeed", "store_is_away"]
 OpenStorage = Callable[[], AbstractAsyncContextManager[Storage]]
 """Returns the storage that is watched, closed; it looks at files."""
 
-PAGE: Final = 1000
+PAGE_SIZE: Final = 1000
 """Changes per read."""
 
 MAX_WORKERS: Final = 500
 """Maximum number of workers that are read."""
 
-EARLIER: Final = 500
+MAX_EARLIER_TRIALS: Final = 500
 """How many trials that were completed before are read for the first screen."""
 
-MAX_PAUSE: Final = 8.0
+MAX_RETRY_DELAY: Final = 8.0
 """Seconds between two attempts to reach a store that is away, at most."""
 
-IDLE: Final = 5.0
+SUMMARY_INTERVAL: Final = 5.0
 """Seconds after which the counts are read again even without a change."""
 
 _RESERVED: Final = {"status": TrialStatus.RESERVED.value}
@@ -100,7 +100,7 @@ class WatchFeed:
                     raise
                 self._note_absence(error)
             await anyio.sleep(pause)
-            pause = min(pause * 2, MAX_PAUSE)
+            pause = min(pause * 2, MAX_RETRY_DELAY)
 
     def _note_absence(self, error: BaseException) -> None:
         state = self.state
@@ -137,11 +137,13 @@ class WatchFeed:
         while True:
             changed = await self._read_changes(storage)
             started = time.monotonic()
-            if started >= next_summary or (changed and started >= next_summary - IDLE + 1):
+            if started >= next_summary or (
+                changed and started >= next_summary - SUMMARY_INTERVAL + 1
+            ):
                 if not await self._read_summary(storage):
                     return
                 cost = time.monotonic() - started
-                next_summary = started + max(IDLE, 20 * cost)
+                next_summary = started + max(SUMMARY_INTERVAL, 20 * cost)
             self.state.phase, self.state.away_since = "live", None
             if self._has_history:
                 self.state.note = ""
@@ -162,10 +164,10 @@ class WatchFeed:
         """Read the trials that were completed last, and the best one before them."""
         state = self.state
         last = await storage.fetch_trials(
-            self._config, where=_COMPLETED, order="-end_time", limit=EARLIER
+            self._config, where=_COMPLETED, order="-end_time", limit=MAX_EARLIER_TRIALS
         )
         ended = [trial for trial in reversed(last or []) if trial.end_time is not None]
-        if len(last or []) == EARLIER and ended:
+        if len(last or []) == MAX_EARLIER_TRIALS and ended:
             before = {**_COMPLETED, "end_time": {"$lt": ended[0].end_time}}
             order = "objective" if state.direction == "minimize" else "-objective"
             best = await storage.fetch_trials(self._config, where=before, order=order, limit=1)
@@ -183,7 +185,7 @@ class WatchFeed:
         changed = False
         while True:
             try:
-                found = await storage.changes_since(self._config, self._cursor, limit=PAGE)
+                found = await storage.changes_since(self._config, self._cursor, limit=PAGE_SIZE)
             except CursorExpired as error:
                 self.state.begin()
                 self.state.note = f"changes were missed: {error}"
@@ -194,7 +196,7 @@ class WatchFeed:
             await self._read_objectives(storage, found.changes)
             self._cursor = found.cursor
             changed = changed or bool(found.changes)
-            if len(found.changes) < PAGE:
+            if len(found.changes) < PAGE_SIZE:
                 return changed
 
     async def _read_objectives(self, storage: Storage, changes: Sequence[TrialChange]) -> None:
@@ -204,7 +206,7 @@ class WatchFeed:
             return
         where = {"id": {"$in": list(ends)}}
         found = storage.iter_trials(
-            self._config, where=where, selection={"id": 1, "results": 1}, batch_size=PAGE
+            self._config, where=where, selection={"id": 1, "results": 1}, batch_size=PAGE_SIZE
         )
         objectives = {str(one.get("id")): objective_of(one) async for one in found}
         for trial, moment in ends.items():

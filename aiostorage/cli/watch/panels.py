@@ -41,7 +41,7 @@ STATUS_STYLES: Final = {
     "lost": "bold red",
 }
 
-BUCKETS: Final = (1, 2, 5, 10, 30, 60, 300, 900, 3600)
+BAR_SECONDS: Final = (1, 2, 5, 10, 30, 60, 300, 900, 3600)
 """Possible durations of a bar of the throughput, in seconds."""
 
 
@@ -145,7 +145,7 @@ def throughput_panel(state: WatchState, now: datetime, width: int, height: int) 
     rows, count = max(height - 1, 1), max(width, 1)
     first = state.ends[0] if state.ends else now
     needed = _seconds(now - first) / count
-    seconds = next((bucket for bucket in BUCKETS if bucket >= needed), BUCKETS[-1])
+    seconds = next((bucket for bucket in BAR_SECONDS if bucket >= needed), BAR_SECONDS[-1])
     bars = state.throughput(now, count, timedelta(seconds=seconds))
     most = max(bars, default=0)
     text = Text(no_wrap=True)

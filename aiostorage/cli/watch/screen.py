@@ -36,7 +36,7 @@ from aiostorage.cli.watch.shown_state import SortKey, sorted_workers
 
 __all__ = ["WatchApp"]
 
-REFRESH: Final = 0.5
+REFRESH_INTERVAL: Final = 0.5
 """Seconds between two updates of the screen."""
 
 HANGUP_INTERVAL: Final = 2.0
@@ -45,10 +45,10 @@ HANGUP_INTERVAL: Final = 2.0
 HANGUP_EXIT_CODE: Final = 129
 """The code that a shell reports after a hangup: 128 plus the number of the signal."""
 
-END_SECONDS: Final = 5.0
+END_TIMEOUT: Final = 5.0
 """Seconds that the end of the feed may take, at most."""
 
-SHOWN: Final = 200
+MAX_ROWS: Final = 200
 """Rows of a table, at most."""
 
 SORTS: Final[tuple[SortKey, ...]] = ("heartbeat", "running", "worker", "trial")
@@ -132,7 +132,7 @@ class WatchApp(App[BaseException]):
         self._table("changes").add_columns("time", "trial", "change", "reason", "worker")
         self._table("changes").focus()
         self._following = asyncio.create_task(self._follow())
-        self.set_interval(REFRESH, self.draw)
+        self.set_interval(REFRESH_INTERVAL, self.draw)
         self.set_interval(HANGUP_INTERVAL, self._leave_after_hangup)
         loop = asyncio.get_running_loop()
         for number, end in ((signal.SIGTERM, self.exit), (signal.SIGHUP, self._leave)):
@@ -146,7 +146,7 @@ class WatchApp(App[BaseException]):
         """End the feed before the event loop ends, to which threads of the store report."""
         if self._following is not None:
             self._following.cancel()
-            await asyncio.wait([self._following], timeout=END_SECONDS)
+            await asyncio.wait([self._following], timeout=END_TIMEOUT)
 
     async def _follow(self) -> None:
         try:
@@ -219,12 +219,12 @@ class WatchApp(App[BaseException]):
         title = workers_title(state, self._sort, descending=self._descending)
         self._show("workers-title", Text(title))
         rows = sorted_workers(state.workers, self._sort, descending=self._descending)
-        cells = (worker_cells(row, now, self._lost_after) for row in rows[:SHOWN])
+        cells = (worker_cells(row, now, self._lost_after) for row in rows[:MAX_ROWS])
         self._fill("workers", cells)
         if force or state.seen != self._drawn_changes:
             self._drawn_changes = state.seen
             self._show("changes-title", Text(f"last changes, {state.seen:,} seen, newest first"))
-            last = islice(reversed(state.changes), SHOWN)
+            last = islice(reversed(state.changes), MAX_ROWS)
             self._fill("changes", map(change_cells, last))
 
     def _now(self) -> datetime:

@@ -23,8 +23,8 @@ Step: TypeAlias = Callable[[], Awaitable[None]]
 MAX_TIME_EXPIRED: Final = 50
 """The server's code for a command that took too long."""
 
-FIRST_PAUSE: Final = 0.005
-MAX_PAUSE: Final = 0.5
+MIN_RETRY_DELAY: Final = 0.005
+MAX_RETRY_DELAY: Final = 0.5
 """Seconds between two attempts, at most: from the second repetition on, and after a while."""
 
 MAX_SECONDS: Final = 120.0
@@ -96,7 +96,7 @@ class AttemptedTransaction:
                     raise
                 # an attempt may fail without a turn of the event loop, which could not end it then
                 await asyncio.sleep(pause * random.random())  # noqa: S311  no secret
-                pause = min(max(FIRST_PAUSE, 1.5 * pause), MAX_PAUSE)
+                pause = min(max(MIN_RETRY_DELAY, 1.5 * pause), MAX_RETRY_DELAY)
             else:
                 return
 

@@ -34,7 +34,7 @@ Of many updates in one command a server reports how many have matched, but not w
 reports each one that could not insert its document; and none can insert one with such an ``_id``.
 """
 
-_DUPLICATE: Final = (11000, 11001, 12582)
+_DUPLICATE_CODES: Final = (11000, 11001, 12582)
 
 
 async def carry_out_batch(
@@ -113,7 +113,7 @@ async def update_each(
             code, text = failed["code"], failed.get("errmsg", "")
             results[failed["index"]] = 0
             if code != NO_MATCH_CODE:
-                cause = (DuplicateKeyError if code in _DUPLICATE else WriteError)(
+                cause = (DuplicateKeyError if code in _DUPLICATE_CODES else WriteError)(
                     text, code, failed
                 )
                 results[failed["index"]] = translate(cause, commands.client.settings.location)

@@ -183,11 +183,11 @@ class Client:
         options: dict[str, Any] = dict(self.settings.credentials)
         given = self.settings.url.lower()
         seconds = min(self.settings.connect_timeout, self.settings.timeout)
-        patience = max(1, int(seconds * 1000))
+        milliseconds = max(1, int(seconds * 1000))
         defaults = {
             "appname": "aiostorage",
-            "serverSelectionTimeoutMS": patience,
-            "connectTimeoutMS": patience,
+            "serverSelectionTimeoutMS": milliseconds,
+            "connectTimeoutMS": milliseconds,
         }
         options |= {k: v for k, v in defaults.items() if f"{k.lower()}=" not in given}
         with translated(self.settings.location, writing=False):

@@ -162,8 +162,8 @@ class Commands:
         The time that all of them go by; None for the server's clock at each.
     stale
         Blobs that no document refers to once the operations have succeeded.
-    owed
-        Records that a server without transactions could not note together with a change.
+    unwritten_notes
+        Rows of the outbox that a server without transactions could not write after a change.
     logs
         Whether changes are logged where the layout says so.
     changed
@@ -188,7 +188,7 @@ class Commands:
     session: Any = None
     now: datetime | None = None
     stale: list[str] = field(default_factory=list)
-    owed: list[Document] = field(default_factory=list)
+    unwritten_notes: list[Document] = field(default_factory=list)
     logs: bool = False
     changed: list[LoggedChange] = field(default_factory=list)
     unlogged: list[LoggedChange] = field(default_factory=list)

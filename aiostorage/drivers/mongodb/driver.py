@@ -44,7 +44,7 @@ from aiostorage.drivers.mongodb.fair_queue import MAX_CONCURRENT, MIN_QUEUED_SEC
 from aiostorage.drivers.mongodb.filters import CollectionSchema, schemas_of
 from aiostorage.drivers.mongodb.indexes import inspect, pass_barrier, prepare
 from aiostorage.drivers.mongodb.log_reading import read_log
-from aiostorage.drivers.mongodb.log_writing import settle_doubts
+from aiostorage.drivers.mongodb.log_writing import log_doubts
 from aiostorage.drivers.mongodb.noted_changes import (
     NotedPlan,
     carry_out_noted,
@@ -371,11 +371,11 @@ class MongoDBDriver:
             if len(operations) == 2 and isinstance(note := operations[1], OutboxNote):
                 plan = make_plan(self._schemas[operations[0].collection], operations[0])
                 if plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
-                    await self._settled(commands)
+                    await self._log_doubts(commands)
                     return [await self._queue_noted(commands, NotedPlan(plan, note)), None]
             if only_reads(operations):
                 return await self._read(commands, partial(read_all, commands, operations))
-            await self._settled(commands)
+            await self._log_doubts(commands)
             return await self._write(commands, partial(carry_out_all, commands, operations))
         except EncodingError as error:
             raise with_place(error, operations, self._schemas) from error.__cause__
@@ -400,14 +400,14 @@ class MongoDBDriver:
                 }
         return await self._counted(queue.carry_out(noted, self._time_left()))
 
-    async def _settled(self, commands: Commands) -> None:
+    async def _log_doubts(self, commands: Commands) -> None:
         """Have what was in doubt logged before it is read."""
         if commands.doubts:
-            await self._write(commands, partial(settle_doubts, commands))
+            await self._write(commands, partial(log_doubts, commands))
 
     async def _find(self, commands: Commands, plan: Plan) -> Any:
         """Carry out one operation that reads."""
-        await self._settled(commands)
+        await self._log_doubts(commands)
         if plan.operation.majority and commands.client.replicated:
             await self._write(commands, partial(pass_barrier, commands.client))
             commands = self._connected() or await self._connect()
@@ -417,10 +417,10 @@ class MongoDBDriver:
         """Carry out one operation that writes."""
         logged = commands.logged(plan.operation) is not None
         if logged and plan.batch is not None and self._time_left() >= MIN_QUEUED_SECONDS:
-            await self._settled(commands)
+            await self._log_doubts(commands)
             return await self._queue_noted(commands, NotedPlan(plan))
         if logged or (plan.batch is None and (plan.large or not plan.single)):
-            await self._settled(commands)
+            await self._log_doubts(commands)
             all_or_none = partial(carry_out_all, commands, (plan.operation,))
             return (await self._write(commands, all_or_none))[0]
         seconds = self._time_left()
@@ -485,13 +485,13 @@ class MongoDBDriver:
         plan = make_plan(self._schemas[find.collection], find)
         if not commands.can_pack(plan):
             return consumed(await self.execute(find), size)
-        await self._settled(commands)
+        await self._log_doubts(commands)
         return await self._read(commands, partial(commands.find_packed, plan, size))
 
     async def read_log(self, log: str, owner: Any, after: str | None, limit: int) -> LogPage:
         """See `aiostorage.protocols.LoggingDriver.read_log`."""
         commands = self._connected() or await self._connect()
-        await self._settled(commands)
+        await self._log_doubts(commands)
         reading = partial(read_log, commands, log, owner, after, limit)
         return await self._read(commands, reading)
 

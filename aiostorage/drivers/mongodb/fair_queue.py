@@ -48,7 +48,7 @@ class _Entry(Generic[O, R]):
     answer: asyncio.Future[R]
     over: bool = False
 
-    def settle(self, result: R | None, error: BaseException | None) -> None:
+    def resolve(self, result: R | None, error: BaseException | None) -> None:
         self.over = True
         if self.answer.done():
             return  # its caller was cancelled, and does not wait yet or any more
@@ -167,7 +167,7 @@ class FairQueue(Generic[O, R]):
     def _end_one(self, entry: _Entry[O, R], task: asyncio.Task[R]) -> None:
         self._tasks.discard(task)
         error = _error_of(task)
-        entry.settle(task.result() if error is None else None, error)
+        entry.resolve(task.result() if error is None else None, error)
         self._under_way -= 1
         self._schedule()
 
@@ -177,7 +177,7 @@ class FairQueue(Generic[O, R]):
         self._tasks.discard(task)
         if (error := _error_of(task)) is not None:
             for entry in batch:
-                entry.settle(None, error)
+                entry.resolve(None, error)
             self._free()
             return
         results, worthwhile = task.result()
@@ -188,9 +188,9 @@ class FairQueue(Generic[O, R]):
             self._next_unbatched = min(2 * self._next_unbatched, UNBATCHED_RANGE[1])
         for entry, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
-                entry.settle(None, result)
+                entry.resolve(None, result)
             else:
-                entry.settle(result, None)
+                entry.resolve(result, None)
         # a caller that has its answer may have more to ask for: that joins the next batch
         self._loop.call_soon(self._free)
 

@@ -21,7 +21,7 @@ class KnownRows:
         self._rows: dict[tuple[str, Name], LastRow] = {}
 
     def add(self, log: str, rows: Iterable[Document]) -> None:
-        """Keep rows that have been written, the last of each document that somebody has taken."""
+        """Keep rows that have been written: of each document that is or was taken, the last one."""
         kept = self._rows
         for row in rows:
             if row["holder"] is None:
@@ -36,7 +36,7 @@ class KnownRows:
         """Return the last row of a document; None if this process has written none."""
         return self._rows.get((log, name))
 
-    def forget(self, log: str, names: Iterable[Name]) -> None:
-        """Forget the rows of documents."""
+    def discard(self, log: str, names: Iterable[Name]) -> None:
+        """Discard the rows of documents."""
         for name in names:
             self._rows.pop((log, name), None)

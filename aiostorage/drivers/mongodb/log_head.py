@@ -25,7 +25,7 @@ from aiostorage.drivers.mongodb.commands import Commands
 from aiostorage.drivers.mongodb.log_ids import PER_MILLISECOND, id_of
 from aiostorage.operations import Document
 
-__all__ = ["LogHead", "RowsBetween", "add_rows", "forget_head", "read_head", "stored_row"]
+__all__ = ["LogHead", "RowsBetween", "add_rows", "clear_head", "read_head", "stored_row"]
 
 HEADS: Final = "aiostorage_meta"
 """The collection of the heads."""
@@ -33,10 +33,10 @@ HEADS: Final = "aiostorage_meta"
 MAX_ROWS: Final = 1000
 """Rows that get their numbers in one update, at most."""
 
-STUCK: Final = 1000 * PER_MILLISECOND
-"""Numbers after which a row in the head is copied by another writer."""
+MAX_HEAD_AGE: Final = 1000 * PER_MILLISECOND
+"""The age from which a row in the head is copied by another writer, in numbers: about a second."""
 
-_DUPLICATE: Final = 11000
+_DUPLICATE_CODE: Final = 11000
 
 
 class RowsBetween(Exception):
@@ -87,7 +87,7 @@ async def read_head(commands: Commands, log: str) -> LogHead:
     return LogHead() if found is None else _head(found)
 
 
-async def forget_head(commands: Commands, log: str) -> None:
+async def clear_head(commands: Commands, log: str) -> None:
     """Note that all rows of a log have been deleted, so that the next one is the first."""
     change = {
         "$unset": {"first": "", "last": ""},
@@ -144,7 +144,7 @@ async def _add(commands: Commands, log: str, rows: Sequence[Document], seen: int
     commands.numbers[log] = head.number
     ours = set(uids)
     mine = [row for row in head.rows if row["uid"] in ours]
-    stuck = [row for row in head.rows if row["n"] < head.number - STUCK and row not in mine]
+    stuck = [row for row in head.rows if row["n"] < head.number - MAX_HEAD_AGE and row not in mine]
     await _copy(commands, log, [*mine, *stuck])
     commands.copied[log] = [row["n"] for row in (*mine, *stuck)]
     return None
@@ -156,7 +156,7 @@ async def _copy(commands: Commands, log: str, rows: Sequence[Document]) -> None:
         await commands.client.undecoded[log].insert_many(copies, ordered=False)
     except BulkWriteError as error:
         failed = (error.details or {}).get("writeErrors") or ()
-        if not failed or any(one.get("code") != _DUPLICATE for one in failed):
+        if not failed or any(one.get("code") != _DUPLICATE_CODE for one in failed):
             raise
 
 

@@ -29,13 +29,13 @@ from aiostorage.operations import Document, LogPage
 
 __all__ = ["read_log"]
 
-UNSETTLED: Final = 300
+MAX_ROW_DELAY: Final = 300
 """Seconds for which a row may still appear before one with a larger id.
 
 A transaction lasts a minute at most, and the clocks of two members differ.
 """
 
-AHEAD: Final = 1
+MAX_ID_LEAD: Final = 1
 """Seconds by which the time in a row's id may be ahead of the server's clock."""
 
 _CURSOR: Final = re.compile(
@@ -124,10 +124,10 @@ class _StreamReader:
     async def _stored(self, token: str | None, place: str) -> LogPage:
         if token is None:
             now = number_at(await self.commands.client.now())
-            found, _ = await self._find(place, id_of(now - _at_second(UNSETTLED)))
+            found, _ = await self._find(place, id_of(now - _at_second(MAX_ROW_DELAY)))
             if len(found) == self.limit:
-                settled = tuple((self._cursor("", row["_id"]), _row(row)) for row in found)
-                return LogPage(settled, settled[-1][0])
+                old_rows = tuple((self._cursor("", row["_id"]), _row(row)) for row in found)
+                return LogPage(old_rows, old_rows[-1][0])
         stream = await self._stream(token)
         try:
             rows, ended = await self._zone(stream, place)
@@ -157,9 +157,9 @@ class _StreamReader:
         before = second, number - 1  # the stream has what is written at its moment
         rows: list[tuple[str, Document]] = []
         while True:
-            end = id_of(_at_second(second + AHEAD + 1))
+            end = id_of(_at_second(second + MAX_ID_LEAD + 1))
             found, moment = await self._find(place, end, since=before)
-            later = await stream.ahead(moment, second + AHEAD + UNSETTLED)
+            later = await stream.ahead(moment, second + MAX_ID_LEAD + MAX_ROW_DELAY)
             streamed = {event["fullDocument"]["_id"] for event in later}
             for row in found:
                 if len(rows) == self.limit:

@@ -21,13 +21,13 @@ from aiostorage.errors import CursorExpired
 
 __all__ = ["LogStream", "LogStreams", "moment_of"]
 
-MAX_KEPT: Final = 8
+MAX_KEPT_STREAMS: Final = 8
 """Streams that are kept open for a process, at most."""
 
-MAX_IDLE: Final = 15.0
+MAX_IDLE_SECONDS: Final = 15.0
 """Seconds for which a stream is kept open without a reader."""
 
-AWAIT_MILLISECONDS: Final = 1
+MAX_AWAIT_MILLISECONDS: Final = 1
 """How long the server waits for a change before it returns an empty batch."""
 
 TOKEN_FAILURES: Final = frozenset((9, 136, 260, 280, 286, 40647, 40649, 50811))
@@ -169,7 +169,7 @@ class LogStreams:
         try:
             stream = LogStream(
                 await self._client.watch(
-                    log, pipeline, max_await_time_ms=AWAIT_MILLISECONDS, **after
+                    log, pipeline, max_await_time_ms=MAX_AWAIT_MILLISECONDS, **after
                 ),
                 token,
             )
@@ -190,7 +190,7 @@ class LogStreams:
         old = self._kept.pop(key, None)
         self._kept[key] = stream, self._client.loop.time()
         surplus = [] if old is None else [old[0]]
-        while len(self._kept) > MAX_KEPT:
+        while len(self._kept) > MAX_KEPT_STREAMS:
             surplus.append(self._kept.pop(next(iter(self._kept)))[0])
         if self._sweeper is None or self._sweeper.done():
             self._sweeper = self._client.loop.create_task(self._sweep())
@@ -210,8 +210,8 @@ class LogStreams:
     async def _sweep(self) -> None:
         while self._kept:
             oldest = min(at for _, at in self._kept.values())
-            await asyncio.sleep(max(oldest + MAX_IDLE - self._client.loop.time(), 0.05))
-            before = self._client.loop.time() - MAX_IDLE
+            await asyncio.sleep(max(oldest + MAX_IDLE_SECONDS - self._client.loop.time(), 0.05))
+            before = self._client.loop.time() - MAX_IDLE_SECONDS
             for key, (stream, at) in list(self._kept.items()):
                 if at <= before and self._kept.pop(key, None) is not None:
                     await stream.close()

@@ -47,29 +47,29 @@ from aiostorage.drivers.mongodb.server_errors import translated
 from aiostorage.errors import AioStorageError, TemporaryBackendError
 from aiostorage.operations import Document, Logged
 
-__all__ = ["log_for_good", "log_in_transaction", "settle_doubts"]
+__all__ = ["log_doubts", "log_for_good", "log_in_transaction"]
 
 log: logging.Logger = logging.getLogger("aiostorage")
 
 MAX_NAMES: Final = 1000
 """Documents whose last rows are read in one command, at most."""
 
-PATIENCE: Final = 0.2
-"""Seconds to wait for the row of the previous change."""
+MISSING_ROW_TIMEOUT: Final = 0.2
+"""Seconds to wait for the row of the previous change, at most."""
 
-LOOK_INTERVAL: Final = 0.005
+POLL_INTERVAL: Final = 0.005
 """Seconds between two reads while waiting for it."""
 
-LATE_FOR: Final = 60.0
+LATE_ROW_WINDOW: Final = 60.0
 """Seconds for which a writer looks back who could not write its rows with an earlier operation."""
 
 MAX_PRESUMED: Final = 16
-"""Rows that are added after presumed ones in one command, at most.
+"""Rows that are added after presumed rows in one command, at most.
 
 Of more, the server finds the last rows faster in one command for all.
 """
 
-LATE: Final = "late"
+LATE_FIELD: Final = "late"
 """A field of rows that were not written by the writer of the change."""
 
 
@@ -105,8 +105,8 @@ async def _add_after_presumed(
 ) -> None:
     """Add rows, each on condition that the last row of its document is the presumed one.
 
-    That is one command. The document itself has been written in this transaction, so that nobody
-    else can add a row of it.
+    That is one command. The document itself has been written in this transaction, so that no other
+    writer can add a row of it.
     """
     if not presumed:
         return
@@ -125,7 +125,7 @@ async def _add_after_presumed(
     for failed in answer.get("writeErrors") or ():
         raise WriteError(failed.get("errmsg", ""), failed.get("code"), failed)
     if len(answer.get("upserted") or ()) < len(presumed) or answer["n"] < len(updates):
-        commands.known.forget(log, [(row["owner"], row["name"]) for row, _ in presumed])
+        commands.known.discard(log, [(row["owner"], row["name"]) for row, _ in presumed])
         raise BegunAnew
 
 
@@ -133,12 +133,12 @@ async def log_for_good(commands: Commands) -> None:
     """Write the rows of the changes on a server without transactions.
 
     The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
-    are written with the next ones. What is in doubt is settled now if it can be.
+    are written with the next ones. What is in doubt is logged now if it can be.
     """
     await _log_known(commands)
     if commands.doubts:
         with suppress(AioStorageError):  # the next operation tries again
-            await settle_doubts(commands)
+            await log_doubts(commands)
 
 
 async def _log_known(commands: Commands) -> None:
@@ -162,19 +162,19 @@ async def _log_known(commands: Commands) -> None:
         log.warning("%s: a change is still to be logged: %s", location, error)
 
 
-async def settle_doubts(commands: Commands) -> None:
+async def log_doubts(commands: Commands) -> None:
     """Write the rows of changes whose outcome was unknown, if they have happened."""
     while commands.doubts:
         doubt = commands.doubts.pop()
         try:
             with translated(commands.client.settings.location, writing=False):
-                await _settle(commands, doubt)
+                await _log_doubt(commands, doubt)
         except BaseException:
             commands.doubts.append(doubt)
             raise
 
 
-async def _settle(commands: Commands, doubt: Doubt) -> None:
+async def _log_doubt(commands: Commands, doubt: Doubt) -> None:
     schema = commands.schemas[doubt.collection]
     if (logged := schema.logged) is None:
         return
@@ -190,17 +190,17 @@ async def _settle(commands: Commands, doubt: Doubt) -> None:
         there = {one["_id"] for one in found}
         gone = [one for one in doubt.deleted if one["_id"] not in there]
         await _Rows(
-            commands, [LoggedChange(logged, one, None) for one in gone], patience=0.0
+            commands, [LoggedChange(logged, one, None) for one in gone], timeout=0.0
         ).write()
         return
     changes = [LoggedChange(logged, one, one) for one in found]
     if doubt.inserted:
         last, _ = await _last_rows(commands, logged, [change.name for change in changes])
         changes = [LoggedChange(logged, None, one.after) for one in changes if one.name not in last]
-        await _Rows(commands, changes, patience=0.0).write()
+        await _Rows(commands, changes, timeout=0.0).write()
         return
     # a change that changes nothing: only the missing row before it is written
-    while not await _Rows(commands, changes, patience=0.0).write_unless_changed(look, found):
+    while not await _Rows(commands, changes, timeout=0.0).write_unless_changed(look, found):
         found = await look()
         changes = [LoggedChange(logged, one, one) for one in found]
 
@@ -212,7 +212,7 @@ class _Rows:
     ----------
     since
         The changes have not happened before, by `time.monotonic`; None if that is not known.
-    patience
+    timeout
         Seconds to wait for missing rows.
     """
 
@@ -221,12 +221,12 @@ class _Rows:
         commands: Commands,
         changes: Sequence[LoggedChange],
         since: float | None = None,
-        patience: float = PATIENCE,
+        timeout: float = MISSING_ROW_TIMEOUT,
     ) -> None:
         self._commands = commands
         self._changes = changes
-        self._since = monotonic() - LATE_FOR if since is None else since
-        self._patience = patience
+        self._since = monotonic() - LATE_ROW_WINDOW if since is None else since
+        self._timeout = timeout
         self._made: list[tuple[str, list[Document], int]] | None = None
         self._head: LogHead | None = None
 
@@ -288,15 +288,15 @@ class _Rows:
             late = await self._told(logged, [first[name] for name in missing], now)
             missing -= late
         waited = 0.0
-        while missing and waited < self._patience:
-            await asyncio.sleep(LOOK_INTERVAL)
-            waited += LOOK_INTERVAL
+        while missing and waited < self._timeout:
+            await asyncio.sleep(POLL_INTERVAL)
+            waited += POLL_INTERVAL
             newer, now = await _last_rows(self._commands, logged, missing)
             last |= newer
             missing = _missing({name: first[name] for name in missing}, last)
         if missing and self._head is None:
             # a writer may have died when its row was in the head, and not in the log yet
-            self._head, self._patience = await read_head(self._commands, logged.log), 0.0
+            self._head, self._timeout = await read_head(self._commands, logged.log), 0.0
             return await self._rows(logged, changes)
         rows: list[Document] = []
         for name in missing:
@@ -322,7 +322,7 @@ class _Rows:
             row = {
                 "owner": owner,
                 "name": name,
-                LATE: True,
+                LATE_FIELD: True,
                 "before": (change.before or {}).get(logged.state),
                 "after": (change.after or {}).get(logged.state),
             }
@@ -356,7 +356,7 @@ def _repair(logged: Logged, change: LoggedChange, last: LastRow, now: datetime) 
     assert change.before is not None  # noqa: S101  a row is missing
     was = {**change.before, logged.state: last.after, logged.holder: last.holder}
     return [
-        {**row, LATE: True}
+        {**row, LATE_FIELD: True}
         for row in log_rows(
             logged, was, change.before, content=False, attempt=last.attempt, time=now
         )

@@ -57,9 +57,9 @@ __all__ = [
     "still",
 ]
 
-LAST: Final = "last row of it"
-NOW: Final = "time of the server"
-DOCUMENT: Final = "document itself"
+LAST_ROW_FIELD: Final = "last row of it"
+TIME_FIELD: Final = "time of the server"
+DOCUMENT_FIELD: Final = "document itself"
 """Fields that are added to documents; no document has fields of these names."""
 
 MAX_IDS: Final = 10_000
@@ -135,7 +135,7 @@ async def look(
         *stages,
         *([] if fields is None else [{"$project": dict(fields)}]),
         *([] if logged is None else [_last_row_of(logged)]),
-        {"$addFields": {NOW: "$$NOW"}},
+        {"$addFields": {TIME_FIELD: "$$NOW"}},
     ]
     found = await commands.client.aggregate(
         schema.name, stages, session=commands.session, **options
@@ -153,16 +153,16 @@ async def change_one(commands: Commands, plan: Plan) -> list[Seen] | None:
     taking = isinstance(operation, Take)
     if update is None or commands.now is not None or (taking and plan.first is None):
         return None
-    fields: dict[str, Any] = {"_id": False, DOCUMENT: "$$ROOT"}
+    fields: dict[str, Any] = {"_id": False, DOCUMENT_FIELD: "$$ROOT"}
     if not taking and schema.logged is not None:
         fields = dict(named_fields(schema.logged))
     found = await commands.find_one_and_update(
-        plan, update, projection={**fields, NOW: "$$NOW"}, **(plan.first or {})
+        plan, update, projection={**fields, TIME_FIELD: "$$NOW"}, **(plan.first or {})
     )
     if found is None:
         return []
-    now = found.pop(NOW)
-    return [Seen(found.get(DOCUMENT, found), None, now)]
+    now = found.pop(TIME_FIELD)
+    return [Seen(found.get(DOCUMENT_FIELD, found), None, now)]
 
 
 def _last_row_of(logged: Logged) -> dict[str, Any]:
@@ -176,13 +176,13 @@ def _last_row_of(logged: Logged) -> dict[str, Any]:
             {"$limit": 1},
             {"$project": {"attempt": 1, "after": 1, "holder": 1}},
         ],
-        "as": LAST,
+        "as": LAST_ROW_FIELD,
     }
     return {"$lookup": last_row}
 
 
 def _seen(commands: Commands, document: Document) -> Seen:
-    last, now = document.pop(LAST, None), document.pop(NOW)
+    last, now = document.pop(LAST_ROW_FIELD, None), document.pop(TIME_FIELD)
     now = commands.now or now
     if last is None:
         return Seen(document, None, now)

@@ -53,8 +53,8 @@ __all__ = ["NotedPlan", "carry_out_noted", "carry_out_noted_batch"]
 
 events = EventLog("mongodb")
 
-SPREAD: Final = 4
-"""Places of which one is chosen by chance when other processes take the first documents.
+RANDOM_PLACES: Final = 4
+"""Places to choose from at random when other processes take the first documents.
 
 If all went for the next ones, all but one of them would fail again.
 """
@@ -170,7 +170,7 @@ class _Together:
         if self._presumes:
             presumed = own.known.last(logged.log, change.name)
             if presumed is None and seen.document.get(logged.holder) is None:
-                presumed = NO_ROW  # nobody has taken it yet
+                presumed = NO_ROW  # no worker has taken it yet
         own.changed.append(replace(change, last=seen.last, time=seen.now, presumed=presumed))
 
 
@@ -206,7 +206,7 @@ class _Takes(_Together):
         if self._left_to_others:
             others = Compare("_id", "nin", tuple(self._left_to_others))
             rest = And((where, others))
-            skipped = wanted * random.randrange(SPREAD)  # noqa: S311  no secret
+            skipped = wanted * random.randrange(RANDOM_PLACES)  # noqa: S311  no secret
             seen = await look_at_first(own, first, rest, wanted, skipped)
             if not seen and skipped:
                 seen = await look_at_first(own, first, rest, wanted)

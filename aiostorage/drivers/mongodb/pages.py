@@ -16,7 +16,7 @@ from aiostorage.operations import And, Compare, Document, Find
 
 __all__ = ["PagePlace", "read_page"]
 
-FIRST_IDS: Final = 2**14
+MAX_FIRST_IDS: Final = 2**14
 """Ids that are read for the first pages, at most."""
 
 MAX_IDS: Final = 2**18
@@ -71,7 +71,7 @@ async def read_page(
 
 async def _further(commands: Commands, find: Find, place: PagePlace) -> PagePlace:
     """Return the place before the next documents, whose ids are read."""
-    wanted = min(2 * place.wanted, MAX_IDS) or FIRST_IDS
+    wanted = min(2 * place.wanted, MAX_IDS) or MAX_FIRST_IDS
     schema = commands.schemas[find.collection]
     stages = [
         {"$match": schema.filter(find.where, commands.now)},

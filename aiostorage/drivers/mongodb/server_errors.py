@@ -35,10 +35,10 @@ From `src/mongo/base/error_codes.yml` of the server, and from the retryable ones
 specification "Retryable Writes".
 """
 
-_TOO_MUCH: Final = (388, -31800)  # a transaction that does not fit into the server's cache
-_TOO_LARGE: Final = (10334, 17419, 17420)
-_REFUSED_CHANGE: Final = (28, 40)
-_REFUSED_VALUE: Final = (52, 55, 56, 57)
+_TOO_MUCH_CODES: Final = (388, -31800)  # a transaction that does not fit into the server's cache
+_TOO_LARGE_CODES: Final = (10334, 17419, 17420)
+_REFUSED_CHANGE_CODES: Final = (28, 40)
+_REFUSED_VALUE_CODES: Final = (52, 55, 56, 57)
 _NAMESPACE: Final = re.compile(r"collection: [^.\s]+\.(\S+)")
 _NOISE: Final = re.compile(r" \(configured timeouts:[^)]*\)|, (full error|Timeout): .*", re.DOTALL)
 
@@ -157,15 +157,15 @@ def _by_code(code: int | None, failure: _Failure) -> Exception:
         return _timeout(failure)
     if code in _TEMPORARY:
         return _temporary(failure)
-    if code in _REFUSED_CHANGE:
+    if code in _REFUSED_CHANGE_CODES:
         return errors.UnsupportedQuery(f"the update is impossible: {brief(failure.error)}")
-    if code in _TOO_LARGE:
+    if code in _TOO_LARGE_CODES:
         return errors.EncodingError(
             f"the document is larger than MongoDB's 16 MiB: {brief(failure.error)}"
         )
-    if code in _REFUSED_VALUE:
+    if code in _REFUSED_VALUE_CODES:
         return _encoding(failure)
-    if code in _TOO_MUCH:
+    if code in _TOO_MUCH_CODES:
         return BackendError(f"{failure.text}; write fewer or smaller records in one call")
     return _backend(failure)
 

@@ -77,11 +77,11 @@ class ClientUse:
         self._finalizer.detach()
         self.client.users.discard(self._token)
         if not self.client.users:
-            _forget(self.client)
+            _stop_sharing(self.client)
             await self.client.close()
 
 
-def _forget(client: Client) -> None:
+def _stop_sharing(client: Client) -> None:
     key = os.getpid(), client.loop, client.settings
     if _clients.get(key) is client:
         del _clients[key]
@@ -96,7 +96,7 @@ def _dropped(client: Client, token: object, pid: int) -> None:
         client.loop.call_soon_threadsafe(_close_unused, client)
     except RuntimeError:  # the loop is closed
         if not client.users:
-            _forget(client)
+            _stop_sharing(client)
             client.abandon()
 
 
@@ -104,7 +104,7 @@ def _close_unused(client: Client) -> None:
     key = os.getpid(), client.loop, client.settings
     if client.users or _clients.get(key) is not client:
         return
-    _forget(client)
+    _stop_sharing(client)
     closing = _close_although_cancelled(client)
     closing.send(None)
     task = client.loop.create_task(closing)

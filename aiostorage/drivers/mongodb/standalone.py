@@ -107,9 +107,10 @@ async def note_for_good(commands: Commands, insertion: Insert) -> None:
     The changes have happened and stay. Rows that cannot be written, not even in a second attempt,
     are written with the next ones.
     """
-    owed = tuple({**row, "_id": new_id()} for row in commands.owed)  # some may be there already
-    commands.owed.clear()
-    rows = (*owed, *insertion.documents)
+    # with new ids, since some of them may be there already
+    unwritten = tuple({**row, "_id": new_id()} for row in commands.unwritten_notes)
+    commands.unwritten_notes.clear()
+    rows = (*unwritten, *insertion.documents)
     if not rows:
         return
     location = commands.client.settings.location
@@ -124,9 +125,9 @@ async def note_for_good(commands: Commands, insertion: Insert) -> None:
                     lambda: commands.note(replace(insertion, documents=again))
                 )
     except AioStorageError as error:
-        commands.owed.extend(rows)
+        commands.unwritten_notes.extend(rows)
         events.warning(
-            "note_owed",
+            "note_not_written",
             "%(store)s: a change is still to be noted in the outbox: %(error)s",
             store=location,
             error=error,

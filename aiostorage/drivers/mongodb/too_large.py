@@ -25,7 +25,7 @@ from aiostorage.operations import (
 
 __all__ = ["with_place"]
 
-LIMIT: Final = 16 * 2**20
+MAX_DOCUMENT_BYTES: Final = 16 * 2**20
 """Bytes that a document may have."""
 
 _SIGNS: Final = ("too large", "larger than")
@@ -55,10 +55,11 @@ def with_place(
         ((_size(values), name, values) for name, values in parts), key=lambda part: part[0]
     )
     path, part = _largest(values, size)
-    whole = f" ({size:,})" if size > LIMIT else ""
+    whole = f" ({size:,})" if size > MAX_DOCUMENT_BYTES else ""
     return EncodingError(
-        f"{name} would have more{whole} than the {LIMIT:,} bytes that MongoDB allows; the largest "
-        f"part of what is written is {path}, with {part:,} bytes: keep large things elsewhere",
+        f"{name} would have more{whole} than the {MAX_DOCUMENT_BYTES:,} bytes that MongoDB allows; "
+        f"the largest part of what is written is {path}, with {part:,} bytes: keep large things "
+        "elsewhere",
         path=path,
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiostorage._core.follow_ups.receipts import insertion_of
 from aiostorage.drivers.mongodb.commands import Commands
-from aiostorage.drivers.mongodb.log_head import forget_head
+from aiostorage.drivers.mongodb.log_head import clear_head
 from aiostorage.drivers.mongodb.log_writing import log_for_good, log_in_transaction
 from aiostorage.drivers.mongodb.logged_writes import run_logged
 from aiostorage.drivers.mongodb.plans import asks_time, is_large, is_single
@@ -101,7 +101,7 @@ async def _in_one(
     for one in operations:
         schema = commands.schemas[one.collection]
         if isinstance(one, Delete) and one.where == EVERYTHING and schema.is_log:
-            await forget_head(commands, schema.name)
+            await clear_head(commands, schema.name)
     return results, own.stale
 
 

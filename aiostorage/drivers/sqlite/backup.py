@@ -16,7 +16,7 @@ from aiostorage.upgrades import UpgradeProgress, silent
 
 __all__ = ["back_up", "check_backup"]
 
-PAGES: Final = 4096
+PAGES_PER_REPORT: Final = 4096
 """Pages that are copied between two reports of the progress."""
 
 
@@ -58,7 +58,7 @@ def back_up(
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         target = sqlite3.connect(part)
         try:
-            connection.backup(target, pages=PAGES, progress=tell)
+            connection.backup(target, pages=PAGES_PER_REPORT, progress=tell)
         finally:
             target.close()
         part.chmod(stat.S_IMODE(path.stat().st_mode))

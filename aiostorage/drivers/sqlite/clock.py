@@ -25,7 +25,7 @@ __all__ = ["BOOT_TABLE", "TICK", "Moment", "StoreClock", "boot_id", "utc_now"]
 
 TICK: Final = timedelta(milliseconds=1)
 
-BITS: Final = 43
+TICK_BITS: Final = 43
 """Bits of a tick that hold milliseconds, for 278 years; the others hold a million boots."""
 
 BOOT_TABLE: Final = (
@@ -101,7 +101,7 @@ class StoreClock:
         self._follow(name, number if name == last else number + 1)
 
     def _follow(self, name: str, number: int) -> None:
-        self.earlier = number << BITS
+        self.earlier = number << TICK_BITS
         if not name:
             self.zero = datetime(1970, 1, 1, tzinfo=UTC)
         elif self._follows:

@@ -21,7 +21,12 @@ from aiostorage._core.cancellation import shielded
 from aiostorage._core.process.abandoned import end_in_thread
 from aiostorage._core.process.exits import at_exit
 from aiostorage.drivers.sqlite.columns import SET
-from aiostorage.drivers.sqlite.database_file import LOOK_INTERVAL, OPENINGS, RECENT, DatabaseFile
+from aiostorage.drivers.sqlite.database_file import (
+    LOG_CHECK_INTERVAL,
+    MAX_CHECK_AGE,
+    MAX_OPENINGS,
+    DatabaseFile,
+)
 from aiostorage.drivers.sqlite.sql import MATCH, VALUE
 from aiostorage.drivers.sqlite.sql_functions import SQLFunctions
 from aiostorage.drivers.sqlite.translated_errors import raise_translated
@@ -32,10 +37,10 @@ __all__ = ["Connection", "ConnectionThread"]
 T = TypeVar("T")
 
 
-MIN_PAUSE: Final = 0.0003
-MAX_PAUSE: Final = 0.005
+MIN_RETRY_DELAY: Final = 0.0003
+MAX_RETRY_DELAY: Final = 0.005
 """Seconds between two attempts to begin a transaction while another process has one: at first, and
-after a while. SQLite's own waiting pauses for up to 0.1 s, while nobody writes."""
+after a while. SQLite's own waiting pauses for up to 0.1 s, although the file is free by then."""
 
 
 EXIT_TIMEOUT: Final = 5.0
@@ -147,7 +152,7 @@ class Connection(sqlite3.Connection):
 
     def _open(self) -> None:
         ours = dict(vars(self))
-        for _ in range(OPENINGS):
+        for _ in range(MAX_OPENINGS):
             before = self.file.before_opening()
             try:
                 super().__init__(
@@ -190,7 +195,7 @@ class Connection(sqlite3.Connection):
             except Exception as error:
                 self.file.explain(self, error)
                 raise
-            if monotonic() > self._looked + RECENT and not self._has_its_file():
+            if monotonic() > self._looked + MAX_CHECK_AGE and not self._has_its_file():
                 self.file.check(self, "this call used the earlier file only")
             return _Outcome(result)
 
@@ -212,7 +217,7 @@ class Connection(sqlite3.Connection):
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or waited >= self._timeout or (unwanted or self.unwanted)():
                     raise
-                pause = min(max(MIN_PAUSE, waited / 4), MAX_PAUSE)
+                pause = min(max(MIN_RETRY_DELAY, waited / 4), MAX_RETRY_DELAY)
                 sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  not a secret
             else:
                 return
@@ -264,7 +269,7 @@ class Connection(sqlite3.Connection):
             return False
         if monotonic() < self._next_look:
             return True
-        self._next_look = monotonic() + LOOK_INTERVAL
+        self._next_look = monotonic() + LOG_CHECK_INTERVAL
         if extent[1] is not None and found.st_size > extent[0]:
             file.extent = found.st_size, extent[1]
         if self._has_its_log():
@@ -346,7 +351,7 @@ def _before_fork() -> None:
     for connection in list(_connections):
         connection.put_away()
     for connection in list(_connections):
-        connection.file.forget_log()
+        connection.file.discard_log()
 
 
 _left_open: Final[list[Connection]] = []

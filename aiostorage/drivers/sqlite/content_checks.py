@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from aiostorage.drivers.sqlite.clock import BITS
+from aiostorage.drivers.sqlite.clock import TICK_BITS
 from aiostorage.drivers.sqlite.schema_changes import Schema, added_columns, schema_of
 from aiostorage.drivers.sqlite.schema_sql import quoted, ticks_column
 from aiostorage.drivers.sqlite.tables import wanted_schema
@@ -237,7 +237,7 @@ def highest_boot(connection: sqlite3.Connection, layout: Layout) -> int:
             f"SELECT max({quoted(ticks)}) FROM {quoted(table)} "  # noqa: S608  names of ours
             f"WHERE typeof({quoted(ticks)}) = 'integer'"
         ).fetchone()[0]
-        highest = max(highest, (found or 0) >> BITS)
+        highest = max(highest, (found or 0) >> TICK_BITS)
     return highest
 
 

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from aiostorage.drivers.sqlite.lock_holders import lock_holders
 from aiostorage.errors import BackendError, NotADatabaseError
 
-__all__ = ["LOOK_INTERVAL", "OPENINGS", "RECENT", "DatabaseFile", "identity"]
+__all__ = ["LOG_CHECK_INTERVAL", "MAX_CHECK_AGE", "MAX_OPENINGS", "DatabaseFile", "identity"]
 
 Identity: TypeAlias = tuple[int, int]
 """The inode of a file, and the device that it is on."""
@@ -20,16 +20,16 @@ Identity: TypeAlias = tuple[int, int]
 LOG_SUFFIXES: Final = ("-wal", "-shm")
 """What SQLite adds to a file's name for the write-ahead log and its index."""
 
-OPENINGS: Final = 3
-"""How often a file is opened that changes meanwhile, as a layered file system copies it then."""
+MAX_OPENINGS: Final = 3
+"""How often a file is opened, at most, if it changes meanwhile: a layered file system copies it."""
 
-LOOK_INTERVAL: Final = 0.1
+LOG_CHECK_INTERVAL: Final = 0.1
 """Seconds between two checks of the names of the log."""
 
-RECENT: Final = 0.005
-"""Seconds for which an answer relies on the look before the commit."""
+MAX_CHECK_AGE: Final = 0.005
+"""Seconds for which an answer relies on the check of the file before the commit."""
 
-SHORT_WAIT: Final = 0.2
+CHECKPOINT_TIMEOUT: Final = 0.2
 """Seconds that emptying the log may wait for other processes."""
 
 ADVICE: Final = "Put the earlier file back, or close the storage and open it again"
@@ -150,8 +150,8 @@ class DatabaseFile:
             os.close(log)
         raise BackendError(f"{name}, which belongs to the database, was removed or replaced")
 
-    def forget_log(self) -> None:
-        """Forget the log: the next connection may make another one."""
+    def discard_log(self) -> None:
+        """Discard what is known of the log: the next connection may make another one."""
         self.logs = ()
 
     # ---------------------------------------------------------------------------- watching
@@ -246,7 +246,7 @@ def _empty_log(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
     with suppress(sqlite3.Error):
         wait = connection.execute("PRAGMA busy_timeout").fetchone()[0]
-        connection.execute(f"PRAGMA busy_timeout = {SHORT_WAIT * 1000:.0f}")
+        connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_TIMEOUT * 1000:.0f}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         connection.execute(f"PRAGMA busy_timeout = {wait}")
 

@@ -40,7 +40,7 @@ from aiostorage.drivers.sqlite.file_upgrade import FileUpgrade
 from aiostorage.drivers.sqlite.group_commit import GroupCommit
 from aiostorage.drivers.sqlite.read_only_file import SQLiteReader
 from aiostorage.drivers.sqlite.readers import Readers
-from aiostorage.drivers.sqlite.short_calls import SHORT_PAGE, ShortCalls, is_busy
+from aiostorage.drivers.sqlite.short_calls import MAX_LOG_ROWS, ShortCalls, is_busy
 from aiostorage.drivers.sqlite.sql import Table, tables_of
 from aiostorage.drivers.sqlite.tables import prepare
 from aiostorage.drivers.sqlite.translated_errors import raise_translated
@@ -338,7 +338,7 @@ class SQLiteDriver:
         self._opened()
         table = self._tables[log]
         call = partial(read_log, table=table, owner=owner, after=after, limit=limit)
-        return await (self._read(call) if limit <= SHORT_PAGE else self._readers.read(call))
+        return await (self._read(call) if limit <= MAX_LOG_ROWS else self._readers.read(call))
 
     async def now(self) -> datetime:
         """See `aiostorage.protocols.Driver.now`: this machine's clock."""

@@ -28,7 +28,7 @@ from aiostorage._core.change_log.log_rows import (
 )
 from aiostorage._core.change_log.numbered_log import (
     BEGINNING,
-    MARKS,
+    ID_SUFFIXES,
     cursor_behind,
     log_page,
     parsed_cursor,
@@ -128,8 +128,8 @@ def commit(
         if changes:
             log = next(filter(None, map(_LOG, tables.values())))
             (last,) = connection.statement(log.last).fetchone()
-            time_and_mark = to_text(now.wall), MARKS.getrandbits(32)
-            entries = entries_of(log.logged, changes, last + 1, *time_and_mark)
+            time_and_suffix = to_text(now.wall), ID_SUFFIXES.getrandbits(32)
+            entries = entries_of(log.logged, changes, last + 1, *time_and_suffix)
             connection.executemany(log.insert, map(log.arranged, entries))
         connection.end_transaction()
     finally:

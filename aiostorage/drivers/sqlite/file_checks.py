@@ -15,7 +15,7 @@ from typing import Final
 
 from aiostorage._core.files.path_options import not_there
 from aiostorage._core.files.places import MOUNTS, NETWORK, filesystem_of, mounted
-from aiostorage._core.files.signatures import HEAD, SQLITE, kind_of
+from aiostorage._core.files.signatures import HEAD_BYTES, SQLITE, kind_of
 from aiostorage.drivers.sqlite.database_file import identity
 from aiostorage.drivers.sqlite.lock_holders import LOCKS, lock_holders
 from aiostorage.errors import (
@@ -33,11 +33,11 @@ __all__ = [
     "not_a_database",
 ]
 
-SMALLEST: Final = 16
+MIN_FILE_BYTES: Final = 16
 """Bytes that a database has at least, to be recognised."""
 
-LOOKS: Final = 6
-LOOK_INTERVAL: Final = 0.1
+MAX_CHECKS: Final = 6
+CHECK_INTERVAL: Final = 0.1
 """How often, and with how many seconds between, a process is seen with one lock of two."""
 
 
@@ -117,7 +117,7 @@ def _check_file(path: Path) -> None:
         raise ConfigurationError(f"{path} is not a regular file; SQLite needs one")
     if _is_part(path):
         raise ConfigurationError(f"{path} is a part of another SQLite database; name its main file")
-    if 0 < found.st_size < SMALLEST:  # SQLite would take a single byte for an empty database
+    if 0 < found.st_size < MIN_FILE_BYTES:  # SQLite would take a single byte for an empty database
         raise not_a_database(path)
     if found.st_nlink > 1:
         raise ConfigurationError(
@@ -151,9 +151,9 @@ def check_log(path: Path, locks: Path = LOCKS) -> None:
         log_only, file_only = (set.intersection(*pids) for pids in zip(*seen, strict=True))
         if not log_only and not (file_only and _is_established(path)):
             return
-        if len(seen) == LOOKS:
+        if len(seen) == MAX_CHECKS:
             break
-        time.sleep(LOOK_INTERVAL)  # a process that is about to open the file has no log yet
+        time.sleep(CHECK_INTERVAL)  # a process that is about to open the file has no log yet
     what, whose = (
         (f"the log beside {path}", "another file, which was there before")
         if log_only
@@ -175,7 +175,7 @@ def not_a_database(path: Path, cause: BaseException | None = None) -> NotADataba
     """Return the error about a file that SQLite refused, with its error if there is one."""
     left = "and was left as it is"
     size = os.path.getsize(path) if os.path.exists(path) else 0  # noqa: PTH110, PTH202
-    head = b"" if size >= SMALLEST and is_sqlite(path) else _head(path)
+    head = b"" if size >= MIN_FILE_BYTES and is_sqlite(path) else _head(path)
     if not head or head.startswith(SQLITE):
         return NotADatabaseError(
             f"{path} is a damaged SQLite database, {left}: {cause or 'it cannot be read'}. It has "
@@ -193,7 +193,7 @@ def _head(path: Path) -> bytes:
     """Return the beginning of a file that is not a database; see `is_sqlite`."""
     try:
         with path.open("rb") as file:
-            return file.read(HEAD)
+            return file.read(HEAD_BYTES)
     except OSError:
         return b""
 

@@ -48,8 +48,8 @@ __all__ = ["FileUpgrade"]
 PAGE_SIZE: Final = 500
 """Documents that are in memory at a time while new columns are filled."""
 
-TURN: Final = 0.05, 0.2
-"""Seconds between which an attempt to have the file alone takes, and the pause after it."""
+ATTEMPT_TIMEOUT_RANGE: Final = 0.05, 0.2
+"""Seconds of an attempt to have the file alone, and of the pause after it: least and most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,13 @@ class FileUpgrade:
         # each of two upgrades at the same time keeps the other one out, until it closes the file
         end = anyio.current_time() + self.busy_timeout
         while True:
-            turn = random.uniform(*TURN)  # noqa: S311  no secret
+            timeout = random.uniform(*ATTEMPT_TIMEOUT_RANGE)  # noqa: S311  no secret
             try:
-                return await self._connected(self._upgrade, turn)
+                return await self._connected(self._upgrade, timeout)
             except TemporaryBackendError:
                 if anyio.current_time() >= end:
                     raise
-            await anyio.sleep(turn)
+            await anyio.sleep(timeout)
 
     async def _connected(
         self, act: Callable[[Connection], UpgradeReport], wait: float | None = None

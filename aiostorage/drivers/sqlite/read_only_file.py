@@ -34,7 +34,7 @@ __all__ = ["SQLiteReader"]
 
 T = TypeVar("T")
 
-ATTEMPTS: Final = 5
+MAX_ATTEMPTS: Final = 5
 """How often to read a file again if another process changes it meanwhile."""
 
 
@@ -113,7 +113,7 @@ class SQLiteReader:
 
     async def call(self, function: Callable[[Connection], T]) -> T:
         """Call a function that only reads with the connection, perhaps more than once."""
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             thread = self._opened()
             result, is_sound = await thread.call(lambda c: (function(c), self._is_unchanged()))
             await thread.drain()  # it forgets the call, which refers to this reader

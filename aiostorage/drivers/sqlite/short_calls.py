@@ -34,22 +34,22 @@ from aiostorage.operations import (
     Update,
 )
 
-__all__ = ["SHORT_PAGE", "ShortCalls", "is_busy"]
+__all__ = ["MAX_LOG_ROWS", "ShortCalls", "is_busy"]
 
-TURN: Final = 0.001
-"""Seconds of such calls in a row, at most, before the event loop does something else."""
+MAX_BLOCKING_SECONDS: Final = 0.001
+"""Seconds of short calls in a row, at most, before the event loop does something else."""
 
-PATIENCE: Final = 0.002
-"""Seconds that one waits for other processes' transactions, at most."""
+BUSY_TIMEOUT: Final = 0.002
+"""Seconds that a short call waits for transactions of other processes, at most."""
 
 MAX_DOCUMENTS: Final = 64
 """Documents that a short operation reads or writes, at most."""
 
-SHORT_PAGE: Final = 500
-"""Rows that it reads of the log, at most."""
+MAX_LOG_ROWS: Final = 500
+"""Rows of the log that a short call reads, at most."""
 
-ALONE_AFTER: Final = 1.0
-"""Seconds for which two callers who waited at the same time are expected to do so again."""
+CROWDED_SECONDS: Final = 1.0
+"""Seconds for which callers that waited at the same time are expected to do so again."""
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -86,12 +86,12 @@ class ShortCalls:
         if waiting is None or self._file is None:
             return None
         now = monotonic()
-        if len(waiting) > 1 or now - waiting.crowded < ALONE_AFTER:
+        if len(waiting) > 1 or now - waiting.crowded < CROWDED_SECONDS:
             return None
         if self._since is None:
             self._since = now
             asyncio.get_running_loop().call_soon(self._has_turned)
-        elif now - self._since > TURN:
+        elif now - self._since > MAX_BLOCKING_SECONDS:
             return None
         for operation in operations:
             if not self._is_short(operation):
@@ -99,7 +99,7 @@ class ShortCalls:
         if self._connection is None:
             # an error is found again by the thread that has to do it then
             with suppress(sqlite3.Error, OSError, BackendError):
-                self._connection = Connection(self._file, PATIENCE, self._pragmas, polls=True)
+                self._connection = Connection(self._file, BUSY_TIMEOUT, self._pragmas, polls=True)
         return self._connection
 
     def _has_turned(self) -> None:

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from aiostorage._core.files.signatures import HEAD, kind_of
+from aiostorage._core.files.signatures import HEAD_BYTES, kind_of
 from aiostorage.drivers.track.exact import OURS, ours_of
 from aiostorage.errors import NotADatabaseError
 from aiostorage.operations import Document
 
 __all__ = [
+    "COUNTER_LIMIT",
     "EXPERIMENTS",
-    "MANY",
     "SECTION",
     "TOO_DEEP",
     "TRIALS",
@@ -43,7 +43,7 @@ TOO_DEEP: Final = "its values are nested too deeply"
 LOOSE: Final = ""
 """In place of the uid of a project, which is never empty: what stands beside the projects."""
 
-MANY: Final = 10**18
+COUNTER_LIMIT: Final = 10**18
 """More than aiostorage can ever have counted."""
 
 _PLACE: Final = re.compile("[1-9][0-9]{0,17}")
@@ -237,7 +237,7 @@ def _placed(
     rest = []
     for home, raw in found:
         place = ours_of(_metadata(raw)).get("order")
-        if type(place) is int and 0 < place < MANY and place not in places:
+        if type(place) is int and 0 < place < COUNTER_LIMIT and place not in places:
             places[place] = home, raw, True
         else:
             rest.append((home, raw))
@@ -264,7 +264,7 @@ def _not_json(path: Path, data: bytes, what: str) -> NotADatabaseError:
     """Return the error about a file that is not JSON, which may be something else altogether."""
     if data.lstrip()[:1] in (b"[", b"{"):
         return _damaged(path, what)
-    kind = kind_of(data[:HEAD])
+    kind = kind_of(data[:HEAD_BYTES])
     advice = f"; open it with sqlite:///{path}" if kind == "a SQLite database" else ""
     return NotADatabaseError(
         f"{path} is not a Track file but {kind}, and was left as it is: {what}{advice}"

@@ -20,11 +20,11 @@ from aiostorage.errors import (
     TemporaryBackendError,
 )
 
-__all__ = ["LONGEST_ADDITION", "SHORTAGES", "DataFile", "Signature"]
+__all__ = ["MAX_ADDED_BYTES", "SHORTAGES", "DataFile", "Signature"]
 
 NEW_MODE: Final = 0o600
 
-LONGEST_ADDITION: Final = len("..aiostorage-012345678901.tmp")
+MAX_ADDED_BYTES: Final = len("..aiostorage-012345678901.tmp")
 """Bytes that the name of a temporary file has beside that of the file."""
 
 SHORTAGES: Final = frozenset(
@@ -32,7 +32,7 @@ SHORTAGES: Final = frozenset(
 )
 """What a machine may lack for a while: room on a disk, open files, memory, a drive."""
 
-RECENT: Final = 2_000_000_000
+MAX_TIME_ROUNDING_NS: Final = 2_000_000_000
 """Nanoseconds within which two changes may have the same time, on file systems that round it."""
 
 SWEEP_INTERVAL: Final = 10.0
@@ -123,7 +123,7 @@ class DataFile:
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            raise self.gone() from None
+            raise self.missing_error() from None
         except OSError as error:
             raise _read_error(self.path, error) from error
         try:
@@ -139,10 +139,10 @@ class DataFile:
             os.close(descriptor)
         tells = _signature(before) == _signature(after)
         now, last = time.time_ns(), (after.st_mtime_ns, after.st_ctime_ns)
-        tells = tells and all(abs(now - moment) > RECENT for moment in last)
+        tells = tells and all(abs(now - moment) > MAX_TIME_ROUNDING_NS for moment in last)
         return data, _signature(before), tells
 
-    def gone(self) -> BackendError:
+    def missing_error(self) -> BackendError:
         """Return the error that the file is not there any more."""
         return BackendError(
             f"the file {self._shown} is gone: it was moved or deleted while it was in use. Put it "

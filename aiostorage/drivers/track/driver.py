@@ -20,7 +20,7 @@ from aiostorage._core.cancellation import run_to_completion, shielded
 from aiostorage._core.files.path_options import checked_path, checked_seconds
 from aiostorage._core.in_memory.steady_clock import BootClock, utc_now
 from aiostorage._core.process.abandoned import warn_unclosed
-from aiostorage.drivers.track.data_file import LONGEST_ADDITION, DataFile
+from aiostorage.drivers.track.data_file import MAX_ADDED_BYTES, DataFile
 from aiostorage.drivers.track.shared_writes import SharedWrites
 from aiostorage.drivers.track.store import TrackStore
 from aiostorage.drivers.track.track_examination import examine_file, repair_file
@@ -83,7 +83,7 @@ class TrackDriver:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.objective: str | None = _checked_name(objective)
-        self._path = checked_path(self.name, path, beside=LONGEST_ADDITION)
+        self._path = checked_path(self.name, path, beside=MAX_ADDED_BYTES)
         self._busy_timeout = checked_seconds(self.name, "busy_timeout", busy_timeout)
         self._clock = BootClock(clock)
         self.on_group: Callable[[int, int], None] | None = None

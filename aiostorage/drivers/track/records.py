@@ -10,9 +10,9 @@ from typing import Any
 from aiostorage._core.document_json import to_tree
 from aiostorage._core.in_memory.steady_clock import SteadyMoment, micros
 from aiostorage.drivers.track.contents import (
+    COUNTER_LIMIT,
     EXPERIMENTS,
     LOOSE,
-    MANY,
     SECTION,
     TRIALS,
     Contents,
@@ -216,7 +216,11 @@ class Records:
                 for one in old.values():
                     taken.add(one.raw["uid"])
                     hash_, revision = one.raw.get("hash"), one.raw.get("revision")
-                    if isinstance(hash_, str) and type(revision) is int and revision < MANY:
+                    if (
+                        isinstance(hash_, str)
+                        and type(revision) is int
+                        and revision < COUNTER_LIMIT
+                    ):
                         revisions[hash_] = max(revisions.get(hash_, 0), revision)
             experiment = document.get("experiment")
             group, home = places.get(experiment, (str(experiment), SECTION))

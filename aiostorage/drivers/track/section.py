@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from aiostorage._core.driver_options import upgrade_command
-from aiostorage.drivers.track.contents import MANY
+from aiostorage.drivers.track.contents import COUNTER_LIMIT
 from aiostorage.errors import NotADatabaseError, SchemaVersionError
 
 __all__ = ["boot_of", "version_of"]
@@ -56,7 +56,7 @@ def boot_of(tree: Any, path: Path) -> tuple[int, str] | None:
     number, name = (tree.get("number"), tree.get("id")) if isinstance(tree, dict) else (None, None)
     if type(number) is not int or not isinstance(name, str):
         return None
-    if not 0 <= number < MANY:
+    if not 0 <= number < COUNTER_LIMIT:
         raise NotADatabaseError(
             f"{path} is damaged, and was left as it is: the number of the boot is none that "
             "aiostorage writes"

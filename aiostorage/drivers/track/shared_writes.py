@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from aiostorage.drivers.track.file_lock import YIELD_DELAY
 from aiostorage.drivers.track.pending_write import PendingWrite
 from aiostorage.drivers.track.store import TrackStore
-from aiostorage.drivers.track.turns import YIELD
 from aiostorage.errors import AioStorageError, BackendError, TemporaryBackendError
 from aiostorage.operations import Operation
 
@@ -116,7 +116,7 @@ class SharedWrites:
             for job in jobs:
                 _notify(job)
             if waits:
-                time.sleep(YIELD)
+                time.sleep(YIELD_DELAY)
 
 
 def _notify(job: PendingWrite) -> None:

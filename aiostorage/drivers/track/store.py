@@ -25,11 +25,11 @@ from aiostorage._core.queries.query import compile_condition
 from aiostorage.drivers.track.contents import SECTION, TOO_DEEP, TRIALS, Contents, parts_of
 from aiostorage.drivers.track.data_file import DataFile, Signature
 from aiostorage.drivers.track.exact import OURS
+from aiostorage.drivers.track.file_lock import FileLock
 from aiostorage.drivers.track.file_text import text_of
 from aiostorage.drivers.track.pending_write import PendingWrite
 from aiostorage.drivers.track.records import Records
 from aiostorage.drivers.track.section import boot_of, version_of
-from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
     BackendError,
     DuplicateKeyError,
@@ -41,10 +41,10 @@ from aiostorage.upgrades import UpgradeStep, steps_from
 
 __all__ = ["TrackStore"]
 
-MANY_TRIALS: Final = 5000
+LARGE_FILE_TRIALS: Final = 5000
 """Trials beyond which a warning says that each write writes them all."""
 
-ATTEMPTS: Final = 10
+MAX_ATTEMPTS: Final = 10
 """How often a write starts again because a program without the lock has changed the file."""
 
 events = EventLog("track")
@@ -65,7 +65,7 @@ class TrackStore:
     objective
         The name of the metric that is the objective, if it is known.
     timeout
-        Seconds to wait for the turn to write.
+        Seconds to wait for the lock of the file.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class TrackStore:
         self._clock = clock
         self._timeout = timeout
         self._records = Records(layout, objective)
-        self._turns = Turns(file.path)
+        self._file_lock = FileLock(file.path)
         self._boot = boot_id()
         self._given_up = threading.Event()
         self._lock = threading.Lock()
@@ -96,7 +96,7 @@ class TrackStore:
         self._data: bytes | None = None
         self._signature: Signature | None = None
         self._tells = False
-        self._forget()
+        self._reset()
 
     def open(self, creates: bool) -> None:
         """Read the file, or make it."""
@@ -107,11 +107,11 @@ class TrackStore:
                 with self._fresh():
                     return
         elif not creates:
-            raise self._file.gone()
+            raise self._file.missing_error()
         self.commit((), lays_out=True)
 
     def give_up(self) -> None:
-        """Have `open` wait for its turn no longer: it is not wanted any more."""
+        """Have `open` wait for the lock no longer: it is not wanted any more."""
         self._given_up.set()
 
     def read(self, operation: Operation[Any]) -> Any:
@@ -156,10 +156,10 @@ class TrackStore:
         lays_out
             Whether the file may be missing or empty, and is written in any case.
         """
-        self._take_turn(jobs)
+        self._acquire_file_lock(jobs)
         try:
             with self._lock:
-                for _ in range(ATTEMPTS):
+                for _ in range(MAX_ATTEMPTS):
                     if self._is_done(jobs, lays_out):
                         break
                 else:
@@ -168,7 +168,7 @@ class TrackStore:
                         "a program that does not lock it"
                     )
         finally:
-            waits = self._turns.end()
+            waits = self._file_lock.release()
         return waits
 
     def upgrade(
@@ -185,7 +185,7 @@ class TrackStore:
         back_up
             Called with that version and the bytes of the file, before they are replaced.
         """
-        self._take_turn()
+        self._acquire_file_lock()
         notes: list[str] = []
         try:
             with self._lock:
@@ -205,18 +205,18 @@ class TrackStore:
         except _ChangedMeanwhileError:
             raise TemporaryBackendError(f"{self._file.path} was changed meanwhile") from None
         finally:
-            self._turns.end()
+            self._file_lock.release()
         return found, notes
 
     # ------------------------------------------------------------------------------ the file
 
-    def _take_turn(self, jobs: Sequence[PendingWrite] = ()) -> None:
+    def _acquire_file_lock(self, jobs: Sequence[PendingWrite] = ()) -> None:
         def unwanted() -> bool:
             if jobs:
                 return all(job.future.cancelled() for job in jobs)
             return self._given_up.is_set()
 
-        self._turns.take(self._timeout, self._file.mode & 0o666, unwanted)
+        self._file_lock.acquire(self._timeout, self._file.mode & 0o666, unwanted)
 
     @contextmanager
     def _fresh(self) -> Iterator[None]:
@@ -225,19 +225,19 @@ class TrackStore:
             try:
                 self._refresh()
             except NotADatabaseError:
-                if not self._turns.path.exists():
+                if not self._file_lock.path.exists():
                     raise
                 # a program may be writing it in place, under the lock
             else:
                 yield
                 return
-        self._take_turn()
+        self._acquire_file_lock()
         try:
             with self._lock:
                 self._refresh()
                 yield
         finally:
-            self._turns.end()
+            self._file_lock.release()
 
     def _is_done(self, jobs: Sequence[PendingWrite], lays_out: bool) -> bool:
         """Carry out jobs; return False if the file was changed meanwhile, so that nothing was."""
@@ -273,7 +273,7 @@ class TrackStore:
         """Be ready to make a file; or read the one that another process has made."""
         signature = self._file.signature()
         if signature is None or signature.size == 0:
-            self._forget()
+            self._reset()
             self._signature, self._tells = signature, True
             self._number_boot(None)
         else:
@@ -289,7 +289,7 @@ class TrackStore:
             raise BackendError(f"{self._file.path} cannot be written: {TOO_DEEP}") from None
         except ValueError as error:  # another program wrote no JSON, such as 1e999
             raise BackendError(f"{self._file.path} cannot be written: {error}") from error
-        written = self._file.replace(data, self._signature) if self._turns.holds else None
+        written = self._file.replace(data, self._signature) if self._file_lock.holds else None
         if written is None:
             raise _ChangedMeanwhileError
         self._contents, self._data = contents, data
@@ -300,7 +300,7 @@ class TrackStore:
         """Read the file if it has changed."""
         found = self._file.signature()
         if found is None:
-            raise self._file.gone()
+            raise self._file.missing_error()
         if found == self._signature and self._tells:
             return
         for pause in (0.01, 0.03, 0.1, None):
@@ -320,7 +320,7 @@ class TrackStore:
         try:
             self._take_over(data)
         except RecursionError:
-            self._forget()
+            self._reset()
             raise NotADatabaseError(
                 f"{self._file.path} cannot be read, and was left as it is: {TOO_DEEP}"
             ) from None
@@ -340,12 +340,12 @@ class TrackStore:
                 items = contents.items.get(name, {})
                 table.load({seq: item.document for seq, item in items.items() if item.document})
         except DuplicateKeyError as error:
-            self._forget()
+            self._reset()
             raise NotADatabaseError(f"{path} is damaged, and was left as it is: {error}") from error
         self._contents = contents
         self._warn_of_many()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         """Have no documents, until the file is read."""
         self._tables = tables_of(self._layout)
         self._contents = Contents()
@@ -361,7 +361,7 @@ class TrackStore:
 
     def _warn_of_many(self) -> None:
         count, path = len(self._contents.items.get(TRIALS, ())), self._file.path
-        if count > MANY_TRIALS and path not in _warned:
+        if count > LARGE_FILE_TRIALS and path not in _warned:
             _warned.add(path)
             events.warning(
                 "large_file",

@@ -19,8 +19,8 @@ from aiostorage._core.files.places import (
 )
 from aiostorage.drivers.track.contents import SECTION, TRIALS, Parts, parts_of
 from aiostorage.drivers.track.data_file import DataFile
+from aiostorage.drivers.track.file_lock import FileLock
 from aiostorage.drivers.track.section import boot_of, version_of
-from aiostorage.drivers.track.turns import Turns
 from aiostorage.errors import (
     AioStorageError,
     NotADatabaseError,
@@ -42,10 +42,10 @@ __all__ = ["examine_file", "repair_file"]
 
 LEFTOVER_FILES: Final = "leftover-files"
 
-MIN_LEFT: Final = 60.0
+STALE_FILE_AGE: Final = 60.0
 """Seconds after which the temporary file of a writer was left by one that was killed."""
 
-MANY_TRIALS: Final = 5000
+LARGE_FILE_TRIALS: Final = 5000
 """Trials beyond which a file is slow, since each write writes them all."""
 
 
@@ -100,7 +100,7 @@ def _around(path: Path, file: DataFile) -> Iterator[Finding]:
         yield Finding("network-file-system", "note", what, str(path), COPY_COMMAND)
     yield from place_findings(path)
     yield from backup_findings(path)
-    left = [name for name in file.left_over() if _age(Path(name)) > MIN_LEFT]
+    left = [name for name in file.left_over() if _age(Path(name)) > STALE_FILE_AGE]
     if left:
         what = f"{len(left)} temporary files of writers that were killed lie beside {path}"
         where = str(path.parent)
@@ -131,7 +131,7 @@ def _inside(path: Path, parts: Parts, layout: Layout) -> Iterator[Finding]:
         if foreign:
             what = f"{foreign} records of {name} are none that this aiostorage reads; they stay"
             yield Finding("foreign-records", "note", what, name, look)
-    if len(parts.trials) > MANY_TRIALS:
+    if len(parts.trials) > LARGE_FILE_TRIALS:
         what = f"the file has {len(parts.trials):,} trials, and each write writes them all"
         yield Finding("many-trials", "note", what, TRIALS, COPY_COMMAND)
 
@@ -152,14 +152,14 @@ def repair_file(path: Path, busy_timeout: float, findings: Sequence[Finding]) ->
     for one in findings:
         if one.code != LEFTOVER_FILES:
             continue
-        turns = Turns(file.path)
+        lock = FileLock(file.path)
         try:
-            turns.take(busy_timeout, file.mode & 0o666)
+            lock.acquire(busy_timeout, file.mode & 0o666)
         except TemporaryBackendError as error:
             done.append(Repair(one.code, str(error), one.where, done=False))
             continue
         try:
             done.append(Repair(one.code, f"{file.sweep()} were deleted", one.where))
         finally:
-            turns.end()
+            lock.release()
     return done

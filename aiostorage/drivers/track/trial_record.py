@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from aiostorage._core.document_json import to_tree
 from aiostorage._core.in_memory.steady_clock import EPOCH
-from aiostorage.drivers.track.contents import MANY
+from aiostorage.drivers.track.contents import COUNTER_LIMIT
 from aiostorage.drivers.track.exact import (
     OURS,
     differences,
@@ -136,7 +136,7 @@ class TrialFormat:
             self._show(raw, metadata, name, value, before)
         if old is not None:
             count = metadata.get(_COUNT)
-            metadata[_COUNT] = count + 1 if type(count) is int and count < MANY else 1
+            metadata[_COUNT] = count + 1 if type(count) is int and count < COUNTER_LIMIT else 1
         noted = differences(document, self._read(raw, experiments), _sources(raw))
         ours = dict(ours_of(metadata))
         ours.pop("exact", None)

@@ -44,7 +44,7 @@ from aiostorage.optuna.unwritten_params import UNWRITTEN
 
 __all__ = ["DeferredStorage", "RunningTrial"]
 
-ATTRS_FOR: Final = 1.0
+MAX_ATTRS_AGE: Final = 1.0
 """Seconds for which the attributes of a study count as known."""
 
 
@@ -170,8 +170,8 @@ class DeferredStorage(BaseStorage):
         self.note(running)
         return running
 
-    def settle(self, running: RunningTrial) -> None:
-        """Let a trial be seen in its final state, which is written."""
+    def publish(self, running: RunningTrial) -> None:
+        """Show a trial in its final state, which is written."""
         self._study.put(running.trial)
 
     def end(self, running: RunningTrial) -> None:
@@ -302,7 +302,7 @@ class DeferredStorage(BaseStorage):
         now = time.monotonic()
         if study_id != self._study.id:
             return self._storage.get_study_system_attrs(study_id)
-        if self._attrs is None or now - self._attrs[0] > ATTRS_FOR:
+        if self._attrs is None or now - self._attrs[0] > MAX_ATTRS_AGE:
             self._attrs = now, self._storage.get_study_system_attrs(study_id)
         return dict(self._attrs[1])
 

@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, TypeVar
 
-__all__ = ["LoopTurns", "few_at_once", "settle"]
+__all__ = ["TaskResumer", "few_at_once", "resolve"]
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 16
+MAX_RESUMED: Final = 16
 """Tasks that are resumed in one turn of the event loop, at most."""
 
 
-class LoopTurns:
+class TaskResumer:
     """Resumes tasks that wait for a future, in order, a few in each turn of the event loop.
 
     It belongs to the loop in which it is made.
@@ -26,14 +26,14 @@ class LoopTurns:
         self._waiting: deque[Callable[[], object]] = deque()
         self._resuming = False
 
-    def resume(self, settle: Iterable[Callable[[], object]]) -> None:
-        """Call what settles futures, soon; each resumes one task."""
-        self._waiting.extend(settle)
+    def resume(self, calls: Iterable[Callable[[], object]]) -> None:
+        """Make calls, soon, each of which sets the result of a future and so resumes one task."""
+        self._waiting.extend(calls)
         if self._waiting and not self._resuming:
             self._resume_some()
 
     def _resume_some(self) -> None:
-        for _ in range(min(AT_ONCE, len(self._waiting))):
+        for _ in range(min(MAX_RESUMED, len(self._waiting))):
             self._waiting.popleft()()
         self._resuming = bool(self._waiting)
         if self._resuming:
@@ -44,12 +44,12 @@ async def few_at_once(items: Iterable[T]) -> AsyncIterator[T]:
     """Yield items, each of which resumes one task, a few in each turn of the event loop."""
     for number, item in enumerate(items, 1):
         yield item
-        if number % AT_ONCE == 0:
+        if number % MAX_RESUMED == 0:
             await asyncio.sleep(0)
 
 
-def settle(future: asyncio.Future[Any], result: Any, error: BaseException | None = None) -> None:
-    """Give a future its result or its error, unless who waited was cancelled."""
+def resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None = None) -> None:
+    """Set the result or the exception of a future, unless its waiter was cancelled."""
     if future.done():
         return
     if error is None:

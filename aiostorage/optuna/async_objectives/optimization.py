@@ -31,7 +31,7 @@ from aiostorage._core.event_log import EventLog
 from aiostorage.errors import BackendError, ConfigurationError
 from aiostorage.optuna.async_objectives.async_trial import AsyncTrial, StudyTrial, ThreadTrial
 from aiostorage.optuna.async_objectives.deferred_storage import DeferredStorage, RunningTrial
-from aiostorage.optuna.async_objectives.loop_turns import LoopTurns
+from aiostorage.optuna.async_objectives.loop_turns import TaskResumer
 from aiostorage.optuna.async_objectives.study_thread import StudyThread
 from aiostorage.optuna.async_objectives.study_writer import StudyWriter
 from aiostorage.optuna.async_objectives.trial_batches import TrialBatches
@@ -56,8 +56,8 @@ Callback: TypeAlias = Callable[[optuna.Study, FrozenTrial], object]
 events = EventLog("optuna")
 _logger: Final = optuna.logging.get_logger("optuna.study")
 
-BEATS: Final = 5
-"""Heartbeats in the time after which a trial counts as lost, where Optuna wants none."""
+LOST_AFTER_HEARTBEATS: Final = 5
+"""Heartbeats in the time after which a trial counts as lost, where Optuna itself wants none."""
 
 
 async def optimize(
@@ -214,7 +214,7 @@ class _Optimization:
         self._twin._storage = deferred
         self._study._stop_flag = self._twin._stop_flag = False
         self._progress = progress
-        self._thread = StudyThread(LoopTurns(), self._writer.noted)
+        self._thread = StudyThread(TaskResumer(), self._writer.noted)
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             stack.callback(self._thread.stop)
@@ -405,7 +405,7 @@ class _Optimization:
         return complaint
 
     def _is_shown(self, trial: FrozenTrial) -> bool:
-        """Return whether anybody is told of a trial that has ended."""
+        """Return whether the user is told of a trial that has ended: by callback, bar or log."""
         level = logging.WARNING if trial.state is TrialState.FAIL else logging.INFO
         return bool(self._callbacks) or self._progress is not None or _logger.isEnabledFor(level)
 
@@ -450,7 +450,7 @@ class _Optimization:
         interval: float | None = self._storage.get_heartbeat_interval()
         watched = interval is not None
         if interval is None:
-            interval = self._storage.lost_after / BEATS
+            interval = self._storage.lost_after / LOST_AFTER_HEARTBEATS
         while True:
             try:
                 if watched:

@@ -12,16 +12,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from aiostorage.optuna.async_objectives.loop_turns import LoopTurns, settle
+from aiostorage.optuna.async_objectives.loop_turns import TaskResumer, resolve
 
 __all__ = ["StudyThread"]
 
 T = TypeVar("T")
 
-HOLD: Final = 0.001
+MAX_RESULT_DELAY: Final = 0.001
 """Seconds that a result waits for others, at most, so that one call wakes the loop for all."""
 
-TAKEN: Final = 0.1
+TAKE_TIMEOUT: Final = 0.1
 """Seconds that the thread waits for the loop to take results, at most: it may be blocked."""
 
 
@@ -34,15 +34,15 @@ class StudyThread:
 
     Parameters
     ----------
-    turns
-        Resumes those who wait for a result.
+    resumer
+        Resumes the tasks that wait for a result.
     delivered
         Called in the event loop when functions have been run.
     """
 
-    def __init__(self, turns: LoopTurns, delivered: Callable[[], object]) -> None:
+    def __init__(self, resumer: TaskResumer, delivered: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._turns = turns
+        self._resumer = resumer
         self._delivered = delivered
         self._taken = threading.Event()
         self._waiting: queue.SimpleQueue[Callable[[], Callable[[], None]] | None]
@@ -62,8 +62,8 @@ class StudyThread:
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001  it is raised in the loop
-                return partial(settle, future, None, error)
-            return partial(settle, future, result)
+                return partial(resolve, future, None, error)
+            return partial(resolve, future, result)
 
         self._put(run)
         return await future
@@ -107,7 +107,7 @@ class StudyThread:
                     ended = True
                     break
                 results.append(work())
-                if time.monotonic() - since > HOLD:
+                if time.monotonic() - since > MAX_RESULT_DELAY:
                     break
                 try:
                     work = self._waiting.get_nowait()
@@ -117,13 +117,13 @@ class StudyThread:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._take, results)
                 if not self._waiting.empty():
-                    self._taken.wait(TAKEN)
+                    self._taken.wait(TAKE_TIMEOUT)
 
     def _take(self, results: list[Callable[[], None]]) -> None:
         self._taken.set()
-        self._turns.resume(results)
+        self._resumer.resume(results)
         self._delivered()
 
 
 def _nothing() -> None:
-    """Settle nothing."""
+    """Set no result: the caller does not wait any more, or has it already."""

@@ -18,9 +18,9 @@ from aiostorage._core.cancellation import clean_up
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.async_objectives.deferred_storage import DeferredStorage, RunningTrial
-from aiostorage.optuna.async_objectives.loop_turns import few_at_once, settle
+from aiostorage.optuna.async_objectives.loop_turns import few_at_once, resolve
 from aiostorage.optuna.async_objectives.trial_batches import TrialBatches, TrialWrite
-from aiostorage.optuna.unwritten_params import PATIENCE, UNWRITTEN
+from aiostorage.optuna.unwritten_params import MAX_WRITE_DELAY, UNWRITTEN
 from aiostorage.sync.portal import Portal
 
 __all__ = ["StudyWriter"]
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 events = EventLog("optuna")
 
-CLEAN_UP: Final = 30.0
+CLEAN_UP_TIMEOUT: Final = 30.0
 """Seconds for which trials are handed back after a cancellation, at most."""
 
-TOGETHER: Final = 0.025
-"""Seconds that something is written before it is due, at most, together with what is due."""
+EARLY_WRITE_WINDOW: Final = 0.025
+"""Seconds for which a write may come before it is due, at most, together with one that is due."""
 
 SYNC_INTERVAL: Final = 0.5
 """Seconds for which the other trials of the study count as known when a pruner is asked."""
@@ -101,7 +101,7 @@ class StudyWriter:
         """Write what was set, soon; call it in the event loop."""
         since = self._deferred.dirty_since
         if since is not None and self._timer is None:
-            delay = since + PATIENCE - time.monotonic()
+            delay = since + MAX_WRITE_DELAY - time.monotonic()
             self._timer = asyncio.get_running_loop().call_later(delay, self._is_due)
 
     def _is_due(self) -> None:
@@ -172,7 +172,7 @@ class StudyWriter:
                 self._timer.cancel()
 
     async def _carry_out(self) -> list[int]:
-        """Write and begin what is asked for; return the numbers of trials that nobody wants."""
+        """Write and begin what is asked for; return the numbers of trials that no task wants."""
         async with self._writing:
             wanted = [future for future in self._wanted if not future.done()]
             ended, self._wanted, self._ended = self._ended, [], {}
@@ -190,7 +190,9 @@ class StudyWriter:
         dirty: list[RunningTrial] = []
         if self._due:
             self._due = False
-            dirty = self._deferred.take_dirty(time.monotonic() - PATIENCE + TOGETHER)
+            dirty = self._deferred.take_dirty(
+                time.monotonic() - MAX_WRITE_DELAY + EARLY_WRITE_WINDOW
+            )
             self.noted()
         # what has ended is written with its final state, when its task has asked for that
         return {
@@ -224,12 +226,12 @@ class StudyWriter:
         elif result is True:
             one.written(write)
             if has_ended:
-                self._deferred.settle(one)
+                self._deferred.publish(one)
 
     async def _return(self, numbers: list[int]) -> None:
         """Hand back trials that no task evaluates."""
         hand_back = partial(self.there, self._batches.hand_back, numbers, "cancelled")
-        await clean_up(CLEAN_UP, hand_back, "handing trials back")
+        await clean_up(CLEAN_UP_TIMEOUT, hand_back, "handing trials back")
 
     async def hand_back(self, running: RunningTrial) -> None:
         """Hand back a trial whose evaluation was cancelled, with the params that it has."""
@@ -246,7 +248,7 @@ class StudyWriter:
                 if isinstance(result, BaseException):
                     raise result
 
-        await clean_up(CLEAN_UP, written_and_back, "handing a trial back")
+        await clean_up(CLEAN_UP_TIMEOUT, written_and_back, "handing a trial back")
 
     def _delay(self, running: RunningTrial, write: TrialWrite, error: Exception) -> None:
         """Keep what could not be written of a trial that goes on.
@@ -274,17 +276,17 @@ async def _answer(
     wanted: Sequence[asyncio.Future[int]],
     begun: list[int] | Exception,
 ) -> list[int]:
-    """Tell those who asked what has become of it; return the numbers that nobody gets."""
+    """Resolve the futures of those who asked; return the numbers of trials that no task gets."""
     numbers = deque(begun if isinstance(begun, list) else ())
     async for one, (future, begins) in few_at_once(ended.items()):
         result = outcomes.get(one, False)
         if isinstance(result, BaseException):
-            settle(future, None, result)
+            resolve(future, None, result)
         elif not future.done():
             future.set_result((result, numbers.popleft() if begins and numbers else None))
     async for of_begun in few_at_once(wanted):
         if isinstance(begun, Exception):
-            settle(of_begun, None, begun)
+            resolve(of_begun, None, begun)
         elif not of_begun.done():  # not cancelled meanwhile
             of_begun.set_result(numbers.popleft())
     return list(numbers)

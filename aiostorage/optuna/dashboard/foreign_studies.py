@@ -30,7 +30,7 @@ from aiostorage.optuna.trial_document import frozen_trial
 
 __all__ = ["ForeignStudies", "foreign_study", "foreign_trials"]
 
-PAGE: Final = 500
+PAGE_SIZE: Final = 500
 """Trials that are read at a time."""
 
 _BEFORE: Final = datetime.min.replace(tzinfo=UTC)
@@ -76,7 +76,7 @@ class ForeignStudies:
         """
         config = await self._config(study_id)
         documents: list[Document] = []
-        async for page in self._collections.pages(TRIALS, {"experiment": config["_id"]}, PAGE):
+        async for page in self._collections.pages(TRIALS, {"experiment": config["_id"]}, PAGE_SIZE):
             documents += (one for one in page if not isinstance(one, UnreadableDocument))
         return foreign_trials(config, documents)
 

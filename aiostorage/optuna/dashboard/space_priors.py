@@ -22,7 +22,7 @@ from aiostorage.plot.axes import is_log_scale
 
 __all__ = ["choice_of", "distribution_of", "expanded", "flat_space", "inferred"]
 
-_TAILS: Final = 3.0
+_TAIL_DEVIATIONS: Final = 3.0
 """Standard deviations to each side that a normal distribution gets as its range."""
 
 _CHOICES: Final = (bool, int, float, str)
@@ -143,8 +143,8 @@ def _numeric(
         case "normal" | "gaussian" | "norm":
             loc = args[0] if args else options.get("loc", 0)
             scale = args[1] if len(args) > 1 else options.get("scale", 1)
-            low = options.get("low", loc - _TAILS * scale)
-            high = options.get("high", loc + _TAILS * scale)
+            low = options.get("low", loc - _TAIL_DEVIATIONS * scale)
+            high = options.get("high", loc + _TAIL_DEVIATIONS * scale)
         case _:
             return None
     low, high = min([low, *values]), max([high, *values])

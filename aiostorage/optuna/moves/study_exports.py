@@ -33,7 +33,7 @@ from aiostorage.optuna.study_ids import trial_uid_of
 from aiostorage.optuna.study_records import StudyRecords
 from aiostorage.optuna.trial_document import frozen_trial
 from aiostorage.optuna.trial_records import TrialRecords
-from aiostorage.transfer.record_sources import PAGE
+from aiostorage.transfer.record_sources import PAGE_SIZE
 from aiostorage.transfer.transfer_reports import (
     MovedExperiment,
     MoveOutcome,
@@ -44,10 +44,10 @@ from aiostorage.transfer.transfer_reports import (
 
 __all__ = ["export_optuna"]
 
-BATCH: Final = 50
+BATCH_SIZE: Final = 50
 """Trials that are written before it is looked whether the caller has been cancelled."""
 
-ROUNDED: Final = timedelta(seconds=1)
+TIME_RESOLUTION: Final = timedelta(seconds=1)
 """How coarsely a database may keep times, such as MySQL's."""
 
 
@@ -290,11 +290,11 @@ class _Export:
         self._report(MoveProgress("writing", 0, total))
         for one in planned:
             study_id = await self._run(self._begin, one)
-            for start in range(one.there, one.trials, PAGE):
-                numbers = range(start, min(start + PAGE, one.trials))
+            for start in range(one.there, one.trials, PAGE_SIZE):
+                numbers = range(start, min(start + PAGE_SIZE, one.trials))
                 page = await self._source.trials(one.uid, numbers)
-                for first in range(0, len(page), BATCH):
-                    batch = page[first : first + BATCH]
+                for first in range(0, len(page), BATCH_SIZE):
+                    batch = page[first : first + BATCH_SIZE]
                     await self._run(self._write_trials, study_id, batch)
                     done += len(batch)
                     self._report(MoveProgress("writing", done, total))
@@ -416,4 +416,4 @@ def _moments(trial: FrozenTrial) -> Iterator[datetime | None]:
 def _same_moment(one: datetime | None, other: datetime | None) -> bool:
     if one is None or other is None:
         return one is other
-    return abs(one - other) <= ROUNDED
+    return abs(one - other) <= TIME_RESOLUTION

@@ -21,7 +21,7 @@ from aiostorage.optuna.moves.optuna_places import translated
 from aiostorage.optuna.study_document import study_document
 from aiostorage.optuna.trial_document import trial_document
 from aiostorage.transfer.move_plan import derived_id
-from aiostorage.transfer.record_sources import PAGE, Page
+from aiostorage.transfer.record_sources import PAGE_SIZE, Page
 from aiostorage.values import TrialStatus
 
 __all__ = ["StudySource", "chosen_studies", "trial_pages"]
@@ -121,8 +121,8 @@ def trial_pages(storage: BaseStorage, study_id: int, location: str) -> Iterator[
             yield from _pages_of_database(storage, study_id)
             return
         trials = storage.get_all_trials(study_id, deepcopy=False)
-    for start in range(0, len(trials), PAGE):
-        yield trials[start : start + PAGE]
+    for start in range(0, len(trials), PAGE_SIZE):
+        yield trials[start : start + PAGE_SIZE]
 
 
 def _pages_of_database(storage: RDBStorage, study_id: int) -> Iterator[list[FrozenTrial]]:
@@ -130,8 +130,8 @@ def _pages_of_database(storage: RDBStorage, study_id: int) -> Iterator[list[Froz
         query = session.query(models.TrialModel.trial_id)
         found = query.filter(models.TrialModel.study_id == study_id)
         ids = [row[0] for row in found.order_by(models.TrialModel.trial_id)]
-    for start in range(0, len(ids), PAGE):
-        page = set(ids[start : start + PAGE])
+    for start in range(0, len(ids), PAGE_SIZE):
+        page = set(ids[start : start + PAGE_SIZE])
         yield storage._get_trials(study_id, None, page, ids[-1])  # noqa: SLF001  as Optuna's own cache does
 
 

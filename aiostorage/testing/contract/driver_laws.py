@@ -156,13 +156,13 @@ class PageLaws:
                 (Compare("none", "eq", 1), []),
             ):
                 found: list[Any] = []
-                mark: object | None = None
+                cursor: object | None = None
                 while True:
                     find = Find(THINGS, where, selection={"rank": True})
-                    documents, mark = await driver.page(find, mark, size)
+                    documents, cursor = await driver.page(find, cursor, size)
                     assert len(documents) <= size
                     found += documents
-                    if mark is None:
+                    if cursor is None:
                         break
                 assert [d["_id"] for d in found] == expected
                 assert all(set(d) == {"_id", "rank"} for d in found)
@@ -170,19 +170,19 @@ class PageLaws:
     async def test_pages_while_others_write(self, driver: Driver, other: Driver) -> None:
         await insert(driver, *(thing(n, rank=1) for n in range(30)))
         seen: list[Any] = []
-        mark: object | None = None
-        turn = 0
+        cursor: object | None = None
+        page = 0
         while True:
-            documents, mark = await driver.page(Find(THINGS), mark, 4)
+            documents, cursor = await driver.page(Find(THINGS), cursor, 4)
             seen += [d["_id"] for d in documents]
-            if mark is None:
+            if cursor is None:
                 break
-            if turn < 10:
-                await insert(other, thing(100 + turn))
-                gone = Compare("_id", "in", (turn, 29 - turn))
+            if page < 10:
+                await insert(other, thing(100 + page))
+                gone = Compare("_id", "in", (page, 29 - page))
                 await other.execute(Delete(THINGS, gone))
-                await other.execute(Update(THINGS, EVERYTHING, {"rank": -turn, "x": turn}))
-            turn += 1
+                await other.execute(Update(THINGS, EVERYTHING, {"rank": -page, "x": page}))
+            page += 1
         assert len(set(seen)) == len(seen)
         assert set(range(10, 20)) <= set(seen)
 
@@ -190,30 +190,30 @@ class PageLaws:
 class ChangeLaws:
     """Waiting for a change."""
 
-    async def test_without_a_mark_it_answers_at_once(self, driver: Driver) -> None:
+    async def test_without_a_version_it_answers_at_once(self, driver: Driver) -> None:
         with anyio.fail_after(2):
             await driver.wait_for_change(THINGS, None, 60)
 
     async def test_it_returns_at_the_latest(self, driver: Driver) -> None:
-        mark = await driver.wait_for_change(THINGS, None, 1)
+        version = await driver.wait_for_change(THINGS, None, 1)
         start = anyio.current_time()
         with anyio.fail_after(5):
-            await driver.wait_for_change(THINGS, mark, 0.1)
-            await driver.wait_for_change(THINGS, mark, 0)
+            await driver.wait_for_change(THINGS, version, 0.1)
+            await driver.wait_for_change(THINGS, version, 0)
         assert anyio.current_time() - start < 3
 
-    async def test_a_change_since_the_mark(self, driver: Driver, other: Driver) -> None:
+    async def test_a_change_since_the_version(self, driver: Driver, other: Driver) -> None:
         for number, writer in enumerate((driver, other)):
-            mark = await driver.wait_for_change(THINGS, None, 1)
+            version = await driver.wait_for_change(THINGS, None, 1)
             await insert(writer, thing(number))
             with anyio.fail_after(5):
-                later = await driver.wait_for_change(THINGS, mark, 60)
-            assert later != mark
+                later = await driver.wait_for_change(THINGS, version, 60)
+            assert later != version
 
     async def test_a_change_while_it_waits(self, driver: Driver, other: Driver) -> None:
         for number, writer in enumerate((driver, other)):
-            mark = await driver.wait_for_change(THINGS, None, 1)
-            waiting = asyncio.create_task(driver.wait_for_change(THINGS, mark, 60))
+            version = await driver.wait_for_change(THINGS, None, 1)
+            waiting = asyncio.create_task(driver.wait_for_change(THINGS, version, 60))
             await anyio.sleep(0.05)
             await insert(writer, thing(number))
             with anyio.fail_after(5):

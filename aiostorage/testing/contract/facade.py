@@ -148,7 +148,7 @@ class FacadeContract(OpensFacade, StorageContract):
     ...         return Storage(MyDriver(tmp_path), **settings)
     """
 
-    @pytest.mark.usefixtures("apart")
+    @pytest.mark.usefixtures("needs_second_storage")
     async def test_an_expired_lease_is_taken_over(self, opening: Open, pass_time: PassTime) -> None:
         """Show that a body which blocks its thread does not keep the lease from being renewed."""
         await self.test_the_lease_is_renewed(opening, self.clock)

@@ -130,8 +130,8 @@ class StorageFixtures:
         if not (self.shared and self.threads):
             pytest.skip("the engine cannot be used in two threads")
 
-    @pytest.fixture(name="apart")
-    def fixture_apart(self) -> None:
+    @pytest.fixture(name="needs_second_storage")
+    def fixture_needs_second_storage(self) -> None:
         """Skip a test that needs two storages on the same data."""
         if not self.shared:
             pytest.skip("the engine has no second storage on the same data")

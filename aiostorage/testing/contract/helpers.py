@@ -45,7 +45,7 @@ Clock = Callable[[], datetime]
 PassTime = Callable[[float], Awaitable[None]]
 """Lets so many seconds pass on the store's clock."""
 
-PATIENCE = 20.0
+CONDITION_TIMEOUT = 20.0
 """Seconds after which a condition that does not come true is an error."""
 
 
@@ -61,7 +61,7 @@ def case(name: object) -> Iterator[None]:
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
     """Wait until a condition is true."""
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(CONDITION_TIMEOUT):
         while not await condition():
             await anyio.sleep(0.002)
 

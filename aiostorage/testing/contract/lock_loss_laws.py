@@ -34,7 +34,7 @@ LEASE: Final = 0.4
 class LockLossLaws:
     """Law 9: leases, takeover, and holders that come back too late."""
 
-    @pytest.mark.usefixtures("apart")
+    @pytest.mark.usefixtures("needs_second_storage")
     async def test_the_lease_is_renewed(self, opening: Open, store_clock: FakeClock | None) -> None:
         storage, other = await opening(lock_lease=LEASE), await opening(lock_lease=LEASE)
         experiment = await with_state(storage, 1)
@@ -114,7 +114,7 @@ class LockLossLaws:
         assert algorithm.state == "old"
         assert await algorithm_state(storage, experiment) == "old"
 
-    @pytest.mark.usefixtures("apart")
+    @pytest.mark.usefixtures("needs_second_storage")
     async def test_an_error_of_a_late_owner_is_not_hidden(
         self, storage: AsyncStorageProtocol, other: AsyncStorageProtocol
     ) -> None:

@@ -295,17 +295,17 @@ class OutboxLaws:
         assert not begun.uncertain
         assert (await outbox.record("e", "t")).uncertain
         rows = await outbox.rows(9)
-        await outbox.settle(rows, replace(begun, key="run", attempts=2))
+        await outbox.confirm(rows, replace(begun, key="run", attempts=2))
         record = await outbox.record("e", "t")
         assert (record.key, record.uncertain, record.attempts) == ("run", False, 2)
         assert await outbox.rows(9) == []
         whole = await outbox.begin(await outbox.record("e", None))
-        await outbox.settle((), replace(whole, key="all"))
+        await outbox.confirm((), replace(whole, key="all"))
         assert [one.key for one in await outbox.records("e")] == ["run", "all"]
-        await outbox.settle((), record, forget=True)
+        await outbox.confirm((), record, remove_record=True)
         assert [one.key for one in await outbox.records("e")] == ["all"]
         await outbox.begin(await outbox.record("e", "u"))
-        await outbox.settle((), await outbox.record("e", None), forget=True)
+        await outbox.confirm((), await outbox.record("e", None), remove_record=True)
         assert await outbox.records("e") == []
 
     async def test_one_has_the_lease(self, open_told: Callable[[], Any]) -> None:

@@ -22,7 +22,7 @@ __all__ = ["archive_home", "last_metrics", "write_archive"]
 _DESCRIPTION: Final = "experiment.json"
 _MESSAGES: Final = "messages.json"
 
-_MAX_LINE: Final = 16 * 2**20
+_MAX_LINE_BYTES: Final = 16 * 2**20
 """Bytes of one message in an archive, at most: a small archive can hold much more."""
 
 _NO_ARCHIVE: Final = (
@@ -63,7 +63,7 @@ def archive_home(path: Path) -> tuple[str | None, str | None] | None:
     """Return the workspace and the project of an archive of ours; None if it is not there."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(_DESCRIPTION).file_size > _MAX_LINE:
+            if archive.getinfo(_DESCRIPTION).file_size > _MAX_LINE_BYTES:
                 raise ValueError("its description is too long")
             description = json.loads(archive.read(_DESCRIPTION))
         return description["workspace"], description["project_name"]
@@ -96,8 +96,8 @@ def _metrics(path: Path) -> Iterator[tuple[int, str, float]]:
             if _MESSAGES not in archive.namelist():
                 return
             with archive.open(_MESSAGES) as lines:
-                while line := lines.readline(_MAX_LINE):
-                    if len(line) == _MAX_LINE:
+                while line := lines.readline(_MAX_LINE_BYTES):
+                    if len(line) == _MAX_LINE_BYTES:
                         raise ValueError("it has a message that is too long")
                     payload = json.loads(line)["payload"]
                     metric = payload.get("metric")

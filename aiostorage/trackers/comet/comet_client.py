@@ -12,7 +12,7 @@ from aiostorage.trackers.comet.package import import_comet
 
 __all__ = ["Call", "CometClient", "CometRefused"]
 
-_REQUEST_SECONDS: Final = 10.0
+_REQUEST_TIMEOUT: Final = 10.0
 """The most that one request may wait for a connection, and again for the answer."""
 
 _PASSING: Final = frozenset({401, 402, 403, 407, 408, 425, 429})
@@ -134,7 +134,7 @@ class CometClient:
         old = endpoint.startswith("clientlib/")
         url = f"{rest.server_url}/{endpoint}" if old else f"{rest.base_url}{endpoint}"
         # half for the connection, half for the answer
-        options = {"retry": False, "timeout": min(_REQUEST_SECONDS, seconds / 2)}
+        options = {"retry": False, "timeout": min(_REQUEST_TIMEOUT, seconds / 2)}
         http = rest.low_level_api_client
         try:
             if body is None:

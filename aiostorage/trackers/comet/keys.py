@@ -10,10 +10,10 @@ from aiostorage.experiment import Experiment
 
 __all__ = ["experiment_key", "run_prefix", "trial_key"]
 
-_LENGTH: Final = 18
+_KEY_LENGTH: Final = 18
 """Characters of an experiment's key: with the 32 of a trial's id these are 50, Comet's limit."""
 
-_KEY: Final = re.compile(f"[0-9a-f]{{{_LENGTH}}}")
+_KEY: Final = re.compile(f"[0-9a-f]{{{_KEY_LENGTH}}}")
 
 
 def experiment_key(experiment: Experiment) -> str:
@@ -40,4 +40,4 @@ def run_prefix(experiment: str) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_LENGTH]
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_KEY_LENGTH]

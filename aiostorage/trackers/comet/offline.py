@@ -24,7 +24,7 @@ events = EventLog("tracker")
 _SCRIPTS: Final = "scripts"
 """Where the scripts of trials leave their own archives, which have the same keys."""
 
-_STALE: Final = 3600.0
+_STALE_FILE_AGE: Final = 3600.0
 """Seconds after which no process writes to a partial file any more."""
 
 
@@ -62,7 +62,7 @@ class CometArchives:
             (self._directory / _SCRIPTS).mkdir(parents=True, exist_ok=True)
             for partial in self._directory.glob(".*.partial"):
                 with suppress(FileNotFoundError):
-                    if time.time() - partial.stat().st_mtime > _STALE:
+                    if time.time() - partial.stat().st_mtime > _STALE_FILE_AGE:
                         partial.unlink()
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ __all__ = ["Comet"]
 
 events = EventLog("tracker")
 
-_SECONDS: Final = 30.0
+_CALL_TIMEOUT: Final = 30.0
 """The most that one call takes."""
 
 _ALREADY_THERE: Final = 90999
@@ -50,7 +50,7 @@ class Comet:
     name = "comet"
     max_concurrency = 4
 
-    def __init__(self, workspace: str, project: str, *, seconds: float = _SECONDS) -> None:
+    def __init__(self, workspace: str, project: str, *, seconds: float = _CALL_TIMEOUT) -> None:
         self._workspace = workspace
         self._project = project
         self._client = CometClient(seconds)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from aiostorage.errors import TrackerError, TrackerUnavailable
 
 __all__ = [
-    "LARGEST",
+    "MAX_FLOAT",
     "Api",
     "ExperimentState",
     "MetricPoint",
@@ -25,7 +25,7 @@ __all__ = [
     "time_limit",
 ]
 
-LARGEST: Final = 1.7976931348623157e308
+MAX_FLOAT: Final = 1.7976931348623157e308
 """What MLflow keeps in the place of infinity."""
 
 _deadline: ContextVar[float] = ContextVar("aiostorage_mlflow_deadline", default=math.inf)
@@ -166,4 +166,4 @@ class Api(Protocol):
 def as_number(value: Any) -> float:
     """Return a metric's value as a float; what MLflow keeps for infinity is infinity."""
     number = float(value)
-    return math.copysign(math.inf, number) if abs(number) >= LARGEST else number
+    return math.copysign(math.inf, number) if abs(number) >= MAX_FLOAT else number

@@ -24,10 +24,10 @@ from aiostorage.trackers.mlflow.interface import (
 
 __all__ = ["DatabaseApi"]
 
-BUSY_SECONDS: Final = 20.0
+BUSY_TIMEOUT: Final = 20.0
 """How long MLflow waits for another process that writes."""
 
-NAMES: Final = 200
+MAX_LISTED_EXPERIMENTS: Final = 200
 """How many experiments are listed at most."""
 
 _FINAL: Final = frozenset(
@@ -108,7 +108,9 @@ class DatabaseApi:
     def experiment_names(self) -> list[str]:
         """Return the names of the newest experiments that are not deleted."""
         with self._requests() as store:
-            return [found.name for found in store.search_experiments(max_results=NAMES)]
+            return [
+                found.name for found in store.search_experiments(max_results=MAX_LISTED_EXPERIMENTS)
+            ]
 
     def tag_experiment(self, key: str, name: str, value: str) -> None:
         """Set a tag."""
@@ -181,7 +183,7 @@ class DatabaseApi:
     @contextmanager
     def _requests(self) -> Iterator[Any]:
         """Give the store, and turn its errors into ours."""
-        time_left(needed=BUSY_SECONDS)
+        time_left(needed=BUSY_TIMEOUT)
         try:
             yield self._store
         except Exception as error:

@@ -24,7 +24,7 @@ MAX_TAG: Final = 5000
 MAX_PIECES: Final = 40
 """Into how many tags a text is divided, at most."""
 
-_KEPT: Final = 200
+_KEPT_LENGTH: Final = 200
 """Characters of a name that are kept if it has to be changed."""
 
 _GOOD: Final = re.compile(r"[/\w.\- :]+")
@@ -41,7 +41,7 @@ def key_of(name: str) -> str:
     if _GOOD.fullmatch(name) and len(name) <= MAX_KEY and _is_plain_path(name):
         return name
     digest = md5(name.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:8]
-    kept = _BAD.sub("_", name)[:_KEPT].lstrip(".")
+    kept = _BAD.sub("_", name)[:_KEPT_LENGTH].lstrip(".")
     return f"{kept or 'unnamed'}-{digest}"
 
 

@@ -27,13 +27,13 @@ from aiostorage.trackers.mlflow.interface import (
 
 __all__ = ["RestApi"]
 
-CONNECT_SECONDS: Final = 5.0
+CONNECT_TIMEOUT: Final = 5.0
 """How long connecting to the server may take."""
 
-ANSWER_SECONDS: Final = 20.0
+ANSWER_TIMEOUT: Final = 20.0
 """How long an answer may take."""
 
-NAMES: Final = 200
+MAX_LISTED_EXPERIMENTS: Final = 200
 """How many experiments are listed at most."""
 
 
@@ -90,7 +90,7 @@ class RestApi:
 
     def experiment_names(self) -> list[str]:
         """Return the names of the newest experiments that are not deleted."""
-        answer = self._call("POST", "experiments/search", {"max_results": NAMES})
+        answer = self._call("POST", "experiments/search", {"max_results": MAX_LISTED_EXPERIMENTS})
         return [found["name"] for found in answer.get("experiments", [])]
 
     def tag_experiment(self, key: str, name: str, value: str) -> None:
@@ -190,7 +190,7 @@ class RestApi:
                 f"/api/2.0/mlflow/{quote(path)}",
                 method,
                 max_retries=0,
-                timeout=(min(CONNECT_SECONDS, left), min(ANSWER_SECONDS, left)),
+                timeout=(min(CONNECT_TIMEOUT, left), min(ANSWER_TIMEOUT, left)),
                 raise_on_status=False,
                 **body,
             )

@@ -22,10 +22,10 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["Runs"]
 
-BATCH_ITEMS: Final = 100
+MAX_BATCH_ITEMS: Final = 100
 """Params, and tags, that one request may have."""
 
-BATCH_CHARACTERS: Final = 120_000
+MAX_BATCH_CHARACTERS: Final = 120_000
 """Characters in one request; MLflow takes a million bytes, and JSON may need six for each."""
 
 CREATED: Final = {"mlflow.source.name": "aiostorage"}
@@ -85,7 +85,7 @@ class Runs:
         key = tracked.experiment.key
         assert key is not None  # noqa: S101  the protocol says so
         # the tags that mark the run as ours are sent at once, so that a lost answer does no harm
-        tags = {**CREATED, **dict(islice(content.tags.items(), BATCH_ITEMS - 20))}
+        tags = {**CREATED, **dict(islice(content.tags.items(), MAX_BATCH_ITEMS - 20))}
         tags = {name: value for name, value in tags.items() if len(value) <= 1000}
 
         def make() -> str:
@@ -164,7 +164,7 @@ def _batches(items: dict[str, Any]) -> Iterator[dict[str, Any]]:
     size = 0
     for name, value in items.items():
         length = len(name) + (len(value) if isinstance(value, str) else 50)
-        if batch and (len(batch) == BATCH_ITEMS or size + length > BATCH_CHARACTERS // 3):
+        if batch and (len(batch) == MAX_BATCH_ITEMS or size + length > MAX_BATCH_CHARACTERS // 3):
             yield batch
             batch, size = {}, 0
         batch[name] = value

@@ -21,10 +21,10 @@ from aiostorage.trackers.protocol import TrackerRun
 
 __all__ = ["find_experiment", "last_metrics", "read_runs"]
 
-PAGE: Final = 200
+PAGE_SIZE: Final = 200
 """Runs in one request."""
 
-SECONDS: Final = 30.0
+PAGE_TIMEOUT: Final = 30.0
 """How long one page may take."""
 
 STATUS: Final = {
@@ -40,14 +40,14 @@ _ORDER: Final = ["attributes.start_time ASC", "attributes.run_id ASC"]
 
 def read_runs(api: Api, experiment: str, after: str | None) -> Iterator[TrackerRun]:
     """Yield the runs of an experiment, page by page, by their start and then by their id."""
-    with time_limit(SECONDS):
+    with time_limit(PAGE_TIMEOUT):
         key = find_experiment(api, experiment).id
         last = (0, "") if after is None else _position(api, after)
     token = None
     while True:
         where = f"attributes.start_time >= {last[0]}"
-        with time_limit(SECONDS):
-            page = api.search(key, where, _ORDER, PAGE, token)
+        with time_limit(PAGE_TIMEOUT):
+            page = api.search(key, where, _ORDER, PAGE_SIZE, token)
         fresh = [run for run in page.runs if _place(run) > last]
         for run in fresh:
             yield _imported(run)

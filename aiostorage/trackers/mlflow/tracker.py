@@ -20,7 +20,7 @@ from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial, Tracke
 
 __all__ = ["MlflowTracker", "tracker_from_url"]
 
-SECONDS: Final = 28.0
+CALL_TIMEOUT: Final = 28.0
 """How long one call may take."""
 
 
@@ -70,7 +70,7 @@ class MlflowTracker:
         """Import MLflow's client, which takes some seconds, and connect."""
         with self._opening:
             if not self._is_open:
-                with time_limit(SECONDS):
+                with time_limit(CALL_TIMEOUT):
                     self._api.check()
                 self._is_open = True
 
@@ -143,7 +143,7 @@ class MlflowTracker:
     @contextmanager
     def _call(self) -> Iterator[None]:
         self._check_open()
-        with time_limit(SECONDS):
+        with time_limit(CALL_TIMEOUT):
             yield
 
     def _check_open(self) -> None:

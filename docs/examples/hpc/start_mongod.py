@@ -18,7 +18,7 @@ from pymongo.errors import AutoReconnect, PyMongoError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 USER: Final = "tuner"
-SECONDS: Final = 60
+STEP_TIMEOUT: Final = 60
 """Seconds within which a step has to succeed."""
 
 
@@ -67,7 +67,7 @@ def start(directory: Path, host: str, port: int) -> str:
     )
     patiently = Retrying(
         retry=retry_if_exception_type(PyMongoError),
-        stop=stop_after_delay(SECONDS),
+        stop=stop_after_delay(STEP_TIMEOUT),
         wait=wait_fixed(0.1),
         reraise=True,
     )

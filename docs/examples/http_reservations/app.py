@@ -31,7 +31,7 @@ from aiostorage import (
     open_storage,
 )
 
-LONGEST_WAIT: Final = 30.0
+MAX_WAIT: Final = 30.0
 """Seconds that a request may wait for a trial; less than the time limit of proxies."""
 
 
@@ -119,7 +119,7 @@ async def reserve(
     request: Request,
     storage: Store,
     version: int = 1,
-    wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0.0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0.0,
 ) -> Reserved | Response:
     """Reserve a trial of an experiment, if there is one within `wait` seconds."""
     found = await storage.fetch_experiments({"name": name, "version": version})

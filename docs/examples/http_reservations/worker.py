@@ -22,10 +22,10 @@ from typing import Any, Final, NoReturn
 
 import httpx
 
-GIVE_UP: Final = 600.0
+GIVE_UP_AFTER: Final = 600.0
 """Seconds without an answer of the server after which the worker ends."""
 
-PAUSE: Final = 1.0
+RETRY_DELAY: Final = 1.0
 """Seconds before a request is repeated."""
 
 
@@ -35,7 +35,7 @@ REFUSED: Final = (HTTPStatus.CONFLICT, HTTPStatus.GONE)
 
 def post(client: httpx.Client, path: str, **request: Any) -> httpx.Response:
     """Send a request, repeatedly while there is no server, or none that can answer."""
-    end = time.monotonic() + GIVE_UP
+    end = time.monotonic() + GIVE_UP_AFTER
     while True:
         try:
             answer = client.post(path, **request)
@@ -47,7 +47,7 @@ def post(client: httpx.Client, path: str, **request: Any) -> httpx.Response:
                 return answer
             if not answer.is_server_error or time.monotonic() > end:
                 return answer.raise_for_status()
-        time.sleep(PAUSE)
+        time.sleep(RETRY_DELAY)
 
 
 @contextmanager

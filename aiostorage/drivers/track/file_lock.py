@@ -21,13 +21,13 @@ from filelock import lock_descriptor, unlock_descriptor
 from aiostorage.drivers.track.data_file import SHORTAGES
 from aiostorage.errors import BackendError, PermissionDenied, TemporaryBackendError
 
-__all__ = ["Turns"]
+__all__ = ["FileLock"]
 
-POLL: Final = 0.002
+POLL_INTERVAL: Final = 0.002
 """Seconds between two attempts to get the lock."""
 
-YIELD: Final = 3 * POLL
-"""Seconds that one who has written leaves to those who wait."""
+YIELD_DELAY: Final = 3 * POLL_INTERVAL
+"""Seconds that a process leaves to those who wait for the lock after it has written."""
 
 _held: Final[set[int]] = set()
 """The descriptors of this process that have a lock, or try to get it.
@@ -36,8 +36,8 @@ A forked child must not keep them open.
 """
 
 
-class Turns:
-    """The turns of one driver at writing a file.
+class FileLock:
+    """The lock of a file that one driver writes.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ class Turns:
         self._descriptor = -1
         self._touched = 0
 
-    def take(self, timeout: float, mode: int, unwanted: Callable[[], bool] = bool) -> None:
-        """Wait for the turn.
+    def acquire(self, timeout: float, mode: int, unwanted: Callable[[], bool] = bool) -> None:
+        """Wait for the lock.
 
         Parameters
         ----------
@@ -75,10 +75,10 @@ class Turns:
                     f"waited {timeout - max(left, 0.0):.3g} s for {self.path}: another process "
                     "holds that lock"
                 )
-            time.sleep(min(POLL, left))
+            time.sleep(min(POLL_INTERVAL, left))
 
-    def end(self) -> bool:
-        """End the turn; return whether another process waits."""
+    def release(self) -> bool:
+        """Release the lock; return whether another process waits."""
         descriptor, self._descriptor = self._descriptor, -1
         waits = os.fstat(descriptor).st_mtime_ns != self._touched
         unlock_descriptor(descriptor)
