@@ -37,6 +37,7 @@ __all__ = [
     "number_of",
     "own_copy",
     "trial_document",
+    "with_params",
 ]
 
 _STATUSES: Final = {
