@@ -33,7 +33,7 @@ __all__ = [
     "values_from_flat",
 ]
 
-events = EventLog("records")
+events: Final = EventLog("records")
 
 _ATOMS: Final = frozenset({str, int, float, bool, type(None)})
 """Types whose values need neither conversion nor copying; most parameters are of these."""

@@ -32,7 +32,7 @@ __all__ = [
     "suggested_trials",
 ]
 
-log = logging.getLogger("aiostorage.worker")
+log: Final = logging.getLogger("aiostorage.worker")
 
 PENDING_STATUSES: Final = (
     TrialStatus.NEW.value,
