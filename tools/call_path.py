@@ -40,7 +40,7 @@ ENGINES: Final = str(Path(PACKAGE, "drivers"))
 REPETITIONS: Final = 25
 """How often each call is recorded; the first time, what it needs is imported and compiled."""
 
-ASIDE: Final = frozenset({short_calls.ShortCalls._has_turned.__code__})  # noqa: SLF001  see below
+ASIDE: Final = frozenset({short_calls.ShortCalls._has_turned.__code__})  # noqa: SLF001  to know it
 """Functions that the event loop calls between two calls, sooner or later."""
 
 MONGODB: Final[tuple[Kind, ...]] = ("standalone", "replica set")
