@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from aiostorage import FailedUpdate, Storage, TrialLost
+from aiostorage import FailedUpdate, LockLost, Storage, TrialLost
 from aiostorage.drivers.track import TrackDriver
 
 TASKS = 2
@@ -23,8 +23,8 @@ async def work(storage: Storage, uid: str) -> None:
             async with storage.acquire_algorithm_lock({"_id": uid}) as algorithm:
                 algorithm.set_state((algorithm.state or 0) + 1)
             await storage.complete_trial(trial, {"loss": trial.params["x"]})
-        except (TrialLost, FailedUpdate):
-            continue  # another one has it
+        except (TrialLost, FailedUpdate, LockLost):
+            continue  # another one has it, or this one was too slow
         print("done", trial.id, flush=True)
 
 

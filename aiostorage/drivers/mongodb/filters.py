@@ -255,18 +255,17 @@ class CollectionSchema:
 
     def update(self, changes: Mapping[str, Any], now: datetime | None) -> Any:
         """Return changes as an update; None if it needs the time, which has to be asked for."""
-        offsets = {k: v.offset for k, v in changes.items() if v.__class__ is StoreTime}
+        offsets = [v.offset for v in changes.values() if v.__class__ is StoreTime]
         if now is not None or not offsets:
             return {"$set": self._assigned(changes, now)}
-        if len(offsets) > 1 or any(offsets.values()):
-            # `$currentDate` adds nothing, and looks at the clock again for each field
-            pipeline = self.timed_update(changes)
-            if pipeline is not None or any(offsets.values()):
-                return pipeline
-        update: dict[str, Any] = {"$currentDate": dict.fromkeys(offsets, True)}
-        if plain := {k: v for k, v in changes.items() if k not in offsets}:
-            update["$set"] = self._assigned(plain, None)
-        return update
+        plain = {k: v for k, v in changes.items() if v.__class__ is not StoreTime}
+        if not any(offsets):
+            times = {name: True for name in changes if name not in plain}
+            update: dict[str, Any] = {"$currentDate": times}
+            if plain:
+                update["$set"] = self._assigned(plain, None)
+            return update
+        return self.timed_update(changes)
 
     def timed_update(self, changes: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         """Return changes as an update by the very time that an answer can have as ``$$NOW``.
