@@ -1,7 +1,7 @@
 """Fixtures for tests of code that uses a storage; pytest loads them where aiostorage is installed.
 
 They work with AnyIO's pytest plugin and with pytest-asyncio. Nothing of aiostorage is imported
-before a test asks for one of them, which is why this module stands beside the package.
+before a test asks for one of them, which is why this module is outside the package.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def aiostorage_sqlite(request: pytest.FixtureRequest) -> Storage:
 def aiostorage_mongodb(request: pytest.FixtureRequest) -> Storage:
     """Give an empty storage in a MongoDB database of this test, which is dropped afterwards.
 
-    The server is that of the variable ``AIOSTORAGE_TEST_MONGODB``, or one that is started for the
-    tests. Without either, the test is skipped; in CI (``CI=true``), it fails.
+    The server is the one that the variable ``AIOSTORAGE_TEST_MONGODB`` names, or one that is
+    started for the tests. Without either, the test is skipped; in CI (``CI=true``), it fails.
     """
     return _storage(request, "aiostorage_mongodb")
 

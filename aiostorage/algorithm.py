@@ -18,9 +18,7 @@ class LockedAlgorithmState:
 
     Parameters
     ----------
-    state
-        The algorithm's state; None before the first one was saved.
-    configuration
+    state The algorithm's state; None before the first one was saved. configuration
         The configuration of the algorithm.
     locked
         Whether the algorithm is locked.

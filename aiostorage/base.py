@@ -4,7 +4,8 @@
 >>> storage = setup_storage({"type": "sqlite", "path": "tune.db"})
 >>> storage.create_experiment({"name": "tune"})
 
-What is made here is a `aiostorage.SyncStorage`; the names of the package itself are asynchronous.
+The functions here make an `aiostorage.SyncStorage`; the names of the package itself are
+asynchronous.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 An engine implements `Driver`. The records of `aiostorage.operations` say what it is asked to do,
 and the pure functions here say what that means; an engine may call them for everything that its
-own library does differently or not at all. The errors that it raises are those of
-`aiostorage.errors`.
+own library does differently or not at all. It raises the errors of `aiostorage.errors`.
 """
 
 from aiostorage._core.changes import apply_changes, check_changes, compile_changes

@@ -8,13 +8,13 @@
     ├── InvalidArgument               (TypeError, ValueError) an argument of the wrong kind
     ├── MissingArguments              also called UndefinedCall: too few arguments to find a record
     ├── MismatchedIds                 (AssertionError) an object and an id name different records
-    ├── EncodingError                 (ValueError) what no engine can hold, or no reader decode
+    ├── EncodingError                 (ValueError) a value that cannot be stored or decoded
     ├── UnsupportedQuery              (ValueError) a filter or selection that is not supported
     ├── InvalidResult                 (ValueError) results without a usable objective
-    ├── CursorExpired                 changes behind a cursor are not kept any more
-    ├── InvalidReservation            (ValueError) what is to be resumed is no reservation
+    ├── CursorExpired                 changes behind a cursor are no longer kept
+    ├── InvalidReservation            (ValueError) the text is not a reservation
     ├── MissingObjective              (ValueError) a trial has no objective, such as before its end
-    ├── DuplicateKeyError             a record with that key exists
+    ├── DuplicateKeyError             a record with that key already exists
     ├── FailedUpdate                  the record is not in the state that the update requires
     │   └── TrialLost                 the trial is no longer reserved by this worker
     ├── LockError
@@ -25,12 +25,12 @@
     ├── RunningLoopError              (RuntimeError) the facade was called where an event loop runs
     ├── TrackerError                  an experiment tracker refused what it was sent
     │   ├── UnknownExperiment         it has no experiment of that name
-    │   ├── TrackerUnavailable        it cannot be reached at present
-    │   └── TrackerTimeout            (TimeoutError) it was not told everything in time
+    │   ├── TrackerUnavailable        it cannot be reached at the moment
+    │   └── TrackerTimeout            (TimeoutError) not everything was sent to it in time
     └── BackendError                  the engine failed
         ├── TemporaryBackendError     worth trying again; the retry policy does
         │   └── OperationTimeout      (TimeoutError) one attempt took too long
-        ├── IncompleteCopy            the destination of a copy does not have what was written
+        ├── IncompleteCopy            the destination of a copy lacks records that were written
         ├── NotADatabaseError         the file or server holds something else
         ├── PermissionDenied          the engine may not read or write there
         └── SchemaVersionError        the store was laid out by another version of aiostorage
@@ -116,14 +116,14 @@ class UnknownStorageType(ConfigurationError):
     def _hint(self) -> str:
         if self.requested.lower().partition("+")[0] not in ("mlflow", "comet"):
             return ""
-        return '; a tracker stands beside a storage: open_storage("sqlite:///tune.db", tracker=…)'
+        return '; a tracker is an option of a storage: open_storage("sqlite:///tune.db", tracker=…)'
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.requested, self.known)
 
 
 class InvalidArgument(AioStorageError, TypeError, ValueError):
-    """An argument is of the wrong kind, or has a value that it cannot have; nothing was done.
+    """An argument is of the wrong kind or has an impossible value; nothing was done.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ class EncodingError(AioStorageError, ValueError):
     Attributes
     ----------
     path : str
-        Where in the document the value stands, such as ``params[2].value``; empty when unknown.
+        Where in the document the value is, such as ``params[2].value``; empty when unknown.
     """
 
     def __init__(self, message: str | None = None, *, path: str = "") -> None:
@@ -173,14 +173,14 @@ class InvalidResult(AioStorageError, ValueError):
 
 
 class CursorExpired(AioStorageError, LookupError):
-    """Changes behind the cursor are not kept any more, or it is the cursor of another store.
+    """Changes behind the cursor are no longer kept, or it is the cursor of another store.
 
-    What was changed meanwhile is unknown: read the trials again, and go on with a new cursor.
+    The changes since then are unknown: read the trials again, and continue with a new cursor.
     """
 
 
 class InvalidReservation(AioStorageError, ValueError):
-    """The text is not that of a reservation, or only a part of one."""
+    """The text is not a reservation, or only part of one."""
 
 
 class MissingObjective(AioStorageError, ValueError):
@@ -203,7 +203,7 @@ class MissingObjective(AioStorageError, ValueError):
 
 
 class DuplicateKeyError(AioStorageError):
-    """A record with the same key exists already.
+    """A record with the same key already exists.
 
     Attributes
     ----------
@@ -246,8 +246,8 @@ class FailedUpdate(AioStorageError):
     token : str or None
         The reservation token with which it was to be written; None for a trial without one.
 
-    The message has no token, since whoever has one can write with it: it names the host and the
-    process of a holder, and a fingerprint of its token.
+    The message has no token, because anyone who has one can write with it. It names the host and
+    the process of a holder, and a fingerprint of its token.
     """
 
     def __init__(
@@ -327,7 +327,7 @@ class StorageClosedError(AioStorageError):
 
 
 class EventLoopError(AioStorageError, RuntimeError):
-    """The storage is in use in another event loop, or this one is none of asyncio's."""
+    """The storage is in use in another event loop, or this event loop is not asyncio's."""
 
 
 class RunningLoopError(AioStorageError, RuntimeError):
@@ -343,16 +343,16 @@ class UnknownExperiment(TrackerError):
 
 
 class TrackerUnavailable(TrackerError):
-    """The experiment tracker cannot be reached at present."""
+    """The experiment tracker cannot be reached at the moment."""
 
 
 class TrackerTimeout(TrackerError, TimeoutError):
-    """Not all changes were sent to the tracker in time; sending goes on in the background.
+    """Not all changes were sent to the tracker in time; sending continues in the background.
 
     Attributes
     ----------
     left : int
-        How many changes it had still to be told.
+        How many changes have yet to be sent.
     last_error : str or None
         Why the last call to the tracker failed in this process, if it did.
     """
@@ -385,7 +385,7 @@ class TemporaryBackendError(BackendError):
     Attributes
     ----------
     ambiguous : bool
-        True when the operation may have happened although no response arrived.
+        Whether the operation may have happened although no answer arrived.
     """
 
     def __init__(
@@ -404,7 +404,7 @@ class OperationTimeout(TemporaryBackendError, TimeoutError):
 
 
 class IncompleteCopy(BackendError):
-    """A store does not have afterwards what a load or a copy has written to it."""
+    """A store lacks records that a load or a copy has written to it."""
 
 
 class NotADatabaseError(BackendError):

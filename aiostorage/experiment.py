@@ -106,8 +106,8 @@ class Experiment:
     version : int
         Counts from 1 up.
     config : Mapping
-        All that is stored of it, as a read-only view of a private deep copy. What is nested in it
-        are plain dicts and lists: copy them before changing them.
+        The whole stored config, as a read-only view of a private deep copy. Nested values are plain
+        dicts and lists: copy them before changing them.
     """
 
     id: str | int
@@ -127,7 +127,7 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make an experiment of its stored config.
+        """Make an experiment from its stored config.
 
         Parameters
         ----------

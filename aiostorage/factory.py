@@ -88,7 +88,7 @@ def open_storage(
     ----------
     url
         ``sqlite:///relative/path.db``, ``sqlite:////absolute/path.db``, ``memory://``, or the
-        scheme of an installed engine. Options of the engine may stand in the query:
+        scheme of an installed engine. Options of the engine may be given in the query:
         ``sqlite:///tune.db?synchronous=NORMAL``.
     retry
         How often and how long to retry temporary errors.
@@ -108,13 +108,14 @@ def open_storage(
     tracker
         A tracker that shows what the store has: ``mlflow+http://host:5000``,
         ``mlflow+sqlite:///mlflow.db``, ``comet://workspace/project``,
-        ``comet+offline:///directory``, the URL of an installed one, a mapping with that ``url``
-        and options, or a `aiostorage.trackers.Tracker`. All storages on one store have the same.
+        ``comet+offline:///directory``, the URL of another installed tracker, a mapping with that
+        ``url`` and options, or an `aiostorage.trackers.Tracker`. All storages on one store should
+        have the same tracker.
     objective
-        The metric that is the objective in a medium to which users log themselves: a tracker, or
-        an engine that keeps what they log; see `Storage`.
+        The metric that is the objective where scripts log metrics themselves: in a tracker, or in
+        an engine that keeps such metrics; see `Storage`.
     deliver_on_close
-        Seconds that `Storage.aclose` goes on sending to the tracker, at most.
+        Seconds for which `Storage.aclose` keeps sending to the tracker, at most.
     history
         How long the changes of trials are kept: ``"30d"``, a number of them, or ``"off"``; a
         setting of the store, see `Storage`. None leaves it as it is, unless the query of the URL
@@ -192,8 +193,8 @@ async def upgrade_storage(
 ) -> UpgradeReport:
     """Upgrade a store that an older aiostorage has laid out; ``aiostorage upgrade`` does this.
 
-    End all workers first, on every machine: those of the older version would go on writing what
-    they know. A SQLite file is upgraded in one transaction. A MongoDB database is upgraded step by
+    End all workers first, on every machine: workers of the older version would keep writing in the
+    old layout. A SQLite file is upgraded in one transaction. A MongoDB database is upgraded step by
     step, and an upgrade that was interrupted continues when it is called again.
 
     Parameters
@@ -208,14 +209,14 @@ async def upgrade_storage(
     dry_run
         Change nothing; report what would be done.
     progress
-        Is told what is done, in a few words, before it is done; from any thread.
+        Called with a short description of each step before it is done, from any thread.
     options
         Options of the engine; see its driver.
 
     Returns
     -------
     UpgradeReport
-        What was done: nothing if the store has the present layout, or is in memory.
+        What was done: nothing if the store has the current layout, or is in memory.
 
     Raises
     ------
@@ -380,7 +381,7 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
         A URL, or a mapping with either ``url`` or ``type``, and options. Default: the URL in the
         environment's ``AIOSTORAGE_URL``, else the table ``[storage]`` of ``aiostorage.toml`` in
         the user's configuration directory, else a SQLite file in the user's data directory; with
-        the tracker whose URL is in ``AIOSTORAGE_TRACKER``, if there is one. All commands go by the
+        the tracker whose URL is in ``AIOSTORAGE_TRACKER``, if there is one. All commands follow the
         same rule.
     debug
         Use an empty storage in memory, whatever is configured.
@@ -388,8 +389,8 @@ def setup_storage(storage: Mapping[str, Any] | str | None = None, debug: bool = 
     Raises
     ------
     UnknownStorageType, ConfigurationError
-        As for `open_storage`. These errors, and those of the opening, say where the configuration
-        comes from, unless it was passed.
+        As for `open_storage`. These errors, and errors when the storage is opened, say where the
+        configuration comes from, unless it was passed.
     """
     check_values("setup_storage", _SETUP, {"storage": storage, "debug": debug})
     if debug:
@@ -459,7 +460,7 @@ _BUILT_IN: Final[dict[str, _BuiltIn]] = {
 def _orion_database(*, url: str | None = None, database: Mapping[str, Any] | None = None) -> Driver:
     """Make the driver that takes the place of one of Oríon's databases: the type ``legacy``."""
     if url is not None:
-        raise ConfigurationError("`legacy` is no URL scheme; it is a type with a `database`")
+        raise ConfigurationError("`legacy` is not a URL scheme; it is a type with a `database`")
     option(replace(optional(MAPPING), secret=True)).check("legacy", "database", database)
     options = dict(database or {})
     of_type = str(options.pop("type", "pickleddb")).lower()

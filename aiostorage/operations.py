@@ -308,7 +308,7 @@ class FollowUp(Operation[None]):
     """Insert documents that depend on the results of the operations before it.
 
     It comes after other operations of a `transact`. An engine carries out the insertion that
-    `aiostorage.engine.insertion_of` makes of it and of these results, together with the others or
+    `aiostorage.engine.insertion_of` makes from it and these results, together with the others or
     not at all. The insertion may be empty.
     """
 
@@ -345,14 +345,14 @@ class InsertNext(FollowUp):
     """Insert `documents` under the next free keys, such as consecutive numbers.
 
     It comes right after the `Find` that returns which of these keys are taken. The documents get
-    the places behind the last one that is taken, in order. If there are too few, nothing is
-    inserted. Without transactions another caller may take a key at the same time, which raises
+    the keys behind the last one that is taken, in order. If there are too few, nothing is inserted.
+    Without transactions another caller may take a key at the same time, which raises
     `DuplicateKeyError`, as for an `Insert`.
 
     Attributes
     ----------
     documents
-        As those of an `Insert`, without their keys.
+        As in an `Insert`, without their keys.
     key
         The field that has the key.
     places
@@ -498,7 +498,7 @@ class Logged(FrozenRecord):
     state
         The field whose changes are all logged.
     holder
-        The field with the token of the present or last holder.
+        The field with the token of the current or last holder.
     content
         The field whose changes are logged if the state stays as it is.
     taken

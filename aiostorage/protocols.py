@@ -178,7 +178,7 @@ class Driver(Protocol):
         ----------
         since
             A version that an earlier call returned: if the collection has changed after it, this
-            returns at once. With None it returns the present version at once.
+            returns at once. With None it returns the current version at once.
         timeout
             Seconds to wait at most.
         """
@@ -187,9 +187,9 @@ class Driver(Protocol):
 
 @runtime_checkable
 class UpgradableDriver(Driver, Protocol):
-    """A driver that can bring a store of an older layout to the present one.
+    """A driver that can bring a store of an older layout to the current one.
 
-    A driver without this leaves it to other tools; the error of its `open` names them.
+    A driver without this leaves upgrades to other tools; the error of its `open` names them.
     """
 
     async def upgrade(
@@ -213,8 +213,9 @@ class UpgradableDriver(Driver, Protocol):
         steps
             The changes of documents; `aiostorage.engine.steps_from` chooses those that it needs.
         backup
-            Whether to copy the store first, or where to, if it is a file: an existing file is not
-            overwritten. Engines on a server make no backup; they raise if a path is given.
+            Whether to copy the store first, or the path of the copy, if the store is a file: an
+            existing file is not overwritten. Engines on a server make no backup; they raise if a
+            path is given.
         dry_run
             Whether to change nothing, and only to report.
         progress
@@ -288,27 +289,28 @@ class ResultSource(Driver, Protocol):
 class SlicingDriver(Driver, Protocol):
     """A driver that can make the documents of a `Find` while its caller goes through them.
 
-    A driver without this makes them all at once, which its callers do not notice but by the time
-    that the event loop has for nothing else.
+    A driver without this makes them all at once. Its callers get the same documents, but meanwhile
+    the event loop does nothing else.
     """
 
     async def slices(self, find: Find, size: int) -> Iterator[list[Document]]:
-        """Find documents, as `execute` does, in lists of `size` at most.
+        """Find documents, as `execute` does, in lists of at most `size`.
 
-        What matches is settled when this returns, as one state of the store has it. The iterator
-        only makes documents of that, does not block, and needs neither an open driver nor a thread.
+        When this returns, it is fixed which documents match, in one state of the store. The
+        iterator only makes these documents, does not block, and needs neither an open driver nor a
+        thread.
         """
         ...
 
 
 @runtime_checkable
 class LoggingDriver(Driver, Protocol):
-    """A driver that logs changes: of each collection whose `Layout` has it ``logged``.
+    """A driver that logs the changes of each collection that is ``logged`` in the `Layout`.
 
-    The rows are written in the transaction of the change, so that there is one for each change and
-    none for what did not happen. They are read in an order in which no row can appear before one
-    that was read already; the rows of one document are in the order of its changes. The storage
-    deletes old rows, the oldest first, and never the last one.
+    The rows are written in the transaction of the change, so that there is one for each change, and
+    none for a change that did not happen. They are read in an order in which no row can appear
+    before one that was read already; the rows of one document are in the order of its changes. The
+    storage deletes old rows, the oldest first, and never the last one.
 
     Attributes
     ----------
@@ -328,15 +330,15 @@ class LoggingDriver(Driver, Protocol):
         owner
             Whose rows; None for all.
         after
-            A cursor that an earlier page had, for the rows behind it; None for no rows, and the
-            place behind the last one; an empty text for the oldest ones.
+            A cursor from an earlier page, for the rows behind it; None for no rows, only the cursor
+            behind the last row; an empty text for the oldest rows.
         limit
             How many rows at most.
 
         Raises
         ------
         CursorExpired
-            Rows behind the cursor may have been deleted, or it is of another store.
+            Rows behind the cursor may have been deleted, or it belongs to another store.
         """
         ...
 
@@ -346,39 +348,40 @@ class AsyncStorageProtocol(Protocol):
 
     Laws that hold for every method, on every engine:
 
-    - **Copies.** What is passed in is not kept; what is returned is never changed by later writes.
+    - **Copies.** Arguments are not kept, and later writes never change returned objects.
       One exception: `create_experiment` and `create_benchmark` put ``_id`` into the config.
-    - **Time** is UTC. Naive datetimes are read as UTC; what is returned is timezone-aware.
+    - **Time** is UTC. Naive datetimes are read as UTC; returned datetimes are timezone-aware.
     - **Queries** (`where`, `query`, `selection`) mean what MongoDB means by them: equality,
       ``$eq $ne $in $nin $gt $gte $lt $lte $exists $elemMatch $and $or``, dotted paths,
       projections. Anything else raises `UnsupportedQuery`. A missing field counts as None: it
       matches ``$ne``.
     - **Values** are str-keyed dicts, lists, str, bytes, bool, 64-bit int, float, None, datetime;
       numpy numbers and arrays become numbers and lists. Anything else raises `EncodingError`, and
-      nothing is written. So does what could not be read again, such as params without names; a
-      status that does not exist is a ValueError.
-    - **Other programs** may have written a trial that cannot be read. What returns several trials
-      leaves it out, with one warning of the logger ``aiostorage`` in each process.
+      nothing is written. So does a value that could not be read again, such as params without
+      names; a status that does not exist raises ValueError.
+    - **Other programs** may have written a trial that cannot be read. Methods that return several
+      trials leave it out, with one warning of the logger ``aiostorage`` in each process.
     - **Fencing.** A reservation puts a fresh token into ``trial.worker``. `update_heartbeat`,
       `push_trial_results`, `set_trial_status` and `complete_trial` with a trial that carries a
       token write only while the store has the same one, and raise `TrialLost` (a `FailedUpdate`)
       otherwise. A trial without a token is not fenced.
-    - **Once.** A write whose answer is lost is not done twice. The call finds out what became of
-      it, and returns its true result.
+    - **Once.** A write whose answer is lost is not done twice. The call finds out whether it
+      happened, and returns its true result.
     - **Errors.** Every method may raise `StorageClosedError` after `aclose`, `BackendError` when
       the engine fails, and `TemporaryBackendError` once the retry policy has run out. If that
       happens to `push_trial_results` or `complete_trial`, the error has the ``results``.
-    - **Cancellation.** Every await may be cancelled: what was asked for happened wholly or not at
-      all, and the storage stays usable.
+    - **Cancellation.** Every await may be cancelled: the call happened completely or not at all,
+      and the storage stays usable.
 
-    - **Arguments** are checked before anything is done. What is of the wrong kind, or outside its
-      range, raises `InvalidArgument` (a TypeError and a ValueError), which names the argument;
-      `MissingArguments` if it is no experiment, `UnsupportedQuery` if it is no filter.
+    - **Arguments** are checked before anything is done. An argument of the wrong kind, or outside
+      its range, raises `InvalidArgument` (a TypeError and a ValueError), which names the argument.
+      Something that is not an experiment raises `MissingArguments`, and something that is not a
+      filter `UnsupportedQuery`.
 
     An `experiment` argument is anything with ``.id`` or ``._id``, or a mapping with ``_id``; an id
-    by itself is none. Where there is a `uid` argument as well, either will do; if both are passed,
-    they must agree. The `uid` of an experiment is its ``_id``. That of a trial is its ``id``, the
-    hash; its ``_id`` finds it as well, unless that has the form of a hash.
+    by itself is not an experiment. Where there is a `uid` argument as well, either will do; if both
+    are passed, they must agree. The `uid` of an experiment is its ``_id``. The `uid` of a trial is
+    its ``id``, the hash; its ``_id`` is accepted, too, unless it has the form of a hash.
     """
 
     # ------------------------------------------------------------------------- experiments
@@ -400,7 +403,7 @@ class AsyncStorageProtocol(Protocol):
         ----------
         config
             The config to store; needs a ``name``. Gets an ``_id`` unless it has one, and nothing
-            else. What is stored has a ``version``, which is 1 where `config` has none. Its
+            else. The stored config has a ``version``, which is 1 if `config` has none. Its
             ``algorithm`` (or ``algorithms``) becomes the configuration of the lock record.
         algo_locked, algo_state, algo_heartbeat
             The initial values of the lock record. Default: unlocked, no state, now.
@@ -408,16 +411,16 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         DuplicateKeyError
-            An experiment with the same name and version, or the same ``_id``, exists.
+            An experiment with the same name and version, or the same ``_id``, already exists.
         """
         ...
 
     async def get_or_create_experiment(self, config: Mapping[str, Any]) -> Experiment:
-        """Return the experiment with the name and the version of a config; make it if need be.
+        """Return the experiment with the name and version of a config; create it if it is missing.
 
-        Of several callers at the same time, one makes it, and all get that one. Nothing but name
-        and version is compared: an experiment that is there already is returned as it is stored,
-        whatever else `config` says. Its ``config`` shows that.
+        Of several callers at the same time, one creates it, and all get that one. Only name and
+        version are compared: an existing experiment is returned as it is stored, whatever else
+        `config` says. Its ``config`` is the stored one.
 
         Parameters
         ----------
@@ -484,7 +487,7 @@ class AsyncStorageProtocol(Protocol):
     ) -> list[dict[str, Any]]:
         """Return the stored configs that match, in the order of insertion.
 
-        An experiment that another program has stored without a version is version 1 here, too.
+        An experiment that another program has stored without a version is returned as version 1.
         """
         ...
 
@@ -507,7 +510,7 @@ class AsyncStorageProtocol(Protocol):
             Which objective is the best one: the smallest, ``minimize``, or the greatest,
             ``maximize``.
         window
-            The rate is that of the trials that were completed in this many seconds.
+            The number of seconds whose completed trials make up the rate.
         """
         ...
 
@@ -574,9 +577,9 @@ class AsyncStorageProtocol(Protocol):
     async def register_trial(self, trial: Trial) -> Trial:
         """Store a new trial; return it as it was stored, with its ``_id``.
 
-        A trial without ``submit_time`` gets the present time. The ``id`` is derived from the values
-        as they are stored, and belongs to the trial from then on. It is not checked whether the
-        experiment exists: use `Experiment.id`.
+        A trial without ``submit_time`` gets the current time. The ``id`` is derived from the values
+        as they are stored, and belongs to the trial from then on. Whether the experiment exists is
+        not checked: use `Experiment.id`.
 
         Raises
         ------
@@ -608,8 +611,9 @@ class AsyncStorageProtocol(Protocol):
         trial is reserved (see `fetch_lost_trials`); its worker can no longer write to it.
 
         The returned trial is ``reserved``, has a fresh token in ``worker``, and its ``start_time``
-        and ``heartbeat`` are the present time. It has no results and no ``end_time``, even if it
-        was evaluated before. One that cannot be read becomes ``broken``, and the next is reserved.
+        and ``heartbeat`` are the current time. It has no results and no ``end_time``, even if it
+        was evaluated before. A trial that cannot be read becomes ``broken``, and the next one is
+        reserved.
 
         Parameters
         ----------
@@ -662,20 +666,20 @@ class AsyncStorageProtocol(Protocol):
         ----------
         params
             Conditions on params, by name: values, or operators as in `where`, such as
-            ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as those of
-            `Trial`. A trial without that param does not match, whatever the operator;
-            ``{"$exists": False}`` asks for those.
+            ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as in `Trial`. A
+            trial without that param does not match, whatever the operator; ``{"$exists": False}``
+            asks for those.
         limit
             The maximum number of trials to return; None for all that match.
         order
             ``submit_time``, ``start_time``, ``end_time`` or ``objective``, ascending; with a
             ``-`` before it, descending. Trials without such a value, or with NaN, come last.
-            Trials with equal values come in the order of their insertion. Default: by submit
-            time, and those without one first.
+            Trials with equal values come in the order of their insertion. Default: by submit time,
+            trials without one first.
         after
             The last trial of the previous page: the `Trial`, or its ``id``. The trials behind it in
             this order are returned, even if others were inserted meanwhile. A `Trial` marks its
-            place at the time when it was read; an ``id`` marks the present place of that trial.
+            place at the time when it was read; an ``id`` marks the current place of that trial.
         since
             A cursor from `changes_since`: only trials that have changed since are returned. Deleted
             trials are not among them.
@@ -691,8 +695,8 @@ class AsyncStorageProtocol(Protocol):
             ``params`` or ``results`` other than by ``name``, ``type`` and ``value``, or a time that
             is not a datetime. The error says what to write instead.
         ValueError
-            `limit` is not a number of trials, there is no such `order`, or the experiment has no
-            trial `after`.
+            `limit` is not a number of trials, there is no such `order`, or the experiment does not
+            have the trial `after`.
         EncodingError
             `after` is the id of a trial that cannot be read, so that its place is unknown.
         """
@@ -753,7 +757,7 @@ class AsyncStorageProtocol(Protocol):
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
     ) -> AsyncIterator[Trial | Document]:
-        """Iterate over the trials that match, by insertion, holding `batch_size` of them at most.
+        """Iterate over the trials that match, by insertion, holding at most `batch_size` of them.
 
         `where` and `params` are as for `fetch_trials`. With a `selection` the items are documents
         (dicts), without one they are `Trial` objects. Trials that are inserted or changed during
@@ -791,7 +795,7 @@ class AsyncStorageProtocol(Protocol):
         """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
         This is not fenced. Pass ``where={"worker": token}`` to fence it. Setting the status
-        ``reserved`` without a ``heartbeat`` sets the heartbeat to the present time, too. A part of
+        ``reserved`` without a ``heartbeat`` sets the heartbeat to the current time, too. Part of
         the params or results (``params.0.value``) is set in a trial that has that item.
 
         Raises
@@ -850,8 +854,8 @@ class AsyncStorageProtocol(Protocol):
     async def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
         """Return the reserved trials whose heartbeat is older than `lost_after` seconds.
 
-        A trial without a heartbeat goes by its ``start_time``, and without that by its
-        ``submit_time``; one that has none of them is lost.
+        For a trial without a heartbeat, its ``start_time`` counts, or else its ``submit_time``; one
+        that has none of them is lost.
         """
         ...
 
@@ -875,8 +879,8 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         InvalidResult
-            The run, or the Track file, has metrics, but no such objective, or it is not a number.
-            On a Track file whose objective is named, also when nothing was logged.
+            The run, or the Track file, has metrics, but the objective is not among them or is not a
+            number. On a Track file with a named objective, also when nothing was logged.
         TrackerError
             The tracker cannot be asked (`TrackerUnavailable`), or has no such run.
         """
@@ -885,11 +889,11 @@ class AsyncStorageProtocol(Protocol):
     async def push_trial_results(self, trial: Trial) -> int:
         """Store the results, the end time and the status of a reserved trial; return 1.
 
-        The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. A statistic that cannot be stored is left out, as by `complete_trial`,
-        which does all of this in one step. When it completes a trial
-        whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
-        the store.
+        The status is taken from `trial`, as in Oríon: ``completed`` completes the trial,
+        ``reserved`` leaves it reserved. A statistic that cannot be stored is left out, as in
+        `complete_trial`, which does all of this in one step. When this completes a trial whose
+        objective is NaN, the option ``nan`` applies as there, and ``trial.status`` becomes the
+        status in the store.
 
         Raises
         ------
@@ -912,8 +916,8 @@ class AsyncStorageProtocol(Protocol):
         Parameters
         ----------
         results
-            A number (the objective); a mapping, whose entry ``objective`` or else first entry is
-            the objective and whose others are statistics; or a list of results.
+            A number (the objective); a mapping, in which the entry ``objective``, or else the first
+            entry, is the objective, and the other entries are statistics; or a list of results.
 
         Raises
         ------
@@ -938,9 +942,9 @@ class AsyncStorageProtocol(Protocol):
     ) -> None:
         """Set the status of a trial, and its heartbeat, if its status is `was`.
 
-        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` is a new
-        reservation as by `reserve_trial`: a fresh token in ``trial.worker``, a new ``start_time``,
-        no results and no ``end_time``, in the store and in `trial`.
+        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` makes a new
+        reservation, as `reserve_trial` does: a fresh token in ``trial.worker``, a new
+        ``start_time``, no results and no ``end_time``, in the store and in `trial`.
 
         Parameters
         ----------
@@ -1011,9 +1015,9 @@ class AsyncStorageProtocol(Protocol):
         completed, suspended, broken. A trial that is still reserved in the store afterwards, by
         this reservation, becomes
 
-        - ``broken`` if the body raised an exception of the objective's own. `EncodingError`,
-          `InvalidResult` and errors of wrong calls count as such, since they would recur each time;
-          and so does an exception that is raised ``from`` one of the store;
+        - ``broken`` if the body raised an exception of its own. `EncodingError`, `InvalidResult`
+          and errors about wrong arguments count as such, because they would recur each time; and so
+          does an exception that is raised ``from`` an error of the store;
         - ``interrupted`` if the store failed (`BackendError`, `LockError`, `DuplicateKeyError`,
           `FailedUpdate`, `StorageClosedError`), or the tracker (`TrackerError`). In an exception
           group, all exceptions have to be of these;
@@ -1023,11 +1027,12 @@ class AsyncStorageProtocol(Protocol):
         `BackendError`, it is tried again at the end of the body, for as long as the retry policy
         allows and the trial cannot be lost. If that succeeds, the trial is ``completed`` after all;
         the error is raised with a note that says so. The results are in its attribute ``results``.
-        A write that was cancelled, such as by a time limit, is made at the end of the body, too.
+        A write that was cancelled, for example by a time limit, is made at the end of the body,
+        too.
 
         When the reservation is lost, because another worker has it or the trial was deleted, and
         a heartbeat notices that, the body is cancelled. The loss is logged as a warning and the
-        body ends without an error, so that a loop goes on with the next trial; afterwards the
+        body ends without an error, so that a loop continues with the next trial; afterwards the
         status of this copy of the trial is ``interrupted``.
 
         Parameters
@@ -1045,10 +1050,11 @@ class AsyncStorageProtocol(Protocol):
             nothing is exported.
         max_trials
             How many trials of the experiment are to be completed; True for the ``max_trials`` in
-            its config. The body gets None when so many are completed, also while it waits, and
-            while so many are completed or being evaluated. Callers that all pass this never
-            complete and evaluate more than that. Lost trials do not count; so there can be more if
-            a worker completes a trial that was lost and that no other worker has taken.
+            its config. The body gets None when that many are completed, also while it waits, and
+            while that many are completed or being evaluated. If all callers pass this, completed
+            trials and trials under evaluation never add up to more than that. Lost trials do not
+            count; so there can be more if a worker completes a trial that was lost and that no
+            other worker has taken.
         max_broken
             How many trials may become broken; True for the ``max_broken`` in the config. The body
             gets None when there are so many. Trials that other workers evaluate meanwhile may still
@@ -1064,9 +1070,9 @@ class AsyncStorageProtocol(Protocol):
             the limit in the config is not a number.
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
-            One that the body raised about another trial is always raised.
+            A `TrialLost` that the body raised about another trial is always raised.
         FailedUpdate
-            While waiting: there is no such experiment, or no longer; see `reserve_trial`.
+            While waiting: the experiment does not exist, or no longer does; see `reserve_trial`.
         TrackerError
             The environment was to be exported, and the tracker has not created the run in time. The
             trial is interrupted.
@@ -1103,7 +1109,7 @@ class AsyncStorageProtocol(Protocol):
         """Return the trial of a reservation that another call, process or machine has made.
 
         It is as the store has it now, with the token in ``worker``, and writes to it work as usual:
-        the reservation stays the same, and no other copy of it becomes invalid. The trial gets a
+        the reservation stays the same, and other copies of it stay valid. The trial gets a
         heartbeat. If it was lost meanwhile and no other worker has it, it belongs to this
         reservation again.
 
@@ -1115,7 +1121,7 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         InvalidReservation
-            The text is not that of a reservation, or only a part of one.
+            The text is not a reservation, or only part of one.
         TrialLost
             The reservation is lost: another worker has the trial, or it was handed back or deleted.
         FailedUpdate
@@ -1132,13 +1138,13 @@ class AsyncStorageProtocol(Protocol):
 
         Each change comes once, and those of one trial in the order in which they took effect, even
         if the connection breaks meanwhile. A caller that starts again with the cursor of the last
-        change that it has seen misses none.
+        change that it has seen misses nothing.
 
         Parameters
         ----------
         since
-            A cursor, for the changes behind it; ``"oldest"`` for all that are kept. None: those
-            from now on, that is, from the first step of the iteration.
+            A cursor, for the changes behind it; ``"oldest"`` for all that are kept. None: the
+            changes from now on, that is, from the first step of the iteration.
         heartbeats
             Whether to yield the heartbeats of reserved trials, too. They are not part of the
             history: only the last of several between two reads is yielded, and a cursor does not
@@ -1168,14 +1174,14 @@ class AsyncStorageProtocol(Protocol):
         ----------
         cursor
             The cursor from an earlier call, or the ``cursor`` of a change; ``"oldest"`` for all
-            changes that are kept. None: no changes, only the present cursor.
+            changes that are kept. None: no changes, only the current cursor.
         limit
             The maximum number of changes.
 
         Raises
         ------
         CursorExpired
-            Changes behind the cursor are not kept any more, or it belongs to another store.
+            Changes behind the cursor are no longer kept, or it belongs to another store.
         ConfigurationError
             The store keeps no history: it is off, or the engine has none.
         """
@@ -1227,7 +1233,7 @@ class AsyncStorageProtocol(Protocol):
     async def flush_tracker(self, timeout: float | None = None) -> None:
         """Wait until every change that was made before this call has been sent to the tracker.
 
-        It does not matter which process sends it. Changes that the tracker has refused are logged
+        It does not matter which process sends them. Changes that the tracker has refused are logged
         and not waited for. Without a tracker there is nothing to wait for.
 
         Parameters
@@ -1239,7 +1245,7 @@ class AsyncStorageProtocol(Protocol):
         ------
         TrackerTimeout
             It took longer; the error says how much is left and, if this process knows it, why.
-            Sending goes on.
+            Sending continues.
         """
         ...
 
@@ -1274,7 +1280,7 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         DuplicateKeyError
-            A benchmark of that name exists.
+            A benchmark of that name already exists.
         """
         ...
 
@@ -1298,7 +1304,7 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         DuplicateKeyError
-            The experiment has one; `create_experiment` inserts it.
+            The experiment already has one; `create_experiment` inserts it.
         """
         ...
 
@@ -1317,7 +1323,7 @@ class AsyncStorageProtocol(Protocol):
         Raises
         ------
         DuplicateKeyError
-            The experiment has one.
+            The experiment already has one.
         """
         ...
 

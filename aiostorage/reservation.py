@@ -73,7 +73,7 @@ class Reservation:
         return fingerprint(self.token)
 
     def to_text(self) -> str:
-        """Return the reservation as a text of letters, digits, ``-``, ``_`` and ``.``."""
+        """Return the reservation as a string of letters, digits, ``-``, ``_`` and ``.``."""
         named = [self.experiment, self.trial, self.token]
         fields = json.dumps(named, ensure_ascii=False, separators=(",", ":"))
         return _PREFIX + base64.urlsafe_b64encode(fields.encode()).decode().rstrip("=")
@@ -85,7 +85,7 @@ class Reservation:
         Raises
         ------
         InvalidReservation
-            The text is not that of a reservation, or only a part of one.
+            The text is not a reservation, or only part of one.
         """
         if not isinstance(text, str):
             raise InvalidReservation(

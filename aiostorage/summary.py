@@ -117,7 +117,7 @@ class ExperimentSummary:
 
     @property
     def rate(self) -> float:
-        """How many trials are completed per minute at present."""
+        """How many trials are currently completed per minute."""
         seconds = self.window.total_seconds()
         return 60 * self.recent / seconds if self.recent and seconds > 0 else 0.0
 
@@ -128,7 +128,7 @@ class ExperimentSummary:
 
     @property
     def eta(self) -> timedelta | None:
-        """How long the remaining trials take at the present rate.
+        """How long the remaining trials take at the current rate.
 
         None if it is unknown, or if no process works on the experiment: then the rate is of the
         past.

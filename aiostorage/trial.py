@@ -1,6 +1,6 @@
 """One evaluation of an experiment: its parameters, its state and its results.
 
-A `Trial` here and a trial of Oríon 0.2.7 that hold the same have the same id and the same stored
+A `Trial` here and a trial of Oríon 0.2.7 with the same content have the same id and the same stored
 form, so that both libraries can work on one store.
 """
 
@@ -108,7 +108,7 @@ class Trial:
     parent : str, optional
         The id of the trial that this one branched from.
     exp_working_dir : str, optional
-        The directory of the experiment, which contains those of its trials.
+        The directory of the experiment, which contains the directories of its trials.
     _id : str or int, optional
         The key in the database, also called `id_override`.
     id, parents, id_override
@@ -189,11 +189,11 @@ class Trial:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Make a trial of its stored form; keys that no trial has are ignored.
+        """Make a trial from its stored form; unknown keys are ignored.
 
-        The trial keeps the ``id`` of the stored form, whatever becomes of its values; one that is
-        no md5 is ignored. Values that are containers are not copied. ``__init__`` is not called,
-        for speed.
+        The trial keeps the ``id`` of the stored form, whatever becomes of its values; an ``id``
+        that is not an md5 is ignored. Values that are containers are not copied. ``__init__`` is
+        not called, for speed.
 
         Raises
         ------
@@ -252,7 +252,7 @@ class Trial:
 
     @classmethod
     def build(cls, documents: Iterable[Mapping[str, Any]]) -> list[Self]:
-        """Make a list of trials of their stored forms."""
+        """Make a list of trials from their stored forms."""
         try:
             return [cls.from_dict(document) for document in documents]
         except TypeError:
@@ -265,7 +265,7 @@ class Trial:
         Raises
         ------
         ValueError
-            There is no id, as there are neither params nor an experiment.
+            There is no id, because there are neither params nor an experiment.
         """
         document = {name: getattr(self, name) for name in _PLAIN}
         document["id"] = self.id
@@ -407,7 +407,9 @@ class Trial:
             return float(value)
         uid = self.id if self._params or self.experiment else None
         shown = f"trial {uid}" if uid else "a trial without an id"
-        what = "no objective" if value is None else f"an objective that is no number: {value!r:.60}"
+        what = f"an objective that is not a number: {value!r:.60}"
+        if value is None:
+            what = "no objective"
         raise MissingObjective(
             f"{shown} is {self._status!r} and has {what}", uid=uid, status=self._status
         )
@@ -475,7 +477,7 @@ class Trial:
 
     @property
     def hash_params(self) -> str:
-        """The md5 of the params that are no fidelities, in hex."""
+        """The md5 of the params that are not fidelities, in hex."""
         return self.compute_trial_hash(
             self, ignore_fidelity=True, ignore_lie=True, ignore_parent=True
         )
@@ -490,8 +492,8 @@ class Trial:
     ) -> str:
         """Return the md5, in hex, of the params, the lie and the parent that `trial` has now.
 
-        It goes by the values as they are stored: a list of numpy's floats and a list of Python's
-        have the same.
+        It is computed from the values as they are stored: a list of numpy's floats and the same
+        list of Python's floats have the same md5.
 
         Raises
         ------
@@ -549,7 +551,7 @@ class Trial:
         ignore_lie: bool = False,
         ignore_parent: bool = False,
     ) -> str:
-        """Return a directory, which trials share that differ only in the ignored parts.
+        """Return a directory that is shared by trials that differ only in the ignored parts.
 
         Raises
         ------

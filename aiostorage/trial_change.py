@@ -37,7 +37,7 @@ class TrialChange:
         The token of the reservation under which the change was made, or which it ended. It is a
         secret: whoever has it can write in the worker's place.
     attempt
-        The number of the present or last reservation of the trial: 1 for the first, 0 before it.
+        The number of the current or last reservation of the trial: 1 for the first, 0 before it.
         It is also 0 for a ``heartbeat``.
     time
         The time of the change, by the store's clock.

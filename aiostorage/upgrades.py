@@ -33,8 +33,8 @@ class StepPlan(FrozenRecord):
     Attributes
     ----------
     operations
-        What has to be carried out, in order. After an interruption in between, the plan that is
-        made of the documents as they are then does the rest.
+        What has to be carried out, in order. After an interruption, a new plan made from the
+        documents as they are then does the rest.
     notes
         What the user should know of it, a sentence each.
     """
@@ -50,7 +50,7 @@ class UpgradeStep(FrozenRecord):
     Attributes
     ----------
     version
-        The version that it leads to.
+        The version to which it leads.
     find
         Finds the documents that `plan` needs to see.
     plan
@@ -72,8 +72,8 @@ class UpgradeReport(FrozenRecord):
     location
         Where the store is; without secrets.
     found
-        The version of the layout that the store had; None if it had none, as a database that Oríon
-        has made and aiostorage has not opened yet.
+        The version of the layout that the store had; None if it had none, like a database that
+        Oríon has made and aiostorage has not opened yet.
     version
         The version of the layout that this aiostorage has.
     notes

@@ -71,7 +71,7 @@ def validate_status(status: str) -> str:
 def identity_form(value: Any) -> Any:
     """Return the value that the id of a trial is made of: as it is stored, with times as Oríon's.
 
-    Oríon has naive times in UTC. What cannot be stored is returned as it is.
+    Oríon has naive times in UTC. A value that cannot be stored is returned as it is.
     """
     return value if value.__class__ in _ATOMS else _with_naive_times(_as_stored(value))
 
@@ -245,13 +245,13 @@ def as_results(value: Results, *, bools: bool = False) -> list[Result]:
     Raises
     ------
     InvalidResult
-        There is no objective, it is neither int nor float (NaN is one, a bool is none), or `value`
-        is something else.
+        There is no objective, it is neither an int nor a float (NaN is a float, a bool is neither),
+        or `value` is something else.
     """
     value = value.tolist() if hasattr(value, "tolist") else value
     try:
         if isinstance(value, bool):
-            raise TypeError("a bool is no objective")  # noqa: TRY301  like those from within
+            raise TypeError("a bool is not an objective")  # noqa: TRY301  like those from within
         if isinstance(value, (int, float)):
             results = [Result("objective", "objective", value)]
         elif isinstance(value, Mapping):

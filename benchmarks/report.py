@@ -18,28 +18,27 @@ INTRODUCTION = """\
 (`pip install --editable . --group bench`).
 
 **How it is measured.** All sides of a workload take turns: in each round, every side does one block of operations, in
-processes of its own. So whatever else the machine does hits all of them alike. Figures are medians over the rounds;
-in brackets are the quartiles. Compare the ratios: they say more than the rates, which belong to this machine. A ratio
-is the median of the ratios of all rounds.
+processes of its own. So whatever else the machine does affects all of them in the same way. Figures are medians over
+the rounds, with the quartiles in brackets. Compare the ratios: they say more than the rates, which hold only for this
+machine. A ratio is the median of the ratios of all rounds.
 
-**What is compared.** aiostorage writes to SQLite with `synchronous=FULL`, unless a line says NORMAL: what it has
-acknowledged is on disk. "Plain sqlite3" is the limit: one thread that executes the statements that the work cannot do
-without, on the same tables, and checks nothing. It writes the history of changes, too, as aiostorage does by default,
-unless the line says "no history". With "one transaction", nothing is on disk before the end of a block. "Bare motor"
-and "bare PyMongo" are the clients of MongoDB alone, with the commands that the work cannot do without: a transaction of
-three commands for each change with its row of the history, and one command for each with "no history". Optuna makes
-a trial when a worker asks for one. "A study's trial" is made by a study, which suggests two params at random, and is told its result,
-as in `study.optimize`; "storage alone" is the same without the study and without params. With "enqueued", the storage
-looks for the oldest trial that waits, which is what `reserve_trial` does. Slow sides do fewer operations, as the last
-column says.
+**What is compared.** aiostorage writes to SQLite with `synchronous=FULL`, unless a line says NORMAL: acknowledged
+writes are on disk. "Plain sqlite3" is the limit: one thread that executes only the necessary statements, on the same
+tables, and checks nothing. It writes the history of changes, too, as aiostorage does by default, unless the line says
+"no history". With "one transaction", nothing is on disk before the end of a block. "Bare motor" and "bare PyMongo" are
+the clients of MongoDB alone, with only the necessary commands: a transaction of three commands for each change with its
+row of the history, and one command for each with "no history". Optuna makes a trial when a worker asks for one. "A
+study's trial" is made by a study, which suggests two random params and receives the result, as in `study.optimize`;
+"storage alone" is the same without the study and without params. With "enqueued", the storage looks for the oldest
+waiting trial, as `reserve_trial` does. Slow sides do fewer operations; the last column says how many.
 """
 QUICK = """
 **These figures are rough: they were measured with a tenth of the trials and operations (`--quick`).**
 """
 AIMS = """
-## What is aimed at
+## Aims
 
-A ratio is reached by the median. "Of the aim" is what was found, divided by the aim.
+An aim is reached if the median reaches it. "Of the aim" is the result divided by the aim.
 """
 
 
@@ -111,7 +110,7 @@ def _limits(run: Run, aims: Sequence[Aim]) -> str:
             if one.aim.what not in works:
                 works.append(one.aim.what)
     lines = [f"- **{'; '.join(works)}.** {limit}\n" for limit, works in found.items()]
-    return f"\nWhat stands in the way where it is not reached:\n\n{''.join(lines)}" if lines else ""
+    return f"\nWhy the other aims were missed:\n\n{''.join(lines)}" if lines else ""
 
 
 def _aim_row(one: Verdict) -> list[str]:
@@ -150,9 +149,9 @@ def workload_table(run: Run, workload: Workload) -> Table:
         "Operations",
     )
     caption = (
-        f"Ratio: the speed of “{who}, {case}” divided by that of the line. Longest stall: of the "
-        "event loop. Processor: time of it for one operation. Memory: the greatest size of a "
-        "process. Operations: of a round."
+        f"Ratio: the speed of “{who}, {case}” divided by the speed of the line. Longest stall: of the "
+        "event loop. Processor: processor time of one operation. Memory: the greatest size of a "
+        "process. Operations: in a round."
     )
     return Table(workload.title, headings, rows, left=2, caption=caption)
 

@@ -113,7 +113,7 @@ FACADE_DOC = '''\
 
     Every method does what the async one of the same name does, in an event loop in a thread of its
     own, and waits for it. Any number of threads may share one. It opens with its first call; it is
-    closed by ``with``, by `close`, or at exit. A pickled or forked copy opens anew.
+    closed by ``with``, by `close`, or at exit. A pickled or forked copy opens the storage again.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             file.write_text(text, encoding="utf-8")
     if stale:
-        print("write them anew with: python tools/generate_sync.py")
+        print("write them again with: python tools/generate_sync.py")
     return int(stale)
 
 

@@ -106,7 +106,7 @@ class ChangeFeed:
     async def _read(self, uid: Any, cursor: str | None, limit: int) -> TrialChanges:
         await self._gateway.check_history()
         if cursor == "":
-            raise CursorExpired(f"an empty text is no cursor; {OLDEST!r} is the first one")
+            raise CursorExpired(f"an empty text is not a cursor; {OLDEST!r} is the first one")
         after = "" if cursor == OLDEST else cursor
         changes: list[TrialChange] = []
         while True:

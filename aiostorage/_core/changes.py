@@ -219,7 +219,7 @@ def _check_settable(document: Document, steps: list[_Step]) -> None:
             )
         if index == _NO_INDEX or index - len(place) > _MAX_PADDING:
             raise UnsupportedQuery(
-                f"{_join(steps)!r} cannot be set: {name!r} is no index for the list at "
+                f"{_join(steps)!r} cannot be set: {name!r} is not an index for the list at "
                 f"{_join(steps[:used])!r}"
             )
         if index >= len(place):

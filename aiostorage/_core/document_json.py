@@ -99,7 +99,7 @@ def load_document(text: str) -> dict[str, Any]:
     except EncodingError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
-        raise EncodingError(f"the text of a document is no JSON: {error}") from error
+        raise EncodingError(f"the text of a document is not JSON: {error}") from error
     if type(document) is not dict:
         raise EncodingError(
             f"the text of a document is a JSON {type_name(document)}, not an object"
@@ -185,7 +185,7 @@ def _decode_tag(value: dict[str, Any]) -> Any:
                 try:
                     return _TAG_DECODERS[key](text)
                 except (KeyError, TypeError, ValueError):
-                    raise EncodingError(f"{{{key!r}: {reprlib.repr(text)}}} is no tag") from None
+                    raise EncodingError(f"{{{key!r}: {reprlib.repr(text)}}} is not a tag") from None
     return value
 
 

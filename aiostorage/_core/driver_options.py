@@ -93,14 +93,14 @@ _SHOWN: Final = frozenset(
         *("authSource", "directConnection", "readPreference", "replicaSet", "ssl", "tls", "w"),
     )
 )
-"""Options whose values are no secrets, and are needed to reach the store."""
+"""Options whose values are not secrets, and are needed to reach the store."""
 
 
 def hide_credentials(url: str) -> str:
     """Return a URL, even a mistyped one, with ``***`` for what may be a secret.
 
     That is what stands before the last ``@``, or behind a colon that no port follows; and the
-    values in the query, except those of a few options that are no secrets.
+    values in the query, except those of a few options that are not secrets.
 
     >>> hide_credentials("mongodb:u:x/y@h/d"), hide_credentials("sqlite:///a.db?password=x")
     ('***@h/d', 'sqlite:///a.db?password=***')

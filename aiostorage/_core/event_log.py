@@ -1,4 +1,4 @@
-"""What is logged: one event a line, with its fields beside the text.
+"""What is logged: one event per line, with its fields in addition to the text.
 
 A subject has a logger of its own below ``aiostorage``. A field of an event is an attribute of the
 log record, whose name begins with ``aiostorage_``; so is the name of the event.

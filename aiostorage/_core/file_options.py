@@ -48,7 +48,7 @@ def checked_path(engine: str, path: object, *, beside: int = 0) -> Path:
         raise ConfigurationError(f"{engine}: path is a str or a Path, not {path!r}")
     if isinstance(path, str) and (text == ":memory:" or text.startswith("file:")):
         raise ConfigurationError(
-            f"{engine}: {text!r} is no path here, but a name that SQLite has for something else; "
+            f"{engine}: {text!r} is not a path here, but a name with a special meaning in SQLite; "
             "for a storage in memory write memory://, for a file of that name ./"
             f"{text}"
         )
@@ -117,7 +117,7 @@ def split_url(engine: str, url: object) -> SplitResult:
     Raises
     ------
     ConfigurationError
-        It is no text, or it cannot be taken apart.
+        It is not text, or it cannot be taken apart.
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"{engine}: a URL is a str, not {url!r}")

@@ -39,7 +39,7 @@ T = TypeVar("T")
 MAX_DELETED: Final = 1000
 """Rows that are deleted at a time, at most."""
 
-REMEDY: Final = 'open the storage once with history="30d", then the others anew'
+REMEDY: Final = 'open the storage once with history="30d", then open the others again'
 """What to do where there is no history."""
 
 _SETTING: Final = equal(_id="history")

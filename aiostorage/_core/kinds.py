@@ -131,7 +131,7 @@ def option(kind: Kind) -> Kind:
 
 
 def having(wants: str, *attributes: str) -> Kind:
-    """Return the kind of what has these attributes, and is no class."""
+    """Return the kind of objects that have these attributes and are not classes."""
     return Kind(
         wants,
         lambda value: not isinstance(value, type) and all(hasattr(value, a) for a in attributes),

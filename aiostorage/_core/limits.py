@@ -73,7 +73,7 @@ def configured_limit(asked: AskedLimit, name: LimitName, config: dict[str, Any])
         return math.inf
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ConfigurationError(
-            f"the experiment has {shown(value)} as {name}, which is no number of trials; "
+            f"the experiment has {shown(value)} as {name}, which is not a number of trials; "
             f"set it with update_experiment, or pass {name} as a number"
         )
     return value

@@ -126,7 +126,7 @@ class LockRecords:
         if data is None:
             state = None
         elif not isinstance(data, bytes):
-            raise EncodingError(f"the state is no bytes, but {type_name(data)}", path="state")
+            raise EncodingError(f"the state is not bytes, but {type_name(data)}", path="state")
         elif len(data) <= MAX_INLINE_STATE and unwrapped_size(data) <= MAX_INLINE_INFLATED:
             state = self._codec.decode(data)
         else:

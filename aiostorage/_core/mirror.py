@@ -185,8 +185,8 @@ class Mirror:
         # the values may be secrets
         what = sorted(map(ascii, variables)) if isinstance(variables, Mapping) else variables
         raise TrackerError(
-            f"the tracker {self._name()} returned {what!a:.60}, which is no environment of a "
-            "process"
+            f"the tracker {self._name()} returned {what!a:.60}, which is not the environment "
+            "of a process"
         )
 
     def _name(self) -> str:

@@ -171,7 +171,7 @@ def _convert_datetime(value: datetime, _depth_left: int = 0) -> datetime:
     except OverflowError:
         raise _NotStorable(f"{value!r} is outside the years 1 to 9999 in UTC; use None") from None
     except (TypeError, ValueError):
-        raise _NotStorable(f"{type_name(value)} {value!r} is no moment; use None") from None
+        raise _NotStorable(f"{type_name(value)} {value!r} is not a moment; use None") from None
     return value
 
 
@@ -234,7 +234,7 @@ def _check_str(value: str, _depth_left: int) -> str:
             value.encode()
         except UnicodeEncodeError as error:
             found = f"str with the lone surrogate {value[error.start]!r} at index {error.start}"
-            raise _NotStorable(f"{found} is no Unicode text; use bytes") from None
+            raise _NotStorable(f"{found} is not Unicode text; use bytes") from None
     return value
 
 

@@ -38,11 +38,11 @@ def parsed_cursor(cursor: str) -> tuple[int, str]:
     Raises
     ------
     CursorExpired
-        The text is no cursor of such a log.
+        The text is not a cursor of such a log.
     """
     number, dash, uid = cursor.partition("-")
     if not dash or not number.isascii() or not number.isdecimal() or len(number) > 18:
-        raise CursorExpired(f"{cursor[:40]!r} is no cursor of this store")
+        raise CursorExpired(f"{cursor[:40]!r} is not a cursor of this store")
     return int(number), uid
 
 
@@ -69,6 +69,6 @@ def log_page(
 def raise_expired(cursor: str) -> NoReturn:
     """Raise `CursorExpired` for a cursor whose row is gone."""
     raise CursorExpired(
-        f"the changes behind the cursor {cursor[:40]!r} are not kept any more, or it is the cursor "
-        "of another store; read the trials again, and go on with a new cursor"
+        f"the changes behind the cursor {cursor[:40]!r} are no longer kept, or it is the cursor "
+        "of another store; read the trials again, and continue with a new cursor"
     )

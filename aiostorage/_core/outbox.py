@@ -62,7 +62,7 @@ class OutboxRow:
     trial
         The id of the trial; None if the experiment itself has changed.
     change
-        The kind of change; ``anew`` is no change, but asks to send the record as if the tracker
+        The kind of change; ``anew`` is not a change, but asks to send the record as if the tracker
         did not have it. A record that was ``deleted`` may exist: it may have been registered again,
         for which there is another row.
     worker

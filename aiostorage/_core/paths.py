@@ -18,7 +18,7 @@ def split_path(path: Any) -> list[str]:
     Raises
     ------
     UnsupportedQuery
-        `path` is no str, or a name in it is empty, starts with ``$`` or contains a NUL.
+        `path` is not a str, or a name in it is empty, starts with ``$`` or contains a NUL.
     """
     if not isinstance(path, str):
         raise UnsupportedQuery(f"field names are strings, not {path!r}")

@@ -71,7 +71,7 @@ def _is_short(results: Sequence[Any]) -> bool:
 
     try:
         return len(dump_document({"answers": list(results)})) <= MAX_NOTED_TEXT
-    except (TypeError, ValueError):  # another program has stored what is no value of ours
+    except (TypeError, ValueError):  # another program has stored something else
         return False
 
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """What happens when an engine fails in a way that may pass (`TemporaryBackendError`).
+    """How often and how long temporary failures of an engine (`TemporaryBackendError`) are retried.
 
     Attempts and total time are both bounded; every attempt is under a time limit of its own. The
     pause before the next attempt doubles each time and has a random part, so that many workers do
@@ -36,7 +36,7 @@ class RetryPolicy:
     Parameters
     ----------
     attempts
-        How many, the first one included.
+        How many attempts, the first one included.
     total
         Seconds after which no further attempt begins, and which the last one may not outlast.
     attempt_timeout
@@ -91,7 +91,7 @@ async def retrying(
     Raises
     ------
     TemporaryBackendError
-        The last attempt's, when the policy has run out.
+        The error of the last attempt, when the policy has run out.
     """
     end = (time.monotonic() if start is None else start) + policy.total
     if failed is None:

@@ -69,7 +69,7 @@ class Storage(AsyncStorageProtocol):
     """Experiments, trials, benchmarks and the algorithm lock on one engine.
 
     Made by `aiostorage.open_storage`; used with ``async with``, or opened by its first call. A
-    pickled or forked copy opens the engine anew; a pickle contains the password of the URL, if
+    pickled or forked copy opens the engine again; a pickle contains the password of the URL, if
     there is one.
 
     Parameters
@@ -77,10 +77,10 @@ class Storage(AsyncStorageProtocol):
     driver
         The engine.
     retry
-        How often and how long to try what fails in a way that may pass.
+        How often and how long to retry temporary failures.
     lost_after
         Seconds without a heartbeat after which a reserved trial counts as lost; or a function that
-        returns them, which each call that needs them calls anew.
+        returns them, which is called each time that they are needed.
     lock_lease
         Seconds after which the algorithm lock of a dead holder is free.
     state_codec
@@ -88,16 +88,16 @@ class Storage(AsyncStorageProtocol):
         Unpickling runs code that the store contains, so choose it only where you trust every
         writer.
     max_inflated_state
-        Bytes that a state which is compressed in the store may have when it is read; more only if
-        that is at most 16 times its size in the store. A storage compresses no state more than it
-        reads itself.
+        Bytes that a compressed state may have when it is read; more only if that is at most 16
+        times its size in the store. A storage never compresses a state so much that it would refuse
+        to read it.
     nan
-        What becomes of a trial that is completed with an objective that is NaN: ``completed``
+        What becomes of a trial that is completed with NaN as its objective: ``completed``
         stores it like any other, ``broken`` stores the results with that status, ``raise`` raises
         `InvalidResult` and stores nothing. None, the default, is ``completed`` with a warning for
         each experiment, by the logger ``aiostorage``.
     fill_version
-        Whether an experiment without a version is version 1: it is stored, found and returned so.
+        Whether an experiment without a version is stored, found and returned as version 1.
         Without it, experiments are stored as they are passed; Oríon's storage type does that.
     tracker
         A tracker that shows what the store has. Every change is noted in the store, and sent in
@@ -106,12 +106,12 @@ class Storage(AsyncStorageProtocol):
         The metric in the tracker that is the objective, for `retrieve_result`. Default: the one
         that is called ``objective``, or else the only one.
     deliver_on_close
-        Seconds that `aclose` goes on sending to the tracker, at most.
+        Seconds for which `aclose` keeps sending to the tracker, at most.
     history
         How long the changes of trials are kept: a time such as ``"30d"`` (s, m, h, d or w), a
         number of changes, or ``"off"``. It becomes a setting of the store, for all who open it
-        afterwards. None, the default, leaves the setting as it is; that of a new store is
-        ``"30d"``, or 1000 changes in a Track file, which is written as a whole each time.
+        afterwards. None, the default, leaves the setting as it is; a new store has ``"30d"``, or
+        1000 changes in a Track file, which is written as a whole each time.
     telemetry
         Whether OpenTelemetry is told what the storage does. None, the default: if a provider of
         traces or of metrics is set when the storage is made or opened. The environment variables

@@ -29,7 +29,7 @@ _PARTS: Final = ("name", "type", "value")
 
 _OBJECTIVE: Final = "where={'results': {'$elemMatch': {'type': 'objective', 'value': …}}}"
 _COMPUTED: Final = {"objective": _OBJECTIVE, "objective_value": _OBJECTIVE}
-"""Attributes of a trial that are no fields, and what to write instead."""
+"""Attributes of a trial that are not fields, and what to write instead."""
 
 _ORDERS: Final[dict[str, SortBy]] = {
     **{name: SortBy(name) for name in ("submit_time", "start_time", "end_time")},
@@ -139,7 +139,7 @@ def _check(condition: Condition, inside: str, by_name: bool) -> None:
         path = _joined(inside, condition.path)
         _check_place(path, by_name)
         if path in _DECLARED:
-            raise UnsupportedQuery(f"{path} is no list, so that $elemMatch finds nothing there")
+            raise UnsupportedQuery(f"{path} is not a list, so $elemMatch finds nothing there")
         if path in _LISTS:
             _check(condition.condition, path, by_name)
     else:
@@ -201,7 +201,9 @@ def _check_place(path: str, by_name: bool) -> None:
     """Refuse a path that leads nowhere in any trial."""
     root, dot, rest = path.partition(".")
     if root in _COMPUTED:
-        raise UnsupportedQuery(f"{root!r} is no field of a stored trial; write {_COMPUTED[root]}")
+        raise UnsupportedQuery(
+            f"{root!r} is not a field of a stored trial; write {_COMPUTED[root]}"
+        )
     if not dot:
         return
     if root in _DECLARED:

@@ -346,7 +346,7 @@ def _checked_limit(limit: Any) -> int | None:
 
 def _raise_unknown(uid: Any, after: Trial | str) -> NoReturn:
     shown = after.id if isinstance(after, Trial) else after
-    raise ValueError(f"experiment {uid!r} has no trial {shown!r:.60} after which to go on")
+    raise ValueError(f"experiment {uid!r} has no trial {shown!r:.60} after which to continue")
 
 
 def _named_values(trial: Trial) -> list[list[Any]]:

@@ -91,8 +91,8 @@ def status_after(error: BaseException, *, unwritten: bool = False) -> TrialStatu
     is enough.
 
     `INTERRUPTED` if the store failed (`BackendError`, `LockError`, `DuplicateKeyError`,
-    `FailedUpdate`, `StorageClosedError`) or the tracker (`TrackerError`), and for what is no
-    `Exception`, such as a cancellation.
+    `FailedUpdate`, `StorageClosedError`) or the tracker (`TrackerError`), and for anything
+    that is not an `Exception`, such as a cancellation.
 
     Parameters
     ----------

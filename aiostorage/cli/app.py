@@ -65,7 +65,7 @@ WRONG_USE: Final = 2
 """Arguments, files or a configuration that the caller can correct; click's own code, too."""
 
 UNREACHABLE: Final = 3
-"""The store, or the tracker, cannot be reached or used at present."""
+"""The store, or the tracker, cannot be reached or used at the moment."""
 
 UNEXPECTED: Final = 70
 """A bug of aiostorage: what BSD calls an internal software error."""
@@ -227,8 +227,8 @@ def cli(ctx: click.Context) -> None:
     shows the state of the experiments in a storage.
 
     A storage is named by its URL, such as sqlite:///tune.db. Where none is named, commands use the
-    one in AIOSTORAGE_URL, else that of aiostorage.toml in the user's configuration directory, else
-    a SQLite file in the user's data directory.
+    one in AIOSTORAGE_URL, else the one in aiostorage.toml in the user's configuration directory,
+    else a SQLite file in the user's data directory.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -45,7 +45,7 @@ def _value(name: str, text: str) -> Any:
         return json.loads(text, parse_constant=_refuse)
     except ValueError as error:
         if text[:1] in ("{", "[", '"'):
-            raise click.UsageError(f"{name}: {text!r} is no JSON: {error}") from None
+            raise click.UsageError(f"{name}: {text!r} is not JSON: {error}") from None
         return text
 
 

@@ -45,10 +45,11 @@ def copy_command(
 
     SOURCE and DEST are for example sqlite:///tune.db and mongodb://localhost/tune. SOURCE is not
     changed; stop its workers first. Records are read and written a page at a time. Run the command
-    again after an interruption, and it goes on; what is there already stays. An experiment appears
-    when it is complete. In the end, the counts and hashes of all records are compared. Trials that
-    workers had reserved are interrupted in DEST, so that the next worker takes them up, and locks
-    are free. A tracker of DEST is not told: run `aiostorage tracker-sync --all` for that.
+    again after an interruption, and it continues; records that are already there stay. An
+    experiment appears when it is complete. At the end, the counts and hashes of all records are
+    compared. Trials that workers had reserved are interrupted in DEST, so that the next worker
+    takes them up, and locks are free. A tracker of DEST does not get the trials until you run
+    `aiostorage tracker-sync --all`.
     """
     named = named_store(source)
     origin = open_existing(named, **connecting(named))

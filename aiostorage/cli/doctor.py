@@ -51,11 +51,11 @@ def doctor(
     It examines the file and its file system, or the server and its clock; tables and indexes;
     locks and their waiters; trials that are lost, belong to no experiment or cannot be read; and
     records that pile up. Each finding names the command to run next. Nothing is changed, and no
-    file is created; workers may go on meanwhile.
+    file is created; workers may keep running.
 
-    With --repair, it repairs what needs no guess and leaves everything else alone: it creates
-    missing indexes, hands out lost trials again, and deletes lock records without an experiment.
-    Trials without an experiment are deleted only with --delete-orphans.
+    With --repair, it makes the repairs that need no guess, and leaves everything else alone: it
+    creates missing indexes, hands out lost trials again, and deletes lock records without an
+    experiment. Trials without an experiment are deleted only with --delete-orphans.
 
     The exit code is 0 when all is well, 1 when something is wrong, 3 when the storage cannot be
     reached.

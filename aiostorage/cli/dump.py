@@ -64,10 +64,10 @@ def dump(
 
     The file has one record per line, in JSON, with every value as it is stored: experiments, their
     trials and algorithm locks with the states, and benchmarks. Nothing is unpickled. FILE gets its
-    name when it is complete. Workers may go on meanwhile.
+    name when it is complete. Workers may keep running.
 
-    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the storage
-    that is configured, as for `aiostorage status`. With standard output as FILE, the report goes to
+    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the
+    configured storage, as for `aiostorage status`. With standard output as FILE, the report goes to
     standard error.
     """
     to_stdout = str(output) == "-"

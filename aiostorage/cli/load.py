@@ -44,13 +44,13 @@ def load(
 
     FILE may be compressed, and it may be - for standard input, which is kept in a temporary file
     meanwhile: all of it is checked before anything is written. Run the command again after an
-    interruption, and it goes on; what is there already stays. An experiment appears when it is
-    complete. Trials that workers had reserved are interrupted, so that the next worker takes them
-    up, and locks are free.
+    interruption, and it continues; records that are already there stay. An experiment appears when
+    it is complete. Trials that workers had reserved are interrupted, so that the next worker takes
+    them up, and locks are free.
 
-    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the storage
-    that is configured, as for `aiostorage status`. A tracker is not told: run `aiostorage
-    tracker-sync --all` for that.
+    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the
+    configured storage, as for `aiostorage status`. A tracker does not get the trials until you run
+    `aiostorage tracker-sync --all`.
     """
     destination, location = destination_of(named_store(one_url(place, url)), dry_run=dry_run)
 

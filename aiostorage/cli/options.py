@@ -58,7 +58,7 @@ def storage_option(function: F) -> F:
         "url",
         metavar="URL",
         help="The storage, such as sqlite:///tune.db or mongodb://localhost/tune. Default: the one "
-        "in AIOSTORAGE_URL, else that of aiostorage.toml, else a SQLite file in the user's data "
+        "in AIOSTORAGE_URL, else the one in aiostorage.toml, else a SQLite file in the user's data "
         "directory.",
     )(function)
 
@@ -69,7 +69,7 @@ def timeout_option(function: F) -> F:
         "--timeout",
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True, max=3600, max_open=True),
-        help="Give up when the storage does not answer for so long. Default: "
+        help="Give up when the storage does not answer for this long. Default: "
         f"{DEFAULT_TIMEOUT:g}, unless the URL has a timeout.",
     )(function)
 
@@ -133,10 +133,10 @@ def confirmed(question: str, yes: bool) -> bool:
     Raises
     ------
     click.UsageError
-        The user cannot be asked: standard input is no terminal.
+        The user cannot be asked: standard input is not a terminal.
     """
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError("standard input is no terminal to ask at; say --yes to do it")
+        raise click.UsageError("standard input is not a terminal to ask at; say --yes to do it")
     return click.confirm(printable(question), err=True)

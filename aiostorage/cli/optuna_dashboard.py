@@ -56,12 +56,12 @@ def dashboard(
 ) -> None:
     """Show the experiments of a storage in a browser, with optuna-dashboard.
 
-    Studies of Optuna are what they are: notes can be written and studies deleted, unless
+    Studies of Optuna look and work as in Optuna: notes can be written and studies deleted, unless
     --read-only is given. All other experiments are shown as studies, and cannot be changed;
     --direction says which of their objectives are the best ones. Ctrl-C ends it.
 
-    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the storage
-    that is configured, as for `aiostorage status`.
+    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the
+    configured storage, as for `aiostorage status`.
 
     It needs optuna-dashboard: pip install 'aiostorage-orion[dashboard]'.
     """

@@ -79,11 +79,11 @@ def import_studies_command(
 ) -> None:
     """Copy studies of Optuna's own storages into a storage.
 
-    SOURCE is the URL of a database as Optuna has it (sqlite:///optuna.db,
+    SOURCE is the URL of a database, as Optuna takes it (sqlite:///optuna.db,
     postgresql://user@host/optuna), the path of a journal, or redis://… for a journal in Redis. It
     is not changed; stop its workers first. All of a study is copied, with the numbers, states and
     times of its trials. A study appears when it is complete. Run the command again after an
-    interruption, and it goes on; what is there already and equal stays.
+    interruption, and it continues; studies that are already there and equal stay.
 
     It needs Optuna: pip install 'aiostorage-orion[optuna]'.
     """
@@ -127,11 +127,11 @@ def export_studies_command(
 ) -> None:
     """Copy studies into one of Optuna's own storages, with which Optuna can continue.
 
-    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the storage
-    that is configured, as for `aiostorage status`. TARGET is the URL of a database as Optuna has
-    it, the path of a journal, or redis://…; what does not exist is made. Experiments that are no
-    studies are left out. Run the command again after an interruption, and it goes on where the
-    trials in TARGET end.
+    URL is for example sqlite:///tune.db or mongodb://localhost/tune; without URL, it is the
+    configured storage, as for `aiostorage status`. TARGET is the URL of a database, as Optuna takes
+    it, the path of a journal, or redis://…; TARGET is created if it does not exist. Experiments
+    that are not studies are left out. Run the command again after an interruption, and it continues
+    where the trials in TARGET end.
 
     It needs Optuna: pip install 'aiostorage-orion[optuna]'.
     """

@@ -49,7 +49,7 @@ LOST = "lost"
     type=click.FloatRange(min=0, min_open=True, max=1e9),
     default=600.0,
     show_default=True,
-    help="The rate is that of the trials completed in this time.",
+    help="Compute the rate from the trials completed in this time.",
 )
 @lost_after_option
 @json_option

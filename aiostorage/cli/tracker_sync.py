@@ -44,7 +44,7 @@ BATCH: Final = 500
 @click.option(
     "--tracker",
     help="The URL of the tracker, such as mlflow+http://127.0.0.1:5000. Default: the one in "
-    "AIOSTORAGE_TRACKER, else that of the storage's configuration.",
+    "AIOSTORAGE_TRACKER, else the one in the storage's configuration.",
 )
 @click.option("--all", "everything", is_flag=True, help="Send all experiments and trials again.")
 @click.option(
@@ -53,7 +53,7 @@ BATCH: Final = 500
     type=click.FloatRange(min=0, min_open=True),
     default=90.0,
     show_default=True,
-    help="Give up when nothing could be sent for so long.",
+    help="Give up when nothing could be sent for this long.",
 )
 @debug_option
 def tracker_sync(
@@ -68,12 +68,12 @@ def tracker_sync(
 
     Workers with that tracker do this on their own. This command is for the changes that were left
     when they ended, and for a tracker that is new or has lost something: with --all it gets every
-    experiment and trial. A run that exists already is found and updated, not created twice.
+    experiment and trial. A run that already exists is found and updated, not created twice.
 
-    Workers may go on meanwhile. If one of them is sending already, this waits for it. The exit
+    Workers may keep running. If one of them is already sending, this command waits for it. The exit
     code is 1 if something could not be sent.
 
-    URL is that of the storage, for example sqlite:///tune.db. Without URL, the storage that is
+    URL names the storage, for example sqlite:///tune.db. Without URL, the storage that is
     configured is meant: the one that the environment variable AIOSTORAGE_URL names, else
     aiostorage.toml in the user's configuration directory, else a SQLite file in the user's data
     directory. A password in the environment or in the file is not visible in the list of processes.

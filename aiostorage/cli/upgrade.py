@@ -1,4 +1,4 @@
-"""``aiostorage upgrade``: brings an older storage to the present layout."""
+"""``aiostorage upgrade``: brings an older storage to the current layout."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ async def _state(records: StoredRecords, lock: Document) -> list[Finding]:
         if data is None:
             return []
         if not isinstance(data, bytes):
-            return [_damaged(label, f"it is no bytes, but {type_name(data)}", command)]
+            return [_damaged(label, f"it is not bytes, but {type_name(data)}", command)]
         if data[:1] == PICKLE:
             what = f"the state of {label} is a pickle; it was not looked into, since that runs code"
             return [Finding("pickled-state", "note", what, label, command)]

@@ -42,7 +42,7 @@ async def upkeep_findings(gateway: Gateway) -> list[Finding]:
         sender = "no process sends them" if holder is None else f"{named_holder(holder)} sends them"
         code = "outbox-not-sent" if holder is None else "outbox-slow"
         what = (
-            f"{backlog.length} changes have still to be told to the tracker, the oldest of "
+            f"{backlog.length} changes have yet to be sent to the tracker, the oldest from "
             f"{backlog.oldest:%Y-%m-%d %H:%M:%S} UTC; {sender}"
         )
         findings.append(Finding(code, "warning", what, OUTBOX, "aiostorage tracker-sync{url}"))

@@ -16,6 +16,7 @@ from aiostorage.optuna.study_thread import StudyThread
 __all__ = ["AsyncTrial", "StudyTrial", "ThreadTrial"]
 
 C = TypeVar("C", bound=CategoricalChoiceType)
+T = TypeVar("T")
 
 
 class StudyTrial:
@@ -25,11 +26,14 @@ class StudyTrial:
 
     Parameters
     ----------
+    running
+        What is known of it.
     make
         Makes it.
     """
 
-    def __init__(self, make: Callable[[], optuna.Trial]) -> None:
+    def __init__(self, running: RunningTrial, make: Callable[[], optuna.Trial]) -> None:
+        self._running = running
         self._make = make
         self._made: optuna.Trial | None = None
         self._failure: Exception | None = None
@@ -52,14 +56,15 @@ class StudyTrial:
         return self._made
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of it; in the thread."""
+        """Call a method of it, if it runs here still; in the thread."""
+        self._running.check()
         return getattr(self.get(), method)(*args, **kwargs)
 
 
 class AsyncTrial:
     """A trial for an objective that is a coroutine: the methods of Optuna's `Trial`, awaited.
 
-    What only reads what was suggested or set before is a property, and needs no await.
+    Values that were suggested or set before are properties, which need no await.
 
     Parameters
     ----------
@@ -96,39 +101,42 @@ class AsyncTrial:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """Suggest a value for a floating point parameter."""
-        call, span = self._trial.call, (low, high)
-        value: float = await self._call(call, "suggest_float", name, *span, step=step, log=log)
+        value: float = await self._ask("suggest_float", name, low, high, step=step, log=log)
         return value
 
     async def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
         """Suggest a value for an integer parameter."""
-        call, span = self._trial.call, (low, high)
-        value: int = await self._call(call, "suggest_int", name, *span, step=step, log=log)
+        value: int = await self._ask("suggest_int", name, low, high, step=step, log=log)
         return value
 
     async def suggest_categorical(self, name: str, choices: Sequence[C]) -> C:
         """Suggest one of several choices."""
-        chosen: C = await self._call(self._trial.call, "suggest_categorical", name, choices)
+        chosen: C = await self._ask("suggest_categorical", name, choices)
         return chosen
 
     async def report(self, value: float, step: int) -> None:
-        """Report an intermediate value; a pruner goes by it."""
-        await self._call(self._trial.call, "report", value, step)
+        """Report an intermediate value, which pruners use."""
+        await self._ask("report", value, step)
 
     async def should_prune(self) -> bool:
         """Return whether the trial is not worth going on with; then raise `optuna.TrialPruned`."""
+        self._running.check()
         await self._sync()
-        return bool(await self._call(self._trial.call, "should_prune"))
+        return bool(await self._ask("should_prune"))
 
     async def set_user_attr(self, key: str, value: Any) -> None:
         """Set a user's attribute of the trial."""
-        await self._call(self._trial.call, "set_user_attr", key, value)
+        await self._ask("set_user_attr", key, value)
 
     async def set_constraint(self, key: str, value: float) -> None:
         """Set a constraint; the trial is feasible when all of them are zero or less."""
-        await self._call(self._trial.call, "set_constraint", key, value)
+        await self._ask("set_constraint", key, value)
+
+    async def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        self._running.check()
+        return await self._call(self._trial.call, method, *args, **kwargs)
 
     @property
     def number(self) -> int:
@@ -163,31 +171,44 @@ class ThreadTrial(optuna.Trial):
 
     Parameters
     ----------
-    study, trial_id
+    study
         As for Optuna's `Trial`, which is made in the thread of the study.
+    running
+        What is known of it.
     thread
         That thread.
     """
 
-    def __init__(self, study: optuna.Study, trial_id: int, thread: StudyThread) -> None:
+    def __init__(self, study: optuna.Study, running: RunningTrial, thread: StudyThread) -> None:
+        self._running = running
         self._thread = thread
-        super().__init__(study, trial_id)
+        super().__init__(study, running.trial_id)
+
+    def _ask(self, method: Callable[..., T], *args: Any) -> T:
+        """Call a method of Optuna's trial in the thread of the study."""
+
+        def ask() -> T:
+            self._running.check()
+            return method(*args)
+
+        self._running.check()
+        return self._thread.call_from_thread(ask)
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        return self._thread.call_from_thread(super()._suggest, name, distribution)
+        return self._ask(super()._suggest, name, distribution)
 
     def report(self, value: float, step: int) -> None:
         """Report an intermediate value."""
-        self._thread.call_from_thread(super().report, value, step)
+        self._ask(super().report, value, step)
 
     def should_prune(self) -> bool:
         """Return whether the trial is not worth going on with."""
-        return self._thread.call_from_thread(super().should_prune)
+        return self._ask(super().should_prune)
 
     def set_user_attr(self, key: str, value: Any) -> None:
         """Set a user's attribute of the trial."""
-        self._thread.call_from_thread(super().set_user_attr, key, value)
+        self._ask(super().set_user_attr, key, value)
 
     def set_constraint(self, key: str, value: float) -> None:
         """Set a constraint of the trial."""
-        self._thread.call_from_thread(super().set_constraint, key, value)
+        self._ask(super().set_constraint, key, value)

@@ -38,9 +38,9 @@ def dashboard_app(
     Parameters
     ----------
     read_only
-        Refuse every change. Otherwise only those of experiments that are no studies are refused.
+        Refuse every change. Otherwise only changes of experiments that are not studies are refused.
     hosts
-        What browsers may call this server, with the port; None for anything.
+        The names by which browsers may call this server, with the port; None for any name.
     """
     app: WSGIApplication = wsgi(storage)
     names = None if hosts is None else frozenset(hosts)
@@ -59,7 +59,7 @@ def dashboard_app(
             if _is_foreign(storage, environ.get("PATH_INFO", "")):
                 return _refusal(
                     start_response,
-                    "this experiment is no study of Optuna, and cannot be changed here",
+                    "this experiment is not a study of Optuna, and cannot be changed here",
                 )
         return app(environ, start_response)
 
@@ -118,7 +118,7 @@ def dashboard_server(
     host
         The address, or the name, of an interface of this machine.
     port
-        0 for any that is free; ``server_port`` says which.
+        0 for any free port; ``server_port`` says which.
     read_only
         As for `dashboard_app`.
 

@@ -32,7 +32,7 @@ class DashboardStorage(OptunaStorage):
     storage
         The store, not opened.
     direction
-        In which direction the objectives of experiments that are no studies are better.
+        In which direction the objectives of experiments that are not studies are better.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class DashboardStorage(OptunaStorage):
         return self._storage._portal.call(self._foreign.study, study_id)  # noqa: SLF001  as above
 
     def is_foreign(self, study_id: int) -> bool:
-        """Return whether this is the id of an experiment that is no study."""
+        """Return whether this is the id of an experiment that is not a study."""
         try:
             super().get_study_name_from_id(study_id)
         except KeyError:
@@ -65,7 +65,7 @@ class DashboardStorage(OptunaStorage):
         for study in self.get_all_studies():
             if study.study_name == study_name:
                 return study._study_id  # noqa: SLF001  it has no public name
-        raise KeyError(f"there is no study of the name {study_name!r}")
+        raise KeyError(f"there is no study named {study_name!r}")
 
     def get_study_name_from_id(self, study_id: int) -> str:
         """Return the name of a study."""

@@ -79,6 +79,19 @@ class RunningTrial:
         self._changes: dict[str, Any] = {UNWRITTEN: False}  # as soon as anything is written
         self._lock = threading.Lock()
 
+    def check(self) -> None:
+        """Check that it runs here still.
+
+        Raises
+        ------
+        UpdateFinishedTrialError
+            It has ended, or was taken away or handed back.
+        """
+        if self.ended or self.lost:
+            raise UpdateFinishedTrialError(
+                f"Trial#{self.number} does not run here any more and can not be updated."
+            )
+
     def set_param(self, param: StoredParam) -> None:
         """Set a param."""
         with self._lock:
@@ -168,10 +181,8 @@ class DeferredStorage(BaseStorage):
 
     def _own(self, trial_id: int) -> RunningTrial | None:
         running = self._running.get(trial_id)
-        if running is not None and (running.ended or running.lost):
-            raise UpdateFinishedTrialError(
-                f"Trial#{running.number} does not run here any more and can not be updated."
-            )
+        if running is not None:
+            running.check()
         return running
 
     def _note(self, running: RunningTrial) -> None:

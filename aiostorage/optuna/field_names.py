@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from aiostorage.errors import EncodingError
+
 __all__ = ["attributes_of", "field_name", "fields_of", "name_of_field"]
 
 _UNFIT: Final = re.compile(r"[%.$\x00]|^0(?=[0-9])")
@@ -23,7 +25,19 @@ _EMPTY: Final = "%"
 
 @lru_cache(maxsize=4096)  # each trial of a study has the same few
 def field_name(name: str) -> str:
-    """Return the name of the field for an attribute: the same, unless a path cannot have it."""
+    """Return the name of the field for an attribute: the same, unless a path cannot have it.
+
+    Raises
+    ------
+    EncodingError
+        It is not Unicode text.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise EncodingError(
+            f"the name of a param or an attribute has to be Unicode text, and {name!r} is not"
+        ) from None
     return _UNFIT.sub(lambda match: f"%{ord(match[0]):02x}", name) or _EMPTY
 
 

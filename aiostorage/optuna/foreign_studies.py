@@ -1,4 +1,4 @@
-"""Experiments that are no studies of Optuna, as studies that can only be read."""
+"""Experiments that are not studies of Optuna, as studies that can only be read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BEFORE: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class ForeignStudies:
-    """The experiments of a store that are no studies of Optuna; nothing here writes.
+    """The experiments of a store that are not studies of Optuna; nothing here writes.
 
     Parameters
     ----------

@@ -355,9 +355,9 @@ def _take(study: KnownStudy, documents: Sequence[Document]) -> None:
 
 def no_study(study_id: int) -> KeyError:
     """Return the error that says that there is no such study."""
-    return KeyError(f"there is no study of the id {study_id}")
+    return KeyError(f"there is no study with the id {study_id}")
 
 
 def no_trial(trial_id: int) -> KeyError:
     """Return the error that says that there is no such trial."""
-    return KeyError(f"there is no trial of the id {trial_id}")
+    return KeyError(f"there is no trial with the id {trial_id}")

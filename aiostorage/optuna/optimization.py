@@ -6,6 +6,7 @@ import asyncio
 import copy
 import inspect
 import logging
+import math
 import signal
 import sys
 import time
@@ -36,6 +37,10 @@ from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.study_thread import StudyThread
 from aiostorage.optuna.study_writer import StudyWriter
 from aiostorage.optuna.trial_batches import TrialBatches
+from aiostorage.optuna.trial_document import final_update
+from aiostorage.work.calls import is_async, name_of
+from aiostorage.work.daemon_threads import in_daemon_thread
+from aiostorage.work.evaluators import ObjectiveExit
 from aiostorage.work.stop_signals import stopped_by_signals
 
 __all__ = ["Callback", "Objective", "optimize"]
@@ -69,11 +74,13 @@ async def optimize(
     """Evaluate trials of a study, several at the same time in this event loop.
 
     An objective that is a coroutine function gets an `AsyncTrial`: the methods of Optuna's trial,
-    to be awaited. One that is a plain function gets Optuna's own and runs in a thread.
+    to be awaited. A plain function gets Optuna's own trial and runs in a thread. A thread cannot be
+    stopped: if the trial is handed back or lost, the thread is abandoned, its result is ignored,
+    and the program does not wait for it when it exits.
 
-    The sampler, the pruner and the callbacks run in one thread, one after the other, since Optuna's
-    are not made for several threads. They do not block the event loop, and none of them waits for
-    the store.
+    The sampler, the pruner and the callbacks run in one thread, one after the other, because they
+    are not thread-safe in Optuna. They do not block the event loop, and none of them waits for the
+    store.
 
     When this is cancelled, or the process gets SIGTERM or Ctrl-C, trials under way are handed back:
     they wait, with their params, for the next worker. So are the others when an objective raises
@@ -96,14 +103,17 @@ async def optimize(
     catch
         Exceptions of the objective that only fail the trial. Any other ends this, too.
     show_progress_bar
-        Whether to show how far it is.
+        Whether to show the progress.
 
     Raises
     ------
     ConfigurationError
         The study has another storage.
     RuntimeError
-        This is called within ``study.optimize``.
+        This is called within ``study.optimize``, or while another call of this evaluates the same
+        `Study` object in this thread.
+    TypeError
+        A callback is a coroutine function.
     SystemExit, KeyboardInterrupt
         The process got SIGTERM or Ctrl-C; trials have been handed back.
 
@@ -121,11 +131,17 @@ async def optimize(
             'optuna.create_study(storage=OptunaStorage("sqlite:///tune.db"))'
         )
     if study._thread_local.in_optimize_loop:
-        raise RuntimeError("Nested invocation of `Study.optimize` method isn't allowed.")
+        raise RuntimeError(
+            "this Study object is being optimized already: await that first, or load the study "
+            "once more for a second optimization"
+        )
     if tasks < 1:
         raise ValueError(f"tasks is a number of at least 1, not {tasks!r}")
+    callbacks = tuple(callbacks or ())
+    if any(map(is_async, callbacks)):
+        raise TypeError("a callback is a plain function, which is called in a thread, not async")
     caught = (catch,) if isinstance(catch, type) else tuple(catch)
-    asked = _Asked(study, objective, n_trials, timeout, caught, tuple(callbacks or ()))
+    asked = _Asked(study, objective, n_trials, timeout, caught, callbacks)
     run = _Optimization(asked, storage)
     study._thread_local.in_optimize_loop = True
     progress = _ProgressBar(show_progress_bar, n_trials, timeout)
@@ -169,7 +185,7 @@ class _Optimization:
         self._study = asked.study
         self._storage = storage
         self._objective = asked.objective
-        self._in_thread = not _is_coroutine_function(asked.objective)
+        self._in_thread = not is_async(asked.objective)
         self._left = asked.n_trials
         self._end = None if asked.timeout is None else anyio.current_time() + asked.timeout
         self._caught = asked.caught
@@ -181,6 +197,7 @@ class _Optimization:
         self._writer: StudyWriter
         self._twin: optuna.Study
         self._batches: TrialBatches
+        self._workers: anyio.CancelScope
 
     async def run(self, tasks: int, progress: _ProgressBar | None) -> None:
         """Evaluate trials until there is no more to do."""
@@ -197,7 +214,6 @@ class _Optimization:
         self._twin._storage = deferred
         self._study._stop_flag = self._twin._stop_flag = False
         self._progress = progress
-        self._limiter = anyio.CapacityLimiter(tasks)
         self._thread = StudyThread(LoopTurns(), self._writer.noted)
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
@@ -221,6 +237,7 @@ class _Optimization:
             helpers.start_soon(_within, needed[1], self._beat)
             try:
                 async with anyio.create_task_group() as workers:
+                    self._workers = workers.cancel_scope
                     for _ in range(tasks):
                         workers.start_soon(self._work)
             finally:  # cancelled workers still write, and hand back
@@ -256,6 +273,8 @@ class _Optimization:
     def _takes_another(self) -> bool:
         if self._study._stop_flag or self._twin._stop_flag:
             return False
+        if self.signal is not None or self._workers.cancel_called:
+            return False
         if self._end is not None and anyio.current_time() >= self._end:
             return False
         if self._left is None:
@@ -267,7 +286,7 @@ class _Optimization:
 
     async def _evaluate(self, running: RunningTrial) -> RunningTrial | None:
         """Evaluate a trial that has begun; return the next one if that has begun, too."""
-        trial = StudyTrial(partial(self._trial, running.trial_id))
+        trial = StudyTrial(running, partial(self._trial, running))
         scope = self._running[running] = anyio.CancelScope()
         try:
             with scope:
@@ -275,6 +294,7 @@ class _Optimization:
                 if not trial.is_made:  # the objective has asked for nothing, or it failed
                     await self._thread.call(trial.get)
         except BaseException:  # cancelled, or the sampler has failed at the beginning
+            running.lost = True
             await self._writer.hand_back(running)
             raise
         if running.lost or scope.cancelled_caught:
@@ -292,11 +312,11 @@ class _Optimization:
             self._failure = failure
         raise failure
 
-    def _trial(self, trial_id: int) -> optuna.Trial:
+    def _trial(self, running: RunningTrial) -> optuna.Trial:
         """Return Optuna's own trial; in the thread."""
         if self._in_thread:
-            return ThreadTrial(self._twin, trial_id, self._thread)
-        return optuna.Trial(self._twin, trial_id)
+            return ThreadTrial(self._twin, running, self._thread)
+        return optuna.Trial(self._twin, running.trial_id)
 
     async def _outcome(self, running: RunningTrial, trial: StudyTrial) -> _Evaluation:
         try:
@@ -305,15 +325,33 @@ class _Optimization:
             return _Evaluation(state=TrialState.PRUNED, error=error)
         except Exception as error:  # noqa: BLE001  it fails the trial, and is raised afterwards
             return _Evaluation(state=TrialState.FAIL, error=error)
+        except asyncio.CancelledError as cause:
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            failure = ObjectiveExit("CancelledError, though the objective was not cancelled")
+            failure.__cause__ = cause
+            return _Evaluation(state=TrialState.FAIL, error=failure)
 
     async def _value(self, running: RunningTrial, trial: StudyTrial) -> Any:
         if self._in_thread:
             own = await self._thread.call(trial.get)
-            value = await anyio.to_thread.run_sync(self._objective, own, limiter=self._limiter)
-            return await value if inspect.isawaitable(value) else value
+            return await in_daemon_thread(partial(self._call_objective, own))
         return await self._objective(
             AsyncTrial(self._study, running, trial, self._thread.call, self._writer.sync)
         )
+
+    def _call_objective(self, trial: optuna.Trial) -> Any:
+        """Call an objective that is a plain function; in a thread of its own."""
+        for study in (self._study, self._twin):  # it may stop the study
+            study._thread_local.in_optimize_loop = True
+        value = self._objective(trial)
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(
+                f"the objective, {name_of(self._objective)}, is a plain function that has returned "
+                "a coroutine: pass an `async def` function, which gets an AsyncTrial"
+            )
+        return value
 
     async def _tell(
         self, running: RunningTrial, trial: StudyTrial, outcome: _Evaluation, *, begins: bool
@@ -335,10 +373,11 @@ class _Optimization:
         try:
             complaint = await self._thread.call(self._tell_study, trial, outcome)
         except Exception as error:
-            if running.ended:  # a sampler has failed, or the pruner
-                await self._writer.written(running)
-            elif running.lost and isinstance(error, UpdateFinishedTrialError):
+            if running.lost and isinstance(error, UpdateFinishedTrialError):
                 return False, None
+            if not running.ended:  # the values cannot be stored
+                running.end(final_update(running.trial, TrialState.FAIL, None))
+            await self._writer.written(running)
             raise
         begins = begins and self._takes_another()
         _, following = await self._writer.written(running, begins=begins)
@@ -397,8 +436,8 @@ class _Optimization:
         running.lost = True
         events.warning(
             "trial_lost",
-            "trial %(number)s of study %(study)r does not run here any more: it was declared stale "
-            "or handed back; its result is not written",
+            "trial %(number)s of study %(study)r does not run here any more: it was declared "
+            "stale, handed back or ended elsewhere; its result is not written",
             number=running.number,
             study=self._study.study_name,
         )
@@ -427,13 +466,14 @@ class _Optimization:
             await anyio.sleep(interval)
 
     async def _beat_once(self, watched: bool) -> None:
-        running = {one.number: one for one in self._running if not one.ended}
+        running = {one.number: one for one in self._running if not (one.ended or one.lost)}
         if not running:
             return
         lost = await self._writer.there(self._batches.beat, list(running), watched=watched)
         for number in lost:
-            if not running[number].ended:
-                self._on_lost(running[number])
+            one = running[number]
+            if not (one.ended or one.lost):
+                self._on_lost(one)
 
 
 async def _to_its_end(action: Callable[[], Awaitable[T]]) -> T:
@@ -467,9 +507,3 @@ def _fail_stale_trials(study: optuna.Study) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         fail_stale_trials(study)
-
-
-def _is_coroutine_function(objective: Any) -> bool:
-    return inspect.iscoroutinefunction(objective) or inspect.iscoroutinefunction(
-        getattr(objective, "__call__", None)  # noqa: B004  an object with an async one
-    )

@@ -121,7 +121,7 @@ def translated(location: str) -> Iterator[None]:
         what = error.__cause__ or error  # Optuna's own message does not name it
         raise ConfigurationError(f"{location} needs a package that is missing: {what}") from error
     except ArgumentError as error:
-        raise ConfigurationError(f"{location} is no URL of a database: {_text(error)}") from error
+        raise ConfigurationError(f"{location} is not a database URL: {_text(error)}") from error
     except (SQLAlchemyError, StorageInternalError) as error:
         raise BackendError(f"{location}: {_text(error)}") from error
     except RuntimeError as error:  # of the version of the tables
@@ -182,7 +182,7 @@ def _begins_as_sqlite(path: Path) -> bool:
 
 
 def _check_journal(path: Path, *, writing: bool) -> None:
-    """Refuse a file that is not there, is no journal, or lacks the end of its last line."""
+    """Refuse a file that is not there, is not a journal, or lacks the end of its last line."""
     try:
         with path.open("rb") as file:
             first = file.read(1)
@@ -198,7 +198,7 @@ def _check_journal(path: Path, *, writing: bool) -> None:
     except PermissionError as error:
         raise PermissionDenied(f"{path} cannot be read: {error.strerror}") from error
     if first not in (b"", b"{"):
-        raise NotADatabaseError(f"{path} is no journal of Optuna")
+        raise NotADatabaseError(f"{path} is not a journal of Optuna")
     if writing and last not in (b"", b"\n"):
         raise NotADatabaseError(
             f"{path} ends within a line: its last writer was killed. What is appended to it could "

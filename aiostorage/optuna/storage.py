@@ -49,16 +49,16 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
     at exit. A pickled or forked copy opens the store again. The signatures and the errors of the
     methods are Optuna's.
 
-    A trial is written to under the reservation of the process that began it. When another one
-    declares it stale, or hands it back, what the first one writes afterwards raises
+    Writes to a trial are made under the reservation of the process that began it. When another
+    process declares the trial stale, or hands it back, later writes of the first one raise
     `optuna.exceptions.UpdateFinishedTrialError`.
 
-    The params of a trial that was just begun are seen by all threads at once, and so is the
-    attribute in which a sampler notes those that it has chosen together. They are written
-    together: with the next other write of the trial, such as a report or its end, and a tenth of a
-    second later at most. A process that is killed takes those with it. If they cannot be written,
-    that is tried again, and the next write of the trial raises the error that it has then.
-    Other attributes, intermediate values and states are in the store when a method returns.
+    All threads see the params of a trial that was just begun at once, and the attribute in which a
+    sampler notes the params that it has chosen together. They are written together: with the next
+    other write of the trial, such as a report or its end, but at most a tenth of a second later. If
+    the process is killed before that, they are lost. If they cannot be written, the write is tried
+    again, and the next write of the trial raises its own error. Other attributes, intermediate
+    values and states are in the store when a method returns.
 
     Parameters
     ----------
@@ -66,15 +66,15 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
         The URL of a store, as for `aiostorage.open_storage`; or a `Storage`, not opened, or a
         `SyncStorage`, which may be in use elsewhere.
     heartbeat_interval
-        Seconds between two heartbeats of a trial in ``study.optimize``. None: there are none, and
-        no trial becomes stale.
+        Seconds between two heartbeats of a trial in ``study.optimize``. None: no heartbeats are
+        sent, and no trial becomes stale.
     grace_period
         Seconds without a heartbeat after which a trial is stale. Default: two intervals.
     heartbeat_stale_trial_callback
         Called with each trial that this process has declared stale, such as
         `optuna.storages.RetryHeartbeatStaleTrialCallback`.
     failed_trial_callback
-        The same by the name that it has in older versions of Optuna.
+        The same, under its name in older versions of Optuna.
     options
         Options of `aiostorage.open_storage` and of the engine, with a URL.
 

@@ -168,7 +168,7 @@ class Studies:
         """Return the id of the study of a name."""
         uid = await self._records.named(name)
         if uid is None:
-            raise KeyError(f"there is no study of the name {name!r}")
+            raise KeyError(f"there is no study named {name!r}")
         study_id = study_id_of(uid)
         if study_id >= MAX_STUDIES:
             await self._records.uid_of(study_id)  # which says so if another one has the same

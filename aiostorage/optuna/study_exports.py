@@ -1,7 +1,7 @@
 """`export_optuna`: studies become those of one of Optuna's own storages.
 
 Such a storage shows a study as soon as it is created, and has no transactions over several trials.
-So trials are written in the order of their numbers, each at once, and an export goes on where the
+So trials are written in the order of their numbers, each at once, and an export continues where the
 trials of the destination end, if those are the first of the study.
 """
 
@@ -62,24 +62,24 @@ async def export_optuna(
 ) -> MoveReport:
     """Copy studies to one of Optuna's own storages.
 
-    All of a study is copied, as `import_optuna` does it. Experiments that are no studies are left
+    All of a study is copied, as `import_optuna` does it. Experiments that are not studies are left
     out.
 
     Optuna's storages show a study while it is still growing. When an export was interrupted, call
     it again: a study whose trials are the first of the one here is completed, and one that is equal
-    stays as it is. In the end, all trials are read again and compared.
+    stays as it is. At the end, all trials are read again and compared.
 
     Parameters
     ----------
     storage
-        What is copied, and not changed. Its workers should have ended.
+        The source, which is not changed. Its workers should have ended.
     target
         The URL of a database, as SQLAlchemy has it; the path of a journal; ``redis://…`` for a
-        journal in Redis; or a storage of Optuna. What does not exist is made.
+        journal in Redis; or a storage of Optuna. A target that does not exist is created.
     studies
-        The names of those that are wanted. Default: all.
+        The names of the studies to export. Default: all.
     resolve
-        What to do where the target has another study of the same name: ``ignore`` keeps what is
+        What to do if the target has another study of the same name: ``ignore`` keeps what is
         there, ``overwrite`` deletes it first. Default: refuse the export.
     dry_run
         Read, compare and report, but write nothing to a study. Tables and files are made.
@@ -97,15 +97,15 @@ async def export_optuna(
         There is another study of that name, and `resolve` does not say what to do about it. Nothing
         was written.
     InvalidArgument
-        An argument is of the wrong kind, or there is no study of a name.
+        An argument is of the wrong kind, or there is no study with one of the names.
     ConfigurationError, NotADatabaseError, SchemaVersionError
-        The target is none of Optuna's, or cannot be made.
+        The target is not one of Optuna's storages, or cannot be created.
     EncodingError
         A trial of a study is missing, which Optuna's storages cannot express.
     BackendError
         The storage or the target failed.
     IncompleteCopy
-        The target does not have afterwards what was written.
+        The target lacks records that were written.
     """
     given = {"storage": storage, "studies": studies, "resolve": resolve, "dry_run": dry_run}
     check_values("export_optuna", STUDY_MOVES, {**given, "progress": progress})
@@ -224,7 +224,7 @@ class _Export:
         Raises
         ------
         DuplicateKeyError
-            The target has another one of a name, and nothing says what to do about it.
+            The target has another study of the same name, and nothing says what to do about it.
         """
         total, done = sum(one.trials for one in chosen), 0
         there = {s.study_name: s for s in await self._run(self._target.get_all_studies)}

@@ -42,22 +42,22 @@ async def import_optuna(
     study id.
 
     Nothing is written unless all of it can be, and a study appears in the storage when it is
-    complete. An import that was interrupted goes on when it is called again. What is there already
-    and equal stays; so a second import writes nothing. In the end the counts and the hashes of all
-    records are compared.
+    complete. An interrupted import continues when it is called again. Studies that already exist
+    and are equal stay; so a second import writes nothing. At the end, the counts and the hashes of
+    all records are compared.
 
     Parameters
     ----------
     source
         The URL of a database, as SQLAlchemy has it, such as ``sqlite:///optuna.db``; the path of a
         journal; ``redis://…`` for a journal in Redis; or a storage of Optuna. It is not changed.
-        Its workers should have ended: what they change meanwhile may be missing.
+        Its workers should have ended: changes that they make meanwhile may be missing.
     storage
         The destination.
     studies
-        The names of those that are wanted. Default: all.
+        The names of the studies to import. Default: all.
     resolve
-        What to do where the storage has another experiment of the same name: ``ignore`` keeps what
+        What to do if the storage has another experiment of the same name: ``ignore`` keeps what
         is there, ``overwrite`` replaces all of it. Default: refuse the import.
     interrupt_running
         Let trials that run in the source wait in the storage, so that the next worker evaluates
@@ -78,15 +78,16 @@ async def import_optuna(
         There is something else of that name, and `resolve` does not say what to do about it.
         Nothing was written.
     InvalidArgument
-        An argument is of the wrong kind, or there is no study of a name.
+        An argument is of the wrong kind, or there is no study with one of the names.
     ConfigurationError, NotADatabaseError, SchemaVersionError
-        There is no such source, or it is none of Optuna's; or the storage has a tracker.
+        There is no such source, or it is not one of Optuna's storages; or the storage has a
+        tracker.
     EncodingError
         Something of a study cannot be stored. Nothing was written.
     BackendError
         The source or the storage failed.
     IncompleteCopy
-        The storage does not have afterwards what was written.
+        The storage lacks records that were written.
     """
     given = {"storage": storage, "studies": studies, "resolve": resolve, "dry_run": dry_run}
     more = {"interrupt_running": interrupt_running, "progress": progress}

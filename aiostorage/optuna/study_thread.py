@@ -47,6 +47,8 @@ class StudyThread:
         self._taken = threading.Event()
         self._waiting: queue.SimpleQueue[Callable[[], Callable[[], None]] | None]
         self._waiting = queue.SimpleQueue()
+        self._stopped = False
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="aiostorage-optuna", daemon=True)
         self._thread.start()
 
@@ -63,7 +65,7 @@ class StudyThread:
                 return partial(settle, future, None, error)
             return partial(settle, future, result)
 
-        self._waiting.put(run)
+        self._put(run)
         return await future
 
     def call_from_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -79,12 +81,20 @@ class StudyThread:
                 future.set_exception(error)
             return _nothing
 
-        self._waiting.put(run)
+        self._put(run)
         return future.result()
 
+    def _put(self, run: Callable[[], Callable[[], None]]) -> None:
+        with self._lock:
+            if self._stopped:
+                raise RuntimeError("the optimization has ended")
+            self._waiting.put(run)
+
     def stop(self) -> None:
-        """End the thread when it has run what waits."""
-        self._waiting.put(None)
+        """End the thread when it has run what waits; from then on, calls raise RuntimeError."""
+        with self._lock:
+            self._stopped = True
+            self._waiting.put(None)
 
     def _run(self) -> None:
         ended = False

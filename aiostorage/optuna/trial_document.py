@@ -149,7 +149,7 @@ def finish_changes(
 
 
 def constraint_results(trial: FrozenTrial) -> list[dict[str, Any]]:
-    """Return the constraints of a trial as results; what is no number is none."""
+    """Return the constraints of a trial as results; those that are not numbers are left out."""
     constraints: dict[str, Any] = {}  # whatever was set under these names
     for name, value in trial.system_attrs.items():
         if name == _CONSTRAINTS:  # as Optuna 4 has all of them
@@ -234,7 +234,7 @@ def final_update(
 
 
 def number_of(document: Mapping[str, Any]) -> int | None:
-    """Return the number of a trial; None if it is no trial of a study."""
+    """Return the number of a trial; None if it is not a trial of a study."""
     ours = document.get(FIELD)
     number = ours.get("number") if isinstance(ours, Mapping) else None
     return number if type(number) is int and number >= 0 else None

@@ -19,7 +19,7 @@ def never_stored(experiment: Any, uid: Any = None) -> bool:
     MismatchedIds
         The experiment has no id, but `uid` was passed.
     MissingArguments
-        It is no experiment: it has no attribute for an id.
+        It is not an experiment: it has no attribute for an id.
     """
     if experiment is None:
         return isinstance(uid, Mapping)  # `orion db upgrade` passes a config, which nothing has

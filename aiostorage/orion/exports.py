@@ -1,4 +1,4 @@
-"""Export to Oríon: `export_orion` makes a PickledDB file of any storage.
+"""Export to Oríon: `export_orion` makes a PickledDB file from any storage.
 
 It needs Oríon, of which nothing is imported before it is called.
 """
@@ -48,15 +48,14 @@ async def export_orion(
 
     Experiments and trials keep an ``_id`` that is a positive int, as Oríon's own are; the others
     get the next numbers. Algorithms are exported unlocked, with their state pickled, and reserved
-    trials interrupted, because no worker has them in the file. The file is
-    written beside the destination and renamed at the end, so that an interruption leaves no
-    incomplete file. The export may or may not contain what workers write to the storage in the
-    meantime.
+    trials interrupted, because no worker has them in the file. The file is written beside the
+    destination and renamed at the end, so that an interruption leaves no incomplete file. The
+    export may or may not contain what workers write to the storage in the meantime.
 
     Parameters
     ----------
     storage
-        What is copied. With ``state_codec="pickle"`` its states are unpickled, which runs code
+        The source. With ``state_codec="pickle"`` its states are unpickled, which runs code
         that they contain.
     destination
         The file. No process of Oríon's may be using it.

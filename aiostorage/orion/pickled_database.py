@@ -177,7 +177,7 @@ def _check_pickle(path: Path) -> None:
         with path.open("rb") as file:
             if file.read(1) == _PICKLE_START:
                 return
-    raise NotADatabaseError(f"{path} is not a PickledDB of Oríon: it is no pickle")
+    raise NotADatabaseError(f"{path} is not a PickledDB of Oríon: it is not a pickle")
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class TransferCounts:
     orphans
         Trials of the source that belong to none of its experiments. They are left out.
     interrupted
-        Those of the written trials that are reserved in the source. No worker has them in the
+        How many of the written trials are reserved in the source. No worker has them in the
         destination, so they are interrupted there: the next workers take them up.
     skipped
         Records that were left out because they cannot be stored; only with ``skip_bad``.

@@ -34,7 +34,7 @@ _INT_MAX: Final = 2**63 - 1
 def plain(value: Any, depth: int = 0) -> Any:
     """Return a copy of a value with what documents can hold in place of what they cannot.
 
-    Tuples and sets become lists, keys that are no str become text, and so do numbers that are
+    Tuples and sets become lists, keys that are not str become text, and so do numbers that are
     neither an int of 64 bits nor a float. The text is that of `str`, of which Oríon makes the ids
     of trials. What has no plain form stays as it is: the storage refuses it, and names its place.
     """
@@ -70,7 +70,7 @@ def _plain_dict(value: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
     made = {_key(key): plain(item, depth) for key, item in value.items()}
     if len(made) == len(value):
         return made
-    # two keys have one text: the storage refuses those that are no str
+    # two keys have one text: the storage refuses those that are not str
     return {key: plain(item, depth) for key, item in value.items()}
 
 
@@ -171,7 +171,7 @@ def without_notes(document: Any, *, keys: bool = True) -> Any:
     document
         The experiment.
     keys
-        Whether keys that are no str come back, too. Oríon's PickledDB cannot store all of them.
+        Whether keys that are not str come back, too. Oríon's PickledDB cannot store all of them.
     """
     metadata = document.get("metadata") if isinstance(document, dict) else None
     notes = metadata.pop(NOTES, None) if isinstance(metadata, dict) else None

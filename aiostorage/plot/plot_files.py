@@ -108,7 +108,7 @@ def write_picture(
     Parameters
     ----------
     height
-        Default: that of the figure.
+        Default: the height of the figure.
 
     Raises
     ------

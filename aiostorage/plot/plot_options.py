@@ -45,7 +45,7 @@ class PlotOptions:
     by_number: bool = False
 
     def check(self, rows: PlotRows) -> None:
-        """Check that each name is that of a parameter.
+        """Check that each name is the name of a parameter.
 
         Raises
         ------

@@ -78,7 +78,7 @@ class PlotRows:
 
 
 class PlotRowsBuilder:
-    """Makes `PlotRows` of stored trials that are added one by one.
+    """Makes `PlotRows` from stored trials that are added one by one.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class BaseStorageProtocol:
         ----------
         config
             The config to store; needs a ``name``. Gets an ``_id`` unless it has one, and nothing
-            else. What is stored has a ``version``, which is 1 where `config` has none. Its
+            else. The stored config has a ``version``, which is 1 if `config` has none. Its
             ``algorithm`` (or ``algorithms``) becomes the configuration of the lock record.
         algo_locked, algo_state, algo_heartbeat
             The initial values of the lock record. Default: unlocked, no state, now.
@@ -50,7 +50,7 @@ class BaseStorageProtocol:
         Raises
         ------
         DuplicateKeyError
-            An experiment with the same name and version, or the same ``_id``, exists.
+            An experiment with the same name and version, or the same ``_id``, already exists.
         """
         raise NotImplementedError
 
@@ -107,16 +107,16 @@ class BaseStorageProtocol:
     ) -> list[dict[str, Any]]:
         """Return the stored configs that match, in the order of insertion.
 
-        An experiment that another program has stored without a version is version 1 here, too.
+        An experiment that another program has stored without a version is returned as version 1.
         """
         raise NotImplementedError
 
     def register_trial(self, trial: Trial) -> Trial:
         """Store a new trial; return it as it was stored, with its ``_id``.
 
-        A trial without ``submit_time`` gets the present time. The ``id`` is derived from the values
-        as they are stored, and belongs to the trial from then on. It is not checked whether the
-        experiment exists: use `Experiment.id`.
+        A trial without ``submit_time`` gets the current time. The ``id`` is derived from the values
+        as they are stored, and belongs to the trial from then on. Whether the experiment exists is
+        not checked: use `Experiment.id`.
 
         Raises
         ------
@@ -137,8 +137,9 @@ class BaseStorageProtocol:
         trial is reserved (see `fetch_lost_trials`); its worker can no longer write to it.
 
         The returned trial is ``reserved``, has a fresh token in ``worker``, and its ``start_time``
-        and ``heartbeat`` are the present time. It has no results and no ``end_time``, even if it
-        was evaluated before. One that cannot be read becomes ``broken``, and the next is reserved.
+        and ``heartbeat`` are the current time. It has no results and no ``end_time``, even if it
+        was evaluated before. A trial that cannot be read becomes ``broken``, and the next one is
+        reserved.
 
         Parameters
         ----------
@@ -177,20 +178,20 @@ class BaseStorageProtocol:
         ----------
         params
             Conditions on params, by name: values, or operators as in `where`, such as
-            ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as those of
-            `Trial`. A trial without that param does not match, whatever the operator;
-            ``{"$exists": False}`` asks for those.
+            ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as in `Trial`. A
+            trial without that param does not match, whatever the operator; ``{"$exists": False}``
+            asks for those.
         limit
             The maximum number of trials to return; None for all that match.
         order
             ``submit_time``, ``start_time``, ``end_time`` or ``objective``, ascending; with a
             ``-`` before it, descending. Trials without such a value, or with NaN, come last.
-            Trials with equal values come in the order of their insertion. Default: by submit
-            time, and those without one first.
+            Trials with equal values come in the order of their insertion. Default: by submit time,
+            trials without one first.
         after
             The last trial of the previous page: the `Trial`, or its ``id``. The trials behind it in
             this order are returned, even if others were inserted meanwhile. A `Trial` marks its
-            place at the time when it was read; an ``id`` marks the present place of that trial.
+            place at the time when it was read; an ``id`` marks the current place of that trial.
         since
             A cursor from `changes_since`: only trials that have changed since are returned. Deleted
             trials are not among them.
@@ -206,8 +207,8 @@ class BaseStorageProtocol:
             ``params`` or ``results`` other than by ``name``, ``type`` and ``value``, or a time that
             is not a datetime. The error says what to write instead.
         ValueError
-            `limit` is not a number of trials, there is no such `order`, or the experiment has no
-            trial `after`.
+            `limit` is not a number of trials, there is no such `order`, or the experiment does not
+            have the trial `after`.
         EncodingError
             `after` is the id of a trial that cannot be read, so that its place is unknown.
         """
@@ -240,7 +241,7 @@ class BaseStorageProtocol:
         """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
         This is not fenced. Pass ``where={"worker": token}`` to fence it. Setting the status
-        ``reserved`` without a ``heartbeat`` sets the heartbeat to the present time, too. A part of
+        ``reserved`` without a ``heartbeat`` sets the heartbeat to the current time, too. Part of
         the params or results (``params.0.value``) is set in a trial that has that item.
 
         Raises
@@ -299,8 +300,8 @@ class BaseStorageProtocol:
     def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
         """Return the reserved trials whose heartbeat is older than `lost_after` seconds.
 
-        A trial without a heartbeat goes by its ``start_time``, and without that by its
-        ``submit_time``; one that has none of them is lost.
+        For a trial without a heartbeat, its ``start_time`` counts, or else its ``submit_time``; one
+        that has none of them is lost.
         """
         raise NotImplementedError
 
@@ -316,8 +317,8 @@ class BaseStorageProtocol:
         Raises
         ------
         InvalidResult
-            The run, or the Track file, has metrics, but no such objective, or it is not a number.
-            On a Track file whose objective is named, also when nothing was logged.
+            The run, or the Track file, has metrics, but the objective is not among them or is not a
+            number. On a Track file with a named objective, also when nothing was logged.
         TrackerError
             The tracker cannot be asked (`TrackerUnavailable`), or has no such run.
         """
@@ -326,11 +327,11 @@ class BaseStorageProtocol:
     def push_trial_results(self, trial: Trial) -> int:
         """Store the results, the end time and the status of a reserved trial; return 1.
 
-        The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. A statistic that cannot be stored is left out, as by `complete_trial`,
-        which does all of this in one step. When it completes a trial
-        whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
-        the store.
+        The status is taken from `trial`, as in Oríon: ``completed`` completes the trial,
+        ``reserved`` leaves it reserved. A statistic that cannot be stored is left out, as in
+        `complete_trial`, which does all of this in one step. When this completes a trial whose
+        objective is NaN, the option ``nan`` applies as there, and ``trial.status`` becomes the
+        status in the store.
 
         Raises
         ------
@@ -353,9 +354,9 @@ class BaseStorageProtocol:
     ) -> None:
         """Set the status of a trial, and its heartbeat, if its status is `was`.
 
-        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` is a new
-        reservation as by `reserve_trial`: a fresh token in ``trial.worker``, a new ``start_time``,
-        no results and no ``end_time``, in the store and in `trial`.
+        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` makes a new
+        reservation, as `reserve_trial` does: a fresh token in ``trial.worker``, a new
+        ``start_time``, no results and no ``end_time``, in the store and in `trial`.
 
         Parameters
         ----------
@@ -414,7 +415,7 @@ class BaseStorageProtocol:
         Raises
         ------
         DuplicateKeyError
-            A benchmark of that name exists.
+            A benchmark of that name already exists.
         """
         raise NotImplementedError
 
@@ -436,7 +437,7 @@ class BaseStorageProtocol:
         Raises
         ------
         DuplicateKeyError
-            The experiment has one; `create_experiment` inserts it.
+            The experiment already has one; `create_experiment` inserts it.
         """
         raise NotImplementedError
 
@@ -455,7 +456,7 @@ class BaseStorageProtocol:
         Raises
         ------
         DuplicateKeyError
-            The experiment has one.
+            The experiment already has one.
         """
         raise NotImplementedError
 

@@ -30,7 +30,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
     Every method does what the async one of the same name does, in an event loop in a thread of its
     own, and waits for it. Any number of threads may share one. It opens with its first call; it is
-    closed by ``with``, by `close`, or at exit. A pickled or forked copy opens anew.
+    closed by ``with``, by `close`, or at exit. A pickled or forked copy opens the storage again.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ----------
         config
             The config to store; needs a ``name``. Gets an ``_id`` unless it has one, and nothing
-            else. What is stored has a ``version``, which is 1 where `config` has none. Its
+            else. The stored config has a ``version``, which is 1 if `config` has none. Its
             ``algorithm`` (or ``algorithms``) becomes the configuration of the lock record.
         algo_locked, algo_state, algo_heartbeat
             The initial values of the lock record. Default: unlocked, no state, now.
@@ -72,18 +72,18 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         DuplicateKeyError
-            An experiment with the same name and version, or the same ``_id``, exists.
+            An experiment with the same name and version, or the same ``_id``, already exists.
         """
         return self._portal.call(
             self._storage.create_experiment, config, algo_locked, algo_state, algo_heartbeat
         )
 
     def get_or_create_experiment(self, config: Mapping[str, Any]) -> Experiment:
-        """Return the experiment with the name and the version of a config; make it if need be.
+        """Return the experiment with the name and version of a config; create it if it is missing.
 
-        Of several callers at the same time, one makes it, and all get that one. Nothing but name
-        and version is compared: an experiment that is there already is returned as it is stored,
-        whatever else `config` says. Its ``config`` shows that.
+        Of several callers at the same time, one creates it, and all get that one. Only name and
+        version are compared: an existing experiment is returned as it is stored, whatever else
+        `config` says. Its ``config`` is the stored one.
 
         Parameters
         ----------
@@ -150,7 +150,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     ) -> list[dict[str, Any]]:
         """Return the stored configs that match, in the order of insertion.
 
-        An experiment that another program has stored without a version is version 1 here, too.
+        An experiment that another program has stored without a version is returned as version 1.
         """
         return self._portal.call(self._storage.fetch_experiments, query, selection)
 
@@ -173,7 +173,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             Which objective is the best one: the smallest, ``minimize``, or the greatest,
             ``maximize``.
         window
-            The rate is that of the trials that were completed in this many seconds.
+            The number of seconds whose completed trials make up the rate.
         """
         return self._portal.call(
             self._storage.summary, experiment, direction=direction, window=window
@@ -240,9 +240,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def register_trial(self, trial: Trial) -> Trial:
         """Store a new trial; return it as it was stored, with its ``_id``.
 
-        A trial without ``submit_time`` gets the present time. The ``id`` is derived from the values
-        as they are stored, and belongs to the trial from then on. It is not checked whether the
-        experiment exists: use `Experiment.id`.
+        A trial without ``submit_time`` gets the current time. The ``id`` is derived from the values
+        as they are stored, and belongs to the trial from then on. Whether the experiment exists is
+        not checked: use `Experiment.id`.
 
         Raises
         ------
@@ -274,8 +274,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         trial is reserved (see `fetch_lost_trials`); its worker can no longer write to it.
 
         The returned trial is ``reserved``, has a fresh token in ``worker``, and its ``start_time``
-        and ``heartbeat`` are the present time. It has no results and no ``end_time``, even if it
-        was evaluated before. One that cannot be read becomes ``broken``, and the next is reserved.
+        and ``heartbeat`` are the current time. It has no results and no ``end_time``, even if it
+        was evaluated before. A trial that cannot be read becomes ``broken``, and the next one is
+        reserved.
 
         Parameters
         ----------
@@ -330,20 +331,20 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ----------
         params
             Conditions on params, by name: values, or operators as in `where`, such as
-            ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as those of
-            `Trial`. A trial without that param does not match, whatever the operator;
-            ``{"$exists": False}`` asks for those.
+            ``{"lr": {"$gt": 1e-3}, "optimizer": "adam"}``. Names may be nested, as in `Trial`. A
+            trial without that param does not match, whatever the operator; ``{"$exists": False}``
+            asks for those.
         limit
             The maximum number of trials to return; None for all that match.
         order
             ``submit_time``, ``start_time``, ``end_time`` or ``objective``, ascending; with a
             ``-`` before it, descending. Trials without such a value, or with NaN, come last.
-            Trials with equal values come in the order of their insertion. Default: by submit
-            time, and those without one first.
+            Trials with equal values come in the order of their insertion. Default: by submit time,
+            trials without one first.
         after
             The last trial of the previous page: the `Trial`, or its ``id``. The trials behind it in
             this order are returned, even if others were inserted meanwhile. A `Trial` marks its
-            place at the time when it was read; an ``id`` marks the present place of that trial.
+            place at the time when it was read; an ``id`` marks the current place of that trial.
         since
             A cursor from `changes_since`: only trials that have changed since are returned. Deleted
             trials are not among them.
@@ -359,8 +360,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             ``params`` or ``results`` other than by ``name``, ``type`` and ``value``, or a time that
             is not a datetime. The error says what to write instead.
         ValueError
-            `limit` is not a number of trials, there is no such `order`, or the experiment has no
-            trial `after`.
+            `limit` is not a number of trials, there is no such `order`, or the experiment does not
+            have the trial `after`.
         EncodingError
             `after` is the id of a trial that cannot be read, so that its place is unknown.
         """
@@ -431,7 +432,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         selection: Mapping[str, Any] | None = None,
         batch_size: int = 200,
     ) -> Iterator[Trial | Document]:
-        """Iterate over the trials that match, by insertion, holding `batch_size` of them at most.
+        """Iterate over the trials that match, by insertion, holding at most `batch_size` of them.
 
         `where` and `params` are as for `fetch_trials`. With a `selection` the items are documents
         (dicts), without one they are `Trial` objects. Trials that are inserted or changed during
@@ -472,7 +473,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Set fields of one trial that also matches `where`; return how many matched, 0 or 1.
 
         This is not fenced. Pass ``where={"worker": token}`` to fence it. Setting the status
-        ``reserved`` without a ``heartbeat`` sets the heartbeat to the present time, too. A part of
+        ``reserved`` without a ``heartbeat`` sets the heartbeat to the current time, too. Part of
         the params or results (``params.0.value``) is set in a trial that has that item.
 
         Raises
@@ -533,8 +534,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def fetch_lost_trials(self, experiment: ExperimentLike) -> list[Trial]:
         """Return the reserved trials whose heartbeat is older than `lost_after` seconds.
 
-        A trial without a heartbeat goes by its ``start_time``, and without that by its
-        ``submit_time``; one that has none of them is lost.
+        For a trial without a heartbeat, its ``start_time`` counts, or else its ``submit_time``; one
+        that has none of them is lost.
         """
         return self._portal.call(self._storage.fetch_lost_trials, experiment)
 
@@ -558,8 +559,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         InvalidResult
-            The run, or the Track file, has metrics, but no such objective, or it is not a number.
-            On a Track file whose objective is named, also when nothing was logged.
+            The run, or the Track file, has metrics, but the objective is not among them or is not a
+            number. On a Track file with a named objective, also when nothing was logged.
         TrackerError
             The tracker cannot be asked (`TrackerUnavailable`), or has no such run.
         """
@@ -568,11 +569,11 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def push_trial_results(self, trial: Trial) -> int:
         """Store the results, the end time and the status of a reserved trial; return 1.
 
-        The status is that of `trial`, as in Oríon: ``completed`` completes the trial, ``reserved``
-        leaves it reserved. A statistic that cannot be stored is left out, as by `complete_trial`,
-        which does all of this in one step. When it completes a trial
-        whose objective is NaN, the option ``nan`` applies as there, and ``trial.status`` is that of
-        the store.
+        The status is taken from `trial`, as in Oríon: ``completed`` completes the trial,
+        ``reserved`` leaves it reserved. A statistic that cannot be stored is left out, as in
+        `complete_trial`, which does all of this in one step. When this completes a trial whose
+        objective is NaN, the option ``nan`` applies as there, and ``trial.status`` becomes the
+        status in the store.
 
         Raises
         ------
@@ -595,8 +596,8 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Parameters
         ----------
         results
-            A number (the objective); a mapping, whose entry ``objective`` or else first entry is
-            the objective and whose others are statistics; or a list of results.
+            A number (the objective); a mapping, in which the entry ``objective``, or else the first
+            entry, is the objective, and the other entries are statistics; or a list of results.
 
         Raises
         ------
@@ -621,9 +622,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     ) -> None:
         """Set the status of a trial, and its heartbeat, if its status is `was`.
 
-        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` is a new
-        reservation as by `reserve_trial`: a fresh token in ``trial.worker``, a new ``start_time``,
-        no results and no ``end_time``, in the store and in `trial`.
+        ``trial.status`` is updated when the write has succeeded. Setting ``reserved`` makes a new
+        reservation, as `reserve_trial` does: a fresh token in ``trial.worker``, a new
+        ``start_time``, no results and no ``end_time``, in the store and in `trial`.
 
         Parameters
         ----------
@@ -696,9 +697,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         completed, suspended, broken. A trial that is still reserved in the store afterwards, by
         this reservation, becomes
 
-        - ``broken`` if the body raised an exception of the objective's own. `EncodingError`,
-          `InvalidResult` and errors of wrong calls count as such, since they would recur each time;
-          and so does an exception that is raised ``from`` one of the store;
+        - ``broken`` if the body raised an exception of its own. `EncodingError`, `InvalidResult`
+          and errors about wrong arguments count as such, because they would recur each time; and so
+          does an exception that is raised ``from`` an error of the store;
         - ``interrupted`` if the store failed (`BackendError`, `LockError`, `DuplicateKeyError`,
           `FailedUpdate`, `StorageClosedError`), or the tracker (`TrackerError`). In an exception
           group, all exceptions have to be of these;
@@ -708,11 +709,12 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         `BackendError`, it is tried again at the end of the body, for as long as the retry policy
         allows and the trial cannot be lost. If that succeeds, the trial is ``completed`` after all;
         the error is raised with a note that says so. The results are in its attribute ``results``.
-        A write that was cancelled, such as by a time limit, is made at the end of the body, too.
+        A write that was cancelled, for example by a time limit, is made at the end of the body,
+        too.
 
         When the reservation is lost, because another worker has it or the trial was deleted, and
         a heartbeat notices that, the body runs on. The loss is logged as a warning and the
-        body ends without an error, so that a loop goes on with the next trial; afterwards the
+        body ends without an error, so that a loop continues with the next trial; afterwards the
         status of this copy of the trial is ``interrupted``.
 
         Parameters
@@ -730,10 +732,11 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             nothing is exported.
         max_trials
             How many trials of the experiment are to be completed; True for the ``max_trials`` in
-            its config. The body gets None when so many are completed, also while it waits, and
-            while so many are completed or being evaluated. Callers that all pass this never
-            complete and evaluate more than that. Lost trials do not count; so there can be more if
-            a worker completes a trial that was lost and that no other worker has taken.
+            its config. The body gets None when that many are completed, also while it waits, and
+            while that many are completed or being evaluated. If all callers pass this, completed
+            trials and trials under evaluation never add up to more than that. Lost trials do not
+            count; so there can be more if a worker completes a trial that was lost and that no
+            other worker has taken.
         max_broken
             How many trials may become broken; True for the ``max_broken`` in the config. The body
             gets None when there are so many. Trials that other workers evaluate meanwhile may still
@@ -749,9 +752,9 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
             the limit in the config is not a number.
         TrialLost
             The reservation was lost, if `on_lost` is ``raise`` or the experiment was deleted.
-            One that the body raised about another trial is always raised.
+            A `TrialLost` that the body raised about another trial is always raised.
         FailedUpdate
-            While waiting: there is no such experiment, or no longer; see `reserve_trial`.
+            While waiting: the experiment does not exist, or no longer does; see `reserve_trial`.
         TrackerError
             The environment was to be exported, and the tracker has not created the run in time. The
             trial is interrupted.
@@ -800,7 +803,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         """Return the trial of a reservation that another call, process or machine has made.
 
         It is as the store has it now, with the token in ``worker``, and writes to it work as usual:
-        the reservation stays the same, and no other copy of it becomes invalid. The trial gets a
+        the reservation stays the same, and other copies of it stay valid. The trial gets a
         heartbeat. If it was lost meanwhile and no other worker has it, it belongs to this
         reservation again.
 
@@ -812,7 +815,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         InvalidReservation
-            The text is not that of a reservation, or only a part of one.
+            The text is not a reservation, or only part of one.
         TrialLost
             The reservation is lost: another worker has the trial, or it was handed back or deleted.
         FailedUpdate
@@ -827,13 +830,13 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
 
         Each change comes once, and those of one trial in the order in which they took effect, even
         if the connection breaks meanwhile. A caller that starts again with the cursor of the last
-        change that it has seen misses none.
+        change that it has seen misses nothing.
 
         Parameters
         ----------
         since
-            A cursor, for the changes behind it; ``"oldest"`` for all that are kept. None: those
-            from now on, that is, from the first step of the iteration.
+            A cursor, for the changes behind it; ``"oldest"`` for all that are kept. None: the
+            changes from now on, that is, from the first step of the iteration.
         heartbeats
             Whether to yield the heartbeats of reserved trials, too. They are not part of the
             history: only the last of several between two reads is yielded, and a cursor does not
@@ -867,14 +870,14 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ----------
         cursor
             The cursor from an earlier call, or the ``cursor`` of a change; ``"oldest"`` for all
-            changes that are kept. None: no changes, only the present cursor.
+            changes that are kept. None: no changes, only the current cursor.
         limit
             The maximum number of changes.
 
         Raises
         ------
         CursorExpired
-            Changes behind the cursor are not kept any more, or it belongs to another store.
+            Changes behind the cursor are no longer kept, or it belongs to another store.
         ConfigurationError
             The store keeps no history: it is off, or the engine has none.
         """
@@ -924,7 +927,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def flush_tracker(self, timeout: float | None = None) -> None:
         """Wait until every change that was made before this call has been sent to the tracker.
 
-        It does not matter which process sends it. Changes that the tracker has refused are logged
+        It does not matter which process sends them. Changes that the tracker has refused are logged
         and not waited for. Without a tracker there is nothing to wait for.
 
         Parameters
@@ -936,7 +939,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         ------
         TrackerTimeout
             It took longer; the error says how much is left and, if this process knows it, why.
-            Sending goes on.
+            Sending continues.
         """
         self._portal.call(self._storage.flush_tracker, timeout)
 
@@ -967,7 +970,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         DuplicateKeyError
-            A benchmark of that name exists.
+            A benchmark of that name already exists.
         """
         return self._portal.call(self._storage.create_benchmark, config)
 
@@ -989,7 +992,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         DuplicateKeyError
-            The experiment has one; `create_experiment` inserts it.
+            The experiment already has one; `create_experiment` inserts it.
         """
         return self._portal.call(
             self._storage.initialize_algorithm_lock, experiment_id, algorithm_config
@@ -1010,7 +1013,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
         Raises
         ------
         DuplicateKeyError
-            The experiment has one.
+            The experiment already has one.
         """
         return self._portal.call(
             self._storage.write_algorithm_lock,

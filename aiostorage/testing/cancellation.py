@@ -1,4 +1,4 @@
-"""Cancelling a call at each of its awaits, one after the other."""
+"""Cancelling a call at each of its awaits, one after another."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def cancelled_at_every_await(
     Parameters
     ----------
     make_call
-        Makes the call to cancel; called anew for each run.
+        Makes the call to cancel; called again for each run.
     check
         Awaited after each run: raises if the cancellation did any harm.
     hows

@@ -34,7 +34,7 @@ class FakeClock:
     Parameters
     ----------
     start
-        The time that it shows at first; an aware datetime. Default: the present.
+        The time that it shows at first; an aware datetime. Default: now.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
@@ -78,7 +78,7 @@ class FaultyDriver:
         Makes the same faults at the same calls.
     losable
         Deprecated: which operations may lose their answers by chance. A storage finds out what
-        became of every write, so all of them may. Goes away in aiostorage 0.3.
+        became of every write, so all of them may. Will be removed in aiostorage 0.3.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ class FaultyDriver:
 
     @property
     def planned(self) -> int:
-        """How many calls of `fail_next` have not come yet."""
+        """How many of the calls that `fail_next` announced have not come yet."""
         return len(self._planned)
 
     def cancel_planned(self) -> None:

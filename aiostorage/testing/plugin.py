@@ -127,7 +127,7 @@ def mongodb_replica_set(_mongodb_deployments: Deployments) -> Deployment:
 def mongodb_replica_set_3(_mongodb_deployments: Deployments) -> ReplicaSet:
     """Give a MongoDB replica set with three members, which a test may kill.
 
-    A test that does so without `mongodb_database` calls `heal` in the end.
+    A test that does so without `mongodb_database` has to call `heal` at the end.
     """
     try:
         return _mongodb_deployments.replica_set_of_3()
@@ -171,8 +171,8 @@ def mongodb_emptied_database(
 ) -> str:
     """Give the name of a database that has no documents, but may have collections and indexes.
 
-    All tests of one class, or of one module outside classes, get the same one. To empty it takes a
-    tenth of the time that making and dropping one takes.
+    All tests of one class, or of one module outside classes, get the same one. Emptying it takes a
+    tenth of the time that creating and dropping one takes.
 
     Raises
     ------

@@ -27,11 +27,11 @@ class StorageState:
         Configurations, as `Storage.create_experiment` takes them, or only names.
     trials
         Trials, or mappings of the arguments of `Trial`, among them ``status`` and ``results``. The
-        ``experiment`` of a mapping is the name or the id of one of the `experiments`; where there
-        is one alone, it need not be named. What a trial of that status always has need not be named
+        ``experiment`` of a mapping is the name or the id of one of the `experiments`; if there is
+        only one, it need not be named. Fields that every trial of that status has need not be given
         either: a reserved one gets a token and a heartbeat, one that has ended gets its times.
     storage
-        What is filled. Default: a new one in memory, which ``async with`` closes.
+        The storage to fill. Default: a new one in memory, which ``async with`` closes.
 
     Attributes
     ----------

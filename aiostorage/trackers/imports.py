@@ -39,7 +39,7 @@ class ImportCounts:
     imported
         Trials that were written, or completed.
     present
-        Runs that an earlier call had brought already.
+        Runs that an earlier call had already imported.
     same_params
         Runs left out, since the experiment has a trial with their params.
     unfinished
@@ -78,12 +78,12 @@ async def import_runs(
     objective: str | None = None,
     progress: Callable[[ImportCounts], None] | None = None,
 ) -> ImportCounts:
-    """Bring the runs of an experiment of a tracker in as trials.
+    """Import the runs of an experiment of a tracker as trials.
 
-    A call that was cut short, even by a killed process, is continued by the next one. That brings
-    also the runs that have come since, and none twice. Runs with params that the experiment has
-    already are left out, since a storage has one trial for the same params; but a completed one
-    takes the place of one that is not.
+    A call that was interrupted, even by a killed process, is continued by the next one. That one
+    also imports the runs that were added since, and none twice. Runs with params that the
+    experiment already has are left out, since a storage has one trial for the same params; but a
+    completed run replaces one that is not completed.
 
     Parameters
     ----------

@@ -65,19 +65,19 @@ class Tracker(Protocol):
 
     - **Repeatable.** Every call may come again, also after one whose answer was lost. Sending the
       same trial twice leaves one run, with each value once.
-    - **Present state.** A call brings what the store has now, which may be older than what the
-      tracker has only if another program has changed the tracker. It replaces what is there,
-      but for what a user's script has logged itself: that stays.
+    - **Current state.** A call brings what the store has now, which may be older than what the
+      tracker has only if another program has changed the tracker. It replaces what is there, except
+      for values that a user's script has logged itself: those stay.
     - **Bounded.** A call ends within 30 seconds, if need be with an error.
-    - **Errors.** `TrackerUnavailable` for what may pass: the call is repeated later. `TrackerError`
-      for what will not: it is logged and the trial is left out until its next change. Values that
-      the tracker cannot hold are no reason for an error: they are left out or shortened with a
-      warning by the logger ``aiostorage``, and the rest is sent.
+    - **Errors.** `TrackerUnavailable` for temporary failures: the call is repeated later.
+      `TrackerError` for permanent ones: it is logged and the trial is left out until its next
+      change. Values that the tracker cannot hold must not cause an error: they are left out or
+      shortened with a warning by the logger ``aiostorage``, and the rest is sent.
     - **Secrets** appear in no error, no log and not in `location`.
     - **Copies.** A tracker can be pickled, open or not. The copy is not open. A process that was
       forked uses such a copy.
-    - **Forgetful.** Nothing is remembered in the object alone: another process goes on with what
-      the calls are given.
+    - **Forgetful.** Nothing is remembered only in the object: another process can continue with
+      what the calls are given.
     """
 
     @property
@@ -116,11 +116,11 @@ class Tracker(Protocol):
         ...
 
     def delete_experiment(self, key: str) -> None:
-        """Delete an experiment, and nothing if it is gone already."""
+        """Delete an experiment; do nothing if it is already gone."""
         ...
 
     def delete_trial(self, key: str) -> None:
-        """Delete the run of a trial, and nothing if it is gone already."""
+        """Delete the run of a trial; do nothing if it is already gone."""
         ...
 
     def fetch_metrics(self, key: str) -> Mapping[str, float]:
@@ -173,7 +173,7 @@ class TrackerSource(Protocol):
         experiment
             Its name or its key in the tracker.
         after
-            The key of a run: only those behind it.
+            The key of a run: only the runs behind it.
 
         Raises
         ------

@@ -169,7 +169,7 @@ class DumpDecoder:
         Raises
         ------
         NotADatabaseError
-            This is no dump.
+            This is not a dump.
         SchemaVersionError
             A newer aiostorage has made it.
         """
@@ -208,7 +208,7 @@ class DumpDecoder:
         """
         self._number += 1
         if self._ended:
-            raise self._damaged("it goes on behind its last line")
+            raise self._damaged("it continues after its last line")
         if not line.endswith(b"\n"):
             raise self._damaged("it was cut off in this line")
         try:

@@ -39,7 +39,7 @@ async def dump_storage(
     or ``.zst`` (extra ``zstd``), and gets its name when it is complete. Only one page of records is
     in memory at a time.
 
-    Workers may go on meanwhile. Then the dump has each record as it was when it was read: the state
+    Workers may keep running. Then the dump has each record as it was when it was read: the state
     of an algorithm before the trials of its experiment, so that the dump has all trials that the
     state knows of.
 
@@ -65,7 +65,7 @@ async def dump_storage(
     Raises
     ------
     InvalidArgument
-        An argument is of the wrong kind, or there is no experiment of a name.
+        An argument is of the wrong kind, or there is no experiment with one of the names.
     ConfigurationError
         The file cannot be written, exists, or needs a library that is not installed.
     EncodingError

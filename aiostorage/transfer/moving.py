@@ -43,7 +43,7 @@ async def load_storage(
     The whole file is read and checked before anything is written. An experiment appears in the
     storage when it is complete, in one transaction with the state of its algorithm. A load that
     was interrupted continues when it is called again, and the result is the same. Records that
-    exist already and are equal stay; so a second load writes nothing.
+    already exist and are equal stay; so a second load writes nothing.
 
     Records keep their ``_id`` unless another record has it. The workers of the dumped store do not
     use this one: trials that are reserved in the dump are interrupted in the storage, so that the
@@ -80,7 +80,7 @@ async def load_storage(
         written. Or a new experiment has got the ``_id`` of a loaded one meanwhile: that one was not
         written, and a second load gives it another ``_id``.
     NotADatabaseError
-        The file is no dump, or it is damaged. Nothing was written.
+        The file is not a dump, or it is damaged. Nothing was written.
     SchemaVersionError
         A newer aiostorage made the file. Nothing was written.
     EncodingError
@@ -150,7 +150,7 @@ async def copy_storage(
     ConfigurationError
         Both are the same store, or the destination has a tracker.
     InvalidArgument
-        An argument is of the wrong kind, or there is no experiment of a name.
+        An argument is of the wrong kind, or there is no experiment with one of the names.
     DuplicateKeyError, EncodingError, BackendError, IncompleteCopy
         See `load_storage`.
     """
@@ -188,14 +188,14 @@ async def move_records(
     Parameters
     ----------
     source
-        It has to give the same records each time that it is read, also when the move goes on after
-        an interruption.
+        It has to give the same records each time that it is read, also when the move continues
+        after an interruption.
     storage, resolve, keep_reservations, dry_run, progress
         See `load_storage`.
     check
         Called before anything is written.
     has_versions
-        Whether what is moved may get another version.
+        Whether moved experiments may get another version.
 
     Raises
     ------

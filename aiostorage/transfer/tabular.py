@@ -63,7 +63,7 @@ async def dump_trials(
     file
         The file, compressed if its name ends with ``.gz`` or ``.zst``; or a stream of bytes.
     format
-        ``csv``, or ``parquet`` (extra ``parquet``).
+        ``csv``, or ``parquet`` (extra ``arrow``).
     experiments, overwrite, progress
         See `dump_storage`.
 

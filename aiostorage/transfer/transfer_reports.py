@@ -175,13 +175,13 @@ class MoveReport:
     present_benchmarks
         The number of benchmarks that stayed as they are in the destination.
     interrupted
-        Those of the trials that are reserved in the source, and interrupted in the destination.
+        How many of these trials are reserved in the source, and interrupted in the destination.
     unlocked
         The number of locks that are held in the source, and free in the destination.
     orphans
         Trials of the source that belong to no experiment. They are left out.
     checksum
-        The hash of all records that were written, which is also that of these records in the
+        The hash of all records that were written, which is the same for these records in the
         destination; it does not depend on their order. None if nothing was written.
     dry_run
         Whether nothing was written.

@@ -37,10 +37,11 @@ class Worker:
 
     For each trial that it reserves, it calls the objective and completes the trial with the
     returned value, while heartbeats show that it is alive. A trial whose objective raises becomes
-    ``broken``, and the worker goes on; so it does without a trial that was lost to another worker.
-    An error of the store ends the worker, after the retry policy of the storage has run out.
+    ``broken``, and the worker continues; it also continues after a trial was lost to another
+    worker. An error of the store ends the worker, after the retry policy of the storage has run
+    out.
 
-    On SIGTERM or SIGINT (Ctrl-C) it reserves no more trials, and hands back its present ones, which
+    On SIGTERM or SIGINT (Ctrl-C) it reserves no more trials, and hands back its current ones, which
     become ``interrupted``; a second signal ends the process at once.
 
     It ends when a limit of the experiment is reached; or when no trial is pending or
@@ -54,10 +55,11 @@ class Worker:
     experiment
         The experiment, which has to exist.
     objective
-        What evaluates a trial. It is called with the params by name, ``objective(**params)``. If
-        it has an argument ``trial`` or ``params``, it gets the `Trial` or the dict of all params
-        there, and otherwise only those params that it names. It returns what `complete_trial`
-        takes: a number, a mapping, or a list of results. It may be a coroutine function.
+        The function that evaluates a trial. It is called with the params by name,
+        ``objective(**params)``. If it has an argument ``trial`` or ``params``, it gets the `Trial`
+        or the dict of all params there, and apart from that only the params that it names. It
+        returns what `complete_trial` takes: a number, a mapping, or a list of results. It may be a
+        coroutine function.
     tasks
         How many trials to evaluate at the same time.
     executor
@@ -69,17 +71,17 @@ class Worker:
         are `max_attempts`. The next trial gets a new process.
     suggest
         Called when no trial is pending, while this worker has the algorithm lock. It returns new
-        trials, as dicts of params or as `Trial` objects; or none, when it has none at present. Of
+        trials, as dicts of params or as `Trial` objects; or none, if it has none at the moment. Of
         the arguments ``algorithm`` (whose ``set_state`` saves a new state), ``count`` (how many
         trials are wanted), ``storage`` and ``experiment``, it gets those that it names. A function
         that is not a coroutine function runs in a thread.
     max_trials, max_broken
         As for `reserved_trial`. True, the default: those in the experiment's config.
     max_attempts
-        How often a trial may be begun. A trial that was interrupted or lost so often becomes
+        How often a trial may be started. A trial that was interrupted or lost that often becomes
         ``broken`` instead of being evaluated once more. None for no limit.
     wait
-        Seconds to go on waiting for new trials when there is nothing left to do; `math.inf` for
+        Seconds to keep waiting for new trials when there is nothing left to do; `math.inf` for
         ever.
     heartbeat
         As for `reserved_trial`.
@@ -156,7 +158,7 @@ class Worker:
         Raises
         ------
         FailedUpdate
-            There is no such experiment, or no longer.
+            The experiment does not exist, or no longer does.
         ConfigurationError
             The objective cannot be called with the params of a trial, which is handed back; it
             cannot be imported by a process; or the store keeps no history, which `max_attempts`

@@ -71,7 +71,7 @@ RESERVATIONS = Workload(
 CYCLES = Workload(
     "cycle",
     "Cycles on SQLite and in files",
-    f"{CYCLE} The store has {SIZE:,} trials in the beginning.",
+    f"{CYCLE} The store has {SIZE:,} trials at the beginning.",
     "cycles",
     (
         ours("sqlite", "64 tasks", our.cycles, 1280, tasks=64, size=SIZE),
@@ -108,7 +108,7 @@ CYCLES = Workload(
 MEMORY = Workload(
     "memory",
     "Cycles in memory",
-    f"{CYCLE} The store has {SIZE:,} trials in the beginning.",
+    f"{CYCLE} The store has {SIZE:,} trials at the beginning.",
     "cycles",
     (
         ours("memory", "1 task", our.cycles, 1280, size=SIZE),

@@ -17,7 +17,7 @@ _plain = partial(plain_sqlite.inserts, history=True)
 INSERTS = Workload(
     "insert",
     "Inserting trials",
-    f"New trials of 8 params each; the store has {SIZE:,} of them in the beginning.",
+    f"New trials of 8 params each; the store has {SIZE:,} of them at the beginning.",
     "trials",
     (
         ours("sqlite", "64 tasks", inserts, 1280, tasks=64, size=SIZE),

@@ -178,9 +178,9 @@ def test_the_report_says_what_stands_in_the_way() -> None:
         Aim("reached", "theirs", slow, at_least=1.0, limit="Nothing."),
     ]
     text = report(run(*TWO_ROUNDS), [], aims, pictures={})
-    assert "not reached:\n\n- **work; more work.** The disk.\n" in text
+    assert "were missed:\n\n- **work; more work.** The disk.\n" in text
     assert "Nothing." not in text
-    assert "not reached:" not in report(run(*TWO_ROUNDS), [], aims[3:], pictures={})
+    assert "were missed:" not in report(run(*TWO_ROUNDS), [], aims[3:], pictures={})
 
 
 def test_a_table_in_markdown() -> None:

@@ -50,7 +50,7 @@ def test_a_small_demo_completes_exactly_its_trials_and_says_how(folder: Path) ->
     assert (outcome.code, outcome.err) == (0, "")
     assert trials_of(folder) == ["completed"] * 12
     assert len(points(folder)) == 12
-    assert "\x1b" not in outcome.out  # this is no terminal
+    assert "\x1b" not in outcome.out  # this is not a terminal
     assert re.search(
         r"^ +\d+\.\d s  12/12 completed, .*, best [\d,]+ bytes$", outcome.out, re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""``aiostorage status`` of objectives that are no finite numbers, and of what others wrote."""
+"""``aiostorage status`` of objectives that are not finite numbers, and of what others wrote."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def status(url: str, *arguments: str) -> Result:
 
 def as_json(url: str) -> list[dict[str, Any]]:
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     document = json.loads(status(url, "--json").stdout, parse_constant=refuse)
     found: list[dict[str, Any]] = document["experiments"]

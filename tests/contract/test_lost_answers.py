@@ -364,7 +364,7 @@ async def test_what_others_delete_meanwhile_is_gone(between: FaultCase) -> None:
 
 
 async def test_a_trial_that_others_take_meanwhile(between: FaultCase) -> None:
-    """It may be reserved as soon as its new status is written: that is no failure."""
+    """It may be reserved as soon as its new status is written: that is not a failure."""
     truth, storage = between.truth, between.storage
     async with truth:
         await between.reset()

@@ -1,4 +1,4 @@
-"""The server's clock in conditions: what is no time is neither early nor late."""
+"""The server's clock in conditions: what is not a time is neither early nor late."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ async def test_what_cannot_be_carried_out_fails_alone(
         ),
         return_exceptions=True,
     )
-    assert together in ([7], [6])  # what the server refuses is no logged change
+    assert together in ([7], [6])  # what the server refuses is not a logged change
     assert isinstance(answers[2], UnsupportedQuery)
     assert isinstance(answers[5], EncodingError)
     assert [answers[n] for n in (0, 1, 3, 4, 6, 7)] == [1] * 6

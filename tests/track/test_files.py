@@ -33,7 +33,7 @@ def opened(path: Path, **options: Any) -> Storage:
 
 def tree_of(path: Path) -> Any:
     def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
     return json.loads(path.read_text("utf-8"), parse_constant=refuse)
 

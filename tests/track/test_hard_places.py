@@ -252,9 +252,9 @@ async def test_a_directory_takes_its_place(path: Path) -> None:
     async with opened(path, retry=ONCE) as storage:
         path.unlink()
         path.mkdir()
-        with pytest.raises(ConfigurationError, match="no regular file"):
+        with pytest.raises(ConfigurationError, match="not a regular file"):
             await storage.fetch_experiments({})
-        with pytest.raises(ConfigurationError, match="no regular file"):
+        with pytest.raises(ConfigurationError, match="not a regular file"):
             await storage.set_trial_status(trial, "broken")
         path.rmdir()
         path.write_bytes(text)

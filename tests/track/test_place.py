@@ -1,4 +1,4 @@
-"""Where a Track file may be, and what is no Track file: it is left as it is."""
+"""Where a Track file may be, and what is not a Track file: it is left as it is."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def refusal(path: Path, kind: type[AioStorageError]) -> str:
         ('[{"name": "Ann"}]', "entry 1 is none of"),
         (b"\xff\xfe", "byte 0 is not UTF-8"),
         (json.dumps([project(), project()]), "there are two projects 'p'"),
-        (json.dumps([project(trials={})]), "the trials of project 'p' are no list"),
+        (json.dumps([project(trials={})]), "the trials of project 'p' are not a list"),
         (json.dumps([project(trials=[{"uid": "a_0"}, 3])]), "number 2 of the trials"),
         (json.dumps([project(trials=[{}])]), "a trial of project 'p' has no uid"),
         (json.dumps([project(groups=[{"uid": "a"}, {"uid": "a"}])]), "there are two of group a"),
@@ -105,7 +105,7 @@ async def test_files_of_something_else(path: Path, text: str | bytes, message: s
         (b"name: tune\n", "but a text file, and was left as it is: line 1, column 1"),
         (b"\x80\x04\x95", "but a pickle"),
         (bytes(4096), "but a file of zero bytes"),
-        (b'[{"dtype": "project"', "no Track file, and was left as it is: line 1"),
+        (b'[{"dtype": "project"', "not a Track file, and was left as it is: line 1"),
     ],
 )
 async def test_files_are_named_as_what_they_are(path: Path, data: bytes, message: str) -> None:
@@ -120,11 +120,11 @@ async def test_it_is_damaged_while_it_is_in_use(path: Path) -> None:
         whole = path.read_bytes()
         path.write_bytes(whole[:100])
         for call in (storage.fetch_experiments({}), storage.update_experiment(experiment, a=1)):
-            with pytest.raises(NotADatabaseError, match="no Track file"):
+            with pytest.raises(NotADatabaseError, match="not a Track file"):
                 await call
         assert path.read_bytes() == whole[:100]
         path.write_bytes(b"")
-        with pytest.raises(NotADatabaseError, match="no Track file"):
+        with pytest.raises(NotADatabaseError, match="not a Track file"):
             await storage.update_experiment(experiment, a=1)
         path.unlink()
         with pytest.raises(BackendError, match="is gone"):
@@ -171,7 +171,7 @@ async def test_places_where_no_file_can_be(path: Path, tmp_path: Path) -> None:
     assert "does not exist" in await refusal(tmp_path / "no" / "no.json", ConfigurationError)
     assert "a ~ is not replaced" in await refusal(tmp_path / "~" / "no.json", ConfigurationError)
     os.mkfifo(path)
-    assert "no regular file" in await refusal(path, ConfigurationError)
+    assert "not a regular file" in await refusal(path, ConfigurationError)
     loop = tmp_path / "loop.json"
     loop.symlink_to(loop)
     assert "leads to no file" in await refusal(loop, ConfigurationError)
@@ -179,7 +179,7 @@ async def test_places_where_no_file_can_be(path: Path, tmp_path: Path) -> None:
     file.write_text("[]")
     (tmp_path / "other.json").hardlink_to(file)
     assert "2 names (hard links)" in await refusal(file, ConfigurationError)
-    with pytest.raises(ConfigurationError, match="no regular file"):
+    with pytest.raises(ConfigurationError, match="not a regular file"):
         async with open_storage("track:////dev/null"):
             pass
 

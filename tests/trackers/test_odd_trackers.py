@@ -176,9 +176,9 @@ async def test_an_environment_that_is_none(odd: Any, making: Making) -> None:
     await storage.flush_tracker(5)
     tracker_of(storage).variables = lambda: odd
     [trial] = await stored(storage, experiment)
-    with pytest.raises(TrackerError, match="no environment"):
+    with pytest.raises(TrackerError, match="not the environment"):
         await storage.tracker_environment(trial)
-    with pytest.raises(TrackerError, match="no environment"):
+    with pytest.raises(TrackerError, match="not the environment"):
         async with storage.reserved_trial(experiment, export_environment=True):
             pass
     [trial] = await stored(storage, experiment)

@@ -53,6 +53,6 @@ def test_a_new_file_of_mlflow_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_an_archive_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(TrackerError, match=r"a\.zip is no archive of Comet"):
+    with pytest.raises(TrackerError, match=r"a\.zip is not an archive of Comet"):
         archive_home(tmp_path / "a.zip")
     assert archive_home(tmp_path / "b.zip") is None

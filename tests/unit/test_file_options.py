@@ -27,7 +27,7 @@ ENGINES = ["sqlite", "track"]
         ("ü" * 126, "has 252 bytes"),
         (":memory:", "write memory://"),
         ("file::memory:?cache=shared", "write memory://"),
-        ("file:tune.db?mode=memory", "no path here"),
+        ("file:tune.db?mode=memory", "not a path here"),
         ("mongodb://jo:secret@h/tune", r"'mongodb://\*\*\*@h/tune' is a URL: pass it as `url`"),
         ("mongodb:/jo:secret@h/tune", r"\*\*\*@h/tune' is a URL: pass it as `url`"),
     ],

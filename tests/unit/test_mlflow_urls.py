@@ -50,9 +50,9 @@ def test_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mlflow+http://", "no host"),
         ("mlflow+http:///path", "no host"),
         ("mlflow+http://ho st", "no host"),
-        ("mlflow+http://host:port", "no URL"),
-        ("mlflow+http://host:99999", "no URL"),
-        ("mlflow+http://[::1", "no URL"),
+        ("mlflow+http://host:port", "not a URL"),
+        ("mlflow+http://host:99999", "not a URL"),
+        ("mlflow+http://[::1", "not a URL"),
         ("mlflow+http://host?a=b", "ends with its path"),
         ("mlflow+http://token@host", "MLFLOW_TRACKING_TOKEN"),
         ("mlflow+file:///runs", "migrate-filestore"),
@@ -66,7 +66,7 @@ def test_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mlflow+sqlite:runs.db", "no file"),
         ("mlflow+sqlite:///runs.db?mode=ro", "ends with the file"),
         ("mlflow+http://ada:secret@", "no host"),
-        ("mlflow+http://ada:secret@host:port", "no URL"),
+        ("mlflow+http://ada:secret@host:port", "not a URL"),
     ],
 )
 def test_what_cannot_work(url: str, words: str) -> None:

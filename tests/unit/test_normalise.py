@@ -260,7 +260,7 @@ def test_a_moment_that_is_none() -> None:
         def year(self) -> Any:
             return math.nan
 
-    assert "is no moment; use None" in str(refusal(Never(2024, 1, 1)))
+    assert "is not a moment; use None" in str(refusal(Never(2024, 1, 1)))
 
 
 def test_to_utc() -> None:

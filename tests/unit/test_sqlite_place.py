@@ -95,7 +95,7 @@ def test_missing_directory_behind_a_link(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no does not exist"):
         check_place(link)
     (tmp_path / "no").touch()
-    with pytest.raises(ConfigurationError, match="no is no directory"):
+    with pytest.raises(ConfigurationError, match="no is not a directory"):
         check_place(link)
 
 
@@ -103,7 +103,7 @@ def test_directories(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is a directory"):
         check_place(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="no directory"):
+    with pytest.raises(ConfigurationError, match="not a directory"):
         check_place(tmp_path / "file" / "store.db")
 
 

@@ -103,7 +103,7 @@ def test_wrong_trackers(options: dict[str, Any], words: str) -> None:
 
 
 def test_a_tracker_in_place_of_a_storage() -> None:
-    with pytest.raises(ConfigurationError, match=r"beside a storage: .*tracker="):
+    with pytest.raises(ConfigurationError, match=r"option of a storage: .*tracker="):
         open_storage("mlflow+http://127.0.0.1:5000")
 
 

@@ -220,8 +220,8 @@ def test_the_value_of_the_objective() -> None:
         ([], "no objective"),
         ([Result("a", "statistic", 1), Result("b", "lie", 1)], "no objective"),
         ([Result("a", "objective", None)], "no objective"),
-        ([Result("a", "objective", "low")], "an objective that is no number: 'low'"),
-        ([Result("a", "objective", True)], "an objective that is no number: True"),
+        ([Result("a", "objective", "low")], "an objective that is not a number: 'low'"),
+        ([Result("a", "objective", True)], "an objective that is not a number: True"),
     ],
 )
 def test_a_trial_without_an_objective_says_so(results: list[Result], what: str) -> None:

@@ -166,7 +166,7 @@ def test_metrics_that_cannot_be_read(archives: CometArchives, tmp_path: Path) ->
         pass
     assert archives.fetch_metrics("k" * 32) == {}  # its script has only begun
     path.write_bytes(b"no archive")
-    with pytest.raises(TrackerError, match="is no archive of Comet"):
+    with pytest.raises(TrackerError, match="is not an archive of Comet"):
         archives.fetch_metrics("k" * 32)
 
 

@@ -197,7 +197,7 @@ def test_what_is_not_there(request: pytest.FixtureRequest, fixture: str) -> None
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / "text.db").write_text("this is no database" * 100)
+    (tmp_path / "text.db").write_text("this is not a database" * 100)
     tracker = tracker_from_url(f"mlflow+sqlite:///{tmp_path}/text.db")
     with pytest.raises(TrackerUnavailable, match=r"cannot open .*text\.db"):
         tracker.open()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from aiostorage import SyncStorage, open_storage
 
 if TYPE_CHECKING:
+    import optuna
+
     from aiostorage.optuna import OptunaStorage
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
@@ -95,6 +98,23 @@ def pair(url: str, storage: OptunaStorage) -> Iterator[tuple[OptunaStorage, Optu
 def file(tmp_path: Path) -> str:
     """Give the URL of an empty store in a file."""
     return f"sqlite:///{tmp_path}/store.db?synchronous=NORMAL"
+
+
+@pytest.fixture
+async def study(file: str) -> AsyncIterator[optuna.Study]:
+    """Give an empty study in that file."""
+    import optuna
+
+    from aiostorage.optuna import OptunaStorage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = OptunaStorage(file)
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    yield await anyio.to_thread.run_sync(
+        lambda: optuna.create_study(storage=storage, study_name="tune", sampler=sampler)
+    )
+    await anyio.to_thread.run_sync(storage.close)
+    optuna.logging.set_verbosity(optuna.logging.INFO)
 
 
 @pytest.fixture

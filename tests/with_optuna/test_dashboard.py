@@ -184,7 +184,7 @@ def test_an_experiment_of_the_demo_is_shown_and_cannot_be_changed(tmp_path: Path
             ("POST", f"/api/trials/{trial_id}/tell", {"state": "Fail"}),
         ):
             status, refused = page.ask(method, path, body)
-            assert (status, "no study of Optuna" in refused["reason"]) == (403, True), path
+            assert (status, "not a study of Optuna" in refused["reason"]) == (403, True), path
         assert list(page.studies()) == ["demo"]
         assert page.ask("GET", f"/csv/{study_id}")[1].count(b"\n") == 9
         assert page.ask("GET", "/api/studies", Host="elsewhere")[0] == 403

@@ -1,4 +1,4 @@
-"""What is said of places that are no storages of Optuna's, or none that can be read."""
+"""What is said of places that are not storages of Optuna's, or none that can be read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PLACES: dict[str, tuple[Callable[[Path], object], bool, type[AioStorageError], s
     "a store of ours": (ours, True, NotADatabaseError, "a store of aiostorage"),
     "a database of others": (without_tables, False, NotADatabaseError, "no studies of Optuna"),
     "an old database": (of_another_version, False, SchemaVersionError, "version"),
-    "a text": (text("hello\n"), False, NotADatabaseError, "no journal of Optuna"),
+    "a text": (text("hello\n"), False, NotADatabaseError, "not a journal of Optuna"),
     "a journal that is cut off": (text("{}\n{"), True, NotADatabaseError, "within a line"),
     "a damaged journal": (text('{"op_code": \n{}\n'), False, NotADatabaseError, "cannot be read"),
 }
@@ -87,7 +87,7 @@ def test_a_url_of_a_file_that_is_not_there(tmp_path: Path, writing: bool) -> Non
 @pytest.mark.parametrize(
     ("url", "said", "package"),
     [
-        ("nonsense://user:secret@host/db", "no URL of a database", None),
+        ("nonsense://user:secret@host/db", "not a database URL", None),
         ("postgresql+psycopg2://user:secret@host/db", "needs a package", "psycopg2"),
         ("redis://user:secret@host", "needs a package", "redis"),
     ],

@@ -31,7 +31,7 @@ def test_of_a_database(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("where", "message"),
-    [("file/tune.db", "file is no directory"), ("file/sub/tune.db", "file/sub does not exist")],
+    [("file/tune.db", "file is not a directory"), ("file/sub/tune.db", "file/sub does not exist")],
 )
 def test_one_that_cannot_be_made(tmp_path: Path, where: str, message: str) -> None:
     (tmp_path / "file").touch()

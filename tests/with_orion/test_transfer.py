@@ -637,8 +637,8 @@ def test_what_cannot_be_stored_is_named_before_anything_is_written(source: Path,
 
 def test_a_file_that_is_no_pickleddb_is_refused(source: Path, url: str, tmp_path: Path) -> None:
     wrong = {
-        "text": (b"name: tune\n", "it is no pickle"),
-        "nothing": (b"", "it is no pickle"),
+        "text": (b"name: tune\n", "it is not a pickle"),
+        "nothing": (b"", "it is not a pickle"),
         "another pickle": (pickle.dumps({"experiments": []}), "it holds a dict"),
         "a torn one": (source.read_bytes()[:1000], "is not a PickledDB"),
         "a class that is gone": (b"\x80\x04cnowhere\nThing\n.", "is not a PickledDB"),
@@ -651,7 +651,7 @@ def test_a_file_that_is_no_pickleddb_is_refused(source: Path, url: str, tmp_path
         copied(tmp_path / "missing", url)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(NotADatabaseError, match="it is no pickle"):
+    with pytest.raises(NotADatabaseError, match="it is not a pickle"):
         copied(tmp_path / "pipe", url)
     for name, message in (("loop", "leads to no file"), ("a\0b", "NUL"), ("a" * 300, "300 bytes")):
         with pytest.raises(ConfigurationError, match=message):

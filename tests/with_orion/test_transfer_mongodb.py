@@ -291,7 +291,7 @@ def test_two_databases_come_into_one_store(original: str, copy: str, on_mongodb:
 
 
 def test_what_ours_has_added_to_a_database_comes_over_too(copy: str, tmp_path: Path) -> None:
-    """States that are too large for a document, and those that are no pickles."""
+    """States that are too large for a document, and those that are not pickles."""
     large = {"noise": np.random.default_rng(1).bytes(13 * 2**20)}
 
     async def add(storage: Storage) -> None:

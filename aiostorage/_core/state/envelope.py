@@ -66,7 +66,7 @@ def unwrap(data: bytes, max_inflated: int = MAX_INFLATED) -> bytes | memoryview:
     if data[:1] == PLAIN:
         return view[1:]
     if data[:1] != ZLIB:
-        raise EncodingError(f"these bytes are no algorithm state: they start with {data[:8]!r}")
+        raise EncodingError(f"these bytes are not an algorithm state: they start with {data[:8]!r}")
     length = int.from_bytes(view[1:9], "big")
     if not length:  # a `max_length` of 0 would mean no limit
         raise EncodingError("the state is damaged: it says to be 0 bytes long")

@@ -135,7 +135,7 @@ def unpack_array(items: list[Any]) -> Any:
     packed_dtype, packed_shape, data = items
     dtype, shape = _unpack_dtype(packed_dtype), _unpack_shape(packed_shape)
     if not dtype.itemsize or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError(f"{len(data)} bytes are no array of {dtype} and shape {shape}")
+        raise ValueError(f"{len(data)} bytes are not an array of {dtype} and shape {shape}")
     # A copy, because the bytes cannot be written to.
     return np.ndarray(shape, dtype, buffer=data).copy()
 
@@ -170,10 +170,10 @@ def _unpack_dtype(packed: Any) -> Any:
         offsets = list(_unpack_shape(packed["offsets"]))
         if all(isinstance(name, str) for name in packed["names"]):
             return np.dtype({**packed, "formats": formats, "offsets": offsets})
-    raise ValueError(f"{packed!r} is no dtype")
+    raise ValueError(f"{packed!r} is not a dtype")
 
 
 def _unpack_shape(numbers: Any) -> tuple[int, ...]:
     if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"{numbers!r} is no shape")
+        raise ValueError(f"{numbers!r} is not a shape")
     return tuple(numbers)

@@ -84,7 +84,7 @@ def watch(
     and the last changes. Keys: s and r sort the workers, Tab changes between the tables, the arrows
     and PageUp and PageDown page them, p freezes the screen, q quits.
 
-    Where standard input, output or error is no terminal, and with --plain or --json, it prints a
+    Where standard input, output or error is not a terminal, and with --plain or --json, it prints a
     line for each change until it is interrupted.
 
     It waits for an experiment that does not exist yet, and for a storage that does not answer for a

@@ -1,7 +1,7 @@
 """MongoDB: the engine for many machines, best on a replica set.
 
-Written on motor, in whose place PyMongo's own asynchronous client can stand. The modules beside
-this one have a subject each. A call goes down through them: planned, perhaps queued, carried out.
+Written on motor, which PyMongo's own asynchronous client can replace. Each module beside this one
+has one subject. A call goes down through them: planned, perhaps queued, carried out.
 
 A write of one document is atomic by itself. A write of several is a transaction on a replica set,
 and on a standalone server an order of writes whose partial result does no harm. A write that is
@@ -107,7 +107,7 @@ class MongoDBDriver:
         The login, if it is not in the URL.
     read_only
         Whether the database is only read: nothing is made or changed in it, and one that does not
-        exist is refused. aiostorage need not have made it; a database of Oríon's will do.
+        exist is refused. aiostorage need not have made it; a database that Oríon made will do.
 
     Attributes
     ----------

@@ -226,7 +226,7 @@ class CollectionSchema:
             return {path: {f"${op}": value.at(now)}}
         if op == "ne":
             return {"$nor": [self._timed(Compare(path, "eq", value), value, None)]}
-        # expressions compare across types: what is no time must not count as an early one
+        # expressions compare across types: values that are not times must not count as early ones
         return {
             "$and": [
                 {path: {"$type": "date"}},

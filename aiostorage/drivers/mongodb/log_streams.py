@@ -81,7 +81,7 @@ class LogStream:
         if event is not None and event["fullDocument"].get("kind") == BREAK:
             raise CursorExpired(
                 "the history was turned off meanwhile, so that changes behind the cursor are "
-                "missing; read the trials again, and go on with a new cursor"
+                "missing; read the trials again, and continue with a new cursor"
             )
         self._token = self._place() if event is None else event["_id"]["_data"]
         return event
@@ -178,9 +178,9 @@ class LogStreams:
             if token is None or error.code not in TOKEN_FAILURES:
                 raise
             raise CursorExpired(
-                "the changes behind the cursor are not kept any more: the oplog of "
+                "the changes behind the cursor are no longer kept: the oplog of "
                 f"{self._client.settings.location} does not go so far back, or it is the cursor of "
-                "another store; read the trials again, and go on with a new cursor"
+                "another store; read the trials again, and continue with a new cursor"
             ) from error
         return stream
 

@@ -40,7 +40,7 @@ CONNECT_TIMEOUT: Final = 15.0
 
 _CONNECTING: Final = "authmechanism authsource directconnection loadbalanced replicaset tls ssl"
 _SHOWN_OPTIONS: Final = frozenset([*_CONNECTING.split(), "tlscafile"])
-"""Options of a URL that a client needs to connect, and that are no secrets."""
+"""Options of a URL that a client needs to connect, and that are not secrets."""
 
 _INTERVAL: Final = option(
     Kind("a number of seconds, below 3600", lambda v: INTERVAL.accepts(v) and v < 3600)
@@ -134,8 +134,8 @@ def read_settings(
     place = f"{url.partition('://')[0]}://{hosts}"
     if set(named) & set(":;&="):  # they may begin a password
         raise ConfigurationError(
-            f"{place}/***: what stands behind the host is no name of a database; options stand "
-            "behind a ?"
+            f"{place}/***: the part after the host is not the name of a database; options follow "
+            "a ?"
         )
     database = database or named or DEFAULT_DATABASE
     location = f"{place}/{database}"

@@ -1,8 +1,8 @@
 """Several writes on a server without transactions: all of them, or none as far as can be.
 
-A server that is no member of a replica set writes one document after the other. Therefore whatever
-can fail is checked before anything is written, deletions come last, and what was written is undone
-when something fails all the same. Where every operation has a collection of its own, the first
+A server that is not a member of a replica set writes one document after another. So whatever can
+fail is checked before anything is written, deletions come last, and writes are undone when
+something fails all the same. Where every operation has a collection of its own, the first
 one is carried out last: by it `aiostorage._core.gateway` knows that all of them have happened, so
 that the next call repeats what a crash leaves half done.
 

@@ -213,7 +213,7 @@ class Connection(sqlite3.Connection):
                 if not busy or waited >= self._timeout or (unwanted or self.unwanted)():
                     raise
                 pause = min(max(MIN_PAUSE, waited / 4), MAX_PAUSE)
-                sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  it is no secret
+                sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  not a secret
             else:
                 return
 
@@ -435,7 +435,7 @@ class ConnectionThread:
         The thread forgets them, and with them all that they refer to.
         """
         if self._opening is not None and self._opening.done() and not _failed(self._opening):
-            # closed meanwhile, or its file was replaced or is no database, which each call says
+            # closed meanwhile, or its file was replaced or is not a database, which each call says
             with suppress(ValueError, sqlite3.Error, BackendError):
                 await shielded(None, lambda: self.submit(_nothing))
 

@@ -89,7 +89,7 @@ def _check_directory(path: Path) -> None:
     if path.is_dir() or not parent.is_dir():
         wrong = path if path.is_dir() else directory
         raise ConfigurationError(
-            f"{wrong} is {'a' if path.is_dir() else 'no'} directory; name a file"
+            f"{wrong} is {'' if path.is_dir() else 'not '}a directory; name a file"
         )
 
 
@@ -114,7 +114,7 @@ def _check_mount(target: Path, mounts: Path) -> None:
 def _check_file(path: Path) -> None:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise ConfigurationError(f"{path} is no regular file; SQLite needs one")
+        raise ConfigurationError(f"{path} is not a regular file; SQLite needs one")
     if _is_part(path):
         raise ConfigurationError(f"{path} is a part of another SQLite database; name its main file")
     if 0 < found.st_size < SMALLEST:  # SQLite would take a single byte for an empty database
@@ -190,7 +190,7 @@ def not_a_database(path: Path, cause: BaseException | None = None) -> NotADataba
 
 
 def _head(path: Path) -> bytes:
-    """Return the beginning of a file that is no database; see `is_sqlite`."""
+    """Return the beginning of a file that is not a database; see `is_sqlite`."""
     try:
         with path.open("rb") as file:
             return file.read(HEAD)
@@ -199,7 +199,7 @@ def _head(path: Path) -> bytes:
 
 
 def application_id(path: Path) -> int | None:
-    """Return the ``PRAGMA application_id`` of a file, without its log; None if it is no database.
+    """Return a file's ``PRAGMA application_id``, without its log; None if it is not a database.
 
     An empty file is a database for SQLite, with 0; so is, for us, a part of another database.
     """

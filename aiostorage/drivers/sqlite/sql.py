@@ -189,7 +189,7 @@ class Table:
                         value = datetime.fromisoformat(value)  # noqa: PLW2901
                     elif kind == "key" and value.__class__ is bytes:
                         raise EncodingError(  # noqa: TRY301  as the others that are raised here
-                            f"{name}: {reprlib.repr(value)} is no text"
+                            f"{name}: {reprlib.repr(value)} is not text"
                         )
                     document[name] = value
             except (EncodingError, TypeError, ValueError) as error:
@@ -206,7 +206,7 @@ class Table:
             try:
                 read = datetime.fromisoformat(value) if kind == "time" and value else value
             except (TypeError, ValueError):
-                reason = f"{name}: {reprlib.repr(value)} is no time"
+                reason = f"{name}: {reprlib.repr(value)} is not a time"
             else:
                 if kind != "key" or name == "_id" or value.__class__ is not bytes:
                     found[name] = read

@@ -125,7 +125,7 @@ def parts_of(data: bytes, path: Path, *, repeats: bool) -> Parts:
     Raises
     ------
     NotADatabaseError
-        It is no Track file; the message says what is wrong, and where.
+        It is not a Track file; the message says what is wrong, and where.
     """
     tree = _parsed(data, path, _checked if repeats else None)
     heads: dict[str, dict[str, Any]] = {}
@@ -159,7 +159,7 @@ def _collections(path: Path, tree: Any) -> dict[str, dict[int, dict[str, Any]]]:
     """Return the records of the other collections by their places."""
     where = "in the metadata of the project aiostorage"
     if not isinstance(tree, dict):
-        raise _damaged(path, f"the collections {where} are no object")
+        raise _damaged(path, f"the collections {where} are not an object")
     collections = {}
     for name, records in tree.items():
         if name in (EXPERIMENTS, TRIALS) or not isinstance(records, dict):
@@ -210,10 +210,11 @@ def _listed(
 ) -> list[tuple[str, dict[str, Any]]]:
     found = project.get(kind, [])
     if not isinstance(found, list):
-        raise _damaged(path, f"the {kind} of project {uid!r} are no list")
+        raise _damaged(path, f"the {kind} of project {uid!r} are not a list")
     for number, raw in enumerate(found, 1):
         if not isinstance(raw, dict):
-            raise _damaged(path, f"number {number} of the {kind} of project {uid!r} is no object")
+            what = f"number {number} of the {kind} of project {uid!r} is not an object"
+            raise _damaged(path, what)
     return [(uid, raw) for raw in found]
 
 
@@ -260,15 +261,15 @@ def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _not_json(path: Path, data: bytes, what: str) -> NotADatabaseError:
-    """Return the error about a file that is no JSON, which may be something else altogether."""
+    """Return the error about a file that is not JSON, which may be something else altogether."""
     if data.lstrip()[:1] in (b"[", b"{"):
         return _damaged(path, what)
     kind = kind_of(data[:HEAD])
     advice = f"; open it with sqlite:///{path}" if kind == "a SQLite database" else ""
     return NotADatabaseError(
-        f"{path} is no Track file but {kind}, and was left as it is: {what}{advice}"
+        f"{path} is not a Track file but {kind}, and was left as it is: {what}{advice}"
     )
 
 
 def _damaged(path: Path, what: str) -> NotADatabaseError:
-    return NotADatabaseError(f"{path} is no Track file, and was left as it is: {what}")
+    return NotADatabaseError(f"{path} is not a Track file, and was left as it is: {what}")

@@ -87,7 +87,7 @@ class DataFile:
         if stat.S_ISDIR(found.st_mode):
             raise ConfigurationError(f"{shown} is a directory; name a file")
         if not stat.S_ISREG(found.st_mode):
-            raise ConfigurationError(f"{shown} is no regular file; Track needs one")
+            raise ConfigurationError(f"{shown} is not a regular file; Track needs one")
         if found.st_nlink > 1:
             raise ConfigurationError(
                 f"{shown} has {found.st_nlink} names (hard links), of which one alone would get "
@@ -129,7 +129,7 @@ class DataFile:
         try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
-                raise ConfigurationError(f"{self._shown} is no regular file; Track needs one")
+                raise ConfigurationError(f"{self._shown} is not a regular file; Track needs one")
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read()
             after = os.fstat(descriptor)

@@ -287,7 +287,7 @@ class TrackStore:
             data = text_of(contents)
         except RecursionError:
             raise BackendError(f"{self._file.path} cannot be written: {TOO_DEEP}") from None
-        except ValueError as error:  # another program has put in what is no JSON, as 1e999
+        except ValueError as error:  # another program wrote no JSON, such as 1e999
             raise BackendError(f"{self._file.path} cannot be written: {error}") from error
         written = self._file.replace(data, self._signature) if self._turns.holds else None
         if written is None:

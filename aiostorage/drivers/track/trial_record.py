@@ -53,7 +53,7 @@ ID_LENGTH: Final = 32
 """Characters in the id of a trial: one of another length is not kept, but made from the params."""
 
 _NO_FIELDS: Final = frozenset({_TYPES, _METRIC_TYPES, _COUNT, "_last_change", OURS})
-"""What stands in the metadata and is no field of a document."""
+"""Keys of the metadata that are not fields of a document."""
 
 _ELSEWHERE: Final = frozenset({"id", "status", "params", "results"})
 """Fields of a document that do not stand in the metadata."""
@@ -219,7 +219,7 @@ def _metadata(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def has_id_by_params(raw: Mapping[str, Any]) -> bool:
-    """Return whether Track made a trial without Oríon, so that its hash is no id of a trial."""
+    """Return whether Track made a trial without Oríon, so that its hash is not an id of a trial."""
     hash_ = raw.get("hash")
     return _TYPES not in _metadata(raw) or not (isinstance(hash_, str) and len(hash_) == ID_LENGTH)
 

@@ -26,7 +26,7 @@ class ApiContract(
     """The laws of `aiostorage.protocols.AsyncStorageProtocol` that depend on no engine.
 
     Names and order of arguments, values that are converted or refused, queries that mean nothing:
-    `aiostorage.Storage` sees to them before it calls a driver. An author of an engine does not need
+    `aiostorage.Storage` handles them before it calls a driver. An author of an engine does not need
     this contract; the author of another storage, or of one around it, does. It is used like
     `StorageContract`, and has the same attributes.
 

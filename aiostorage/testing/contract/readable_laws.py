@@ -32,7 +32,7 @@ def _result(**more: Any) -> dict[str, Any]:
 
 
 STATUSES: Final[list[Any]] = ["bogus", "", "New", 3, True, 1.5, None, [], ["new"], {"a": 1}]
-"""What is no status."""
+"""Values that are not statuses."""
 
 UNREADABLE: Final[list[tuple[dict[str, Any], str]]] = [
     ({"params": {"x": 1}}, "params"),

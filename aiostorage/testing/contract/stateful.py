@@ -1,7 +1,7 @@
 """A state machine that compares storages with a plain model; needs hypothesis.
 
 Write ``TestMine = machine_for({"mine": make}).TestCase``, where ``make`` makes a fresh storage
-that goes by the clock it is handed.
+that uses the clock it is given.
 """
 
 from __future__ import annotations

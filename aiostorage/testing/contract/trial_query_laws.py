@@ -174,11 +174,11 @@ class TrialQueryLaws:
         assert await storage.fetch_trials(uid="nobody", after="0" * 32) is None
         other = await storage.create_experiment(make_config("other"))
         await storage.register_trial(Trial(experiment=other.id, params=PARAMS[0]))
-        with pytest.raises(ValueError, match="after which to go on"):
+        with pytest.raises(ValueError, match="after which to continue"):
             await storage.fetch_trials(other, after=first)
         await storage.delete_trials(experiment, where={"id": first.id})
         for after in (first, first.id):
-            with pytest.raises(ValueError, match=f"no trial '{first.id}' after which to go on"):
+            with pytest.raises(ValueError, match=f"no trial '{first.id}' after which to continue"):
                 await storage.fetch_trials(experiment, after=after)
 
 
@@ -188,7 +188,7 @@ REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
     ({"status": {"$ne": None}}, "no status None: it is one of new, reserved"),
     ({"status": {"$gt": 1}}, "no status 1"),
     ({"status.name": "new"}, "status has no parts"),
-    ({"status": {"$elemMatch": {"$eq": "new"}}}, "status is no list"),
+    ({"status": {"$elemMatch": {"$eq": "new"}}}, "status is not a list"),
     ({"$or": [{"status": "new"}, {"status": "braken"}]}, "did you mean 'broken'"),
     ({"params.lr": 1}, r"write (params={'lr': …}, or )?where={'params': {'\$elemMatch'"),
     ({"params.opt.lr": {"$gt": 1}}, "'opt.lr': …|'name': 'opt.lr'"),

@@ -42,7 +42,7 @@ class Mongod:
     Parameters
     ----------
     directory
-        Where it keeps its data and its log; made if it is not there.
+        Where it keeps its data and its log; created if it is missing.
     binary
         The server to start; found by `find_mongod` without it.
     replica_set
@@ -50,7 +50,7 @@ class Mongod:
     login
         A name and a password. Then clients have to log in; the user may do everything.
     key
-        What the members of a replica set with a `login` know each other by.
+        The key by which the members of a replica set with a `login` recognise each other.
     tls
         Certificates. Then clients have to use TLS.
     test_commands

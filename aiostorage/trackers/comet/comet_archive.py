@@ -29,7 +29,7 @@ _NO_ARCHIVE: Final = (
     *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),  # the last for one with a password
     *(ValueError, KeyError, TypeError, AttributeError),
 )
-"""What a file raises that is no archive, or a damaged one."""
+"""What a file raises that is not an archive, or a damaged one."""
 
 
 def write_archive(path: Path, contents: RunContents, workspace: str | None, project: str) -> None:
@@ -70,7 +70,7 @@ def archive_home(path: Path) -> tuple[str | None, str | None] | None:
     except FileNotFoundError:
         return None
     except _NO_ARCHIVE as error:
-        raise TrackerError(f"{path} is no archive of Comet: {error}") from error
+        raise TrackerError(f"{path} is not an archive of Comet: {error}") from error
 
 
 def last_metrics(paths: Iterator[Path]) -> Mapping[str, float]:
@@ -79,7 +79,7 @@ def last_metrics(paths: Iterator[Path]) -> Mapping[str, float]:
     Raises
     ------
     TrackerError
-        One is no archive.
+        One is not an archive.
     """
     found: dict[str, tuple[int, float]] = {}
     for path in paths:
@@ -106,7 +106,7 @@ def _metrics(path: Path) -> Iterator[tuple[int, str, float]]:
                             value = float(metric["metricValue"])
                             yield payload["local_timestamp"], metric["metricName"], value
     except _NO_ARCHIVE as error:
-        raise TrackerError(f"{path} is no archive of Comet: {error}") from error
+        raise TrackerError(f"{path} is not an archive of Comet: {error}") from error
 
 
 def _description(key: str, contents: RunContents, workspace: str | None, project: str) -> str:

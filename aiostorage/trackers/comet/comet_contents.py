@@ -131,7 +131,7 @@ def _outcomes(
         elif _is_number(result.value):
             metrics[name] = _finite(result.value)
         else:
-            problems.append(f"the result {name!r} is no number, so that it is no metric but a text")
+            problems.append(f"the result {name!r} is not a number, so it is sent as text")
             texts[f"result.{name}"] = _as_text(result.value)
     return metrics, texts
 

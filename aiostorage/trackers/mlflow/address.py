@@ -71,7 +71,7 @@ def address_of(url: str) -> Address:
         return _file(rest, shown)
     if kind.partition("+")[0] in _REFUSED:
         raise ConfigurationError(f"{shown!r}: {_REFUSED[kind.partition('+')[0]]}")
-    raise ConfigurationError(f"{shown!r} is no URL of MLflow; write {_FORMS}")
+    raise ConfigurationError(f"{shown!r} is not a URL of MLflow; write {_FORMS}")
 
 
 def _server(uri: str, shown: str) -> Address:
@@ -80,7 +80,7 @@ def _server(uri: str, shown: str) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError:  # its text may contain a password
         raise ConfigurationError(
-            f"{shown!r} is no URL of MLflow: its host or its port cannot be read; write {_FORMS}"
+            f"{shown!r} is not a URL of MLflow: its host or its port cannot be read; write {_FORMS}"
         ) from None
     if not host or any(c.isspace() for c in uri):
         raise ConfigurationError(f"{shown!r} names no host; write {_FORMS}")

@@ -204,7 +204,9 @@ def _check_file(file: Path) -> None:
         with suppress(FileExistsError):
             os.close(os.open(os.path.realpath(file), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         if not stat.S_ISREG(file.stat().st_mode):
-            raise TrackerUnavailable(f"MLflow cannot open sqlite:///{file}: it is no regular file")
+            raise TrackerUnavailable(
+                f"MLflow cannot open sqlite:///{file}: it is not a regular file"
+            )
         with closing(sqlite3.connect(file, timeout=5)) as connection:
             connection.execute("PRAGMA schema_version")
     except (sqlite3.Error, OSError) as error:

@@ -34,9 +34,9 @@ _BAD: Final = re.compile(r"[^\w.\- ]")
 def key_of(name: str) -> str:
     """Return the name of a param or metric as MLflow takes it.
 
-    A name with other characters than letters, digits, ``_ - . : /`` and space, one that is no plain
-    path, or of more than 250 characters is changed: other characters become ``_``, and a hyphen and
-    eight digits of the name's md5 follow, so that different names stay different.
+    A name is changed if it has characters other than letters, digits, ``_ - . : /`` and space, if
+    it is not a plain path, or if it has more than 250 characters: other characters become ``_``,
+    and a hyphen and eight digits of the name's md5 follow, so that different names stay different.
     """
     if _GOOD.fullmatch(name) and len(name) <= MAX_KEY and _is_plain_path(name):
         return name

@@ -218,7 +218,8 @@ class RestApi:
         if status in (401, 403):
             raise TrackerUnavailable(f"{message}; check the user name, the password or the token")
         if not known:
-            raise TrackerUnavailable(f"{place} is no MLflow server: it answers {status} with text")
+            what = f"it answers {status} with text"
+            raise TrackerUnavailable(f"{place} is not an MLflow server: {what}")
         if status == 200:
             found: dict[str, Any] = content
             return found

@@ -97,7 +97,7 @@ class Runs:
             experiment = self._api.experiment(key)
             if experiment is None:
                 raise TrackerError(
-                    f"{refusal}; send all anew with `aiostorage tracker-sync --all`"
+                    f"{refusal}; send everything again with `aiostorage tracker-sync --all`"
                 ) from refusal
             if not experiment.deleted:
                 raise

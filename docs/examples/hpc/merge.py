@@ -15,7 +15,7 @@ from aiostorage import Storage, Trial, open_storage
 
 
 async def add(target: Storage, experiment: str | int, file: Path) -> int:
-    """Add the trials of a file; return how many they were."""
+    """Add the trials of a file; return their number."""
     with tempfile.TemporaryDirectory() as local:  # SQLite wants a local disk
         copy = shutil.copy(file, local)
         async with open_storage(f"sqlite:///{copy}") as source:

@@ -19,11 +19,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 USER: Final = "tuner"
 SECONDS: Final = 60
-"""Within which a step has to succeed."""
+"""Seconds within which a step has to succeed."""
 
 
 def secret(file: Path) -> str:
-    """Return the content of a file that only its owner can read; make it if need be."""
+    """Return the content of a file that only its owner can read; create it if it is missing."""
     if not file.exists():
         file.touch(mode=0o600)
         file.write_text(secrets.token_hex(32))
@@ -31,7 +31,7 @@ def secret(file: Path) -> str:
 
 
 def become_primary(client: MongoClient[dict[str, Any]], address: str, *, new: bool) -> None:
-    """Make the server the only member of a replica set, under its present address."""
+    """Make the server the only member of a replica set, under its current address."""
     members = [{"_id": 0, "host": address}]
     if new:
         client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})

@@ -32,7 +32,7 @@ from aiostorage import (
 )
 
 LONGEST_WAIT: Final = 30.0
-"""Seconds that a request may wait for a trial; less than proxies wait for an answer."""
+"""Seconds that a request may wait for a trial; less than the time limit of proxies."""
 
 
 class Reserved(BaseModel):
@@ -100,7 +100,7 @@ Held = Annotated[Trial, Depends(held_trial)]
 
 
 LOST: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": Problem, "description": "this is no reservation"},
+    400: {"model": Problem, "description": "this is not a reservation"},
     409: {"model": Problem, "description": "the reservation is lost; stop the evaluation"},
     410: {"model": Problem, "description": "the trial is finished; `status` tells how"},
 }

@@ -30,11 +30,11 @@ PAUSE: Final = 1.0
 
 
 REFUSED: Final = (HTTPStatus.CONFLICT, HTTPStatus.GONE)
-"""The trial is another worker's, or finished: go on with the next one."""
+"""The trial is another worker's, or finished: continue with the next one."""
 
 
 def post(client: httpx.Client, path: str, **request: Any) -> httpx.Response:
-    """Send a request, again and again while there is no server, or none that can answer."""
+    """Send a request, repeatedly while there is no server, or none that can answer."""
     end = time.monotonic() + GIVE_UP
     while True:
         try:
