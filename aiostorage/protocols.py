@@ -31,7 +31,7 @@ from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.trial import Trial
 from aiostorage.trial_change import TrialChange, TrialChanges
 from aiostorage.upgrades import UpgradeProgress, UpgradeReport, UpgradeStep, silent
-from aiostorage.values import Results
+from aiostorage.values import FINAL_STATUSES, Results
 
 if TYPE_CHECKING:
     from aiostorage.findings import EngineReport, Finding, Repair
@@ -1190,7 +1190,7 @@ class AsyncStorageProtocol(Protocol):
     async def wait_for(
         self,
         trial: Trial,
-        status: str | Collection[str] = ("completed", "broken"),
+        status: str | Collection[str] = FINAL_STATUSES,
         timeout: float | None = None,
     ) -> Trial:
         """Return the trial as soon as it has one of these statuses.

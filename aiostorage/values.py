@@ -15,6 +15,7 @@ from aiostorage._core.normalise import normalise
 from aiostorage.errors import EncodingError, InvalidArgument, InvalidResult
 
 __all__ = [
+    "FINAL_STATUSES",
     "Param",
     "Params",
     "Result",
@@ -33,7 +34,7 @@ __all__ = [
     "values_from_flat",
 ]
 
-events = EventLog("records")
+events: Final = EventLog("records")
 
 _ATOMS: Final = frozenset({str, int, float, bool, type(None)})
 """Types whose values need neither conversion nor copying; most parameters are of these."""
@@ -49,6 +50,9 @@ class TrialStatus(StrEnum):
     INTERRUPTED = "interrupted"
     BROKEN = "broken"
 
+
+FINAL_STATUSES: Final = (TrialStatus.COMPLETED.value, TrialStatus.BROKEN.value)
+"""The statuses of trials that have ended and are not tried again."""
 
 _STATUSES: Final = {status.value: status.value for status in TrialStatus}
 

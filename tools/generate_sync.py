@@ -103,7 +103,7 @@ from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial
 from aiostorage.trial_change import TrialChange, TrialChanges
-from aiostorage.values import Results""",
+from aiostorage.values import FINAL_STATUSES, Results""",
     name="SyncStorage",
     bases="(PortalStorage, BaseStorageProtocol)",
 )

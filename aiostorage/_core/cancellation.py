@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -24,7 +24,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-events = EventLog("cleanup")
+events: Final = EventLog("cleanup")
 
 
 def mark_without_effect(error: asyncio.CancelledError) -> None:

@@ -19,7 +19,7 @@ from aiostorage.protocols import Driver
 
 __all__ = ["Compensations"]
 
-events = EventLog("cleanup")
+events: Final = EventLog("cleanup")
 
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for one last attempt, when the engine has not answered or the storage closes."""

@@ -39,7 +39,7 @@ PAGE_SIZE: Final = 500
 END_TIMEOUT: Final = 2.0
 """Seconds that the clean-up at the end may take."""
 
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import anyio
 
@@ -15,7 +16,7 @@ from aiostorage.errors import AioStorageError, BackendError
 
 __all__ = ["repeating"]
 
-events = EventLog("worker")
+events: Final = EventLog("worker")
 
 
 @asynccontextmanager

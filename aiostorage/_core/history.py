@@ -44,7 +44,7 @@ REMEDY: Final = 'open the storage once with history="30d", then open the others 
 
 _SETTING: Final = equal(_id="history")
 
-events = EventLog("records")
+events: Final = EventLog("records")
 
 Execute = Callable[[Operation[Any]], Awaitable[Any]]
 

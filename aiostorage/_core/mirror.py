@@ -24,7 +24,7 @@ from aiostorage.values import Result
 
 __all__ = ["Mirror"]
 
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 MIN_POLL_INTERVAL: Final = 0.02
 """Seconds between two reads of the store while waiting, at least."""

@@ -13,7 +13,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["NanPolicy"]
 
-events = EventLog("records")
+events: Final = EventLog("records")
 
 _CHOICES: Final = ("completed", "broken", "raise")
 NAN: Final = one_of(*_CHOICES)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from aiostorage._core.matching import matches
 from aiostorage.errors import EncodingError
@@ -42,7 +42,7 @@ class _Descending:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Descending) and bool(self.value == other.value)
 
-    __hash__ = None  # type: ignore[assignment]  # it is only compared
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # it is only compared
 
 
 def values_of(document: Mapping[str, Any], order: Order) -> tuple[Any, ...]:

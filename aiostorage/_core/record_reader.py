@@ -30,7 +30,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["READING_ERRORS", "TrialReader", "missing_trial", "warn_left_out", "whole_documents"]
 
-events = EventLog("records")
+events: Final = EventLog("records")
 
 READING_ERRORS: Final = (AttributeError, TypeError, ValueError)
 """What `Trial.from_dict` may raise for a stored trial; `EncodingError` is a ValueError."""

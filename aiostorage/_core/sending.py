@@ -45,7 +45,7 @@ CONFIRM_INTERVAL: Final = 0.05
 END_TIMEOUT: Final = 1.0
 """Seconds that confirming may take at the end."""
 
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from aiostorage.protocols import Driver
 
 __all__ = ["said_when_slow"]
 
-events = EventLog("connection")
+events: Final = EventLog("connection")
 
 SLOW_AFTER: Final = 1.0
 """Seconds after which it is said what a connection waits for."""

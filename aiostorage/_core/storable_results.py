@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from aiostorage._core.event_log import EventLog
 from aiostorage._core.normalise import error_at, normalise
@@ -12,7 +12,7 @@ from aiostorage.values import Result
 
 __all__ = ["without_largest", "without_unstorable"]
 
-events = EventLog("records")
+events: Final = EventLog("records")
 
 Stored: TypeAlias = list[dict[str, Any]]
 """The stored form of results, in their order."""

@@ -55,7 +55,7 @@ from aiostorage.reservation import Reservation
 from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.trial import Trial, TrialStatus, validate_status
 from aiostorage.trial_change import TrialChange, TrialChanges
-from aiostorage.values import Results
+from aiostorage.values import FINAL_STATUSES, Results
 
 if TYPE_CHECKING:
     from aiostorage._core.collection_access import CollectionAccess
@@ -587,7 +587,7 @@ class Storage(AsyncStorageProtocol):
     async def wait_for(
         self,
         trial: Trial,
-        status: str | Collection[str] = ("completed", "broken"),
+        status: str | Collection[str] = FINAL_STATUSES,
         timeout: float | None = None,
     ) -> Trial:
         _check("wait_for", trial, status, timeout)

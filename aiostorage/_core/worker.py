@@ -23,7 +23,7 @@ from aiostorage.values import TrialStatus
 
 __all__ = ["ReservedTrial"]
 
-events = EventLog("worker")
+events: Final = EventLog("worker")
 
 LAST_ATTEMPT_TIMEOUT: Final = 1.0
 """Seconds for one last attempt, when the engine has not answered for long."""

@@ -234,6 +234,6 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _, commands in GROUPS:
-    for command in commands:
-        cli.add_command(command)
+for _, _commands in GROUPS:
+    for _command in _commands:
+        cli.add_command(_command)

@@ -32,12 +32,11 @@ from aiostorage.cli.plain import plain
 from aiostorage.cli.terminal import echo
 from aiostorage.cli.text import ago
 from aiostorage.errors import FailedUpdate
-from aiostorage.values import as_results
+from aiostorage.values import FINAL_STATUSES, as_results
 
 __all__ = ["set_fields"]
 
 RESERVED: Final = TrialStatus.RESERVED.value
-ENDED: Final = frozenset([TrialStatus.COMPLETED.value, TrialStatus.BROKEN.value])
 
 
 @click.command("set")
@@ -151,7 +150,7 @@ async def _set_trial(
     status = changes.get("status", trial.status)
     if trial.status == RESERVED != status:  # its token must not be valid any more
         written["worker"] = None
-    if status in ENDED and "status" in changes and trial.end_time is None:
+    if status in FINAL_STATUSES and "status" in changes and trial.end_time is None:
         written.setdefault("end_time", now)
     async with opened as storage:
         as_shown = {"status": trial.status, "worker": trial.worker}

@@ -31,6 +31,7 @@ from aiostorage.cli.text import ago, holder_line, moment, number, span
 from aiostorage.errors import ConfigurationError, FailedUpdate
 from aiostorage.summary import Direction
 from aiostorage.trial_change import TrialChange
+from aiostorage.values import TrialStatus
 
 __all__ = ["show"]
 
@@ -92,7 +93,7 @@ async def _read(
             lines = _trial_lines(config, trial, summary.time, trial.id in lost)
             lines += [("history", _change_line(one)) for one in history]
             return {"location": storage.location, **document}, lines
-        where = {"status": "reserved"}
+        where = {"status": TrialStatus.RESERVED.value}
         reserved = await storage.fetch_trials(config, where=where, limit=MAX_RESERVED) or []
         lost = {one.id for one in await storage.fetch_lost_trials(config)}
         document = {
@@ -166,7 +167,7 @@ def _text(value: Any) -> str:
 def _trial_document(trial: Trial, lost: bool) -> dict[str, Any]:
     stored = trial.to_dict()
     worker = stored.pop("worker", None)
-    held = trial.status == "reserved"
+    held = trial.status == TrialStatus.RESERVED
     return {
         "trial": plain(stored) | {"id": trial.id},
         "holder": named_holder(worker) if held else None,
@@ -182,7 +183,7 @@ def _trial_lines(
         ("experiment", experiment_label(config)),
         ("status", f"{trial.status}{', lost' if lost else ''}"),
     ]
-    if trial.status == "reserved":
+    if trial.status == TrialStatus.RESERVED:
         lines.append(("held by", f"{named_holder(trial.worker)}{_life_of(trial, now)}"))
     lines += [(f"params.{param.name}", _text(param.value)) for param in trial.param_list]
     lines += [(f"results.{r.name}", f"{_text(r.value)} ({r.type})") for r in trial.results]

@@ -69,10 +69,11 @@ class RunningTrial:
     """
 
     def __init__(self, trial: FrozenTrial, trial_id: int) -> None:
-        self.number = trial.number
+        self.number: int = trial.number
         self.trial_id = trial_id
-        self.trial = trial
-        self.ended = self.lost = False
+        self.trial: FrozenTrial = trial
+        self.ended: bool = False
+        self.lost: bool = False
         self._stored = trial
         self._params: dict[str, StoredParam] = {}
         self._changes: dict[str, Any] = {UNWRITTEN: False}  # as soon as anything is written

@@ -53,7 +53,7 @@ Objective: TypeAlias = Callable[[AsyncTrial], Awaitable[Values]] | Callable[[opt
 
 Callback: TypeAlias = Callable[[optuna.Study, FrozenTrial], object]
 
-events = EventLog("optuna")
+events: Final = EventLog("optuna")
 _logger: Final = optuna.logging.get_logger("optuna.study")
 
 LOST_AFTER_HEARTBEATS: Final = 5

@@ -16,7 +16,7 @@ from aiostorage.optuna.unwritten_params import MAX_WRITE_DELAY, UnwrittenParams
 
 __all__ = ["ParamWriter"]
 
-events = EventLog("optuna")
+events: Final = EventLog("optuna")
 
 CLEAN_UP_TIMEOUT: Final = 5.0
 """Seconds for which params are written when the storage is closed, at most."""

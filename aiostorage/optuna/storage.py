@@ -6,7 +6,7 @@ import copy
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Container, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -30,7 +30,7 @@ from aiostorage.sync.facade import SyncStorage
 
 __all__ = ["OptunaStorage", "StaleTrialCallback"]
 
-events = EventLog("optuna")
+events: Final = EventLog("optuna")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,8 +119,8 @@ class OptunaStorage(BaseStorage, BaseHeartbeat):
             # Optuna's methods block whoever calls them, in a notebook's loop, too
             storage = SyncStorage(storage, in_running_loop=True)
         self._storage = storage
-        self.heartbeat_interval = heartbeat_interval
-        self.grace_period = grace_period
+        self.heartbeat_interval: int | None = heartbeat_interval
+        self.grace_period: int | None = grace_period
         self._stale_callback = heartbeat_stale_trial_callback or failed_trial_callback
         self._begin(None, None)
 

@@ -65,7 +65,7 @@ class StoredParam:
     def __init__(self, name: str, internal: float, distribution: BaseDistribution) -> None:
         self.name = name
         self.distribution = distribution
-        self.field = field_name(name)
+        self.field: str = field_name(name)
         self.value: Any = distribution.to_external_repr(internal)
         self.item: dict[str, Any] = {
             "name": name,

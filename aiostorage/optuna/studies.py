@@ -111,7 +111,7 @@ class Studies:
         hold: Callable[[Callable[[], Coroutine[Any, Any, None]]], object] | None = None,
     ) -> None:
         self._records = StudyRecords(storage)
-        self.records = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
+        self.records: TrialRecords = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
         """The trials in the store."""
         self._reader = StudyReader(storage, self._records, self.records)
         self._studies: dict[int, KnownStudy] = {}

@@ -36,7 +36,7 @@ class StudyTrials:
     """
 
     def __init__(self, directions: list[StudyDirection]) -> None:
-        self.next_number = 0
+        self.next_number: int = 0
         self.skipped: set[int] = set()
         self.distributions: dict[str, BaseDistribution] = {}
         self._trials: dict[int, FrozenTrial] = {}

@@ -27,7 +27,7 @@ __all__ = ["StudyWriter"]
 
 T = TypeVar("T")
 
-events = EventLog("optuna")
+events: Final = EventLog("optuna")
 
 CLEAN_UP_TIMEOUT: Final = 30.0
 """Seconds for which trials are handed back after a cancellation, at most."""

@@ -52,8 +52,8 @@ class RelativeParams:
     def __init__(self, name: str, value: Any) -> None:
         self.name = name
         update = attribute_update(SYSTEM_ATTRS, name, value)
-        self.changes = update.changes
-        self.fields = update.fields["system_attrs"]
+        self.changes: dict[str, Any] = update.changes
+        self.fields: dict[str, Any] = update.fields["system_attrs"]
 
     @staticmethod
     def are_named(name: str) -> bool:
@@ -90,9 +90,9 @@ class UnwrittenParams:
         self, token: str, stored: FrozenTrial, params: Iterable[UnwrittenParam] | None = None
     ) -> None:
         self.token = token
-        self.stored = stored
-        self.since = time.monotonic()
-        self.lock = threading.Lock()
+        self.stored: FrozenTrial = stored
+        self.since: float = time.monotonic()
+        self.lock: threading.Lock = threading.Lock()
         self._params = {_key(param): param for param in params or ()}
         self._open = params is None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import orion.storage.base as orion_base
 
@@ -20,7 +20,7 @@ from aiostorage.sync.facade import SyncStorage
 
 __all__ = ["hold_algorithm_lock"]
 
-events = EventLog("lock")
+events: Final = EventLog("lock")
 
 
 @contextmanager

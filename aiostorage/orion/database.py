@@ -6,7 +6,7 @@ Oríon's commands use it beside the storage protocol, and ``orion db test`` test
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orion.core.io.database as orion_database
 
@@ -21,7 +21,7 @@ from aiostorage.sync.collection_calls import call_collections
 
 __all__ = ["AioStorageDB"]
 
-events = EventLog("connection")
+events: Final = EventLog("connection")
 
 T = TypeVar("T")
 

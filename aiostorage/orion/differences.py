@@ -11,11 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from aiostorage.orion.references import parent_of
-from aiostorage.values import TrialStatus
+from aiostorage.values import FINAL_STATUSES
 
 __all__ = ["differing_field", "differing_trial", "same_benchmark"]
 
-_FINAL_STATUSES: Final = (TrialStatus.COMPLETED, TrialStatus.BROKEN)
 _TIME_RESOLUTION: Final = timedelta(milliseconds=1)
 """The coarsest resolution of stored times among the engines."""
 
@@ -45,7 +44,7 @@ def differing_trial(trial: Mapping[str, Any], stored: Mapping[str, Any]) -> str 
     or broken, the stored one must have the same status and results. In any other status the stored
     one may have changed since; one that was reserved was stored as interrupted.
     """
-    if trial["status"] not in _FINAL_STATUSES:
+    if trial["status"] not in FINAL_STATUSES:
         return None
     if trial["status"] != stored.get("status"):
         return f"{trial['status']!r}, not {stored.get('status')!r}"

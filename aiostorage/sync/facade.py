@@ -20,7 +20,7 @@ from aiostorage.sync.base_protocol import BaseStorageProtocol
 from aiostorage.sync.portal_storage import PortalStorage
 from aiostorage.trial import Trial
 from aiostorage.trial_change import TrialChange, TrialChanges
-from aiostorage.values import Results
+from aiostorage.values import FINAL_STATUSES, Results
 
 __all__ = ["SyncStorage"]
 
@@ -886,7 +886,7 @@ class SyncStorage(PortalStorage, BaseStorageProtocol):
     def wait_for(
         self,
         trial: Trial,
-        status: str | Collection[str] = ("completed", "broken"),
+        status: str | Collection[str] = FINAL_STATUSES,
         timeout: float | None = None,
     ) -> Trial:
         """Return the trial as soon as it has one of these statuses.

@@ -27,7 +27,7 @@ _FLOAT: Final = re.compile(
 _WORDS: Final = {"True": True, "False": False, "None": None}
 _MAX_INT: Final = 2**63
 
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 
 @dataclass(frozen=True, slots=True)

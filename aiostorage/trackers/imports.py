@@ -25,7 +25,7 @@ __all__ = ["ImportCounts", "import_runs"]
 BATCH_SIZE: Final = 200
 """Runs that are written together."""
 
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 
 @dataclass(slots=True)

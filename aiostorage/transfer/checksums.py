@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from aiostorage._core.documents import truncated
 from aiostorage._core.layout import LAYOUT
@@ -85,7 +85,7 @@ class Checksum:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Checksum) and self.text == other.text
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # it changes
 
     def add(self, collection: str, documents: Iterable[Document]) -> None:
         """Add documents."""

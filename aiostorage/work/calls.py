@@ -27,12 +27,13 @@ class NamedCall:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.name = name_of(function)
+        self.name: str = name_of(function)
+        self.names: frozenset[str] = frozenset()
+        self.takes_all: bool = True
         self._signature: inspect.Signature | None = None
         try:
             self._signature = inspect.signature(function)
         except (TypeError, ValueError):  # some builtins have none
-            self.names, self.takes_all = frozenset[str](), True
             return
         parameters = self._signature.parameters.values()
         self.names = frozenset(p.name for p in parameters if p.kind in _BY_NAME)

@@ -33,7 +33,7 @@ END_TIMEOUT: Final = 2.0
 KILL_TIMEOUT: Final = 10.0
 """Seconds that the system has to end a killed process."""
 
-log = logging.getLogger("aiostorage.worker")
+log: Final = logging.getLogger("aiostorage.worker")
 
 _FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
@@ -53,7 +53,7 @@ class ProcessDied(RuntimeError):
     """
 
     def __init__(self, code: int | None) -> None:
-        self.told_to_end = code is not None and -code in _FROM_OUTSIDE
+        self.told_to_end: bool = code is not None and -code in _FROM_OUTSIDE
         super().__init__(f"the process of the objective {_how(code)}")
 
 

@@ -32,7 +32,7 @@ __all__ = [
     "suggested_trials",
 ]
 
-log = logging.getLogger("aiostorage.worker")
+log: Final = logging.getLogger("aiostorage.worker")
 
 PENDING_STATUSES: Final = (
     TrialStatus.NEW.value,
@@ -101,7 +101,7 @@ class Suggestions:
         storage, experiment = self._storage, self._experiment
         taken = 0
         if self._limit < math.inf:
-            taken = await self._count("completed", "reserved")
+            taken = await self._count(TrialStatus.COMPLETED.value, TrialStatus.RESERVED.value)
         count = int(min(count, self._limit - taken))
         if count <= 0:
             return False, 0

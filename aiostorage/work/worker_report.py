@@ -20,7 +20,7 @@ EndedBy: TypeAlias = Literal["max_trials", "max_broken", "done", "stopped"]
 MAX_REASONS: Final = 100
 """How many reasons of broken trials a report contains at most: the latest ones."""
 
-log = logging.getLogger("aiostorage.worker")
+log: Final = logging.getLogger("aiostorage.worker")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from aiostorage.trial import Trial
 
 __all__ = ["Workers"]
 
-log: logging.Logger = logging.getLogger("aiostorage.cli")
+log: Final = logging.getLogger("aiostorage.cli")
 
 POLL_INTERVAL: Final = 0.2
 """Seconds between two checks for lost trials, for new trials when idle, and for the run's end."""

@@ -67,7 +67,7 @@ class WatchApp(App[BaseException]):
         Seconds without a heartbeat after which a trial is lost.
     """
 
-    CSS = """
+    CSS: ClassVar[str] = """
     Screen { layers: base; }
     #state, #counts, #rate { height: 1; padding: 0 1; }
     #head { height: auto; background: $panel; }
@@ -96,7 +96,7 @@ class WatchApp(App[BaseException]):
         Binding("pageup", "page(-1)", "Back", key_display="PgUp", priority=True),
     ]
 
-    ENABLE_COMMAND_PALETTE = False
+    ENABLE_COMMAND_PALETTE: ClassVar[bool] = False
 
     def __init__(self, feed: WatchFeed, location: str, lost_after: float) -> None:
         super().__init__()

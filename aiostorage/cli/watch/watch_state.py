@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from aiostorage.summary import Direction, ExperimentSummary
 from aiostorage.trial_change import TrialChange
+from aiostorage.values import TrialStatus
 
 __all__ = ["BestPoint", "SortKey", "WatchPhase", "WatchState", "WorkerRow", "sorted_workers"]
 
@@ -112,7 +113,7 @@ class WatchState:
             if counted is None or change.time > counted:
                 self._count(change.before, -1)
                 self._count(change.after, 1)
-            if change.after == "completed" != change.before and (
+            if change.after == TrialStatus.COMPLETED != change.before and (
                 not self.ends or change.time > self.ends[-1]
             ):
                 self.ends.append(change.time)

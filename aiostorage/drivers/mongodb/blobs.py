@@ -26,7 +26,7 @@ from aiostorage.operations import Document, Insert, InsertNext, Operation, Take,
 
 __all__ = ["BUCKET", "Blobs"]
 
-events = EventLog("mongodb")
+events: Final = EventLog("mongodb")
 
 BUCKET: Final = "aiostorage_blobs"
 """Name of the GridFS bucket."""

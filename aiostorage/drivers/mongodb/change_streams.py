@@ -21,7 +21,7 @@ from aiostorage.errors import AioStorageError
 
 __all__ = ["Changes"]
 
-events = EventLog("connection")
+events: Final = EventLog("connection")
 
 POLL_INTERVAL: Final = 0.05
 """Seconds between two checks by a waiter where there is no stream."""

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 BatchOutcome: TypeAlias = tuple[Sequence[R | Exception], bool]
 
-events = EventLog("mongodb")
+events: Final = EventLog("mongodb")
 
 MAX_CONCURRENT: Final = 3
 """Operations under way by themselves, at most."""

@@ -49,7 +49,7 @@ from aiostorage.operations import Document, Logged
 
 __all__ = ["log_doubts", "log_for_good", "log_in_transaction"]
 
-log: logging.Logger = logging.getLogger("aiostorage")
+log: Final = logging.getLogger("aiostorage")
 
 MAX_NAMES: Final = 1000
 """Documents whose last rows are read in one command, at most."""

@@ -51,7 +51,7 @@ from aiostorage.operations import And, Compare, Document, OutboxNote, Take
 __all__ = ["NotedPlan", "carry_out_noted", "carry_out_noted_batch"]
 
 
-events = EventLog("mongodb")
+events: Final = EventLog("mongodb")
 
 RANDOM_PLACES: Final = 4
 """Places to choose from at random when other processes take the first documents.

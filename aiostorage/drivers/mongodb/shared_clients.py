@@ -20,7 +20,7 @@ from aiostorage.drivers.mongodb.settings import MongoDBSettings
 
 __all__ = ["ClientUse", "connect"]
 
-events = EventLog("connection")
+events: Final = EventLog("connection")
 
 _clients: Final[dict[Any, Client]] = {}
 """By process, event loop and settings. Those of a parent process stay: dropped, they would hang."""

@@ -52,7 +52,7 @@ from aiostorage.operations import (
 
 __all__ = ["NOTES", "all_or_none", "note_for_good"]
 
-events = EventLog("mongodb")
+events: Final = EventLog("mongodb")
 
 NOTES: Final = (OutboxNote, Receipt)
 """What is written after the changes that it records, whatever becomes of it."""

@@ -153,8 +153,8 @@ class Assignments:
         self._is_plain = all(map(str.isidentifier, rest))
         self._beside = tuple(path for path in rest if path not in columns.kinds)
         sets = [f"{quoted(name)} = ?" for name in names]
-        self.damaged = _update(self._table, sets)
-        self.update = _update(self._table, [*sets, f"doc = {SET}(?, doc)"] if rest else sets)
+        self.damaged: str = _update(self._table, sets)
+        self.update: str = _update(self._table, [*sets, f"doc = {SET}(?, doc)"] if rest else sets)
         self.emptied: list[tuple[str, Any]] = [
             (path, None if value is None else [])
             for path, value in changes.items()

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from aiostorage._core.log_rows import NO_REASON, UNKNOWN
 from aiostorage._core.matching import conjuncts
@@ -23,6 +23,9 @@ from aiostorage.drivers.sqlite.schema_sql import create_statements, partial_wher
 from aiostorage.operations import Collection, Compare, Condition, Index, Logged
 
 __all__ = ["HAS_SUBJECTS", "LogSql", "log_statements"]
+
+_Arrange: TypeAlias = Callable[[Sequence[Any]], tuple[Any, ...]]
+"""Takes values out of a row, or puts those of an entry in order."""
 
 _SUBJECT: Final = "subject INTEGER"
 """A column beside those of the documents: the number of the row that was changed."""
@@ -45,7 +48,7 @@ def log_statements(collection: Collection) -> list[str]:
     return create_statements(replace(collection, indexes=_INDEXES), (_SUBJECT,))
 
 
-def _by_place(sql: str) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]]]:
+def _by_place(sql: str) -> tuple[str, _Arrange]:
     """Return a statement with its parameters in order, and what arranges the values of an entry.
 
     Python's sqlite3 takes named parameters only from a mapping, which takes longer to make.
@@ -70,11 +73,11 @@ class LogSql:
     def __init__(self, table: str, logged: Logged, columns: Sequence[str]) -> None:
         self.logged = logged
         fields = (logged.owner, logged.name, logged.state, logged.holder)
-        self.of_row = itemgetter(*map(columns.index, fields))
+        self.of_row: _Arrange = itemgetter(*map(columns.index, fields))
         """Returns the keys of the document in such a row."""
         log, self._table = quoted(logged.log), quoted(table)
         self._select = f"SELECT seq, {', '.join(map(quoted, fields))} FROM {self._table}"
-        self.last = f"SELECT ifnull(max(seq), 0) FROM {log}"
+        self.last: str = f"SELECT ifnull(max(seq), 0) FROM {log}"
         """The statement that finds the number of the last row."""
         own = self._own(":owner", ":name")
         subject = f"CASE :subject WHEN {UNKNOWN} THEN ({own}) ELSE :subject END"
@@ -86,6 +89,8 @@ class LogSql:
             f"CASE :kind WHEN 'inserted' THEN (SELECT attempt {deleted} {newest}) "
             f"ELSE (SELECT attempt {earlier} {newest}) END"
         )
+        self.insert: str
+        self.arranged: _Arrange
         self.insert, self.arranged = _by_place(
             f"INSERT INTO {log} (kind, owner, name, before, after, holder, attempt, reason, "
             "subject, time, seq, _id, doc) VALUES (:kind, :owner, :name, :before, :after, :holder, "

@@ -47,7 +47,7 @@ LARGE_FILE_TRIALS: Final = 5000
 MAX_ATTEMPTS: Final = 10
 """How often a write starts again because a program without the lock has changed the file."""
 
-events = EventLog("track")
+events: Final = EventLog("track")
 _warned: Final[set[Path]] = set()
 
 

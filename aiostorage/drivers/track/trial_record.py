@@ -22,26 +22,27 @@ from aiostorage.drivers.track.exact import (
 from aiostorage.drivers.track.metrics import results_of, with_results
 from aiostorage.operations import Document
 from aiostorage.trial import Trial
+from aiostorage.values import TrialStatus
 
 __all__ = ["TrialFormat", "empty_trial", "has_id_by_params", "id_by_uid"]
 
 _STATUSES: Final = {
-    "new": (1, "new"),
-    "reserved": (2, "reserved"),
-    "interrupted": (201, "Interrupted"),
-    "broken": (203, "Broken"),
-    "suspended": (301, "Suspended"),
-    "completed": (302, "Completed"),
+    TrialStatus.NEW.value: (1, "new"),
+    TrialStatus.RESERVED.value: (2, "reserved"),
+    TrialStatus.INTERRUPTED.value: (201, "Interrupted"),
+    TrialStatus.BROKEN.value: (203, "Broken"),
+    TrialStatus.SUSPENDED.value: (301, "Suspended"),
+    TrialStatus.COMPLETED.value: (302, "Completed"),
 }
 """Track's statuses by ours; it has no name of its own for the first two, and Oríon chose these."""
 
 _READ_AS: Final = {
-    "createdgroup": "new",
-    "runninggroup": "reserved",
-    "running": "reserved",
-    "errorgroup": "broken",
-    "exception": "broken",
-    "finishedgroup": "completed",
+    "createdgroup": TrialStatus.NEW.value,
+    "runninggroup": TrialStatus.RESERVED.value,
+    "running": TrialStatus.RESERVED.value,
+    "errorgroup": TrialStatus.BROKEN.value,
+    "exception": TrialStatus.BROKEN.value,
+    "finishedgroup": TrialStatus.COMPLETED.value,
 }
 """Our statuses by those that only Track itself gives."""
 
@@ -243,9 +244,9 @@ def _sources(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _status_of(tree: Any) -> Any:
     name = tree.get("name") if isinstance(tree, dict) else tree
     if name is None and isinstance(tree, dict) and isinstance(tree.get("value"), int):
-        return _BY_NUMBER.get(tree["value"], "new")
+        return _BY_NUMBER.get(tree["value"], TrialStatus.NEW.value)
     if not isinstance(name, str):
-        return "new" if name is None else str(name)
+        return TrialStatus.NEW.value if name is None else str(name)
     name = name.lower()
     return _READ_AS.get(name, name)
 

@@ -19,7 +19,7 @@ from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial
 
 __all__ = ["CometArchives"]
 
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 _SCRIPTS: Final = "scripts"
 """Where the scripts of trials leave their own archives, which have the same keys."""

@@ -22,7 +22,7 @@ from aiostorage.trackers.protocol import TrackedExperiment, TrackedTrial
 
 __all__ = ["Comet"]
 
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 _CALL_TIMEOUT: Final = 30.0
 """The most that one call takes."""

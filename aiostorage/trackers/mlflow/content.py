@@ -60,7 +60,7 @@ RUN_STATUS: Final = {
 }
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 
 class Warned:

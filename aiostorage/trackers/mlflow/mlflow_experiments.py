@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import count
+from typing import Final
 
 from aiostorage._core.event_log import EventLog
 from aiostorage.trackers.mlflow.content import EXPERIMENT
@@ -13,7 +14,7 @@ from aiostorage.trackers.protocol import TrackedExperiment
 
 __all__ = ["MlflowExperiments"]
 
-events = EventLog("tracker")
+events: Final = EventLog("tracker")
 
 
 class MlflowExperiments:

@@ -18,6 +18,7 @@ from aiostorage.trackers.mlflow.mlflow_api import (
 )
 from aiostorage.trackers.mlflow.names import NAME_TAG, PREFIX, key_of, without_pieces
 from aiostorage.trackers.protocol import TrackerRun
+from aiostorage.values import TrialStatus
 
 __all__ = ["find_experiment", "last_metrics", "read_runs"]
 
@@ -28,11 +29,11 @@ PAGE_TIMEOUT: Final = 30.0
 """How long one page may take."""
 
 STATUS: Final = {
-    "RUNNING": "reserved",
-    "SCHEDULED": "new",
-    "FINISHED": "completed",
-    "FAILED": "broken",
-    "KILLED": "interrupted",
+    "RUNNING": TrialStatus.RESERVED.value,
+    "SCHEDULED": TrialStatus.NEW.value,
+    "FINISHED": TrialStatus.COMPLETED.value,
+    "FAILED": TrialStatus.BROKEN.value,
+    "KILLED": TrialStatus.INTERRUPTED.value,
 }
 
 _ORDER: Final = ["attributes.start_time ASC", "attributes.run_id ASC"]
@@ -110,7 +111,7 @@ def _imported(run: MlflowRun) -> TrackerRun:
         params[_name(run, key)] = text if whole is None else whole
     return TrackerRun(
         key=run.id,
-        status=STATUS.get(run.status, "interrupted"),
+        status=STATUS.get(run.status, TrialStatus.INTERRUPTED.value),
         params=params,
         metrics={_name(run, key): point.value for key, point in run.metrics.items()},
         start_time=_time(run.start_time),
