@@ -86,8 +86,8 @@ def test_no_such_host() -> None:
 @pytest.mark.parametrize(
     ("status", "text", "words"),
     [
-        (200, "<html>hello</html>", "no MLflow server"),
-        (404, "not here", "no MLflow server"),
+        (200, "<html>hello</html>", "not an MLflow server"),
+        (404, "not here", "not an MLflow server"),
         (404, '{"detail": "Not Found"}', "404"),
         (502, "<html>bad gateway</html>", "502"),
         (503, '{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "later"}', "later"),
