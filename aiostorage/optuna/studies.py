@@ -368,11 +368,19 @@ class Studies:
             await self.writes.finish(study, number, known, state, values)
         return True
 
-    async def hand_back(self, trial_id: int, reason: str | None = None) -> None:
-        """Let a trial wait again, with its params, if this process runs it, or an unknown one."""
+    async def hand_back(
+        self, trial_id: int, reason: str | None = None, token: str | None = None
+    ) -> None:
+        """Let a trial wait again, with its params, if this process runs it, or an unknown one.
+
+        Parameters
+        ----------
+        token
+            The reservation under which it runs here. Default: the one that is known.
+        """
         study, number, known = await self._unfinished(trial_id)
         if known.state is not TrialState.WAITING:
-            await self.writes.hand_back(study, number, reason)
+            await self.writes.hand_back(study, number, reason, token)
 
     async def _unfinished(self, trial_id: int) -> tuple[KnownStudy, int, FrozenTrial]:
         """Return a trial that may be written to, as this process knows it."""

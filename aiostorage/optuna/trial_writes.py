@@ -171,7 +171,9 @@ class TrialWrites:
         study.lose(number, worker)
         study.put(changed(known, **update.fields))
 
-    async def hand_back(self, study: KnownStudy, number: int, reason: str | None) -> None:
+    async def hand_back(
+        self, study: KnownStudy, number: int, reason: str | None, token: str | None = None
+    ) -> None:
         """Let a trial wait again, with its params, if this process runs it, or an unknown one."""
         changes: dict[str, Any] = {
             "status": INTERRUPTED,
@@ -179,7 +181,8 @@ class TrialWrites:
             "results": [],
             f"{FIELD}.intermediate": {},
         }
-        token = self._token(study, number)
+        if token is None:
+            token = self._token(study, number)
         if not await self._write(study, number, changes, token, reason=reason):
             await self._read_unfinished(study, number)
             raise _lost(number)

@@ -167,6 +167,135 @@ async def test_no_trial_begins_once_the_call_is_cancelled(study: optuna.Study, f
     assert await states(file) == {"COMPLETE": 1}
 
 
+# --------------------------------------------------- a trial that is taken up again here
+
+
+def take_away(storage: OptunaStorage, number: int = 0) -> None:
+    """Let a trial wait again, as `aiostorage recover` does in another process."""
+    storage._storage.update_trials(
+        uid=1, where={"optuna.number": number}, status="interrupted", worker=None
+    )
+
+
+async def zombie(trial: AsyncTrial) -> float:
+    """Set all that can be set; return another value than the one that counts."""
+    await trial.suggest_float("zombie", 0, 1)
+    await trial.set_user_attr("zombie", 1)
+    await trial.report(1.0, 5)
+    return 111.0
+
+
+@pytest.mark.parametrize("first_to_end", ["zombie", "successor"])
+async def test_what_was_taken_away_sets_nothing_of_the_next_evaluation(
+    study: optuna.Study, file: str, other: OptunaStorage, first_to_end: str
+) -> None:
+    """Another call of this process has taken the trial up; its own reservation counts."""
+    begun, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def objective(trial: AsyncTrial) -> float:
+        begun.set()
+        await go_on.wait()
+        return await zombie(trial)
+
+    async def successor(trial: AsyncTrial) -> float:
+        if trial.number:
+            return 0.0
+        await trial.suggest_float("x", 0, 1)
+        go_on.set()
+        if first_to_end == "zombie":
+            await done.wait()
+        return 2.0
+
+    twin = await anyio.to_thread.run_sync(
+        lambda: optuna.load_study(study_name="tune", storage=study._storage)
+    )
+
+    async def run_first() -> None:
+        await optimize(study, objective, n_trials=1)
+        done.set()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(run_first)
+            await begun.wait()
+            await anyio.to_thread.run_sync(take_away, other)
+            await optimize(twin, successor, n_trials=1)
+    [trial] = await stored(file)
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 2.0)
+    assert (set(trial.params), trial.user_attrs, trial.intermediate_values) == ({"x"}, {}, {})
+
+
+async def test_a_task_that_takes_up_the_trial_of_another_one_ends_that_evaluation(
+    study: optuna.Study, file: str, other: OptunaStorage
+) -> None:
+    ended = asyncio.Event()
+    evaluations = 0
+
+    async def objective(trial: AsyncTrial) -> float:
+        nonlocal evaluations
+        if trial.number:
+            while "a" not in (await stored(file))[0].params:  # nothing is left to be written
+                await anyio.sleep(0.01)
+            await anyio.to_thread.run_sync(take_away, other)
+            return 0.0
+        evaluations += 1
+        if evaluations == 1:
+            await trial.suggest_float("a", 0, 1)
+            try:
+                await anyio.sleep(60)
+            finally:
+                with pytest.raises(UpdateFinishedTrialError):
+                    await zombie(trial)
+                ended.set()
+        await trial.suggest_float("x", 0, 1)
+        assert ended.is_set()
+        return 2.0
+
+    with anyio.fail_after(60):
+        await optimize(study, objective, n_trials=3, tasks=2)
+    trial = (await stored(file))[0]
+    assert evaluations == 2
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 2.0)
+    assert (set(trial.params), trial.user_attrs) == ({"a", "x"}, {})
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_sampler_that_is_asked_meanwhile_sets_nothing_of_the_next_evaluation(
+    study: optuna.Study, file: str, *, plain: bool
+) -> None:
+    sampling, go_on, late = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(optuna.samplers.RandomSampler):
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            if name == "slow":
+                sampling.set()
+                go_on.wait(60)
+                late.set()
+            return super().sample_independent(study, trial, name, distribution)
+
+    async def objective(trial: AsyncTrial) -> float:
+        return await trial.suggest_float("slow", 0, 1)
+
+    def function(trial: optuna.Trial) -> float:
+        return trial.suggest_float("slow", 0, 1)
+
+    async def successor(trial: AsyncTrial) -> float:
+        go_on.set()
+        assert await anyio.to_thread.run_sync(late.wait, 60)
+        await trial.suggest_float("x", 0, 1)
+        return 7.0
+
+    study.sampler = Slow()
+    running = asyncio.create_task(optimize(study, function if plain else objective, n_trials=1))
+    assert await anyio.to_thread.run_sync(sampling.wait, 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await optimize(study, successor, n_trials=1)
+    [trial] = await stored(file)
+    assert (trial.value, set(trial.params)) == (7.0, {"x"})
+
+
 # ---------------------------------------------------------------------------- after the end
 
 
@@ -204,9 +333,9 @@ async def test_a_thread_that_was_stopped_takes_no_calls() -> None:
     thread = StudyThread(TaskResumer(), lambda: None)
     assert await thread.call(int) == 0
     thread.stop()
-    with pytest.raises(RuntimeError, match="has ended"):
+    with pytest.raises(UpdateFinishedTrialError, match="has ended"):
         await thread.call(int)
-    with pytest.raises(RuntimeError, match="has ended"):
+    with pytest.raises(UpdateFinishedTrialError, match="has ended"):
         thread.call_from_thread(int)
 
 
@@ -262,6 +391,63 @@ async def test_a_signal_hands_trials_back(
 
     assert await anyio.to_thread.run_sync(run) == code
     assert await states(file) == {"WAITING": 4}
+
+
+LEFT = """
+import asyncio, sys, time, optuna
+from aiostorage.optuna import OptunaStorage, optimize
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+async def coroutine(trial):
+    await trial.suggest_float("x", 0, 1)
+    await asyncio.sleep(60)
+    return 1.0
+
+def plain(trial):
+    trial.suggest_float("x", 0, 1)
+    time.sleep(60)
+    return 1.0
+
+async def main():
+    optimizing = asyncio.create_task(optimize(study, globals()[sys.argv[2]], tasks=4))
+    while len([t for t in study.get_trials(deepcopy=False) if t.params]) < 4:
+        await asyncio.sleep(0.05)
+    del optimizing  # `asyncio.run` cancels it, and every other task
+
+storage = OptunaStorage(sys.argv[1])
+study = optuna.create_study(storage=storage, study_name="tune")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("objective", ["coroutine", "plain"])
+async def test_a_loop_that_ends_hands_trials_back(file: str, objective: str) -> None:
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", LEFT, file, objective],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    done = await anyio.to_thread.run_sync(run)
+    assert done.returncode == 0, done.stderr
+    assert await states(file) == {"WAITING": 4}
+
+
+async def test_an_objective_that_cancels_its_own_task(study: optuna.Study, file: str) -> None:
+    async def objective(trial: AsyncTrial) -> float:
+        if trial.number == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await anyio.sleep(60)
+        return 1.0
+
+    with pytest.raises(RuntimeError, match="though the objective was not cancelled"):
+        await optimize(study, objective, n_trials=4, tasks=2)
+    assert (await states(file))["WAITING"] == 1
 
 
 # ----------------------------------------------------------------------------------- names

@@ -135,7 +135,7 @@ async def test_the_thread_goes_on_though_the_loop_is_blocked(
 
 async def test_the_end_of_a_trial_is_taken_for_its_own_task_alone() -> None:
     trial = create_trial(state=TrialState.RUNNING)
-    running = RunningTrial(trial, 1)
+    running = RunningTrial(trial, 1, "token")
     running.set(intermediate_update(0, 1.0))
     write = running.take_write(ended=False)
     assert write is not None

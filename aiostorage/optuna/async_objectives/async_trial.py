@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalChoiceType
@@ -18,6 +19,8 @@ __all__ = ["AsyncTrial", "StudyTrial", "ThreadTrial"]
 C = TypeVar("C", bound=CategoricalChoiceType)
 T = TypeVar("T")
 
+Calls: TypeAlias = Callable[[], AbstractContextManager[None]]
+
 
 class StudyTrial:
     """Optuna's own trial, which belongs to the thread of the study.
@@ -26,14 +29,14 @@ class StudyTrial:
 
     Parameters
     ----------
-    running
-        What is known of it.
+    calls
+        Within it, Optuna's calls are of this evaluation; it raises if that has ended.
     make
         Makes it.
     """
 
-    def __init__(self, running: RunningTrial, make: Callable[[], optuna.Trial]) -> None:
-        self._running = running
+    def __init__(self, calls: Calls, make: Callable[[], optuna.Trial]) -> None:
+        self._calls = calls
         self._make = make
         self._made: optuna.Trial | None = None
         self._failure: Exception | None = None
@@ -49,7 +52,8 @@ class StudyTrial:
             raise self._failure
         if self._made is None:
             try:
-                self._made = self._make()
+                with self._calls():
+                    self._made = self._make()
             except Exception as error:
                 self._failure = error
                 raise
@@ -57,8 +61,15 @@ class StudyTrial:
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of it, if it runs here still; in the thread."""
-        self._running.check()
-        return getattr(self.get(), method)(*args, **kwargs)
+        with self.bound() as own:
+            return getattr(own, method)(*args, **kwargs)
+
+    @contextmanager
+    def bound(self) -> Iterator[optuna.Trial]:
+        """Give it for calls that are of this evaluation; in the thread."""
+        own = self.get()
+        with self._calls():
+            yield own
 
 
 class AsyncTrial:
@@ -171,27 +182,28 @@ class ThreadTrial(optuna.Trial):
 
     Parameters
     ----------
-    study
+    study, trial_id
         As for Optuna's `Trial`, which is made in the thread of the study.
-    running
-        What is known of it.
+    calls
+        As for `StudyTrial`.
     thread
         That thread.
     """
 
-    def __init__(self, study: optuna.Study, running: RunningTrial, thread: StudyThread) -> None:
-        self._running = running
+    def __init__(
+        self, study: optuna.Study, trial_id: int, calls: Calls, thread: StudyThread
+    ) -> None:
+        self._calls = calls
         self._thread = thread
-        super().__init__(study, running.trial_id)
+        super().__init__(study, trial_id)
 
     def _ask(self, method: Callable[..., T], *args: Any) -> T:
         """Call a method of Optuna's trial in the thread of the study."""
 
         def ask() -> T:
-            self._running.check()
-            return method(*args)
+            with self._calls():
+                return method(*args)
 
-        self._running.check()
         return self._thread.call_from_thread(ask)
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:

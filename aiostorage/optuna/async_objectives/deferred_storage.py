@@ -11,7 +11,8 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from optuna.distributions import (
@@ -57,6 +58,8 @@ class RunningTrial:
     ----------
     trial
         As it is now.
+    token
+        The reservation under which it runs here; None if it was taken away at once.
 
     Attributes
     ----------
@@ -68,9 +71,10 @@ class RunningTrial:
         Whether it does not run here any more.
     """
 
-    def __init__(self, trial: FrozenTrial, trial_id: int) -> None:
+    def __init__(self, trial: FrozenTrial, trial_id: int, token: str | None) -> None:
         self.number: int = trial.number
         self.trial_id = trial_id
+        self.token = token
         self.trial: FrozenTrial = trial
         self.ended: bool = False
         self.lost: bool = False
@@ -124,7 +128,7 @@ class RunningTrial:
                 return None
             params, self._params = list(self._params.values()), {}
             changes, self._changes = self._changes, {}
-            return TrialWrite(self.number, self._stored, params, changes)
+            return TrialWrite(self.number, self.token, self._stored, params, changes)
 
     def written(self, write: TrialWrite) -> None:
         """Note that something is written; another process may have added params before."""
@@ -158,6 +162,7 @@ class DeferredStorage(BaseStorage):
         self._storage = storage
         self._study = study
         self._running: dict[int, RunningTrial] = {}
+        self._called_for: RunningTrial | None = None
         self._attrs: tuple[float, dict[str, Any]] | None = None
         self._dirty: deque[tuple[float, RunningTrial]] = deque()
         """Since when something of a trial is to be written; one may be here several times."""
@@ -167,9 +172,28 @@ class DeferredStorage(BaseStorage):
         trial = self._study.trials.get(number)
         assert trial is not None  # noqa: S101  whoever has begun it knows it
         trial_id = trial_id_of(self._study.id, number)
-        running = self._running[trial_id] = RunningTrial(trial, trial_id)
+        token = self._study.tokens.get(number)
+        running = self._running[trial_id] = RunningTrial(trial, trial_id, token)
         self.note(running)
         return running
+
+    def running(self, number: int) -> RunningTrial | None:
+        """Return the trial of a number that runs here, if one does."""
+        return self._running.get(trial_id_of(self._study.id, number))
+
+    @contextmanager
+    def calls_of(self, running: RunningTrial) -> Iterator[None]:
+        """Let the calls of the body be of this evaluation of a trial, in Optuna's thread.
+
+        The trial may be taken away meanwhile and be taken up again here: then they are of the
+        evaluation before.
+        """
+        running.check()
+        before, self._called_for = self._called_for, running
+        try:
+            yield
+        finally:
+            self._called_for = before
 
     def publish(self, running: RunningTrial) -> None:
         """Show a trial in its final state, which is written."""
@@ -177,16 +201,24 @@ class DeferredStorage(BaseStorage):
 
     def end(self, running: RunningTrial) -> None:
         """Forget a trial that does not run any more."""
-        self._running.pop(running.trial_id, None)
+        if self._running.get(running.trial_id) is running:
+            del self._running[running.trial_id]
+
+    def _evaluation(self, trial_id: int) -> RunningTrial | None:
+        called_for = self._called_for
+        if called_for is not None and called_for.trial_id == trial_id:
+            return called_for
+        return self._running.get(trial_id)
 
     def _own(self, trial_id: int) -> RunningTrial | None:
-        running = self._running.get(trial_id)
+        running = self._evaluation(trial_id)
         if running is not None:
             running.check()
         return running
 
     def _note(self, running: RunningTrial) -> None:
-        self._study.put(running.trial)
+        if self._study.tokens.get(running.number) == running.token:
+            self._study.put(running.trial)
         self.note(running)
 
     def note(self, running: RunningTrial) -> None:
@@ -270,7 +302,7 @@ class DeferredStorage(BaseStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial."""
-        running = self._running.get(trial_id)
+        running = self._evaluation(trial_id)
         return self._storage.get_trial(trial_id) if running is None else own_copy(running.trial)
 
     def get_all_trials(

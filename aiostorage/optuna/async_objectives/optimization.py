@@ -191,6 +191,7 @@ class _Optimization:
         self._caught = asked.caught
         self._callbacks = asked.callbacks
         self._failure: Exception | None = None
+        self._interruption: asyncio.CancelledError | None = None
         self._running: dict[RunningTrial, anyio.CancelScope] = {}
         self._begun = time.monotonic()
         self._thread: StudyThread
@@ -227,6 +228,8 @@ class _Optimization:
                     await self._work_together(tasks)
             except BaseExceptionGroup as errors:
                 failure = self._failure or _first(errors)
+            if failure is None and self._interruption is not None and self.signal is None:
+                failure = _not_cancelled(self._interruption)
             if failure is not None:  # out here, lest its own cause and context are changed
                 raise failure
 
@@ -286,7 +289,7 @@ class _Optimization:
 
     async def _evaluate(self, running: RunningTrial) -> RunningTrial | None:
         """Evaluate a trial that has begun; return the next one if that has begun, too."""
-        trial = StudyTrial(running, partial(self._trial, running))
+        trial = StudyTrial(partial(self._deferred.calls_of, running), partial(self._trial, running))
         scope = self._running[running] = anyio.CancelScope()
         try:
             with scope:
@@ -315,7 +318,8 @@ class _Optimization:
     def _trial(self, running: RunningTrial) -> optuna.Trial:
         """Return Optuna's own trial; in the thread."""
         if self._in_thread:
-            return ThreadTrial(self._twin, running, self._thread)
+            bound = partial(self._deferred.calls_of, running)
+            return ThreadTrial(self._twin, running.trial_id, bound, self._thread)
         return optuna.Trial(self._twin, running.trial_id)
 
     async def _outcome(self, running: RunningTrial, trial: StudyTrial) -> _Evaluation:
@@ -328,9 +332,11 @@ class _Optimization:
         except asyncio.CancelledError as cause:
             if anyio.current_effective_deadline() == -math.inf:
                 raise
-            failure = ObjectiveExit("CancelledError, though the objective was not cancelled")
-            failure.__cause__ = cause
-            return _Evaluation(state=TrialState.FAIL, error=failure)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # with all others, or by its objective
+                self._interruption = cause
+                raise
+            return _Evaluation(state=TrialState.FAIL, error=_not_cancelled(cause))
 
     async def _value(self, running: RunningTrial, trial: StudyTrial) -> Any:
         if self._in_thread:
@@ -395,13 +401,14 @@ class _Optimization:
 
     def _tell_study(self, trial: StudyTrial, outcome: _Evaluation) -> str | None:
         """Tell Optuna what has become of a trial; return its complaint. In the thread."""
-        *_, complaint = _tell_with_warning(
-            study=self._twin,
-            trial=trial.get(),
-            value_or_values=outcome.value,
-            state=outcome.state,
-            suppress_warning=True,
-        )
+        with trial.bound() as own:
+            *_, complaint = _tell_with_warning(
+                study=self._twin,
+                trial=own,
+                value_or_values=outcome.value,
+                state=outcome.state,
+                suppress_warning=True,
+            )
         return complaint
 
     def _is_shown(self, trial: FrozenTrial) -> bool:
@@ -466,13 +473,13 @@ class _Optimization:
             await anyio.sleep(interval)
 
     async def _beat_once(self, watched: bool) -> None:
-        running = {one.number: one for one in self._running if not (one.ended or one.lost)}
+        running = [one for one in self._running if not (one.ended or one.lost)]
         if not running:
             return
-        lost = await self._writer.there(self._batches.beat, list(running), watched=watched)
-        for number in lost:
-            one = running[number]
-            if not (one.ended or one.lost):
+        trials = [(one.number, one.token) for one in running]
+        alive = await self._writer.there(self._batches.beat, trials, watched=watched)
+        for one, is_alive in zip(running, alive, strict=True):
+            if not (is_alive or one.ended or one.lost):
                 self._on_lost(one)
 
 
@@ -489,6 +496,12 @@ async def _to_its_end(action: Callable[[], Awaitable[T]]) -> T:
         events.warning("failed_while_cancelled", "while being cancelled: %(error)s", error=error)
         raise
     raise error
+
+
+def _not_cancelled(cause: asyncio.CancelledError) -> ObjectiveExit:
+    error = ObjectiveExit("CancelledError, though the objective was not cancelled")
+    error.__cause__ = cause
+    return error
 
 
 async def _within(scope: anyio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:

@@ -12,6 +12,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from optuna.exceptions import UpdateFinishedTrialError
+
 from aiostorage.optuna.async_objectives.loop_turns import TaskResumer, resolve
 
 __all__ = ["StudyThread"]
@@ -87,11 +89,13 @@ class StudyThread:
     def _put(self, run: Callable[[], Callable[[], None]]) -> None:
         with self._lock:
             if self._stopped:
-                raise RuntimeError("the optimization has ended")
+                raise UpdateFinishedTrialError(
+                    "the optimization has ended: this trial does not run here any more"
+                )
             self._waiting.put(run)
 
     def stop(self) -> None:
-        """End the thread when it has run what waits; from then on, calls raise RuntimeError."""
+        """End the thread when it has run what waits; from then on, calls are refused."""
         with self._lock:
             self._stopped = True
             self._waiting.put(None)

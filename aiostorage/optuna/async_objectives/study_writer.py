@@ -76,6 +76,7 @@ class StudyWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._synced = -SYNC_INTERVAL
         self._writing = asyncio.Lock()
+        self._stopped = False
         self._delayed: set[RunningTrial] = set()
         """The trials of which something could not be written when it was due."""
 
@@ -110,6 +111,7 @@ class StudyWriter:
 
     async def begun(self) -> RunningTrial:
         """Begin a trial."""
+        self._check()
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._wanted.append(future)
         self._wake.set()
@@ -122,6 +124,9 @@ class StudyWriter:
         return self._begin(number)
 
     def _begin(self, number: int) -> RunningTrial:
+        former = self._deferred.running(number)
+        if former is not None:  # it was taken away, which is not known yet, and waited
+            self._on_lost(former)
         running = self._deferred.begin(number)
         self.noted()
         return running
@@ -143,6 +148,7 @@ class StudyWriter:
         RunningTrial or None
             The next trial; None if none was wanted, or none could be begun.
         """
+        self._check()
         future: asyncio.Future[tuple[bool, int | None]]
         future = asyncio.get_running_loop().create_future()
         self._ended[running] = future, begins
@@ -168,8 +174,14 @@ class StudyWriter:
                     if unwanted := await self._carry_out():
                         await self._return(unwanted)
         finally:
+            self._stopped = True
+            _cancel(self._ended, self._wanted)
             if self._timer is not None:
                 self._timer.cancel()
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise RuntimeError("the optimization has ended")
 
     async def _carry_out(self) -> list[int]:
         """Write and begin what is asked for; return the numbers of trials that no task wants."""
@@ -178,7 +190,11 @@ class StudyWriter:
             ended, self._wanted, self._ended = self._ended, [], {}
             writes = self._take_writes(ended)
             count = len(wanted) + sum(begins for _, begins in ended.values())
-            outcomes, begun = await self._results(writes, count)
+            try:
+                outcomes, begun = await self._results(writes, count)
+            except BaseException:  # all tasks of the loop are cancelled
+                _cancel(ended, wanted)
+                raise
             for one, result in outcomes.items():
                 self._take_outcome(one, result, writes[one], has_ended=one in ended)
             if isinstance(begun, list) and begun:
@@ -230,7 +246,8 @@ class StudyWriter:
 
     async def _return(self, numbers: list[int]) -> None:
         """Hand back trials that no task evaluates."""
-        hand_back = partial(self.there, self._batches.hand_back, numbers, "cancelled")
+        trials = self._batches.reserved(numbers)
+        hand_back = partial(self.there, self._batches.hand_back, trials, "cancelled")
         await clean_up(CLEAN_UP_TIMEOUT, hand_back, "handing trials back")
 
     async def hand_back(self, running: RunningTrial) -> None:
@@ -243,7 +260,8 @@ class StudyWriter:
                 write = running.take_write()
                 if write is not None and (write.params or write.changes.keys() - {UNWRITTEN}):
                     results = await self.there(self._batches.write, [write])
-            await self.there(self._batches.hand_back, [running.number], "cancelled")
+            trial = running.number, running.token
+            await self.there(self._batches.hand_back, [trial], "cancelled")
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
@@ -268,6 +286,14 @@ class StudyWriter:
         if isinstance(error, TemporaryBackendError):
             self._deferred.note(running)
             self.noted()
+
+
+def _cancel(ended: _Ended, wanted: Sequence[asyncio.Future[int]]) -> None:
+    """Let nobody wait for what will not be done any more."""
+    for of_ended, _ in ended.values():
+        of_ended.cancel()
+    for of_begun in wanted:
+        of_begun.cancel()
 
 
 async def _answer(

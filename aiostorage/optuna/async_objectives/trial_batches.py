@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -31,6 +31,9 @@ from aiostorage.optuna.unwritten_params import UNWRITTEN_FIELD, params_changes
 
 __all__ = ["TrialBatches", "TrialWrite"]
 
+Reserved: TypeAlias = "tuple[int, str | None]"
+"""The number of a trial, and the reservation under which it runs here; None if it does not."""
+
 
 @dataclass
 class TrialWrite:
@@ -38,6 +41,8 @@ class TrialWrite:
 
     Attributes
     ----------
+    token
+        The reservation under which it runs here; None if it does not any more.
     stored
         The trial as it was last known to be in the store; once this is written, as it is there.
     params
@@ -47,6 +52,7 @@ class TrialWrite:
     """
 
     number: int
+    token: str | None
     stored: FrozenTrial
     params: Sequence[StoredParam]
     changes: Mapping[str, Any]
@@ -99,7 +105,7 @@ class TrialBatches:
         try:
             await self._begin(count, begun)
         except BaseException:
-            await self.hand_back(begun, "cancelled")
+            await self.hand_back(self.reserved(begun), "cancelled")
             raise
         return begun
 
@@ -143,7 +149,7 @@ class TrialBatches:
 
     async def _write(self, write: TrialWrite) -> bool:
         study, records, number = self._study, self._studies.records, write.number
-        token = study.tokens.get(number)
+        token = write.token
         while token is not None:
             more, as_known = params_changes(write.stored, write.params)
             changes = {**more, **write.changes}
@@ -154,28 +160,32 @@ class TrialBatches:
             if not as_known or document is None or not is_held(document, token):
                 break
             write.stored = frozen_trial(document, number)  # another has added a param meanwhile
-        study.lose(number)
+        if token is not None:
+            study.lose(number, token)
         await self._studies.trial(trial_id_of(study.id, number), reread=True)
         return False
 
-    async def beat(self, numbers: Sequence[int], *, watched: bool) -> list[int]:
-        """Record that trials are alive; return those that do not run here any more."""
-        study = self._study
-        alive = await asyncio.gather(
-            *(
-                self._studies.records.beat(
-                    study.uid, number, study.tokens.get(number), watched=watched
-                )
-                for number in numbers
-            )
-        )
-        return [number for number, is_alive in zip(numbers, alive, strict=True) if not is_alive]
+    async def beat(self, trials: Sequence[Reserved], *, watched: bool) -> list[bool]:
+        """Record that trials are alive; return for each whether it still runs here."""
+        records, uid = self._studies.records, self._study.uid
+        reserved = [(number, token) for number, token in trials if token is not None]
+        beats = (records.beat(uid, *one, watched=watched) for one in reserved)
+        alive = dict(zip(reserved, await asyncio.gather(*beats), strict=True))
+        return [alive.get((number, token or ""), False) for number, token in trials]
 
-    async def hand_back(self, numbers: Sequence[int], reason: str) -> None:
+    def reserved(self, numbers: Sequence[int]) -> list[Reserved]:
+        """Return trials with the reservations under which they run here now."""
+        return [(number, self._study.tokens.get(number)) for number in numbers]
+
+    async def hand_back(self, trials: Sequence[Reserved], reason: str) -> None:
         """Let trials wait again that run here, if they still do."""
-        ids = [trial_id_of(self._study.id, number) for number in numbers]
+        study_id = self._study.id
         results = await asyncio.gather(
-            *(self._studies.hand_back(trial_id, reason) for trial_id in ids),
+            *(
+                self._studies.hand_back(trial_id_of(study_id, number), reason, token)
+                for number, token in trials
+                if token is not None
+            ),
             return_exceptions=True,
         )
         for error in results:
