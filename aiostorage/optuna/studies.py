@@ -90,7 +90,7 @@ class Studies:
         self.records: TrialRecords = TrialRecords(storage._gateway)  # noqa: SLF001  an adapter of this package
         """The trials in the store."""
         self._reader = StudyReader(storage, self._records, self.records)
-        self.writes = TrialWrites(self.records, self._reader, hold)
+        self.writes: TrialWrites = TrialWrites(self.records, self._reader, hold)
         """The writes to trials of a known study."""
         self._studies: dict[int, KnownStudy] = {}
         self._inherited = dict(tokens or {})
