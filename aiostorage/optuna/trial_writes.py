@@ -85,20 +85,24 @@ class TrialWrites:
 
     async def begin(self, study: KnownStudy, number: int) -> bool:
         """Begin a trial that waits; return whether it did."""
-        begun = await self.claim(study, number, defers=self.defers)
+        token = new_token()
+        begun = await self.claim(study, number, token, defers=self.defers)
         if begun is not None:
-            self.defer(study, begun, study.tokens[number])
+            self.defer(study, begun, token)
         return begun is not None
 
-    async def claim(self, study: KnownStudy, number: int, *, defers: bool) -> FrozenTrial | None:
+    async def claim(
+        self, study: KnownStudy, number: int, token: str, *, defers: bool
+    ) -> FrozenTrial | None:
         """Begin a trial that waits, for this process alone; return None if it did not wait.
 
         Parameters
         ----------
+        token
+            The reservation under which it runs then, a new one.
         defers
             Whether its params may be written a little later than they are set.
         """
-        token = new_token()
         document = await self._records.claim(study.uid, number, token, {UNWRITTEN: defers})
         if document is None:
             await self._read_unfinished(study, number)

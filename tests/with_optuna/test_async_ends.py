@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -296,6 +297,66 @@ async def test_a_sampler_that_is_asked_meanwhile_sets_nothing_of_the_next_evalua
     assert (trial.value, set(trial.params)) == (7.0, {"x"})
 
 
+async def test_a_trial_that_is_taken_away_before_its_evaluation_begins(
+    study: optuna.Study, file: str, other: OptunaStorage
+) -> None:
+    """An objective holds the event loop meanwhile, and another thread looks at the trials."""
+    evaluated, looked = 0, False
+    give_up = time.monotonic() + 60
+
+    async def objective(trial: AsyncTrial) -> float:
+        nonlocal evaluated
+        evaluated += 1
+        if evaluated == 1:
+            while not looked:  # this holds the loop
+                assert time.monotonic() < give_up
+        await trial.suggest_float("x", 0, 1)
+        return 1.0
+
+    def look() -> list[TrialState]:
+        nonlocal looked
+        while not evaluated:
+            assert time.monotonic() < give_up
+            time.sleep(0.001)
+        take_away(other, 1)
+        seen = [trial.state for trial in study.trials]
+        looked = True
+        return seen
+
+    looking = asyncio.create_task(anyio.to_thread.run_sync(look))
+    await optimize(study, objective, n_trials=4, tasks=2)
+    assert (await looking)[1] == TrialState.WAITING
+    # the lost evaluation counts; whether another one takes its trial up depends on when it is found
+    assert await states(file) in ({"COMPLETE": 3}, {"COMPLETE": 3, "WAITING": 1})
+
+
+async def test_a_loss_that_is_found_is_known(file: str, other: OptunaStorage) -> None:
+    storage = OptunaStorage(file, lost_after=0.5)
+    study = await anyio.to_thread.run_sync(
+        lambda: optuna.create_study(storage=storage, study_name="tune")
+    )
+
+    def look() -> TrialState:
+        return study.trials[0].state
+
+    async def objective(trial: AsyncTrial) -> float:
+        await trial.suggest_float("x", 0, 1)
+        while (await stored(file))[0].params == {}:
+            await anyio.sleep(0.01)
+        await anyio.to_thread.run_sync(take_away, other)
+        assert await anyio.to_thread.run_sync(look) == TrialState.WAITING
+        await trial.set_user_attr("a", 1)
+        await anyio.sleep(60)
+        return 1.0
+
+    with anyio.fail_after(50):
+        await optimize(study, objective, n_trials=1)
+        assert await anyio.to_thread.run_sync(look) == TrialState.WAITING
+        await optimize(study, lambda _: 2.0, n_trials=1)
+    assert await states(file) == {"COMPLETE": 1}
+    await anyio.to_thread.run_sync(storage.close)
+
+
 # ---------------------------------------------------------------------------- after the end
 
 
@@ -418,6 +479,44 @@ storage = OptunaStorage(sys.argv[1])
 study = optuna.create_study(storage=storage, study_name="tune")
 asyncio.run(main())
 """
+
+
+FAILED = """
+import asyncio, sys, optuna
+from aiostorage.optuna import OptunaStorage, optimize
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+async def quick(trial):
+    return await trial.suggest_float("x", 0, 1)
+
+async def fail():
+    await asyncio.sleep(0.3)
+    raise ValueError("of the other one")
+
+async def main():
+    await asyncio.gather(optimize(study, quick, tasks=8), fail())
+
+storage = OptunaStorage(sys.argv[1])
+study = optuna.create_study(storage=storage, study_name="tune")
+asyncio.run(main())
+"""
+
+
+async def test_a_loop_that_ends_leaves_no_trial_that_begins_or_ends(file: str) -> None:
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", FAILED, file],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    done = await anyio.to_thread.run_sync(run)
+    assert "ValueError: of the other one" in done.stderr
+    found = await states(file)
+    assert found["COMPLETE"]
+    assert not found["RUNNING"]
 
 
 @pytest.mark.parametrize("objective", ["coroutine", "plain"])

@@ -22,6 +22,7 @@ from aiostorage.optuna.async_objectives.loop_turns import (
     resolve,
 )
 from aiostorage.optuna.async_objectives.study_thread import StudyThread
+from aiostorage.optuna.async_objectives.trial_batches import BegunTrial
 from aiostorage.optuna.trial_document import final_update, intermediate_update
 from aiostorage.optuna.unwritten_params import UNWRITTEN
 
@@ -135,7 +136,7 @@ async def test_the_thread_goes_on_though_the_loop_is_blocked(
 
 async def test_the_end_of_a_trial_is_taken_for_its_own_task_alone() -> None:
     trial = create_trial(state=TrialState.RUNNING)
-    running = RunningTrial(trial, 1, "token")
+    running = RunningTrial(BegunTrial(0, "token", trial), 1)
     running.set(intermediate_update(0, 1.0))
     write = running.take_write(ended=False)
     assert write is not None

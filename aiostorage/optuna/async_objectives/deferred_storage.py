@@ -26,7 +26,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy  # what `BaseStorage` wants; it has no public name
 from optuna.trial import FrozenTrial, TrialState
 
-from aiostorage.optuna.async_objectives.trial_batches import TrialWrite
+from aiostorage.optuna.async_objectives.trial_batches import BegunTrial, TrialWrite
 from aiostorage.optuna.known_study import KnownStudy
 from aiostorage.optuna.storage import OptunaStorage
 from aiostorage.optuna.stored_params import StoredParam, stored_params
@@ -56,29 +56,33 @@ class RunningTrial:
 
     Parameters
     ----------
-    trial
-        As it is now.
-    token
-        The reservation under which it runs here; None if it was taken away at once.
+    begun
+        As it was begun.
+    trial_id
+        Its id.
 
     Attributes
     ----------
-    number, trial_id : int
-        What names it.
+    number : int
+        Its number.
+    token : str
+        The reservation under which it runs here.
+    trial : FrozenTrial
+        As it is now.
     ended : bool
         Whether it has its final state, written or not.
     lost : bool
         Whether it does not run here any more.
     """
 
-    def __init__(self, trial: FrozenTrial, trial_id: int, token: str | None) -> None:
-        self.number: int = trial.number
+    def __init__(self, begun: BegunTrial, trial_id: int) -> None:
+        self.number: int = begun.number
         self.trial_id = trial_id
-        self.token = token
-        self.trial: FrozenTrial = trial
+        self.token: str = begun.token
+        self.trial: FrozenTrial = begun.trial
         self.ended: bool = False
         self.lost: bool = False
-        self._stored = trial
+        self._stored = begun.trial
         self._params: dict[str, StoredParam] = {}
         self._changes: dict[str, Any] = {UNWRITTEN: False}  # as soon as anything is written
         self._lock = threading.Lock()
@@ -167,13 +171,10 @@ class DeferredStorage(BaseStorage):
         self._dirty: deque[tuple[float, RunningTrial]] = deque()
         """Since when something of a trial is to be written; one may be here several times."""
 
-    def begin(self, number: int) -> RunningTrial:
+    def begin(self, begun: BegunTrial) -> RunningTrial:
         """Begin to defer what is set of a trial that runs here."""
-        trial = self._study.trials.get(number)
-        assert trial is not None  # noqa: S101  whoever has begun it knows it
-        trial_id = trial_id_of(self._study.id, number)
-        token = self._study.tokens.get(number)
-        running = self._running[trial_id] = RunningTrial(trial, trial_id, token)
+        trial_id = trial_id_of(self._study.id, begun.number)
+        running = self._running[trial_id] = RunningTrial(begun, trial_id)
         self.note(running)
         return running
 

@@ -306,9 +306,13 @@ class _Optimization:
         ends_all = failure is not None and not isinstance(failure, self._caught)
         # a callback may stop the study
         begins = not (ends_all or self._callbacks)
-        written, following = await _to_its_end(
-            partial(self._tell, running, trial, outcome, begins=begins)
-        )
+        tell = partial(self._tell, running, trial, outcome, begins=begins)
+        try:
+            written, following = await _to_its_end(tell)
+        except asyncio.CancelledError:  # not by a scope, but with all tasks of the loop
+            running.lost = True
+            await self._writer.hand_back(running)
+            raise
         if failure is None or not ends_all or not written:
             return following
         if self._failure is None:
@@ -323,6 +327,9 @@ class _Optimization:
         return optuna.Trial(self._twin, running.trial_id)
 
     async def _outcome(self, running: RunningTrial, trial: StudyTrial) -> _Evaluation:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  for mypy: a worker is a task
+        cancelling = task.cancelling()  # an earlier objective may have left something
         try:
             return _Evaluation(await self._value(running, trial))
         except TrialPruned as error:
@@ -332,8 +339,7 @@ class _Optimization:
         except asyncio.CancelledError as cause:
             if anyio.current_effective_deadline() == -math.inf:
                 raise
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # with all others, or by its objective
+            if task.cancelling() > cancelling:  # with all others, or by its objective
                 self._interruption = cause
                 raise
             return _Evaluation(state=TrialState.FAIL, error=_not_cancelled(cause))
@@ -476,8 +482,7 @@ class _Optimization:
         running = [one for one in self._running if not (one.ended or one.lost)]
         if not running:
             return
-        trials = [(one.number, one.token) for one in running]
-        alive = await self._writer.there(self._batches.beat, trials, watched=watched)
+        alive = await self._writer.there(self._batches.beat, running, watched=watched)
         for one, is_alive in zip(running, alive, strict=True):
             if not (is_alive or one.ended or one.lost):
                 self._on_lost(one)

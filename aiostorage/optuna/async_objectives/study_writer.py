@@ -14,12 +14,12 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 
-from aiostorage._core.cancellation import clean_up
+from aiostorage._core.cancellation import clean_up, wait_until_done
 from aiostorage._core.event_log import EventLog
 from aiostorage.errors import StorageClosedError, TemporaryBackendError
 from aiostorage.optuna.async_objectives.deferred_storage import DeferredStorage, RunningTrial
 from aiostorage.optuna.async_objectives.loop_turns import few_at_once, resolve
-from aiostorage.optuna.async_objectives.trial_batches import TrialBatches, TrialWrite
+from aiostorage.optuna.async_objectives.trial_batches import BegunTrial, TrialBatches, TrialWrite
 from aiostorage.optuna.unwritten_params import MAX_WRITE_DELAY, UNWRITTEN
 from aiostorage.sync.portal import Portal
 
@@ -39,7 +39,10 @@ SYNC_INTERVAL: Final = 0.5
 """Seconds for which the other trials of the study count as known when a pruner is asked."""
 
 
-_Ended: TypeAlias = "dict[RunningTrial, tuple[asyncio.Future[tuple[bool, int | None]], bool]]"
+_Told: TypeAlias = tuple[bool, BegunTrial | None]
+"""Whether a trial was still ours to write, and the next one, if that has begun."""
+
+_Ended: TypeAlias = "dict[RunningTrial, tuple[asyncio.Future[_Told], bool]]"
 """Trials with a final state: who waits for it to be written, and whether another is to begin."""
 
 
@@ -69,7 +72,7 @@ class StudyWriter:
         self._batches = batches
         self._deferred = deferred
         self._on_lost = on_lost
-        self._wanted: list[asyncio.Future[int]] = []
+        self._wanted: list[asyncio.Future[BegunTrial]] = []
         self._ended: _Ended = {}
         self._wake = asyncio.Event()
         self._due = False
@@ -112,22 +115,22 @@ class StudyWriter:
     async def begun(self) -> RunningTrial:
         """Begin a trial."""
         self._check()
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[BegunTrial] = asyncio.get_running_loop().create_future()
         self._wanted.append(future)
         self._wake.set()
         try:
-            number = await future
+            begun = await future
         except BaseException:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                await self._return([future.result()])  # it came together with the cancellation
+            if _has_result(future):  # it came together with the cancellation
+                await self._return([future.result()])
             raise
-        return self._begin(number)
+        return self._begin(begun)
 
-    def _begin(self, number: int) -> RunningTrial:
-        former = self._deferred.running(number)
+    def _begin(self, begun: BegunTrial) -> RunningTrial:
+        former = self._deferred.running(begun.number)
         if former is not None:  # it was taken away, which is not known yet, and waited
             self._on_lost(former)
-        running = self._deferred.begin(number)
+        running = self._deferred.begin(begun)
         self.noted()
         return running
 
@@ -149,12 +152,16 @@ class StudyWriter:
             The next trial; None if none was wanted, or none could be begun.
         """
         self._check()
-        future: asyncio.Future[tuple[bool, int | None]]
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Told] = asyncio.get_running_loop().create_future()
         self._ended[running] = future, begins
         self._wake.set()
-        is_ours, number = await future
-        return is_ours, None if number is None else self._begin(number)
+        try:
+            is_ours, begun = await future
+        except BaseException:
+            if _has_result(future) and (following := future.result()[1]) is not None:
+                await self._return([following])
+            raise
+        return is_ours, None if begun is None else self._begin(begun)
 
     async def sync(self) -> None:
         """Know of the other trials, as they were a moment ago."""
@@ -183,8 +190,8 @@ class StudyWriter:
         if self._stopped:
             raise RuntimeError("the optimization has ended")
 
-    async def _carry_out(self) -> list[int]:
-        """Write and begin what is asked for; return the numbers of trials that no task wants."""
+    async def _carry_out(self) -> list[BegunTrial]:
+        """Write and begin what is asked for; return the trials that no task wants."""
         async with self._writing:
             wanted = [future for future in self._wanted if not future.done()]
             ended, self._wanted, self._ended = self._ended, [], {}
@@ -219,15 +226,30 @@ class StudyWriter:
 
     async def _results(
         self, writes: Mapping[RunningTrial, TrialWrite], count: int
-    ) -> tuple[dict[RunningTrial, Any], list[int] | Exception]:
+    ) -> tuple[dict[RunningTrial, Any], list[BegunTrial] | Exception]:
         """Return what `TrialBatches.carry_out` does, by trial."""
         if not writes and not count:
             return {}, []
         try:
-            results, begun = await self.there(self._batches.carry_out, list(writes.values()), count)
+            results, begun = await self._carried_out(list(writes.values()), count)
         except Exception as error:  # noqa: BLE001  those who asked raise it
             return dict.fromkeys(writes, error), error
         return dict(zip(writes, results, strict=True)), begun
+
+    async def _carried_out(
+        self, writes: Sequence[TrialWrite], count: int
+    ) -> tuple[list[Any], list[BegunTrial] | Exception]:
+        """Await `TrialBatches.carry_out` to its end, so that no trial that it begins is left."""
+        future = asyncio.wrap_future(self._portal.start(self._batches.carry_out, writes, count))
+        try:
+            await wait_until_done(future)
+        except asyncio.CancelledError:  # not by a scope, but with all tasks of the loop
+            if _has_result(future) and isinstance(unwanted := future.result()[1], list):
+                await self._return(unwanted)
+            raise
+        if future.cancelled():
+            raise StorageClosedError
+        return future.result()
 
     def _take_outcome(
         self, one: RunningTrial, result: Any, write: TrialWrite, *, has_ended: bool
@@ -244,10 +266,9 @@ class StudyWriter:
             if has_ended:
                 self._deferred.publish(one)
 
-    async def _return(self, numbers: list[int]) -> None:
+    async def _return(self, begun: list[BegunTrial]) -> None:
         """Hand back trials that no task evaluates."""
-        trials = self._batches.reserved(numbers)
-        hand_back = partial(self.there, self._batches.hand_back, trials, "cancelled")
+        hand_back = partial(self.there, self._batches.hand_back, begun, "cancelled")
         await clean_up(CLEAN_UP_TIMEOUT, hand_back, "handing trials back")
 
     async def hand_back(self, running: RunningTrial) -> None:
@@ -260,8 +281,7 @@ class StudyWriter:
                 write = running.take_write()
                 if write is not None and (write.params or write.changes.keys() - {UNWRITTEN}):
                     results = await self.there(self._batches.write, [write])
-            trial = running.number, running.token
-            await self.there(self._batches.hand_back, [trial], "cancelled")
+            await self.there(self._batches.hand_back, [running], "cancelled")
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
@@ -288,7 +308,11 @@ class StudyWriter:
             self.noted()
 
 
-def _cancel(ended: _Ended, wanted: Sequence[asyncio.Future[int]]) -> None:
+def _has_result(future: asyncio.Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _cancel(ended: _Ended, wanted: Sequence[asyncio.Future[BegunTrial]]) -> None:
     """Let nobody wait for what will not be done any more."""
     for of_ended, _ in ended.values():
         of_ended.cancel()
@@ -299,20 +323,20 @@ def _cancel(ended: _Ended, wanted: Sequence[asyncio.Future[int]]) -> None:
 async def _answer(
     ended: _Ended,
     outcomes: Mapping[RunningTrial, Any],
-    wanted: Sequence[asyncio.Future[int]],
-    begun: list[int] | Exception,
-) -> list[int]:
-    """Resolve the futures of those who asked; return the numbers of trials that no task gets."""
-    numbers = deque(begun if isinstance(begun, list) else ())
+    wanted: Sequence[asyncio.Future[BegunTrial]],
+    begun: list[BegunTrial] | Exception,
+) -> list[BegunTrial]:
+    """Resolve the futures of those who asked; return the trials that no task gets."""
+    left = deque(begun if isinstance(begun, list) else ())
     async for one, (future, begins) in few_at_once(ended.items()):
         result = outcomes.get(one, False)
         if isinstance(result, BaseException):
             resolve(future, None, result)
         elif not future.done():
-            future.set_result((result, numbers.popleft() if begins and numbers else None))
+            future.set_result((result, left.popleft() if begins and left else None))
     async for of_begun in few_at_once(wanted):
         if isinstance(begun, Exception):
             resolve(of_begun, None, begun)
         elif not of_begun.done():  # not cancelled meanwhile
-            of_begun.set_result(numbers.popleft())
-    return list(numbers)
+            of_begun.set_result(left.popleft())
+    return list(left)

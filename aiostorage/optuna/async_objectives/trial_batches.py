@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from aiostorage._core.cancellation import run_to_completion
 from aiostorage._core.ids import new_token
 from aiostorage.optuna.known_study import KnownStudy
 from aiostorage.optuna.stored_params import StoredParam
@@ -29,10 +32,29 @@ from aiostorage.optuna.trial_document import (
 from aiostorage.optuna.trial_records import NOW, is_held
 from aiostorage.optuna.unwritten_params import UNWRITTEN_FIELD, params_changes
 
-__all__ = ["TrialBatches", "TrialWrite"]
+__all__ = ["BegunTrial", "Reserved", "TrialBatches", "TrialWrite"]
 
-Reserved: TypeAlias = "tuple[int, str | None]"
-"""The number of a trial, and the reservation under which it runs here; None if it does not."""
+
+class Reserved(Protocol):
+    """A trial under one of its reservations."""
+
+    @property
+    def number(self) -> int:
+        """Its number."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """The reservation."""
+        ...
+
+
+class BegunTrial(NamedTuple):
+    """A trial that was begun here: the reservation of that moment, and the trial as it was then."""
+
+    number: int
+    token: str
+    trial: FrozenTrial
 
 
 @dataclass
@@ -42,7 +64,7 @@ class TrialWrite:
     Attributes
     ----------
     token
-        The reservation under which it runs here; None if it does not any more.
+        The reservation under which it runs here.
     stored
         The trial as it was last known to be in the store; once this is written, as it is there.
     params
@@ -52,7 +74,7 @@ class TrialWrite:
     """
 
     number: int
-    token: str | None
+    token: str
     stored: FrozenTrial
     params: Sequence[StoredParam]
     changes: Mapping[str, Any]
@@ -75,7 +97,7 @@ class TrialBatches:
 
     async def carry_out(
         self, writes: Sequence[TrialWrite], count: int
-    ) -> tuple[list[Any], list[int] | Exception]:
+    ) -> tuple[list[Any], list[BegunTrial] | Exception]:
         """Change trials that run here, and begin others; an engine may do both by one commit.
 
         Returns
@@ -83,7 +105,7 @@ class TrialBatches:
         list
             For each change, whether the trial still ran here, or the error.
         list or Exception
-            The numbers of the trials that were begun, or why none was.
+            The trials that were begun, or why none was.
         """
         if not count:
             return await self.write(writes), []
@@ -99,25 +121,25 @@ class TrialBatches:
                 raise one
         return found[0], found[1]
 
-    async def begin(self, count: int) -> list[int]:
-        """Begin trials: those that wait, and new ones for the rest; return their numbers."""
-        begun: list[int] = []
+    async def begin(self, count: int) -> list[BegunTrial]:
+        """Begin trials: those that wait, and new ones for the rest."""
+        begun: list[BegunTrial] = []
         try:
-            await self._begin(count, begun)
+            await run_to_completion(partial(self._begin, count, begun))
         except BaseException:
-            await self.hand_back(self.reserved(begun), "cancelled")
+            await self.hand_back(begun, "cancelled")
             raise
         return begun
 
-    async def _begin(self, count: int, begun: list[int]) -> None:
+    async def _begin(self, count: int, begun: list[BegunTrial]) -> None:
         study = self._study
         waiting = study.trials.unfinished(TrialState.WAITING)
         while waiting and len(begun) < count:
             left = count - len(begun)
             first_ones, waiting = waiting[:left], waiting[left:]
-            claims = map(self._is_claimed, first_ones)
+            claims = map(self._claimed, first_ones)
             found = await asyncio.gather(*claims, return_exceptions=True)
-            begun += [number for number, one in zip(first_ones, found, strict=True) if one is True]
+            begun += [one for one in found if isinstance(one, BegunTrial)]
             if failures := [one for one in found if isinstance(one, BaseException)]:
                 raise failures[0]
         if len(begun) == count:
@@ -133,15 +155,17 @@ class TrialBatches:
         for one in inserted:
             new: int = one[FIELD]["number"]
             trial_id = trial_id_of(study.id, new)
-            study.put(own_copy(changed(like, number=new, _trial_id=trial_id)))
+            trial = study.put(own_copy(changed(like, number=new, _trial_id=trial_id)))
             study.hold(new, token)
-            begun.append(new)
+            begun.append(BegunTrial(new, token, trial))
 
-    async def _is_claimed(self, number: int) -> bool:
+    async def _claimed(self, number: int) -> BegunTrial | None:
+        token = new_token()
         try:
-            return await self._studies.writes.claim(self._study, number, defers=True) is not None
+            trial = await self._studies.writes.claim(self._study, number, token, defers=True)
         except (KeyError, UpdateFinishedTrialError):  # it was deleted or finished meanwhile
-            return False
+            return None
+        return None if trial is None else BegunTrial(number, token, trial)
 
     async def write(self, writes: Sequence[TrialWrite]) -> list[Any]:
         """Change trials that run here; return for each whether it still did, or the error."""
@@ -150,7 +174,7 @@ class TrialBatches:
     async def _write(self, write: TrialWrite) -> bool:
         study, records, number = self._study, self._studies.records, write.number
         token = write.token
-        while token is not None:
+        while True:
             more, as_known = params_changes(write.stored, write.params)
             changes = {**more, **write.changes}
             if await records.write(study.uid, number, changes, token, as_known):
@@ -160,31 +184,32 @@ class TrialBatches:
             if not as_known or document is None or not is_held(document, token):
                 break
             write.stored = frozen_trial(document, number)  # another has added a param meanwhile
-        if token is not None:
-            study.lose(number, token)
-        await self._studies.trial(trial_id_of(study.id, number), reread=True)
+        await self.lose(number, token)
         return False
+
+    async def lose(self, number: int, token: str) -> None:
+        """Note that a trial does not run here any more under a reservation, and read it."""
+        self._study.lose(number, token)
+        await self._studies.trial(trial_id_of(self._study.id, number), reread=True)
 
     async def beat(self, trials: Sequence[Reserved], *, watched: bool) -> list[bool]:
         """Record that trials are alive; return for each whether it still runs here."""
         records, uid = self._studies.records, self._study.uid
-        reserved = [(number, token) for number, token in trials if token is not None]
-        beats = (records.beat(uid, *one, watched=watched) for one in reserved)
-        alive = dict(zip(reserved, await asyncio.gather(*beats), strict=True))
-        return [alive.get((number, token or ""), False) for number, token in trials]
-
-    def reserved(self, numbers: Sequence[int]) -> list[Reserved]:
-        """Return trials with the reservations under which they run here now."""
-        return [(number, self._study.tokens.get(number)) for number in numbers]
+        beats = (records.beat(uid, one.number, one.token, watched=watched) for one in trials)
+        alive = await asyncio.gather(*beats)
+        for one, is_alive in zip(trials, alive, strict=True):
+            if not is_alive:
+                with suppress(KeyError):  # it was deleted
+                    await self.lose(one.number, one.token)
+        return alive
 
     async def hand_back(self, trials: Sequence[Reserved], reason: str) -> None:
         """Let trials wait again that run here, if they still do."""
         study_id = self._study.id
         results = await asyncio.gather(
             *(
-                self._studies.hand_back(trial_id_of(study_id, number), reason, token)
-                for number, token in trials
-                if token is not None
+                self._studies.hand_back(trial_id_of(study_id, one.number), reason, one.token)
+                for one in trials
             ),
             return_exceptions=True,
         )
