@@ -546,7 +546,9 @@ async def test_an_objective_that_cancels_its_own_task(study: optuna.Study, file:
 
     with pytest.raises(RuntimeError, match="though the objective was not cancelled"):
         await optimize(study, objective, n_trials=4, tasks=2)
-    assert (await states(file))["WAITING"] == 1
+    found = await states(file)
+    assert found["WAITING"] >= 1  # and what the other task was evaluating
+    assert not found["RUNNING"]
 
 
 # ----------------------------------------------------------------------------------- names
