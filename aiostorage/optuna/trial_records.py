@@ -29,7 +29,7 @@ from aiostorage.optuna.study_ids import trial_uid_of
 from aiostorage.optuna.trial_document import local_now, moment_changes
 from aiostorage.values import TrialStatus
 
-__all__ = ["FINAL", "TrialRecords", "is_held"]
+__all__ = ["TrialRecords", "is_held"]
 
 NOW: Final = StoreTime()
 
@@ -41,8 +41,6 @@ HANDED_BACK: Final = (TrialStatus.SUSPENDED.value, INTERRUPTED)
 """Statuses of trials that wait, and were begun before."""
 
 UNFINISHED: Final = (NEW, RESERVED, *HANDED_BACK)
-
-FINAL: Final = (TrialStatus.COMPLETED.value, TrialStatus.BROKEN.value)
 
 PAGE_SIZE: Final = 500
 """Trials that are read at a time."""

@@ -14,7 +14,7 @@ from aiostorage.work.calls import is_async
 from aiostorage.work.daemon_threads import in_daemon_thread
 from aiostorage.work.objective_server import call_anywhere, end_fork
 
-__all__ = ["Evaluator", "Executor", "ObjectiveExit", "evaluators_of"]
+__all__ = ["Evaluator", "Executor", "ObjectiveExit", "evaluators_of", "not_cancelled"]
 
 Executor: TypeAlias = Literal["auto", "loop", "thread", "process"]
 
@@ -34,6 +34,13 @@ class Evaluator(Protocol):
 
     async def aclose(self) -> None:
         """Release everything that was started."""
+
+
+def not_cancelled(cause: asyncio.CancelledError) -> ObjectiveExit:
+    """Return the error for a cancellation that nobody has asked for, which is its cause."""
+    error = ObjectiveExit("CancelledError, though the objective was not cancelled")
+    error.__cause__ = cause
+    return error
 
 
 def evaluators_of(objective: Callable[..., Any], executor: Executor) -> Callable[[], Evaluator]:
@@ -78,7 +85,7 @@ class _LoopEvaluator(_HereEvaluator):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise ObjectiveExit("CancelledError, though the objective was not cancelled") from error
+            raise not_cancelled(error) from error
         except (Exception, GeneratorExit):
             raise
         except BaseException as error:

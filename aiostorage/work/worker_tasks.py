@@ -18,7 +18,7 @@ from aiostorage._core.turn import status_after
 from aiostorage.errors import AioStorageError, ConfigurationError, FailedUpdate, TrialLost
 from aiostorage.protocols import AsyncStorageProtocol, ExperimentLike
 from aiostorage.trial import Trial
-from aiostorage.values import TrialStatus
+from aiostorage.values import FINAL_STATUSES, TrialStatus
 from aiostorage.work.attempts import check_history, gave_up
 from aiostorage.work.calls import NamedCall, objective_arguments
 from aiostorage.work.evaluators import Evaluator
@@ -277,7 +277,7 @@ def _became(evaluation: _TrialEvaluation) -> EventName:
 
 def _is_of_the_trial(error: Exception, evaluation: _TrialEvaluation) -> bool:
     """Return whether the worker goes on: the trial is to blame, or was completed after all."""
-    return evaluation.trial.status in (TrialStatus.BROKEN, TrialStatus.COMPLETED) or (
+    return evaluation.trial.status in FINAL_STATUSES or (
         error is evaluation.failure and status_after(error) is TrialStatus.BROKEN
     )
 

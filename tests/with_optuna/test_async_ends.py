@@ -403,7 +403,20 @@ async def test_a_thread_that_was_stopped_takes_no_calls() -> None:
 # ---------------------------------------------------------------------------------- signals
 
 
-STOPPED = """
+async def ran(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, to its end."""
+    return await anyio.to_thread.run_sync(
+        lambda: subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    )
+
+
+OBJECTIVES = """
 import asyncio, sys, time, optuna
 from aiostorage.optuna import OptunaStorage, optimize
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -421,7 +434,10 @@ def plain(trial):
         print("begun", flush=True)
     time.sleep(60)
     return 1.0
+"""
 
+STOPPED = f"""
+{OBJECTIVES}
 storage = OptunaStorage(sys.argv[1])
 study = optuna.create_study(storage=storage, study_name="tune")
 asyncio.run(optimize(study, globals()[sys.argv[2]], tasks=4))
@@ -454,21 +470,8 @@ async def test_a_signal_hands_trials_back(
     assert await states(file) == {"WAITING": 4}
 
 
-LEFT = """
-import asyncio, sys, time, optuna
-from aiostorage.optuna import OptunaStorage, optimize
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-async def coroutine(trial):
-    await trial.suggest_float("x", 0, 1)
-    await asyncio.sleep(60)
-    return 1.0
-
-def plain(trial):
-    trial.suggest_float("x", 0, 1)
-    time.sleep(60)
-    return 1.0
-
+LEFT = f"""
+{OBJECTIVES}
 async def main():
     optimizing = asyncio.create_task(optimize(study, globals()[sys.argv[2]], tasks=4))
     while len([t for t in study.get_trials(deepcopy=False) if t.params]) < 4:
@@ -503,16 +506,7 @@ asyncio.run(main())
 
 
 async def test_a_loop_that_ends_leaves_no_trial_that_begins_or_ends(file: str) -> None:
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", FAILED, file],
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-
-    done = await anyio.to_thread.run_sync(run)
+    done = await ran(FAILED, file)
     assert "ValueError: of the other one" in done.stderr
     found = await states(file)
     assert found["COMPLETE"]
@@ -521,16 +515,7 @@ async def test_a_loop_that_ends_leaves_no_trial_that_begins_or_ends(file: str) -
 
 @pytest.mark.parametrize("objective", ["coroutine", "plain"])
 async def test_a_loop_that_ends_hands_trials_back(file: str, objective: str) -> None:
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", LEFT, file, objective],
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-
-    done = await anyio.to_thread.run_sync(run)
+    done = await ran(LEFT, file, objective)
     assert done.returncode == 0, done.stderr
     assert await states(file) == {"WAITING": 4}
 

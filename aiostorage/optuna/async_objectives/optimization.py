@@ -40,7 +40,7 @@ from aiostorage.optuna.studies import Studies
 from aiostorage.optuna.trial_document import final_update
 from aiostorage.work.calls import is_async, name_of
 from aiostorage.work.daemon_threads import in_daemon_thread
-from aiostorage.work.evaluators import ObjectiveExit
+from aiostorage.work.evaluators import not_cancelled
 from aiostorage.work.stop_signals import stopped_by_signals
 
 __all__ = ["Callback", "Objective", "optimize"]
@@ -229,7 +229,7 @@ class _Optimization:
             except BaseExceptionGroup as errors:
                 failure = self._failure or _first(errors)
             if failure is None and self._interruption is not None and self.signal is None:
-                failure = _not_cancelled(self._interruption)
+                failure = not_cancelled(self._interruption)
             if failure is not None:  # out here, lest its own cause and context are changed
                 raise failure
 
@@ -254,6 +254,7 @@ class _Optimization:
         loop.call_soon_threadsafe(scope.cancel)
 
     def _enter_thread(self) -> None:
+        """Let this thread stop the study, and not optimize it."""
         for study in (self._study, self._twin):
             study._thread_local.in_optimize_loop = True
 
@@ -297,7 +298,6 @@ class _Optimization:
                 if not trial.is_made:  # the objective has asked for nothing, or it failed
                     await self._thread.call(trial.get)
         except BaseException:  # cancelled, or the sampler has failed at the beginning
-            running.lost = True
             await self._writer.hand_back(running)
             raise
         if running.lost or scope.cancelled_caught:
@@ -310,7 +310,6 @@ class _Optimization:
         try:
             written, following = await _to_its_end(tell)
         except asyncio.CancelledError:  # not by a scope, but with all tasks of the loop
-            running.lost = True
             await self._writer.hand_back(running)
             raise
         if failure is None or not ends_all or not written:
@@ -342,7 +341,7 @@ class _Optimization:
             if task.cancelling() > cancelling:  # with all others, or by its objective
                 self._interruption = cause
                 raise
-            return _Evaluation(state=TrialState.FAIL, error=_not_cancelled(cause))
+            return _Evaluation(state=TrialState.FAIL, error=not_cancelled(cause))
 
     async def _value(self, running: RunningTrial, trial: StudyTrial) -> Any:
         if self._in_thread:
@@ -354,8 +353,7 @@ class _Optimization:
 
     def _call_objective(self, trial: optuna.Trial) -> Any:
         """Call an objective that is a plain function; in a thread of its own."""
-        for study in (self._study, self._twin):  # it may stop the study
-            study._thread_local.in_optimize_loop = True
+        self._enter_thread()
         value = self._objective(trial)
         if inspect.iscoroutine(value):
             value.close()
@@ -501,12 +499,6 @@ async def _to_its_end(action: Callable[[], Awaitable[T]]) -> T:
         events.warning("failed_while_cancelled", "while being cancelled: %(error)s", error=error)
         raise
     raise error
-
-
-def _not_cancelled(cause: asyncio.CancelledError) -> ObjectiveExit:
-    error = ObjectiveExit("CancelledError, though the objective was not cancelled")
-    error.__cause__ = cause
-    return error
 
 
 async def _within(scope: anyio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:

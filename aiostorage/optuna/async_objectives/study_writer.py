@@ -273,6 +273,7 @@ class StudyWriter:
 
     async def hand_back(self, running: RunningTrial) -> None:
         """Hand back a trial whose evaluation was cancelled, with the params that it has."""
+        running.lost = True
 
         async def written_and_back() -> None:
             results = []

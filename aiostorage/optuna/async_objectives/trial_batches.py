@@ -9,13 +9,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aiostorage._core.cancellation import run_to_completion
 from aiostorage._core.ids import new_token
 from aiostorage.optuna.known_study import KnownStudy
 from aiostorage.optuna.stored_params import StoredParam
@@ -125,7 +123,7 @@ class TrialBatches:
         """Begin trials: those that wait, and new ones for the rest."""
         begun: list[BegunTrial] = []
         try:
-            await run_to_completion(partial(self._begin, count, begun))
+            await self._begin(count, begun)
         except BaseException:
             await self.hand_back(begun, "cancelled")
             raise
